@@ -1,0 +1,26 @@
+"""The errors that a user can cause, each with one line that says what and why.
+
+Library functions raise them where the cause is known; ``engine`` and ``cli`` turn them into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+
+class StoneError(Exception):
+    """Base of every expected error; ``str(error)`` is one line for the user, without the file's name."""
+
+
+class AudioError(StoneError):
+    """The file cannot be decoded as audio."""
+
+
+class ModelError(StoneError):
+    """The model file cannot be used."""
+
+
+class DeviceError(StoneError):
+    """The requested device is not there."""
+
+
+class TagError(StoneError):
+    """The file's tags cannot be read or written; the file is as it was."""

@@ -1,0 +1,196 @@
+"""Musical keys: spellings, parsing, the Camelot and Open Key wheels, harmonic neighbours.
+
+A key is a tonic (pitch class, C = 0) and a mode. Everything a notation needs follows from the place of the key on the
+circle of fifths, so no table of 24 rows is kept: the two name tables below are the only data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["major", "minor"]
+Notation = Literal["camelot", "openkey", "musical"]
+
+NOTATIONS: tuple[Notation, ...] = ("camelot", "openkey", "musical")
+
+MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+"""Default spelling of the major tonics by pitch class (KEY-TAGS.md; ASCII only)."""
+
+MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
+"""Default spelling of the minor tonics by pitch class."""
+
+_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_WHEEL = re.compile(r"0?(1[0-2]|[1-9])\s*([ABDM])", re.IGNORECASE)
+_MUSICAL = re.compile(r"([A-Ga-g])((?:#|b|is|es){0,2})[\s:_-]*([A-Za-z]*)")
+_MODE_WORDS: dict[str, Mode] = {
+    "maj": "major",
+    "major": "major",
+    "dur": "major",
+    "m": "minor",
+    "min": "minor",
+    "minor": "minor",
+    "moll": "minor",
+}
+_TEXT_LIMIT = 4096  # longer than any key or Mixed In Key block; tags are not trusted
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """One of the 24 keys.
+
+    Attributes:
+        tonic: pitch class of the tonic, 0 (C) to 11 (B).
+        mode: ``"major"`` or ``"minor"``.
+
+    Raises:
+        ValueError: a tonic outside 0..11 or another mode.
+    """
+
+    tonic: int
+    mode: Mode
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tonic <= 11 or self.mode not in ("major", "minor"):
+            raise ValueError(f"no such key: tonic {self.tonic!r}, mode {self.mode!r}")
+
+    @property
+    def index(self) -> int:
+        """Place in the order of ``Key.all()``: C major 0 .. B major 11, C minor 12 .. B minor 23."""
+        return self.tonic + (12 if self.mode == "minor" else 0)
+
+    @property
+    def signature(self) -> int:
+        """Pitch class of the major key that shares this key signature, 0..11."""
+        return self.tonic if self.mode == "major" else (self.tonic + 3) % 12
+
+    @property
+    def wheel(self) -> int:
+        """Camelot number, 1..12; neighbours on the circle of fifths differ by one (C major and A minor: 8)."""
+        return (7 * self.signature + 7) % 12 + 1
+
+    @property
+    def musical(self) -> str:
+        """Short musical spelling in ASCII, such as ``F#m`` or ``Db``; valid as ID3 ``TKEY``."""
+        return MAJOR_NAMES[self.tonic] if self.mode == "major" else MINOR_NAMES[self.tonic] + "m"
+
+    @property
+    def name(self) -> str:
+        """Long spelling, such as ``F# minor``."""
+        return f"{self.musical.removesuffix('m')} {self.mode}"
+
+    @property
+    def camelot(self) -> str:
+        """Camelot code: ``1A`` .. ``12A`` minor, ``1B`` .. ``12B`` major."""
+        return f"{self.wheel}{'B' if self.mode == 'major' else 'A'}"
+
+    @property
+    def open_key(self) -> str:
+        """Open Key code: ``1d`` .. ``12d`` major, ``1m`` .. ``12m`` minor; C major is ``1d``."""
+        return f"{(self.wheel - 8) % 12 + 1}{'d' if self.mode == 'major' else 'm'}"
+
+    def spelled(self, notation: Notation) -> str:
+        """The key in one of the three notations, as it is written into tags."""
+        return {"camelot": self.camelot, "openkey": self.open_key, "musical": self.musical}[notation]
+
+    @property
+    def relative(self) -> Key:
+        """The key with the same signature and the other mode."""
+        return Key((self.tonic - 3) % 12, "minor") if self.mode == "major" else Key((self.tonic + 3) % 12, "major")
+
+    @property
+    def parallel(self) -> Key:
+        """The key with the same tonic and the other mode."""
+        return Key(self.tonic, "minor" if self.mode == "major" else "major")
+
+    def transposed(self, semitones: int) -> Key:
+        """This key moved up by ``semitones`` (negative: down)."""
+        return Key((self.tonic + semitones) % 12, self.mode)
+
+    def neighbours(self) -> tuple[Key, Key, Key]:
+        """The keys that mix with this one: relative, a fifth up, a fifth down (Camelot: other letter, +1, -1)."""
+        return (self.relative, self.transposed(7), self.transposed(5))
+
+    @staticmethod
+    def all() -> Iterator[Key]:
+        """The 24 keys in the order of ``index``."""
+        return iter(_ALL_KEYS)
+
+    @staticmethod
+    def from_index(index: int) -> Key:
+        """The key at ``index`` (0..23) of ``Key.all()``."""
+        return _ALL_KEYS[index]
+
+    @staticmethod
+    def parse(text: str) -> Key:
+        """The key that ``text`` names, in any spelling found in tags.
+
+        Read are musical spellings (``C#m``, ``Db``, ``A minor``, ``A:min``, ``F♯ Major``; a lower-case letter alone
+        is minor, as in Mixxx), Camelot (``8A``, ``08a``), Open Key (``1m``, ``12d``), and the JSON block of Mixed In
+        Key, plain or in base64.
+
+        Raises:
+            ValueError: the text names no key.
+        """
+        if len(text) <= _TEXT_LIMIT:
+            spelling = text.strip().replace("♯", "#").replace("♭", "b")
+            key = _parse_wheel(spelling) or _parse_musical(spelling) or _parse_mixed_in_key(spelling)
+            if key is not None:
+                return key
+        raise ValueError(f"not a key: {text[:40]!r}")
+
+
+_ALL_KEYS = tuple(Key(tonic, mode) for mode in ("major", "minor") for tonic in range(12))  # type: ignore[arg-type]
+
+
+def parse_or_none(text: str) -> Key | None:
+    """The key that ``text`` names, or None where it names none; see :meth:`Key.parse`."""
+    try:
+        return Key.parse(text)
+    except ValueError:
+        return None
+
+
+def _parse_wheel(spelling: str) -> Key | None:
+    match = _WHEEL.fullmatch(spelling)
+    if not match:
+        return None
+    number, letter = int(match[1]), match[2].upper()
+    camelot_number = number if letter in "AB" else (number + 6) % 12 + 1
+    signature = (camelot_number - 8) * 7 % 12  # 7 is its own inverse modulo 12
+    return Key(signature, "major") if letter in "BD" else Key((signature - 3) % 12, "minor")
+
+
+def _parse_musical(spelling: str) -> Key | None:
+    match = _MUSICAL.fullmatch(spelling)
+    if not match:
+        return None
+    letter, accidentals, mode_word = match.groups()
+    accidentals = accidentals.replace("is", "#").replace("es", "b")
+    tonic = (_LETTERS[letter.upper()] + accidentals.count("#") - accidentals.count("b")) % 12
+    if not mode_word:
+        return Key(tonic, "minor" if letter.islower() else "major")
+    mode = "major" if mode_word == "M" else _MODE_WORDS.get(mode_word.lower())
+    return Key(tonic, mode) if mode else None
+
+
+def _parse_mixed_in_key(spelling: str) -> Key | None:
+    """The key in Mixed In Key's block, e.g. ``{"algorithm":94,"key":"5A","source":"mixedinkey"}``, also in base64."""
+    if not spelling.startswith("{"):
+        try:
+            spelling = base64.b64decode(spelling, validate=True).decode("utf-8").strip()
+        except (binascii.Error, ValueError):
+            return None
+    try:
+        block = json.loads(spelling)
+    except (ValueError, RecursionError):
+        return None
+    inner = block.get("key") if isinstance(block, dict) else None
+    if not isinstance(inner, str):
+        return None
+    return _parse_wheel(inner.strip()) or _parse_musical(inner.strip())
