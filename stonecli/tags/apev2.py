@@ -1,0 +1,158 @@
+"""APEv2 tags at the end of WavPack, Musepack and Monkey's Audio files; an ID3v1 block after the tag stays.
+
+See https://wiki.hydrogenaud.io/index.php?title=APEv2_specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from stonecli.errors import TagError
+from stonecli.tags.rules import Changes
+from stonecli.tags.splice import Span, Splice, file_size, read_at
+
+_MAGIC = b"APETAGEX"
+_HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
+_TEXT_KIND, _KIND = 0, 6  # the kind bits of an item's flags
+_MAX_TAG = 1 << 28  # bytes
+
+
+@dataclass
+class _Item:
+    flags: int
+    name: bytes
+    value: bytes
+
+    @property
+    def raw(self) -> bytes:
+        return len(self.value).to_bytes(4, "little") + self.flags.to_bytes(4, "little") + self.name + b"\0" + self.value
+
+
+@dataclass
+class _Tag:
+    offset: int
+    length: int
+    version: bytes
+    flags: int
+    items: list[_Item]
+
+
+def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
+    """The splices that make the changes.
+
+    Raises:
+        TagError: the audio or the tag is cut short or damaged.
+    """
+    tag = _find(file)
+    _check_audio(file, container, tag.offset)
+    for field, text in changes.items():
+        name = b"initialkey" if field == "key" else field.encode()
+        _set(tag, name, text)
+    body = b"".join(item.raw for item in tag.items)
+    if len(body) > _MAX_TAG:
+        raise TagError("the APE tag is full")
+    if not tag.items:
+        return [Splice(tag.offset, tag.length, b"")]
+    new = _end(tag, body, 0) if not tag.flags & _HAS_HEADER else _end(tag, body, _IS_HEADER)
+    new = new + body + _end(tag, body, 0) if tag.flags & _HAS_HEADER else body + new
+    return [Splice(tag.offset, tag.length, new)]
+
+
+def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
+    """Everything before and after the tag.
+
+    Raises:
+        TagError: the tag is damaged.
+    """
+    tag = _find(file)
+    yield Span(0, tag.offset)
+    end = tag.offset + tag.length
+    yield Span(end, file_size(file) - end)
+
+
+def _set(tag: _Tag, name: bytes, text: str | None) -> None:
+    """Sets the item of this name, in any case; other values of a text stay, other values of a key go."""
+    place = next((place for place, item in enumerate(tag.items) if item.name.lower() == name), None)
+    if place is None:
+        if text is not None:
+            written = b"INITIALKEY" if name == b"initialkey" else name.title()
+            tag.items.append(_Item(_TEXT_KIND, written, text.encode()))
+        return
+    item = tag.items[place]
+    values = [b""]
+    if name != b"initialkey":
+        if item.flags & _KIND != _TEXT_KIND:
+            raise TagError("a text item of the APE tag is not text")
+        values = item.value.split(b"\0")
+        values[0].decode()  # text that is not UTF-8 has not been read right and must not be lost
+    left = [*([] if text is None else [text.encode()]), *values[1:]]
+    if left:
+        tag.items[place] = _Item(item.flags & ~_KIND, item.name, b"\0".join(left))
+    else:
+        del tag.items[place]
+
+
+def _find(file: BinaryIO) -> _Tag:
+    """The tag at the end of the file; an empty one, where it belongs, if there is none."""
+    end = file_size(file)
+    if end >= 128 and read_at(file, end - 128, 3) == b"TAG":
+        end -= 128
+    if end >= 9 and read_at(file, end - 9, 9) == b"LYRICS200":
+        raise TagError("lyrics blocks (Lyrics3) are not supported in this kind of file")
+    if end < 32 or read_at(file, end - 32, 8) != _MAGIC:
+        return _Tag(end, 0, (2000).to_bytes(4, "little"), _HAS_HEADER, [])
+    footer = read_at(file, end - 32, 32)
+    version, flags = footer[8:12], int.from_bytes(footer[20:24], "little")
+    size, count = int.from_bytes(footer[12:16], "little"), int.from_bytes(footer[16:20], "little")
+    start = end - size
+    if int.from_bytes(version, "little") not in (1000, 2000) or not 32 <= size <= min(end, _MAX_TAG):
+        raise TagError("the APE tag is damaged")
+    body = read_at(file, start, size - 32)
+    if flags & _HAS_HEADER:
+        start -= 32
+        if start < 0 or read_at(file, start, 8) != _MAGIC:
+            raise TagError("the APE tag is damaged")
+    if int.from_bytes(version, "little") == 1000:
+        flags = 0  # version 1 has no header, and no flags
+    return _Tag(start, end - start, version, flags & _HAS_HEADER, _items(body, count))
+
+
+def _items(body: bytes, count: int) -> list[_Item]:
+    items = []
+    at = 0
+    while at < len(body):
+        length, flags = int.from_bytes(body[at : at + 4], "little"), int.from_bytes(body[at + 4 : at + 8], "little")
+        zero = body.find(b"\0", at + 8)
+        if zero < at + 10 or zero + 1 + length > len(body):
+            raise TagError("the items of the APE tag do not add up")
+        items.append(_Item(flags, body[at + 8 : zero], body[zero + 1 : zero + 1 + length]))
+        at = zero + 1 + length
+    if len(items) != count:
+        raise TagError("the items of the APE tag do not add up")
+    return items
+
+
+def _end(tag: _Tag, body: bytes, kind: int) -> bytes:
+    """The 32 bytes that stand before (``_IS_HEADER``) or after the items."""
+    numbers = (len(body) + 32, len(tag.items), tag.flags | kind)
+    return _MAGIC + tag.version + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(8)
+
+
+def _check_audio(file: BinaryIO, container: str, end: int) -> None:
+    """Nothing, if the WavPack blocks lead to the tag. The other formats have no chain to follow.
+
+    Raises:
+        TagError: they do not.
+    """
+    if container != "wavpack":
+        return
+    at = 0
+    while at < end:
+        header = read_at(file, at, 8)
+        if header[:4] != b"wvpk":
+            raise TagError("something that is no block follows a WavPack block")
+        at += 8 + int.from_bytes(header[4:8], "little")
+    if at != end:
+        raise TagError("the file is cut short")

@@ -1,0 +1,28 @@
+"""A digest of everything in a file that a change of its tags has to leave alone: first of all, the audio."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import BinaryIO
+
+from stonecli.tags.containers import editor_for
+from stonecli.tags.splice import Span, read_at
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+def audio_digest(file: BinaryIO, container: str) -> bytes:
+    """Digest of the audio payload, equal before and after a change of tags; memory does not grow with the file.
+
+    Raises:
+        TagError: the structure of the file is damaged or cut short.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    for piece in editor_for(container).payload(file, container):
+        if isinstance(piece, Span):
+            digest.update(b"span" + piece.length.to_bytes(8))
+            for at in range(0, piece.length, _BLOCK):
+                digest.update(read_at(file, piece.offset + at, min(_BLOCK, piece.length - at)))
+        else:
+            digest.update(b"data" + len(piece).to_bytes(8) + piece)
+    return digest.digest()

@@ -1,0 +1,57 @@
+"""The key as a prefix or suffix of text that belongs to the user: pure functions on strings.
+
+Text is taken for our own if it is exactly one of the spellings that ``Key.spelled`` writes, at the very start and
+followed by the separator (prepend), or at the very end and preceded by it (append). So ``"A minor thing"`` is the
+user's.
+
+The seven letters ``A`` .. ``G`` are both words and spellings of major keys. In a comment or grouping they count as
+ours. In a title (``"E - Motion"``, ``"Plan - B"``) they never do: a stale letter can be seen and removed by hand, a
+lost word is lost. A title that starts with just what is to be written is left alone, so a second run never doubles.
+For the same reason a whole text that is a spelling is ours in a comment or grouping, never in a title, and a missing
+title is not made.
+"""
+
+from __future__ import annotations
+
+from stonecli.key import NOTATIONS, Key
+from stonecli.tags.rules import Field, WriteMode
+
+SEPARATOR = " - "
+
+OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notation in NOTATIONS)
+"""Every text that this program writes for a key."""
+
+_AMBIGUOUS_IN_TITLE = frozenset("ABCDEFG")
+
+
+def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> str | None:
+    """``text`` with the key in it, in place of what we wrote there before; None stays None only for a title."""
+    if mode == "replace":
+        return spelling
+    if not text or not text.strip():
+        return text if field == "title" else spelling
+    if mode == "prepend":
+        if text.startswith(spelling + SEPARATOR):
+            return text
+        rest = without_key(text, field, mode)
+        return spelling if rest is None else spelling + SEPARATOR + rest
+    if text.endswith(SEPARATOR + spelling):
+        return text
+    rest = without_key(text, field, mode)
+    return spelling if rest is None else rest + SEPARATOR + spelling
+
+
+def without_key(text: str | None, field: Field, mode: WriteMode) -> str | None:
+    """``text`` without what we wrote there in this mode; None if nothing else was in it."""
+    if text is None:
+        return None
+    own = OWN_SPELLINGS - _AMBIGUOUS_IN_TITLE if field == "title" else OWN_SPELLINGS
+    if field != "title" and text in own:
+        return None
+    if mode == "prepend":
+        head, separator, rest = text.partition(SEPARATOR)
+        return rest if separator and rest and head in own else text
+    if mode == "append":
+        rest, separator, tail = text.rpartition(SEPARATOR)
+        return rest if separator and rest and tail in own else text
+    return text

@@ -1,0 +1,278 @@
+"""ID3v2 tags as bytes: a key, comment, grouping or title is put in, every other frame stays as it is written.
+
+The version that is there is kept, v2.2 included (its key frame is ``TKE``): nothing is converted, so nothing can be
+lost. A new tag is v2.3. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from stonecli.errors import TagError
+from stonecli.tags.rules import Changes
+from stonecli.tags.sniff import id3v2_length
+
+PADDING = 1024  # bytes of room that a tag gets when it has to grow, so that the next change fits
+
+_V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2", b"GRP1": b"GP1"}
+_FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some write v2.2 names into v2.3 tags
+_ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
+_UNSYNCHRONISED, _EXTENDED, _FOOTER = 0x80, 0x40, 0x10  # flags of the tag's header
+_FRAME_UNSYNCHRONISED = 0x02  # flag of a v2.4 frame
+_FRAME_UNREADABLE = {3: 0xE0, 4: 0x4D}  # compressed, encrypted, grouped, with a data length
+_MAX_SIZE = (1 << 28) - 1
+
+
+@dataclass
+class _Frame:
+    name: bytes
+    flags: int
+    body: bytes
+    raw: bytes
+
+
+@dataclass
+class _Tag:
+    version: int = 3
+    revision: int = 0
+    flags: int = 0
+    extended: bytes = b""
+    frames: list[_Frame] = field(default_factory=list)
+    plain_sizes: bool = False  # v2.4 with sizes of 8 bits a byte, as old iTunes wrote them
+    unsynchronised: bool = False
+
+
+def edit_tag(old: bytes, changes: Changes) -> bytes:
+    """The tag ``old`` (``b""``: none) with the changes; as long as before if they fit, ``b""`` if no frame is left.
+
+    Raises:
+        TagError: the tag is damaged, or of a kind that cannot be changed without loss.
+    """
+    tag = _parse(old) if old else _Tag()
+    for name, text in changes.items():
+        if name == "key":
+            _set_key(tag, text)
+        elif name == "comment":
+            _set_comment(tag, text)
+        else:
+            frame_name = b"TIT2" if name == "title" else _grouping_frame(tag)
+            _set_text(tag, frame_name, text)
+    return _render(tag, len(old)) if tag.frames else b""
+
+
+def _set_key(tag: _Tag, text: str | None) -> None:
+    """Puts in the one key frame, in the place of the first that is there; None takes all out."""
+    name = _name(tag, b"TKEY")
+    places = [place for place, frame in enumerate(tag.frames) if frame.name == name]
+    kept = [frame for frame in tag.frames if frame.name != name]
+    if text is not None:
+        kept.insert(places[0] if places else len(kept), _frame(tag, name, b"\x00" + text.encode("ascii")))
+    tag.frames = kept
+
+
+def _set_text(tag: _Tag, long_name: bytes, text: str | None) -> None:
+    name = _name(tag, long_name)
+    place = next((place for place, frame in enumerate(tag.frames) if frame.name == name), None)
+    if place is None:
+        if text is not None:
+            encoding = _encoding_for(tag, 0, text)
+            tag.frames.append(_frame(tag, name, bytes([encoding]) + _encode(text, encoding)))
+        return
+    body = _readable_body(tag, tag.frames[place])
+    values = _decode(body[1:], body[0]).rstrip("\0").split("\0")
+    _put_values(tag, place, body[0], b"", [text, *values[1:]])
+
+
+def _set_comment(tag: _Tag, text: str | None) -> None:
+    """Changes the first comment without a description, whatever its language; a new one is English, as most are."""
+    name = _name(tag, b"COMM")
+    for place, frame in enumerate(tag.frames):
+        if frame.name != name:
+            continue
+        body = _readable_body(tag, frame)
+        description, value = _split_at_zero(body[4:], body[0])
+        if description and _decode(description, body[0]):
+            continue
+        values = _decode(value, body[0]).rstrip("\0").split("\0")
+        _put_values(tag, place, body[0], body[1:4], [text, *values[1:]])
+        return
+    if text is not None:
+        encoding = _encoding_for(tag, 0, text)
+        body = bytes([encoding]) + b"eng" + _encode("\0", encoding) + _encode(text, encoding)
+        tag.frames.append(_frame(tag, name, body))
+
+
+def _put_values(tag: _Tag, place: int, encoding: int, language: bytes, values: list[str | None]) -> None:
+    """Writes the frame at ``place`` anew; without any value left it goes. With a language it is a comment."""
+    left = [value for value in values if value is not None]
+    if not left:
+        del tag.frames[place]
+        return
+    text = "\0".join(left)
+    encoding = _encoding_for(tag, encoding, text)
+    description = _encode("\0", encoding) if language else b""
+    body = bytes([encoding]) + language + description + _encode(text, encoding)
+    tag.frames[place] = _frame(tag, tag.frames[place].name, body)
+
+
+def _grouping_frame(tag: _Tag) -> bytes:
+    """``GRP1`` if the file has it (iTunes, where ``TIT1`` is the work), else the standard's ``TIT1``."""
+    return b"GRP1" if any(frame.name == _name(tag, b"GRP1") for frame in tag.frames) else b"TIT1"
+
+
+def _name(tag: _Tag, name: bytes) -> bytes:
+    return _V22_NAMES[name] if tag.version == 2 else name
+
+
+def _readable_body(tag: _Tag, frame: _Frame) -> bytes:
+    if frame.flags & _FRAME_UNREADABLE.get(tag.version, 0):
+        raise TagError("a text frame is compressed or encrypted")
+    body = frame.body
+    if tag.version == 4 and (frame.flags & _FRAME_UNSYNCHRONISED or tag.flags & _UNSYNCHRONISED):
+        body = body.replace(b"\xff\x00", b"\xff")
+    if not body or body[0] >= len(_ENCODINGS):
+        raise TagError("a text frame is damaged")
+    return body
+
+
+def _split_at_zero(data: bytes, encoding: int) -> tuple[bytes, bytes]:
+    """What stands before and after the first NUL character; all of it before if there is none."""
+    if encoding in (0, 3):
+        before, _, after = data.partition(b"\0")
+        return before, after
+    for at in range(0, len(data) - 1, 2):
+        if data[at : at + 2] == b"\0\0":
+            return data[:at], data[at + 2 :]
+    raise TagError("a comment frame is damaged")
+
+
+def _decode(data: bytes, encoding: int) -> str:
+    if encoding == 1:
+        # Each value may carry its own byte order mark; an odd last byte is half of a terminator.
+        return data[: len(data) & ~1].decode("utf-16").replace("\ufeff", "")
+    return data.decode(_ENCODINGS[encoding])
+
+
+def _encode(text: str, encoding: int) -> bytes:
+    if encoding == 1:
+        return b"\xff\xfe" + text.encode("utf-16-le")
+    return text.encode(_ENCODINGS[encoding])
+
+
+def _encoding_for(tag: _Tag, wanted: int, text: str) -> int:
+    """The encoding that was there, if it can hold the text; else Unicode as the version has it."""
+    if wanted:
+        return wanted
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return 3 if tag.version == 4 else 1
+    return 0
+
+
+def _frame(tag: _Tag, name: bytes, body: bytes) -> _Frame:
+    flags = 0
+    written = body
+    if tag.version == 4 and tag.flags & _UNSYNCHRONISED:
+        written = _unsynchronise(body)
+        flags = _FRAME_UNSYNCHRONISED if written != body else 0
+    if tag.version == 2:
+        raw = name + len(written).to_bytes(3) + written
+    else:
+        plain = tag.version == 3 or tag.plain_sizes
+        size = len(written).to_bytes(4) if plain else _synchsafe(len(written))
+        raw = name + size + flags.to_bytes(2) + written
+    return _Frame(name, flags, written, raw)
+
+
+def _parse(data: bytes) -> _Tag:
+    if id3v2_length(data) != len(data):
+        raise TagError("the ID3 tag is damaged")
+    tag = _Tag(version=data[3], revision=data[4], flags=data[5])
+    if tag.version not in (2, 3, 4):
+        raise TagError("an ID3 tag of an unknown version")
+    if tag.version == 2 and tag.flags & _EXTENDED:
+        raise TagError("the ID3v2.2 tag is compressed")
+    body = data[10 : len(data) - (10 if tag.version == 4 and tag.flags & _FOOTER else 0)]
+    tag.unsynchronised = tag.version < 4 and bool(tag.flags & _UNSYNCHRONISED)
+    if tag.unsynchronised:
+        body = body.replace(b"\xff\x00", b"\xff")
+    if tag.flags & _EXTENDED:
+        body = _take_extended_header(tag, body)
+    frames = _split_frames(body, tag.version, plain=tag.version == 3)
+    if frames is None and tag.version == 4:
+        tag.plain_sizes = True
+        frames = _split_frames(body, tag.version, plain=True)
+    if frames is None:
+        raise TagError("the frames of the ID3 tag do not add up")
+    tag.frames = frames
+    return tag
+
+
+def _take_extended_header(tag: _Tag, body: bytes) -> bytes:
+    """The body after the extended header, which is kept as it is unless it has to tell a checksum of the frames."""
+    if len(body) < 10:
+        raise TagError("the ID3 tag is damaged")
+    if tag.version == 3:
+        length = 4 + int.from_bytes(body[:4])
+        if length != 10 or body[4] & 0x80:
+            raise TagError("an ID3 extended header with a checksum is not supported")
+    else:
+        length = _from_synchsafe(body[:4])
+        if length < 6 or body[4] != 1 or body[5] & 0x20:
+            raise TagError("an ID3 extended header with a checksum is not supported")
+    tag.extended = body[:length]
+    return body[length:]
+
+
+def _split_frames(body: bytes, version: int, plain: bool) -> list[_Frame] | None:
+    """The frames before the padding; None if they do not add up under this reading of their sizes."""
+    head = 6 if version == 2 else 10
+    frames = []
+    at = 0
+    while at < len(body) and body[at]:
+        name = body[at : at + (3 if version == 2 else 4)]
+        if not _FRAME_ID.fullmatch(name) or at + head > len(body):
+            return None
+        size_field = body[at + 3 : at + 6] if version == 2 else body[at + 4 : at + 8]
+        if not plain and version == 4 and any(byte & 0x80 for byte in size_field):
+            return None
+        size = _from_synchsafe(size_field) if version == 4 and not plain else int.from_bytes(size_field)
+        end = at + head + size
+        if end > len(body):
+            return None
+        flags = 0 if version == 2 else int.from_bytes(body[at + 8 : at + 10])
+        frames.append(_Frame(name, flags, body[at + head : end], body[at:end]))
+        at = end
+    return None if body[at:].strip(b"\0") else frames
+
+
+def _render(tag: _Tag, room: int) -> bytes:
+    """The tag as bytes, ``room`` bytes long if it fits in that; a footer leaves no place for padding."""
+    body = tag.extended + b"".join(frame.raw for frame in tag.frames)
+    footer = tag.version == 4 and bool(tag.flags & _FOOTER)
+    written = _unsynchronise(body) if tag.unsynchronised else body
+    padding = 0
+    if not footer:
+        padding = room - 10 - len(written) if 10 + len(written) <= room else PADDING
+    if tag.extended and tag.version == 3:
+        body = body[:6] + padding.to_bytes(4) + body[10:]
+        written = _unsynchronise(body) if tag.unsynchronised else body
+    size = len(written) + padding
+    if size > _MAX_SIZE:
+        raise TagError("the ID3 tag is full")
+    rest = bytes([tag.version, tag.revision, tag.flags]) + _synchsafe(size)
+    return b"ID3" + rest + written + b"\0" * padding + (b"3DI" + rest if footer else b"")
+
+
+def _unsynchronise(data: bytes) -> bytes:
+    return re.sub(rb"\xff(?=[\xe0-\xff\x00]|\Z)", b"\xff\x00", data)
+
+
+def _synchsafe(number: int) -> bytes:
+    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def _from_synchsafe(data: bytes) -> int:
+    return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3]

@@ -1,0 +1,187 @@
+"""What a file says about its key, read with ``mutagen``; the fields and their order are those of KEY-TAGS.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stonecli.errors import TagError
+from stonecli.key import parse_or_none
+from stonecli.tags.rules import Changes, Field, KeyTags
+from stonecli.tags.sniff import sniff
+from stonecli.tags.vorbis import is_plain_key
+
+_MP4_PREFIX = "----:com.apple.iTunes:"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a file says in the fields that concern us.
+
+    Attributes:
+        keys: the texts of the field that is written by default; one if all is well.
+        followers: the texts of fields that follow it, but are never made (a plain ``KEY`` in Vorbis comments).
+        also: the texts of the other fields that are read for a key, in their order.
+        texts: comment, grouping and title; without those that are not there.
+    """
+
+    keys: tuple[str, ...]
+    followers: tuple[str, ...]
+    also: tuple[str, ...]
+    texts: Mapping[Field, str]
+
+    @property
+    def text(self) -> str | None:
+        """Raw text of the first key field found."""
+        return next((text for text in (*self.keys, *self.also) if text.strip()), None)
+
+    def changed(self, changes: Changes) -> Snapshot:
+        """What the file has to say after the changes."""
+        keys, followers = self.keys, self.followers
+        if "key" in changes:
+            key = changes["key"]
+            if key is None:
+                keys, followers = (), tuple(text for text in followers if text != self.keys[0])
+            else:
+                keys, followers = (key,), (key,) * len(followers)
+        texts: dict[Field, str | None] = {**self.texts, **changes}
+        left: dict[Field, str] = {field: text for field, text in texts.items() if field != "key" and text}
+        return replace(self, keys=keys, followers=followers, also=(), texts=left)
+
+
+def read_tags(path: Path) -> KeyTags:
+    """What the file says about its key today.
+
+    Raises:
+        TagError: the file cannot be opened, is not music, or its tags are damaged.
+    """
+    with as_tag_error(), open_regular(path) as file:
+        container = sniff(file)
+        text = snapshot(file, container).text
+    return KeyTags(container, text, parse_or_none(text) if text is not None else None)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """The file at ``path``, open for reading; a pipe or a device is not opened, since that could wait for ever."""
+    if not path.is_file():
+        raise TagError("not a file" if path.exists() else "no such file")
+    with path.open("rb") as file:
+        yield file
+
+
+@contextmanager
+def as_tag_error() -> Iterator[None]:
+    """Turns whatever a damaged file makes a parser raise into one line; nothing of the file's content is in it."""
+    try:
+        yield
+    except TagError:
+        raise
+    except OSError as error:
+        raise TagError(error.strerror or type(error).__name__) from error
+    except Exception as error:
+        # Deliberately wide: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
+        raise TagError(f"the tags are damaged ({type(error).__name__})") from error
+
+
+def snapshot(file: BinaryIO, container: str) -> Snapshot:
+    """What an open file says in the fields that concern us; may raise anything if it is damaged."""
+    module, name, reader = _READERS[container]
+    load: Any = getattr(import_module(f"mutagen.{module}"), name)
+    file.seek(0)
+    try:
+        loaded = load(file, **(_ID3_OPTIONS if reader is _read_id3 else {}))
+    except Exception as error:
+        if type(error).__name__ in _NO_TAG:
+            return reader(None)
+        raise
+    return reader(loaded.tags if hasattr(loaded, "info") else loaded)
+
+
+def _read_id3(tags: Any) -> Snapshot:
+    if tags is None:
+        return Snapshot((), (), (), {})
+    by_name = {frame.desc.upper(): frame.text for frame in tags.getall("TXXX")}
+    also = [str(text) for name in ("INITIALKEY", "KEY") for text in by_name.get(name, ())]
+    also += [frame.data.decode("latin-1").strip("\0") for frame in tags.getall("GEOB") if frame.desc == "Key"]
+    grouping = "GRP1" if tags.getall("GRP1") else "TIT1"
+    texts: dict[Field, list[str]] = {
+        "comment": next((frame.text for frame in tags.getall("COMM") if frame.desc == ""), []),
+        "grouping": [text for frame in tags.getall(grouping) for text in frame.text],
+        "title": [text for frame in tags.getall("TIT2") for text in frame.text],
+    }
+    keys = tuple(text for frame in tags.getall("TKEY") for text in frame.text)
+    return Snapshot(keys, (), tuple(also), _first(texts))
+
+
+def _read_vorbis(tags: Any) -> Snapshot:
+    def values(name: str) -> list[str]:
+        return tags.get(name, []) if tags is not None else []
+
+    plain = tuple(text for text in values("key") if is_plain_key(text))
+    texts: dict[Field, list[str]] = {
+        "comment": values("comment") or values("description"),
+        "grouping": values("grouping"),
+        "title": values("title"),
+    }
+    return Snapshot(tuple(values("initialkey")), plain, (*values("key"), *values("initial_key")), _first(texts))
+
+
+def _read_mp4(tags: Any) -> Snapshot:
+    tags = tags or {}
+
+    def free_form(name: str) -> tuple[str, ...]:
+        found = [key for key in tags if key.startswith(_MP4_PREFIX) and key[len(_MP4_PREFIX) :].lower() == name]
+        return tuple(bytes(value).decode("utf-8", "replace") for key in found for value in tags[key])
+
+    names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam"}
+    texts = _first({field: list(tags.get(name, [])) for field, name in names.items()})
+    return Snapshot(free_form("initialkey"), (), free_form("key"), texts)
+
+
+def _read_apev2(tags: Any) -> Snapshot:
+    def values(name: str) -> list[str]:
+        value = tags.get(name) if tags is not None else None
+        return str(value).split("\0") if value is not None and value.kind == 0 else []
+
+    texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title")}
+    return Snapshot(tuple(values("INITIALKEY")), (), tuple(values("KEY")), _first(texts))
+
+
+def _read_asf(tags: Any) -> Snapshot:
+    def values(name: str) -> list[str]:
+        return [str(value) for key, value in tags if key.lower() == name.lower()]
+
+    names: dict[Field, str] = {"comment": "Description", "grouping": "WM/ContentGroupDescription", "title": "Title"}
+    texts = _first({field: values(name) for field, name in names.items()})
+    return Snapshot(tuple(values("WM/InitialKey")), (), tuple(values("INITIALKEY")), texts)
+
+
+def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:
+    """The first value of each field; a field without text is as good as none."""
+    return {field: str(values[0]) for field, values in texts.items() if values and str(values[0])}
+
+
+_ID3_OPTIONS = {"translate": False, "load_v1": False}
+_READERS: dict[str, tuple[str, str, Callable[[Any], Snapshot]]] = {
+    "mp3": ("id3", "ID3", _read_id3),
+    "wav": ("wave", "WAVE", _read_id3),
+    "aiff": ("aiff", "AIFF", _read_id3),
+    "flac": ("flac", "FLAC", _read_vorbis),
+    "ogg vorbis": ("oggvorbis", "OggVorbis", _read_vorbis),
+    "opus": ("oggopus", "OggOpus", _read_vorbis),
+    "ogg flac": ("oggflac", "OggFLAC", _read_vorbis),
+    "speex": ("oggspeex", "OggSpeex", _read_vorbis),
+    "mp4": ("mp4", "MP4", _read_mp4),
+    "wavpack": ("apev2", "APEv2", _read_apev2),
+    "musepack": ("apev2", "APEv2", _read_apev2),
+    "monkey's audio": ("apev2", "APEv2", _read_apev2),
+    "asf": ("asf", "ASF", _read_asf),
+}
+"""The module and class of mutagen by container, and what takes the fields out of its tags."""
+
+_NO_TAG = ("ID3NoHeaderError", "APENoHeaderError")  # what the classes that are a tag, not a file, raise without one

@@ -1,0 +1,55 @@
+"""What to write where, and what a file says today: the values that go in and out of ``stonecli.tags``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from stonecli.key import Key, Notation
+
+Field = Literal["key", "comment", "grouping", "title"]
+WriteMode = Literal["replace", "prepend", "append"]
+
+Changes: TypeAlias = Mapping[Field, str | None]
+"""New text by field; None takes the field out. Fields that are not named stay as they are."""
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """One place to write the key to.
+
+    Attributes:
+        field: which field.
+        notation: how the key is spelled there.
+        mode: what happens to text that is there; means nothing for ``key``, which is always replaced.
+    """
+
+    field: Field = "key"
+    notation: Notation = "camelot"
+    mode: WriteMode = "replace"
+
+
+@dataclass(frozen=True)
+class KeyTags:
+    """What a file says about its key today.
+
+    Attributes:
+        container: what the file is by its content, such as ``"mp3"`` or ``"ogg vorbis"``.
+        text: raw text of the first key field found, or None; untrusted.
+        key: what ``text`` names; None if there is none or it names no key.
+    """
+
+    container: str
+    text: str | None
+    key: Key | None
+
+
+def check_rules(rules: Sequence[FieldRule]) -> None:
+    """Nothing, if the rules can be followed.
+
+    Raises:
+        ValueError: a rule would replace a title.
+    """
+    if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
+        raise ValueError("a title is never replaced by a key: use prepend or append")

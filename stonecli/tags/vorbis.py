@@ -1,0 +1,104 @@
+"""Vorbis comments as bytes: the list of ``NAME=value`` in FLAC and in every Ogg codec.
+
+Entries are never decoded and encoded again, so that names in any case and values that are not UTF-8 stay as they are.
+"""
+
+from __future__ import annotations
+
+from stonecli.errors import TagError
+from stonecli.key import parse_or_none
+from stonecli.tags.rules import Changes
+
+_PLAIN_LENGTH = 16  # characters; the shortest Mixed In Key block is longer than the longest spelling of a key
+
+
+def is_plain_key(text: str) -> bool:
+    """Whether a ``KEY`` value names a key in so many letters, and is not a block of Mixed In Key, which must stay."""
+    return len(text) < _PLAIN_LENGTH and not text.lstrip().startswith("{") and parse_or_none(text) is not None
+
+
+def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
+    """The comments at the start of ``data`` with the changes, and the bytes of ``data`` that follow them.
+
+    ``INITIALKEY`` is set once. A ``KEY`` that holds a plain key follows it; none is made.
+
+    Raises:
+        TagError: the comments are damaged, or text to be changed is not UTF-8.
+    """
+    vendor, entries, rest = _parse(data)
+    for field, text in changes.items():
+        if field == "key":
+            entries = _with_key(entries, text)
+        elif field == "comment":
+            has_comment = any(_name(entry) == b"COMMENT" for entry in entries)
+            has_description = any(_name(entry) == b"DESCRIPTION" for entry in entries)
+            name = b"DESCRIPTION" if has_description and not has_comment else b"COMMENT"
+            entries = _with_text(entries, name, text)
+        else:
+            entries = _with_text(entries, field.upper().encode(), text)
+    return _sized(vendor) + len(entries).to_bytes(4, "little") + b"".join(map(_sized, entries)), rest
+
+
+def _with_key(entries: list[bytes], text: str | None) -> list[bytes]:
+    first = next((_value(entry) for entry in entries if _name(entry) == b"INITIALKEY"), None)
+    result = []
+    written = False
+    for entry in entries:
+        name = _name(entry)
+        if name == b"INITIALKEY":
+            if text is not None and not written:
+                result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))
+                written = True
+        elif name == b"KEY" and is_plain_key(_value(entry).decode("utf-8", "replace")):
+            # Taken out only if it says what INITIALKEY says: that is how this program leaves the two.
+            if text is not None:
+                result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))
+            elif _value(entry) != first:
+                result.append(entry)
+        else:
+            result.append(entry)
+    if text is not None and not written:
+        result.append(b"INITIALKEY=" + text.encode("ascii"))
+    return result
+
+
+def _with_text(entries: list[bytes], name: bytes, text: str | None) -> list[bytes]:
+    place = next((place for place, entry in enumerate(entries) if _name(entry) == name), None)
+    if place is None:
+        return entries if text is None else [*entries, name + b"=" + text.encode()]
+    _value(entries[place]).decode()  # what was read with replacement characters must not be written back
+    new = [] if text is None else [entries[place].partition(b"=")[0] + b"=" + text.encode()]
+    return entries[:place] + new + entries[place + 1 :]
+
+
+def _parse(data: bytes) -> tuple[bytes, list[bytes], bytes]:
+    vendor, at = _take(data, 0)
+    count = int.from_bytes(data[at : at + 4], "little")
+    at += 4
+    if at > len(data) or count > len(data) // 4:
+        raise TagError("the Vorbis comments are damaged")
+    entries = []
+    for _ in range(count):
+        entry, at = _take(data, at)
+        entries.append(entry)
+    return vendor, entries, data[at:]
+
+
+def _take(data: bytes, at: int) -> tuple[bytes, int]:
+    start = at + 4
+    end = start + int.from_bytes(data[at:start], "little")
+    if start > len(data) or end > len(data):
+        raise TagError("the Vorbis comments are damaged")
+    return data[start:end], end
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
+
+
+def _name(entry: bytes) -> bytes:
+    return entry.partition(b"=")[0].upper()
+
+
+def _value(entry: bytes) -> bytes:
+    return entry.partition(b"=")[2]

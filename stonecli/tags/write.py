@@ -1,0 +1,102 @@
+"""The key is written into a file, or taken out again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.tags.audio_digest import audio_digest
+from stonecli.tags.containers import editor_for
+from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
+from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
+from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
+from stonecli.tags.safe_write import refuse_unsafe, replace_file
+from stonecli.tags.sniff import sniff
+
+
+def write_key(
+    path: Path, key: Key, rules: Sequence[FieldRule] = (FieldRule(),), *, preserve_mtime: bool = False
+) -> bool:
+    """Whether the file was changed; False if it was right already, and then nothing was written.
+
+    The file is replaced in one step by a copy whose audio and tags have been checked. A symbolic link stays and its
+    target is written. A file with more than one hard link is refused: the other names would keep the old content, or
+    writing in place would give up the safety.
+
+    Raises:
+        TagError: the file cannot be written without risk; it is exactly as it was.
+        ValueError: a rule would replace a title.
+    """
+    check_rules(rules)
+
+    def plan(now: Snapshot) -> Changes:
+        texts: dict[Field, str | None] = dict(now.texts)
+        changes: dict[Field, str | None] = {}
+        for rule in rules:
+            spelling = key.spelled(rule.notation)
+            if rule.field == "key":
+                changes["key"] = spelling
+            else:
+                texts[rule.field] = with_key(texts.get(rule.field), spelling, rule.field, rule.mode)
+        if "key" in changes and now.keys == (changes["key"],) and set(now.followers) <= {changes["key"]}:
+            del changes["key"]
+        return {**changes, **_differences(now, texts)}
+
+    return _update(path, plan, preserve_mtime)
+
+
+def remove_key(path: Path, rules: Sequence[FieldRule] = (FieldRule(),), *, preserve_mtime: bool = False) -> bool:
+    """Whether the file was changed: our own text is taken out of the fields that the rules name.
+
+    A key field goes if it holds one of our own spellings; what another program has spelled in its own way stays.
+
+    Raises:
+        TagError: the file cannot be written without risk; it is exactly as it was.
+        ValueError: a rule would replace a title.
+    """
+    check_rules(rules)
+
+    def plan(now: Snapshot) -> Changes:
+        texts: dict[Field, str | None] = dict(now.texts)
+        changes: dict[Field, str | None] = {}
+        for rule in rules:
+            if rule.field != "key":
+                texts[rule.field] = without_key(texts.get(rule.field), rule.field, rule.mode)
+            elif now.keys and set(now.keys) <= OWN_SPELLINGS:
+                changes["key"] = None
+        return {**changes, **_differences(now, texts)}
+
+    return _update(path, plan, preserve_mtime)
+
+
+def _differences(now: Snapshot, texts: Changes) -> Changes:
+    return {field: text for field, text in texts.items() if text != now.texts.get(field)}
+
+
+def _update(path: Path, plan: Callable[[Snapshot], Changes], preserve_mtime: bool) -> bool:
+    with as_tag_error():
+        target = Path(os.path.realpath(path))
+        with open_regular(target) as file:
+            before = os.fstat(file.fileno())
+            container = sniff(file)
+            now = snapshot(file, container)
+            changes = plan(now)
+            if not changes:
+                return False
+            refuse_unsafe(before)
+            splices = editor_for(container).splices(file, container, changes)
+            digest = audio_digest(file, container)
+
+            def check(copy: BinaryIO) -> None:
+                if sniff(copy) != container or audio_digest(copy, container) != digest:
+                    raise TagError("the audio of the copy is not that of the file")
+                if replace(snapshot(copy, container), also=()) != now.changed(changes):
+                    raise TagError("the tags of the copy do not read back as written")
+
+            replace_file(target, file, before, splices, check, preserve_mtime=preserve_mtime)
+    return True
