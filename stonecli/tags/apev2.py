@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
+from stonecli.tags.fields import checked_utf8
 from stonecli.tags.rules import Changes
+from stonecli.tags.sniff import id3v2_end
 from stonecli.tags.splice import Span, Splice, file_size, read_at
 
 _MAGIC = b"APETAGEX"
@@ -86,7 +88,7 @@ def _set(tag: _Tag, name: bytes, text: str | None) -> None:
         if item.flags & _KIND != _TEXT_KIND:
             raise TagError("a text item of the APE tag is not text")
         values = item.value.split(b"\0")
-        values[0].decode()  # text that is not UTF-8 has not been read right and must not be lost
+        checked_utf8(values[0])
     left = [*([] if text is None else [text.encode()]), *values[1:]]
     if left:
         tag.items[place] = _Item(item.flags & ~_KIND, item.name, b"\0".join(left))
@@ -97,7 +99,9 @@ def _set(tag: _Tag, name: bytes, text: str | None) -> None:
 def _find(file: BinaryIO) -> _Tag:
     """The tag at the end of the file; an empty one, where it belongs, if there is none."""
     end = file_size(file)
-    if end >= 128 and read_at(file, end - 128, 3) == b"TAG":
+    # A tag of the right length has the TAG of its APETAGEX where an ID3v1 block would have its own: look for it first.
+    bare = end >= 32 and read_at(file, end - 32, 8) == _MAGIC
+    if not bare and end >= 128 and read_at(file, end - 128, 3) == b"TAG":
         end -= 128
     if end >= 9 and read_at(file, end - 9, 9) == b"LYRICS200":
         raise TagError("lyrics blocks (Lyrics3) are not supported in this kind of file")
@@ -148,7 +152,7 @@ def _check_audio(file: BinaryIO, container: str, end: int) -> None:
     """
     if container != "wavpack":
         return
-    at = 0
+    at = id3v2_end(file)
     while at < end:
         header = read_at(file, at, 8)
         if header[:4] != b"wvpk":

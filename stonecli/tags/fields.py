@@ -13,6 +13,7 @@ title is not made.
 
 from __future__ import annotations
 
+from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key
 from stonecli.tags.rules import Field, WriteMode
 
@@ -22,6 +23,19 @@ OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notatio
 """Every text that this program writes for a key."""
 
 _AMBIGUOUS_IN_TITLE = frozenset("ABCDEFG")
+
+
+def checked_utf8(data: bytes) -> bytes:
+    """``data``, if it is UTF-8: what has been read with replacement characters must not be written back.
+
+    Raises:
+        TagError: it is not.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise TagError("the text is not UTF-8 and would be lost") from None
+    return data
 
 
 def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> str | None:

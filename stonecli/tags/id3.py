@@ -39,6 +39,7 @@ class _Tag:
     flags: int = 0
     extended: bytes = b""
     frames: list[_Frame] = field(default_factory=list)
+    remains: bytes = b""  # what some programs leave behind in the padding
     plain_sizes: bool = False  # v2.4 with sizes of 8 bits a byte, as old iTunes wrote them
     unsynchronised: bool = False
 
@@ -200,13 +201,14 @@ def _parse(data: bytes) -> _Tag:
         body = body.replace(b"\xff\x00", b"\xff")
     if tag.flags & _EXTENDED:
         body = _take_extended_header(tag, body)
-    frames = _split_frames(body, tag.version, plain=tag.version == 3)
-    if frames is None and tag.version == 4:
+    split = _split_frames(body, tag.version, plain=tag.version == 3)
+    if tag.version == 4 and (split is None or split[1].strip(b"\0")):
         tag.plain_sizes = True
-        frames = _split_frames(body, tag.version, plain=True)
-    if frames is None:
+        split = _split_frames(body, tag.version, plain=True)
+    if split is None or (tag.version == 4 and split[1].strip(b"\0")):
         raise TagError("the frames of the ID3 tag do not add up")
-    tag.frames = frames
+    tag.frames = split[0]
+    tag.remains = split[1] if split[1].strip(b"\0") else b""
     return tag
 
 
@@ -226,8 +228,8 @@ def _take_extended_header(tag: _Tag, body: bytes) -> bytes:
     return body[length:]
 
 
-def _split_frames(body: bytes, version: int, plain: bool) -> list[_Frame] | None:
-    """The frames before the padding; None if they do not add up under this reading of their sizes."""
+def _split_frames(body: bytes, version: int, plain: bool) -> tuple[list[_Frame], bytes] | None:
+    """The frames and the padding; None if the frames do not add up under this reading of their sizes."""
     head = 6 if version == 2 else 10
     frames = []
     at = 0
@@ -245,16 +247,16 @@ def _split_frames(body: bytes, version: int, plain: bool) -> list[_Frame] | None
         flags = 0 if version == 2 else int.from_bytes(body[at + 8 : at + 10])
         frames.append(_Frame(name, flags, body[at + head : end], body[at:end]))
         at = end
-    return None if body[at:].strip(b"\0") else frames
+    return frames, body[at:]
 
 
 def _render(tag: _Tag, room: int) -> bytes:
-    """The tag as bytes, ``room`` bytes long if it fits in that; a footer leaves no place for padding."""
-    body = tag.extended + b"".join(frame.raw for frame in tag.frames)
+    """The tag as bytes, ``room`` bytes long if it fits in that; a footer, or remains, leave no place for padding."""
+    body = tag.extended + b"".join(frame.raw for frame in tag.frames) + tag.remains
     footer = tag.version == 4 and bool(tag.flags & _FOOTER)
     written = _unsynchronise(body) if tag.unsynchronised else body
     padding = 0
-    if not footer:
+    if not footer and not tag.remains:
         padding = room - 10 - len(written) if 10 + len(written) <= room else PADDING
     if tag.extended and tag.version == 3:
         body = body[:6] + padding.to_bytes(4) + body[10:]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
+from stonecli.tags.fields import checked_utf8
 from stonecli.tags.rules import Changes, Field
 from stonecli.tags.splice import Span, Splice, file_size, read_at
 
@@ -220,7 +221,7 @@ def _with_first_value(item: bytes, data: bytes | None) -> bytes:
     end = 8 + int.from_bytes(item[8:12])
     if item[12:16] != b"data" or item[16:20] not in (bytes(4), (1).to_bytes(4)) or not 24 <= end <= len(item):
         raise TagError("a text item of the MP4 is damaged")
-    item[24:end].decode()  # text that is not UTF-8 has not been read right and must not be lost
+    checked_utf8(item[24:end])
     values = (_atom(b"data", item[16:24] + data) if data is not None else b"") + item[end:]
     return _atom(item[4:8], values) if values else b""
 

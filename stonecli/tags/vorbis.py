@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from stonecli.errors import TagError
 from stonecli.key import parse_or_none
+from stonecli.tags.fields import checked_utf8
 from stonecli.tags.rules import Changes
 
 _PLAIN_LENGTH = 16  # characters; the shortest Mixed In Key block is longer than the longest spelling of a key
@@ -66,7 +67,7 @@ def _with_text(entries: list[bytes], name: bytes, text: str | None) -> list[byte
     place = next((place for place, entry in enumerate(entries) if _name(entry) == name), None)
     if place is None:
         return entries if text is None else [*entries, name + b"=" + text.encode()]
-    _value(entries[place]).decode()  # what was read with replacement characters must not be written back
+    checked_utf8(_value(entries[place]))
     new = [] if text is None else [entries[place].partition(b"=")[0] + b"=" + text.encode()]
     return entries[:place] + new + entries[place + 1 :]
 

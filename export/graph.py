@@ -1,0 +1,250 @@
+"""The ONNX graph of a key model: audio in, probabilities out, the VQT inside.
+
+The graph is built node by node rather than traced: the result is small, the same to the byte from one torch version to
+the next, and its batch and sample axes are dynamic without a symbolic-shape solver in between. That it computes what
+``train.vqt`` and ``train.chromanet`` compute is checked at every export (``export.onnx_file``).
+Parameters are folded where that is exact: layer scale into the second pointwise convolution, batch norm and
+temperature into the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
+from train.checkpoint import Checkpoint
+from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT
+
+OPSET = 20
+NORM_EPSILON = 1e-5
+
+Array = npt.NDArray[Any]
+
+
+class GraphBuilder:
+    """Collects nodes and constants; every method that adds a node returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node of one output, called ``name`` where given."""
+        output = name or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: Array | Sequence[int] | float, name: str | None = None) -> str:
+        """A constant: floats become float32, integers int64; unnamed ones of equal value are kept once."""
+        array = np.asarray(values)
+        array = np.ascontiguousarray(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64)
+        name = name or f"const_{array.dtype.kind}_" + "x".join(map(str, array.ravel()[:8].tolist())) + f"_{array.shape}"
+        self.initializers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def slice(self, x: str, axis: int, start: int, end: int | str) -> str:
+        """``x[..., start:end]`` on ``axis``; ``end`` may be the name of a length computed in the graph, shape [1]."""
+        stop = end if isinstance(end, str) else self.constant([end])
+        return self.op("Slice", x, self.constant([start]), stop, self.constant([axis]))
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """``x`` reshaped; 0 keeps an axis, -1 is inferred."""
+        return self.op("Reshape", x, self.constant(list(shape)))
+
+    def length(self, x: str, axis: int) -> str:
+        """Length of one axis, int64 [1]."""
+        return self.op("Shape", x, start=axis, end=axis + 1)
+
+    def divide(self, value: str, by: int) -> str:
+        """Integer quotient, rounded down."""
+        return self.op("Div", value, self.constant([by]))
+
+
+def build_model(checkpoint: Checkpoint, major_tonic_bins: Sequence[int] | None = None) -> onnx.ModelProto:
+    """The ONNX model of ``checkpoint``, without metadata.
+
+    Input ``audio`` float32 [batch, samples]; output ``probabilities`` float32 [batch, classes].
+
+    Args:
+        checkpoint: what to export.
+        major_tonic_bins: for 12 key signatures, the pitch class of each one's major tonic counted from the VQT's
+            lowest bin, in output order. Adds the output ``major_share`` float32 [batch, 12]: the chroma energy at the
+            major tonic against that at the minor tonic of the same signature, 0..1 (S-KEY, section 3, uses the same
+            comparison as pseudo-label of the mode), so that a model of signatures can still name a key.
+    """
+    network = checkpoint.network()
+    weights = {name: _array(value) for name, value in network.state_dict().items()}
+    graph = GraphBuilder()
+    magnitude = _vqt_magnitude(graph, VQT(checkpoint.vqt))
+    features = _log_magnitude(graph, magnitude)
+    features = graph.slice(features, 1, 0, checkpoint.chromanet.n_bins)
+    features = _average_frames(graph, features, checkpoint.frames_averaged)
+    features = graph.op("Unsqueeze", features, graph.constant([1]))
+    _chromanet(graph, features, checkpoint.chromanet, weights)
+    outputs = ["probabilities"]
+    if major_tonic_bins is not None:
+        _major_share(graph, magnitude, checkpoint.chromanet.n_bins, major_tonic_bins)
+        outputs.append("major_share")
+    classes = BINS_PER_OCTAVE * checkpoint.chromanet.rows
+    proto = helper.make_graph(
+        graph.nodes,
+        "stone",
+        [helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["batch", "samples"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes]) for name in outputs],
+        list(graph.initializers.values()),
+    )
+    model = helper.make_model(proto, producer_name="stone", opset_imports=[helper.make_opsetid("", OPSET)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _vqt_magnitude(graph: GraphBuilder, vqt: VQT) -> str:
+    """``VQT.magnitude`` before scaling and transposing, scaled: [batch, n_bins, frames]."""
+    config = vqt.config
+    lowpass = graph.constant(_array(vqt.lowpass_matrix), "lowpass_matrix")
+    frames = graph.op(
+        "Add", graph.divide(graph.length("audio", 1), config.hop_length), graph.constant([1]), name="frames"
+    )
+    signal, octaves = "audio", []
+    for octave in range(config.octaves):
+        if octave:
+            half = graph.divide(graph.length(signal, 1), 2)
+            padded = _pad(graph, signal, LOWPASS_TAPS // 2 - 1, LOWPASS_TAPS + BLOCK)
+            product = _block_product(graph, padded, lowpass, _array(vqt.lowpass_matrix).shape[0], BLOCK)
+            signal = graph.slice(graph.reshape(product, [0, -1]), 1, 0, half)
+        matrix = _array(getattr(vqt, f"frame_matrix_{octave}"))
+        block = max(config.hop_length >> octave, BLOCK)
+        padded = _pad(graph, signal, BLOCK // 2, BLOCK // 2, "reflect")
+        padded = _pad(graph, padded, 0, 2 * block)
+        constant = graph.constant(matrix, f"frame_matrix_{octave}")
+        product = _block_product(graph, padded, constant, matrix.shape[0], block)
+        by_frame = graph.reshape(product, [0, -1, 2, config.bins_per_octave])
+        squares = graph.op("Mul", by_frame, by_frame)
+        power = graph.op("ReduceSum", squares, graph.constant([2]), keepdims=0)
+        octaves.insert(0, graph.slice(power, 1, 0, "frames"))
+    stacked = graph.op("Concat", *octaves, axis=2)
+    stacked = graph.slice(stacked, 2, config.octaves * config.bins_per_octave - config.n_bins, _END)
+    amplitude = graph.op("Transpose", graph.op("Sqrt", stacked), perm=[0, 2, 1])
+    return graph.op("Mul", amplitude, graph.constant(_array(vqt.scale), "kernel_scale"), name="vqt_magnitude")
+
+
+_END = int(np.iinfo(np.int64).max)
+
+
+def _pad(graph: GraphBuilder, x: str, before: int, after: int, mode: str = "constant") -> str:
+    return graph.op("Pad", x, graph.constant([0, before, 0, after]), mode=mode)
+
+
+def _block_product(graph: GraphBuilder, signal: str, matrix: str, rows: int, block: int) -> str:
+    """``train.vqt._block_product``."""
+    whole = graph.op("Mul", graph.divide(graph.length(signal, 1), block), graph.constant([block]))
+    blocks = graph.reshape(graph.slice(signal, 1, 0, whole), [0, -1, block])
+    neighbours = rows // block
+    if neighbours > 1:
+        last = neighbours - 1
+        shifted = [graph.slice(blocks, 1, j, j - last if j < last else _END) for j in range(neighbours)]
+        blocks = graph.op("Concat", *shifted, axis=2)
+    return graph.op("MatMul", blocks, matrix)
+
+
+def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:
+    """Decibels with the floor, scaled to about 0..1: the rest of ``VQT.forward``."""
+    clamped = graph.op("Max", magnitude, graph.constant(np.float32(AMPLITUDE_FLOOR)))
+    level = graph.op("Mul", graph.op("Log", clamped), graph.constant(np.float32(10 / np.log(10) / DB_RANGE)))
+    peak = graph.op("ReduceMax", level, graph.constant([1, 2]), keepdims=1)
+    floor = graph.op("Sub", peak, graph.constant(np.float32(1.0)))
+    return graph.op("Add", graph.op("Max", level, floor), graph.constant(np.float32(1.0)))
+
+
+def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
+    if count == 1:
+        return features
+    whole = graph.op("Mul", graph.divide(graph.length(features, 2), count), graph.constant([count]))
+    groups = graph.reshape(graph.slice(features, 2, 0, whole), [0, 0, -1, count])
+    return graph.op("ReduceMean", groups, graph.constant([3]), keepdims=0)
+
+
+def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: dict[str, Array]) -> None:
+    """``ChromaNet.forward``; the output is called ``probabilities``."""
+    for block, size in enumerate(config.kernels):
+        down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
+        x = _norm(graph, x, weights, f"{down}.norm")
+        x = graph.op("Gelu", _conv(graph, x, weights, f"{down}.conv", strides=[1, 2], kernel_shape=[1, 2]))
+        edges = [0, 0, size // 2, size // 2] * 2
+        branch = graph.op("Pad", x, graph.constant(edges), mode="edge")
+        channels = config.out_channels[block]
+        branch = _conv(graph, branch, weights, f"{conv}.dwconv", group=channels, kernel_shape=[size, size])
+        branch = _norm(graph, branch, weights, f"{conv}.norm")
+        branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
+        branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
+        x = graph.op("Add", x, branch)
+    # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
+    x = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
+    x = graph.reshape(x, [0, 0, config.n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
+    x = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)  # [batch, channels, 12]
+    kernel, bias = _folded_classifier(config, weights)
+    x = graph.op("MatMul", graph.constant(kernel, "classifier.weight"), x)
+    x = graph.op("Add", x, graph.constant(bias, "classifier.bias"))
+    graph.op("Softmax", graph.reshape(x, [0, -1]), axis=-1, name="probabilities")
+
+
+def _folded_classifier(config: ChromaNetConfig, weights: dict[str, Array]) -> tuple[Array, Array]:
+    """Kernel [rows, channels] and bias [rows, 1] of the classifier with batch norm and temperature folded in."""
+    kernel, bias = weights["classifier.weight"][:, :, 0, 0], weights["classifier.bias"]
+    if config.rows == 2:
+        deviation = np.sqrt(weights["batch_norm.running_var"] + NORM_EPSILON)
+        kernel = kernel / deviation[:, None]
+        bias = (bias - weights["batch_norm.running_mean"]) / deviation
+    return kernel / config.temperature, bias[:, None] / config.temperature
+
+
+def _norm(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str) -> str:
+    if f"{prefix}.weight" in weights:  # FrameNorm: over bins and channels of each frame, learned
+        by_frame = graph.op("Transpose", x, perm=[0, 3, 2, 1])
+        scale = graph.constant(weights[f"{prefix}.weight"], f"{prefix}.weight")
+        offset = graph.constant(weights[f"{prefix}.bias"], f"{prefix}.bias")
+        normed = graph.op("LayerNormalization", by_frame, scale, offset, axis=2, epsilon=NORM_EPSILON)
+        return graph.op("Transpose", normed, perm=[0, 3, 2, 1])
+    flat = graph.reshape(x, [0, 1, -1])  # ItemNorm: one instance of one channel
+    one, zero = graph.constant([1.0]), graph.constant([0.0])
+    normed = graph.op("InstanceNormalization", flat, one, zero, epsilon=NORM_EPSILON)
+    return graph.op("Reshape", normed, graph.op("Shape", x))
+
+
+def _conv(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, **attributes: Any) -> str:
+    kernel = graph.constant(weights[f"{prefix}.weight"], f"{prefix}.weight")
+    bias = graph.constant(weights[f"{prefix}.bias"], f"{prefix}.bias")
+    return graph.op("Conv", x, kernel, bias, **attributes)
+
+
+def _pointwise(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, scale: Array | None = None) -> str:
+    """A linear layer over channels as a 1 x 1 convolution, its outputs times ``scale``."""
+    kernel, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+    if scale is not None:
+        kernel, bias = kernel * scale[:, None], bias * scale
+    folded = {f"{prefix}.weight": kernel[:, :, None, None], f"{prefix}.bias": bias}
+    return _conv(graph, x, folded, prefix, kernel_shape=[1, 1])
+
+
+def _major_share(graph: GraphBuilder, magnitude: str, n_bins: int, major_tonic_bins: Sequence[int]) -> None:
+    """Chroma energy at each signature's major tonic over the sum of both tonics'; called ``major_share``."""
+    lowest = graph.slice(magnitude, 1, 0, n_bins)
+    energy = graph.op("ReduceMean", graph.op("Mul", lowest, lowest), graph.constant([2]), keepdims=0)
+    chroma = graph.reshape(energy, [0, n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
+    chroma = graph.op("ReduceMean", chroma, graph.constant([1]), keepdims=0)
+    chroma = graph.op("Add", chroma, graph.constant(np.float32(1e-20)))  # silence: one half, not 0 / 0
+    major = graph.op("Gather", chroma, graph.constant([tonic % 12 for tonic in major_tonic_bins]), axis=1)
+    minor = graph.op("Gather", chroma, graph.constant([(tonic - 3) % 12 for tonic in major_tonic_bins]), axis=1)
+    graph.op("Div", major, graph.op("Add", major, minor), name="major_share")
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,175 @@
+"""Checkpoint -> self-describing ONNX file, calibrated by the pitch fork and compared with PyTorch before it is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from export.graph import build_model
+from export.pitch_fork import check_recording, find_class_order, play_key
+from export.published import read_checkpoint
+from stonecli._version import __version__
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from stonecli.model import FORMAT_VERSION, METADATA_KEY, KeyModel
+from train.chromanet import ChromaNet, average_frames
+from train.checkpoint import Checkpoint, file_sha256
+from train.vqt import VQT
+
+AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
+
+
+class ExportError(StoneError):
+    """The exported model does not do what the checkpoint does; no file was written."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export found.
+
+    Attributes:
+        path: of the model file.
+        classes: names in output order.
+        order_was_known: whether the checkpoint stated or implied that order, or the pitch fork decided it.
+        difference: largest difference of a probability between ONNX and PyTorch.
+        size: of the file, in bytes.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    order_was_known: bool
+    difference: float
+    size: int
+
+
+class AudioNetwork(nn.Module):
+    """The whole model in PyTorch: audio float32 [batch, samples] -> probabilities [batch, classes]."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.vqt = VQT(checkpoint.vqt)
+        self.chromanet: ChromaNet = checkpoint.network()
+        self.frames_averaged = checkpoint.frames_averaged
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """The probabilities; the network sees the lowest bins of the transform."""
+        features = self.vqt(audio)[:, : self.chromanet.config.n_bins]
+        probabilities: Tensor = self.chromanet(average_frames(features, self.frames_averaged)[:, None])
+        return probabilities
+
+
+def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path | None = None) -> ExportReport:
+    """Write the model of the checkpoint to ``model_path`` and return what was found.
+
+    Args:
+        checkpoint_path: of ``stone train``, or published by others (``export.published``).
+        model_path: replaced atomically, and only when all checks have passed.
+        pitch_fork: a recording in C major that the model has to name, besides the synthesized fork.
+
+    Raises:
+        CheckpointError: no usable checkpoint; nothing in it was run.
+        ClassOrderError: the model contradicts itself or the order claimed for it.
+        ExportError: ONNX and PyTorch disagree.
+        AudioError: the recording cannot be decoded.
+        OSError: a file cannot be read or written.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    network = AudioNetwork(checkpoint).eval()
+    rate = checkpoint.vqt.sample_rate
+    seconds = max(checkpoint.window_seconds, minimum_samples(checkpoint) / rate)
+
+    def listen(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(audio)).numpy())
+
+    classes = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
+    model = build_model(checkpoint, _major_tonic_bins(checkpoint, classes))
+    describe(model, checkpoint, classes, file_sha256(checkpoint_path))
+    content = model.SerializeToString(deterministic=True)
+    difference = _difference(content, listen, checkpoint)
+    if not difference <= AGREEMENT:
+        raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
+    model_path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        if pitch_fork is not None:
+            _check_with_recording(Path(temporary), pitch_fork, classes)
+        else:
+            KeyModel(temporary, device="cpu")  # the runtime has to accept it
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(model_path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return ExportReport(model_path, classes, checkpoint.classes is not None, difference, len(content))
+
+
+def minimum_samples(checkpoint: Checkpoint) -> int:
+    """Shortest audio that leaves the network one frame."""
+    frames = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
+    return (frames - 1) * checkpoint.vqt.hop_length
+
+
+def describe(model: onnx.ModelProto, checkpoint: Checkpoint, classes: tuple[str, ...], sha256: str) -> None:
+    """Put the description of DESIGN.md ("The model file") into the model's metadata."""
+    description = {
+        "format_version": FORMAT_VERSION,
+        "train_type": checkpoint.train_type,
+        "classes": list(classes),
+        "corrects_tuning": checkpoint.corrects_tuning,
+        "frames_averaged": checkpoint.frames_averaged,
+        "sample_rate": checkpoint.vqt.sample_rate,
+        "window_seconds": checkpoint.window_seconds,
+        "minimum_samples": minimum_samples(checkpoint),
+        "circle_type": checkpoint.circle_type,
+        "temperature": checkpoint.chromanet.temperature,
+        "licence": checkpoint.licence,
+        "trained_on": checkpoint.trained_on,
+        "checkpoint_sha256": sha256,
+        "exported_by": f"stone {__version__}",
+    }
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description))
+
+
+def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[int] | None:
+    """For 12 key signatures, the bins of the major tonics above the VQT's lowest bin, in output order."""
+    if checkpoint.chromanet.rows == 2:
+        return None
+    lowest = round(12 * np.log2(checkpoint.vqt.fmin / 440.0)) + 9  # pitch class of the lowest bin; A is 9
+    return [(Key.parse(name.split("/")[0]).tonic - lowest) % 12 for name in classes]
+
+
+def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float:
+    """Largest difference of a probability between the ONNX model and ``listen``, over two lengths and batch sizes."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    rate, shortest = checkpoint.vqt.sample_rate, minimum_samples(checkpoint)
+    noise = np.random.default_rng(0).standard_normal(shortest).astype(np.float32)
+    tune = play_key(Key(7, "minor"), 0, checkpoint.window_seconds, rate)
+    odd = max(shortest, len(tune) - 777)
+    batches = [np.stack([tune, tune[::-1]]), tune[None, :odd], 0.1 * noise[None]]
+    assert callable(listen)  # noqa: S101
+    return float(
+        max(np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(b)})[0] - listen(b.copy())).max() for b in batches)
+    )
+
+
+def _check_with_recording(model: Path, recording: Path, classes: tuple[str, ...]) -> None:
+    from stonecli.detect import detect_key
+
+    estimate = detect_key(recording, KeyModel(model, device="cpu"))
+    tonal = [window.classes for window in estimate.windows if window.tonal]
+    if not tonal:
+        raise ExportError("there is no tonal music in the recording given as pitch fork")
+    check_recording(np.mean(tonal, axis=0), classes, Key(0, "major"))

@@ -1,0 +1,164 @@
+"""The pitch fork: which output of a model means which key, found by playing it music whose key is known.
+
+STONE is trained without labels, so that the place of C major among its outputs is open; the paper closes that gap
+with one recording in C major, the pitch fork (ISMIR 2024, section 4.3). Here the fork is synthesized: a cadence with
+a scale above it in several registers and timbres. Because a network that tells keys apart may still have learnt only
+some of them, and because two rows of 12 have two places to find, the fork plays all 12 major keys and, for a model of
+24 keys, all 12 minor keys as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.errors import StoneError
+from stonecli.key import Key, Mode
+
+Floats = npt.NDArray[np.float32]
+Listen = Callable[[Floats], npt.NDArray[np.floating]]
+"""Audio float32 [batch, samples] -> probabilities [batch, classes]."""
+
+LEAST_CORRECT = 0.75  # share of keys that the order has to explain
+LEAST_LEAD = 1.5  # factor by which the order has to beat the next best
+
+# Degrees of the chords, one a beat, root position; the dominant of a minor key is major.
+_CADENCES: dict[Mode, tuple[tuple[int, ...], ...]] = {
+    "major": ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (2, 5, 9), (7, 11, 14, 17), (0, 4, 7)),
+    "minor": ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14, 17), (0, 3, 7)),
+}
+_SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "minor": (0, 2, 3, 5, 7, 8, 11, 12)}
+
+
+class ClassOrderError(StoneError):
+    """The model contradicts itself, or the order that is claimed for it; it is not exported."""
+
+
+@dataclass(frozen=True)
+class _Timbre:
+    partials: tuple[float, ...]  # amplitude of each harmonic
+    decay: float  # of the amplitude, per second
+    octave: int  # of the chords, MIDI
+    melody_octave: int
+
+
+_TIMBRES = (
+    _Timbre(tuple(1 / n for n in range(1, 9)), decay=0.3, octave=48, melody_octave=72),  # strings
+    _Timbre((1.0, 0.6, 0.35, 0.25, 0.12, 0.08), decay=2.5, octave=60, melody_octave=72),  # piano
+    _Timbre((1.0, 0.0, 0.35, 0.0, 0.2, 0.0, 0.1), decay=0.8, octave=48, melody_octave=60),  # clarinets
+)
+
+
+def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
+    """A cadence in ``key`` with its scale above and its roots below, float32 [samples], peak 1.
+
+    Args:
+        key: what is played.
+        timbre: 0, 1 or 2: register and spectrum.
+        seconds: length; the cadence is repeated.
+        sample_rate: in Hz.
+    """
+    sound = _TIMBRES[timbre]
+    total = round(seconds * sample_rate)
+    beat = 0.5
+    out = np.zeros(total + 4 * sample_rate)
+    cadence, scale = _CADENCES[key.mode], _SCALES[key.mode]
+    for step in range(int(seconds / beat)):
+        chord = cadence[step // 2 % len(cadence)]
+        notes = [sound.melody_octave + key.tonic + scale[step % 8 if step % 16 < 8 else 7 - step % 8]]
+        if step % 2 == 0:
+            notes += [sound.octave + key.tonic + degree for degree in chord]
+            notes += [sound.octave - 12 + key.tonic + chord[0]]
+        for note in notes:
+            tone = _tone(note, sound, 2 * beat, sample_rate)
+            start = round(step * beat * sample_rate)
+            out[start : start + len(tone)] += tone
+    out = out[:total]
+    return (out / np.abs(out).max()).astype(np.float32)
+
+
+def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.NDArray[np.float64]:
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    frequency = 440.0 * 2.0 ** ((note - 69) / 12)
+    waves = [
+        amplitude * np.sin(2 * np.pi * harmonic * frequency * time)
+        for harmonic, amplitude in enumerate(sound.partials, start=1)
+        if harmonic * frequency < 0.45 * sample_rate
+    ]
+    envelope = np.minimum(1.0, time / 0.02) * np.exp(-sound.decay * time) * np.minimum(1.0, (seconds - time) / 0.05)
+    tone: npt.NDArray[np.float64] = np.sum(waves, axis=0) * envelope
+    return tone
+
+
+def find_class_order(
+    listen: Listen, rows: int, seconds: float, sample_rate: int, claimed: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Names of the classes in output order, as the fork hears them.
+
+    Args:
+        listen: the model.
+        rows: 1 for 12 key signatures (names such as ``C major/A minor``), 2 for 24 keys (``C major``).
+        seconds, sample_rate: length and rate of what the model is given.
+        claimed: the order that the checkpoint states or that is known for it, if any.
+
+    Raises:
+        ClassOrderError: the model does not tell keys apart, or hears another order than is claimed.
+    """
+    modes: tuple[Mode, ...] = ("major", "minor") if rows == 2 else ("major",)
+    keys = [Key(tonic, mode) for mode in modes for tonic in range(12)]
+    heard = np.array([_mean_answer(listen, key, seconds, sample_rate) for key in keys])  # [keys, classes]
+    order = _best_order(heard, keys, rows)
+    if claimed is not None and tuple(claimed) != order:
+        wrong = next(index for index, (ours, theirs) in enumerate(zip(order, claimed, strict=True)) if ours != theirs)
+        raise ClassOrderError(
+            f"the checkpoint says that output {wrong} is {claimed[wrong]}, but the pitch fork hears {order[wrong]} there"
+        )
+    return order
+
+
+def check_recording(answer: npt.NDArray[np.floating], order: Sequence[str], key: Key) -> None:
+    """Raise unless the mean answer [classes] to a recording in ``key`` names that key.
+
+    Raises:
+        ClassOrderError: it names another.
+    """
+    name = order[int(answer.argmax())]
+    if key not in [Key.parse(part) for part in name.split("/")]:
+        raise ClassOrderError(f"the recording given as pitch fork is in {key.name}, but the model hears {name}")
+
+
+def _mean_answer(listen: Listen, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:
+    audio = np.stack([play_key(key, timbre, seconds, sample_rate) for timbre in range(len(_TIMBRES))])
+    mean: npt.NDArray[np.floating] = listen(audio).mean(axis=0)
+    return mean
+
+
+def _best_order(heard: npt.NDArray[np.floating], keys: Sequence[Key], rows: int) -> tuple[str, ...]:
+    """The order that explains best what was heard. Places ascend by semitones, for the network is a convolution."""
+    modes = sorted({key.mode for key in keys})
+    candidates = []
+    for mode_of_row in permutations(modes, rows):
+        firsts, leads, total = [], [], 0.0
+        for row, mode in enumerate(mode_of_row):
+            tonics = np.arange(12)
+            block = heard[[index for index, key in enumerate(keys) if key.mode == mode]]
+            # What each place of C's pitch class would explain: tonic t then stands at place (t - first) % 12.
+            explained = [block[tonics, 12 * row + (tonics - first) % 12].mean() for first in range(12)]
+            ranking = np.argsort(explained)
+            firsts.append(int(ranking[-1]))
+            leads.append(explained[ranking[-1]] / max(explained[ranking[-2]], 1e-12))
+            total += explained[ranking[-1]]
+        candidates.append((total, min(leads), firsts, mode_of_row))
+    _, lead, firsts, mode_of_row = max(candidates, key=lambda candidate: candidate[0])
+    order = [Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)]
+    right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(heard, keys, strict=True)])
+    if right < LEAST_CORRECT or lead < LEAST_LEAD:
+        raise ClassOrderError(
+            f"the model does not tell keys apart: no order of its outputs explains more than {right:.0%} of the "
+            f"{len(keys)} keys that the pitch fork played"
+        )
+    return tuple(key.name if rows == 2 else f"{key.name}/{key.relative.name}" for key in order)

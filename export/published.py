@@ -1,0 +1,139 @@
+"""Readers of checkpoints that others wrote: STONE, Semi-TONE, S-KEY, and the lab's first default model.
+
+They are recognised by content, never by name. Nothing of them is kept in this repository.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from stonecli.key import Key
+from train.chromanet import ChromaNetConfig
+from train.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content, load_untrusted
+from train.vqt import VQTConfig, lowpass_filter, octave_kernels
+
+# The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
+# the same place in the two rows, and the rows begin with B minor and D major.
+SEMI_TONE_CLASSES = tuple(
+    Key((first + step) % 12, mode).name for first, mode in ((11, "minor"), (2, "major")) for step in range(12)  # type: ignore[arg-type]
+)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``: of ``stone train``, published by others, or of the lab.
+
+    Raises:
+        CheckpointError: it is none of these, is damaged, or wants to run code.
+        OSError: the file cannot be read.
+    """
+    content = load_untrusted(path)
+    try:
+        if content.get("format") == FORMAT:
+            return checkpoint_from_content(content)
+        if str(content.get("format", "")).startswith("lab-"):
+            return _from_lab(content)
+        if "stone" in content and "gin_info" in content:
+            return _from_published(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
+        raise CheckpointError(f"damaged checkpoint: {type(error).__name__}: {error}") from error
+    raise CheckpointError("not a checkpoint of stone train, STONE or S-KEY")
+
+
+def _from_lab(content: Mapping[str, Any]) -> Checkpoint:
+    """The lab's format: ``chromanet`` (weights), ``classes``, ``config``, ``training``."""
+    config = content["config"]
+    return Checkpoint(
+        chromanet=ChromaNetConfig(
+            rows=2,
+            normalisation="plain",
+            n_bins=config["n_bins"],
+            out_channels=tuple(config["out_channels"]),
+            kernels=tuple(config["kernels"]),
+            temperature=config["temperature"],
+            drop_path=config["drop_path"],
+        ),
+        weights=dict(content["chromanet"]),
+        vqt=VQTConfig(
+            sample_rate=config["sample_rate"],
+            hop_length=config["hop_length"],
+            fmin=config["fmin"],
+            n_bins=config["vqt_bins"],
+            bins_per_octave=config["bins_per_octave"],
+        ),
+        frames_averaged=config["frames_averaged"],
+        corrects_tuning=config["tuning_corrected_to_hz"] == 440.0,
+        classes=tuple(Key.parse(name).name for name in content["classes"]),
+        trained_on=str(content["training"]),
+        licence="MIT",
+    )
+
+
+def _from_published(content: Mapping[str, Any]) -> Checkpoint:
+    """STONE and S-KEY: ``stone`` holds the weights of transform and network, ``gin_info`` the configuration."""
+    gin = parse_gin(content["gin_info"])
+    state = cast(dict[str, Tensor], content["stone"])
+    weights = {name.removeprefix("chromanet."): value for name, value in state.items() if name.startswith("chromanet.")}
+    if gin["HarmonicVQT.harmonics"] != [1]:
+        raise CheckpointError(f"harmonics {gin['HarmonicVQT.harmonics']} are not supported, only [1]")
+    vqt = VQTConfig(
+        sample_rate=content["audio"]["sr"],
+        fmin=gin["HarmonicVQT.fmin"],
+        n_bins=gin["HarmonicVQT.n_bins"],
+        bins_per_octave=gin.get("HarmonicVQT.bins_per_octave", 12),
+    )
+    _check_transform(state, vqt)
+    rows = weights["classifier.weight"].shape[0]
+    supervised = gin.get("get_datasets.dataset_type_train") in ("mix", "supervised")
+    balanced = "CrossPowerSpectralDensityLoss.weights" in gin  # the balance term is S-KEY's
+    name = "S-KEY" if balanced else "STONE" if rows == 1 else "Semi-TONE" if supervised else "STONE (24 classes)"
+    return Checkpoint(
+        chromanet=ChromaNetConfig(
+            rows=rows,
+            normalisation="affine" if "convnext_blocks.0.norm.weight" in weights else "plain",
+            n_bins=gin["Stone.n_bins"],
+            out_channels=tuple(gin["Stone.out_channels"]),
+            kernels=tuple(gin["Stone.kernels"]),
+            temperature=float(gin["Stone.temperature"]),
+        ),
+        weights=weights,
+        vqt=vqt,
+        window_seconds=float(content["audio"]["dur"]),
+        classes=SEMI_TONE_CLASSES if rows == 2 and supervised else None,
+        circle_type=content["circle_type"],
+        trained_on=f"published checkpoint of {name}, epoch {content['epoch']}",
+        licence="MIT code; see the S-KEY repository" if balanced else "none stated by its authors: local use only",
+    )
+
+
+def parse_gin(lines: list[str]) -> dict[str, Any]:
+    """``Name.param = literal`` lines as a dictionary; imports and blank lines are skipped, nothing is executed.
+
+    Raises:
+        ValueError, SyntaxError: a value is no Python literal.
+    """
+    values: dict[str, Any] = {}
+    for line in lines:
+        name, equals, literal = line.partition("=")
+        if equals:
+            values[name.strip()] = ast.literal_eval(literal.strip())
+    return values
+
+
+def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
+    """Raise unless the checkpoint was trained with the very transform that the export puts in front of it."""
+    kernels = octave_kernels(config)
+    ours = {
+        "hcqt.cqt_kernels_real_0": torch.from_numpy(kernels.real),
+        "hcqt.cqt_kernels_imag_0": torch.from_numpy(kernels.imag),
+        "hcqt.lowpass_filter": torch.from_numpy(lowpass_filter()),
+    }
+    for name, expected in ours.items():
+        theirs = state[name].double().reshape(expected.shape)
+        if not torch.allclose(theirs, expected, atol=1e-6):
+            raise CheckpointError(f"it was trained with another transform ({name.removeprefix('hcqt.')} differs)")

@@ -1,0 +1,245 @@
+"""Any music file -> mono float32 samples at the model's rate, block by block, in bounded memory.
+
+libsndfile (``soundfile``) decodes WAV, AIFF, FLAC, Ogg Vorbis, Opus, MP3 and their kin; the ffmpeg that the
+``imageio-ffmpeg`` wheel carries takes the rest (AAC and ALAC in M4A, WMA, WavPack, Monkey's Audio) as a process of its
+own, so that a hostile file cannot reach into ours. Which of the two is decided by content, never by the file's ending.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import IO, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from stonecli.errors import AudioError
+
+Samples = npt.NDArray[np.float32]
+
+BLOCK_SECONDS = 4.0
+MAX_CHANNELS = 64
+MIN_RATE, MAX_RATE = 1_000, 1_000_000
+TRUNCATION_TOLERANCE = 0.01  # share of the announced length that may be missing
+TRUNCATION_SECONDS = 0.5  # and what may always be missing: encoder delay, rounded durations
+_STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of programs that could not seek back
+_HEADER_BYTES = 1 << 16
+
+
+def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Samples]:
+    """The recording as mono blocks at ``sample_rate``, each float32 [n], n > 0, full scale 1.0.
+
+    Channels are averaged; samples that are no number count as silence.
+
+    Raises:
+        AudioError: no audio that can be decoded, or the file ends before the length that it announces.
+        OSError: the file cannot be read.
+    """
+    file_path = Path(path)
+    with file_path.open("rb") as file:  # an OSError with its reason, before any decoder hides it
+        if not file.seekable() or file_path.is_dir():
+            raise AudioError("not a regular file")
+        if not file.read(1):
+            raise AudioError("the file is empty")
+        _check_chunk_sizes(file)
+        unsure_length = _is_mp3_without_length(file)
+    sound = None if unsure_length else _open_sound(file_path)
+    if sound is None:
+        yield from _read_with_ffmpeg(file_path, sample_rate, check_length=not unsure_length)
+    else:
+        with sound:
+            yield from _read_with_libsndfile(sound, sample_rate)
+
+
+def _open_sound(path: Path) -> soundfile.SoundFile | None:
+    """The open file, or None where libsndfile does not know the format."""
+    # soundfile encodes str strictly; bytes carry names that are not valid UTF-8. Windows has wide names instead.
+    name = str(path) if sys.platform == "win32" else os.fsencode(path)
+    try:
+        sound = soundfile.SoundFile(name)
+    except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError):
+        return None
+    if not (0 < sound.channels <= MAX_CHANNELS and MIN_RATE <= sound.samplerate <= MAX_RATE):
+        sound.close()
+        raise AudioError(f"odd format: {sound.channels} channels at {sound.samplerate} Hz")
+    return sound
+
+
+def _read_with_libsndfile(sound: soundfile.SoundFile, sample_rate: int) -> Iterator[Samples]:
+    resampler = _Resampler(sound.samplerate, sample_rate)
+    block = int(BLOCK_SECONDS * sound.samplerate)
+    done = 0
+    while True:
+        try:
+            samples = sound.read(block, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(" .")
+            raise AudioError(f"damaged or truncated after {done / sound.samplerate:.1f} s: {reason}") from error
+        done += len(samples)
+        out = resampler.process(_to_mono(samples), last=len(samples) < block)
+        if len(out):
+            yield out
+        if len(samples) < block:
+            break
+    _check_length(done / sound.samplerate, sound.frames / sound.samplerate)
+
+
+def _read_with_ffmpeg(path: Path, sample_rate: int, *, check_length: bool) -> Iterator[Samples]:
+    done = 0
+    with _ffmpeg(path, sample_rate) as (output, log):
+        size = int(BLOCK_SECONDS * sample_rate) * 4
+        while data := output.read(size):
+            samples = np.frombuffer(data[: len(data) // 4 * 4], dtype="<f4")
+            done += len(samples)
+            if len(samples):
+                yield _finite(samples)
+    if not done:
+        raise AudioError(f"not audio that can be decoded: {log.reason}")
+    if check_length and log.duration is not None:
+        _check_length(done / sample_rate, log.duration)
+
+
+class _FfmpegLog:
+    """What ffmpeg says on its standard error: the announced duration in seconds and the last words."""
+
+    _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag values are indented deeper
+
+    def __init__(self) -> None:
+        self.duration: float | None = None
+        self._last: deque[bytes] = deque(maxlen=4)
+
+    def follow(self, stream: IO[bytes]) -> None:
+        """Read ``stream`` to its end, keeping only what is needed."""
+        while line := stream.readline(4096):
+            match = self._DURATION.match(line)
+            if match and self.duration is None:
+                hours, minutes, seconds = (float(group) for group in match.groups())
+                self.duration = hours * 3600 + minutes * 60 + seconds
+            elif line.startswith(b"["):
+                self._last.append(line)
+
+    @property
+    def reason(self) -> str:
+        """The cause of a failure in a few words."""
+        text = b" ".join(self._last).decode("utf-8", "replace")
+        for phrase in ("moov atom not found", "does not contain any stream", "matches no streams", "Permission denied"):
+            if phrase in text:
+                return {"matches no streams": "no audio stream"}.get(phrase, phrase)
+        return "unknown or damaged format"
+
+
+@contextmanager
+def _ffmpeg(path: Path, sample_rate: int) -> Iterator[tuple[IO[bytes], _FfmpegLog]]:
+    """ffmpeg decoding ``path`` into mono float32 at ``sample_rate`` on a pipe; killed when the block is left early."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-threads", "1"]
+    # A file may name other files or addresses inside (playlists, MP4 references): only itself may be opened.
+    command += ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}", "-map", "0:a:0"]
+    command += ["-ac", "1", "-ar", str(sample_rate), "-f", "f32le", "pipe:1"]
+    process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101 (for the type checker)
+    log = _FfmpegLog()
+    reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
+    reader.start()
+    try:
+        yield process.stdout, log
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+class _Resampler:
+    """Streaming sample-rate conversion of a mono signal; a plain copy where the rates are equal."""
+
+    def __init__(self, rate: int, target: int) -> None:
+        self._stream = None if rate == target else soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+
+    def process(self, block: Samples, *, last: bool) -> Samples:
+        """The samples that are ready, float32 [n]; all that is left when ``last``."""
+        if self._stream is None:
+            return block
+        out: Samples = self._stream.resample_chunk(block, last=last)
+        return out
+
+
+def _to_mono(samples: Samples) -> Samples:
+    """Mean over channels of [n, channels], with what is no number as silence."""
+    if samples.shape[1] == 1:
+        return _finite(samples[:, 0])
+    return _finite(samples.mean(axis=1, dtype=np.float32))
+
+
+def _finite(samples: Samples) -> Samples:
+    # A float file may hold anything; past 1e6 the squares and the transform leave float32.
+    if np.isfinite(samples).all():
+        return np.clip(samples, -1e6, 1e6) if np.abs(samples).max(initial=0.0) > 1e6 else samples
+    return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1e6, 1e6)
+
+
+def _check_length(seconds: float, announced: float) -> None:
+    missing = announced - seconds
+    if missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced:
+        raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")
+
+
+def _check_chunk_sizes(file: BinaryIO) -> None:
+    """Raise for a WAV or AIFF whose sample data is announced to be longer than the file; libsndfile would shrug."""
+    file.seek(0)
+    form = file.read(12)
+    data_name, order = {b"RIFF": (b"data", "little"), b"FORM": (b"SSND", "big")}.get(form[:4], (None, "little"))
+    if data_name is None:
+        return
+    end = file.seek(0, os.SEEK_END)
+    position = 12
+    for _ in range(1000):
+        file.seek(position)
+        header = file.read(8)
+        if len(header) < 8:
+            return
+        size = int.from_bytes(header[4:], "little" if order == "little" else "big")
+        if header[:4] == data_name:
+            there = end - position - 8
+            if size not in _STREAMED_SIZES and size - there > max(4096, TRUNCATION_TOLERANCE * size):
+                raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
+            return
+        position += 8 + size + size % 2
+
+
+def _is_mp3_without_length(file: BinaryIO) -> bool:
+    """Whether the file is an MP3 with no Xing, Info or VBRI header.
+
+    libsndfile then guesses the length from the first frame's bit rate and stops there: of a file with variable bit
+    rate it may read a sixth.
+    """
+    file.seek(0)
+    head = file.read(10)
+    position = 0
+    while len(head) == 10 and head[:3] == b"ID3":
+        size = (head[6] & 0x7F) << 21 | (head[7] & 0x7F) << 14 | (head[8] & 0x7F) << 7 | head[9] & 0x7F
+        position += 10 + size + (10 if head[5] & 0x10 else 0)
+        file.seek(position)
+        head = file.read(10)
+    file.seek(position)
+    start = file.read(_HEADER_BYTES)
+    sync = re.search(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", start)  # MPEG audio, layer III
+    if sync is None or (position == 0 and sync.start() != 0):
+        return False  # with no ID3 in front, only a file that starts with a frame is taken for MP3 here
+    frame = start[sync.start() : sync.start() + 200]
+    return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

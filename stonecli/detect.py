@@ -1,0 +1,262 @@
+"""Audio + model -> KeyEstimate: windows, their average, segments, confidence, tuning.
+
+The recording is read in stretches of five minutes, two of which are held at a time, so that a track of any length
+takes the same memory. A stretch is corrected by the tuning of itself and its two neighbours; up to ten minutes that
+is the tuning of the whole track.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from stonecli.audio import Samples, read_audio
+from stonecli.errors import AudioError
+from stonecli.key import Key
+from stonecli.model import KeyModel, default_model
+from stonecli.segments import Segment, find_segments
+from stonecli.tuning import FramePeaks, cents_of, frame_peaks
+
+STRETCH_SECONDS = 300.0
+SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
+QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
+LEAST_TONAL_SHARE = 0.1  # of a window's frames; below, it is noise, drums or breath
+LEAST_TAIL = 0.5  # share of a window that a last, incomplete one has to have
+LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
+LEAST_SECONDS = 0.5  # of audio; less has no key
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What the model says of one window.
+
+    Attributes:
+        start, end: in seconds of the recording.
+        tonal: whether there is anything in it to have a key; others do not count.
+        probabilities: float32 [24] by ``Key.index``.
+        classes: float32 [classes], the model's raw output in its own class order.
+    """
+
+    start: float
+    end: float
+    tonal: bool
+    probabilities: Floats
+    classes: Floats
+
+    @property
+    def key(self) -> Key | None:
+        """The most probable key; None where there is nothing tonal."""
+        return Key.from_index(int(self.probabilities.argmax())) if self.tonal else None
+
+    @property
+    def confidence(self) -> float:
+        """Probability of ``key``, 0..1; 0 without one."""
+        return float(self.probabilities.max()) if self.tonal else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class KeyEstimate:
+    """The answer for one recording.
+
+    Attributes:
+        key: the key, or None where there is none to be heard (silence, noise).
+        confidence: 0..1; 0 without a key.
+        probabilities: float32 [24] by ``Key.index``, the mean over the tonal windows; uniform without any.
+        windows: what was heard when.
+        segments: the recording's keys over time; empty without a key.
+        tuning_cents: deviation from A = 440 Hz, -50..50; None where nothing is tonal.
+        duration: in seconds.
+    """
+
+    key: Key | None
+    confidence: float
+    probabilities: Floats
+    windows: tuple[Window, ...]
+    segments: tuple[Segment, ...]
+    tuning_cents: float | None
+    duration: float
+
+    @property
+    def alternatives(self) -> list[tuple[Key, float]]:
+        """All 24 keys with their probabilities, the most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return [(Key.from_index(int(index)), float(self.probabilities[index])) for index in order]
+
+
+def detect_key(
+    path: str | os.PathLike[str],
+    model: KeyModel | None = None,
+    *,
+    window_seconds: float | None = None,
+    overlap: float = 0.0,
+) -> KeyEstimate:
+    """The key of the recording at ``path``.
+
+    Args:
+        path: a music file in any format that libsndfile or ffmpeg decodes.
+        model: None for the one that stone carries.
+        window_seconds: None for the length that the model was trained on.
+        overlap: share of a window that the next one shares with it, 0 up to 0.95.
+
+    Raises:
+        AudioError: the file cannot be decoded.
+        ModelError: the model cannot be run.
+        OSError: the file cannot be read.
+        ValueError: a window length or overlap that makes no sense.
+    """
+    model = model or default_model()
+    return detect_key_in_audio(
+        read_audio(path, model.info.sample_rate), model, window_seconds=window_seconds, overlap=overlap
+    )
+
+
+def detect_key_in_audio(
+    blocks: Iterable[Samples], model: KeyModel, *, window_seconds: float | None = None, overlap: float = 0.0
+) -> KeyEstimate:
+    """The key of the mono blocks, each float32 [n] at ``model.info.sample_rate``; arguments and errors as above."""
+    windower = _Windower(model, window_seconds, overlap)
+    windows = list(windower.run(blocks))
+    tonal = [window for window in windows if window.tonal]
+    duration = windower.samples / model.info.sample_rate
+    if duration == 0:
+        raise AudioError("there is no audio in it")
+    uniform = np.full(24, 1 / 24, dtype=np.float32)
+    if not tonal or duration < LEAST_SECONDS:
+        return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
+    probabilities = np.mean([window.probabilities for window in tonal], axis=0, dtype=np.float64).astype(np.float32)
+    return KeyEstimate(
+        key=Key.from_index(int(probabilities.argmax())),
+        confidence=float(min(1.0, probabilities.max())),
+        probabilities=probabilities,
+        windows=tuple(windows),
+        segments=find_segments(
+            np.array([window.start for window in windows]),
+            np.array([window.end for window in windows]),
+            np.array([window.probabilities if window.tonal else uniform for window in windows]),
+        ),
+        tuning_cents=windower.cents,
+        duration=duration,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    start: float  # seconds
+    samples: Samples
+    peaks: FramePeaks
+
+
+class _Windower:
+    """Cuts a recording into windows, corrects and scales each, and asks the model."""
+
+    def __init__(self, model: KeyModel, window_seconds: float | None, overlap: float) -> None:
+        info = model.info
+        if not 0.0 <= overlap <= 0.95:
+            raise ValueError(f"overlap is a share of the window from 0 to 0.95, not {overlap}")
+        least = info.minimum_samples / info.sample_rate
+        if window_seconds is not None and not least <= window_seconds <= STRETCH_SECONDS:
+            raise ValueError(f"a window of this model is {least:.1f} to {STRETCH_SECONDS:.0f} s long")
+        self._model = model
+        self._rate = info.sample_rate
+        self._window = info.window_samples if window_seconds is None else round(window_seconds * self._rate)
+        self._step = 1.0 - overlap
+        self._level = 0.0
+        self._direction = 0j
+        self.samples = 0
+
+    @property
+    def cents(self) -> float | None:
+        """Tuning of all that was read, in cents; None where nothing was tonal."""
+        return cents_of(self._direction)
+
+    def run(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+        """The windows in order; after the last one, ``samples`` and ``cents`` speak of the whole recording."""
+        before: _Stretch | None = None
+        rest = np.zeros(0, dtype=np.float32)
+        position = 0  # of the first sample of ``rest``
+        for stretch, after in _with_next(self._stretches(blocks)):
+            around = [part for part in (before, stretch, after) if part is not None]
+            ratio = self._tuning_ratio(around)
+            size = round(self._window / ratio)  # of the recording, for a full window after the correction
+            step = max(1, round(size * self._step))
+            rest = np.concatenate([rest, stretch.samples])
+            start = 0
+            while start + size <= len(rest):
+                yield self._ask(rest[start : start + size], position + start, ratio, around)
+                start += step
+            if after is None:
+                tail = rest[start:]
+                if len(tail) >= LEAST_TAIL * size or (position + start == 0 and len(tail)):
+                    yield self._ask(tail, position + start, ratio, around)
+            rest, position = rest[start:], position + start
+            before = stretch
+
+    def _stretches(self, blocks: Iterable[Samples]) -> Iterator[_Stretch]:
+        """The blocks joined to stretches; the level and the tuning up to here are kept on the way."""
+        wanted = round(STRETCH_SECONDS * self._rate)
+        parts: list[Samples] = []
+        held = 0
+        # The empty block at the end flushes what is left.
+        for block in chain(blocks, (np.zeros(0, dtype=np.float32),)):
+            parts.append(block)
+            held += len(block)
+            if held >= wanted or (not len(block) and held):
+                samples = np.concatenate(parts)
+                stretch = _Stretch(self.samples / self._rate, samples, frame_peaks(samples, self._rate))
+                parts, held = [], 0
+                self.samples += len(samples)
+                self._level = max(self._level, float(np.abs(samples).max()))
+                self._direction += stretch.peaks.total
+                yield stretch
+
+    def _tuning_ratio(self, around: list[_Stretch]) -> float:
+        """Samples after the correction for each one before: above 1 for a recording that is too high."""
+        if not self._model.info.corrects_tuning:
+            return 1.0
+        cents = cents_of(sum(stretch.peaks.total for stretch in around)) or 0.0
+        return 1.0 if abs(cents) < LEAST_CORRECTION else 2.0 ** (cents / 1200.0)
+
+    def _ask(self, samples: Samples, position: int, ratio: float, around: list[_Stretch]) -> Window:
+        """The model's answer for ``samples``, which are repeated where they are shorter than a window."""
+        start, end = position / self._rate, (position + len(samples)) / self._rate
+        level = float(np.abs(samples).max())
+        audible = level > SILENCE and level > QUIET * self._level
+        if not audible or _tonal_share(around, start, end) < LEAST_TONAL_SHARE:
+            classes = len(self._model.info.classes)
+            empty = np.full(24, 1 / 24, dtype=np.float32)
+            return Window(start, end, False, empty, np.full(classes, 1 / classes, dtype=np.float32))
+        scaled = samples / np.float32(self._level)
+        if ratio != 1.0:
+            scaled = soxr.resample(scaled, self._rate, self._rate * ratio, quality="MQ")
+        answer = self._model(_fitted(scaled, self._window)[None])
+        return Window(start, end, True, answer.keys[0], answer.classes[0])
+
+
+def _tonal_share(stretches: list[_Stretch], start: float, end: float) -> float:
+    """Share of the frames between ``start`` and ``end`` (seconds) that are tonal, 0..1."""
+    frames = [stretch.peaks.tonal_between(start - stretch.start, end - stretch.start) for stretch in stretches]
+    return float(np.concatenate(frames).mean())
+
+
+def _with_next(stretches: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, _Stretch | None]]:
+    """Each stretch with the one after it."""
+    current: _Stretch | None = None
+    for stretch in stretches:
+        if current is not None:
+            yield current, stretch
+        current = stretch
+    if current is not None:
+        yield current, None
+
+
+def _fitted(samples: Samples, size: int) -> Samples:
+    """``samples`` cut to ``size``, or repeated up to it."""
+    return samples[:size] if len(samples) >= size else np.resize(samples, size)

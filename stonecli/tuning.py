@@ -1,0 +1,107 @@
+"""How far a recording is tuned from A = 440 Hz, and whether it is tonal at all, both from its spectral peaks.
+
+A partial of a note that is tuned to A = 440 Hz lies a whole number of semitones from 440 Hz. The distances of all
+peaks, taken as angles of one turn a semitone, point to the tuning: their weighted circular mean is the estimate (as in
+Dressler and Streich, *Tuning Frequency Estimation Using Circular Statistics*, ISMIR 2007).
+
+Noise has peaks too, but none that stand out: the levels of a power spectrum of noise are exponentially distributed
+around their median, and the third highest of 700 bins lies 9 to 10 dB above it. The partials of sustained notes lie
+20 dB and more above theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.audio import Samples
+
+FRAME_SECONDS = 0.3715  # 8192 samples at 22.05 kHz: bins of 2.7 Hz
+LOWEST_HZ, HIGHEST_HZ = 80.0, 2000.0  # below, a bin is half a semitone; above, partials are stretched and noise loud
+PEAK_RANGE_DB = 40.0  # peaks this far below the frame's highest do not count
+FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wide there in cents
+FLOOR_BINS = 60  # bins over which the local median is taken
+TONAL_PEAK = 3  # the n-th highest peak of a frame has to stand out: one or two may be hum or chance
+TONAL_DB = 13.0  # by this much above the local median
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FramePeaks:
+    """Spectral peaks of consecutive frames without overlap.
+
+    Attributes:
+        frame_seconds: length of a frame.
+        direction: complex64 [frames], weighted sum of the peaks' phases within the semitone.
+        tonal: bool [frames], whether the peaks stand out of the noise.
+    """
+
+    frame_seconds: float
+    direction: npt.NDArray[np.complex64]
+    tonal: npt.NDArray[np.bool_]
+
+    @property
+    def total(self) -> complex:
+        """Sum of the directions of the tonal frames; add up those of several stretches for :func:`cents_of`."""
+        return complex(self.direction[self.tonal].sum())
+
+    def tonal_between(self, start: float, end: float) -> npt.NDArray[np.bool_]:
+        """``tonal`` of the frames from ``start`` to ``end`` in seconds; at least one where any time is shared."""
+        first, last = int(max(start, 0.0) / self.frame_seconds), int(np.ceil(end / self.frame_seconds))
+        if end > 0.0:
+            first = min(first, len(self.tonal) - 1)  # the incomplete frame that was dropped is judged by the last one
+        return self.tonal[first : max(last, 0)]
+
+
+def cents_of(direction: complex) -> float | None:
+    """Deviation from A = 440 Hz in cents, -50..50, that a sum of directions points to; None for none."""
+    return float(np.angle(direction)) * 50.0 / math.pi if direction else None
+
+
+def frame_peaks(samples: Samples, sample_rate: int) -> FramePeaks:
+    """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; a last, incomplete frame is dropped.
+
+    A recording shorter than a frame counts as one, filled up with silence.
+    """
+    size = 1 << round(np.log2(FRAME_SECONDS * sample_rate))
+    if len(samples) < size:
+        samples = np.pad(samples, (0, size - len(samples)))
+    count = len(samples) // size
+    direction = np.zeros(count, dtype=np.complex64)
+    tonal = np.zeros(count, dtype=np.bool_)
+    window = np.hanning(size).astype(np.float32)
+    for start in range(0, count, 64):  # a few frames at a time keep the temporaries in the cache
+        frames = samples[start * size : min(start + 64, count) * size].reshape(-1, size)
+        spectrum = np.abs(np.fft.rfft(frames * window, axis=1)).astype(np.float32)
+        level = 20.0 * np.log10(spectrum + np.float32(1e-9))
+        chosen = slice(start, start + len(frames))
+        direction[chosen], tonal[chosen] = _peaks(level, sample_rate / size)
+    return FramePeaks(size / sample_rate, direction, tonal)
+
+
+def _peaks(level: Floats, bin_hz: float) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
+    """Direction and tonality of each frame of ``level``, dB [frames, bins]."""
+    low = int(LOWEST_HZ / bin_hz)
+    count = (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
+    before, here, after = (level[:, low + shift : low + shift + count] for shift in (-1, 0, 1))
+    loudest = here.max(axis=1, keepdims=True)
+    is_peak = (here > before) & (here >= after) & (here > loudest - PEAK_RANGE_DB)
+
+    floor = np.median(here.reshape(len(here), -1, FLOOR_BINS), axis=2)
+    height = np.where(is_peak, here - np.repeat(floor, FLOOR_BINS, axis=1), np.float32(-np.inf))
+    tonal = np.partition(height, -TONAL_PEAK, axis=1)[:, -TONAL_PEAK] > TONAL_DB
+
+    frame, bins = np.nonzero(is_peak)
+    left, middle, right = before[frame, bins], here[frame, bins], after[frame, bins]
+    # Vertex of the parabola through three points (J. O. Smith, Spectral Audio Signal Processing, "QIFFT").
+    offset = 0.5 * (left - right) / np.minimum(left - 2 * middle + right, -1e-6)
+    frequency = (bins + low + offset) * bin_hz
+    weight = 10.0 ** (middle / 40.0) * np.minimum(1.0, frequency / FULL_WEIGHT_HZ)  # root of the amplitude
+    phase = weight * np.exp(2j * np.pi * 12.0 * np.log2(frequency / 440.0))
+    real = np.bincount(frame, phase.real, minlength=len(level))
+    imaginary = np.bincount(frame, phase.imag, minlength=len(level))
+    return (real + 1j * imaginary).astype(np.complex64), tonal

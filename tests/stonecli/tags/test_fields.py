@@ -1,0 +1,103 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stonecli.errors import TagError
+from stonecli.key import NOTATIONS, Key
+from stonecli.tags.fields import OWN_SPELLINGS, SEPARATOR, checked_utf8, with_key, without_key
+
+TEXTS = st.text() | st.sampled_from(["8A - x", "x - 8A", "E - Motion", "Plan - B", " - ", "8A", "A", "", " ", "8A - "])
+SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "expected"),
+    [
+        (None, "prepend", "8A"),
+        ("", "append", "8A"),
+        ("  ", "prepend", "8A"),
+        ("played at dawn", "prepend", "8A - played at dawn"),
+        ("played at dawn", "append", "played at dawn - 8A"),
+        ("played at dawn", "replace", "8A"),
+        ("8A - played", "prepend", "8A - played"),
+        ("Am - played", "prepend", "8A - played"),
+        ("1m - played", "prepend", "8A - played"),
+        ("12B - played", "prepend", "8A - played"),
+        ("C - played", "prepend", "8A - played"),
+        ("played - 12B", "append", "played - 8A"),
+        ("7A", "prepend", "8A"),
+        ("7A", "append", "8A"),
+        ("A minor thing", "prepend", "8A - A minor thing"),
+        ("8a - played", "prepend", "8A - 8a - played"),  # not as we spell it
+        ("13A - played", "prepend", "8A - 13A - played"),
+        ("8A- played", "prepend", "8A - 8A- played"),
+    ],
+)
+def test_comment_with_key(text, mode, expected):
+    assert with_key(text, "8A", "comment", mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "spelling", "expected"),
+    [
+        ("Motion", "prepend", "8A", "8A - Motion"),
+        ("Motion", "append", "Am", "Motion - Am"),
+        ("7A - Motion", "prepend", "8A", "8A - Motion"),
+        ("F#m - Motion", "prepend", "Am", "Am - Motion"),
+        ("E - Motion", "prepend", "8A", "8A - E - Motion"),  # a word, for all we know
+        ("Plan - B", "append", "8A", "Plan - B - 8A"),
+        ("E - Motion", "prepend", "E", "E - Motion"),
+        ("8A", "prepend", "7A", "7A - 8A"),  # a title may be just that
+        (None, "prepend", "8A", None),
+        ("", "append", "8A", ""),
+    ],
+)
+def test_title_with_key(text, mode, spelling, expected):
+    assert with_key(text, spelling, "title", mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "mode", "expected"),
+    [
+        ("8A - played", "comment", "prepend", "played"),
+        ("played - Am", "comment", "append", "played"),
+        ("8A - played", "comment", "append", "8A - played"),
+        ("played - 8A", "comment", "replace", "played - 8A"),
+        ("8A", "comment", "replace", None),
+        ("8A", "grouping", "prepend", None),
+        (None, "grouping", "prepend", None),
+        ("E - Motion", "title", "prepend", "E - Motion"),
+        ("Bbm - Motion", "title", "prepend", "Motion"),
+        ("8A", "title", "prepend", "8A"),
+        ("warm - 8A - up", "comment", "prepend", "warm - 8A - up"),
+    ],
+)
+def test_without_key(text, field, mode, expected):
+    assert without_key(text, field, mode) == expected
+
+
+@given(TEXTS, SPELLINGS, st.sampled_from(["comment", "grouping", "title"]), st.sampled_from(["prepend", "append"]))
+def test_a_second_run_changes_nothing(text, spelling, field, mode):
+    once = with_key(text, spelling, field, mode)
+    assert with_key(once, spelling, field, mode) == once
+
+
+@given(TEXTS, SPELLINGS, SPELLINGS, st.sampled_from(["comment", "grouping"]), st.sampled_from(["prepend", "append"]))
+def test_the_text_of_the_user_comes_back(text, first, second, field, mode):
+    users = without_key(text, field, mode)
+    if users is not None and without_key(users, field, mode) != users:
+        return  # a key in front of a key: the second is the user's until the first is gone
+    written = with_key(with_key(users, first, field, mode), second, field, mode)
+    assert (without_key(written, field, mode) or "").strip() == (users or "").strip()
+
+
+def test_own_spellings_are_those_of_the_three_notations():
+    assert len(OWN_SPELLINGS) == 72
+    assert {Key.parse("Am").spelled(notation) for notation in NOTATIONS} == {"8A", "1m", "Am"} <= OWN_SPELLINGS
+    assert not any(SEPARATOR in spelling for spelling in OWN_SPELLINGS)
+
+
+def test_text_that_is_not_utf8_is_refused():
+    assert checked_utf8("ü".encode()) == b"\xc3\xbc"
+    with pytest.raises(TagError, match="not UTF-8"):
+        checked_utf8(b"\xfc")

@@ -1,0 +1,191 @@
+"""Checkpoints: what a network is, how its input is made, and its weights, in one file that cannot run code.
+
+A checkpoint is written by ``torch.save`` as plain dictionaries, lists, numbers, strings and tensors, and read with
+``weights_only=True``: an unpickler that builds nothing else. Hyper-parameters ride along and rebuild the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stonecli.errors import StoneError
+from train.chromanet import ChromaNet, ChromaNetConfig
+from train.vqt import VQTConfig
+
+FORMAT = "stone-checkpoint"
+FORMAT_VERSION = 1
+
+TrainType = Literal["ks", "ks_mode"]
+
+
+class CheckpointError(StoneError):
+    """The file is no checkpoint that can be used; nothing in it was run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and all that is needed to run it.
+
+    Attributes:
+        chromanet: hyper-parameters of the network.
+        weights: its state dictionary.
+        vqt: hyper-parameters of the transform in front of it.
+        frames_averaged: VQT frames averaged into one before the network.
+        corrects_tuning: whether the input is to be resampled to A = 440 Hz first.
+        window_seconds: length of the windows that it was trained on.
+        classes: names of the classes in output order, or None where training without labels leaves them open.
+        circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
+        trained_on: one line for the model card.
+        licence: of the weights.
+        config: the resolved training configuration.
+        state: what resuming needs (optimizer, counters); empty in a checkpoint that is only for use.
+    """
+
+    chromanet: ChromaNetConfig
+    weights: dict[str, Tensor]
+    vqt: VQTConfig = field(default_factory=VQTConfig)
+    frames_averaged: int = 1
+    corrects_tuning: bool = False
+    window_seconds: float = 15.0
+    classes: tuple[str, ...] | None = None
+    circle_type: int | None = None
+    trained_on: str = ""
+    licence: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def train_type(self) -> TrainType:
+        """``"ks"`` for 12 key signatures, ``"ks_mode"`` for 24 keys."""
+        return "ks" if self.chromanet.rows == 1 else "ks_mode"
+
+    def network(self) -> ChromaNet:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: the weights do not fit the hyper-parameters.
+        """
+        network = ChromaNet(self.chromanet)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"its weights do not fit its architecture: {_first_lines(error)}") from error
+        return network.eval()
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write ``checkpoint`` to ``path`` atomically: after any failure the old file is whole.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = {"format": FORMAT, "version": FORMAT_VERSION} | {
+        name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
+    }
+    content["chromanet"] = _plain(asdict(checkpoint.chromanet))
+    content["vqt"] = _plain(asdict(checkpoint.vqt))
+    content["classes"] = list(checkpoint.classes) if checkpoint.classes else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint of ``stone train`` at ``path``.
+
+    Raises:
+        CheckpointError: it is none, or was written by a newer version.
+        OSError: the file cannot be read.
+    """
+    return checkpoint_from_content(load_untrusted(path))
+
+
+def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint in what :func:`load_untrusted` gave.
+
+    Raises:
+        CheckpointError: the content is not one of ``stone train``.
+    """
+    if content.get("format") != FORMAT:
+        raise CheckpointError("not a checkpoint of stone train")
+    if content.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"checkpoint version {content.get('version')!r} is not known to this version of stone")
+    try:
+        values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
+        values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
+        values["vqt"] = VQTConfig(**values["vqt"])
+        values["classes"] = tuple(values["classes"]) if values["classes"] else None
+        return Checkpoint(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"damaged checkpoint: {_first_lines(error)}") from error
+
+
+def load_untrusted(path: Path) -> dict[str, Any]:
+    """The dictionary in a ``torch.save`` file, tensors on the CPU. Nothing in the file can run.
+
+    Only plain values, tensors and the numpy scalars that published checkpoints hold are built.
+
+    Raises:
+        CheckpointError: the file is no such dictionary, is damaged, or asks for anything else to be built.
+        OSError: the file cannot be read.
+    """
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError("not a checkpoint, or one that wants to run code: refused") from error
+    except Exception as error:  # torch raises whatever a damaged archive or pickle leads to
+        raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError("not a checkpoint: no dictionary in it")
+    return content
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _numpy_scalars() -> list[Any]:
+    """Allow-list for a float64 scalar, under the names that numpy 1 and numpy 2 pickle it by."""
+    scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar  # type: ignore[attr-defined]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        type(np.dtype(np.float64)),
+    ]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,186 @@
+"""ChromaNet, the octave-equivalent convolutional network of STONE and S-KEY, with one body for both heads.
+
+Kong et al., *STONE: Self-supervised Tonality Estimator*, ISMIR 2024, section 3; *S-KEY: Self-supervised Learning of
+Major and Minor Keys from Audio*, ICASSP 2025. The output is the key signature profile (KSP): a distribution over 12
+key signatures, or over 24 keys as two rows of 12. Moving the input by one bin (a semitone) moves the KSP by one place,
+but for what falls off the edge of the VQT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BINS_PER_OCTAVE = 12
+
+Normalisation = Literal["affine", "plain"]
+
+
+@dataclass(frozen=True)
+class ChromaNetConfig:
+    """Hyper-parameters; the defaults are the published S-KEY and Semi-TONE network (47 k parameters).
+
+    Attributes:
+        rows: 1 for 12 key signatures (``ks``), 2 for 24 keys (``ks_mode``).
+        normalisation: ``"affine"``: layer norm over bins and channels of each frame, with learned scale and offset
+            (the published 12-class network); ``"plain"``: layer norm over channel, bin and frame, nothing learned
+            (the published 24-class networks).
+        n_bins: VQT bins seen, a multiple of 12.
+        out_channels: channels after each block.
+        kernels: size of each block's square depthwise kernel, odd.
+        temperature: of the softmax.
+        drop_path: probability that a residual branch is dropped in training (stochastic depth).
+    """
+
+    rows: Literal[1, 2] = 2
+    normalisation: Normalisation = "plain"
+    n_bins: int = 84
+    out_channels: tuple[int, ...] = (2, 3, 40, 40, 30, 10, 3)
+    kernels: tuple[int, ...] = (7, 7, 7, 7, 7, 5, 5)
+    temperature: float = 1.0
+    drop_path: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rows not in (1, 2):
+            raise ValueError(f"rows is 1 or 2, not {self.rows}")
+        if self.normalisation not in ("affine", "plain"):
+            raise ValueError(f"normalisation is 'affine' or 'plain', not {self.normalisation!r}")
+        if self.n_bins <= 0 or self.n_bins % BINS_PER_OCTAVE:
+            raise ValueError(f"n_bins is a multiple of {BINS_PER_OCTAVE}, not {self.n_bins}")
+        if not self.out_channels or len(self.out_channels) != len(self.kernels):
+            raise ValueError("out_channels and kernels have one entry for each block")
+        if min(self.out_channels) < 1 or any(size < 1 or size % 2 == 0 for size in self.kernels):
+            raise ValueError("channels are positive and kernel sizes odd")
+        if not self.temperature > 0 or not 0 <= self.drop_path < 1:
+            raise ValueError("temperature is above 0 and drop_path in 0..1")
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest frames that leave one after all halvings."""
+        return 2 ** len(self.out_channels)
+
+
+class ChromaNet(nn.Module):
+    """Log-VQT to key signature profile.
+
+    Input: float32 [batch, 1, n_bins, frames], at least ``config.min_frames`` frames.
+    Output: float32 [batch, 12 * rows], each row of the batch a distribution.
+
+    Parameter names are those of the published checkpoints.
+    """
+
+    def __init__(self, config: ChromaNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or ChromaNetConfig()
+        inputs = (1, *config.out_channels[:-1])
+        self.time_downsampling_blocks = nn.ModuleList(
+            TimeDownsamplingBlock(channels, out, _norm(config, channels))
+            for channels, out in zip(inputs, config.out_channels, strict=True)
+        )
+        self.convnext_blocks = nn.ModuleList(
+            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels))
+            for channels, size in zip(config.out_channels, config.kernels, strict=True)
+        )
+        self.classifier = nn.Conv2d(config.out_channels[-1], config.rows, kernel_size=1)
+        self.batch_norm = nn.BatchNorm2d(config.rows, affine=False) if config.rows == 2 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The KSP: softmax of ``logits`` over all classes."""
+        return functional.softmax(self.logits(x), dim=-1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Class scores divided by the temperature, [batch, 12 * rows]; for losses that want them before the softmax."""
+        for downsample, block in zip(self.time_downsampling_blocks, self.convnext_blocks, strict=True):
+            x = block(downsample(x))
+        x = octave_pool(x).mean(dim=-1, keepdim=True)
+        scores: Tensor = self.batch_norm(self.classifier(x))
+        return scores.flatten(1) / self.config.temperature
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + gamma * MLP(norm(depthwise(x))), shape [batch, channels, bins, frames] kept (Liu et al., CVPR 2022).
+
+    The edges are replicated, not padded with zeros: zero is -80 dB, an edge that the network would see.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, drop_path: float, norm: nn.Module) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(
+            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, padding_mode="replicate"
+        )
+        self.norm = norm
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), 0.1))
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output, as large as ``x``."""
+        branch = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        branch = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(branch)))
+        return x + _drop_path(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0)
+
+
+class TimeDownsamplingBlock(nn.Module):
+    """gelu(conv(norm(x))) with a kernel of 1 bin by 2 frames: [batch, c, bins, n] -> [batch, out, bins, n // 2]."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=(1, 2), stride=(1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output, with half the frames."""
+        return functional.gelu(self.conv(self.norm(x)))
+
+
+class FrameNorm(nn.LayerNorm):
+    """Layer norm over bins and channels of each frame, with learned scale and offset [bins, channels].
+
+    y[c, b, t] = (x[c, b, t] - mean_t) / sqrt(var_t + 1e-5) * weight[b, c] + bias[b, c].
+    """
+
+    def __init__(self, bins: int, channels: int) -> None:
+        super().__init__([bins, channels])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x``, [batch, channels, bins, frames]."""
+        return super().forward(x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+
+
+class ItemNorm(nn.Module):
+    """Layer norm over channel, bin and frame, nothing learned: y = (x - mean) / sqrt(var + 1e-5)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x``, [batch, channels, bins, frames]."""
+        return functional.layer_norm(x, x.shape[1:])
+
+
+def octave_pool(x: Tensor) -> Tensor:
+    """Mean over octaves: [batch, channels, 12 * octaves, frames] -> [batch, channels, 12, frames] (STONE, section 3)."""
+    batch, channels, bins, _ = x.shape
+    return x.reshape(batch, channels, bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE, -1).mean(dim=2)
+
+
+def average_frames(vqt: Tensor, count: int) -> Tensor:
+    """Mean of every ``count`` frames, an incomplete last group dropped: [..., n] -> [..., n // count]."""
+    if count == 1:
+        return vqt
+    groups = vqt.shape[-1] // count
+    return vqt[..., : groups * count].reshape(*vqt.shape[:-1], groups, count).mean(dim=-1)
+
+
+def _norm(config: ChromaNetConfig, channels: int) -> nn.Module:
+    return FrameNorm(config.n_bins, channels) if config.normalisation == "affine" else ItemNorm()
+
+
+def _drop_path(branch: Tensor, probability: float) -> Tensor:
+    """``branch`` dropped as a whole for each item with ``probability``, else scaled up to keep its mean."""
+    if probability == 0.0:
+        return branch
+    kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= probability
+    return branch * kept.to(branch.dtype) / (1.0 - probability)

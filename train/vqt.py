@@ -1,0 +1,212 @@
+"""Variable-Q transform as matrix products, equal to the one that STONE and S-KEY were trained on.
+
+Published pipeline: nnAudio's VQT (Schörkhuber et al., *A Matlab Toolbox for Efficient Perfect Reconstruction
+Time-Frequency Transforms with Log-Frequency Resolution*, AES 2014; Cheuk et al., *nnAudio*, IEEE Access 2020) with
+gamma = 0, 12 bins an octave from 27.5 Hz (A0), hop 512 at 22.05 kHz, then decibels with an 80 dB floor.
+
+nnAudio filters with one-channel convolutions, the worst case for a convolution library. Here the signal is cut into
+blocks, neighbouring blocks are laid side by side, and one banded (Toeplitz) matrix does the filtering of a whole
+block: decimation by two and the kernels of an octave are both a single matrix product. Only pad, reshape, slice,
+concatenate and matmul are used, so that the transform exports to ONNX as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Array = npt.NDArray[np.float64]
+
+LOWPASS_TAPS = 256
+LOWPASS_TRANSITION = 0.001  # relative half-width of the transition band around half the Nyquist frequency
+BLOCK = 128  # samples; also the kernel width of one octave
+DB_RANGE = 80.0  # dB of 10 log10 |x| kept below the loudest bin
+AMPLITUDE_FLOOR = 1e-10
+
+
+@dataclass(frozen=True)
+class VQTConfig:
+    """Parameters of the transform.
+
+    Attributes:
+        sample_rate: of the input, in Hz.
+        hop_length: samples from one frame to the next; a multiple of 2 ** (octaves - 1).
+        fmin: centre frequency of the lowest bin, in Hz.
+        n_bins: number of bins.
+        bins_per_octave: bins in an octave.
+    """
+
+    sample_rate: int = 22050
+    hop_length: int = 512
+    fmin: float = 27.5
+    n_bins: int = 99
+    bins_per_octave: int = 12
+
+    @property
+    def octaves(self) -> int:
+        """Number of octaves that are computed, the lowest of them perhaps in part."""
+        return -(-self.n_bins // self.bins_per_octave)
+
+    @property
+    def q(self) -> float:
+        """Quality factor of every bin: centre frequency over bandwidth."""
+        return float(1.0 / (2.0 ** (1.0 / self.bins_per_octave) - 1.0))
+
+
+class VQT(nn.Module):
+    """Log-magnitude VQT of a batch of waveforms.
+
+    Input: float32 [batch, samples], mono, at ``config.sample_rate``.
+    Output: float32 [batch, n_bins, samples // hop_length + 1], 1 at 0 dB and 0 at -80 dB; within an item nothing is
+    lower than its maximum minus 1.
+
+    Args:
+        config: the parameters.
+
+    Raises:
+        ValueError: the top bin lies above the Nyquist frequency, or the hop is no multiple of 2 ** (octaves - 1).
+    """
+
+    def __init__(self, config: VQTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VQTConfig()
+        top = config.fmin * 2.0 ** ((config.n_bins - 1) / config.bins_per_octave)
+        if top > config.sample_rate / 2:
+            raise ValueError(f"the top bin ({top:.0f} Hz) lies above half the sample rate ({config.sample_rate} Hz)")
+        if config.hop_length % 2 ** (config.octaves - 1):
+            raise ValueError(f"the hop of {config.hop_length} cannot be halved {config.octaves - 1} times")
+        kernels = octave_kernels(config)
+        for octave in range(config.octaves):
+            hop = config.hop_length >> octave
+            self.register_buffer(f"frame_matrix_{octave}", _float32(_frame_matrix(kernels, hop)), persistent=False)
+        self.register_buffer("lowpass_matrix", _float32(_decimation_matrix(lowpass_filter())), persistent=False)
+        self.register_buffer("scale", _float32(np.sqrt(_kernel_lengths(config))[:, None]), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """The log-VQT; shapes and range as said above."""
+        magnitude = self.magnitude(audio)
+        decibels = 10.0 * torch.log10(torch.clamp(magnitude, min=AMPLITUDE_FLOOR))
+        floor = torch.amax(decibels, dim=(1, 2), keepdim=True) - DB_RANGE
+        return torch.maximum(decibels, floor) / DB_RANGE + 1.0
+
+    def magnitude(self, audio: Tensor) -> Tensor:
+        """The linear magnitude, float32 [batch, n_bins, frames], each bin times the root of its kernel's length."""
+        config = self.config
+        frames = audio.shape[1] // config.hop_length + 1
+        octaves: list[Tensor] = []
+        signal = audio
+        for octave in range(config.octaves):
+            if octave:
+                signal = self._decimate(signal)
+            octaves.insert(0, self._transform_octave(signal, octave, frames))
+        stacked = torch.cat(octaves, dim=2)[:, :, -config.n_bins :]
+        return stacked.transpose(1, 2) * self.scale
+
+    def _decimate(self, signal: Tensor) -> Tensor:
+        """Half-band filter and keep every second sample: [batch, n] -> [batch, n // 2]."""
+        half = signal.shape[1] // 2
+        padded = functional.pad(signal, (LOWPASS_TAPS // 2 - 1, LOWPASS_TAPS + BLOCK))
+        out: Tensor = _block_product(padded, self.lowpass_matrix, BLOCK)
+        return out.flatten(1)[:, :half]
+
+    def _transform_octave(self, signal: Tensor, octave: int, frames: int) -> Tensor:
+        """Magnitudes of one octave: [batch, n] -> [batch, frames, bins_per_octave]."""
+        hop = self.config.hop_length >> octave
+        block = max(hop, BLOCK)
+        padded = functional.pad(signal[:, None], (BLOCK // 2, BLOCK // 2), mode="reflect")[:, 0]
+        padded = functional.pad(padded, (0, 2 * block))
+        product = _block_product(padded, getattr(self, f"frame_matrix_{octave}"), block)
+        bins = self.config.bins_per_octave
+        by_frame = product.reshape(product.shape[0], -1, 2 * bins)[:, :frames]
+        return torch.sqrt(by_frame[:, :, :bins] ** 2 + by_frame[:, :, bins:] ** 2)
+
+
+def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
+    """Every run of neighbouring blocks times ``matrix``.
+
+    Args:
+        signal: [batch, n]; a last, incomplete block is dropped.
+        matrix: [k * block, columns]: k neighbouring blocks give one row of the result.
+        block: samples in a block.
+
+    Returns:
+        [batch, n // block - k + 1, columns].
+    """
+    neighbours = matrix.shape[0] // block
+    whole = signal.shape[1] // block
+    blocks = signal[:, : whole * block].reshape(-1, whole, block)
+    runs = whole - neighbours + 1
+    if neighbours > 1:
+        blocks = torch.cat([blocks[:, j : j + runs] for j in range(neighbours)], dim=2)
+    return blocks @ matrix
+
+
+def octave_kernels(config: VQTConfig) -> npt.NDArray[np.complex128]:
+    """Kernels of the highest octave, complex [bins_per_octave, BLOCK].
+
+    Each is a periodic Hann window of ``ceil(Q fs / f)`` samples times a complex exponential, centred, with the sum of
+    its magnitudes equal to one. Lower octaves use the same kernels on the decimated signal.
+    """
+    bins = np.arange(config.n_bins - config.bins_per_octave, config.n_bins)
+    frequencies = config.fmin * 2.0 ** (bins / config.bins_per_octave)
+    kernels = np.zeros((config.bins_per_octave, BLOCK), dtype=np.complex128)
+    for row, frequency in enumerate(frequencies):
+        length = int(np.ceil(config.q * config.sample_rate / frequency))
+        if length > BLOCK:
+            raise ValueError(f"a kernel of {length} samples does not fit into {BLOCK}: raise n_bins or lower the rate")
+        # An odd kernel leans one sample to the left, as in the original.
+        start = (BLOCK - length) // 2
+        time = np.arange(length) - (length + 1) // 2 if length % 2 else np.arange(length) - length // 2
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+        kernel = window * np.exp(2j * np.pi * frequency / config.sample_rate * time)
+        kernels[row, start : start + length] = kernel / np.abs(kernel).sum()
+    return kernels
+
+
+def lowpass_filter() -> Array:
+    """Taps of the half-band filter before decimation, [LOWPASS_TAPS]: frequency sampling with a Hamming window."""
+    edges = [0.0, 0.5 / (1 + LOWPASS_TRANSITION), 0.5 * (1 + LOWPASS_TRANSITION), 1.0]
+    frequency = np.linspace(0.0, 1.0, LOWPASS_TAPS + 1)
+    gain = np.interp(frequency, edges, [1.0, 1.0, 0.0, 0.0])
+    delayed = gain * np.exp(-0.5j * (LOWPASS_TAPS - 1) * np.pi * frequency)
+    taps: Array = np.fft.irfft(delayed)[:LOWPASS_TAPS] * np.hamming(LOWPASS_TAPS)
+    return taps
+
+
+def _kernel_lengths(config: VQTConfig) -> Array:
+    """Length of every bin's kernel at the full sample rate, [n_bins], in samples."""
+    frequencies = config.fmin * 2.0 ** (np.arange(config.n_bins) / config.bins_per_octave)
+    lengths: Array = np.ceil(config.q * config.sample_rate / frequencies)
+    return lengths
+
+
+def _decimation_matrix(taps: Array) -> Array:
+    """Banded matrix that turns neighbouring blocks into BLOCK / 2 decimated samples."""
+    outputs = BLOCK // 2
+    rows = BLOCK * -(-(2 * (outputs - 1) + len(taps)) // BLOCK)
+    matrix = np.zeros((rows, outputs))
+    for column in range(outputs):
+        matrix[2 * column : 2 * column + len(taps), column] = taps
+    return matrix
+
+
+def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int) -> Array:
+    """Banded matrix that turns neighbouring blocks into frames: per frame the real parts, then the imaginary ones."""
+    block = max(hop, BLOCK)
+    frames = block // hop
+    rows = block * -(-((frames - 1) * hop + BLOCK) // block)
+    both = np.concatenate([kernels.real, -kernels.imag]).T  # [BLOCK, 2 bins]
+    matrix = np.zeros((rows, frames * both.shape[1]))
+    for frame in range(frames):
+        columns = slice(frame * both.shape[1], (frame + 1) * both.shape[1])
+        matrix[frame * hop : frame * hop + BLOCK, columns] = both
+    return matrix
+
+
+def _float32(array: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
