@@ -71,9 +71,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     handler = _atom(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
     data = _atom(b"meta", bytes(4) + handler + data)
     if udta:
-        # QuickTime ends the list in udta with four zero bytes, which have to stay last.
-        terminator = 4 if _ends_with_zeros(file, udta, atoms) else 0
-        return _grown(file, atoms, udta, udta.end - terminator, 0, data)
+        return _grown(file, atoms, udta, udta.end, 0, data)
     return _grown(file, atoms, moov, moov.end, 0, _atom(b"udta", data))
 
 
@@ -135,8 +133,6 @@ def _children(file: BinaryIO, atom: _Atom) -> list[_Atom]:
 def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom]:
     atoms = []
     while at < end:
-        if parent and parent.name == b"udta" and end - at == 4 and read_at(file, at, 4) == bytes(4):
-            break
         if end - at < 8:
             raise TagError("the MP4 atoms do not add up")
         header = read_at(file, at, 8)
@@ -177,11 +173,6 @@ def _tag_path(file: BinaryIO, atoms: list[_Atom], moov: _Atom) -> tuple[_Atom | 
         if not handler or read_at(file, handler.content + 8, 4) != b"mdir":
             raise TagError("the MP4 metadata is not an iTunes list")
     return udta, meta, child(meta, b"ilst")
-
-
-def _ends_with_zeros(file: BinaryIO, udta: _Atom, atoms: list[_Atom]) -> bool:
-    last = max((atom.end for atom in atoms if atom.parent == udta), default=udta.content)
-    return udta.end - last == 4
 
 
 def _edit_items(items: list[bytes], changes: Changes) -> bytes:

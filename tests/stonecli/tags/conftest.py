@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def make(samples: dict[str, bytes], tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[int], bytes]:
+    """A picture of one pixel and about so many bytes, which decoders have nothing to complain about."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+    def picture(size: int) -> bytes:
+        start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes([0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0]))
+        return start + chunk(b"prVt", bytes(size)) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+
+    return picture
 
 
 @pytest.fixture

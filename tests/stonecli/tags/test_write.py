@@ -186,7 +186,8 @@ def test_the_ending_of_the_name_does_not_count(make):
 
 
 @pytest.mark.parametrize(
-    ("sample_refused", "reason"), [("adts", "raw AAC"), ("fragmented", "fragmented"), ("empty", "empty"), ("text", "not a")]
+    ("sample_refused", "reason"),
+    [("adts", "raw AAC"), ("fragmented", "fragmented"), ("empty", "empty"), ("text", "not a")],
 )
 def test_what_has_no_safe_place_is_refused(sample_refused, reason, make, samples):
     samples = {**samples, "empty": b"", "text": b"Once upon a time" * 99}

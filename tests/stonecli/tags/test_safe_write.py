@@ -1,0 +1,267 @@
+"""Whatever goes wrong, the file is the old one or the new one."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.tags import FieldRule, read_tags, remove_key, safe_write, write_key
+from stonecli.tags.splice import Splice
+
+A_MINOR = Key.parse("8A")
+
+
+@pytest.fixture
+def song(make):
+    return make("flac")
+
+
+def test_a_symbolic_link_stays_and_its_target_is_written(song, tmp_path, left_over):
+    (tmp_path / "elsewhere").mkdir()
+    target = song.rename(tmp_path / "elsewhere" / "target")
+    link, chain = tmp_path / "link", tmp_path / "chain"
+    link.symlink_to(Path("elsewhere") / "target")
+    chain.symlink_to("link")
+    assert write_key(chain, A_MINOR)
+    assert link.is_symlink()
+    assert chain.is_symlink()
+    assert not target.is_symlink()
+    assert read_tags(target).text == "8A"
+    assert left_over() == []
+
+
+def test_a_broken_link_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(TagError, match="no such file"):
+        write_key(tmp_path / "link", A_MINOR)
+
+
+def test_a_file_with_hard_links_is_refused(song, tmp_path):
+    content = song.read_bytes()
+    os.link(song, tmp_path / "other")
+    with pytest.raises(TagError, match="hard links"):
+        write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert song.stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("act", [write_key, lambda path, key: remove_key(path)])
+def test_a_read_only_file_is_refused_even_for_root(act, song):
+    if act is not write_key:
+        write_key(song, A_MINOR)
+    content = song.read_bytes()
+    song.chmod(0o444)
+    with pytest.raises(TagError, match="read-only"):
+        act(song, A_MINOR)
+    assert song.read_bytes() == content
+
+
+def test_a_read_only_file_that_is_right_is_right(song):
+    write_key(song, A_MINOR)
+    song.chmod(0o444)
+    assert not write_key(song, A_MINOR)
+
+
+def test_mode_owner_and_attributes_stay(song):
+    song.chmod(0o640)
+    try:
+        os.setxattr(song, "user.rating", b"five")
+        attribute = True
+    except OSError:
+        attribute = False
+    if os.geteuid() == 0:
+        os.chown(song, 1234, 2345)
+    before = song.stat()
+    assert write_key(song, A_MINOR)
+    after = song.stat()
+    assert stat.S_IMODE(after.st_mode) == 0o640
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+    assert after.st_ino != before.st_ino
+    if attribute:
+        assert os.getxattr(song, "user.rating") == b"five"
+
+
+def test_the_time_is_new_or_kept(song):
+    then = 1_000_000_000_123_456_789
+    os.utime(song, ns=(then, then))
+    assert write_key(song, A_MINOR, preserve_mtime=True)
+    assert song.stat().st_mtime_ns == then
+    assert remove_key(song, preserve_mtime=True)
+    assert song.stat().st_mtime_ns == then
+    assert write_key(song, A_MINOR)
+    assert song.stat().st_mtime_ns > then + 10**17
+
+
+class Fault(OSError):
+    def __init__(self):
+        super().__init__(28, "No space left on device")
+
+
+def fail(*args, **kwargs):
+    raise Fault
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (os, "fsync"),
+        (os, "replace"),
+        (shutil, "copystat"),
+        (safe_write.tempfile, "mkstemp"),
+        (safe_write, "_write_copy"),
+        (os, "utime"),
+    ],
+    ids=lambda place: place[1],
+)
+def test_a_fault_anywhere_leaves_the_file_alone(place, song, monkeypatch, left_over):
+    content, status = song.read_bytes(), song.stat()
+    monkeypatch.setattr(*place, fail)
+    with pytest.raises(TagError, match="No space left"):
+        write_key(song, A_MINOR)
+    monkeypatch.undo()
+    assert song.read_bytes() == content
+    assert (song.stat().st_ino, song.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    assert left_over() == []
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_an_interrupt_leaves_nothing_behind(interrupt, song, monkeypatch, left_over):
+    def stop(descriptor):
+        raise interrupt
+
+    content = song.read_bytes()
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(TagError if interrupt is MemoryError else interrupt):
+        write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert left_over() == []
+
+
+def test_a_directory_that_cannot_be_flushed_is_no_failure(song, monkeypatch):
+    real = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise Fault
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    assert write_key(song, A_MINOR)
+    assert read_tags(song).text == "8A"
+
+
+def test_file_and_directory_are_flushed_in_order(song, monkeypatch):
+    seen = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (seen.append("dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), fsync(fd))
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (seen.append("replace"), replace(*names)))
+    write_key(song, A_MINOR)
+    assert seen == ["file", "replace", "dir"]
+
+
+@pytest.mark.parametrize("how", ["written", "touched", "replaced", "deleted", "cut"])
+def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, left_over, samples):
+    other = samples["mp3"]
+    copy = safe_write._write_copy
+
+    def meanwhile(file, target, splices):
+        copy(file, target, splices)
+        if how == "written":
+            song.write_bytes(other)
+        elif how == "touched":
+            os.utime(song, ns=(1, 1))
+        elif how == "replaced":
+            song.unlink()
+            song.write_bytes(other)
+        elif how == "cut":
+            os.truncate(song, 100)
+        else:
+            song.unlink()
+
+    monkeypatch.setattr(safe_write, "_write_copy", meanwhile)
+    with pytest.raises(TagError):
+        write_key(song, A_MINOR)
+    assert left_over() == []
+    if how in ("written", "replaced"):
+        assert song.read_bytes() == other
+
+
+@pytest.mark.parametrize("damage", ["audio", "tags"])
+def test_a_copy_that_is_not_right_is_thrown_away(damage, song, monkeypatch, left_over):
+    """A full disk that tells nobody, a bit that flips, or a mistake of ours."""
+    copy = safe_write._write_copy
+    content = song.read_bytes()
+
+    def damaged(file, target, splices):
+        if damage == "tags":
+            splices = [Splice(item.offset, item.length, item.data.replace(b"=8A", b"=8B")) for item in splices]
+        copy(file, target, splices)
+        if damage == "audio":
+            target.seek(-50, os.SEEK_END)
+            target.write(b"\0")
+
+    monkeypatch.setattr(safe_write, "_write_copy", damaged)
+    with pytest.raises(TagError, match="of the copy"):
+        write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert left_over() == []
+
+
+@pytest.mark.parametrize("without", ["nothing", "the kernel's copy", "both"])
+def test_every_way_of_copying_gives_the_same(without, tmp_path, monkeypatch):
+    if without != "nothing":
+        monkeypatch.setattr(os, "copy_file_range", fail)
+    content = os.urandom(3_000_000)
+    (tmp_path / "old").write_bytes(content)
+    splices = [
+        Splice(2_000_000, 0, b"put in"),
+        Splice(0, 4, b"1234"),
+        Splice(100, 50, b""),
+        Splice(3_000_000, 0, b"end"),
+    ]
+    with (tmp_path / "old").open("rb") as file, (tmp_path / "new").open("w+b") as copy:
+        safe_write._write_copy(file, copy, splices)
+    assert (tmp_path / "new").read_bytes() == (
+        b"1234" + content[4:100] + content[150:2_000_000] + b"put in" + content[2_000_000:] + b"end"
+    )
+
+
+def test_a_clone_is_only_patched(tmp_path, monkeypatch):
+    """As on Btrfs and XFS, where the copy shares the blocks of the file."""
+
+    def clone(file, copy):
+        file.seek(0)
+        copy.write(file.read())
+        return True
+
+    monkeypatch.setattr(safe_write, "_clone", clone)
+    (tmp_path / "old").write_bytes(b"0123456789")
+    with (tmp_path / "old").open("rb") as file, (tmp_path / "new").open("w+b") as copy:
+        safe_write._write_copy(file, copy, [Splice(7, 2, b"ab"), Splice(0, 1, b"c")])
+    assert (tmp_path / "new").read_bytes() == b"c123456ab9"
+
+
+def test_changes_that_overlap_are_refused(tmp_path):
+    (tmp_path / "old").write_bytes(b"0123456789")
+    with (
+        (tmp_path / "old").open("rb") as file,
+        (tmp_path / "new").open("w+b") as copy,
+        pytest.raises(TagError, match="overlap"),
+    ):
+        safe_write._write_copy(file, copy, [Splice(0, 5, b""), Splice(4, 1, b"xx")])
+
+
+def test_the_name_of_the_copy_is_hidden_and_ours(song, monkeypatch):
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(Path(old)), replace(old, new)))
+    write_key(song, A_MINOR, [FieldRule()])
+    assert seen[0].parent == song.parent
+    assert seen[0].name.startswith(safe_write.PREFIX)
+    assert seen[0].name.endswith(safe_write.SUFFIX)
