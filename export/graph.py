@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
-from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
 from train.checkpoint import Checkpoint
+from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
 from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT
 
 OPSET = 20
@@ -41,7 +41,7 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
-    def constant(self, values: Array | Sequence[int] | float, name: str | None = None) -> str:
+    def constant(self, values: Array | Sequence[int] | Sequence[float] | float, name: str | None = None) -> str:
         """A constant: floats become float32, integers int64; unnamed ones of equal value are kept once."""
         array = np.asarray(values)
         array = np.ascontiguousarray(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64)
@@ -110,10 +110,9 @@ def _vqt_magnitude(graph: GraphBuilder, vqt: VQT) -> str:
     """``VQT.magnitude`` before scaling and transposing, scaled: [batch, n_bins, frames]."""
     config = vqt.config
     lowpass = graph.constant(_array(vqt.lowpass_matrix), "lowpass_matrix")
-    frames = graph.op(
-        "Add", graph.divide(graph.length("audio", 1), config.hop_length), graph.constant([1]), name="frames"
-    )
-    signal, octaves = "audio", []
+    graph.op("Add", graph.divide(graph.length("audio", 1), config.hop_length), graph.constant([1]), name="frames")
+    signal = "audio"
+    octaves: list[str] = []
     for octave in range(config.octaves):
         if octave:
             half = graph.divide(graph.length(signal, 1), 2)
@@ -157,11 +156,11 @@ def _block_product(graph: GraphBuilder, signal: str, matrix: str, rows: int, blo
 
 def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:
     """Decibels with the floor, scaled to about 0..1: the rest of ``VQT.forward``."""
-    clamped = graph.op("Max", magnitude, graph.constant(np.float32(AMPLITUDE_FLOOR)))
-    level = graph.op("Mul", graph.op("Log", clamped), graph.constant(np.float32(10 / np.log(10) / DB_RANGE)))
+    clamped = graph.op("Max", magnitude, graph.constant(AMPLITUDE_FLOOR))
+    level = graph.op("Mul", graph.op("Log", clamped), graph.constant(float(10 / np.log(10) / DB_RANGE)))
     peak = graph.op("ReduceMax", level, graph.constant([1, 2]), keepdims=1)
-    floor = graph.op("Sub", peak, graph.constant(np.float32(1.0)))
-    return graph.op("Add", graph.op("Max", level, floor), graph.constant(np.float32(1.0)))
+    floor = graph.op("Sub", peak, graph.constant(1.0))
+    return graph.op("Add", graph.op("Max", level, floor), graph.constant(1.0))
 
 
 def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
@@ -240,11 +239,12 @@ def _major_share(graph: GraphBuilder, magnitude: str, n_bins: int, major_tonic_b
     energy = graph.op("ReduceMean", graph.op("Mul", lowest, lowest), graph.constant([2]), keepdims=0)
     chroma = graph.reshape(energy, [0, n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
     chroma = graph.op("ReduceMean", chroma, graph.constant([1]), keepdims=0)
-    chroma = graph.op("Add", chroma, graph.constant(np.float32(1e-20)))  # silence: one half, not 0 / 0
+    chroma = graph.op("Add", chroma, graph.constant(1e-20))  # silence: one half, not 0 / 0
     major = graph.op("Gather", chroma, graph.constant([tonic % 12 for tonic in major_tonic_bins]), axis=1)
     minor = graph.op("Gather", chroma, graph.constant([(tonic - 3) % 12 for tonic in major_tonic_bins]), axis=1)
     graph.op("Div", major, graph.op("Add", major, minor), name="major_share")
 
 
-def _array(tensor: Tensor) -> Array:
+def _array(tensor: Tensor | nn.Module) -> Array:
+    assert isinstance(tensor, Tensor)  # noqa: S101 (a buffer; nn.Module types it as either)
     return tensor.detach().cpu().numpy()

@@ -22,8 +22,8 @@ from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model import FORMAT_VERSION, METADATA_KEY, KeyModel
-from train.chromanet import ChromaNet, average_frames
 from train.checkpoint import Checkpoint, file_sha256
+from train.chromanet import ChromaNet, average_frames
 from train.vqt import VQT
 
 AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
@@ -161,7 +161,10 @@ def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float
     batches = [np.stack([tune, tune[::-1]]), tune[None, :odd], 0.1 * noise[None]]
     assert callable(listen)  # noqa: S101
     return float(
-        max(np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(b)})[0] - listen(b.copy())).max() for b in batches)
+        max(
+            np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(b)})[0] - listen(b.copy())).max()
+            for b in batches
+        )
     )
 
 

@@ -78,7 +78,8 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
             start = round(step * beat * sample_rate)
             out[start : start + len(tone)] += tone
     out = out[:total]
-    return (out / np.abs(out).max()).astype(np.float32)
+    scaled: Floats = (out / np.abs(out).max()).astype(np.float32)
+    return scaled
 
 
 def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.NDArray[np.float64]:
@@ -154,7 +155,9 @@ def _best_order(heard: npt.NDArray[np.floating], keys: Sequence[Key], rows: int)
             total += explained[ranking[-1]]
         candidates.append((total, min(leads), firsts, mode_of_row))
     _, lead, firsts, mode_of_row = max(candidates, key=lambda candidate: candidate[0])
-    order = [Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)]
+    order = [
+        Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)
+    ]
     right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(heard, keys, strict=True)])
     if right < LEAST_CORRECT or lead < LEAST_LEAD:
         raise ClassOrderError(

@@ -8,20 +8,21 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from stonecli.key import Key
-from train.chromanet import ChromaNetConfig
 from train.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content, load_untrusted
+from train.chromanet import ChromaNetConfig
 from train.vqt import VQTConfig, lowpass_filter, octave_kernels
 
 # The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
 # the same place in the two rows, and the rows begin with B minor and D major.
-SEMI_TONE_CLASSES = tuple(
-    Key((first + step) % 12, mode).name for first, mode in ((11, "minor"), (2, "major")) for step in range(12)  # type: ignore[arg-type]
+SEMI_TONE_CLASSES = (
+    *(Key((11 + step) % 12, "minor").name for step in range(12)),
+    *(Key((2 + step) % 12, "major").name for step in range(12)),
 )
 
 
@@ -88,7 +89,7 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
         bins_per_octave=gin.get("HarmonicVQT.bins_per_octave", 12),
     )
     _check_transform(state, vqt)
-    rows = weights["classifier.weight"].shape[0]
+    rows: Literal[1, 2] = 2 if weights["classifier.weight"].shape[0] == 2 else 1  # the weights have to fit
     supervised = gin.get("get_datasets.dataset_type_train") in ("mix", "supervised")
     balanced = "CrossPowerSpectralDensityLoss.weights" in gin  # the balance term is S-KEY's
     name = "S-KEY" if balanced else "STONE" if rows == 1 else "Semi-TONE" if supervised else "STONE (24 classes)"

@@ -150,7 +150,8 @@ def _ffmpeg(path: Path, sample_rate: int) -> Iterator[tuple[IO[bytes], _FfmpegLo
     process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert process.stdout is not None and process.stderr is not None  # noqa: S101 (for the type checker)
+    assert process.stdout is not None
+    assert process.stderr is not None
     log = _FfmpegLog()
     reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
     reader.start()

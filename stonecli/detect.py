@@ -131,7 +131,7 @@ def detect_key_in_audio(
     uniform = np.full(24, 1 / 24, dtype=np.float32)
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
-    probabilities = np.mean([window.probabilities for window in tonal], axis=0, dtype=np.float64).astype(np.float32)
+    probabilities = np.array([window.probabilities for window in tonal]).mean(axis=0)
     return KeyEstimate(
         key=Key.from_index(int(probabilities.argmax())),
         confidence=float(min(1.0, probabilities.max())),

@@ -145,7 +145,7 @@ class Key:
         raise ValueError(f"not a key: {text[:40]!r}")
 
 
-_ALL_KEYS = tuple(Key(tonic, mode) for mode in ("major", "minor") for tonic in range(12))  # type: ignore[arg-type]
+_ALL_KEYS = tuple(Key(tonic, mode) for mode in ("major", "minor") for tonic in range(12))
 
 
 def parse_or_none(text: str) -> Key | None:

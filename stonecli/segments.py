@@ -8,6 +8,7 @@ returns about four.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ def find_segments(
             key=Key.from_index(int(path[first])),
             confidence=float(probabilities[first:last, path[first]].mean()),
         )
-        for number, (first, last) in enumerate(zip(changes[:-1], changes[1:], strict=True))
+        for number, (first, last) in enumerate(itertools.pairwise(changes))
     )
 
 

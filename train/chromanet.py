@@ -61,7 +61,7 @@ class ChromaNetConfig:
     @property
     def min_frames(self) -> int:
         """Fewest frames that leave one after all halvings."""
-        return 2 ** len(self.out_channels)
+        return 1 << len(self.out_channels)
 
 
 class ChromaNet(nn.Module):
@@ -161,7 +161,7 @@ class ItemNorm(nn.Module):
 
 
 def octave_pool(x: Tensor) -> Tensor:
-    """Mean over octaves: [batch, channels, 12 * octaves, frames] -> [batch, channels, 12, frames] (STONE, section 3)."""
+    """Mean over octaves: [batch, channels, 12 * octaves, n] -> [batch, channels, 12, n] (STONE, section 3)."""
     batch, channels, bins, _ = x.shape
     return x.reshape(batch, channels, bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE, -1).mean(dim=2)
 

@@ -75,6 +75,8 @@ class VQT(nn.Module):
     def __init__(self, config: VQTConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VQTConfig()
+        self.lowpass_matrix: Tensor
+        self.scale: Tensor
         top = config.fmin * 2.0 ** ((config.n_bins - 1) / config.bins_per_octave)
         if top > config.sample_rate / 2:
             raise ValueError(f"the top bin ({top:.0f} Hz) lies above half the sample rate ({config.sample_rate} Hz)")

@@ -1,0 +1,76 @@
+"""``stone analyze``: what is heard in a few files, in full."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    DeviceOption,
+    ModelOption,
+    error_console,
+    fail,
+    load_model,
+    one_line_errors,
+    output_console,
+    silence_native_stderr,
+)
+
+
+@one_line_errors
+def analyze(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Music files.")],
+    per_window: Annotated[bool, typer.Option("--per-window", help="Show every window as well.")] = False,
+    window: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Length of a window; else as the model was trained.")
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.95, metavar="FRACTION", help="Share of a window that the next one repeats.")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    npz: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the model's raw probabilities for every window.")
+    ] = None,
+    device: DeviceOption = "auto",
+    model: ModelOption = None,
+) -> None:
+    """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
+    silence_native_stderr()
+
+    from stonecli.detect import detect_key
+    from stonecli.engine import error_line
+    from stonecli.errors import StoneError
+    from stonecli.report.analysis import print_analysis
+    from stonecli.report.npz import save_npz
+    from stonecli.report.records import estimate_record
+    from stonecli.report.table import error_text
+
+    key_model = load_model(model, device)
+    console, errors = output_console(), error_console()
+    heard, failed = [], 0
+    for path in files:
+        try:
+            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap)
+        except ValueError as error:
+            fail(str(error), EXIT_USAGE)
+        except (StoneError, OSError) as error:
+            failed += 1
+            errors.print(error_text(path, error_line(error)), soft_wrap=True)
+            if as_json:
+                print(json.dumps(estimate_record(path, None, error_line(error), key_model, per_window=per_window)))
+            continue
+        if npz:
+            heard.append((path, estimate))
+        if as_json:
+            print(json.dumps(estimate_record(path, estimate, None, key_model, per_window=per_window)))
+        else:
+            print_analysis(console, path, estimate, per_window=per_window)
+    if npz:
+        save_npz(npz, heard, key_model)
+    if failed:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,109 @@
+"""What the commands share: the consoles, errors as one line, exit codes, model and device options."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stonecli.model import KeyModel
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+Device = Literal["auto", "cpu", "cuda"]
+DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA when it is there.")]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="FILE", help="A model made by stone export instead of the built-in one."),
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def output_console() -> Console:
+    """The console for answers: standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def error_console() -> Console:
+    """The console for errors and progress: standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Print ``message`` as one line on standard error and leave with ``code``."""
+    from rich.text import Text
+
+    from stonecli.report.text import printable
+
+    error_console().print(Text(f"stone: {printable(message)}"), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """``command`` with every error as one line and an exit code, never a traceback (unless STONE_DEBUG is set)."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (the interpreter flushes it at exit)
+            raise typer.Exit(EXIT_FAILED) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if os.environ.get("STONE_DEBUG"):
+                raise
+            from stonecli.engine import error_line
+
+            name = getattr(error, "filename", None)
+            fail((f"{os.fsdecode(name)}: " if name else "") + error_line(error))
+
+    return wrapped
+
+
+def load_model(path: Path | None, device: Device) -> KeyModel:
+    """The model of the options; an unusable one or a missing device ends the program as wrong usage."""
+    from stonecli.engine import error_line
+    from stonecli.errors import DeviceError, ModelError
+    from stonecli.model import KeyModel
+
+    try:
+        return KeyModel(path, device)
+    except DeviceError as error:
+        fail(str(error), EXIT_USAGE)
+    except (ModelError, OSError) as error:
+        fail(f"{path or 'built-in model'}: {error_line(error)}", EXIT_USAGE)
+
+
+def silence_native_stderr() -> None:
+    """Let libraries written in C say nothing on standard error (mpg123 warns there of every odd MP3); Python still may.
+
+    Not done where STONE_DEBUG is set, or where standard error is no real file.
+    """
+    if os.environ.get("STONE_DEBUG"):
+        return
+    try:
+        ours = os.dup(sys.stderr.fileno())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+    except (OSError, ValueError, AttributeError):
+        return
+    sys.stderr = open(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123

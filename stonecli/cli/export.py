@@ -1,0 +1,33 @@
+"""``stone export``: a checkpoint becomes a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stonecli.cli.common import EXIT_USAGE, fail, one_line_errors, output_console
+
+
+@one_line_errors
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT.pt", help="Of stone train, or published: STONE, S-KEY.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to write.")],
+    pitch_fork: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recording in C major that the model has to name as well.")
+    ] = None,
+) -> None:
+    """Turn a checkpoint into a model for --model; its class order is checked by ear, its numbers against PyTorch."""
+    try:
+        from export.onnx_file import export_checkpoint
+    except ModuleNotFoundError as error:
+        fail(f"stone export needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
+    report = export_checkpoint(checkpoint, model, pitch_fork)
+    console = output_console()
+    origin = "as the checkpoint says" if report.order_was_known else "found by the pitch fork"
+    console.print(
+        f"{report.path}: {report.size / 1e6:.1f} MB, {len(report.classes)} classes", markup=False, soft_wrap=True
+    )
+    console.print(f"class order {origin}: {', '.join(report.classes[:3])}, …", markup=False, soft_wrap=True)
+    console.print(f"largest difference from PyTorch: {report.difference:.1e}", markup=False, soft_wrap=True)

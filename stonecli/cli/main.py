@@ -1,0 +1,45 @@
+"""The command ``stone``: one module a command, loaded here, their work loaded when they run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from stonecli import __version__
+from stonecli.cli import analyze, export, tag
+
+app = typer.Typer(
+    name="stone",
+    help="Hears the musical key of recordings and writes it into their tags.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("tag")(tag.tag)
+app.command("analyze")(analyze.analyze)
+app.command("export")(export.export)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stone {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an old code page shows escapes, not a traceback
+    app()

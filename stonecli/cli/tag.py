@@ -1,0 +1,231 @@
+"""``stone tag``: hear the keys of files and folders, show them, and write them where asked."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    DeviceOption,
+    ModelOption,
+    error_console,
+    fail,
+    load_model,
+    one_line_errors,
+    output_console,
+    silence_native_stderr,
+)
+from stonecli.key import NOTATIONS, Notation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stonecli.engine import Run
+    from stonecli.tags import FieldRule
+
+FIELDS = ("key", "comment", "grouping", "title")
+
+
+@one_line_errors
+def tag(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them.")],
+    write_tags: Annotated[
+        bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")
+    ] = False,
+    notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD[=NOTATION]", help="Where to write: key, comment, grouping or title. May be repeated."
+        ),
+    ] = None,
+    mode: Annotated[
+        Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
+    ] = "prepend",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
+    ] = False,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
+    ] = 0.0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
+    ] = None,
+    device: DeviceOption = "auto",
+    model: ModelOption = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json or .ndjson.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    preserve_mtime: Annotated[
+        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
+    ] = False,
+) -> None:
+    """Hear the key of music files and write it into their tags.
+
+    Without --write-tags this is a preview: not one byte changes. Files that have a key already are left as they are.
+    """
+    rules = _rules(field or ["key"], notation, mode)
+    if output is not None and output.suffix.lower() not in (".csv", ".json", ".ndjson"):
+        raise typer.BadParameter("ends in .csv, .json or .ndjson", param_hint="--output")
+    if output is not None and not output.absolute().parent.is_dir():
+        fail(f"{output.parent}: no such folder", EXIT_FAILED + 1)
+    silence_native_stderr()
+
+    from stonecli.library import find_music
+    from stonecli.tagger import Tagger
+
+    tagger = Tagger(
+        model=load_model(model, device),
+        rules=rules,
+        write=write_tags,
+        overwrite=overwrite,
+        min_confidence=min_confidence,
+        preserve_mtime=preserve_mtime,
+    )
+    findings = list(find_music(paths))
+    music = [finding.path for finding in findings if finding.error is None]
+    errors = _Errors(error_console())
+    for finding in findings:
+        if finding.error is not None:
+            errors.show(finding.path, finding.error)
+    interrupted = _run(tagger, music, paths, errors, output, jobs, notation, as_json)
+    if interrupted:
+        fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
+    if errors.count:
+        raise typer.Exit(EXIT_FAILED)
+
+
+class _Errors:
+    """Shows the files that failed on standard error, one line each, and counts them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.count = 0
+
+    def show(self, path: Path, error: str) -> None:
+        from stonecli.report.table import error_text
+
+        self.count += 1
+        self.console.print(error_text(path, error), soft_wrap=True)
+
+
+def _run(
+    tagger: Any,
+    music: list[Path],
+    roots: list[Path],
+    errors: _Errors,
+    output: Path | None,
+    jobs: int | None,
+    notation: Notation,
+    as_json: bool,
+) -> bool:
+    """Tag all files and show each; True when interrupted."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stonecli.engine import default_jobs, run
+    from stonecli.report.output import OutputFile
+    from stonecli.report.records import tag_record
+    from stonecli.report.table import TagTable
+
+    jobs = jobs or default_jobs()
+    console = output_console()
+    table = TagTable(console, roots, notation)
+    if not as_json and music:
+        table.header()
+    with ExitStack() as stack:
+        file = stack.enter_context(OutputFile(output)) if output else None
+        executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
+        progress = stack.enter_context(_progress(console, errors.console))
+        if console.is_terminal and errors.console.is_terminal:
+            errors.console = progress.console  # one screen: an error line goes above the bar, not through it
+        bar = progress.add_task("", total=len(music))
+        outcomes = stack.enter_context(
+            run(tagger, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
+        )
+        is_interrupted = stack.enter_context(_stopped_by_ctrl_c(outcomes))
+        for outcome in outcomes:
+            record = tag_record(outcome.item, outcome.result, outcome.error, tagger.model)
+            if file:
+                file.write(record)
+            if as_json:
+                print(json.dumps(record))
+            elif outcome.result is not None:
+                table.row(outcome.result)
+            if outcome.error is not None:
+                errors.show(outcome.item, outcome.error)
+        interrupted = bool(is_interrupted)
+    if not as_json:
+        table.summary(errors.count, tagger.write)
+    return interrupted
+
+
+def _progress(out: Console, err: Console) -> Progress:
+    """A progress bar with rate and time left, below the table; hidden where nobody would see it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} files/s" if task.speed else "", "dim")
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(compact=True),
+        console=out if out.is_terminal else err,
+        transient=True,
+        disable=not (out.is_terminal or err.is_terminal),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+@contextmanager
+def _stopped_by_ctrl_c(outcomes: Run[Path, Any]) -> Iterator[list[bool]]:
+    """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
+
+    Yields a list that is not empty after a Ctrl-C.
+    """
+    interrupts: list[bool] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: object) -> None:
+        interrupts.append(True)
+        signal.signal(signal.SIGINT, before)
+        outcomes.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _rules(
+    fields: list[str], notation: Notation, mode: Literal["replace", "prepend", "append"]
+) -> tuple[FieldRule, ...]:
+    """The rules that ``--field``, ``--notation`` and ``--mode`` ask for."""
+    from stonecli.tags import FieldRule
+
+    rules = []
+    for text in fields:
+        name, equals, own = text.partition("=")
+        if name not in FIELDS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(FIELDS)}", param_hint="--field")
+        if equals and own not in NOTATIONS:
+            raise typer.BadParameter(f"{own!r} is none of {', '.join(NOTATIONS)}", param_hint="--field")
+        if name == "title" and mode == "replace":
+            raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
+        rules.append(FieldRule(name, own if equals else notation, "replace" if name == "key" else mode))  # type: ignore[arg-type]
+    return tuple(rules)

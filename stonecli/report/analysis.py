@@ -1,0 +1,81 @@
+"""One KeyEstimate as a page of the terminal: key, candidates, key over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from stonecli.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.report.colors import key_style
+from stonecli.report.records import ALTERNATIVES
+from stonecli.report.text import printable
+
+BAR_WIDTH = 24
+
+
+def print_analysis(console: Console, path: Path, estimate: KeyEstimate, *, per_window: bool) -> None:
+    """Print what was heard in the file at ``path``; with ``per_window`` a line for each window."""
+    lines = [Text(printable(path.name), "bold")]
+    if estimate.key is None:
+        lines.append(Text("  no key: nothing tonal is heard", "yellow") + Text(f"  {_clock(estimate.duration)}", "dim"))
+    else:
+        lines += _answer_lines(estimate, estimate.key)
+    if per_window:
+        lines += _window_lines(estimate)
+    for line in [*lines, Text()]:
+        console.print(line, soft_wrap=True)
+
+
+def _answer_lines(estimate: KeyEstimate, key: Key) -> list[Text]:
+    names = Text.assemble("  ", _key_text(key, key.name), "   Camelot ", _key_text(key, key.camelot))
+    names += Text.assemble("   Open Key ", _key_text(key, key.open_key))
+    facts = f"  confidence {estimate.confidence:.0%}   {_clock(estimate.duration)}"
+    if estimate.tuning_cents is not None:
+        facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({estimate.tuning_cents:+.0f} cents)"
+    lines = [names, Text(facts), Text()]
+    lines += [_bar_line(candidate, share) for candidate, share in estimate.alternatives[: 1 + ALTERNATIVES]]
+    mixes = Text("  mixes with ")
+    for other in (key, *key.neighbours()):
+        mixes.append_text(_key_text(other, other.camelot)).append(f" {other.musical}   ", "dim")
+    lines += [Text(), mixes]
+    if len(estimate.segments) > 1:
+        lines += [Text(), Text("  key over time", "dim")]
+        for segment in estimate.segments:
+            time = f"  {_clock(segment.start)} – {_clock(segment.end)}  "
+            lines.append(Text.assemble(time, _key_text(segment.key, f"{segment.key.camelot:4}{segment.key.name}")))
+    return lines
+
+
+def _window_lines(estimate: KeyEstimate) -> list[Text]:
+    lines = [Text(), Text("  window by window", "dim")]
+    for window in estimate.windows:
+        line = Text(f"  {_clock(window.start)} – {_clock(window.end)}  ")
+        if window.key is None:
+            line.append("–   nothing tonal", "dim")
+        else:
+            line.append_text(_bar(window.key, window.confidence))
+        lines.append(line)
+    return lines
+
+
+def _bar_line(key: Key, share: float) -> Text:
+    return Text("  ") + _bar(key, share)
+
+
+def _bar(key: Key, share: float) -> Text:
+    filled = round(share * BAR_WIDTH)
+    bar = Text("━" * filled, key_style(key)) + Text("·" * (BAR_WIDTH - filled), "grey30")
+    return Text.assemble(_key_text(key, f"{key.camelot:4}{key.musical:4} "), bar, f" {share:4.0%}")
+
+
+def _key_text(key: Key, text: str) -> Text:
+    return Text(text, key_style(key))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

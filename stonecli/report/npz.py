@@ -1,0 +1,39 @@
+"""The file of ``stone analyze --npz``: the model's raw answer for every window."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from stonecli.detect import KeyEstimate
+from stonecli.model import KeyModel
+
+
+def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: KeyModel) -> None:
+    """Write one array a recording, named by its path: float32 [windows, classes], as STONE's inference wrote them.
+
+    ``__classes__`` names the classes in order; ``__times__/PATH`` float64 [windows, 2] gives start and end in seconds.
+
+    Raises:
+        OSError: the file cannot be written; an old one is whole.
+    """
+    arrays = {"__classes__": np.array(["/".join(key.name for key in keys) for keys in model.info.classes])}
+    for recording, estimate in estimates:
+        # A zip directory holds Unicode; what a name has of other bytes is shown as such.
+        name = os.fsencode(recording).decode("utf-8", "backslashreplace")
+        rows = [window.classes for window in estimate.windows]
+        arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
+        times = [(window.start, window.end) for window in estimate.windows]
+        arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,72 @@
+"""Records -> the file of ``--output``: CSV, JSON or NDJSON by its ending, written as they come.
+
+The file is replaced only when the run ends (or is interrupted), so that a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from stonecli.report.records import CSV_COLUMNS, tag_row
+
+FORMATS = (".csv", ".json", ".ndjson")
+
+
+class OutputFile:
+    """A context manager with :meth:`write`; leaving it puts the file in place.
+
+    Args:
+        path: ends in .csv, .json (one array) or .ndjson (one object a line).
+
+    Raises:
+        ValueError: another ending.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._format = path.suffix.lower()
+        if self._format not in FORMATS:
+            raise ValueError(f"--output ends in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
+        self._path = path
+        self._count = 0
+
+    def __enter__(self) -> OutputFile:
+        handle, temporary = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".tmp", dir=self._path.parent)
+        self._temporary = Path(temporary)
+        # Names that are not valid UTF-8 come out as the bytes that they are.
+        self._file: TextIO = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
+        if self._format == ".csv":
+            self._csv = csv.DictWriter(self._file, CSV_COLUMNS)
+            self._csv.writeheader()
+        return self
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one record of ``records.tag_record``."""
+        if self._format == ".csv":
+            self._csv.writerow(tag_row(record))
+        elif self._format == ".ndjson":
+            self._file.write(json.dumps(record) + "\n")
+        else:
+            self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._file:
+            if self._format == ".json":
+                self._file.write("\n]\n" if self._count else "[]\n")
+        self._temporary.chmod(0o666 & ~_umask())
+        self._temporary.replace(self._path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,106 @@
+"""Estimates and results as the records of ``--json`` and ``--output`` (contract: DESIGN.md, docs/formats.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stonecli.detect import KeyEstimate, Window
+from stonecli.key import Key
+from stonecli.model import KeyModel
+from stonecli.tagger import TagResult
+
+CSV_COLUMNS = (
+    "path",
+    "camelot",
+    "key",
+    "open_key",
+    "confidence",
+    "old_key",
+    "tuning_cents",
+    "duration",
+    "error",
+    "status",
+)
+DIGITS = 4
+ALTERNATIVES = 3  # besides the key itself
+
+
+def key_record(key: Key | None) -> dict[str, str] | None:
+    """The key in all three notations, or None."""
+    return None if key is None else {"musical": key.musical, "camelot": key.camelot, "open_key": key.open_key}
+
+
+def estimate_record(
+    path: Path, estimate: KeyEstimate | None, error: str | None, model: KeyModel, *, per_window: bool = False
+) -> dict[str, Any]:
+    """The JSON object for one file; ``windows`` is there only with ``per_window``."""
+    record: dict[str, Any] = {
+        "path": str(path),
+        "key": key_record(estimate.key) if estimate else None,
+        "confidence": round(estimate.confidence, DIGITS) if estimate else None,
+        "alternatives": alternatives_record(estimate) if estimate else [],
+        "tuning_cents": _rounded(estimate.tuning_cents, 1) if estimate else None,
+        "duration": round(estimate.duration, 3) if estimate else None,
+        "segments": [
+            {
+                "start": round(segment.start, 3),
+                "end": round(segment.end, 3),
+                "key": key_record(segment.key),
+                "confidence": round(segment.confidence, DIGITS),
+            }
+            for segment in (estimate.segments if estimate else ())
+        ],
+    }
+    if per_window:
+        record["windows"] = [_window_record(window) for window in (estimate.windows if estimate else ())]
+    return record | {"model": model_record(model), "error": error}
+
+
+def model_record(model: KeyModel) -> str:
+    """Name and first digits of the model's hash."""
+    return f"{model.name}@{model.sha256[:12]}"
+
+
+def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
+    """The next best keys; none where there is no key."""
+    if estimate.key is None:
+        return []
+    return [
+        {"key": key_record(key), "probability": round(probability, DIGITS)}
+        for key, probability in estimate.alternatives[1 : 1 + ALTERNATIVES]
+    ]
+
+
+def tag_record(path: Path, result: TagResult | None, error: str | None, model: KeyModel) -> dict[str, Any]:
+    """The JSON object of ``stone tag``: that of the estimate, with ``old_key`` and ``status``.
+
+    A file that was kept has the key that it had, and no confidence.
+    """
+    record = estimate_record(path, result.estimate if result else None, error, model)
+    if result is not None and result.estimate is None:
+        record["key"] = key_record(result.key)
+    return record | {
+        "old_key": result.old_text if result else None,
+        "status": result.status if result else "error",
+    }
+
+
+def tag_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The CSV row of a record of :func:`tag_record`; what is not there is empty."""
+    key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
+    values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
+    return {column: "" if values[column] is None else values[column] for column in CSV_COLUMNS}
+
+
+def _window_record(window: Window) -> dict[str, Any]:
+    return {
+        "start": round(window.start, 3),
+        "end": round(window.end, 3),
+        "key": key_record(window.key),
+        "confidence": round(window.confidence, DIGITS),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,29 @@
+"""Untrusted text made fit for a terminal."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len, chop_cells
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with everything that a terminal could obey or hide shown as an escape.
+
+    Control characters, line breaks, bidirectional overrides, zero-width and private characters become ``\\x1b`` and the
+    like; a byte of a file name that is not valid UTF-8 becomes ``\\xff``. Letters, emoji and spaces stay.
+    """
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` in at most ``width`` terminal cells, its beginning cut where it is longer: the end tells files apart."""
+    if cell_len(text) <= width:
+        return text
+    kept = "".join(reversed(chop_cells(text[::-1], max(1, width - 1))[0])) if width > 1 else ""
+    return "…" + kept
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: an undecodable byte
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
