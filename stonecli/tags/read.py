@@ -85,7 +85,8 @@ def as_tag_error() -> Iterator[None]:
         raise TagError(error.strerror or type(error).__name__) from error
     except Exception as error:
         # Deliberately wide: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
-        raise TagError(f"the tags are damaged ({type(error).__name__})") from error
+        kind = type(error).__name__.replace("error", "Error").removesuffix("Error")  # mutagen has bare names, too
+        raise TagError(f"the tags are damaged ({kind})" if kind else "the tags are damaged") from error
 
 
 def snapshot(file: BinaryIO, container: str) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+from mutagen.ogg import OggPage
 
 from stonecli.tags.audio_digest import audio_digest
 from stonecli.tags.sniff import sniff
@@ -39,6 +41,7 @@ CONTAINERS = {name: name for name in (*_SOUNDFILE, "mp4", "asf", "wavpack", "ogg
     "faststart": "mp4",
     "musepack": "musepack",
     "monkey's audio": "monkey's audio",
+    "speex": "speex",
 }
 """What ``sniff`` says of each sample that can be tagged."""
 
@@ -67,7 +70,20 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         made[name] = path.read_bytes()
     # No encoder at hand: what counts for a tag at the end of the file is the first four bytes.
     noise = np.random.default_rng(2).bytes(5000)
+    made["speex"] = _speex(noise)
     return made | {"musepack": b"MPCK" + noise, "monkey's audio": b"MAC \x96\x0f" + noise}
+
+
+def _speex(noise: bytes) -> bytes:
+    """Pages as an encoder would write them, around noise."""
+    header = b"Speex   1.2".ljust(36, b"\0") + struct.pack("<5i", 16000, 1, 4, 1, 0).ljust(44, b"\0")
+    pages = []
+    for number, packet in enumerate((header, struct.pack("<i5si", 5, b"maker", 0), noise[:700], noise[700:900])):
+        page = OggPage()
+        page.packets, page.sequence, page.serial, page.position = [packet], number, 77, max(0, number - 1) * 320
+        page.first, page.last = number == 0, number == 3
+        pages.append(page.write())
+    return b"".join(pages)
 
 
 @pytest.fixture

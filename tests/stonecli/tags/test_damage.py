@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,4 +112,6 @@ def test_nested_atoms_do_not_exhaust_the_stack(make, digest):
 
 def test_no_heavy_import():
     code = "import sys, stonecli.tags; print(sorted({'mutagen', 'numpy', 'torch', 'onnxruntime'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    root = Path(__file__).parents[3]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert result.stdout == "[]\n"
