@@ -65,7 +65,7 @@ class TagTable:
         row.append_text(self._key_cells(new))
         row.append(" ")
         row.append_text(_confidence_bar(result.estimate.confidence, new) if new and result.estimate else _blank_bar())
-        row.append("  " + result.status, _STATUS_STYLES.get(result.status, "yellow"))
+        row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, "yellow"))
         self._print(row)
 
     def summary(self, errors: int, write: bool) -> None:
