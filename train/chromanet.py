@@ -94,11 +94,19 @@ class ChromaNet(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Class scores divided by the temperature, [batch, 12 * rows]; for losses that want them before the softmax."""
+        return self.normalise(self.scores(x))
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel."""
         for downsample, block in zip(self.time_downsampling_blocks, self.convnext_blocks, strict=True):
             x = block(downsample(x))
-        x = octave_pool(x).mean(dim=-1, keepdim=True)
-        scores: Tensor = self.batch_norm(self.classifier(x))
-        return scores.flatten(1) / self.config.temperature
+        pooled: Tensor = self.classifier(octave_pool(x).mean(dim=-1, keepdim=True))
+        return pooled
+
+    def normalise(self, scores: Tensor) -> Tensor:
+        """Logits [batch, 12 * rows] of ``scores``: in training, batch norm sees the whole batch here."""
+        normed: Tensor = self.batch_norm(scores)
+        return normed.flatten(1) / self.config.temperature
 
 
 class ConvNeXtBlock(nn.Module):

@@ -1,0 +1,224 @@
+"""Training objectives of STONE, Semi-TONE and S-KEY.
+
+[1] Kong, Lostanlen, Meseguer-Brocal, Wong, Lagrange, Hennequin, *STONE: Self-supervised Tonality Estimator*,
+    ISMIR 2024. [2] Kong, Meseguer-Brocal, Lostanlen, Lagrange, Hennequin, *S-KEY: Self-supervised Learning of Major and
+    Minor Keys from Audio*, ICASSP 2025.
+
+A key signature profile (KSP) is float [batch, 12], or [batch, 24] as two rows of 12, one for each mode; it sums to one.
+Complex numbers are kept as pairs of real ones in float32, which autocast leaves alone and every device differentiates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CLASSES = 12  # key signatures
+LEAST_PROBABILITY = math.exp(-80.0)  # inside logarithms; exp(-88) is the smallest that float32 still holds
+MODE_WEIGHT = 1.5  # of the mode loss in Semi-TONE [1]
+SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # of CPSD, mode and balance in S-KEY [2]
+MAJOR_SCALE = (0, 2, 4, 5, 7, 9, 11)
+MINOR_TONIC = -3  # semitones from the major tonic of a key signature to its minor tonic
+
+
+@dataclass(frozen=True)
+class Views:
+    """KSPs of three views of a batch of tracks: two segments in one key, and a transposition of the first.
+
+    In supervised training the labels take the place of ``first``.
+
+    Attributes:
+        first, second: [batch, classes], in the same key.
+        transposed: [batch, classes], of the first segment, moved.
+        shift: integer [batch], by how many places the key in ``first`` lies above that in ``transposed``, -11..11.
+    """
+
+    first: Tensor
+    second: Tensor
+    transposed: Tensor
+    shift: Tensor
+
+
+def dft(ksp: Tensor, circle: int) -> Tensor:
+    """Real and imaginary part of the KSP's discrete Fourier transform at one frequency, float [batch, 2] ([1], eq. 2).
+
+    F[y](omega) = sum_q y[q] exp(2 pi i omega q) with omega = circle / 12: ``circle`` 7 places neighbouring fifths side
+    by side on the unit circle, 1 neighbouring semitones. The length is 1 for a one-hot KSP, 0 for a flat one.
+
+    Args:
+        ksp: [batch, 12].
+        circle: 1 or 7.
+
+    Raises:
+        ValueError: another circle; it would not visit all twelve places in steps of a fifth or a semitone.
+    """
+    if circle not in (1, 7):
+        raise ValueError(f"the circle is 1 (semitones) or 7 (fifths), not {circle}")
+    places = torch.arange(CLASSES, device=ksp.device, dtype=torch.float32)
+    angles = 2.0 * math.pi * circle / CLASSES * places
+    basis = torch.stack([torch.cos(angles), torch.sin(angles)], dim=1)
+    # Elementwise, not a matmul: autocast would run that in half precision.
+    return (ksp.float()[:, :, None] * basis).sum(dim=1)
+
+
+def cpsd_loss(first: Tensor, second: Tensor, shift: Tensor, circle: int) -> Tensor:
+    """Distance of the cross-power spectral density from what the transposition asks for, [1], eq. 5; scalar, 0..4.
+
+    mean |exp(2 pi i omega shift) - F[first] conj(F[second])|^2. It vanishes where both KSPs are one-hot and ``first``
+    lies ``shift`` places above ``second``; for flat ones it is 1.
+
+    Args:
+        first, second: KSPs [batch, 12].
+        shift: integer [batch].
+        circle: 1 or 7.
+    """
+    a, b = dft(first, circle), dft(second, circle)
+    cross_real = a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1]
+    cross_imaginary = a[:, 1] * b[:, 0] - a[:, 0] * b[:, 1]
+    angle = 2.0 * math.pi * circle / CLASSES * shift.float()
+    return ((torch.cos(angle) - cross_real) ** 2 + (torch.sin(angle) - cross_imaginary) ** 2).mean()
+
+
+def key_loss(views: Views, circle: int) -> Tensor:
+    """CPSD loss of the pair in one key and of both transposed pairs ([1], section 3); scalar, 0..12.
+
+    The views are of key signatures; those of 24 classes are summed over modes first ([1], eq. 13).
+    """
+    first, second, transposed = (signatures(ksp) for ksp in (views.first, views.second, views.transposed))
+    same = cpsd_loss(first, second, torch.zeros_like(views.shift), circle)
+    return same + cpsd_loss(first, transposed, views.shift, circle) + cpsd_loss(second, transposed, views.shift, circle)
+
+
+def signatures(ksp: Tensor) -> Tensor:
+    """KSP of key signatures, [batch, 12]: the sum over modes of [batch, 24] ([1], eq. 13), or the KSP itself."""
+    return ksp if ksp.shape[1] == CLASSES else ksp[:, :CLASSES] + ksp[:, CLASSES:]
+
+
+def first_mode(ksp: Tensor) -> Tensor:
+    """Probability of the mode of the first row, [batch], for a KSP [batch, 24] ([1], eq. 14)."""
+    return ksp[:, :CLASSES].float().sum(dim=1)
+
+
+def mode_loss(views: Views) -> Tensor:
+    """Disagreement of the views about the mode, which transposition does not change ([1]); scalar, >= 0.
+
+    Binary cross-entropies between the modes: the first view (the label, where there is one) against each of the others
+    with weight 1, the others against each other with weight 1/2 each way.
+    """
+    first, second, transposed = (first_mode(ksp) for ksp in (views.first, views.second, views.transposed))
+    return (
+        binary_cross_entropy(first, transposed)
+        + binary_cross_entropy(first, second)
+        + 0.5 * binary_cross_entropy(second, transposed)
+        + 0.5 * binary_cross_entropy(transposed, second)
+    )
+
+
+def binary_cross_entropy(target: Tensor, probability: Tensor) -> Tensor:
+    """Scalar mean(-t log p - (1 - t) log(1 - p)), in float32.
+
+    Probabilities below exp(-80) count as that, so that loss and gradients are finite throughout (the published code
+    clamps the logarithm at -100 instead, which leaves the gradient infinite at 0). Both tensors are [batch] in 0..1,
+    and both may carry gradients.
+    """
+    target, probability = target.float(), probability.float()
+    return -(target * _safe_log(probability) + (1.0 - target) * _safe_log(1.0 - probability)).mean()
+
+
+def _safe_log(x: Tensor) -> Tensor:
+    return torch.log(torch.clamp(x, min=LEAST_PROBABILITY))
+
+
+def stone_loss(views: Views, circle: int) -> dict[str, Tensor]:
+    """STONE's objective for 12 key signatures: ``key`` and ``total``, which are the same."""
+    key = key_loss(views, circle)
+    return {"key": key, "total": key}
+
+
+def semi_tone_loss(views: Views, circle: int, mode_weight: float = MODE_WEIGHT) -> dict[str, Tensor]:
+    """Semi-TONE's objective for 24 keys ([1]): ``key``, ``mode`` and ``total`` = key + mode_weight * mode."""
+    key, mode = key_loss(views, circle), mode_loss(views)
+    return {"key": key, "mode": mode, "total": key + mode_weight * mode}
+
+
+def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
+    """The chroma turned so that the key signature that the KSP sees comes to the front, [batch, 12], no gradient.
+
+    turned[p] = sum_q ksp[q] chroma[(p + q) mod 12]: it stays as it is when the track is transposed ([2]).
+
+    Args:
+        chroma: energy of the pitch classes, [batch, 12], counted from the lowest bin that the network saw.
+        ksp: [batch, 12] or [batch, 24] of the same view.
+    """
+    weights = signatures(ksp.detach()).float()
+    rolled = torch.stack([torch.roll(chroma.float(), -place, dims=1) for place in range(CLASSES)], dim=1)
+    return (weights[:, :, None] * rolled).sum(dim=1)
+
+
+def tonic_offset(turned: Tensor) -> int:
+    """Where in the turned chroma the major tonic lies, 0..11: where a major scale fits best, over the whole batch.
+
+    Training without labels leaves open which place of the KSP means which key signature, so that the two roots cannot
+    be named beforehand; the seven notes of the scale give them away.
+
+    Args:
+        turned: of :func:`turned_chroma`, [batch, 12], or a sum of such.
+    """
+    profile = turned.reshape(-1, CLASSES).sum(dim=0)
+    fits = [float(profile[[(tonic + step) % CLASSES for step in MAJOR_SCALE]].sum()) for tonic in range(CLASSES)]
+    return fits.index(max(fits))
+
+
+def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
+    """S-KEY's pseudo-label of the mode, float [batch], 1 for major: is there more energy at the major tonic or at the
+    tonic of the relative minor, three semitones below ([2])?
+
+    Args:
+        turned: of :func:`turned_chroma`, [batch, 12].
+        offset: place of the major tonic in it, see :func:`tonic_offset`.
+    """
+    major, minor = turned[:, offset % CLASSES], turned[:, (offset + MINOR_TONIC) % CLASSES]
+    return (major > minor).float()
+
+
+def balance_loss(ksp: Tensor) -> Tensor:
+    """How far the batch as a whole leans to one mode, scalar >= 0 ([2]).
+
+    Cross-entropy of the mean mode probability against one half, minus its minimum log 2: without it, calling everything
+    major (or minor) is a way out.
+    """
+    share = first_mode(ksp).mean()
+    half = torch.full_like(share, 0.5)
+    return binary_cross_entropy(half[None], share[None]) - math.log(2.0)
+
+
+def skey_loss(
+    views: Views, turned: Tensor, offset: int, circle: int, weights: tuple[float, float, float] = SKEY_WEIGHTS
+) -> dict[str, Tensor]:
+    """S-KEY's objective: ``key``, ``mode``, ``balance``, and ``total``, their sum weighted by ``weights`` ([2]).
+
+    The pseudo-label is read off the first view and has to be met by all three, for neither the other segment nor
+    transposition changes the mode. The first row of the KSP becomes major.
+
+    Args:
+        views: KSPs [batch, 24].
+        turned: chroma of the first view, of :func:`turned_chroma`, [batch, 12].
+        offset: see :func:`tonic_offset`.
+        circle: 1 or 7.
+        weights: of the three terms.
+    """
+    label = mode_pseudo_labels(turned, offset)
+    key = key_loss(views, circle)
+    profiles = (views.first, views.second, views.transposed)
+    mode = torch.stack([binary_cross_entropy(label, first_mode(ksp)) for ksp in profiles]).mean()
+    balance = balance_loss(torch.cat(profiles))
+    total = weights[0] * key + weights[1] * mode + weights[2] * balance
+    return {"key": key, "mode": mode, "balance": balance, "total": total}
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """mean over the batch of -sum_k target log softmax(logits), scalar >= 0; both [batch, classes]."""
+    return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(dim=1).mean()
