@@ -12,6 +12,7 @@ concatenate and matmul are used, so that the transform exports to ONNX as it sta
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,10 @@ class VQTConfig:
         fmin: centre frequency of the lowest bin, in Hz.
         n_bins: number of bins.
         bins_per_octave: bins in an octave.
+
+    Raises:
+        ValueError: the top bin lies above the Nyquist frequency, the hop is no multiple of 2 ** (octaves - 1), or the
+            kernels are longer than a block.
     """
 
     sample_rate: int = 22050
@@ -46,6 +51,20 @@ class VQTConfig:
     fmin: float = 27.5
     n_bins: int = 99
     bins_per_octave: int = 12
+
+    def __post_init__(self) -> None:
+        if not (self.sample_rate > 0 and self.hop_length > 0 and self.fmin > 0 and self.bins_per_octave > 0):
+            raise ValueError("sample rate, hop, lowest frequency and bins per octave are above 0")
+        if self.n_bins < self.bins_per_octave:
+            raise ValueError(f"at least one octave of {self.bins_per_octave} bins is computed, not {self.n_bins} bins")
+        top = self.fmin * 2.0 ** ((self.n_bins - 1) / self.bins_per_octave)
+        if top > self.sample_rate / 2:
+            raise ValueError(f"the top bin ({top:.0f} Hz) lies above half the sample rate ({self.sample_rate} Hz)")
+        if self.hop_length % 2 ** (self.octaves - 1):
+            raise ValueError(f"the hop of {self.hop_length} cannot be halved {self.octaves - 1} times")
+        longest = self.kernel_length(self.n_bins - self.bins_per_octave)
+        if longest > BLOCK:
+            raise ValueError(f"a kernel of {longest} samples does not fit into {BLOCK}: raise n_bins or lower the rate")
 
     @property
     def octaves(self) -> int:
@@ -57,19 +76,29 @@ class VQTConfig:
         """Quality factor of every bin: centre frequency over bandwidth."""
         return float(1.0 / (2.0 ** (1.0 / self.bins_per_octave) - 1.0))
 
+    @property
+    def min_samples(self) -> int:
+        """Shortest audio: decimated to the lowest octave it can still be reflected at its edges."""
+        return (BLOCK // 2 + 1) << (self.octaves - 1)
+
+    def frequency(self, index: int) -> float:
+        """Centre frequency of a bin, in Hz."""
+        return float(self.fmin * 2.0 ** (index / self.bins_per_octave))
+
+    def kernel_length(self, index: int) -> int:
+        """Length of a bin's kernel at the full sample rate, ``ceil(Q fs / f)`` samples."""
+        return math.ceil(self.q * self.sample_rate / self.frequency(index))
+
 
 class VQT(nn.Module):
     """Log-magnitude VQT of a batch of waveforms.
 
-    Input: float32 [batch, samples], mono, at ``config.sample_rate``.
+    Input: float32 [batch, samples], mono, at ``config.sample_rate``, at least ``config.min_samples`` long.
     Output: float32 [batch, n_bins, samples // hop_length + 1], 1 at 0 dB and 0 at -80 dB; within an item nothing is
     lower than its maximum minus 1.
 
     Args:
         config: the parameters.
-
-    Raises:
-        ValueError: the top bin lies above the Nyquist frequency, or the hop is no multiple of 2 ** (octaves - 1).
     """
 
     def __init__(self, config: VQTConfig | None = None) -> None:
@@ -77,11 +106,6 @@ class VQT(nn.Module):
         self.config = config = config or VQTConfig()
         self.lowpass_matrix: Tensor
         self.scale: Tensor
-        top = config.fmin * 2.0 ** ((config.n_bins - 1) / config.bins_per_octave)
-        if top > config.sample_rate / 2:
-            raise ValueError(f"the top bin ({top:.0f} Hz) lies above half the sample rate ({config.sample_rate} Hz)")
-        if config.hop_length % 2 ** (config.octaves - 1):
-            raise ValueError(f"the hop of {config.hop_length} cannot be halved {config.octaves - 1} times")
         kernels = octave_kernels(config)
         for octave in range(config.octaves):
             hop = config.hop_length >> octave
@@ -90,7 +114,11 @@ class VQT(nn.Module):
         self.register_buffer("scale", _float32(np.sqrt(_kernel_lengths(config))[:, None]), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The log-VQT; shapes and range as said above."""
+        """The log-VQT; shapes and range as said above.
+
+        Raises:
+            ValueError: the audio is shorter than ``config.min_samples``.
+        """
         magnitude = self.magnitude(audio)
         decibels = 10.0 * torch.log10(torch.clamp(magnitude, min=AMPLITUDE_FLOOR))
         floor = torch.amax(decibels, dim=(1, 2), keepdim=True) - DB_RANGE
@@ -99,6 +127,8 @@ class VQT(nn.Module):
     def magnitude(self, audio: Tensor) -> Tensor:
         """The linear magnitude, float32 [batch, n_bins, frames], each bin times the root of its kernel's length."""
         config = self.config
+        if audio.shape[1] < config.min_samples:
+            raise ValueError(f"{audio.shape[1]} samples are too few: the transform needs {config.min_samples}")
         frames = audio.shape[1] // config.hop_length + 1
         octaves: list[Tensor] = []
         signal = audio
@@ -119,7 +149,7 @@ class VQT(nn.Module):
     def _transform_octave(self, signal: Tensor, octave: int, frames: int) -> Tensor:
         """Magnitudes of one octave: [batch, n] -> [batch, frames, bins_per_octave]."""
         hop = self.config.hop_length >> octave
-        block = max(hop, BLOCK)
+        block = frame_block(hop)
         padded = functional.pad(signal[:, None], (BLOCK // 2, BLOCK // 2), mode="reflect")[:, 0]
         padded = functional.pad(padded, (0, 2 * block))
         product = _block_product(padded, getattr(self, f"frame_matrix_{octave}"), block)
@@ -148,19 +178,21 @@ def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
     return blocks @ matrix
 
 
+def frame_block(hop: int) -> int:
+    """Samples in the blocks that an octave's frames are cut from: a multiple of the hop, a BLOCK or a little less."""
+    return hop * max(1, BLOCK // hop)
+
+
 def octave_kernels(config: VQTConfig) -> npt.NDArray[np.complex128]:
     """Kernels of the highest octave, complex [bins_per_octave, BLOCK].
 
     Each is a periodic Hann window of ``ceil(Q fs / f)`` samples times a complex exponential, centred, with the sum of
     its magnitudes equal to one. Lower octaves use the same kernels on the decimated signal.
     """
-    bins = np.arange(config.n_bins - config.bins_per_octave, config.n_bins)
-    frequencies = config.fmin * 2.0 ** (bins / config.bins_per_octave)
     kernels = np.zeros((config.bins_per_octave, BLOCK), dtype=np.complex128)
-    for row, frequency in enumerate(frequencies):
-        length = int(np.ceil(config.q * config.sample_rate / frequency))
-        if length > BLOCK:
-            raise ValueError(f"a kernel of {length} samples does not fit into {BLOCK}: raise n_bins or lower the rate")
+    for row in range(config.bins_per_octave):
+        index = config.n_bins - config.bins_per_octave + row
+        frequency, length = config.frequency(index), config.kernel_length(index)
         # An odd kernel leans one sample to the left, as in the original.
         start = (BLOCK - length) // 2
         time = np.arange(length) - (length + 1) // 2 if length % 2 else np.arange(length) - length // 2
@@ -182,9 +214,7 @@ def lowpass_filter() -> Array:
 
 def _kernel_lengths(config: VQTConfig) -> Array:
     """Length of every bin's kernel at the full sample rate, [n_bins], in samples."""
-    frequencies = config.fmin * 2.0 ** (np.arange(config.n_bins) / config.bins_per_octave)
-    lengths: Array = np.ceil(config.q * config.sample_rate / frequencies)
-    return lengths
+    return np.array([config.kernel_length(index) for index in range(config.n_bins)], dtype=np.float64)
 
 
 def _decimation_matrix(taps: Array) -> Array:
@@ -199,7 +229,7 @@ def _decimation_matrix(taps: Array) -> Array:
 
 def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int) -> Array:
     """Banded matrix that turns neighbouring blocks into frames: per frame the real parts, then the imaginary ones."""
-    block = max(hop, BLOCK)
+    block = frame_block(hop)
     frames = block // hop
     rows = block * -(-((frames - 1) * hop + BLOCK) // block)
     both = np.concatenate([kernels.real, -kernels.imag]).T  # [BLOCK, 2 bins]
