@@ -9,24 +9,28 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import struct
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stonecli.errors import StoneError
-from train.chromanet import ChromaNet, ChromaNetConfig
+from train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
 from train.vqt import VQTConfig
 
 FORMAT = "stone-checkpoint"
 FORMAT_VERSION = 1
 
 TrainType = Literal["ks", "ks_mode"]
+
+
+MAX_WINDOW_SECONDS = 600.0
 
 
 class CheckpointError(StoneError):
@@ -50,6 +54,9 @@ class Checkpoint:
         licence: of the weights.
         config: the resolved training configuration.
         state: what resuming needs (optimizer, counters); empty in a checkpoint that is only for use.
+
+    Raises:
+        ValueError, TypeError: the parts do not fit together, or are of another type.
     """
 
     chromanet: ChromaNetConfig
@@ -65,10 +72,34 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("weights", "config", "state"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} is no dictionary")
+        if not isinstance(self.trained_on, str) or not isinstance(self.licence, str):
+            raise TypeError("trained_on and licence are text")
+        if not isinstance(self.circle_type, int | None):
+            raise TypeError(f"circle_type is a number, not {type(self.circle_type).__name__}")
+        if self.classes is not None and not all(isinstance(name, str) for name in self.classes):
+            raise TypeError("the names of classes are text")
+        if self.vqt.bins_per_octave != BINS_PER_OCTAVE or self.chromanet.n_bins > self.vqt.n_bins:
+            raise ValueError(f"a network of {self.chromanet.n_bins} semitones cannot see this transform")
+        if not isinstance(self.frames_averaged, int) or self.frames_averaged < 1:
+            raise ValueError(f"frames_averaged is at least 1, not {self.frames_averaged!r}")
+        longest = max(self.window_seconds, self.minimum_samples / self.vqt.sample_rate)
+        if not 0 < self.window_seconds <= longest <= MAX_WINDOW_SECONDS:
+            raise ValueError(f"windows are 0 to {MAX_WINDOW_SECONDS:.0f} s long, not {longest} s")
+
     @property
     def train_type(self) -> TrainType:
         """``"ks"`` for 12 key signatures, ``"ks_mode"`` for 24 keys."""
         return "ks" if self.chromanet.rows == 1 else "ks_mode"
+
+    @property
+    def minimum_samples(self) -> int:
+        """Shortest audio that the transform can take and that leaves the network one frame."""
+        frames = self.chromanet.min_frames * self.frames_averaged
+        return max((frames - 1) * self.vqt.hop_length, self.vqt.min_samples)
 
     def network(self) -> ChromaNet:
         """The network with these weights, in evaluation mode.
@@ -76,10 +107,12 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the hyper-parameters.
         """
-        network = ChromaNet(self.chromanet)
         try:
+            with torch.device("meta"):  # shapes first: a lie about them must not claim memory
+                ChromaNet(self.chromanet).load_state_dict(self.weights, assign=True)
+            network = ChromaNet(self.chromanet)
             network.load_state_dict(self.weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
             raise CheckpointError(f"its weights do not fit its architecture: {_first_lines(error)}") from error
         return network.eval()
 
@@ -103,6 +136,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -127,36 +161,37 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
     """
     if content.get("format") != FORMAT:
         raise CheckpointError("not a checkpoint of stone train")
-    if content.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"checkpoint version {content.get('version')!r} is not known to this version of stone")
+    version = content.get("version")
+    if not isinstance(version, int) or version != FORMAT_VERSION:
+        raise CheckpointError(f"checkpoint version {str(version)[:20]} is not known to this version of stone")
     try:
         values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
         values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
         values["vqt"] = VQTConfig(**values["vqt"])
         values["classes"] = tuple(values["classes"]) if values["classes"] else None
         return Checkpoint(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"damaged checkpoint: {_first_lines(error)}") from error
 
 
 def load_untrusted(path: Path) -> dict[str, Any]:
     """The dictionary in a ``torch.save`` file, tensors on the CPU. Nothing in the file can run.
 
-    Only plain values, tensors and the numpy scalars that published checkpoints hold are built.
+    Only plain values and tensors are built, and plain numbers from the numpy scalars that published checkpoints hold.
 
     Raises:
         CheckpointError: the file is no such dictionary, is damaged, or asks for anything else to be built.
         OSError: the file cannot be read.
     """
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError("not a checkpoint, or one that wants to run code: refused") from error
-    except Exception as error:  # torch raises whatever a damaged archive or pickle leads to
-        raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
+    with path.open("rb") as file:
+        try:
+            with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong with the file is said in the error
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError("not a checkpoint, or one that wants to run code: refused") from error
+        except Exception as error:  # torch raises whatever a damaged archive or pickle leads to
+            raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError("not a checkpoint: no dictionary in it")
     return content
@@ -168,15 +203,30 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _numpy_scalars() -> list[Any]:
-    """Allow-list for a float64 scalar, under the names that numpy 1 and numpy 2 pickle it by."""
-    scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar  # type: ignore[attr-defined]
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        np.dtype,
-        type(np.dtype(np.float64)),
-    ]
+class _Float64:
+    """Stands for ``numpy.dtype`` in a pickle: knows only float64, so that no data type can be made up."""
+
+    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
+        if name not in ("f8", "float64"):
+            raise ValueError(f"a number of type {name!r}")
+        self.byteorder = "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.byteorder = ">" if state[1] == ">" else "<"
+
+
+def _float64_scalar(dtype: _Float64, data: bytes | str) -> float:
+    """Stands for numpy's maker of scalars: the number in eight bytes (a string where protocol 2 wrote them so)."""
+    (number,) = struct.unpack(f"{dtype.byteorder}d", data.encode("latin-1") if isinstance(data, str) else data)
+    return float(number)
+
+
+# Under the names that numpy 1 and numpy 2 pickle a float64 by.
+_NUMPY_SCALARS: list[Any] = [
+    (_float64_scalar, "numpy.core.multiarray.scalar"),
+    (_float64_scalar, "numpy._core.multiarray.scalar"),
+    (_Float64, "numpy.dtype"),
+]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, export, tag
+from stonecli.cli import analyze, evaluate, export, tag, train
 
 app = typer.Typer(
     name="stone",
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command("tag")(tag.tag)
 app.command("analyze")(analyze.analyze)
 app.command("export")(export.export)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,319 @@
+"""Training configuration: TOML (or the original's gin) -> frozen dataclasses; unknown keys are refused.
+
+A file has a table for each dataclass below; what it leaves out has the default here. Values are only data: TOML is
+parsed by ``tomllib``, a gin file by ``ast.literal_eval`` of its ``Name.param = literal`` lines. Nothing is executed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from stonecli.errors import StoneError
+from train.chromanet import ChromaNetConfig
+from train.gin import parse_gin
+from train.vqt import VQTConfig
+
+TrainType = Literal["ks", "ks_mode"]
+LossName = Literal["stone", "semi_tone", "skey", "cross_entropy"]
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class ConfigError(StoneError):
+    """The configuration has a mistake; the text names it and what may have been meant."""
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """What the network is given.
+
+    Attributes:
+        window_seconds: length of a segment.
+        frames_averaged: VQT frames averaged into one.
+        corrects_tuning: whether tracks are resampled to A = 440 Hz.
+    """
+
+    window_seconds: float = 15.0
+    frames_averaged: int = 1
+    corrects_tuning: bool = False
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The objective; see ``train.losses``.
+
+    Attributes:
+        name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; labels only).
+        circle: 7 for the circle of fifths, 1 for that of semitones.
+        mode_weight: of Semi-TONE's mode loss.
+        skey_weights: of S-KEY's three terms.
+        smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
+        labelled_weight: of the loss of a labelled batch; that of an unlabelled one is 1.
+    """
+
+    name: LossName = "stone"
+    circle: Literal[1, 7] = 7
+    mode_weight: float = 1.5
+    skey_weights: tuple[float, float, float] = (1.0, 1.7, 1.0)
+    smoothing: float = 0.14
+    labelled_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Batches.
+
+    Attributes:
+        batch_size: tracks in a batch, over all processes together.
+        validation_share: of the tracks.
+        workers: processes that make batches; 0 for none.
+        augment: whether levels are tilted, bands dimmed and drum hits added to the features (labelled batches only).
+        balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
+    """
+
+    batch_size: int = 128
+    validation_share: float = 0.1
+    workers: int = 1
+    augment: bool = False
+    balance_modes: bool = False
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW and its schedules, in steps of the published training.
+
+    Attributes:
+        epochs: most epochs.
+        train_steps, val_steps: batches in an epoch, and in a validation.
+        lr: learning rate after the warm-up.
+        min_lr: at the end of its cosine.
+        warmup_epochs: of linear rise.
+        betas: of Adam.
+        weight_decay, weight_decay_end: cosine from one to the other, on kernels only.
+        clip: largest norm of the gradient.
+        ema: decay of the average of weights that is validated and kept; 0 for none.
+        patience: epochs without a better validation after which training stops; 0 for never.
+        seed: of all that is random.
+    """
+
+    epochs: int = 100
+    train_steps: int = 512
+    val_steps: int = 32
+    lr: float = 1e-3
+    min_lr: float = 5e-8
+    warmup_epochs: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.4
+    clip: float = 3.0
+    ema: float = 0.995
+    patience: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All of a training run, but for the paths of its data."""
+
+    network: ChromaNetConfig = field(default_factory=ChromaNetConfig)
+    vqt: VQTConfig = field(default_factory=VQTConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def train_type(self) -> TrainType:
+        """``ks`` for 12 key signatures, ``ks_mode`` for 24 keys."""
+        return "ks" if self.network.rows == 1 else "ks_mode"
+
+    @property
+    def segment_frames(self) -> int:
+        """VQT frames in a segment."""
+        return int(self.input.window_seconds * self.vqt.sample_rate) // self.vqt.hop_length + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings: for checkpoints and JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all values, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration in a .toml or .gin file.
+
+    Raises:
+        ConfigError: a mistake in the file.
+        OSError: the file cannot be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix.lower() == ".gin":
+            return config_from_gin(parse_gin(text.splitlines()))
+        return config_from_dict(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValueError, SyntaxError) as error:
+        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+
+
+def default_config(name: str) -> TrainConfig:
+    """The configuration that stone carries under ``name``: ``ks``, ``ks_mode`` or ``skey``."""
+    return load_config(CONFIGS / f"{name}.toml")
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of nested dictionaries; raises ConfigError for unknown keys and wrong types."""
+    config: TrainConfig = _build(TrainConfig, values, "")
+    return config
+
+
+def override(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """``config`` with single values replaced, named ``table__field``; those that are None stay as they are."""
+    tables: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        if value is not None:
+            table, _, key = name.partition("__")
+            tables.setdefault(table, {})[key] = value
+    try:
+        return replace(config, **{table: replace(getattr(config, table), **new) for table, new in tables.items()})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+_GIN_NAMES = {
+    "HarmonicVQT.fmin": "vqt.fmin",
+    "HarmonicVQT.n_bins": "vqt.n_bins",
+    "HarmonicVQT.bins_per_octave": "vqt.bins_per_octave",
+    "Stone.out_channels": "network.out_channels",
+    "Stone.kernels": "network.kernels",
+    "Stone.temperature": "network.temperature",
+    "Stone.n_bins": "network.n_bins",
+    "get_datasets.sr": "vqt.sample_rate",
+    "get_datasets.duration": "input.window_seconds",
+    "get_datasets.batch_size": "data.batch_size",
+    "CrossPowerSpectralDensityLoss.weights": "loss.skey_weights",
+}
+_GIN_IGNORED = (
+    "get_datasets.dataset_type_test",
+    "get_datasets.test_percent",
+    "get_datasets.step_percent",
+    "get_datasets.buffer_size",
+    "get_datasets.input_type",
+    "get_learning_rate_scheduler.n_epochs_cosine",
+)
+
+
+def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of the original's gin parameters, ``Module.param`` -> literal.
+
+    What the original keeps in code follows from its parameters: affine normalisation and one row for the 12-class
+    network (``dataset_type_train`` is absent there), and the loss of S-KEY where its weights are given.
+    """
+    tables: dict[str, dict[str, Any]] = {"loss": {"name": "stone"}, "network": {"rows": 1, "normalisation": "affine"}}
+    for full_name, value in values.items():
+        name = ".".join(full_name.split(".")[-2:])  # src.stone24.stone.Stone.kernels -> Stone.kernels
+        if name == "HarmonicVQT.harmonics":
+            if value != [1]:
+                raise ConfigError(f"{full_name} = {value}: only [1] is supported")
+        elif name == "get_datasets.dataset_type_train" or name == "CrossPowerSpectralDensityLoss.weights":
+            tables["network"] |= {"rows": 2, "normalisation": "plain"}
+            if name == "CrossPowerSpectralDensityLoss.weights" or tables["loss"]["name"] != "skey":
+                tables["loss"]["name"] = "skey" if name == "CrossPowerSpectralDensityLoss.weights" else "semi_tone"
+        if name in _GIN_NAMES:
+            table, key = _GIN_NAMES[name].split(".")
+            tables.setdefault(table, {})[key] = value
+        elif name not in _GIN_IGNORED and name not in ("HarmonicVQT.harmonics", "get_datasets.dataset_type_train"):
+            raise ConfigError(f"unknown parameter {full_name}{_suggestion(name, [*_GIN_NAMES, *_GIN_IGNORED])}")
+    return config_from_dict(tables)
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of the dataclass ``kind``; ``where`` names the table for error messages."""
+    hints = typing.get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    arguments = {}
+    for name, value in values.items():
+        full_name = f"{where}{name}"
+        if name not in known:
+            raise ConfigError(f"unknown key {full_name}{_suggestion(name, known)}")
+        hint = hints[name]
+        if is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{full_name} is a table")
+            arguments[name] = _build(hint, value, f"{full_name}.")
+        else:
+            arguments[name] = _converted(value, hint, full_name)
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{where}{error}" if where else str(error)) from error
+
+
+def _converted(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as what ``hint`` asks for; a whole number may stand for a float, a list for a tuple."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint) or isinstance(value, bool):
+            raise ConfigError(f"{name} is {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
+        return value
+    if origin is tuple:
+        item = get_args(hint)[0]
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} is a list")
+        if get_args(hint)[-1] is not Ellipsis and len(value) != len(get_args(hint)):
+            raise ConfigError(f"{name} has {len(get_args(hint))} entries, not {len(value)}")
+        return tuple(_converted(entry, item, name) for entry in value)
+    if origin is types.UnionType:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{name} is a {hint.__name__}, not {value!r}")
+    return value
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+
+
+def _check(config: TrainConfig) -> None:
+    rows = 1 if config.loss.name == "stone" else 2
+    if config.network.rows != rows:
+        raise ConfigError(f"the {config.loss.name} loss is for network.rows = {rows}")
+    if config.network.n_bins >= config.vqt.n_bins:
+        raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
+    if config.segment_frames // config.input.frames_averaged < config.network.min_frames:
+        raise ConfigError("input.window_seconds is too short for so many halvings of the frames")
+    positive = {
+        "data.batch_size": config.data.batch_size,
+        "optimiser.epochs": config.optimiser.epochs,
+        "optimiser.train_steps": config.optimiser.train_steps,
+        "optimiser.val_steps": config.optimiser.val_steps,
+        "optimiser.lr": config.optimiser.lr,
+        "optimiser.clip": config.optimiser.clip,
+        "input.frames_averaged": config.input.frames_averaged,
+    }
+    for name, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is above 0, not {value}")
+    if not 0 < config.data.validation_share < 1:
+        raise ConfigError(f"data.validation_share is between 0 and 1, not {config.data.validation_share}")
+    if not 0 <= config.optimiser.ema < 1:
+        raise ConfigError(f"optimiser.ema is from 0 up to 1, not {config.optimiser.ema}")

@@ -1,0 +1,309 @@
+"""Music files -> batches of feature segments, drawn anew for every step by the step's number alone.
+
+A batch is a function of (seed, step, row): a run that is resumed at step n sees what it would have seen, worker
+processes need no state, and each of several training processes makes only its own rows.
+
+The rule for two segments of one track: both have ``segment_frames`` frames; the first starts anywhere, the second
+anywhere that does not overlap the first. A track shorter than two segments gives two that are as far apart as they can
+be without touching its ends' padding: its first and its last one. Shorter than one, it is repeated.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stonecli.engine import default_jobs, run
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from stonecli.library import find_music
+from train.augment import augmented
+from train.config import TrainConfig
+from train.features import FeatureCache
+
+Segment = npt.NDArray[np.uint8]
+Report = Callable[[str], None]
+
+
+class DataError(StoneError):
+    """The data for training is not there or cannot be understood."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A recording's features.
+
+    Attributes:
+        features: .npy file of uint8 [frames, bins].
+        key: the label; None for an unlabelled track.
+    """
+
+    features: Path
+    key: Key | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a step.
+
+    Attributes:
+        first: uint8 [rows, frames, bins], a segment of each track.
+        second: the same, another segment; empty (0 rows) for a labelled batch.
+        labels: int64 [rows], ``Key.index``; empty for an unlabelled batch.
+        shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
+    """
+
+    first: Tensor
+    second: Tensor
+    labels: Tensor
+    shifts: Tensor
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the batch has labels."""
+        return len(self.labels) > 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``."""
+        return Batch(self.first.to(device), self.second.to(device), self.labels.to(device), self.shifts.to(device))
+
+
+def read_labels(path: Path) -> list[tuple[Path, Key]]:
+    """The rows of a CSV with columns ``path`` (relative to the CSV, or absolute) and ``key`` (any spelling).
+
+    Raises:
+        DataError: no such columns, a key that nobody can read, a file that is not there; with the line's number.
+        OSError: the CSV cannot be read.
+    """
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        if not {"path", "key"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path.name}: needs the columns path and key")
+        for row in reader:
+            line = f"{path.name}, line {reader.line_num}"
+            try:
+                key = Key.parse(row["key"] or "")
+            except ValueError as error:
+                raise DataError(f"{line}: {error}") from error
+            recording = path.parent / (row["path"] or "")
+            if not recording.is_file():
+                raise DataError(f"{line}: no such file: {row['path']}")
+            rows.append((recording, key))
+    if not rows:
+        raise DataError(f"{path.name}: no labels in it")
+    return rows
+
+
+def collect_tracks(
+    folder: Path | None, labels: Path | None, cache: FeatureCache, report: Report = print
+) -> tuple[list[Track], list[Track]]:
+    """Unlabelled and labelled tracks with their features in the cache.
+
+    Files that cannot be decoded are reported and left out. A file that is labelled is not used unlabelled as well.
+
+    Raises:
+        DataError: there is nothing to train on, or the labels have a mistake.
+    """
+    labelled = read_labels(labels) if labels else []
+    known = {path.resolve() for path, _ in labelled}
+    unlabelled = []
+    for finding in find_music([folder] if folder else []):
+        if finding.error is not None:
+            report(f"{finding.path}: {finding.error}")
+        elif finding.path.resolve() not in known:
+            unlabelled.append((finding.path, None))
+    tracks: list[Track] = []
+    with ThreadPoolExecutor(default_jobs()) as executor:
+        items: Iterable[tuple[Path, Key | None]] = [*labelled, *unlabelled]
+        for outcome in run(
+            lambda item: Track(cache.features(item[0]), item[1]), items, executor=executor, in_flight=2 * default_jobs()
+        ):
+            if outcome.result is None:
+                report(f"{outcome.item[0]}: {outcome.error}")
+            else:
+                tracks.append(outcome.result)
+    if not tracks:
+        raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
+    return [track for track in tracks if track.key is None], [track for track in tracks if track.key is not None]
+
+
+def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
+    """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two."""
+    order = np.random.default_rng([seed, 0x5117]).permutation(len(tracks))
+    count = min(max(round(share * len(tracks)), 1), len(tracks) - 1) if len(tracks) > 1 else 0
+    chosen = set(order[:count].tolist())
+    training = [track for number, track in enumerate(tracks) if number not in chosen]
+    return training, [tracks[number] for number in sorted(chosen)] or training
+
+
+class StepDataset(Dataset[Batch]):
+    """Batch number ``step`` of a run; steps are without end.
+
+    With both kinds of tracks, labelled and unlabelled batches alternate ([1] in ``train.losses``: "mix"). Tracks are
+    drawn with replacement, each as likely as another (with ``balance_modes``, major and minor first).
+
+    Args:
+        unlabelled, labelled: tracks; one list may be empty.
+        config: of the run.
+        purpose: a number that keeps training and validation apart.
+        rank, world_size: this process's share of every batch.
+    """
+
+    def __init__(
+        self,
+        unlabelled: Sequence[Track],
+        labelled: Sequence[Track],
+        config: TrainConfig,
+        purpose: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if config.data.batch_size % world_size:
+            raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
+        if config.loss.name == "cross_entropy" and not labelled:
+            raise DataError("the cross_entropy loss needs labels")
+        self._unlabelled = () if config.loss.name == "cross_entropy" else tuple(unlabelled)
+        self._labelled = tuple(labelled)
+        self._modes = [
+            [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")
+        ]
+        self._config = config
+        self._seed = [config.optimiser.seed, purpose]
+        self._rows = range(rank, config.data.batch_size, world_size)
+        self._loaded: dict[Path, Segment] = {}
+
+    def __getitem__(self, step: int) -> Batch:
+        """The rows of this process for one step."""
+        both = bool(self._unlabelled) and bool(self._labelled)
+        is_labelled = step % 2 == 1 if both else bool(self._labelled)
+        rows = [self._row(np.random.default_rng([*self._seed, step, row]), is_labelled) for row in self._rows]
+        first, second, labels, shifts = zip(*rows, strict=True)
+        return Batch(
+            torch.from_numpy(np.stack(first)),
+            torch.from_numpy(np.stack(second)) if not is_labelled else torch.empty(0, dtype=torch.uint8),
+            torch.tensor(labels if is_labelled else [], dtype=torch.int64),
+            torch.tensor(shifts, dtype=torch.int64),
+        )
+
+    def _row(self, rng: np.random.Generator, is_labelled: bool) -> tuple[Segment, Segment, int, tuple[int, int]]:
+        config = self._config
+        spare = config.vqt.n_bins - config.network.n_bins
+        frames = config.segment_frames
+        if not is_labelled:
+            features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
+            first, second = two_starts(len(features), frames, rng)
+            shifts = draw_shifts(spare, rng)
+            return cut(features, first, frames), cut(features, second, frames), -1, shifts
+        track = self._draw_labelled(rng)
+        assert track.key is not None  # noqa: S101
+        features = self._load(track)
+        segment = cut(features, int(rng.integers(max(1, len(features) - frames + 1))), frames)
+        if config.data.augment:
+            segment = augmented(segment, rng)
+        return segment, segment, track.key.index, draw_shifts(spare, rng)
+
+    def _draw_labelled(self, rng: np.random.Generator) -> Track:
+        tracks: Sequence[Track] = self._labelled
+        if self._config.data.balance_modes and all(self._modes):
+            tracks = self._modes[int(rng.integers(2))]
+        return tracks[int(rng.integers(len(tracks)))]
+
+    def _load(self, track: Track) -> Segment:
+        if track.features not in self._loaded:
+            self._loaded[track.features] = np.load(track.features, mmap_mode="r", allow_pickle=False)
+        return self._loaded[track.features]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaded": {}}  # maps of files do not travel to worker processes
+
+
+def two_starts(length: int, frames: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Starts of two segments of ``frames`` in a track of ``length``, by the rule above."""
+    last = max(0, length - frames)
+    if last < frames:
+        starts = (0, last)
+        return starts if rng.random() < 0.5 else starts[::-1]
+    first = int(rng.integers(last + 1))
+    before, after = max(0, first - frames + 1), max(0, last - first - frames + 1)  # how many starts do not overlap
+    if before + after == 0:  # a first segment in the very middle of a short track
+        first = 0
+        before, after = 0, last - frames + 1
+    place = int(rng.integers(before + after))
+    return first, place if place < before else first + frames + place - before
+
+
+def draw_shifts(spare: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Bins to crop for the plain and the transposed view, each 0..spare; their difference is -11..11 and not 0."""
+    difference = int(rng.integers(1, min(11, spare) + 1)) * (1 if rng.random() < 0.5 else -1)
+    low = int(rng.integers(spare - abs(difference) + 1))
+    return (low, low + difference) if difference > 0 else (low - difference, low)
+
+
+def cut(features: Segment, start: int, frames: int) -> Segment:
+    """``frames`` frames from ``start``; a track that is shorter is repeated."""
+    segment = np.asarray(features[start : start + frames])
+    return segment if len(segment) == frames else np.resize(segment, (frames, features.shape[1]))
+
+
+def step_numbers(start: int) -> Iterator[int]:
+    """The steps from ``start`` on, without end."""
+    while True:
+        yield start
+        start += 1
+
+
+class WaveformTracks(Dataset[Batch]):
+    """The original's waveform contract, for those who have a loader of their own.
+
+    Wraps any sequence of batches: float32 [batch, samples, 2] for two segments of each track, or
+    (float32 [batch, samples, 1], list of key names) with labels, and gives the same ``Batch`` as above.
+
+    Args:
+        source: ``source[step]`` is such a batch.
+        config: of the run.
+    """
+
+    def __init__(self, source: Any, config: TrainConfig) -> None:
+        from train.vqt import VQT
+
+        self._source = source
+        self._config = config
+        self._vqt = VQT(config.vqt).eval()
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of one step.
+
+        Raises:
+            DataError: the source gave something of another shape.
+        """
+        item = self._source[step]
+        audio, names = item if isinstance(item, tuple | list) else (item, None)
+        if audio.ndim != 3 or audio.shape[2] != (2 if names is None else 1):
+            raise DataError("waveforms are [batch, samples, 2], or [batch, samples, 1] with labels")
+        spare = self._config.vqt.n_bins - self._config.network.n_bins
+        rng = np.random.default_rng([self._config.optimiser.seed, step])
+        segments = [self._features(audio[:, :, channel]) for channel in range(audio.shape[2])]
+        labels = [] if names is None else [Key.parse(name).index for name in names]
+        return Batch(
+            segments[0],
+            segments[1] if names is None else torch.empty(0, dtype=torch.uint8),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.tensor([draw_shifts(spare, rng) for _ in range(len(audio))], dtype=torch.int64),
+        )
+
+    def _features(self, audio: Tensor) -> Tensor:
+        with torch.inference_mode():
+            level = self._vqt(audio.float())
+        scaled: Tensor = (level - level.amax(dim=(1, 2), keepdim=True) + 1.0) * 255.0
+        return scaled.round().clamp(0, 255).to(torch.uint8).transpose(1, 2)

@@ -1,0 +1,149 @@
+"""Tracks -> log-VQT on disk, so that epochs cost no decoding: a cache of uint8 features.
+
+A value of 255 is the track's loudest bin, 0 lies 80 dB below it. What that leaves out is one constant for a track,
+which the network's first normalisation takes away in any case. A second of music is 4.2 kB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+import torch
+
+from stonecli.audio import Samples, read_audio
+from stonecli.errors import AudioError
+from stonecli.tuning import cents_of, frame_peaks
+from train.vqt import VQT, VQTConfig
+
+FORMAT_VERSION = 1
+MAX_SECONDS = 1800.0  # of a track; what follows is not used in training
+CHUNK_SECONDS = 60.0
+
+Features = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features of files, computed once and kept in ``folder``.
+
+    An entry is named by the file's path, size and modification time and by the transform: a changed file gets a new
+    one.
+    Entries are written atomically, so that an interrupted run leaves only whole ones.
+
+    Attributes:
+        folder: of the cache; made where it is not there.
+        vqt: the transform.
+        corrects_tuning: whether tracks are resampled to A = 440 Hz first.
+    """
+
+    folder: Path
+    vqt: VQTConfig
+    corrects_tuning: bool = False
+
+    def entry(self, path: Path) -> Path:
+        """The cache file of the recording at ``path``, there or not.
+
+        Raises:
+            OSError: the recording is not there.
+        """
+        status = path.stat()
+        identity = (FORMAT_VERSION, str(path.resolve()), status.st_size, status.st_mtime_ns)
+        text = repr((identity, astuple(self.vqt), self.corrects_tuning))
+        return self.folder / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
+
+    def features(self, path: Path) -> Path:
+        """The cache file of the recording, made where it is not there: uint8 [frames, bins].
+
+        Raises:
+            AudioError: the recording cannot be decoded, or is silent.
+            OSError: it cannot be read, or the cache cannot be written.
+        """
+        entry = self.entry(path)
+        if not entry.exists():
+            save_atomically(
+                entry, track_features(read_track(path, self.vqt.sample_rate), self.vqt, self.corrects_tuning)
+            )
+        return entry
+
+
+def read_track(path: Path, sample_rate: int) -> Samples:
+    """The recording as mono float32 [n], at most MAX_SECONDS of it; errors as ``stonecli.audio.read_audio``."""
+    blocks, held = [], 0
+    for block in read_audio(path, sample_rate):
+        blocks.append(block)
+        held += len(block)
+        if held >= MAX_SECONDS * sample_rate:
+            break
+    if not blocks:
+        raise AudioError("there is no audio in it")
+    return np.concatenate(blocks)
+
+
+def track_features(samples: Samples, config: VQTConfig, corrects_tuning: bool) -> Features:
+    """Log-VQT of a whole track, uint8 [frames, bins]: 255 is its loudest bin, 0 lies 80 dB below.
+
+    Raises:
+        AudioError: the track is silent.
+    """
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak < 1e-4:
+        raise AudioError("silent")
+    samples = samples / np.float32(peak)
+    if corrects_tuning:
+        cents = cents_of(frame_peaks(samples, config.sample_rate).total) or 0.0
+        if abs(cents) >= 0.5:
+            rate = config.sample_rate * 2.0 ** (cents / 1200.0)
+            samples = soxr.resample(samples, config.sample_rate, rate, quality="MQ")
+    level = np.concatenate(list(_levels(samples, config)))  # float32 [frames, bins]
+    scaled: Features = np.clip(np.rint((level - (level.max() - 1.0)) * 255.0), 0, 255).astype(np.uint8)
+    return scaled
+
+
+def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]]:
+    """The VQT in chunks, each with a margin that covers the longest kernel, so that they join without a seam."""
+    hop = config.hop_length
+    chunk = int(CHUNK_SECONDS * config.sample_rate) // hop * hop
+    margin = 64 * hop
+    transform = _transform(config)
+    parts = []
+    for start in range(0, len(samples), chunk):
+        before = min(start, margin)
+        piece = samples[start - before : start + chunk + margin]
+        if len(piece) < margin:  # a crumb at the end; reflection needs some length
+            piece = np.pad(piece, (0, margin - len(piece)))
+        with torch.inference_mode():
+            magnitude = transform.magnitude(torch.from_numpy(np.ascontiguousarray(piece))[None])[0].numpy().T
+        frames = min(chunk, len(samples) - start) // hop + (start + chunk >= len(samples))
+        level = 10.0 * np.log10(np.maximum(magnitude, 1e-10)) / 80.0 + 1.0
+        parts.append(level[before // hop : before // hop + frames].astype(np.float32))
+    return parts
+
+
+@cache
+def _transform(config: VQTConfig) -> VQT:
+    return VQT(config).eval()
+
+
+def save_atomically(path: Path, features: Features) -> None:
+    """Write a .npy file that is either whole or not there.
+
+    Raises:
+        OSError: it cannot be written; an old one is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, features)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,426 @@
+"""The training loop, from top to bottom: batches, loss, step, average of weights, validation, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from stonecli.errors import StoneError
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.chromanet import ChromaNet, FrameNorm
+from train.config import OptimiserConfig, TrainConfig
+from train.data import Batch, StepDataset, Track, step_numbers
+from train.metrics import Scores, score_network
+from train.parallel import Processes, gather_rows
+from train.views import batch_loss, class_names, view_inputs
+
+SAVE_MINUTES = 5.0
+TRAINING, VALIDATION = 1, 2  # purposes of random numbers
+
+
+class TrainError(StoneError):
+    """Training cannot start or go on; what was saved is whole."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch came to.
+
+    Attributes:
+        epoch: its number, from 1.
+        step: steps done in all.
+        losses: means over the epoch, by term.
+        validation: mean losses on the validation tracks, by term.
+        scores: on labelled validation tracks; None without any.
+        minutes: of training since this run was started or resumed.
+        is_best: whether its validation is the best so far.
+    """
+
+    epoch: int
+    step: int
+    losses: dict[str, float]
+    validation: dict[str, float]
+    scores: Scores | None
+    minutes: float
+    is_best: bool
+
+
+class Watcher(Protocol):
+    """Told of what happens; the command line draws it, TensorBoard keeps it."""
+
+    def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
+        """After every step."""
+
+    def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
+        """After every validation; ``network`` has the averaged weights."""
+
+    def on_message(self, text: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass
+class Progress:
+    """Where a run is; rides in its checkpoints."""
+
+    step: int = 0
+    best: float = math.inf
+    bad_epochs: int = 0
+    recoveries: int = 0
+
+
+@dataclass
+class Run:
+    """One training run: the parts that change, and the steps they go through.
+
+    Attributes:
+        config: of the run.
+        folder: of its checkpoints, ``last.pt`` and ``best.pt``.
+        unlabelled, labelled: training tracks.
+        validation_unlabelled, validation_labelled: validation tracks.
+        device: where the network is.
+        processes: this process among those that train together.
+        watchers: told of what happens; in the first process only.
+        stop: asked after every step; True saves and ends the run.
+        trained_on: one line for the model card.
+        batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
+    """
+
+    config: TrainConfig
+    folder: Path
+    unlabelled: Sequence[Track]
+    labelled: Sequence[Track]
+    validation_unlabelled: Sequence[Track]
+    validation_labelled: Sequence[Track]
+    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+    watchers: Sequence[Watcher] = ()
+    stop: Callable[[], bool] = lambda: False
+    trained_on: str = ""
+    batches: Dataset[Batch] | None = None
+
+    def __post_init__(self) -> None:
+        self.progress = Progress()
+        seed_everything(self.config.optimiser.seed, 0)
+        self.network = ChromaNet(self.config.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = ChromaNet(self.config.network).to(self.device)
+        self.average.load_state_dict(self.network.state_dict())
+        self.average.eval()
+        self.optimiser = new_optimiser(self.network, self.config.optimiser)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self._half_precision() is torch.float16)
+        scores: nn.Module = _Scores(self.network)
+        if self.processes.count > 1:
+            # Batch norm stands behind the gathering and sees the whole batch: there is nothing to broadcast.
+            scores = DistributedDataParallel(scores, broadcast_buffers=False)
+        self.scores = scores
+
+    def train(self) -> Progress:
+        """Train until the epochs are over, validation gets no better, or ``stop`` says so; resumes what is in the
+        folder.
+
+        Raises:
+            TrainError: the folder holds a run of another architecture, or the loss stays no number.
+            OSError: a checkpoint cannot be written; the old one is whole.
+        """
+        self.resume()
+        config, settings = self.config.optimiser, self.config
+        started = saved = time.monotonic()
+        data = self.batches or StepDataset(
+            self.unlabelled, self.labelled, settings, TRAINING, self.processes.rank, self.processes.count
+        )
+        stream = batch_stream(data, self.progress.step, settings.data.workers)
+        while self.progress.step < config.epochs * config.train_steps:
+            sums: dict[str, float] = {}
+            first_step = self.progress.step
+            while True:  # an epoch, or what is left of it
+                losses = self.train_step(next(stream))
+                if not math.isfinite(losses["total"]):
+                    self.go_back_to_best()
+                    stream = batch_stream(data, self.progress.step, settings.data.workers)
+                    break
+                self.progress.step += 1
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                if self.progress.step % config.train_steps == 0:
+                    break
+                if self.stop():
+                    self.save("last.pt")
+                    return self.progress
+                if time.monotonic() - saved > SAVE_MINUTES * 60:
+                    self.save("last.pt")
+                    saved = time.monotonic()
+            if self.progress.step % config.train_steps or self.progress.step == first_step:
+                continue  # went back
+            count = self.progress.step - first_step
+            self.finish_epoch({name: total / count for name, total in sums.items()}, (time.monotonic() - started) / 60)
+            saved = time.monotonic()
+            if config.patience and self.progress.bad_epochs >= config.patience:
+                self.say(f"no better validation for {config.patience} epochs: stopped")
+                break
+            if self.stop():
+                break
+        return self.progress
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimiser; the losses as numbers. A loss that is no number changes nothing."""
+        config, step = self.config.optimiser, self.progress.step
+        lr, decay = learning_rate(step, config), weight_decay(step, config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+            group["weight_decay"] = decay if group["decays"] else 0.0
+        seed_everything(config.seed, step, self.processes.rank)  # drop path
+        self.network.train()
+        terms = self.losses(batch.to(self.device), self.scores, self.network)
+        total = terms["total"]
+        if torch.isfinite(total):
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            self.update_average()
+        losses = {name: float(value.detach()) for name, value in terms.items()}
+        for watcher in self.watchers:
+            watcher.on_step(step, losses, lr, decay)
+        return losses
+
+    def losses(self, batch: Batch, scores: nn.Module, network: ChromaNet) -> dict[str, Tensor]:
+        """The terms of the loss for the rows of all processes."""
+        inputs = view_inputs(batch, self.config)
+        with self.autocast():
+            raw = scores(inputs.flatten(0, 1))
+        shared = gather_rows(raw.float().reshape(*inputs.shape[:2], *raw.shape[1:]), self.processes)
+        everyone = batch if self.processes.count == 1 else self.gathered(batch)
+        if self.processes.count > 1 and self.config.loss.name == "skey" and not batch.is_labelled:
+            inputs = gather_rows(inputs, self.processes)
+        logits = network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
+        return batch_loss(logits, inputs, everyone, self.config)
+
+    def gathered(self, batch: Batch) -> Batch:
+        """The labels and shifts of all processes, in the order of ``gather_rows``; the segments stay as they are."""
+        shifts = gather_rows(batch.shifts[None], self.processes)[0]
+        labels = gather_rows(batch.labels[None], self.processes)[0] if batch.is_labelled else batch.labels
+        return replace(batch, labels=labels, shifts=shifts)
+
+    def update_average(self) -> None:
+        """Move the averaged weights towards the present ones; early on the average is short."""
+        decay = self.config.optimiser.ema
+        decay = min(decay, (1 + self.progress.step) / (20 + self.progress.step)) if decay else 0.0
+        with torch.no_grad():
+            for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+                if mean.dtype.is_floating_point:
+                    mean.lerp_(now, 1.0 - decay)
+                else:
+                    mean.copy_(now)
+
+    def finish_epoch(self, losses: dict[str, float], minutes: float) -> None:
+        """Validate the averaged weights, save, and report."""
+        config = self.config
+        epoch = self.progress.step // config.optimiser.train_steps
+        validation = self.validate()
+        scores = None
+        if self.validation_labelled:
+            scores = score_network(self.average, self.validation_labelled, config, self.device)
+        # The loss decides; where labels are there, what they are there for does.
+        criterion = (
+            validation["total"] if scores is None else -(scores.mirex if config.network.rows == 2 else scores.ksea)
+        )
+        is_best = criterion < self.progress.best
+        self.progress.best = min(criterion, self.progress.best)
+        self.progress.bad_epochs = 0 if is_best else self.progress.bad_epochs + 1
+        if is_best:
+            self.save("best.pt")
+        self.save("last.pt")
+        report = EpochReport(epoch, self.progress.step, losses, validation, scores, minutes, is_best)
+        for watcher in self.watchers:
+            watcher.on_epoch(report, self.average)
+
+    def validate(self) -> dict[str, float]:
+        """Mean losses of the averaged weights on validation tracks; every process computes the same."""
+        tracks = (self.validation_unlabelled, self.validation_labelled)
+        data = self.batches or StepDataset(*tracks, self.config, VALIDATION)
+        sums: dict[str, list[float]] = {}
+        with torch.inference_mode():
+            for step in range(self.config.optimiser.val_steps):
+                batch = data[step].to(self.device)
+                inputs = view_inputs(batch, self.config)
+                logits = self.average.logits(inputs.flatten(0, 1)).reshape(*inputs.shape[:2], -1)
+                for name, value in batch_loss(logits, inputs, batch, self.config).items():
+                    sums.setdefault(name, []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in sums.items()}
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it is: averaged weights to use, and all that resuming needs."""
+        has_labels = bool(self.labelled)
+        return Checkpoint(
+            chromanet=self.config.network,
+            weights=_on_cpu(self.average.state_dict()),
+            vqt=self.config.vqt,
+            frames_averaged=self.config.input.frames_averaged,
+            corrects_tuning=self.config.input.corrects_tuning,
+            window_seconds=self.config.input.window_seconds,
+            classes=class_names(self.config) if has_labels else None,
+            circle_type=self.config.loss.circle,
+            trained_on=self.trained_on,
+            config=self.config.as_dict() | {"sha256": self.config.sha256},
+            state={
+                "weights": _on_cpu(self.network.state_dict()),
+                "optimiser": _on_cpu(self.optimiser.state_dict()),
+                "scaler": self.scaler.state_dict(),
+                "progress": vars(self.progress).copy(),
+            },
+        )
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint into the folder, atomically; the first process does."""
+        if self.processes.is_first:
+            save_checkpoint(self.checkpoint(), self.folder / name)
+
+    def resume(self) -> None:
+        """Go on where ``last.pt`` was saved, if it is there."""
+        path = self.folder / "last.pt"
+        if path.exists():
+            self.restore(load_checkpoint(path))
+            self.say(f"resumed after step {self.progress.step}")
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's state.
+
+        Raises:
+            TrainError: it is of another architecture, or cannot be resumed.
+        """
+        mine, theirs = self.config, checkpoint
+        ours = (mine.network, mine.vqt, mine.input.frames_averaged)
+        if ours != (theirs.chromanet, theirs.vqt, theirs.frames_averaged) or not theirs.state:
+            raise TrainError(
+                f"{self.folder}: holds a run of another architecture; choose another --name, or the same configuration"
+            )
+        self.average.load_state_dict(theirs.weights)
+        self.network.load_state_dict(theirs.state["weights"])
+        self.optimiser.load_state_dict(theirs.state["optimiser"])
+        self.scaler.load_state_dict(theirs.state["scaler"])
+        self.progress = Progress(**theirs.state["progress"])
+
+    def go_back_to_best(self) -> None:
+        """After a loss that is no number: the best checkpoint again, with other random numbers from there.
+
+        Raises:
+            TrainError: there is none, or this has happened too often.
+        """
+        path = self.folder / "best.pt"
+        step, recoveries = self.progress.step, self.progress.recoveries + 1
+        if not path.exists() or recoveries > 5:
+            raise TrainError(f"the loss is no number at step {step}: lower the learning rate")
+        self.restore(load_checkpoint(path))
+        self.progress = replace(self.progress, recoveries=recoveries)
+        seed = self.config.optimiser.seed + 1000
+        self.config = replace(self.config, optimiser=replace(self.config.optimiser, seed=seed))
+        self.say(f"the loss was no number at step {step}: back to the best checkpoint, step {self.progress.step}")
+
+    def say(self, text: str) -> None:
+        """Tell the watchers."""
+        for watcher in self.watchers:
+            watcher.on_message(text)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Half precision on CUDA; nothing on the CPU, where it is slower."""
+        dtype = self._half_precision()
+        return torch.autocast("cuda", dtype=dtype) if dtype else nullcontext()
+
+    def _half_precision(self) -> torch.dtype | None:
+        if self.device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+class _Scores(nn.Module):
+    """The part of the network that sees each row alone, as a module for DistributedDataParallel."""
+
+    def __init__(self, network: ChromaNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.scores(x)
+
+
+def batch_stream(data: Dataset[Batch], start: int, workers: int) -> Iterator[Batch]:
+    """Batches from step ``start`` on, without end, made by ``workers`` processes ahead of time."""
+    if workers == 0:
+        return (data[step] for step in step_numbers(start))
+    loader: Iterable[Batch] = DataLoader(
+        data,
+        batch_size=None,
+        sampler=step_numbers(start),
+        num_workers=workers,
+        prefetch_factor=4,
+        multiprocessing_context="spawn",  # forking a process with OpenMP threads can hang
+        worker_init_fn=_quiet_worker,
+    )
+    return iter(loader)
+
+
+def _quiet_worker(number: int) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves first
+    torch.set_num_threads(1)
+
+
+def new_optimiser(network: ChromaNet, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW in two groups: kernels of convolutions and linear layers decay; biases, scales and norms do not."""
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_kernel = name == "weight" and not isinstance(module, FrameNorm)
+            (kernels if is_kernel else others).append(parameter)
+    groups = [{"params": kernels, "decays": True}, {"params": others, "decays": False}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def learning_rate(step: int, config: OptimiserConfig) -> float:
+    """Linear warm-up to ``lr``, then a cosine down to ``min_lr`` at the end of the last epoch."""
+    warmup = config.warmup_epochs * config.train_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return _cosine(config.lr, config.min_lr, (step - warmup) / max(1.0, config.epochs * config.train_steps - warmup))
+
+
+def weight_decay(step: int, config: OptimiserConfig) -> float:
+    """A cosine from ``weight_decay`` to ``weight_decay_end`` over the whole training."""
+    return _cosine(config.weight_decay, config.weight_decay_end, step / (config.epochs * config.train_steps))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+
+def seed_everything(seed: int, step: int, rank: int = 0) -> None:
+    """Make what follows depend on the seed, the step and the process alone."""
+    state = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+    random.seed(state)
+    torch.manual_seed(state)
+
+
+def _on_cpu(state: Any) -> Any:
+    """A copy of a nested state on the CPU, so that later steps do not change it."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_on_cpu(value) for value in state)
+    return state

@@ -1,0 +1,76 @@
+"""Scores of a network on labelled tracks while it is trained, by the metrics of ``stonecli.metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stonecli.key import Key
+from stonecli.metrics import confusion_matrix, scores
+from train.chromanet import ChromaNet
+from train.config import TrainConfig
+from train.data import Track, cut
+from train.views import class_names, network_input
+
+MAX_WINDOWS = 16  # of a track, spread over it
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores over tracks, each 0..1, and the confusion matrix.
+
+    Attributes:
+        mirex: MIREX weighted score; for 12 classes with every answer taken for the major key.
+        accuracy: share of keys that are right; likewise.
+        signature: share of key signatures that are right.
+        ksea: (right + fifths / 2) / all on key signatures.
+        confusion: int [24, 25], see ``stonecli.metrics.confusion_matrix``.
+        tracks: how many.
+    """
+
+    mirex: float
+    accuracy: float
+    signature: float
+    ksea: float
+    confusion: npt.NDArray[np.int64]
+    tracks: int
+
+
+def score_network(network: ChromaNet, tracks: Sequence[Track], config: TrainConfig, device: torch.device) -> Scores:
+    """Scores of the mean answer over windows spread over each track; ``network`` is in evaluation mode."""
+    keys = [Key.parse(name.split("/")[0]) for name in class_names(config)]
+    truth, answers = [], []
+    for track in tracks:
+        if track.key is None:
+            continue
+        truth.append(track.key.index)
+        answers.append(keys[int(track_profile(network, track, config, device).argmax())].index)
+    reference, estimate = np.array(truth), np.array(answers)
+    values = scores(reference, estimate)
+    return Scores(
+        mirex=values["mirex"],
+        accuracy=values["accuracy"],
+        signature=values["signature"],
+        ksea=values["ksea"],
+        confusion=confusion_matrix(reference, estimate),
+        tracks=len(truth),
+    )
+
+
+def track_profile(
+    network: ChromaNet, track: Track, config: TrainConfig, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """Mean KSP of a track over windows without overlap, float32 [classes]; at most MAX_WINDOWS of them."""
+    features = np.load(track.features, mmap_mode="r", allow_pickle=False)
+    frames = config.segment_frames
+    count = min(MAX_WINDOWS, max(1, len(features) // frames))
+    starts = np.linspace(0, max(0, len(features) - frames), count).astype(int)
+    windows = torch.from_numpy(np.stack([cut(features, int(start), frames) for start in starts])).to(device)
+    with torch.inference_mode():
+        profile = network(network_input(windows, torch.zeros(count, dtype=torch.int64, device=device), config))
+    mean: npt.NDArray[np.float32] = profile.mean(dim=0).cpu().numpy()
+    return mean

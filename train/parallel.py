@@ -1,0 +1,73 @@
+"""Data-parallel training under ``torchrun``: one process a device, each with its rows of every batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    Attributes:
+        rank: 0 for the one that reports and saves.
+        count: how many there are.
+        local_rank: rank on this machine, which is its GPU's number.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that reports and saves."""
+        return self.rank == 0
+
+
+def join_processes(device_type: str) -> Processes:
+    """The processes that ``torchrun`` started, connected with each other; a lone one otherwise."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes()
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    return Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def leave_processes() -> None:
+    """Disconnect; does nothing for a lone process."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def gather_rows(rows: Tensor, processes: Processes) -> Tensor:
+    """The rows of all processes along dimension 1, with a gradient for this process's own.
+
+    ``DistributedDataParallel`` averages gradients over processes, and each computes the loss of the whole batch: the
+    gradient of a process's own rows is multiplied by the number of processes, so that the average is that of one
+    process with the whole batch.
+    """
+    if processes.count == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows, processes.rank, processes.count)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, rank: int, count: int) -> Tensor:
+        ctx.rank, ctx.count, ctx.size = rank, count, rows.shape[1]
+        parts = [torch.empty_like(rows) for _ in range(count)]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        own = gradients[0][:, ctx.rank * ctx.size : (ctx.rank + 1) * ctx.size]
+        return own * ctx.count, None, None

@@ -1,0 +1,141 @@
+"""Batches of segments -> the views that the losses compare: crops of the VQT are transpositions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from train.chromanet import BINS_PER_OCTAVE, average_frames
+from train.config import TrainConfig
+from train.data import Batch
+from train.losses import (
+    Views,
+    semi_tone_loss,
+    skey_loss,
+    soft_cross_entropy,
+    stone_loss,
+    tonic_offset,
+    turned_chroma,
+)
+
+LOWEST_PITCH_CLASS = 9  # of the VQT's lowest bin: A
+
+
+def network_input(segments: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
+    """Crops of ``segments`` as the network takes them, float32 [rows, 1, n_bins, frames] in 0..1.
+
+    Args:
+        segments: uint8 [rows, frames, bins].
+        shifts: int64 [rows], bins left out from below: the crop sounds lower by as many semitones.
+        config: of the run.
+    """
+    level = average_frames(segments.float().transpose(1, 2) / 255.0, config.input.frames_averaged)
+    bins = shifts[:, None] + torch.arange(config.network.n_bins, device=shifts.device)
+    cropped = torch.gather(level, 1, bins[:, :, None].expand(-1, -1, level.shape[2]))
+    return cropped[:, None].contiguous(memory_format=torch.channels_last)
+
+
+def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
+    """What the network is asked about a batch, float32 [views, rows, 1, n_bins, frames].
+
+    Unlabelled: first segment, second segment, first segment transposed. Labelled: the segment, the segment transposed;
+    for ``cross_entropy`` the segment alone.
+    """
+    plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
+    if not batch.is_labelled:
+        pairs = [(batch.first, plain), (batch.second, plain), (batch.first, transposed)]
+    elif config.loss.name == "cross_entropy":
+        pairs = [(batch.first, plain)]
+    else:
+        pairs = [(batch.first, plain), (batch.first, transposed)]
+    return torch.stack([network_input(segments, shifts, config) for segments, shifts in pairs])
+
+
+def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+    """The terms of the objective, scalars, ``total`` among them.
+
+    Args:
+        logits: of the network for ``inputs``, [views, rows, classes].
+        inputs: of :func:`view_inputs`; S-KEY reads the chroma off them.
+        batch: rows in the same order.
+        config: of the run.
+    """
+    loss = config.loss
+    plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
+    if loss.name == "cross_entropy":
+        target = label_profiles(batch.labels, plain, config)
+        return {"total": soft_cross_entropy(logits[0], target)}
+    profiles = functional.softmax(logits.float(), dim=-1)
+    shift = transposed - plain
+    if batch.is_labelled:
+        views = Views(label_profiles(batch.labels, plain, config), profiles[0], profiles[1], shift)
+        terms = (
+            stone_loss(views, loss.circle)
+            if loss.name == "stone"
+            else semi_tone_loss(views, loss.circle, loss.mode_weight)
+        )
+        return terms | {"total": loss.labelled_weight * terms["total"]}
+    views = Views(profiles[0], profiles[1], profiles[2], shift)
+    if loss.name == "stone":
+        return stone_loss(views, loss.circle)
+    if loss.name == "semi_tone":
+        return semi_tone_loss(views, loss.circle, loss.mode_weight)
+    turned = turned_chroma(chroma(inputs[0]), views.first)
+    return skey_loss(views, turned, tonic_offset(turned), loss.circle, loss.skey_weights)
+
+
+def chroma(inputs: Tensor) -> Tensor:
+    """Energy of each pitch class from the lowest bin on, float32 [rows, 12], of network input [rows, 1, bins, n]."""
+    energy = 10.0 ** ((inputs[:, 0].float() - 1.0) * 8.0)  # 80 dB of 10 log10 |x|: the linear magnitude
+    return energy.mean(dim=2).reshape(len(inputs), -1, BINS_PER_OCTAVE).mean(dim=1)
+
+
+def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
+    """Index of each label among the network's outputs for its crop, int64 [rows].
+
+    The first row of outputs is major: place p is the key whose tonic lies p semitones above the crop's lowest bin. In
+    the second row, the minor keys stand below their relative majors, as the CPSD losses need it that sum rows to key
+    signatures; for ``cross_entropy`` below their parallels, so that a place is a tonic.
+    """
+    tonic, minor = labels % 12, labels >= 12
+    if config.loss.name != "cross_entropy":
+        tonic = torch.where(minor, tonic + 3, tonic)
+    place = (tonic - LOWEST_PITCH_CLASS - shifts) % 12
+    return place if config.network.rows == 1 else place + 12 * minor
+
+
+def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
+    """The KSPs that the labels stand for, float32 [rows, classes], each summing to one.
+
+    One-hot; for ``cross_entropy`` some probability goes to the keys that the MIREX score forgives, in its proportions:
+    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel.
+    """
+    places = label_places(labels, shifts, config)
+    classes = BINS_PER_OCTAVE * config.network.rows
+    hot = functional.one_hot(places, classes).float()
+    if config.loss.name != "cross_entropy" or config.loss.smoothing == 0.0:
+        return hot
+    row, tonic = places // 12, places % 12
+    relative = torch.where(row == 0, 12 + (tonic - 3) % 12, (tonic + 3) % 12)
+    related = (
+        (12 * row + (tonic + 7) % 12, 0.5),
+        (12 * row + (tonic + 5) % 12, 0.5),
+        (relative, 0.3),
+        (12 * (1 - row) + tonic, 0.2),
+    )
+    soft = torch.zeros_like(hot)
+    for place, weight in related:
+        soft += weight * functional.one_hot(place, classes)
+    return (1.0 - config.loss.smoothing) * hot + config.loss.smoothing * soft / soft.sum(dim=1, keepdim=True)
+
+
+def class_names(config: TrainConfig) -> tuple[str, ...]:
+    """Names of the outputs in order, as labels teach them; ``export`` checks them by ear."""
+    from stonecli.key import Key
+
+    majors = [Key((LOWEST_PITCH_CLASS + place) % 12, "major") for place in range(12)]
+    if config.network.rows == 1:
+        return tuple(f"{key.name}/{key.relative.name}" for key in majors)
+    minors = [key.parallel if config.loss.name == "cross_entropy" else key.relative for key in majors]
+    return tuple(key.name for key in (*majors, *minors))
