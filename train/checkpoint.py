@@ -109,7 +109,7 @@ class Checkpoint:
         """
         try:
             with torch.device("meta"):  # shapes first: a lie about them must not claim memory
-                ChromaNet(self.chromanet).load_state_dict(self.weights, assign=True)
+                ChromaNet(self.chromanet).load_state_dict(dict(self.weights), assign=True)
             network = ChromaNet(self.chromanet)
             network.load_state_dict(self.weights)
         except (RuntimeError, TypeError, ValueError, AttributeError, MemoryError) as error:
