@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections import deque
@@ -34,6 +35,10 @@ TRUNCATION_TOLERANCE = 0.01  # share of the announced length that may be missing
 TRUNCATION_SECONDS = 0.5  # and what may always be missing: encoder delay, rounded durations
 _STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of programs that could not seek back
 _HEADER_BYTES = 1 << 16
+_BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
+
+# Demuxers of ffmpeg that may open a file; playlists and their like, which lead to other files, are not among them.
+_DEMUXERS = "aac,aiff,ape,asf,au,caf,dsf,flac,iff,matroska,mov,mp3,mpc,mpc8,ogg,shn,tak,tta,w64,wav,wv"
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Samples]:
@@ -46,13 +51,12 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Sampl
         OSError: the file cannot be read.
     """
     file_path = Path(path)
+    if not stat.S_ISREG(file_path.stat().st_mode):  # a pipe that nobody writes to would be waited for at open()
+        raise AudioError("not a regular file but a folder, pipe, socket or device")
     with file_path.open("rb") as file:  # an OSError with its reason, before any decoder hides it
-        if not file.seekable() or file_path.is_dir():
-            raise AudioError("not a regular file")
         if not file.read(1):
             raise AudioError("the file is empty")
-        _check_chunk_sizes(file)
-        unsure_length = _is_mp3_without_length(file)
+        unsure_length = _has_zero_length(file) or _is_mp3_without_length(file)
     sound = None if unsure_length else _open_sound(file_path)
     if sound is None:
         yield from _read_with_ffmpeg(file_path, sample_rate, check_length=not unsure_length)
@@ -69,6 +73,9 @@ def _open_sound(path: Path) -> soundfile.SoundFile | None:
         sound = soundfile.SoundFile(name)
     except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError):
         return None
+    if sound.format == "RAW":  # a guess from the ending (.gsm, .vox), under which any text is sound
+        sound.close()
+        return None
     if not (0 < sound.channels <= MAX_CHANNELS and MIN_RATE <= sound.samplerate <= MAX_RATE):
         sound.close()
         raise AudioError(f"odd format: {sound.channels} channels at {sound.samplerate} Hz")
@@ -77,7 +84,7 @@ def _open_sound(path: Path) -> soundfile.SoundFile | None:
 
 def _read_with_libsndfile(sound: soundfile.SoundFile, sample_rate: int) -> Iterator[Samples]:
     resampler = _Resampler(sound.samplerate, sample_rate)
-    block = int(BLOCK_SECONDS * sound.samplerate)
+    block = min(int(BLOCK_SECONDS * sound.samplerate), _BLOCK_VALUES // sound.channels)
     done = 0
     while True:
         try:
@@ -105,27 +112,51 @@ def _read_with_ffmpeg(path: Path, sample_rate: int, *, check_length: bool) -> It
                 yield _finite(samples)
     if not done:
         raise AudioError(f"not audio that can be decoded: {log.reason}")
-    if check_length and log.duration is not None:
-        _check_length(done / sample_rate, log.duration)
+    seconds = done / sample_rate
+    if check_length and log.audio_duration is not None:
+        _check_length(seconds, log.audio_duration)
+    if log.is_partial and log.audio_duration is None:
+        raise AudioError(f"truncated after {seconds:.1f} s")
+    if log.exit_code:
+        raise AudioError(f"the decoder failed after {seconds:.1f} s")
 
 
 class _FfmpegLog:
-    """What ffmpeg says on its standard error: the announced duration in seconds and the last words."""
+    """What ffmpeg says on its standard error, and how it ended.
+
+    Attributes:
+        audio_duration: announced length of the audio in seconds; None where nothing reliable is said of it.
+        is_partial: whether the file ends within its last packet.
+        exit_code: of the process; None while it runs, or where it was killed by us.
+    """
 
     _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag values are indented deeper
+    _FILM = re.compile(rb"^  Stream #\d+:\d+[^ ]*: Video: (?!.*\(attached pic\))")
 
     def __init__(self) -> None:
-        self.duration: float | None = None
+        self.is_partial = False
+        self.exit_code: int | None = None
+        self._duration: float | None = None
+        self._speaks_of_audio = True
         self._last: deque[bytes] = deque(maxlen=4)
+
+    @property
+    def audio_duration(self) -> float | None:
+        return self._duration if self._speaks_of_audio else None
 
     def follow(self, stream: IO[bytes]) -> None:
         """Read ``stream`` to its end, keeping only what is needed."""
         while line := stream.readline(4096):
             match = self._DURATION.match(line)
-            if match and self.duration is None:
+            if match:  # the last one counts: a file's name, which comes before, may hold a line like this one
                 hours, minutes, seconds = (float(group) for group in match.groups())
-                self.duration = hours * 3600 + minutes * 60 + seconds
+                self._duration = hours * 3600 + minutes * 60 + seconds
+            elif self._FILM.match(line):
+                self._speaks_of_audio = False  # the film may be longer than its sound
             elif line.startswith(b"["):
+                if b"Estimating duration from bitrate" in line:
+                    self._speaks_of_audio = False
+                self.is_partial = self.is_partial or b"partial file" in line
                 self._last.append(line)
 
     @property
@@ -143,21 +174,29 @@ def _ffmpeg(path: Path, sample_rate: int) -> Iterator[tuple[IO[bytes], _FfmpegLo
     """ffmpeg decoding ``path`` into mono float32 at ``sample_rate`` on a pipe; killed when the block is left early."""
     import imageio_ffmpeg
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-threads", "1"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-hide_banner", "-threads", "1"]
     # A file may name other files or addresses inside (playlists, MP4 references): only itself may be opened.
-    command += ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}", "-map", "0:a:0"]
-    command += ["-ac", "1", "-ar", str(sample_rate), "-f", "f32le", "pipe:1"]
+    command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _DEMUXERS, "-i", f"file:{path}"]
+    command += ["-map", "0:a:0"]
+    command += ["-ac", "1", "-rematrix_maxval", "1", "-ar", str(sample_rate), "-f", "f32le", "pipe:1"]
     process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Ctrl-C in the terminal is for us: ffmpeg would end in good order, and half a file would look whole.
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
+    assert process.stdout is not None  # noqa: S101 (for the type checker)
+    assert process.stderr is not None  # noqa: S101
     log = _FfmpegLog()
     reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
     reader.start()
     try:
         yield process.stdout, log
-        process.wait()
+        log.exit_code = process.wait()
+        reader.join()
     finally:
         process.kill()
         process.wait()
@@ -184,7 +223,9 @@ def _to_mono(samples: Samples) -> Samples:
     """Mean over channels of [n, channels], with what is no number as silence."""
     if samples.shape[1] == 1:
         return _finite(samples[:, 0])
-    return _finite(samples.mean(axis=1, dtype=np.float32))
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+        mean = samples.mean(axis=1, dtype=np.float32)
+    return _finite(mean)
 
 
 def _finite(samples: Samples) -> Samples:
@@ -200,27 +241,34 @@ def _check_length(seconds: float, announced: float) -> None:
         raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")
 
 
-def _check_chunk_sizes(file: BinaryIO) -> None:
-    """Raise for a WAV or AIFF whose sample data is announced to be longer than the file; libsndfile would shrug."""
+def _has_zero_length(file: BinaryIO) -> bool:
+    """Whether the file is a WAV or AIFF with sample data of length 0 and yet more bytes: a recorder that was cut off.
+
+    libsndfile finds nothing in it; ffmpeg takes what there is.
+
+    Raises:
+        AudioError: the sample data is announced to be longer than the file; libsndfile would shrug.
+    """
     file.seek(0)
     form = file.read(12)
     data_name, order = {b"RIFF": (b"data", "little"), b"FORM": (b"SSND", "big")}.get(form[:4], (None, "little"))
     if data_name is None:
-        return
+        return False
     end = file.seek(0, os.SEEK_END)
     position = 12
     for _ in range(1000):
         file.seek(position)
         header = file.read(8)
         if len(header) < 8:
-            return
+            return False
         size = int.from_bytes(header[4:], "little" if order == "little" else "big")
         if header[:4] == data_name:
             there = end - position - 8
             if size not in _STREAMED_SIZES and size - there > max(4096, TRUNCATION_TOLERANCE * size):
                 raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
-            return
+            return size == 0 and there > 0
         position += 8 + size + size % 2
+    return False
 
 
 def _is_mp3_without_length(file: BinaryIO) -> bool:
@@ -239,6 +287,8 @@ def _is_mp3_without_length(file: BinaryIO) -> bool:
         head = file.read(10)
     file.seek(position)
     start = file.read(_HEADER_BYTES)
+    if start[:4] in (b"fLaC", b"OggS", b"RIFF", b"FORM"):  # with an ID3 tag in front, where some programs put one
+        return False
     sync = re.search(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", start)  # MPEG audio, layer III
     if sync is None or (position == 0 and sync.start() != 0):
         return False  # with no ID3 in front, only a file that starts with a frame is taken for MP3 here
