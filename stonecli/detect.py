@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -132,26 +131,35 @@ def detect_key_in_audio(
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
     probabilities = np.array([window.probabilities for window in tonal]).mean(axis=0)
+    key = Key.from_index(int(probabilities.argmax()))
+    heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
+    segments = find_segments(
+        np.array([window.start for window in windows]), np.array([window.end for window in windows]), heard
+    )
+    if len(segments) == 1:  # a recording without a change has one key, by whichever of the two ways it is found
+        segments = (replace(segments[0], key=key, confidence=float(heard[:, key.index].mean())),)
     return KeyEstimate(
-        key=Key.from_index(int(probabilities.argmax())),
+        key=key,
         confidence=float(min(1.0, probabilities.max())),
         probabilities=probabilities,
         windows=tuple(windows),
-        segments=find_segments(
-            np.array([window.start for window in windows]),
-            np.array([window.end for window in windows]),
-            np.array([window.probabilities if window.tonal else uniform for window in windows]),
-        ),
+        segments=segments,
         tuning_cents=windower.cents,
         duration=duration,
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Stretch:
     start: float  # seconds
+    end: float
     samples: Samples
     peaks: FramePeaks
+
+    def taken(self) -> Samples:
+        """The samples, which are let go here: of a stretch that is done only the peaks are needed."""
+        samples, self.samples = self.samples, np.zeros(0, dtype=np.float32)
+        return samples
 
 
 class _Windower:
@@ -187,35 +195,30 @@ class _Windower:
             ratio = self._tuning_ratio(around)
             size = round(self._window / ratio)  # of the recording, for a full window after the correction
             step = max(1, round(size * self._step))
-            rest = np.concatenate([rest, stretch.samples])
+            samples = stretch.taken()
+            length = len(rest) + len(samples)
             start = 0
-            while start + size <= len(rest):
-                yield self._ask(rest[start : start + size], position + start, ratio, around)
+            while start + size <= length:
+                yield self._ask(_joined(rest, samples, start, start + size), position + start, ratio, around)
                 start += step
-            if after is None:
-                tail = rest[start:]
-                if len(tail) >= LEAST_TAIL * size or (position + start == 0 and len(tail)):
-                    yield self._ask(tail, position + start, ratio, around)
-            rest, position = rest[start:], position + start
+            tail = _joined(rest, samples, start, length)
+            if after is None and (len(tail) >= LEAST_TAIL * size or (position + start == 0 and len(tail))):
+                yield self._ask(tail, position + start, ratio, around)
+            rest, position = tail.copy(), position + start  # a view would keep the whole stretch
             before = stretch
+            del samples, tail
 
     def _stretches(self, blocks: Iterable[Samples]) -> Iterator[_Stretch]:
         """The blocks joined to stretches; the level and the tuning up to here are kept on the way."""
         wanted = round(STRETCH_SECONDS * self._rate)
-        parts: list[Samples] = []
-        held = 0
-        # The empty block at the end flushes what is left.
-        for block in chain(blocks, (np.zeros(0, dtype=np.float32),)):
-            parts.append(block)
-            held += len(block)
-            if held >= wanted or (not len(block) and held):
-                samples = np.concatenate(parts)
-                stretch = _Stretch(self.samples / self._rate, samples, frame_peaks(samples, self._rate))
-                parts, held = [], 0
-                self.samples += len(samples)
-                self._level = max(self._level, float(np.abs(samples).max()))
-                self._direction += stretch.peaks.total
-                yield stretch
+        for samples in _gathered(blocks, wanted):
+            start, self.samples = self.samples, self.samples + len(samples)
+            peaks = frame_peaks(samples, self._rate)
+            self._level = max(self._level, _peak(samples))
+            self._direction += peaks.total
+            stretch = _Stretch(start / self._rate, self.samples / self._rate, samples, peaks)
+            del samples
+            yield stretch
 
     def _tuning_ratio(self, around: list[_Stretch]) -> float:
         """Samples after the correction for each one before: above 1 for a recording that is too high."""
@@ -227,7 +230,7 @@ class _Windower:
     def _ask(self, samples: Samples, position: int, ratio: float, around: list[_Stretch]) -> Window:
         """The model's answer for ``samples``, which are repeated where they are shorter than a window."""
         start, end = position / self._rate, (position + len(samples)) / self._rate
-        level = float(np.abs(samples).max())
+        level = _peak(samples)
         audible = level > SILENCE and level > QUIET * self._level
         if not audible or _tonal_share(around, start, end) < LEAST_TONAL_SHARE:
             classes = len(self._model.info.classes)
@@ -242,11 +245,43 @@ class _Windower:
 
 def _tonal_share(stretches: list[_Stretch], start: float, end: float) -> float:
     """Share of the frames between ``start`` and ``end`` (seconds) that are tonal, 0..1."""
-    frames = [stretch.peaks.tonal_between(start - stretch.start, end - stretch.start) for stretch in stretches]
+    frames = [
+        stretch.peaks.tonal_between(start - stretch.start, end - stretch.start)
+        for stretch in stretches
+        if stretch.start < end and start < stretch.end
+    ]
     return float(np.concatenate(frames).mean())
 
 
-def _with_next(stretches: Iterable[_Stretch]) -> Iterator[tuple[_Stretch, _Stretch | None]]:
+def _peak(samples: Samples) -> float:
+    """Largest absolute value; without an array of them."""
+    return max(float(samples.max()), -float(samples.min()))
+
+
+def _joined(first: Samples, second: Samples, start: int, end: int) -> Samples:
+    """What lies from ``start`` to ``end`` in the two arrays laid end to end; a view where one of them holds it all."""
+    if start >= len(first):
+        return second[start - len(first) : end - len(first)]
+    return np.concatenate([first[start:end], second[: max(0, end - len(first))]])
+
+
+def _gathered(blocks: Iterable[Samples], size: int) -> Iterator[Samples]:
+    """The samples of ``blocks``, ``size`` at a time; the last ones may be fewer, but not none."""
+    gathered, held = np.empty(size, dtype=np.float32), 0
+    for block in blocks:
+        done = 0
+        while done < len(block):
+            count = min(size - held, len(block) - done)
+            gathered[held : held + count] = block[done : done + count]
+            held, done = held + count, done + count
+            if held == size:
+                yield gathered
+                gathered, held = np.empty(size, dtype=np.float32), 0
+    if held:
+        yield gathered[:held]
+
+
+def _with_next(stretches: Iterator[_Stretch]) -> Iterator[tuple[_Stretch, _Stretch | None]]:
     """Each stretch with the one after it."""
     current: _Stretch | None = None
     for stretch in stretches:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from stonecli.key import Key
 
 CHANGE_COST = 6.0  # nats
-LEAST_PROBABILITY = 1e-3  # one very sure window must not outvote its neighbours
+LEAST_PROBABILITY = 3e-3  # above exp(-CHANGE_COST): one window, however sure, changes nothing, not even the last
 
 
 @dataclass(frozen=True)

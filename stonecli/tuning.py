@@ -74,8 +74,8 @@ def frame_peaks(samples: Samples, sample_rate: int) -> FramePeaks:
     direction = np.zeros(count, dtype=np.complex64)
     tonal = np.zeros(count, dtype=np.bool_)
     window = np.hanning(size).astype(np.float32)
-    for start in range(0, count, 64):  # a few frames at a time keep the temporaries in the cache
-        frames = samples[start * size : min(start + 64, count) * size].reshape(-1, size)
+    for start in range(0, count, 16):  # a few frames at a time keep the temporaries in the cache
+        frames = samples[start * size : min(start + 16, count) * size].reshape(-1, size)
         spectrum = np.abs(np.fft.rfft(frames * window, axis=1)).astype(np.float32)
         level = 20.0 * np.log10(spectrum + np.float32(1e-9))
         chosen = slice(start, start + len(frames))
