@@ -34,6 +34,8 @@ METADATA_KEY = "stone"
 FORMAT_VERSION = 1
 MAX_MODEL_BYTES = 256 << 20
 MAX_WINDOW_SECONDS = 600.0
+_NO_FOLDER = f"{os.devnull}/none"  # cannot be made, for it lies below a device
+SUM_TOLERANCE = 1e-3  # a softmax that was exported sums to 1 within this
 
 
 @dataclass(frozen=True)
@@ -119,20 +121,22 @@ class KeyModel:
         """Probabilities for float32 [batch, samples] at ``info.sample_rate``, at least ``info.minimum_samples`` long.
 
         Raises:
-            ModelError: the model cannot be run, or what it says is not finite.
+            ModelError: the model cannot be run, or what it says are no probabilities.
         """
         try:
             results = self._session.run(self._outputs, {"audio": np.ascontiguousarray(audio, dtype=np.float32)})
         except Exception as error:  # onnxruntime raises a dozen classes of its own
             raise ModelError(f"the model failed: {_one_line(error)}") from error
         classes: Floats = results[0]
-        if classes.shape != (len(audio), len(self.info.classes)) or not np.isfinite(classes).all():
-            raise ModelError("the model's answer is not a finite distribution")
+        if classes.shape != (len(audio), len(self.info.classes)) or not _are_distributions(classes):
+            raise ModelError("the model's answer is not a distribution of probabilities")
         keys = np.zeros((len(audio), 24), dtype=np.float32)
         if self.info.train_type == "ks_mode":
             keys[:, self._key_of_class] = classes
         else:
             major_share: Floats = results[1]
+            if major_share.shape != classes.shape or not ((major_share >= 0) & (major_share <= 1)).all():
+                raise ModelError("the model's shares of major are not from 0 to 1")
             keys[:, self._key_of_class] = classes * major_share
             keys[:, [keys_of[1].index for keys_of in self.info.classes]] = classes * (1 - major_share)
         return WindowProbabilities(classes, keys)
@@ -155,7 +159,7 @@ def _read_model(path: str | os.PathLike[str] | None) -> bytes:
 def _open_session(
     content: bytes, device: Device, threads: int
 ) -> tuple[onnxruntime.InferenceSession, Literal["cpu", "cuda"]]:
-    """A session on the wanted device. The bytes are given, not the path: so a model cannot name other files."""
+    """A session on the wanted device."""
     if device not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"no such device: {device!r} (auto, cpu or cuda)")
     if device != "cpu":
@@ -175,6 +179,8 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what fails, we say ourselves
+    # A model may keep weights in other files, anywhere below the current folder or above it: not one of ours.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
     try:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:  # as above
@@ -230,7 +236,7 @@ def _read_info(session: onnxruntime.InferenceSession) -> ModelInfo:
         )
     except ModelError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise ModelError(f"the model's description of itself is damaged: {_one_line(error)}") from error
     _check_info(info)
     return info
@@ -238,7 +244,7 @@ def _read_info(session: onnxruntime.InferenceSession) -> ModelInfo:
 
 def _check_info(info: ModelInfo) -> None:
     keys = [key for keys_of in info.classes for key in keys_of]
-    per_class = {"ks": 2, "ks_mode": 1}.get(info.train_type, 0)
+    per_class = 2 if info.train_type == "ks" else 1 if info.train_type == "ks_mode" else 0
     if any(len(keys_of) != per_class for keys_of in info.classes) or sorted(key.index for key in keys) != [*range(24)]:
         raise ModelError("the model's classes are not the 12 key signatures or the 24 keys")
     if per_class == 2 and any(major.relative != minor for major, minor in info.classes):
@@ -262,6 +268,11 @@ def _check_outputs(session: onnxruntime.InferenceSession, info: ModelInfo) -> li
     if any(outputs[name].shape[1] != len(info.classes) for name in wanted):
         raise ModelError("the model has not as many outputs as classes")
     return wanted
+
+
+def _are_distributions(rows: Floats) -> bool:
+    """Whether each row of [batch, classes] is finite, not negative, and sums to 1 as closely as float32 may."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all())
 
 
 def _one_line(error: Exception) -> str:
