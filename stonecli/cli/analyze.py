@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,13 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
     ModelOption,
+    check_target,
     error_console,
     fail,
     load_model,
     one_line_errors,
     output_console,
+    print_json,
     silence_native_stderr,
 )
 
@@ -40,11 +42,11 @@ def analyze(
     model: ModelOption = None,
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
+    check_target(npz)
     silence_native_stderr()
 
     from stonecli.detect import detect_key
     from stonecli.engine import error_line
-    from stonecli.errors import StoneError
     from stonecli.report.analysis import print_analysis
     from stonecli.report.npz import save_npz
     from stonecli.report.records import estimate_record
@@ -58,16 +60,18 @@ def analyze(
             estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap)
         except ValueError as error:
             fail(str(error), EXIT_USAGE)
-        except (StoneError, OSError) as error:
+        except Exception as error:  # one bad file does not end the run
+            if os.environ.get("STONE_DEBUG"):
+                raise
             failed += 1
             errors.print(error_text(path, error_line(error)), soft_wrap=True)
             if as_json:
-                print(json.dumps(estimate_record(path, None, error_line(error), key_model, per_window=per_window)))
+                print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
             continue
         if npz:
             heard.append((path, estimate))
         if as_json:
-            print(json.dumps(estimate_record(path, estimate, None, key_model, per_window=per_window)))
+            print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
         else:
             print_analysis(console, path, estimate, per_window=per_window)
     if npz:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -51,6 +52,21 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 
     error_console().print(Text(f"stone: {printable(message)}"), soft_wrap=True)
     raise typer.Exit(code)
+
+
+def check_target(path: Path | None) -> None:
+    """Leave with wrong usage if no file can be made at ``path``: before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        fail(f"{path}: is a folder", EXIT_USAGE)
+    if not path.absolute().parent.is_dir():
+        fail(f"{path.parent}: no such folder", EXIT_USAGE)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """Print one object on a line of its own, at once: whoever reads in a pipe need not wait for the end."""
+    print(json.dumps(record), flush=True)
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:

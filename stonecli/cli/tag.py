@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,11 +16,13 @@ from stonecli.cli.common import (
     EXIT_INTERRUPTED,
     DeviceOption,
     ModelOption,
+    check_target,
     error_console,
     fail,
     load_model,
     one_line_errors,
     output_console,
+    print_json,
     silence_native_stderr,
 )
 from stonecli.key import NOTATIONS, Notation
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from stonecli.engine import Run
+    from stonecli.library import Finding
     from stonecli.tags import FieldRule
 
 FIELDS = ("key", "comment", "grouping", "title")
@@ -77,8 +80,9 @@ def tag(
     rules = _rules(field or ["key"], notation, mode)
     if output is not None and output.suffix.lower() not in (".csv", ".json", ".ndjson"):
         raise typer.BadParameter("ends in .csv, .json or .ndjson", param_hint="--output")
-    if output is not None and not output.absolute().parent.is_dir():
-        fail(f"{output.parent}: no such folder", EXIT_FAILED + 1)
+    check_target(output)
+    if math.isnan(min_confidence):  # neither below nor above any limit
+        raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
     silence_native_stderr()
 
     from stonecli.library import find_music
@@ -93,12 +97,8 @@ def tag(
         preserve_mtime=preserve_mtime,
     )
     findings = list(find_music(paths))
-    music = [finding.path for finding in findings if finding.error is None]
     errors = _Errors(error_console())
-    for finding in findings:
-        if finding.error is not None:
-            errors.show(finding.path, finding.error)
-    interrupted = _run(tagger, music, paths, errors, output, jobs, notation, as_json)
+    interrupted = _run(tagger, findings, paths, errors, output, jobs, notation, as_json)
     if interrupted:
         fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     if errors.count:
@@ -121,7 +121,7 @@ class _Errors:
 
 def _run(
     tagger: Any,
-    music: list[Path],
+    findings: list[Finding],
     roots: list[Path],
     errors: _Errors,
     output: Path | None,
@@ -137,6 +137,7 @@ def _run(
     from stonecli.report.records import tag_record
     from stonecli.report.table import TagTable
 
+    music = [finding.path for finding in findings if finding.error is None]
     jobs = jobs or default_jobs()
     console = output_console()
     table = TagTable(console, roots, notation)
@@ -144,6 +145,17 @@ def _run(
         table.header()
     with ExitStack() as stack:
         file = stack.enter_context(OutputFile(output)) if output else None
+
+        def note(record: dict[str, Any]) -> None:
+            if file:
+                file.write(record)
+            if as_json:
+                print_json(record)
+
+        for finding in findings:
+            if finding.error is not None:
+                note(tag_record(finding.path, None, finding.error, tagger.model))
+                errors.show(finding.path, finding.error)
         executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
         progress = stack.enter_context(_progress(console, errors.console))
         if console.is_terminal and errors.console.is_terminal:
@@ -154,12 +166,8 @@ def _run(
         )
         is_interrupted = stack.enter_context(_stopped_by_ctrl_c(outcomes))
         for outcome in outcomes:
-            record = tag_record(outcome.item, outcome.result, outcome.error, tagger.model)
-            if file:
-                file.write(record)
-            if as_json:
-                print(json.dumps(record))
-            elif outcome.result is not None:
+            note(tag_record(outcome.item, outcome.result, outcome.error, tagger.model))
+            if outcome.result is not None and not as_json:
                 table.row(outcome.result)
             if outcome.error is not None:
                 errors.show(outcome.item, outcome.error)

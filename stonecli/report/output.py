@@ -62,11 +62,12 @@ class OutputFile:
         with self._file:
             if self._format == ".json":
                 self._file.write("\n]\n" if self._count else "[]\n")
-        self._temporary.chmod(0o666 & ~_umask())
+        self._temporary.chmod(0o666 & ~umask())
         self._temporary.replace(self._path)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's mask for the permissions of new files; mkstemp goes by its own."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,0 +1,283 @@
+"""``stone evaluate``: how right a model is on labelled music, and whether it is better than another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    DeviceOption,
+    ModelOption,
+    error_console,
+    fail,
+    load_model,
+    one_line_errors,
+    output_console,
+    silence_native_stderr,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stonecli.evaluate import Answers, Comparison, Evaluation, Heard, Label
+    from stonecli.key import Key
+    from stonecli.model import KeyModel
+
+LEAST_WIDTH = 100  # of what goes into a file or a pipe
+
+
+@one_line_errors
+def evaluate(
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS.csv", help="Columns path and key; genre and source if wanted.")
+    ],
+    model: ModelOption = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL.onnx|CSV", help="Compare with another model, or with any tool's answers as CSV."),
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write what was heard in each track.")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the confusion matrix (needs matplotlib).")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws behind the intervals.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws behind each interval.")] = 10_000,
+) -> None:
+    """Score a model on music whose keys are known: MIREX, accuracy, KSEA, with 95 % intervals.
+
+    Files that cannot be heard are named and left out of the scores. Nothing is written into music files.
+    """
+    _check_output(predictions, "--predictions", ".csv", [labels, against, model])
+    _check_output(confusion, "--confusion", ".png", [labels, against, model])
+    silence_native_stderr()
+
+    from stonecli.engine import default_jobs
+    from stonecli.evaluate import answers_of, compare_answers, write_predictions
+    from stonecli.evaluate import evaluate as evaluate_answers
+    from stonecli.report.records import model_record
+
+    errors = error_console()
+    tracks = _labels(labels, errors)
+    theirs, rival = None, None
+    if against is not None and against.suffix.lower() == ".csv":
+        theirs = _predictions(against, tracks, labels.parent, errors)
+    elif against is not None:
+        rival = load_model(against, device)
+    key_model = load_model(model, device)
+    if confusion is not None:
+        _require_plots()
+
+    heard, interrupted = _hear(key_model, tracks, jobs or default_jobs(), errors)
+    failures = sum(one.error is not None for one in heard)
+    if predictions is not None:
+        write_predictions(predictions, heard)
+    if rival is not None and not interrupted:
+        heard_by_rival, interrupted = _hear(rival, tracks, jobs or default_jobs(), errors)
+        failures += sum(one.error is not None for one in heard_by_rival)
+        theirs = answers_of(tracks, heard_by_rival)
+
+    ours = answers_of(tracks, heard)
+    if not any(answer is not None for answer in ours):
+        fail("no track could be heard, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED)
+    evaluation = evaluate_answers(tracks, ours, resamples=resamples, seed=seed)
+    comparison = None
+    if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
+        comparison = compare_answers(tracks, ours, theirs, resamples=resamples, seed=seed)
+    if confusion is not None:
+        from stonecli.report.confusion_plot import save_confusion_plot
+
+        save_confusion_plot(confusion, evaluation.confusion, f"{model_record(key_model)} on {labels.name}")
+    rival_name = model_record(rival) if rival is not None else str(against or "")
+    settings = {"resamples": resamples, "seed": seed}
+    if as_json:
+        print(json.dumps(_record(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings)))
+    else:
+        _print(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings)
+    if against is not None and comparison is None:
+        errors.print(f"stone: no track that both have answered, so no comparison with {rival_name}", markup=False)
+    if interrupted:
+        fail("interrupted: the scores are of what was heard until then", EXIT_INTERRUPTED)
+    if failures:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _check_output(path: Path | None, option: str, ending: str, inputs: list[Path | None]) -> None:
+    """Refuse a file that cannot be written, or that is one of the ``inputs``, before anything slow starts."""
+    if path is None:
+        return
+    if path.suffix.lower() != ending:
+        raise typer.BadParameter(f"ends in {ending}", param_hint=option)
+    if not path.absolute().parent.is_dir():
+        fail(f"{path.parent}: no such folder", EXIT_USAGE)
+    if path.is_dir():
+        fail(f"{path}: is a folder", EXIT_USAGE)
+    if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in inputs):
+        fail(f"{path}: {option} would overwrite what is read", EXIT_USAGE)
+
+
+def _require_plots() -> None:
+    from stonecli.report.confusion_plot import PlotError, require_matplotlib
+
+    try:
+        require_matplotlib()
+    except PlotError as error:
+        fail(f"--confusion: {error}", EXIT_USAGE)
+
+
+def _labels(path: Path, errors: Console) -> list[Label]:
+    """The tracks of the labels file; one that cannot be used ends the program as wrong usage."""
+    from stonecli.engine import error_line
+    from stonecli.evaluate import LabelsError, read_labels
+    from stonecli.report.table import error_text
+
+    try:
+        tracks, repeated = read_labels(path)
+    except (LabelsError, OSError) as error:
+        fail(f"{path}: {error_line(error)}", EXIT_USAGE)
+    if repeated:
+        lines = ", ".join(str(line) for line in repeated[:10]) + (", …" if len(repeated) > 10 else "")
+        errors.print(error_text(path, f"a track that is listed again counts once (line {lines})"), soft_wrap=True)
+    return tracks
+
+
+def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console) -> Answers:
+    """The answers in the file of another tool, and on standard error what is odd about them."""
+    from stonecli.engine import error_line
+    from stonecli.evaluate import LabelsError, read_predictions
+    from stonecli.report.table import error_text
+
+    try:
+        found = read_predictions(path, tracks, folder)
+    except (LabelsError, OSError) as error:
+        fail(f"{path}: {error_line(error)}", EXIT_USAGE)
+    missing = found.answers.count(None)
+    for count, what in (
+        (missing, f"of {len(tracks)} tracks have no answer in it and are left out of the comparison"),
+        (found.unmatched, "answers in it are for no track of the labels"),
+        (found.kept, "answers in it are keys that stone tag found in tags, not heard"),
+    ):
+        if count:
+            errors.print(error_text(path, f"{count} {what}"), soft_wrap=True)
+    return found.answers
+
+
+def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> tuple[list[Heard], bool]:
+    """What the model hears in the tracks, in their order, and whether Ctrl-C ended it early."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from stonecli.detect import detect_key
+    from stonecli.engine import Outcome, run
+    from stonecli.evaluate import Heard
+    from stonecli.report.table import error_text
+    from stonecli.report.text import printable
+
+    def listen(track: Label) -> tuple[Key | None, float]:
+        estimate = detect_key(track.path, model)
+        return estimate.key, estimate.confidence
+
+    def note(outcome: Outcome[Label, tuple[Key | None, float]]) -> None:
+        key, confidence = outcome.result or (None, 0.0)
+        heard.append(Heard(outcome.item, key, confidence, outcome.error))
+        if outcome.error is not None:
+            errors.print(error_text(outcome.item.path, outcome.error), soft_wrap=True)
+
+    heard: list[Heard] = []
+    interrupted = False
+    progress = Progress(
+        TextColumn(printable(model.name), markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with ThreadPoolExecutor(jobs, thread_name_prefix="stone") as executor, progress:
+        bar = progress.add_task("", total=len(tracks))
+        outcomes = run(listen, tracks, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
+        with outcomes:
+            try:
+                for outcome in outcomes:
+                    note(outcome)
+            except KeyboardInterrupt:
+                interrupted = True
+                outcomes.stop()
+                for outcome in outcomes:
+                    note(outcome)
+    return heard, interrupted
+
+
+def _print(
+    labels: Path,
+    model: KeyModel,
+    tracks: list[Label],
+    heard: list[Heard],
+    evaluation: Evaluation,
+    comparison: Comparison | None,
+    rival_name: str,
+    settings: dict[str, int],
+) -> None:
+    from rich.text import Text
+
+    from stonecli.report.evaluation import print_comparison, print_evaluation
+    from stonecli.report.records import model_record
+    from stonecli.report.text import printable
+
+    console = output_console()
+    if not console.is_terminal:
+        console.width = max(console.width, LEAST_WIDTH)
+    console.print(Text(printable(f"{model_record(model)} on {labels}"), "bold"), soft_wrap=True)
+    drawn = f"intervals: bootstrap, {settings['resamples']} draws, seed {settings['seed']}; all scores in percent"
+    console.print(Text(drawn, "dim"), soft_wrap=True)
+    left_out = len(tracks) - evaluation.overall.count
+    if left_out:
+        failed = sum(one.error is not None for one in heard)
+        why = f"{failed} could not be heard" + (f", {left_out - failed} not reached" if left_out > failed else "")
+        console.print(
+            Text(f"{left_out} of {len(tracks)} tracks are not in these scores: {why}", "yellow"), soft_wrap=True
+        )
+    console.print()
+    print_evaluation(console, evaluation)
+    if comparison is not None:
+        print_comparison(console, model_record(model), rival_name, comparison)
+
+
+def _record(
+    labels: Path,
+    model: KeyModel,
+    tracks: list[Label],
+    heard: list[Heard],
+    evaluation: Evaluation,
+    comparison: Comparison | None,
+    rival_name: str,
+    settings: dict[str, int],
+) -> dict[str, Any]:
+    from stonecli.report.evaluation import comparison_record, evaluation_record
+    from stonecli.report.records import model_record
+
+    return {
+        "labels": str(labels),
+        "model": model_record(model),
+        "tracks": len(tracks),
+        "failed": [{"path": str(one.track.path), "error": one.error} for one in heard if one.error is not None],
+        **settings,
+        **evaluation_record(evaluation),
+        "against": None if comparison is None else {"name": rival_name, **comparison_record(comparison)},
+    }
