@@ -1,0 +1,304 @@
+"""What several test files share: music in a known key, files in every container, the command line, tiny models."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+
+from stonecli.cli.main import app
+from stonecli.key import Key
+from stonecli.model import KeyModel
+
+Samples = npt.NDArray[np.float32]
+
+_MAJOR = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14), (0, 4, 7))
+_MINOR = ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14), (0, 3, 7))
+
+_SOUNDFILE = {  # name: ending, format, subtype
+    "wav 8 bit": ("wav", "WAV", "PCM_U8"),
+    "wav 16 bit": ("wav", "WAV", "PCM_16"),
+    "wav 24 bit": ("wav", "WAV", "PCM_24"),
+    "wav float": ("wav", "WAV", "FLOAT"),
+    "aiff": ("aiff", "AIFF", "PCM_16"),
+    "flac": ("flac", "FLAC", "PCM_16"),
+    "ogg vorbis": ("ogg", "OGG", "VORBIS"),
+    "mp3": ("mp3", "MP3", "MPEG_LAYER_III"),
+}
+_FFMPEG = {  # name: ending, options
+    "opus": ("opus", ["-c:a", "libopus"]),
+    "m4a aac": ("m4a", ["-c:a", "aac"]),
+    "m4a alac": ("m4a", ["-c:a", "alac"]),
+    "wma": ("wma", ["-c:a", "wmav2"]),
+    "wavpack": ("wv", ["-c:a", "wavpack"]),
+}
+CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for ``any_container`` on every kind of file."""
+    if "any_container" in metafunc.fixturenames:
+        metafunc.parametrize("any_container", CONTAINERS)
+
+
+@lru_cache(maxsize=64)
+def _music(key: str, seconds: float, rate: int, cents: float) -> Samples:
+    parsed = Key.parse(key)
+    time = np.arange(rate) / rate
+    envelope = np.minimum(1, time / 0.01) * np.exp(-1.5 * time) * np.minimum(1, (1 - time) / 0.02)
+    chords = []
+    for chord in _MAJOR if parsed.mode == "major" else _MINOR:
+        sound = np.zeros(rate)
+        for note in (chord[0] - 12, *chord):
+            fundamental = 440.0 * 2 ** (cents / 1200 + (parsed.tonic + note - 9) / 12)
+            for partial in range(1, 7):
+                if partial * fundamental < 0.45 * rate:
+                    sound += 0.6**partial * np.sin(2 * np.pi * partial * fundamental * time + partial)
+        chords.append(sound * envelope)
+    whole = np.concatenate([chords[beat % len(chords)] for beat in range(int(np.ceil(seconds)))])
+    samples = (0.5 * whole / np.abs(whole).max())[: round(seconds * rate)].astype(np.float32)
+    samples.flags.writeable = False  # it is cached
+    return samples
+
+
+@pytest.fixture(scope="session")
+def music() -> Callable[..., Samples]:
+    """A chord progression in a key, a chord a second: ``music("F# minor", seconds=16, rate=22050, cents=0)``."""
+
+    def render(key: str = "C major", *, seconds: float = 16.0, rate: int = 22050, cents: float = 0.0) -> Samples:
+        return _music(key, seconds, rate, cents)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., Samples]:
+    """Noise whose power falls with frequency: ``noise(0)`` white, 1 pink, 2 brown."""
+
+    def make(exponent: float, seconds: float = 16.0, rate: int = 22050) -> Samples:
+        white = np.random.default_rng(7).standard_normal(round(seconds * rate))
+        spectrum = np.fft.rfft(white)
+        spectrum[1:] *= np.arange(1, len(spectrum)) ** (-exponent / 2)
+        coloured = np.fft.irfft(spectrum, len(white))
+        return (0.5 * coloured / np.abs(coloured).max()).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., None]:
+    """Runs ffmpeg; the test fails where it fails."""
+
+    def run(*arguments: str | Path, stdin: bytes | None = None) -> None:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments]
+        subprocess.run(command, input=stdin, check=True, capture_output=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def encode(ffmpeg: Callable[..., None]) -> Callable[..., Path]:
+    """Writes samples into a file of the given kind; the ending follows the kind unless the name has a dot."""
+
+    def write(samples: Samples, rate: int, container: str, path: Path) -> Path:
+        ending = (_SOUNDFILE.get(container) or _FFMPEG[container])[0]
+        path = path if path.suffix else path.with_suffix(f".{ending}")
+        if container in _SOUNDFILE:
+            _, kind, subtype = _SOUNDFILE[container]
+            soundfile.write(path, samples, rate, format=kind, subtype=subtype)
+        else:
+            channels = "1" if samples.ndim == 1 else str(samples.shape[1])
+            raw = ["-f", "f32le", "-ar", str(rate), "-ac", channels, "-i", "pipe:0"]
+            ffmpeg(*raw, *_FFMPEG[container][1], path, stdin=samples.astype("<f4").tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def songs(
+    tmp_path_factory: pytest.TempPathFactory, music: Callable[..., Samples], encode: Callable[..., Path]
+) -> Mapping[str, Path]:
+    """16 s in D minor at 44.1 kHz in every container, by name; not to be changed."""
+    folder = tmp_path_factory.mktemp("songs")
+    samples = music("D minor", rate=44100)
+    return {name: encode(samples, 44100, name, folder / name.replace(" ", "-")) for name in CONTAINERS}
+
+
+@pytest.fixture
+def song(songs: Mapping[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a song of one's own: ``song("mp3")``, ``song("mp3", "other name")``; the ending is added."""
+
+    def copy(container: str, name: str | None = None, *, head: float = 1.0) -> Path:
+        content = songs[container].read_bytes()
+        path = tmp_path / "music" / f"{name or container}{songs[container].suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content[: int(len(content) * head)])
+        return path
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recordings that are not in the repository; skips where it is not there."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "audio" / "labels.csv").is_file():
+        pytest.skip("needs ../shared")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def key_model() -> KeyModel:
+    """The built-in model on the CPU."""
+    return KeyModel(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def fingerprint() -> Callable[[Path], dict[str, tuple[int, int, str]]]:
+    """All that can be seen of a folder from outside: names, modes, modification times, content."""
+
+    def of(folder: Path) -> dict[str, tuple[int, int, str]]:
+        found = {}
+        for path in (folder, *sorted(folder.rglob("*"))):
+            status = path.lstat()
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found[os.fspath(path)] = (status.st_mode, status.st_mtime_ns, content)
+        return found
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Callable[..., Result]:
+    """Runs ``stone`` in this process."""
+
+    def run(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+STONE = [sys.executable, "-c", "from stonecli.cli.main import run; run()"]
+
+
+@pytest.fixture(scope="session")
+def stone_command() -> list[str]:
+    """How ``stone`` is started as a process of its own."""
+    return list(STONE)
+
+
+@pytest.fixture(scope="session")
+def stone() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``stone`` as a process of its own to its end; ``weak=True`` takes root's power over permissions from it."""
+
+    def run(
+        *arguments: str | bytes | Path, weak: bool = False, cwd: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*STONE, *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=120,
+            cwd=cwd,
+            env={**os.environ, **env},
+            preexec_fn=_drop_powers if weak else None,
+            check=False,
+        )
+
+    return run
+
+
+def _drop_powers() -> None:
+    """Make permissions count for root as well, from the next exec on."""
+    if os.geteuid() == 0:
+        drop_capability = 24
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if ctypes.CDLL(None).prctl(drop_capability, capability, 0, 0, 0):
+                raise OSError("prctl")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Path]:
+    """Writes a model that hears the same in everything: ``tiny_model(path, classes=12, **changed_metadata)``."""
+    onnx = pytest.importorskip("onnx")
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+
+    def build(
+        path: Path,
+        *,
+        classes: int = 24,
+        logits: Samples | None = None,
+        metadata: str | None = None,
+        softmax: bool = True,
+        major_share: float = 0.25,
+        rank: int = 2,
+        input_name: str = "audio",
+        external: str | None = None,
+        **changes: Any,
+    ) -> Path:
+        values = np.linspace(0, 3, classes, dtype=np.float32)[None] if logits is None else logits
+        tensor = onnx.numpy_helper.from_array(values.astype(np.float32), "logits")
+        if external:
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for name, value in (("location", external), ("length", str(values.nbytes))):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = name, value
+        constants = {"axis": np.array([1]), "zero": np.float32(0), "share": np.full((1, classes), major_share, "f4")}
+        outputs = ("probabilities", "major_share")
+        nodes = [
+            helper.make_node("ReduceMean", [input_name, "axis"], ["mean"], keepdims=1),
+            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "logits"], ["scores"]),
+            helper.make_node("Softmax" if softmax else "Identity", ["scores"], ["probabilities"]),
+            helper.make_node("Add", ["nothing", "share"], ["major_share"]),
+        ]
+        shape: list[Any] = ["batch", "samples", 1][:rank] if rank <= 2 else ["batch", "samples", 1]
+        graph = helper.make_graph(
+            nodes,
+            "tiny",
+            [helper.make_tensor_value_info(input_name, floats, shape)],
+            [helper.make_tensor_value_info(name, floats, ["batch", classes]) for name in outputs],
+            [tensor, *(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        names = [key.name for key in Key.all()]
+        if classes == 12:
+            names = [f"{key.name}/{key.relative.name}" for key in Key.all() if key.mode == "major"]
+        description = {
+            "format_version": 1,
+            "train_type": "ks" if classes == 12 else "ks_mode",
+            "classes": names,
+            "corrects_tuning": False,
+            "frames_averaged": 1,
+            "sample_rate": 22050,
+            "window_seconds": 15.0,
+            "minimum_samples": 1000,
+            "circle_type": None,
+            "temperature": 1.0,
+            "licence": "MIT",
+            "trained_on": "nothing",
+            "checkpoint_sha256": "0" * 64,
+        } | changes
+        if metadata != "":
+            helper.set_model_props(model, {"stone": json.dumps(description) if metadata is None else metadata})
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return build

@@ -1,0 +1,91 @@
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stonecli.key import Key
+from stonecli.segments import find_segments
+
+C, G, AM = Key.parse("C"), Key.parse("G"), Key.parse("Am")
+
+
+def heard(keys: list[Key], sureness: float = 0.8) -> npt.NDArray[np.float32]:
+    """Windows that hear these keys so surely."""
+    rows = np.full((len(keys), 24), (1 - sureness) / 23, dtype=np.float32)
+    rows[np.arange(len(keys)), [key.index for key in keys]] = sureness
+    return rows
+
+
+def times(count: int, step: float = 15.0, length: float = 15.0) -> tuple[npt.NDArray[np.float64], ...]:
+    starts = np.arange(count) * step
+    return starts, starts + length
+
+
+def keys_of(rows: npt.NDArray[np.float32]) -> list[Key]:
+    return [segment.key for segment in find_segments(*times(len(rows)), rows)]
+
+
+def test_nothing_has_no_segments() -> None:
+    assert find_segments(*times(0), np.zeros((0, 24), dtype=np.float32)) == ()
+
+
+@pytest.mark.parametrize("flicker", [G, AM, C.parallel, C.transposed(6)])
+@pytest.mark.parametrize("sureness", [0.5, 0.8, 0.999])
+@pytest.mark.parametrize("place", [0, 4, 9])
+def test_one_window_in_another_key_does_not_split_a_song(flicker: Key, sureness: float, place: int) -> None:
+    rows = heard([C] * 10)
+    rows[place] = heard([flicker], sureness)[0]
+    assert keys_of(rows) == [C]
+
+
+def test_many_single_flickers_do_not_split_it_either() -> None:
+    assert keys_of(heard([C, C, G, C, C, AM, C, C, G, C, C])) == [C]
+
+
+def test_a_change_for_good_does() -> None:
+    segments = find_segments(*times(12), heard([C] * 6 + [G] * 6))
+    assert [(segment.key, segment.start, segment.end) for segment in segments] == [(C, 0.0, 90.0), (G, 90.0, 180.0)]
+    assert all(segment.confidence == pytest.approx(0.8) for segment in segments)
+
+
+def test_a_change_of_a_few_bars_before_the_end_shows_when_it_is_30_s_long() -> None:
+    assert keys_of(heard([C] * 10 + [C.transposed(1)] * 2)) == [C, C.transposed(1)]
+
+
+def test_there_and_back() -> None:
+    assert keys_of(heard([C] * 6 + [AM] * 6 + [C] * 6)) == [C, AM, C]
+
+
+def test_windows_that_say_nothing_change_nothing() -> None:
+    rows = heard([C] * 4 + [C] * 6 + [G] * 4)
+    rows[4:10] = 1 / 24
+    assert keys_of(rows) == [C, G]
+
+
+def test_overlapping_windows_meet_in_the_middle_of_the_overlap() -> None:
+    starts, ends = times(12, step=7.5)
+    first, second = find_segments(starts, ends, heard([C] * 6 + [G] * 6))
+    assert first.end == second.start == (starts[6] + ends[5]) / 2
+
+
+@given(st.data())
+def test_segments_tile_the_windows(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 30))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    sharpness = data.draw(st.sampled_from([0.1, 1.0, 5.0, 50.0]))
+    step = data.draw(st.floats(0.75, 15.0))
+    scores = np.random.default_rng(seed).standard_normal((count, 24)) * sharpness
+    rows = np.exp(scores - scores.max(axis=1, keepdims=True))
+    rows = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    starts, ends = times(count, step)
+    segments = find_segments(starts, ends, rows)
+    assert segments[0].start == starts[0]
+    assert segments[-1].end == ends[-1]
+    for one, other in itertools.pairwise(segments):
+        assert one.end == other.start
+        assert one.key != other.key
+    assert all(segment.start < segment.end for segment in segments)
+    assert all(0.0 <= segment.confidence <= 1.0 for segment in segments)
