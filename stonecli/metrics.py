@@ -1,0 +1,181 @@
+"""How right an estimated key is: MIREX relation and weighted score, accuracy, key signature, KSEA, confusion matrix.
+
+Two keys are compared as :class:`Key`, many as integer arrays of ``Key.index`` (0..23), in which ``NO_KEY`` stands for
+an estimator that found no key. Finding none is always wrong: every label names a key.
+
+**Which fifths count.** MIREX gives half a point for a key at the "distance of perfect fifth". Here that is a fifth up
+or down, as in MIREX itself since 2017 (what ``mir_eval.key.weighted_score`` calls ``allow_descending_fifths=True``).
+``mir_eval`` by default, and MIREX before 2017, count only an estimate a fifth above the label; ``fifths="above"``
+gives that rule, under which no score can be higher.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.key import Key
+
+Relation = Literal["same", "fifth", "relative", "parallel", "other"]
+Fifths = Literal["both", "above"]
+Metric = Literal["mirex", "accuracy", "signature", "ksea"]
+Indices = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float64]
+
+RELATIONS: tuple[Relation, ...] = ("same", "fifth", "relative", "parallel", "other")
+"""The five parts of the MIREX score, best first."""
+
+MIREX_POINTS: dict[Relation, float] = {"same": 1.0, "fifth": 0.5, "relative": 0.3, "parallel": 0.2, "other": 0.0}
+KSEA_FIFTH = 0.5  # points for a key signature that is a fifth away
+
+METRICS: tuple[Metric, ...] = ("mirex", "accuracy", "signature", "ksea")
+"""The columns of :func:`track_points`."""
+
+NO_KEY = -1
+"""Index of the answer "no key"."""
+
+_KEYS = tuple(Key.all())
+CIRCLE: tuple[Key, ...] = tuple(
+    major if mode == "major" else major.relative
+    for mode in ("major", "minor")
+    for major in (Key(7 * fifths % 12, "major") for fifths in range(12))
+)
+"""The 24 keys around the circle of fifths: C, G, D .. F major, then their relatives A, E, B .. D minor."""
+
+_PLACES = np.array([CIRCLE.index(key) for key in _KEYS])  # on CIRCLE, by Key.index
+_SIGNATURES = np.array([key.signature for key in _KEYS])
+
+
+def relation(reference: Key, estimate: Key | None, *, fifths: Fifths = "both") -> Relation:
+    """How ``estimate`` relates to ``reference``, as MIREX tells errors apart; None is "other".
+
+    Args:
+        reference: the right key.
+        estimate: what was heard, or None for no key.
+        fifths: ``"both"``: a fifth is one up or down; ``"above"``: only up from the reference (see above).
+    """
+    if estimate is None:
+        return "other"
+    if estimate == reference:
+        return "same"
+    steps = (7, 5) if fifths == "both" else (7,)
+    if any(estimate == reference.transposed(step) for step in steps):
+        return "fifth"
+    if estimate == reference.relative:
+        return "relative"
+    return "parallel" if estimate == reference.parallel else "other"
+
+
+_TABLES: dict[Fifths, Indices] = {
+    fifths: np.array(
+        [
+            # The last column is read by the index -1 and stands for NO_KEY.
+            [RELATIONS.index(relation(reference, estimate, fifths=fifths)) for estimate in (*_KEYS, None)]
+            for reference in _KEYS
+        ]
+    )
+    for fifths in ("both", "above")
+}
+
+
+def mirex_score(reference: Key, estimate: Key | None, *, fifths: Fifths = "both") -> float:
+    """MIREX points of one estimate: 1 same, 0.5 fifth, 0.3 relative, 0.2 parallel, 0 other or none."""
+    return MIREX_POINTS[relation(reference, estimate, fifths=fifths)]
+
+
+def relations(reference: Indices, estimate: Indices, *, fifths: Fifths = "both") -> Indices:
+    """The relation of each pair, int [n], as places in ``RELATIONS``.
+
+    Args:
+        reference: int [n], 0..23.
+        estimate: int [n], 0..23 or ``NO_KEY``.
+        fifths: as in :func:`relation`.
+
+    Raises:
+        ValueError: shapes that differ, or an index that is no key.
+    """
+    reference, estimate = _checked(reference, estimate, classes=24)
+    return _TABLES[fifths][reference, estimate]
+
+
+def signatures(indices: Indices) -> Indices:
+    """Key signatures, int [n], 0..11 by ``Key.signature``, of keys, int [n]; ``NO_KEY`` stays."""
+    _, indices = _checked(np.zeros_like(indices), indices, classes=24)
+    return np.where(indices == NO_KEY, NO_KEY, _SIGNATURES[indices])
+
+
+def signature_points(reference: Indices, estimate: Indices) -> Floats:
+    """KSEA points of each pair of key signatures, float64 [n]: 1 right, 0.5 a fifth up or down, 0 other or none.
+
+    KSEA, key signature estimation accuracy, is their mean (Kong et al., *STONE*, ISMIR 2024).
+
+    Args:
+        reference: int [n], 0..11: the pitch class of the signature's major key, as ``Key.signature``.
+        estimate: the same, or ``NO_KEY``.
+
+    Raises:
+        ValueError: shapes that differ, or a number that is no key signature.
+    """
+    reference, estimate = _checked(reference, estimate, classes=12)
+    interval = (estimate - reference) % 12
+    points = np.select([interval == 0, np.isin(interval, (5, 7))], [1.0, KSEA_FIFTH], 0.0)
+    return np.where(estimate == NO_KEY, 0.0, points)
+
+
+def track_points(reference: Indices, estimate: Indices, *, fifths: Fifths = "both") -> Floats:
+    """What each track adds to each metric, float64 [n, 4] in the order of ``METRICS``, each 0..1.
+
+    The mean over the tracks is the score: the MIREX weighted score, the share of keys that are right, the share of key
+    signatures that are right, and KSEA = (right + fifths / 2) / all on key signatures.
+
+    Arguments and errors as in :func:`relations`.
+    """
+    codes = relations(reference, estimate, fifths=fifths)
+    mirex = np.array([MIREX_POINTS[name] for name in RELATIONS])[codes]
+    ksea = signature_points(signatures(reference), signatures(estimate))
+    return np.stack([mirex, codes == RELATIONS.index("same"), ksea == 1.0, ksea], axis=1).astype(np.float64)
+
+
+def scores(reference: Indices, estimate: Indices, *, fifths: Fifths = "both") -> dict[Metric, float]:
+    """The four scores, each 0..1; arguments and errors as in :func:`relations`.
+
+    Raises:
+        ValueError: no track at all, besides.
+    """
+    points = track_points(reference, estimate, fifths=fifths)
+    if not len(points):
+        raise ValueError("no tracks, no score")
+    return dict(zip(METRICS, points.mean(axis=0).tolist(), strict=True))
+
+
+def confusion_matrix(reference: Indices, estimate: Indices) -> npt.NDArray[np.int64]:
+    """Counts, int64 [24, 25]: a row for each label and a column for each answer, both in the order of ``CIRCLE``.
+
+    The last column counts "no key", so that the whole sums to n; without it the matrix is square, right answers on its
+    diagonal, fifths beside it, relative keys on the diagonals of the other two quarters.
+
+    Arguments and errors as in :func:`relations`.
+    """
+    reference, estimate = _checked(reference, estimate, classes=24)
+    matrix = np.zeros((24, 25), dtype=np.int64)
+    columns = np.where(estimate == NO_KEY, 24, _PLACES[estimate])
+    np.add.at(matrix, (_PLACES[reference], columns), 1)
+    return matrix
+
+
+def _checked(reference: Indices, estimate: Indices, *, classes: int) -> tuple[Indices, Indices]:
+    """Both as integer arrays [n], or ValueError."""
+    reference, estimate = np.asarray(reference), np.asarray(estimate)
+    if reference.ndim != 1 or reference.shape != estimate.shape:
+        raise ValueError(f"need two lists of the same length, not {reference.shape} and {estimate.shape}")
+    if not len(reference):
+        return reference.astype(np.int64), estimate.astype(np.int64)  # an empty list has no integer type of its own
+    if not (np.issubdtype(reference.dtype, np.integer) and np.issubdtype(estimate.dtype, np.integer)):
+        raise ValueError(f"indices are integers, not {reference.dtype} and {estimate.dtype}")
+    if reference.min() < 0 or reference.max() >= classes:
+        raise ValueError(f"a reference is 0..{classes - 1}")
+    if estimate.min() < NO_KEY or estimate.max() >= classes:
+        raise ValueError(f"an estimate is 0..{classes - 1}, or {NO_KEY} for no key")
+    return reference, estimate
