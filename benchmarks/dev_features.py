@@ -1,0 +1,104 @@
+"""Score a checkpoint on recordings that are only there as features: the feature twin of ``stone evaluate``.
+
+    python benchmarks/dev_features.py CKPT.pt --eval FOLDER
+
+FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track uint8
+[bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch fork, as at
+export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.onnx_file import AudioNetwork
+from export.pitch_fork import find_class_order
+from export.published import read_checkpoint
+from stonecli.key import Key
+from stonecli.metrics import scores, track_points
+from train.chromanet import average_frames
+from train.checkpoint import Checkpoint
+
+WINDOW_FRAMES = 646  # 15 s
+
+
+def class_keys(checkpoint: Checkpoint) -> list[Key]:
+    """The key (for 12 classes: the major one) of each output, by the pitch fork."""
+    network = AudioNetwork(checkpoint).eval()
+
+    def listen(audio: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(audio)).numpy()
+
+    seconds, rate = checkpoint.window_seconds, checkpoint.vqt.sample_rate
+    order = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
+    return [Key.parse(name.split("/")[0]) for name in order]
+
+
+def answers(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool) -> np.ndarray:
+    """``Key.index`` of the answer for each track of uint8 [bins, frames]: whole track, or the mean over its windows."""
+    network = checkpoint.network()
+    found = []
+    for track in tracks:
+        level = torch.from_numpy(track[: checkpoint.chromanet.n_bins].astype(np.float32) / 255.0)
+        starts = range(0, max(1, level.shape[1] - WINDOW_FRAMES + 1), WINDOW_FRAMES) if windows else [0]
+        length = WINDOW_FRAMES if windows else level.shape[1]
+        pieces = [average_frames(level[:, start : start + length], checkpoint.frames_averaged) for start in starts]
+        with torch.inference_mode():
+            profile = torch.stack([network(piece[None, None])[0] for piece in pieces]).mean(dim=0)
+        found.append(keys[int(profile.argmax())].index)
+    return np.array(found)
+
+
+def interval(points: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean, percentile method."""
+    rng = np.random.default_rng(0)
+    means = points[rng.integers(len(points), size=(2000, len(points)))].mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def main() -> None:
+    """Print the scores of the checkpoint on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--eval", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--windows", action="store_true", help="mean over windows of 15 s instead of the whole track")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    checkpoint = read_checkpoint(options.checkpoint)
+    keys = class_keys(checkpoint)
+    name = "dev_features_a440.npz" if checkpoint.corrects_tuning else "dev_features.npz"
+    with np.load(options.eval / name) as features, (options.eval / "dev_labels.csv").open(newline="") as labels:
+        rows = [row for row in csv.DictReader(labels) if row["id"] in features]
+        tracks = [features[row["id"]] for row in rows]
+    truth = np.array([Key.parse(row["key"]).index for row in rows])
+    found = answers(checkpoint, tracks, keys, options.windows)
+    sources = np.array([row["source"] for row in rows])
+    report = {}
+    for source in ["all", *sorted(set(sources))]:
+        chosen = np.full(len(rows), True) if source == "all" else sources == source
+        values = {metric: round(100 * value, 1) for metric, value in scores(truth[chosen], found[chosen]).items()}
+        points = track_points(truth[chosen], found[chosen])
+        low, high = interval(points[:, 0])
+        ksea_low, ksea_high = interval(points[:, 3])
+        report[source] = {"tracks": int(chosen.sum()), **values}
+        report[source] |= {"mirex_95": [round(100 * low, 1), round(100 * high, 1)]}
+        report[source] |= {"ksea_95": [round(100 * ksea_low, 1), round(100 * ksea_high, 1)]}
+    if options.json:
+        print(json.dumps(report))
+        return
+    for source, values in report.items():
+        print(source.ljust(22), "  ".join(f"{metric} {value}" for metric, value in values.items()))
+
+
+if __name__ == "__main__":
+    main()
