@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +13,13 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
     ModelOption,
+    check_target,
     error_console,
     fail,
     load_model,
     one_line_errors,
     output_console,
+    print_json,
     silence_native_stderr,
 )
 
@@ -103,7 +104,7 @@ def evaluate(
     rival_name = model_record(rival) if rival is not None else str(against or "")
     settings = {"resamples": resamples, "seed": seed}
     if as_json:
-        print(json.dumps(_record(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings)))
+        print_json(_record(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings))
     else:
         _print(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings)
     if against is not None and comparison is None:
@@ -120,10 +121,7 @@ def _check_output(path: Path | None, option: str, ending: str, inputs: list[Path
         return
     if path.suffix.lower() != ending:
         raise typer.BadParameter(f"ends in {ending}", param_hint=option)
-    if not path.absolute().parent.is_dir():
-        fail(f"{path.parent}: no such folder", EXIT_USAGE)
-    if path.is_dir():
-        fail(f"{path}: is a folder", EXIT_USAGE)
+    check_target(path)
     if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in inputs):
         fail(f"{path}: {option} would overwrite what is read", EXIT_USAGE)
 
