@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from train.checkpoint import Checkpoint
 from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
-from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT
+from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT, frame_block
 
 OPSET = 20
 NORM_EPSILON = 1e-5
@@ -45,7 +45,7 @@ class GraphBuilder:
         """A constant: floats become float32, integers int64; unnamed ones of equal value are kept once."""
         array = np.asarray(values)
         array = np.ascontiguousarray(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64)
-        name = name or f"const_{array.dtype.kind}_" + "x".join(map(str, array.ravel()[:8].tolist())) + f"_{array.shape}"
+        name = name or f"const_{array.dtype.kind}_" + "x".join(map(str, array.ravel().tolist())) + f"_{array.shape}"
         self.initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
@@ -120,7 +120,7 @@ def _vqt_magnitude(graph: GraphBuilder, vqt: VQT) -> str:
             product = _block_product(graph, padded, lowpass, _array(vqt.lowpass_matrix).shape[0], BLOCK)
             signal = graph.slice(graph.reshape(product, [0, -1]), 1, 0, half)
         matrix = _array(getattr(vqt, f"frame_matrix_{octave}"))
-        block = max(config.hop_length >> octave, BLOCK)
+        block = frame_block(config.hop_length >> octave)
         padded = _pad(graph, signal, BLOCK // 2, BLOCK // 2, "reflect")
         padded = _pad(graph, padded, 0, 2 * block)
         constant = graph.constant(matrix, f"frame_matrix_{octave}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +86,44 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
         AudioError: the recording cannot be decoded.
         OSError: a file cannot be read or written.
     """
+    _check_target(model_path, checkpoint_path, pitch_fork)
+    with _named(checkpoint_path):
+        checkpoint, classes, content, difference = _build(checkpoint_path)
+    model_path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        model = KeyModel(temporary, device="cpu")  # the runtime has to accept it
+        if pitch_fork is not None:
+            with _named(pitch_fork):
+                _check_with_recording(model, pitch_fork, classes)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(model_path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return ExportReport(model_path, classes, checkpoint.classes is not None, difference, len(content))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors from within say which file they are about, as an OSError does: in ``filename``."""
+    try:
+        yield
+    except StoneError as error:
+        vars(error).setdefault("filename", str(path))
+        raise
+
+
+def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:
+    """The checkpoint, its classes as the fork hears them, the bytes of its model, and their distance from PyTorch."""
     checkpoint = read_checkpoint(checkpoint_path)
     network = AudioNetwork(checkpoint).eval()
     rate = checkpoint.vqt.sample_rate
-    seconds = max(checkpoint.window_seconds, minimum_samples(checkpoint) / rate)
+    seconds = max(checkpoint.window_seconds, checkpoint.minimum_samples / rate)
 
     def listen(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
         with torch.inference_mode():
@@ -99,27 +136,18 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
     difference = _difference(content, listen, checkpoint)
     if not difference <= AGREEMENT:
         raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
-    model_path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        if pitch_fork is not None:
-            _check_with_recording(Path(temporary), pitch_fork, classes)
-        else:
-            KeyModel(temporary, device="cpu")  # the runtime has to accept it
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(model_path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return ExportReport(model_path, classes, checkpoint.classes is not None, difference, len(content))
+    return checkpoint, classes, content, difference
 
 
-def minimum_samples(checkpoint: Checkpoint) -> int:
-    """Shortest audio that leaves the network one frame."""
-    frames = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
-    return (frames - 1) * checkpoint.vqt.hop_length
+def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | None) -> None:
+    """Raise unless the model can go to ``model_path``, before anything slow starts."""
+    if model_path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(model_path))
+    if pitch_fork is not None:
+        pitch_fork.stat()
+    for source in (checkpoint_path, pitch_fork):
+        if source is not None and model_path.exists() and model_path.samefile(source):
+            raise ExportError(f"the model would replace what it is made from ({source.name})")
 
 
 def describe(model: onnx.ModelProto, checkpoint: Checkpoint, classes: tuple[str, ...], sha256: str) -> None:
@@ -132,7 +160,7 @@ def describe(model: onnx.ModelProto, checkpoint: Checkpoint, classes: tuple[str,
         "frames_averaged": checkpoint.frames_averaged,
         "sample_rate": checkpoint.vqt.sample_rate,
         "window_seconds": checkpoint.window_seconds,
-        "minimum_samples": minimum_samples(checkpoint),
+        "minimum_samples": checkpoint.minimum_samples,
         "circle_type": checkpoint.circle_type,
         "temperature": checkpoint.chromanet.temperature,
         "licence": checkpoint.licence,
@@ -154,24 +182,25 @@ def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[
 def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float:
     """Largest difference of a probability between the ONNX model and ``listen``, over two lengths and batch sizes."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    rate, shortest = checkpoint.vqt.sample_rate, minimum_samples(checkpoint)
+    rate, shortest = checkpoint.vqt.sample_rate, checkpoint.minimum_samples
     noise = np.random.default_rng(0).standard_normal(shortest).astype(np.float32)
-    tune = play_key(Key(7, "minor"), 0, checkpoint.window_seconds, rate)
+    tune = play_key(Key(7, "minor"), 0, max(checkpoint.window_seconds, shortest / rate), rate)
+    # Between pure tones there is nothing but rounding, which the logarithm makes large; a recording has noise there.
+    tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)
     odd = max(shortest, len(tune) - 777)
     batches = [np.stack([tune, tune[::-1]]), tune[None, :odd], 0.1 * noise[None]]
     assert callable(listen)  # noqa: S101
-    return float(
-        max(
-            np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(b)})[0] - listen(b.copy())).max()
-            for b in batches
-        )
-    )
+    differences = [
+        np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(batch)})[0] - listen(batch.copy())).max()
+        for batch in batches
+    ]
+    return float(np.max(differences))  # not max(): it would pass over a NaN
 
 
-def _check_with_recording(model: Path, recording: Path, classes: tuple[str, ...]) -> None:
+def _check_with_recording(model: KeyModel, recording: Path, classes: tuple[str, ...]) -> None:
     from stonecli.detect import detect_key
 
-    estimate = detect_key(recording, KeyModel(model, device="cpu"))
+    estimate = detect_key(recording, model)
     tonal = [window.classes for window in estimate.windows if window.tonal]
     if not tonal:
         raise ExportError("there is no tonal music in the recording given as pitch fork")

@@ -9,8 +9,10 @@ some of them, and because two rows of 12 have two places to find, the fork plays
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -67,7 +69,7 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     beat = 0.5
     out = np.zeros(total + 4 * sample_rate)
     cadence, scale = _CADENCES[key.mode], _SCALES[key.mode]
-    for step in range(int(seconds / beat)):
+    for step in range(math.ceil(seconds / beat)):
         chord = cadence[step // 2 % len(cadence)]
         notes = [sound.melody_octave + key.tonic + scale[step % 8 if step % 16 < 8 else 7 - step % 8]]
         if step % 2 == 0:
@@ -82,6 +84,7 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     return scaled
 
 
+@lru_cache(maxsize=256)  # the same few notes come again and again in all the keys
 def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.NDArray[np.float64]:
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = 440.0 * 2.0 ** ((note - 69) / 12)
@@ -92,6 +95,7 @@ def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.ND
     ]
     envelope = np.minimum(1.0, time / 0.02) * np.exp(-sound.decay * time) * np.minimum(1.0, (seconds - time) / 0.05)
     tone: npt.NDArray[np.float64] = np.sum(waves, axis=0) * envelope
+    tone.flags.writeable = False
     return tone
 
 
@@ -113,11 +117,8 @@ def find_class_order(
     keys = [Key(tonic, mode) for mode in modes for tonic in range(12)]
     heard = np.array([_mean_answer(listen, key, seconds, sample_rate) for key in keys])  # [keys, classes]
     order = _best_order(heard, keys, rows)
-    if claimed is not None and tuple(claimed) != order:
-        wrong = next(index for index, (ours, theirs) in enumerate(zip(order, claimed, strict=True)) if ours != theirs)
-        raise ClassOrderError(
-            f"the checkpoint says that output {wrong} is {claimed[wrong]}, but the pitch fork hears {order[wrong]} there"
-        )
+    if claimed is not None:
+        _check_claim(claimed, order)
     return order
 
 
@@ -128,8 +129,27 @@ def check_recording(answer: npt.NDArray[np.floating], order: Sequence[str], key:
         ClassOrderError: it names another.
     """
     name = order[int(answer.argmax())]
-    if key not in [Key.parse(part) for part in name.split("/")]:
+    if key not in _keys_of(name):
         raise ClassOrderError(f"the recording given as pitch fork is in {key.name}, but the model hears {name}")
+
+
+def _check_claim(claimed: Sequence[str], order: Sequence[str]) -> None:
+    """Raise unless ``claimed``, in any spelling, names the same keys as ``order``."""
+    if len(claimed) != len(order):
+        raise ClassOrderError(f"the checkpoint names {len(claimed)} classes, but the model has {len(order)}")
+    for index, (theirs, ours) in enumerate(zip(claimed, order, strict=True)):
+        try:
+            same = _keys_of(theirs) == _keys_of(ours)
+        except ValueError as error:
+            raise ClassOrderError(f"the checkpoint's name of output {index} is no key: {theirs[:40]!r}") from error
+        if not same:
+            raise ClassOrderError(
+                f"the checkpoint says that output {index} is {theirs[:40]}, but the pitch fork hears {ours} there"
+            )
+
+
+def _keys_of(name: str) -> frozenset[Key]:
+    return frozenset(Key.parse(part) for part in name.split("/"))
 
 
 def _mean_answer(listen: Listen, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:

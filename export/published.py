@@ -41,8 +41,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             return _from_lab(content)
         if "stone" in content and "gin_info" in content:
             return _from_published(content)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
-        raise CheckpointError(f"damaged checkpoint: {type(error).__name__}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, SyntaxError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"damaged checkpoint: {type(error).__name__}: {reason}") from error
     raise CheckpointError("not a checkpoint of stone train, STONE or S-KEY")
 
 
@@ -84,6 +85,7 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
         raise CheckpointError(f"harmonics {gin['HarmonicVQT.harmonics']} are not supported, only [1]")
     vqt = VQTConfig(
         sample_rate=content["audio"]["sr"],
+        hop_length=gin.get("HarmonicVQT.hop_length", 512),
         fmin=gin["HarmonicVQT.fmin"],
         n_bins=gin["HarmonicVQT.n_bins"],
         bins_per_octave=gin.get("HarmonicVQT.bins_per_octave", 12),
@@ -122,7 +124,10 @@ def parse_gin(lines: list[str]) -> dict[str, Any]:
     for line in lines:
         name, equals, literal = line.partition("=")
         if equals:
-            values[name.strip()] = ast.literal_eval(literal.strip())
+            try:
+                values[name.strip()] = ast.literal_eval(literal.strip())
+            except (RecursionError, MemoryError) as error:  # a bomb of brackets or signs
+                raise ValueError(f"{name.strip()} is nested too deeply") from error
     return values
 
 
@@ -135,6 +140,6 @@ def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
         "hcqt.lowpass_filter": torch.from_numpy(lowpass_filter()),
     }
     for name, expected in ours.items():
-        theirs = state[name].double().reshape(expected.shape)
-        if not torch.allclose(theirs, expected, atol=1e-6):
+        theirs = state[name].double().squeeze()
+        if theirs.shape != expected.shape or not torch.allclose(theirs, expected, atol=1e-6):
             raise CheckpointError(f"it was trained with another transform ({name.removeprefix('hcqt.')} differs)")
