@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
     from stonecli.model import KeyModel
 
 LEAST_WIDTH = 100  # of what goes into a file or a pipe
+
+
+@dataclass(frozen=True)
+class _Report:
+    labels: Path
+    model: str
+    tracks: int
+    failed: list[Heard]
+    evaluation: Evaluation
+    rival: str
+    comparison: Comparison | None
+    resamples: int
+    seed: int
 
 
 @one_line_errors
@@ -69,6 +83,7 @@ def evaluate(
     from stonecli.evaluate import answers_of, compare_answers, write_predictions
     from stonecli.evaluate import evaluate as evaluate_answers
     from stonecli.report.records import model_record
+    from stonecli.report.table import error_text
 
     errors = error_console()
     tracks = _labels(labels, errors)
@@ -101,14 +116,23 @@ def evaluate(
         from stonecli.report.confusion_plot import save_confusion_plot
 
         save_confusion_plot(confusion, evaluation.confusion, f"{model_record(key_model)} on {labels.name}")
-    rival_name = model_record(rival) if rival is not None else str(against or "")
-    settings = {"resamples": resamples, "seed": seed}
+    report = _Report(
+        labels=labels,
+        model=model_record(key_model),
+        tracks=len(tracks),
+        failed=[one for one in heard if one.error is not None],
+        evaluation=evaluation,
+        rival=model_record(rival) if rival is not None else str(against or ""),
+        comparison=comparison,
+        resamples=resamples,
+        seed=seed,
+    )
     if as_json:
-        print_json(_record(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings))
+        print_json(_record(report))
     else:
-        _print(labels, key_model, tracks, heard, evaluation, comparison, rival_name, settings)
+        _print(report)
     if against is not None and comparison is None:
-        errors.print(f"stone: no track that both have answered, so no comparison with {rival_name}", markup=False)
+        errors.print(error_text(against, "no track that both have answered, so no comparison"), soft_wrap=True)
     if interrupted:
         fail("interrupted: the scores are of what was heard until then", EXIT_INTERRUPTED)
     if failures:
@@ -162,13 +186,15 @@ def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console)
     except (LabelsError, OSError) as error:
         fail(f"{path}: {error_line(error)}", EXIT_USAGE)
     missing = found.answers.count(None)
+    if missing == len(tracks):
+        fail(f"{path}: no answer in it is for a track of the labels", EXIT_USAGE)
     for count, what in (
-        (missing, f"of {len(tracks)} tracks have no answer in it and are left out of the comparison"),
-        (found.unmatched, "answers in it are for no track of the labels"),
-        (found.kept, "answers in it are keys that stone tag found in tags, not heard"),
+        (missing, f"no answer in it, so left out of the comparison: {missing} of {len(tracks)} tracks"),
+        (found.unmatched, f"rows for no track of the labels: {found.unmatched}"),
+        (found.kept, f"keys that stone tag found in tags and did not hear: {found.kept}"),
     ):
         if count:
-            errors.print(error_text(path, f"{count} {what}"), soft_wrap=True)
+            errors.print(error_text(path, what), soft_wrap=True)
     return found.answers
 
 
@@ -197,7 +223,7 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
     heard: list[Heard] = []
     interrupted = False
     progress = Progress(
-        TextColumn(printable(model.name), markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
@@ -208,7 +234,7 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
         redirect_stderr=False,
     )
     with ThreadPoolExecutor(jobs, thread_name_prefix="stone") as executor, progress:
-        bar = progress.add_task("", total=len(tracks))
+        bar = progress.add_task(printable(model.name), total=len(tracks))
         outcomes = run(listen, tracks, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
         with outcomes:
             try:
@@ -222,60 +248,40 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
     return heard, interrupted
 
 
-def _print(
-    labels: Path,
-    model: KeyModel,
-    tracks: list[Label],
-    heard: list[Heard],
-    evaluation: Evaluation,
-    comparison: Comparison | None,
-    rival_name: str,
-    settings: dict[str, int],
-) -> None:
+def _print(report: _Report) -> None:
     from rich.text import Text
 
     from stonecli.report.evaluation import print_comparison, print_evaluation
-    from stonecli.report.records import model_record
     from stonecli.report.text import printable
 
     console = output_console()
     if not console.is_terminal:
         console.width = max(console.width, LEAST_WIDTH)
-    console.print(Text(printable(f"{model_record(model)} on {labels}"), "bold"), soft_wrap=True)
-    drawn = f"intervals: bootstrap, {settings['resamples']} draws, seed {settings['seed']}; all scores in percent"
+    console.print(Text(printable(f"{report.model} on {report.labels}"), "bold"), soft_wrap=True)
+    drawn = f"intervals: bootstrap, {report.resamples} draws, seed {report.seed}; all scores in percent"
     console.print(Text(drawn, "dim"), soft_wrap=True)
-    left_out = len(tracks) - evaluation.overall.count
+    left_out, failed = report.tracks - report.evaluation.overall.count, len(report.failed)
     if left_out:
-        failed = sum(one.error is not None for one in heard)
         why = f"{failed} could not be heard" + (f", {left_out - failed} not reached" if left_out > failed else "")
-        console.print(
-            Text(f"{left_out} of {len(tracks)} tracks are not in these scores: {why}", "yellow"), soft_wrap=True
-        )
+        line = f"{left_out} of {report.tracks} tracks are not in these scores: {why}"
+        console.print(Text(line, "yellow"), soft_wrap=True)
     console.print()
-    print_evaluation(console, evaluation)
-    if comparison is not None:
-        print_comparison(console, model_record(model), rival_name, comparison)
+    print_evaluation(console, report.evaluation)
+    if report.comparison is not None:
+        print_comparison(console, report.model, report.rival, report.comparison)
 
 
-def _record(
-    labels: Path,
-    model: KeyModel,
-    tracks: list[Label],
-    heard: list[Heard],
-    evaluation: Evaluation,
-    comparison: Comparison | None,
-    rival_name: str,
-    settings: dict[str, int],
-) -> dict[str, Any]:
+def _record(report: _Report) -> dict[str, Any]:
     from stonecli.report.evaluation import comparison_record, evaluation_record
-    from stonecli.report.records import model_record
 
+    comparison = report.comparison
     return {
-        "labels": str(labels),
-        "model": model_record(model),
-        "tracks": len(tracks),
-        "failed": [{"path": str(one.track.path), "error": one.error} for one in heard if one.error is not None],
-        **settings,
-        **evaluation_record(evaluation),
-        "against": None if comparison is None else {"name": rival_name, **comparison_record(comparison)},
+        "labels": str(report.labels),
+        "model": report.model,
+        "tracks": report.tracks,
+        "failed": [{"path": str(one.track.path), "error": one.error} for one in report.failed],
+        "resamples": report.resamples,
+        "seed": report.seed,
+        **evaluation_record(report.evaluation),
+        "against": None if comparison is None else {"name": report.rival, **comparison_record(comparison)},
     }

@@ -1,0 +1,289 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+
+KEYS = {"c.wav": "C major", "am.flac": "A minor", "fs.wav": "F# minor", "eb.flac": "Eb major"}
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory, music):
+    """Four recordings, and one that is silent."""
+    folder = tmp_path_factory.mktemp("rendered")
+    for name, key in KEYS.items():
+        soundfile.write(folder / name, music(key), 22050)
+    soundfile.write(folder / "silence.wav", 0 * music("C major"), 22050)
+    return folder
+
+
+@pytest.fixture
+def folder(rendered, tmp_path):
+    """A folder of one's own with the recordings in it."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for path in rendered.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def labels_file(folder, rows, header="path,key"):
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+RIGHT = [f"{name},{key}" for name, key in KEYS.items()]
+
+
+def test_all_right(folder, invoke):
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record["tracks"] == record["overall"]["count"] == 4
+    assert record["overall"]["parts"] == {"same": 4, "fifth": 0, "relative": 0, "parallel": 0, "other": 0}
+    assert record["overall"]["mirex"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert (record["failed"], record["against"], record["genres"]) == ([], None, {})
+    assert ".onnx@" in record["model"]
+
+
+def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder, invoke):
+    # The keys are heard (test above); against these labels each is wrong in another way.
+    rows = ["c.wav,F,pop", "am.flac,C,pop", "fs.wav,F#,rock", "eb.flac,A,rock", "silence.wav,C,"]
+    result = invoke("evaluate", labels_file(folder, rows, "path,key,genre"), "--json", "--resamples", "200")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record["overall"]["parts"] == {"same": 0, "fifth": 1, "relative": 1, "parallel": 1, "other": 2}
+    assert record["overall"]["no_key"] == 1
+    assert record["overall"]["mirex"]["value"] == 0.2  # (0.5 + 0.3 + 0.2) / 5
+    assert record["overall"]["ksea"]["value"] == 0.3  # C/F a fifth, Am/C right
+    assert {genre: scores["count"] for genre, scores in record["genres"].items()} == {"pop": 2, "rock": 2, "": 1}
+    assert sum(record["confusion"]["no_key"]) == 1
+
+
+def test_tables_go_to_standard_output(folder, invoke):
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--seed", "3", "--resamples", "150")
+    assert result.exit_code == 0
+    assert "150 draws, seed 3" in result.stdout
+    assert "4 tracks\n" in result.stdout
+    assert "not in these scores" not in result.stdout
+    assert result.stderr == ""
+    assert max(len(line) for line in result.stdout.splitlines()[1:]) <= 100
+
+
+def test_broken_and_missing_files_are_named_and_left_out(folder, invoke, fingerprint):
+    (folder / "broken.mp3").write_bytes(b"this is no music" * 100)
+    (folder / "folder.wav").mkdir()
+    rows = [*RIGHT, "broken.mp3,C", "missing.mp3,C", "folder.wav,C"]
+    labels = labels_file(folder, rows)
+    before = fingerprint(folder)
+    result = invoke("evaluate", labels)
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(folder / name) for name in ("broken.mp3", "missing.mp3", "folder.wav")
+    ]
+    assert lines[1].endswith(": No such file or directory")
+    assert "3 of 7 tracks are not in these scores: 3 could not be heard" in result.stdout
+    assert "4 tracks\n" in result.stdout
+    assert fingerprint(folder) == before
+
+    record = json.loads(invoke("evaluate", labels, "--json").stdout)
+    assert [Path(failure["path"]).name for failure in record["failed"]] == ["broken.mp3", "missing.mp3", "folder.wav"]
+    assert (record["tracks"], record["overall"]["count"], record["overall"]["accuracy"]["value"]) == (7, 4, 1.0)
+
+
+def test_nothing_that_can_be_heard(folder, invoke):
+    result = invoke("evaluate", labels_file(folder, ["missing.mp3,C"]))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1] == "stone: no track could be heard, so there is nothing to score"
+
+
+def test_a_label_that_nobody_can_read(folder, invoke):
+    labels = labels_file(folder, [*RIGHT, "c.wav,Q# lydian"])
+    result = invoke("evaluate", labels)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == f"stone: {labels}: line 6: not a key: 'Q# lydian'\n"
+
+
+def test_labels_that_are_not_there(folder, invoke):
+    result = invoke("evaluate", folder / "no.csv")
+    assert result.exit_code == 2
+    assert result.stderr == f"stone: {folder / 'no.csv'}: No such file or directory\n"
+
+
+def test_a_track_listed_twice_is_said(folder, invoke):
+    labels = labels_file(folder, [*RIGHT, "./c.wav,8B"])
+    result = invoke("evaluate", labels)
+    assert result.exit_code == 0
+    assert result.stderr == f"{labels}: a track that is listed again counts once (line 6)\n"
+    assert "4 tracks\n" in result.stdout
+
+
+def test_predictions_are_written_and_can_be_compared_with(folder, invoke):
+    labels = labels_file(folder, [*RIGHT, "missing.mp3,C"])
+    predictions = folder / "mine.csv"
+    assert invoke("evaluate", labels, "--predictions", predictions).exit_code == 1
+    with predictions.open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert [(row["key"], row["relation"]) for row in rows.values()] == [
+        ("C", "same"),
+        ("Am", "same"),
+        ("F#m", "same"),
+        ("Eb", "same"),
+        ("", ""),
+    ]
+    assert rows["missing.mp3"]["error"] == "No such file or directory"
+    assert 0 < float(rows["c.wav"]["confidence"]) <= 1
+
+    labels_file(folder, RIGHT)
+    result = invoke("evaluate", labels, "--against", predictions, "--json")
+    assert result.exit_code == 0
+    against = json.loads(result.stdout)["against"]
+    assert (against["count"], against["name"]) == (4, str(predictions))
+    assert against["accuracy"] == {
+        "ours": 1.0,
+        "theirs": 1.0,
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "share_above": 0.0,
+        "p_value": 1.0,
+        "better": 0,
+        "worse": 0,
+    }
+
+
+def test_against_another_tool(folder, invoke, tmp_path):
+    theirs = tmp_path / "them.csv"
+    theirs.write_text(f"Path,Key\n{folder}/c.wav,1d\nam.flac,C\nfs.wav,none\nother.mp3,C\n")
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"{theirs}: no answer in it, so left out of the comparison: 1 of 4 tracks",
+        f"{theirs}: rows for no track of the labels: 1",
+    ]
+    # Ours 1, 1, 1; theirs 1, 0.3, 0.
+    line = next(line for line in result.stdout.split("(second)")[1].splitlines() if line.startswith("MIREX"))
+    assert line.split()[1:4] == ["100.0", "43.3", "+56.7"]
+
+
+def test_against_a_file_of_other_tracks(folder, invoke, tmp_path):
+    theirs = tmp_path / "them.csv"
+    theirs.write_text("path,key\nother.mp3,C\n")
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"stone: {theirs}: no answer in it is for a track of the labels\n"
+
+
+def test_against_answers_for_what_could_not_be_heard(folder, invoke, tmp_path):
+    theirs = tmp_path / "them.csv"
+    theirs.write_text("path,key\nmissing.mp3,C\n")
+    result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", theirs)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"{theirs}: no track that both have answered, so no comparison"
+    assert "4 tracks\n" in result.stdout
+
+
+def test_against_another_model(folder, invoke, tmp_path, tiny_model):
+    other = tiny_model(tmp_path / "other.onnx")  # hears B minor in everything
+    result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", other, "--json")
+    assert result.exit_code == 1
+    against = json.loads(result.stdout)["against"]
+    assert against["name"].startswith("other.onnx@")
+    # B minor is a fifth from F# minor, nothing to the others.
+    assert against["mirex"]["theirs"] == 0.125
+    assert against["accuracy"]["difference"] == 1.0
+    assert against["accuracy"]["better"] == 4
+    assert against["accuracy"]["p_value"] == 0.125  # 2 / 2**4
+
+    alone = json.loads(invoke("evaluate", labels_file(folder, RIGHT), "--model", other, "--json").stdout)
+    assert alone["model"] == against["name"]
+    assert alone["overall"]["mirex"]["value"] == 0.125
+
+
+def test_picture(folder, invoke):
+    pytest.importorskip("matplotlib")
+    picture = folder / "confusion.png"
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--confusion", picture)
+    assert result.exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--predictions", "p.txt", "ends in .csv"),
+        ("--confusion", "c.jpg", "ends in .png"),
+        ("--predictions", "nowhere/p.csv", "no such folder"),
+        ("--predictions", "labels.csv", "would overwrite what is read"),
+        ("--against", "nowhere.csv", "No such file"),
+        ("--against", "c.wav", "not a model"),
+        ("--model", "nowhere.onnx", "No such file"),
+    ],
+)
+def test_wrong_usage_is_seen_before_the_work(folder, invoke, option, name, message):
+    labels = labels_file(folder, [*RIGHT, "missing.mp3,C"])
+    result = invoke("evaluate", labels, option, folder / name)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "missing.mp3" not in result.stderr
+    assert labels.read_text().startswith("path,key\nc.wav")
+
+
+def test_no_matplotlib_is_said_before_the_work(folder, stone, tmp_path):
+    blocker = tmp_path / "blocker" / "matplotlib"
+    blocker.mkdir(parents=True)
+    (blocker / "__init__.py").write_text("raise ModuleNotFoundError('No module named matplotlib', name='matplotlib')")
+    labels = labels_file(folder, ["missing.mp3,C"])
+    result = stone("evaluate", labels, "--confusion", tmp_path / "c.png", PYTHONPATH=os.fspath(tmp_path / "blocker"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "stone: --confusion: pictures need matplotlib: pip install 'stonecli[plot]'\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_reports_what_was_heard(folder, stone_command, tmp_path, rendered):
+    for place in range(400):
+        (folder / f"{place}.wav").symlink_to(rendered / "c.wav")
+    labels = labels_file(folder, ["missing.mp3,C", *(f"{place}.wav,C" for place in range(400))])
+    predictions = tmp_path / "p.csv"
+    command = [*stone_command, "evaluate", labels, "--jobs", "1", "--json", "--predictions", predictions]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith(str(folder / "missing.mp3"))  # it is at work
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    with predictions.open(newline="") as file:
+        heard = list(csv.DictReader(file))
+    assert len(heard) < 401
+    if out:
+        assert json.loads(out)["overall"]["count"] == len(heard) - 1
+
+
+def test_heavy_libraries_are_not_loaded_for_the_help():
+    code = (
+        "import sys; from stonecli.cli.main import app\n"
+        "bad = {'numpy', 'onnxruntime', 'matplotlib', 'torch', 'soundfile'} & set(sys.modules)\n"
+        "sys.exit(' '.join(bad) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_shared_recordings(shared, invoke):
+    result = invoke("evaluate", shared / "audio" / "labels.csv", "--json", "--resamples", "100")
+    assert result.exit_code == 0
+    record = json.loads(result.stdout)
+    assert record["overall"]["count"] == 7
+    assert record["overall"]["mirex"]["value"] >= 0.8
