@@ -235,16 +235,17 @@ def _drop_powers() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Path]:
-    """Writes a model that hears the same in everything: ``tiny_model(path, classes=12, **changed_metadata)``."""
+    """Writes a model that hears the same in everything: ``tiny_model(path, count=12, **changed_metadata)``."""
     onnx = pytest.importorskip("onnx")
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
 
     def build(
         path: Path,
         *,
-        classes: int = 24,
+        count: int = 24,
         logits: Samples | None = None,
         metadata: str | None = None,
+        without: str | None = None,
         softmax: bool = True,
         major_share: float = 0.25,
         rank: int = 2,
@@ -252,7 +253,7 @@ def tiny_model() -> Callable[..., Path]:
         external: str | None = None,
         **changes: Any,
     ) -> Path:
-        values = np.linspace(0, 3, classes, dtype=np.float32)[None] if logits is None else logits
+        values = np.linspace(0, 3, count, dtype=np.float32)[None] if logits is None else logits
         tensor = onnx.numpy_helper.from_array(values.astype(np.float32), "logits")
         if external:
             tensor.ClearField("raw_data")
@@ -260,7 +261,7 @@ def tiny_model() -> Callable[..., Path]:
             for name, value in (("location", external), ("length", str(values.nbytes))):
                 entry = tensor.external_data.add()
                 entry.key, entry.value = name, value
-        constants = {"axis": np.array([1]), "zero": np.float32(0), "share": np.full((1, classes), major_share, "f4")}
+        constants = {"axis": np.array([1]), "zero": np.float32(0), "share": np.full((1, count), major_share, "f4")}
         outputs = ("probabilities", "major_share")
         nodes = [
             helper.make_node("ReduceMean", [input_name, "axis"], ["mean"], keepdims=1),
@@ -274,16 +275,16 @@ def tiny_model() -> Callable[..., Path]:
             nodes,
             "tiny",
             [helper.make_tensor_value_info(input_name, floats, shape)],
-            [helper.make_tensor_value_info(name, floats, ["batch", classes]) for name in outputs],
+            [helper.make_tensor_value_info(name, floats, ["batch", count]) for name in outputs],
             [tensor, *(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         names = [key.name for key in Key.all()]
-        if classes == 12:
+        if count == 12:
             names = [f"{key.name}/{key.relative.name}" for key in Key.all() if key.mode == "major"]
         description = {
             "format_version": 1,
-            "train_type": "ks" if classes == 12 else "ks_mode",
+            "train_type": "ks" if count == 12 else "ks_mode",
             "classes": names,
             "corrects_tuning": False,
             "frames_averaged": 1,
@@ -296,6 +297,8 @@ def tiny_model() -> Callable[..., Path]:
             "trained_on": "nothing",
             "checkpoint_sha256": "0" * 64,
         } | changes
+        if without:
+            del description[without]
         if metadata != "":
             helper.set_model_props(model, {"stone": json.dumps(description) if metadata is None else metadata})
         path.write_bytes(model.SerializeToString())

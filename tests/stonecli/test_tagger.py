@@ -1,0 +1,109 @@
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mutagen.flac import FLAC
+
+from stonecli.errors import AudioError, TagError
+from stonecli.key import Key
+from stonecli.model import KeyModel
+from stonecli.tagger import Tagger
+from stonecli.tags import FieldRule, read_tags
+
+D_MINOR = Key.parse("Dm")
+Song = Callable[..., Path]
+Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
+
+
+def test_a_preview_hears_and_writes_nothing(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    before = fingerprint(path.parent)
+    result = Tagger(key_model)(path)
+    assert fingerprint(path.parent) == before
+    assert (result.path, result.status, result.key) == (path, "detected", D_MINOR)
+    assert (result.old_text, result.old_key) == (None, None)
+    assert result.estimate is not None
+    assert result.estimate.key == D_MINOR
+    assert result.estimate.windows == ()  # they are many, and nobody asks for them
+
+
+def test_write_keep_overwrite(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    assert Tagger(key_model, write=True)(path).status == "written"
+    assert read_tags(path).text == "7A"
+    before = fingerprint(path.parent)
+    kept = Tagger(key_model, write=True)(path)
+    assert (kept.status, kept.key, kept.old_text, kept.estimate) == ("kept", D_MINOR, "7A", None)
+    again = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (again.status, again.key, again.old_key) == ("unchanged", D_MINOR, D_MINOR)
+    assert fingerprint(path.parent) == before
+    other = Tagger(key_model, rules=(FieldRule("key", "musical"),), write=True, overwrite=True)(path)
+    assert (other.status, other.old_text) == ("written", "7A")
+    assert read_tags(path).text == "Dm"
+
+
+def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "8B"
+    tags.save()
+    kept = Tagger(key_model, write=True)(path)
+    assert (kept.status, kept.key) == ("kept", Key.parse("C"))
+    overwritten = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (overwritten.status, overwritten.key, overwritten.old_key) == ("written", D_MINOR, Key.parse("C"))
+
+
+def test_text_that_is_no_key_is_shown_and_kept(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "\x1b[31mloud"
+    tags.save()
+    kept = Tagger(key_model, write=True)(path)
+    assert (kept.status, kept.key, kept.old_text) == ("kept", None, "\x1b[31mloud")
+
+
+def test_what_is_not_sure_enough_is_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    before = fingerprint(path.parent)
+    result = Tagger(key_model, write=True, min_confidence=0.99)(path)
+    assert (result.status, result.key) == ("unsure", D_MINOR)
+    assert fingerprint(path.parent) == before
+    assert result.estimate is not None
+    heard = Tagger(key_model, write=True, min_confidence=result.estimate.confidence)(path)
+    assert heard.status == "written"
+
+
+def test_the_modification_time(key_model: KeyModel, song: Song) -> None:
+    kept, renewed = song("flac", "kept"), song("flac", "renewed")
+    old = kept.stat().st_mtime_ns, renewed.stat().st_mtime_ns
+    assert Tagger(key_model, write=True, preserve_mtime=True)(kept).status == "written"
+    assert Tagger(key_model, write=True)(renewed).status == "written"
+    assert kept.stat().st_mtime_ns == old[0]
+    assert renewed.stat().st_mtime_ns > old[1]
+
+
+def test_several_fields(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert read_tags(path).text == "Dm"
+    assert FLAC(path)["comment"][0].startswith("7A")
+
+
+def test_a_file_that_cannot_be_tagged_is_not_listened_to(
+    key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_text("a letter\n" * 1000)
+    with pytest.raises(AudioError):
+        Tagger(key_model)(path)  # a preview says what the ear says
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was listened to"))
+    with pytest.raises(TagError):
+        Tagger(key_model, write=True)(path)
+
+
+def test_it_can_be_sent_to_another_process(key_model: KeyModel, song: Song) -> None:
+    tagger = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
+    result = pickle.loads(pickle.dumps(tagger(song("mp3"))))
+    assert (result.status, result.key) == ("written", D_MINOR)
