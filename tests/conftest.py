@@ -21,8 +21,10 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from stonecli.cli.main import app
+from stonecli.detect import KeyEstimate, Window
 from stonecli.key import Key
 from stonecli.model import KeyModel
+from stonecli.segments import Segment
 
 Samples = npt.NDArray[np.float32]
 
@@ -166,6 +168,27 @@ def shared() -> Path:
 def key_model() -> KeyModel:
     """The built-in model on the CPU."""
     return KeyModel(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def estimate_of() -> Callable[..., KeyEstimate]:
+    """An estimate as if heard: ``estimate_of("Am", changes_to="C")``, ``estimate_of(None)`` for noise."""
+
+    def make(key: str | None = "Am", *, confidence: float = 0.8, changes_to: str | None = None) -> KeyEstimate:
+        uniform = np.full(24, 1 / 24, dtype=np.float32)
+        if key is None:
+            window = Window(0.0, 15.0, False, uniform, uniform)
+            return KeyEstimate(None, 0.0, uniform, (window,), (), None, 20.0)
+        keys = [Key.parse(key), Key.parse(changes_to or key)]
+        rows = np.full((2, 24), (1 - confidence) / 23, dtype=np.float32)
+        rows[np.arange(2), [key.index for key in keys]] = confidence
+        windows = tuple(Window(15.0 * i, 15.0 * (i + 1), True, row, row[::-1]) for i, row in enumerate(rows))
+        segments = tuple(Segment(15.0 * i, 15.0 * (i + 1), key, confidence) for i, key in enumerate(keys))
+        if keys[0] == keys[1]:
+            segments = (Segment(0.0, 30.0, keys[0], confidence),)
+        return KeyEstimate(keys[0], confidence, rows[0], windows, segments, -12.34, 3725.6789)
+
+    return make
 
 
 @pytest.fixture(scope="session")

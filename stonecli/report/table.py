@@ -93,7 +93,8 @@ class TagTable:
         return str(path)
 
     def _plain(self, *cells: str) -> None:
-        self._print(Text("\t".join(printable(cell) for cell in cells)))
+        # Not by the console, which turns tabs into spaces.
+        print("\t".join(printable(cell) for cell in cells), file=self._console.file, flush=True)
 
     def _print(self, row: Text) -> None:
         self._console.print(row, soft_wrap=True)

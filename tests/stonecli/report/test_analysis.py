@@ -1,0 +1,71 @@
+import io
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from stonecli.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.report.analysis import print_analysis
+from stonecli.report.colors import key_style
+
+
+def printed(estimate: KeyEstimate, name: str = "a.mp3", *, per_window: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=40, highlight=False)
+    print_analysis(console, Path("/folder") / name, estimate, per_window=per_window)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_answer(estimate_of: Callable[..., KeyEstimate]) -> None:
+    text = printed(estimate_of("Am"))
+    assert text.startswith("a.mp3\n  A minor   Camelot 8A   Open Key 1m\n")
+    assert "confidence 80%   1:02:05   A = 436.9 Hz (-12 cents)" in text
+    assert "mixes with 8A Am   8B C   9A Em   7A Dm" in text
+    assert text.count("━") + text.count("·") == 4 * 24  # the key and three candidates
+    assert "key over time" not in text
+    assert "window by window" not in text
+
+
+def test_the_key_over_time(estimate_of: Callable[..., KeyEstimate]) -> None:
+    text = printed(estimate_of("Am", changes_to="Eb"), per_window=True)
+    assert "key over time\n  0:00 – 0:15  8A  A minor\n  0:15 – 0:30  5B  Eb major\n" in text
+    assert "window by window\n  0:00 – 0:15  8A  Am" in text
+    assert "80%\n  0:15 – 0:30  5B  Eb" in text
+
+
+def test_no_key(estimate_of: Callable[..., KeyEstimate]) -> None:
+    text = printed(estimate_of(None), per_window=True)
+    assert "no key: nothing tonal is heard  0:20" in text
+    assert "0:00 – 0:15  –   nothing tonal" in text
+    assert "Camelot" not in text
+
+
+def test_bars_stay_within_their_width(estimate_of: Callable[..., KeyEstimate]) -> None:
+    for confidence in (0.05, 0.5, 1.0):
+        text = printed(replace(estimate_of("Am", confidence=confidence), confidence=confidence))
+        assert all(line.count("━") + line.count("·") in (0, 24) for line in text.splitlines())
+
+
+def test_the_name_is_data(estimate_of: Callable[..., KeyEstimate]) -> None:
+    text = printed(estimate_of("Am"), "[bold]\x1b[31m\n:smile:\udcff")
+    assert text.splitlines()[0] == "[bold]\\x1b[31m\\n:smile:\\xff"
+
+
+def test_each_key_has_a_colour_and_neighbours_are_closest() -> None:
+    colours = {key: key_style(key).color for key in Key.all()}
+    assert len({colour.triplet for colour in colours.values() if colour}) == 24
+
+    def apart(one: Key, other: Key) -> float:
+        first, second = (colours[key].triplet for key in (one, other))  # type: ignore[union-attr]
+        return sum((a - b) ** 2 for a, b in zip(first, second, strict=True))  # type: ignore[arg-type]
+
+    majors = [key for key in Key.all() if key.mode == "major"]
+    for key in majors:
+        near = max(apart(key, key.transposed(7)), apart(key, key.transposed(5)))
+        assert near < apart(key, key.transposed(6))
+    assert all(apart(one, other) > 0 for one, other in itertools.combinations(majors, 2))
+    assert key_style(Key.parse("C")).bold
+    assert not key_style(Key.parse("Am")).bold
