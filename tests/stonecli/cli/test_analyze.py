@@ -1,0 +1,169 @@
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from typer.testing import Result
+
+Invoke = Callable[..., Result]
+Song = Callable[..., Path]
+Samples = npt.NDArray[np.float32]
+CONTRACT = ["path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments", "model", "error"]
+
+
+@pytest.fixture
+def medley(tmp_path: Path, music: Callable[..., Samples]) -> Path:
+    """A minute in C major, a minute in F# minor."""
+    path = tmp_path / "medley.wav"
+    soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# minor", seconds=60)]), 22050)
+    return path
+
+
+def test_the_page_of_a_recording(invoke: Invoke, song: Song) -> None:
+    result = invoke("analyze", song("flac"))
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "flac.flac"
+    assert lines[1] == "  D minor   Camelot 7A   Open Key 12m"
+    assert lines[2].startswith("  confidence ")
+    assert "0:16   A = 4" in lines[2]
+    candidates = [line for line in lines if "━" in line or "·" in line]
+    assert len(candidates) == 4
+    assert candidates[0].split()[:2] == ["7A", "Dm"]
+    assert "window by window" not in result.stdout
+
+
+def test_the_timeline(invoke: Invoke, medley: Path) -> None:
+    result = invoke("analyze", medley, "--per-window")
+    assert "  0:00 – 1:00  8B  C major\n" in result.stdout.replace("0:59", "1:00")
+    assert "11A F# minor" in result.stdout
+    windows = result.stdout.split("window by window\n")[1].strip().splitlines()
+    assert len(windows) == 8
+    assert [line.split()[4] for line in windows] == ["C"] * 4 + ["F#m"] * 4
+
+
+def test_json(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp3"
+    broken.write_text("text")
+    result = invoke("analyze", song("mp3"), broken, medley, tmp_path / "nothing.mp3", "--json")
+    assert result.exit_code == 1
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [list(record) for record in records] == [CONTRACT] * 4
+    assert records[0]["key"]["musical"] == "Dm"
+    assert [segment["key"]["musical"] for segment in records[2]["segments"]] == ["C", "F#m"]
+    assert "not audio that can be decoded" in records[1]["error"]
+    assert records[3]["error"] == "No such file or directory"
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == [str(broken), str(tmp_path / "nothing.mp3")]
+
+
+def test_json_per_window(invoke: Invoke, medley: Path) -> None:
+    record = json.loads(invoke("analyze", medley, "--json", "--per-window", "--overlap", "0.5").stdout)
+    assert list(record) == [*CONTRACT[:7], "windows", *CONTRACT[7:]]
+    assert len(record["windows"]) == 15
+    assert record["windows"][0].keys() == {"start", "end", "key", "confidence"}
+    assert record["windows"][1]["start"] == pytest.approx(7.5, abs=0.1)
+
+
+def test_window_length(invoke: Invoke, medley: Path) -> None:
+    record = json.loads(invoke("analyze", medley, "--json", "--per-window", "--window", "30").stdout)
+    assert len(record["windows"]) == 4
+    for seconds in ("1", "301", "nan"):
+        result = invoke("analyze", medley, "--window", seconds)
+        assert result.exit_code == 2
+        assert result.stderr == "stone: a window of this model is 11.9 to 300 s long\n"
+
+
+def test_npz(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.npz"
+    first, silent = song("flac"), tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros(44100), 22050)
+    assert invoke("analyze", first, medley, silent, "--npz", target).exit_code == 0
+    with np.load(target, allow_pickle=False) as arrays:
+        assert set(arrays.files) == {
+            "__classes__",
+            *(str(path) for path in (first, medley, silent)),
+            *(f"__times__/{path}" for path in (first, medley, silent)),
+        }
+        assert arrays["__classes__"].shape == (24,)
+        assert arrays[str(first)].shape == (1, 24)
+        assert arrays[str(medley)].shape == (8, 24)
+        assert arrays[f"__times__/{medley}"].shape == (8, 2)
+        assert arrays[str(medley)].dtype == np.float32
+        assert arrays[str(medley)].sum(axis=1) == pytest.approx(1, abs=1e-3)
+        heard = [arrays["__classes__"][row.argmax()] for row in arrays[str(medley)]]
+        assert heard == ["C major"] * 4 + ["F# minor"] * 4
+
+
+def test_silence_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(22050 * 5), 22050)
+    result = invoke("analyze", tmp_path / "a.wav")
+    assert result.exit_code == 0
+    assert "no key: nothing tonal is heard" in result.stdout
+
+
+def test_a_bad_file_does_not_end_the_run(
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "[red]empty.mp3").touch()
+    result = invoke("analyze", tmp_path / "[red]empty.mp3", tmp_path, song("flac"))
+    assert result.exit_code == 1
+    assert "D minor" in result.stdout
+    assert result.stderr.splitlines() == [
+        f"{tmp_path}/[red]empty.mp3: the file is empty",
+        f"{tmp_path}: not a regular file but a folder, pipe, socket or device",
+    ]
+
+    def broken(path: Path, *_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("stonecli.detect.detect_key", broken)
+    result = invoke("analyze", song("flac"), song("mp3"))
+    assert result.exit_code == 1
+    assert result.stderr.count("unexpected ZeroDivisionError: a bug\n") == 2
+
+
+def test_targets_are_checked_before_the_work(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    for target in (tmp_path, tmp_path / "none" / "x.npz"):
+        result = invoke("analyze", song("flac"), "--npz", target)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+
+
+def test_nothing_is_written(
+    invoke: Invoke, song: Song, fingerprint: Callable[[Path], dict[str, tuple[int, int, str]]]
+) -> None:
+    paths = [song("mp3"), song("m4a aac"), song("wav float")]
+    before = fingerprint(paths[0].parent)
+    assert invoke("analyze", *paths, "--per-window").exit_code == 0
+    assert fingerprint(paths[0].parent) == before
+
+
+def test_a_reader_that_leaves_is_no_traceback(stone_command: list[str], song: Song) -> None:
+    process = subprocess.Popen(
+        [*stone_command, "analyze", *[str(song("flac"))] * 3, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "ks.onnx", count=12)
+    record = json.loads(invoke("analyze", song("flac"), "--json", "--model", model).stdout)
+    assert record["model"].startswith("ks.onnx@")
+    assert record["key"]["musical"] == "G#m"  # the last signature, and three in four of it minor
+    with_arrays = invoke("analyze", song("flac"), "--model", model, "--npz", tmp_path / "x.npz")
+    assert with_arrays.exit_code == 0
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays[str(song("flac"))].shape == (1, 12)

@@ -1,0 +1,133 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from typer.testing import Result
+
+import stonecli
+
+Stone = Callable[..., "subprocess.CompletedProcess[str]"]
+HEAVY = {"torch", "onnxruntime", "numpy", "soundfile", "soxr", "mutagen", "train", "export"}
+
+LIST_MODULES = """
+import sys
+from stonecli.cli.main import run
+sys.argv = ["stone", *{arguments!r}]
+try:
+    run()
+except SystemExit as end:
+    assert not end.code, end.code
+import json
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["tag", "--help"], ["analyze", "-h"], ["export", "--help"]], ids=" ".join
+)
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = LIST_MODULES.format(arguments=arguments)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(json.loads(result.stderr.splitlines()[-1]))
+    assert "typer" in loaded
+    assert not loaded & HEAVY
+    assert result.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy_either() -> None:
+    code = "import sys, stonecli; print(stonecli.Key.parse('Am').camelot); print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    camelot, modules = result.stdout.splitlines()
+    assert camelot == "8A"
+    assert not {name.partition(".")[0] for name in modules.split()} & HEAVY
+
+
+def test_the_public_names() -> None:
+    for name in stonecli.__all__:
+        assert getattr(stonecli, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'detect_tempo'"):
+        _ = stonecli.detect_tempo
+
+
+def test_version(invoke: Callable[..., Result]) -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"stone {stonecli.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tune"],
+        ["tag"],
+        ["tag", "--loud", "."],
+        ["tag", "--notation", "german", "."],
+        ["tag", "--jobs", "0", "."],
+        ["tag", "--min-confidence", "1.5", "."],
+        ["tag", "--min-confidence", "nan", "."],
+        ["tag", "--field", "artist", "."],
+        ["tag", "--field", "comment=german", "."],
+        ["tag", "--field", "title", "--mode", "replace", "."],
+        ["tag", "--device", "tpu", "."],
+        ["tag", "--output", "x.txt", "."],
+        ["tag", "--output", "no/such/folder/x.csv", "."],
+        ["tag", "--model", "nothing.onnx", "."],
+        ["analyze"],
+        ["analyze", "--overlap", "1.0", "a.mp3"],
+        ["analyze", "--window", "long", "a.mp3"],
+        ["analyze", "--npz", "no/such/folder/x.npz", "a.mp3"],
+        ["analyze", "--device", "tpu", "a.mp3"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(invoke: Callable[..., Result], arguments: list[str]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_at_all_shows_the_help(invoke: Callable[..., Result]) -> None:
+    result = invoke()
+    assert result.exit_code in (0, 2)
+    assert "tag" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["tag", "--\x1b[31m[red]\x07"], ["\x1b[31m[red]\x07"], ["tag", "--field", "\x1b[31m[red]\x07", "."],
+     ["tag", "--model", "\x1b[31m[red]\x07", "."], ["tag", "--output", "\x1b[31m[red]\x07/a.csv", "."]],
+    ids=ascii,
+)  # fmt: skip
+def test_what_is_typed_wrong_is_shown_and_not_obeyed(stone: Stone, arguments: list[str]) -> None:
+    result = stone(*arguments)
+    assert result.returncode == 2
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "\x07" not in result.stdout + result.stderr
+    assert "\\x1b" in result.stderr
+    assert "[red]" in result.stderr
+
+
+def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("by \x1b[31mzero\nindeed")
+
+    monkeypatch.setattr("stonecli.library.find_music", broken)
+    result = invoke("tag", ".")
+    assert result.exit_code == 1
+    assert result.stderr == "stone: unexpected ZeroDivisionError: by \\x1b[31mzero\\nindeed\n"
+    monkeypatch.setenv("STONE_DEBUG", "1")
+    assert isinstance(invoke("tag", ".").exception, ZeroDivisionError)
+
+
+def test_ctrl_c_in_a_command_is_130(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stonecli.library.find_music", lambda _: os.kill(os.getpid(), signal.SIGINT) or iter(()))
+    result = invoke("tag", ".")
+    assert result.exit_code == 130
+    assert result.stderr == "stone: interrupted\n"
