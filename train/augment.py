@@ -21,7 +21,7 @@ def augmented(segment: Features, rng: np.random.Generator) -> Features:
     if rng.random() < 0.3:
         level[:, : rng.integers(1, 30)] *= rng.random()
     if rng.random() < 0.3:
-        level[:, rng.integers(50, bins) :] *= rng.random()
+        level[:, rng.integers(bins // 2, bins) :] *= rng.random()
     if rng.random() < 0.3:
         level = np.maximum(level, _drum_hits(frames, height, rng))
     if rng.random() < 0.5:

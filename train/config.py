@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from stonecli.errors import StoneError
-from train.chromanet import ChromaNetConfig
+from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
 from train.gin import parse_gin
 from train.vqt import VQTConfig
 
 TrainType = Literal["ks", "ks_mode"]
 LossName = Literal["stone", "semi_tone", "skey", "cross_entropy"]
 CONFIGS = Path(__file__).parent / "configs"
+MAX_WINDOW_SECONDS = 600.0
 
 
 class ConfigError(StoneError):
@@ -161,12 +162,12 @@ def load_config(path: Path) -> TrainConfig:
         ConfigError: a mistake in the file.
         OSError: the file cannot be read.
     """
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".gin":
             return config_from_gin(parse_gin(text.splitlines()))
         return config_from_dict(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ValueError, SyntaxError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from error
     except ConfigError as error:
         raise ConfigError(f"{path.name}: {error}") from error
@@ -269,7 +270,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     """``value`` as what ``hint`` asks for; a whole number may stand for a float, a list for a tuple."""
     origin = get_origin(hint)
     if origin is Literal:
-        if value not in get_args(hint) or isinstance(value, bool):
+        if not any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
             raise ConfigError(f"{name} is {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
         return value
     if origin is tuple:
@@ -279,13 +280,16 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         if get_args(hint)[-1] is not Ellipsis and len(value) != len(get_args(hint)):
             raise ConfigError(f"{name} has {len(get_args(hint))} entries, not {len(value)}")
         return tuple(_converted(entry, item, name) for entry in value)
-    if origin is types.UnionType:
-        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{name} is a {hint.__name__}, not {value!r}")
+        raise ConfigError(f"{name} is {_TYPE_NAMES[hint]}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} is a finite number, not {value!r}")
     return value
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -299,9 +303,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"the {config.loss.name} loss is for network.rows = {rows}")
     if config.network.n_bins >= config.vqt.n_bins:
         raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
-    if config.segment_frames // config.input.frames_averaged < config.network.min_frames:
-        raise ConfigError("input.window_seconds is too short for so many halvings of the frames")
     positive = {
+        "input.window_seconds": config.input.window_seconds,
         "data.batch_size": config.data.batch_size,
         "optimiser.epochs": config.optimiser.epochs,
         "optimiser.train_steps": config.optimiser.train_steps,
@@ -311,8 +314,32 @@ def _check(config: TrainConfig) -> None:
         "input.frames_averaged": config.input.frames_averaged,
     }
     for name, value in positive.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ConfigError(f"{name} is above 0, not {value}")
+    least_zero = {
+        "loss.mode_weight": config.loss.mode_weight,
+        "loss.labelled_weight": config.loss.labelled_weight,
+        "data.workers": config.data.workers,
+        "optimiser.min_lr": config.optimiser.min_lr,
+        "optimiser.warmup_epochs": config.optimiser.warmup_epochs,
+        "optimiser.weight_decay": config.optimiser.weight_decay,
+        "optimiser.weight_decay_end": config.optimiser.weight_decay_end,
+        "optimiser.patience": config.optimiser.patience,
+        "optimiser.seed": config.optimiser.seed,
+    }
+    for name, value in least_zero.items():
+        if value < 0:
+            raise ConfigError(f"{name} is 0 or above, not {value}")
+    if config.input.window_seconds > MAX_WINDOW_SECONDS:
+        raise ConfigError(f"input.window_seconds is at most {MAX_WINDOW_SECONDS:.0f}")
+    if config.segment_frames // config.input.frames_averaged < config.network.min_frames:
+        raise ConfigError("input.window_seconds is too short for so many halvings of the frames")
+    if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
+        raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
+    if not all(0 <= beta < 1 for beta in config.optimiser.betas):
+        raise ConfigError(f"optimiser.betas are from 0 up to 1, not {config.optimiser.betas}")
+    if not 0 <= config.loss.smoothing < 1:
+        raise ConfigError(f"loss.smoothing is from 0 up to 1, not {config.loss.smoothing}")
     if not 0 < config.data.validation_share < 1:
         raise ConfigError(f"data.validation_share is between 0 and 1, not {config.data.validation_share}")
     if not 0 <= config.optimiser.ema < 1:

@@ -3,9 +3,9 @@
 A batch is a function of (seed, step, row): a run that is resumed at step n sees what it would have seen, worker
 processes need no state, and each of several training processes makes only its own rows.
 
-The rule for two segments of one track: both have ``segment_frames`` frames; the first starts anywhere, the second
-anywhere that does not overlap the first. A track shorter than two segments gives two that are as far apart as they can
-be without touching its ends' padding: its first and its last one. Shorter than one, it is repeated.
+The rule for two segments of one track: both have ``segment_frames`` frames and do not overlap; the frames that are
+left over are shared out at random before, between and after them, and either comes first. A track shorter than two
+segments gives two that overlap as little as they can: its first frames and its last. Shorter than one, it is repeated.
 """
 
 from __future__ import annotations
@@ -81,28 +81,38 @@ class Batch:
 def read_labels(path: Path) -> list[tuple[Path, Key]]:
     """The rows of a CSV with columns ``path`` (relative to the CSV, or absolute) and ``key`` (any spelling).
 
+    A file that is listed again with the same key counts once.
+
     Raises:
-        DataError: no such columns, a key that nobody can read, a file that is not there; with the line's number.
+        DataError: no such columns, a key that nobody can read, a file that is not there or is listed with two keys;
+            with the line's number.
         OSError: the CSV cannot be read.
     """
-    rows = []
+    labels: dict[Path, tuple[Path, Key]] = {}
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
-        if not {"path", "key"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path.name}: needs the columns path and key")
-        for row in reader:
-            line = f"{path.name}, line {reader.line_num}"
-            try:
-                key = Key.parse(row["key"] or "")
-            except ValueError as error:
-                raise DataError(f"{line}: {error}") from error
-            recording = path.parent / (row["path"] or "")
-            if not recording.is_file():
-                raise DataError(f"{line}: no such file: {row['path']}")
-            rows.append((recording, key))
-    if not rows:
+        try:
+            if not {"path", "key"} <= set(reader.fieldnames or ()):
+                raise DataError(f"{path.name}: needs the columns path and key")
+            for row in reader:
+                recording, key = _read_label(row, path.parent)
+                _, before = labels.setdefault(recording.resolve(), (recording, key))
+                if before != key:
+                    raise ValueError(f"{row['path']} is in {key.name} here, but in {before.name} before")
+        except (csv.Error, ValueError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path.name}, line {reader.line_num}: {reason}") from error
+    if not labels:
         raise DataError(f"{path.name}: no labels in it")
-    return rows
+    return list(labels.values())
+
+
+def _read_label(row: dict[str, str | None], folder: Path) -> tuple[Path, Key]:
+    key = Key.parse(row["key"] or "")
+    recording = folder / (row["path"] or "")
+    if not recording.is_file():
+        raise ValueError(f"no such file: {row['path']}")
+    return recording, key
 
 
 def collect_tracks(
@@ -156,7 +166,7 @@ class StepDataset(Dataset[Batch]):
     Args:
         unlabelled, labelled: tracks; one list may be empty.
         config: of the run.
-        purpose: a number that keeps training and validation apart.
+        purpose: numbers that keep training and validation apart, and a run that went back from what it did before.
         rank, world_size: this process's share of every batch.
     """
 
@@ -165,7 +175,7 @@ class StepDataset(Dataset[Batch]):
         unlabelled: Sequence[Track],
         labelled: Sequence[Track],
         config: TrainConfig,
-        purpose: int,
+        purpose: Sequence[int],
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -179,7 +189,7 @@ class StepDataset(Dataset[Batch]):
             [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")
         ]
         self._config = config
-        self._seed = [config.optimiser.seed, purpose]
+        self._seed = [config.optimiser.seed, *purpose]
         self._rows = range(rank, config.data.batch_size, world_size)
         self._loaded: dict[Path, Segment] = {}
 
@@ -230,17 +240,13 @@ class StepDataset(Dataset[Batch]):
 
 def two_starts(length: int, frames: int, rng: np.random.Generator) -> tuple[int, int]:
     """Starts of two segments of ``frames`` in a track of ``length``, by the rule above."""
-    last = max(0, length - frames)
-    if last < frames:
-        starts = (0, last)
-        return starts if rng.random() < 0.5 else starts[::-1]
-    first = int(rng.integers(last + 1))
-    before, after = max(0, first - frames + 1), max(0, last - first - frames + 1)  # how many starts do not overlap
-    if before + after == 0:  # a first segment in the very middle of a short track
-        first = 0
-        before, after = 0, last - frames + 1
-    place = int(rng.integers(before + after))
-    return first, place if place < before else first + frames + place - before
+    spare = length - 2 * frames
+    if spare < 0:
+        early, late = 0, max(0, length - frames)
+    else:
+        early, late = sorted(rng.integers(spare + 1, size=2).tolist())
+        late += frames
+    return (early, late) if rng.random() < 0.5 else (late, early)
 
 
 def draw_shifts(spare: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -267,7 +273,8 @@ class WaveformTracks(Dataset[Batch]):
     """The original's waveform contract, for those who have a loader of their own.
 
     Wraps any sequence of batches: float32 [batch, samples, 2] for two segments of each track, or
-    (float32 [batch, samples, 1], list of key names) with labels, and gives the same ``Batch`` as above.
+    (float32 [batch, samples, 1], list of key names) with labels, and gives the same ``Batch`` as above. The original's
+    dictionaries ``{"audio": waveforms, "keymode": (names,)}`` are taken as well.
 
     Args:
         source: ``source[step]`` is such a batch.
@@ -287,14 +294,20 @@ class WaveformTracks(Dataset[Batch]):
         Raises:
             DataError: the source gave something of another shape.
         """
-        item = self._source[step]
-        audio, names = item if isinstance(item, tuple | list) else (item, None)
+        audio, names = _waveforms(self._source[step])
         if audio.ndim != 3 or audio.shape[2] != (2 if names is None else 1):
             raise DataError("waveforms are [batch, samples, 2], or [batch, samples, 1] with labels")
+        if names is not None and len(names) != len(audio):
+            raise DataError(f"{len(names)} labels for {len(audio)} waveforms")
+        if audio.shape[1] < self._config.vqt.min_samples:
+            raise DataError(f"waveforms of {audio.shape[1]} samples are too short")
         spare = self._config.vqt.n_bins - self._config.network.n_bins
         rng = np.random.default_rng([self._config.optimiser.seed, step])
         segments = [self._features(audio[:, :, channel]) for channel in range(audio.shape[2])]
-        labels = [] if names is None else [Key.parse(name).index for name in names]
+        try:
+            labels = [Key.parse(name).index for name in names or ()]
+        except ValueError as error:
+            raise DataError(str(error)) from error
         return Batch(
             segments[0],
             segments[1] if names is None else torch.empty(0, dtype=torch.uint8),
@@ -307,3 +320,14 @@ class WaveformTracks(Dataset[Batch]):
             level = self._vqt(audio.float())
         scaled: Tensor = (level - level.amax(dim=(1, 2), keepdim=True) + 1.0) * 255.0
         return scaled.round().clamp(0, 255).to(torch.uint8).transpose(1, 2)
+
+
+def _waveforms(item: Any) -> tuple[Tensor, Sequence[str] | None]:
+    """Waveforms and labels in what a source of waveforms gave."""
+    if isinstance(item, dict):  # the original's: labels as a tuple of one list, "-1" where there are none
+        audio, (names,) = item["audio"], item["keymode"]
+        return audio, names if audio.shape[-1] == 1 else None
+    if isinstance(item, tuple | list):
+        audio, names = item
+        return audio, names
+    return item, None

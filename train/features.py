@@ -35,8 +35,7 @@ class FeatureCache:
     """Features of files, computed once and kept in ``folder``.
 
     An entry is named by the file's path, size and modification time and by the transform: a changed file gets a new
-    one.
-    Entries are written atomically, so that an interrupted run leaves only whole ones.
+    one. Entries are written atomically, so that an interrupted run leaves only whole ones.
 
     Attributes:
         folder: of the cache; made where it is not there.
@@ -60,18 +59,26 @@ class FeatureCache:
         return self.folder / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
 
     def features(self, path: Path) -> Path:
-        """The cache file of the recording, made where it is not there: uint8 [frames, bins].
+        """The cache file of the recording, made where it is not there or damaged: uint8 [frames, bins].
 
         Raises:
             AudioError: the recording cannot be decoded, or is silent.
             OSError: it cannot be read, or the cache cannot be written.
         """
         entry = self.entry(path)
-        if not entry.exists():
+        if not _is_whole(entry, self.vqt.n_bins):
             save_atomically(
                 entry, track_features(read_track(path, self.vqt.sample_rate), self.vqt, self.corrects_tuning)
             )
         return entry
+
+
+def _is_whole(entry: Path, bins: int) -> bool:
+    try:
+        features = np.load(entry, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or cut off by a crash of the machine
+        return False
+    return bool(features.dtype == np.uint8 and features.ndim == 2 and len(features) and features.shape[1] == bins)
 
 
 def read_track(path: Path, sample_rate: int) -> Samples:
@@ -143,6 +150,8 @@ def save_atomically(path: Path, features: Features) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             np.save(file, features)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -11,11 +11,15 @@ def parse_gin(lines: Iterable[str]) -> dict[str, Any]:
     """``Name.param = literal`` lines as a dictionary; imports, comments and blank lines are skipped, nothing runs.
 
     Raises:
-        ValueError, SyntaxError: a value is no Python literal.
+        ValueError: a value is no Python literal; with the line's number.
     """
     values: dict[str, Any] = {}
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         name, equals, literal = line.partition("=")
-        if equals and not name.lstrip().startswith("#"):
+        if not equals or name.lstrip().startswith("#"):
+            continue
+        try:
             values[name.strip()] = ast.literal_eval(literal.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise ValueError(f"line {number}: no literal: {literal.strip()[:60]}") from error
     return values

@@ -57,8 +57,7 @@ def dft(ksp: Tensor, circle: int) -> Tensor:
     """
     if circle not in (1, 7):
         raise ValueError(f"the circle is 1 (semitones) or 7 (fifths), not {circle}")
-    places = torch.arange(CLASSES, device=ksp.device, dtype=torch.float32)
-    angles = 2.0 * math.pi * circle / CLASSES * places
+    angles = _angles(torch.arange(CLASSES, device=ksp.device), circle)
     basis = torch.stack([torch.cos(angles), torch.sin(angles)], dim=1)
     # Elementwise, not a matmul: autocast would run that in half precision.
     return (ksp.float()[:, :, None] * basis).sum(dim=1)
@@ -78,8 +77,13 @@ def cpsd_loss(first: Tensor, second: Tensor, shift: Tensor, circle: int) -> Tens
     a, b = dft(first, circle), dft(second, circle)
     cross_real = a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1]
     cross_imaginary = a[:, 1] * b[:, 0] - a[:, 0] * b[:, 1]
-    angle = 2.0 * math.pi * circle / CLASSES * shift.float()
+    angle = _angles(shift, circle)
     return ((torch.cos(angle) - cross_real) ** 2 + (torch.sin(angle) - cross_imaginary) ** 2).mean()
+
+
+def _angles(places: Tensor, circle: int) -> Tensor:
+    """2 pi circle places / 12, float32, whole turns taken off while the numbers are whole."""
+    return 2.0 * math.pi / CLASSES * (circle * places % CLASSES).float()
 
 
 def key_loss(views: Views, circle: int) -> Tensor:

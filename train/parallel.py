@@ -35,9 +35,12 @@ def join_processes(device_type: str) -> Processes:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device_type == "cuda":
+        torch.cuda.set_device(local_rank)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
-    return Processes(distributed.get_rank(), count, int(os.environ.get("LOCAL_RANK", "0")))
+    return Processes(distributed.get_rank(), count, local_rank)
 
 
 def leave_processes() -> None:
@@ -57,6 +60,15 @@ def gather_rows(rows: Tensor, processes: Processes) -> Tensor:
         return rows
     gathered: Tensor = _Gather.apply(rows, processes.rank, processes.count)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
+    """Whether ``flag`` is set in any process; all have to ask."""
+    if processes.count == 1:
+        return flag
+    votes = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(votes)
+    return bool(votes > 0)
 
 
 class _Gather(torch.autograd.Function):

@@ -91,6 +91,10 @@ class TensorBoardLog:
             self._writer.add_figure("circle", self._circle(network), report.step)
         self._writer.flush()
 
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._writer.close()
+
     def _circle(self, network: ChromaNet) -> Any:
         """Each validation track's KSP as the point that its DFT is, coloured by its key signature where known."""
         from matplotlib.figure import Figure

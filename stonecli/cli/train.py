@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,13 +42,15 @@ def train(
     """Train a key model; stop it with Ctrl-C, go on with the same command.
 
     Without --config: STONE for --type ks; for ks_mode Semi-TONE where there are labels, else S-KEY. Several GPUs:
-    torchrun --nproc-per-node N -m stonecli.cli.main train ...
+    torchrun --nproc-per-node N -m stonecli train ...
     """
     if data is None and labels is None:
         fail("nothing to train on: give --data FOLDER, --labels CSV, or both", EXIT_USAGE)
-    if name != Path(name).name or name.startswith("."):
+    if not name or name != Path(name).name or name.startswith("."):
         fail(f"--name {name}: is the name of a folder", EXIT_USAGE)
     try:
+        import matplotlib  # noqa: F401  (of TensorBoard's figures; its absence is better known now)
+        import tensorboard  # type: ignore[import-untyped]  # noqa: F401
         import torch
 
         from train.config import ConfigError, default_config, load_config, override
@@ -68,6 +71,8 @@ def train(
         )
     except ConfigError as error:
         fail(str(error), EXIT_USAGE)
+    except OSError as error:
+        fail(f"{config}: {error.strerror}", EXIT_USAGE)
     if settings.train_type != train_type:
         fail(f"{config}: is for --type {settings.train_type}", EXIT_USAGE)
     if threads:
@@ -112,17 +117,25 @@ def _train(
     place = Path(config.train_type) / str(config.loss.circle) / name
     folder = save_dir / "models" / place
     folder.mkdir(parents=True, exist_ok=True)
-    watchers: list[Any] = []
-    if processes.is_first:
-        tensorboard = save_dir / "tensorboard" / place
-        watchers = [
-            _Screen(config),
-            CsvLog(folder / "log.csv"),
-            TensorBoardLog(tensorboard, config, [*validation_labelled, *validation_unlabelled], device),
-        ]
     wanted: list[bool] = []
-    before = signal.signal(signal.SIGINT, lambda *_: wanted.append(True))
-    try:
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(*_: Any) -> None:
+        wanted.append(True)
+        signal.signal(signal.SIGINT, before)  # a second Ctrl-C does not wait for the step
+
+    with ExitStack() as stack:
+        stack.callback(leave_processes)
+        watchers: list[Any] = []
+        if processes.is_first:
+            screen = _Screen(config)
+            stack.callback(screen.close)
+            shown = [*validation_labelled, *validation_unlabelled]
+            tensorboard = TensorBoardLog(save_dir / "tensorboard" / place, config, shown, device)
+            stack.callback(tensorboard.close)
+            watchers = [screen, CsvLog(folder / "log.csv"), tensorboard]
+        signal.signal(signal.SIGINT, interrupt)
+        stack.callback(signal.signal, signal.SIGINT, before)
         run = Run(
             config,
             folder,
@@ -137,9 +150,6 @@ def _train(
             trained_on=f"{len(unlabelled)} unlabelled and {len(labelled)} labelled tracks",
         )
         run.train()
-    finally:
-        signal.signal(signal.SIGINT, before)
-        leave_processes()
     return bool(wanted)
 
 
@@ -178,8 +188,10 @@ class _Screen:
             scores = report.scores
             line += f"  KSEA {scores.ksea:.1%}  accuracy {scores.accuracy:.1%}  MIREX {100 * scores.mirex:.1f}"
         self._out.print(line + ("  best" if report.is_best else ""), markup=False, highlight=False, soft_wrap=True)
-        if report.epoch == self._epochs:
-            self._progress.stop()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
 
     def on_message(self, text: str) -> None:
         """Print it."""

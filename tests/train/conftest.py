@@ -1,8 +1,11 @@
-"""What the tests of ``train`` share: one thread, and the recorded answers of the original code."""
+"""What the tests of ``train`` share: one thread, recorded answers of the original code, a tiny run and its tracks."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
+
+from stonecli.key import Key  # noqa: E402
+from train.config import TrainConfig, config_from_dict  # noqa: E402
+from train.data import Track  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -27,3 +34,61 @@ def golden(shared: Path) -> dict[str, npt.NDArray[np.float32]]:
     """What the original code computed: ``audio``, ``vqt`` and ``prob/CHECKPOINT``."""
     with np.load(shared / "checkpoints" / "golden.npz") as file:
         return {name: file[name] for name in file if name != "names"}
+
+
+TINY: dict[str, dict[str, Any]] = {
+    "network": {"n_bins": 84, "out_channels": [3, 6, 4], "kernels": [5, 5, 3], "drop_path": 0.0},
+    "input": {"window_seconds": 3.0, "frames_averaged": 4},
+    "data": {"batch_size": 8, "workers": 0, "validation_share": 0.25},
+    "optimiser": {"epochs": 2, "train_steps": 5, "val_steps": 2, "lr": 0.01, "warmup_epochs": 0.0},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., TrainConfig]:
+    """A configuration that trains in milliseconds: ``tiny_config("skey", data__batch_size=2, optimiser__lr=0.1)``."""
+
+    def make(loss: str = "stone", **changes: Any) -> TrainConfig:
+        values = copy.deepcopy(TINY)
+        twelve = loss == "stone"
+        values["network"] |= {"rows": 1 if twelve else 2, "normalisation": "affine" if twelve else "plain"}
+        values["loss"] = {"name": loss}
+        for name, value in changes.items():
+            table, _, key = name.partition("__")
+            values.setdefault(table, {})[key] = value
+        return config_from_dict(values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def draw_features() -> Callable[..., npt.NDArray[np.uint8]]:
+    """The log-VQT that a track in a key might have: ``draw_features(Key(0, "major"), 700, seed)``, [frames, 99]."""
+
+    def draw(key: Key, frames: int = 700, seed: int = 0) -> npt.NDArray[np.uint8]:
+        rng = np.random.default_rng(seed)
+        third, sixth, seventh = (4, 9, 11) if key.mode == "major" else (3, 8, 10)
+        levels = {0: 1.0, 7: 0.9, third: 0.85, 2: 0.6, 5: 0.7, sixth: 0.6, seventh: 0.55}
+        profile = np.array([levels.get((9 + bin_ - key.tonic) % 12, 0.2) for bin_ in range(99)])  # bin 0 is A
+        on = rng.random((frames // 25 + 1, 99)) < 0.8
+        level = profile * np.repeat(on, 25, axis=0)[:frames] + 0.08 * rng.standard_normal((frames, 99))
+        return np.clip(np.rint(level * 230.0), 0, 255).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def make_tracks(draw_features: Callable[..., npt.NDArray[np.uint8]]) -> Callable[..., list[Track]]:
+    """Tracks with drawn features: ``make_tracks(folder, 24, labelled=True, frames=700)``, in all the keys in turn."""
+
+    def make(folder: Path, count: int, *, labelled: bool, frames: int = 700, seed: int = 0) -> list[Track]:
+        folder.mkdir(parents=True, exist_ok=True)
+        tracks = []
+        for number in range(count):
+            key = Key.from_index(7 * number % 24)
+            path = folder / f"{number}.npy"
+            np.save(path, draw_features(key, frames, seed + number))
+            tracks.append(Track(path, key if labelled else None))
+        return tracks
+
+    return make

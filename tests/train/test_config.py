@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from train.chromanet import ChromaNetConfig  # noqa: E402
+from train.config import (  # noqa: E402
+    CONFIGS,
+    ConfigError,
+    DataConfig,
+    InputConfig,
+    LossConfig,
+    OptimiserConfig,
+    TrainConfig,
+    config_from_dict,
+    default_config,
+    load_config,
+    override,
+)
+from train.vqt import VQTConfig  # noqa: E402
+
+KS_GIN = """\
+src.hcqt.HarmonicVQT.harmonics = [1]
+src.hcqt.HarmonicVQT.fmin = 27.5
+src.hcqt.HarmonicVQT.n_bins = 99
+src.hcqt.HarmonicVQT.bins_per_octave = 12
+
+src.stone12.stone.Stone.out_channels = [2, 3, 40, 40, 30, 10, 3]
+src.stone12.stone.Stone.kernels = [7, 7, 7, 7, 7, 5, 5]
+src.stone12.stone.Stone.temperature = 1
+src.stone12.stone.Stone.n_bins = 84
+
+src.stone12.dataloader.get_datasets.sr = 22050
+src.stone12.dataloader.get_datasets.duration = 15
+src.stone12.dataloader.get_datasets.batch_size = 128\x20
+"""
+KS_MODE_GIN = (
+    KS_GIN.replace("stone12", "stone24")
+    + """\
+src.stone24.dataloader.get_datasets.dataset_type_train = "mix"
+src.stone24.dataloader.get_datasets.dataset_type_test = "mix"
+"""
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(text: str | bytes, name: str = "run.toml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def paper(name: str) -> TrainConfig:
+    """The values of the papers and of the published code."""
+    published = {"n_bins": 84, "out_channels": (2, 3, 40, 40, 30, 10, 3), "kernels": (7, 7, 7, 7, 7, 5, 5)}
+    rows, normalisation, loss = {
+        "ks": (1, "affine", "stone"),
+        "ks_mode": (2, "plain", "semi_tone"),
+        "skey": (2, "plain", "skey"),
+    }[name]
+    return TrainConfig(
+        ChromaNetConfig(rows=rows, normalisation=normalisation, temperature=1.0, **published),  # type: ignore[arg-type]
+        VQTConfig(sample_rate=22050, hop_length=512, fmin=27.5, n_bins=99, bins_per_octave=12),
+        InputConfig(window_seconds=15.0, frames_averaged=1, corrects_tuning=False),
+        LossConfig(name=loss, circle=7, mode_weight=1.5, skey_weights=(1.0, 1.7, 1.0)),  # type: ignore[arg-type]
+        DataConfig(batch_size=128),
+        OptimiserConfig(
+            lr=1e-3, min_lr=5e-8, betas=(0.9, 0.98), weight_decay=0.04, weight_decay_end=0.4, clip=3.0, epochs=100
+        ),
+    )
+
+
+# --- what is shipped --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ks", "ks_mode", "skey"])
+def test_the_papers_configurations(name: str) -> None:
+    config = default_config(name)
+    assert config == paper(name)
+    assert config.train_type == ("ks" if name == "ks" else "ks_mode")
+    assert config.segment_frames == 646  # 15 s of 22,050 Hz in hops of 512
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_file_says_each_value_that_it_sets(path: Path) -> None:
+    config = load_config(path).as_dict()
+    for table, values in tomllib.loads(path.read_text()).items():
+        for key, value in values.items():
+            assert config[table][key] == value, f"{table}.{key}"
+
+
+def test_an_empty_file_is_all_defaults_but_for_what_must_fit(written: Any) -> None:
+    assert load_config(written("[network]\nrows = 1\n")) == TrainConfig(network=ChromaNetConfig(rows=1))
+
+
+# --- gin --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "name"), [(KS_GIN, "ks"), (KS_MODE_GIN, "ks_mode")])
+def test_the_originals_gin_files_are_read(text: str, name: str, written: Any) -> None:
+    assert load_config(written(text, "original.GIN")) == paper(name)
+
+
+def test_gin_values_count(written: Any) -> None:
+    text = KS_MODE_GIN.replace("duration = 15", "duration = 20").replace(
+        "[7, 7, 7, 7, 7, 5, 5]", "[3, 3, 3, 3, 3, 3, 3]"
+    )
+    config = load_config(written(text, "a.gin"))
+    assert (config.input.window_seconds, config.network.kernels) == (20.0, (3,) * 7)
+
+
+@pytest.mark.parametrize("mode_first", [False, True])
+def test_skeys_weights_in_gin_mean_skey(mode_first: bool, written: Any) -> None:
+    line = "src.stone24.stone_loss.CrossPowerSpectralDensityLoss.weights = [1, 1.7, 2]\n"
+    config = load_config(written(KS_MODE_GIN + line if mode_first else line + KS_MODE_GIN, "a.gin"))
+    assert (config.loss.name, config.loss.skey_weights) == ("skey", (1.0, 1.7, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("src.hcqt.HarmonicVQT.harmonics = [1, 2]", r"a\.gin: .*harmonics = \[1, 2\]: only \[1\]"),
+        ("src.hcqt.HarmonicVQT.fminn = 3", r"a\.gin: unknown parameter .*fminn; did you mean HarmonicVQT\.fmin\?"),
+        ("src.hcqt.HarmonicVQT.fmin = 'low'", r"a\.gin: vqt\.fmin is a number, not 'low'"),
+        ("\nsrc.hcqt.HarmonicVQT.fmin = print(1)", r"a\.gin: line 2: no literal: print\(1\)"),
+    ],
+)
+def test_mistakes_in_gin(text: str, message: str, written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(written(text, "a.gin"))
+    assert capsys.readouterr().out == ""
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[networks]\nrows = 1", r"run\.toml: unknown key networks; did you mean network\?"),
+        ("[optimiser]\nlearning = 1", r"unknown key optimiser\.learning \(known: .*\blr\b"),
+        ("[data]\nbatchsize = 2", r"unknown key data\.batchsize; did you mean batch_size\?"),
+        ("network = 3", "network is a table"),
+        ("[data]\nbatch_size = '2'", r"data\.batch_size is a whole number, not '2'"),
+        ("[data]\nbatch_size = 2.0", r"data\.batch_size is a whole number, not 2\.0"),
+        ("[data]\nbatch_size = true", r"data\.batch_size is a whole number, not True"),
+        ("[data]\naugment = 1", r"data\.augment is true or false, not 1"),
+        ("[optimiser]\nlr = true", r"optimiser\.lr is a number, not True"),
+        ("[optimiser]\nlr = nan", r"optimiser\.lr is a finite number"),
+        ("[optimiser]\nclip = inf", r"optimiser\.clip is a finite number"),
+        ("[optimiser]\nbetas = 0.9", r"optimiser\.betas is a list"),
+        ("[optimiser]\nbetas = [0.9]", r"optimiser\.betas has 2 entries, not 1"),
+        ("[network]\nrows = 1\n[optimiser]\nbetas = [0.9, 1.0]", r"optimiser\.betas"),
+        ("[network]\nkernels = [7, '7']", r"network\.kernels is a whole number, not '7'"),
+        ("[loss]\ncircle = 5", r"loss\.circle is 1 or 7, not 5"),
+        ("[loss]\ncircle = 7.0", r"loss\.circle is 1 or 7, not 7\.0"),
+        ("[loss]\nname = 'stones'", r"loss\.name is 'stone' or "),
+        ("[network]\nrows = 3", r"network\.rows is 1 or 2, not 3"),
+        ("[network]\nrows = 1\nn_bins = 80", r"network\..*multiple of 12"),
+        ("[vqt]\nhop_length = 100", r"vqt\..*hop of 100"),
+        ("[network]\nrows = 2", r"the stone loss is for network\.rows = 1"),
+        ("[network]\nrows = 1\n[loss]\nname = 'skey'", r"the skey loss is for network\.rows = 2"),
+        ("[network]\nrows = 1\nn_bins = 108", r"network\.n_bins has to be below"),
+        ("[network]\nrows = 1\n[input]\nwindow_seconds = 2.0", "window_seconds is too short"),
+        ("[network]\nrows = 1\n[input]\nwindow_seconds = 1e9", "window_seconds is at most"),
+        ("[network]\nrows = 1\n[input]\nframes_averaged = 0", r"input\.frames_averaged is above 0"),
+        ("[network]\nrows = 1\n[data]\nworkers = -1", r"data\.workers is 0 or above"),
+        ("[network]\nrows = 1\n[data]\nvalidation_share = 1.0", r"data\.validation_share"),
+        ("[network]\nrows = 1\n[optimiser]\nseed = -1", r"optimiser\.seed is 0 or above"),
+        ("[network]\nrows = 1\n[optimiser]\nlr = 0.0", r"optimiser\.lr is above 0"),
+        ("[network]\nrows = 1\n[optimiser]\nema = 1.0", r"optimiser\.ema"),
+        ("[network\nrows = 1", r"run\.toml: .*line 1"),
+        (b"\xff\xfe\x00", r"run\.toml: .*utf-8"),
+        ("a = " + "[" * 5000, r"run\.toml: "),
+    ],
+)
+def test_mistakes_are_named(text: str | bytes, message: str, written: Any) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(written(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_config(tmp_path / "none.toml")
+
+
+# --- override and hash ------------------------------------------------------------------------------------------------
+
+
+def test_override() -> None:
+    config = default_config("ks")
+    changed = override(config, optimiser__lr=0.5, optimiser__epochs=3, loss__circle=1, data__workers=None)
+    assert (changed.optimiser.lr, changed.optimiser.epochs, changed.loss.circle) == (0.5, 3, 1)
+    assert override(changed, optimiser__lr=1e-3, optimiser__epochs=100, loss__circle=7) == config
+    assert override(config, data__batch_size=None) == config
+
+
+@pytest.mark.parametrize("changes", [{"optimiser__lr": math.nan}, {"optimiser__lr": -1.0}, {"network__n_bins": 5}])
+def test_override_checks(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        override(default_config("ks"), **changes)
+
+
+def test_it_survives_json() -> None:
+    config = default_config("skey")
+    assert config_from_dict(json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_the_hash_is_that_of_the_values() -> None:
+    assert default_config("ks").sha256 == default_config("ks").sha256 == paper("ks").sha256
+    assert len(default_config("ks").sha256) == 64
+
+
+def paths_of(values: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where the single values are in nested dictionaries and lists."""
+    if isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        return [found for key, value in items for found in paths_of(value, (*path, key))]
+    return [path]
+
+
+def test_the_hash_changes_with_any_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = default_config("ks")
+    hashes = {config.sha256}
+    paths = paths_of(config.as_dict())
+    for path in paths:
+        values = config.as_dict()
+        holder: Any = values
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = "other"
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainConfig, "as_dict", lambda _, values=values: values)
+            hashes.add(config.sha256)
+    assert len(hashes) == len(paths) + 1
+    assert len(paths) > 45
+
+
+def test_every_field_is_in_what_is_hashed() -> None:
+    config = default_config("ks")
+    for table in dataclasses.fields(config):
+        assert set(config.as_dict()[table.name]) == {
+            field.name for field in dataclasses.fields(getattr(config, table.name))
+        }
