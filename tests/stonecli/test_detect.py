@@ -306,8 +306,8 @@ def test_how_the_blocks_are_cut_does_not_matter(music: Music, hear: Callable[...
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
-@pytest.mark.parametrize("cents", [0, 30, -30])
-@pytest.mark.parametrize("stretch", [17.0, 20.0, 31.0])
+@pytest.mark.parametrize("cents", [0, -30])
+@pytest.mark.parametrize("stretch", [17.0, 31.0])
 def test_neither_do_the_stretches(
     music: Music,
     hear: Callable[..., KeyEstimate],

@@ -66,7 +66,7 @@ def test_the_level_is_immaterial(key_model: KeyModel, music: Callable[..., Sampl
 
 
 def test_many_threads_get_the_same_answers(key_model: KeyModel, music: Callable[..., Samples]) -> None:
-    windows = [music(key.name, seconds=12)[None] for key in Key.all()]
+    windows = [music(key.name, seconds=12)[None] for key in list(Key.all())[::3]]
     alone = [key_model(window).keys for window in windows]
     with ThreadPoolExecutor(8) as executor:
         for _ in range(2):

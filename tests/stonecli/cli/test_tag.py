@@ -161,6 +161,14 @@ def test_rows_come_in_the_order_of_the_files_however_many_at_once(invoke: Invoke
     assert names == sorted(names, key=library.natural_key)
 
 
+def test_the_ending_means_nothing(invoke: Invoke, song: Song) -> None:
+    flac, m4a = song("flac"), song("m4a aac")
+    paths = [flac.rename(flac.with_suffix(".mp3")), m4a.rename(m4a.with_suffix(".wav"))]
+    assert statuses(invoke("tag", *paths, "--write-tags")) == {path.name: "written" for path in paths}
+    assert FLAC(paths[0])["initialkey"] == ["7A"]
+    assert key_in(paths[1]) == "7A"
+
+
 def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8")
     result = invoke("tag", tmp_path, "--write-tags")
@@ -323,7 +331,10 @@ BROKEN = {
     "truncated aiff": (_cut_song("aiff"), "truncated|damaged|ends|end of the file"),
     "truncated m4a": (_cut_song("m4a aac"), "."),
     "truncated wavpack": (_cut_song("wavpack"), "truncated"),
-    "lying wav": (lying_wav, "."),
+    "truncated ogg": (_cut_song("ogg vorbis"), "cut short|truncated"),
+    "truncated opus": (_cut_song("opus"), "cut short|truncated"),
+    "truncated wma": (_cut_song("wma"), "."),
+    "lying wav": (lying_wav, "truncated|ends|chunk"),
     "playlist": (playlist, "not a kind of music file"),
     "zeros": (zeros, "not a kind of music file"),
     "read-only": (read_only, "read-only"),
