@@ -101,7 +101,8 @@ def read_labels(path: Path) -> list[tuple[Path, Key]]:
                     raise ValueError(f"{row['path']} is in {key.name} here, but in {before.name} before")
         except (csv.Error, ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{path.name}, line {reader.line_num}: {reason}") from error
+            line = reader.line_num + isinstance(error, csv.Error)  # such a line is not counted
+            raise DataError(f"{path.name}, line {line}: {reason}") from error
     if not labels:
         raise DataError(f"{path.name}: no labels in it")
     return list(labels.values())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from train.augment import augmented  # noqa: E402
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    frames=st.integers(1, 120),
+    bins=st.integers(12, 110),
+    level=st.sampled_from([0, 100, 255]),
+)
+def test_shape_and_type_stay(seed: int, frames: int, bins: int, level: int) -> None:
+    segment = np.full((frames, bins), level, np.uint8)
+    changed = augmented(segment, np.random.default_rng(seed))
+    assert changed.shape == segment.shape
+    assert changed.dtype == np.uint8
+    assert (segment == level).all()
+
+
+def test_it_is_a_function_of_its_generator() -> None:
+    segment = np.random.default_rng(0).integers(0, 256, (200, 99)).astype(np.uint8)
+    one, same, other = (augmented(segment, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    assert (one != segment).any()
+
+
+def test_pitches_stay_where_they_are() -> None:
+    """Over many draws: the bins of a chord stand out of their neighbours as they did."""
+    segment = np.full((200, 99), 60, np.uint8)
+    notes = np.array([27, 31, 34, 39, 43, 46])
+    segment[:, notes] = 220
+    contrast = []
+    for seed in range(100):
+        profile = augmented(segment, np.random.default_rng(seed)).mean(axis=0)
+        contrast.append((profile[notes] - profile[notes + 1]).min())
+    assert min(contrast) >= -1  # at worst drowned in noise, never turned round
+    assert np.median(contrast) > 80
+
+
+def test_every_kind_of_change_occurs() -> None:
+    """Dimmed ends, hits that cover all bins for a moment, a floor under silence, louder and quieter levels."""
+    segment = np.zeros((300, 99), np.uint8)
+    segment[:, 20:80] = 128
+    draws = [augmented(segment, np.random.default_rng(seed)).astype(float) for seed in range(200)]
+    floors = sum(draw[:, 85:].mean() > 20 and draw[:, 85:].std(axis=0).mean() < 12 for draw in draws)
+    hits = sum(draw[:, 85:].mean(axis=1).std() > 6 for draw in draws)
+    middle = [float(draw[:, 45:55].mean()) for draw in draws]
+    assert 20 < floors < 180
+    assert 30 < hits < 90  # three tenths of 200
+    assert min(middle) < 110
+    assert max(middle) > 135

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from stonecli.key import Key  # noqa: E402
+from train.config import TrainConfig  # noqa: E402
+from train.data import (  # noqa: E402
+    Batch,
+    DataError,
+    StepDataset,
+    Track,
+    WaveformTracks,
+    collect_tracks,
+    cut,
+    draw_shifts,
+    read_labels,
+    split_tracks,
+    step_numbers,
+    two_starts,
+)
+from train.features import FeatureCache  # noqa: E402
+from train.loop import batch_stream  # noqa: E402
+from train.vqt import VQT, VQTConfig  # noqa: E402
+
+RATE = 22050
+Config = Callable[..., TrainConfig]
+Tracks = Callable[..., list[Track]]
+
+
+def tone(path: Path, note: int, seconds: float = 2.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * RATE)) / RATE
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440.0 * 2 ** ((note - 69) / 12) * time), RATE)
+    return path
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    """Writes ``labels.csv`` beside the files a.wav, b.wav and "c, d.wav"."""
+    for name in ("a.wav", "b.wav", "c, d.wav"):
+        (tmp_path / name).write_bytes(b"sound")
+
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "labels.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def test_labels_in_any_spelling(labels: Any, tmp_path: Path) -> None:
+    absolute = tmp_path / "b.wav"
+    rows = f'path,key,genre\na.wav,F# minor,x\n{absolute},8B,y\n"c, d.wav",1m,z\n'
+    expected = [
+        (tmp_path / "a.wav", Key(6, "minor")),
+        (absolute, Key(0, "major")),
+        (tmp_path / "c, d.wav", Key(9, "minor")),
+    ]
+    assert read_labels(labels(rows)) == expected
+    assert read_labels(labels(b"\xef\xbb\xbf" + rows.encode())) == expected
+    assert read_labels(labels(rows.replace("\n", "\r\n"))) == expected
+    assert read_labels(labels(rows.replace("\n", "\n\n"))) == expected
+
+
+def test_columns_in_any_order(labels: Any, tmp_path: Path) -> None:
+    assert read_labels(labels("key,artist,path\nDbmaj,x,a.wav\n")) == [(tmp_path / "a.wav", Key(1, "major"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,key\na.wav,C\nb.wav,H minor\n", r"labels\.csv, line 3: not a key: 'H minor'"),
+        ("path,key\na.wav,\n", r"labels\.csv, line 2: not a key: ''"),
+        ("path,key\na.wav\n", r"labels\.csv, line 2: not a key"),
+        ('path,key\n"a\n.wav",C\nb.wav,Q\n', r"labels\.csv, line 3: no such file: a\n"),
+        ("path,key\n\n\na.wav,C\nnone.wav,C\n", r"labels\.csv, line 5: no such file: none\.wav"),
+        ("path,key\n,C\n", r"labels\.csv, line 2: no such file"),
+        (f"path,key\n{'x' * 5000}.wav,C\n", r"labels\.csv, line 2: .*too long"),
+        ("path,key\na.wav,C\nb.wav,C\n./a.wav,Am\n", r"line 4: \./a\.wav is in A minor here, but in C major before"),
+        ("path,key\n" + "x" * 200_000, r"labels\.csv, line 2: field larger"),
+        ("path,key\n", r"labels\.csv: no labels in it"),
+        ("", r"labels\.csv: needs the columns path and key"),
+        ("file,key\na.wav,C\n", r"labels\.csv: needs the columns path and key"),
+        ("path;key\na.wav;C\n", r"labels\.csv: needs the columns path and key"),
+        (b"\xff\xfep\x00a\x00t\x00h\x00", r"labels\.csv: needs the columns path and key"),
+    ],
+)
+def test_mistakes_in_labels(text: str | bytes, message: str, labels: Any) -> None:
+    with pytest.raises(DataError, match=message):
+        read_labels(labels(text))
+
+
+def test_a_file_listed_twice_counts_once(labels: Any, tmp_path: Path) -> None:
+    """Else it could be a track of training and another of validation."""
+    assert read_labels(labels("path,key\na.wav,C\n./a.wav,8B\n")) == [(tmp_path / "a.wav", Key(0, "major"))]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
+def test_names_that_are_no_text(labels: Any, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    odd.write_bytes(b"sound")
+    assert read_labels(labels(b"path,key\ncaf\xe9.wav,C\n")) == [(odd, Key(0, "major"))]
+
+
+def test_a_missing_csv_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_labels(tmp_path / "none.csv")
+
+
+# --- tracks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FeatureCache:
+    return FeatureCache(tmp_path / "cache", VQTConfig())
+
+
+def test_unreadable_files_are_reported_and_left_out(cache: FeatureCache, tmp_path: Path) -> None:
+    music = tmp_path / "music"
+    tone(music / "good.wav", 60)
+    (music / "text.mp3").write_text("no music")
+    (music / "empty.flac").touch()
+    soundfile.write(music / "silent.wav", np.zeros(RATE), RATE)
+    (music / "gone.wav").symlink_to(music / "nowhere.wav")
+    said: list[str] = []
+    unlabelled, labelled = collect_tracks(music, None, cache, said.append)
+    assert (len(unlabelled), labelled) == (1, [])
+    assert np.load(unlabelled[0].features).shape == (2 * RATE // 512 + 1, 99)
+    assert sorted(Path(line.split(": ")[0]).name for line in said) == [
+        "empty.flac",
+        "gone.wav",
+        "silent.wav",
+        "text.mp3",
+    ]
+    assert any(line.endswith("silent.wav: silent") for line in said)
+
+
+def test_an_unreadable_labelled_file_is_reported(cache: FeatureCache, tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", 60)
+    (tmp_path / "b.wav").write_text("no music")
+    (tmp_path / "labels.csv").write_text("path,key\na.wav,C\nb.wav,D\n")
+    said: list[str] = []
+    unlabelled, labelled = collect_tracks(None, tmp_path / "labels.csv", cache, said.append)
+    assert (unlabelled, [track.key for track in labelled]) == ([], [Key(0, "major")])
+    assert len(said) == 1
+    assert "b.wav" in said[0]
+
+
+def test_a_labelled_file_is_not_used_unlabelled(cache: FeatureCache, tmp_path: Path) -> None:
+    music = tmp_path / "music"
+    for number in range(4):
+        tone(music / f"{number}.wav", 60 + number)
+    (tmp_path / "link").symlink_to(music)
+    (tmp_path / "labels.csv").write_text("path,key\nlink/1.wav,C\nmusic/3.wav,Am\n")
+    unlabelled, labelled = collect_tracks(music, tmp_path / "labels.csv", cache, pytest.fail)
+    assert [track.key for track in labelled] == [Key(0, "major"), Key(9, "minor")]
+    assert [track.features for track in unlabelled] == [cache.entry(music / "0.wav"), cache.entry(music / "2.wav")]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_to_train_on(there: bool, cache: FeatureCache, tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    if there:
+        folder.mkdir()
+        (folder / "cover.jpg").touch()
+    with pytest.raises(DataError, match=r"no audio to train on in .*music"):
+        collect_tracks(folder, None, cache, lambda _: None)
+
+
+# --- split ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(count=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
+def test_a_track_is_in_training_or_in_validation(count: int, share: float, seed: int) -> None:
+    tracks = [Track(Path(f"{number}.npy")) for number in range(count)]
+    training, validation = split_tracks(tracks, share, seed)
+    assert sorted([*training, *validation], key=tracks.index) == tracks
+    assert training
+    assert abs(len(validation) - share * count) <= 1
+    assert (training, validation) == split_tracks(tracks, share, seed)
+
+
+def test_the_split_depends_on_the_seed() -> None:
+    tracks = [Track(Path(f"{number}.npy")) for number in range(40)]
+    assert len({tuple(split_tracks(tracks, 0.25, seed)[1]) for seed in range(10)}) == 10
+
+
+def test_a_lone_track_is_both() -> None:
+    track = Track(Path("a.npy"))
+    assert split_tracks([track], 0.1, 0) == ([track], [track])
+    assert split_tracks([], 0.1, 0) == ([], [])
+
+
+# --- segments ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=500, deadline=None)
+@given(length=st.integers(1, 400), frames=st.integers(1, 100), seed=st.integers(0, 10_000))
+def test_two_segments_lie_in_the_track_and_apart(length: int, frames: int, seed: int) -> None:
+    starts = two_starts(length, frames, np.random.default_rng(seed))
+    early, late = sorted(starts)
+    assert early >= 0
+    if length >= 2 * frames:
+        assert late + frames <= length
+        assert late - early >= frames
+    elif length >= frames:
+        assert (early, late) == (0, length - frames)
+    else:
+        assert starts == (0, 0)
+
+
+@pytest.mark.parametrize("length", range(6, 13))
+def test_every_pair_that_does_not_overlap_is_drawn(length: int) -> None:
+    """Tracks of two to four segments of three frames."""
+    rng = np.random.default_rng(0)
+    drawn = Counter(two_starts(length, 3, rng) for _ in range(6000))
+    possible = {(a, b) for a, b in itertools.product(range(length - 2), repeat=2) if abs(a - b) >= 3}
+    assert set(drawn) == possible
+    assert min(drawn.values()) > 6000 / len(possible) / 3
+
+
+@pytest.mark.parametrize("spare", [1, 5, 11, 12, 15, 30])
+def test_shifts(spare: int) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_shifts(spare, rng) for _ in range(6000)]
+    most = min(11, spare)
+    assert all(0 <= shift <= spare for pair in drawn for shift in pair)
+    differences = Counter(transposed - plain for plain, transposed in drawn)
+    assert set(differences) == {difference for difference in range(-most, most + 1) if difference}
+    assert min(differences.values()) > 6000 / (2 * most) / 2
+    assert {plain for plain, _ in drawn} == {transposed for _, transposed in drawn} == set(range(spare + 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(length=st.integers(1, 60), frames=st.integers(1, 50), start=st.integers(0, 70))
+def test_a_cut_is_as_long_as_asked(length: int, frames: int, start: int) -> None:
+    features = np.arange(length, dtype=np.uint8)[:, None] * np.ones((1, 4), np.uint8)
+    start = min(start, max(0, length - frames))
+    segment = cut(features, start, frames)
+    assert segment.shape == (frames, 4)
+    assert segment[:, 0].tolist() == [(start + number) % length for number in range(frames)]
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> Callable[..., StepDataset]:
+    """Makes a dataset: ``datasets("mixed", loss="semi_tone", rank=0, data__batch_size=4)``."""
+    unlabelled = make_tracks(tmp_path / "u", 7, labelled=False, frames=300)
+    labelled = make_tracks(tmp_path / "l", 24, labelled=True, frames=200, seed=100)
+
+    def make(
+        kind: str = "unlabelled",
+        loss: str = "semi_tone",
+        purpose: tuple[int, ...] = (1,),
+        rank: int = 0,
+        count: int = 1,
+        **changes: Any,
+    ) -> StepDataset:
+        tracks = ([] if kind == "labelled" else unlabelled, [] if kind == "unlabelled" else labelled)
+        return StepDataset(*tracks, tiny_config(loss, **changes), purpose, rank, count)
+
+    return make
+
+
+def test_shapes(datasets: Any) -> None:
+    frames = 3 * RATE // 512 + 1
+    batch = datasets("unlabelled")[0]
+    assert not batch.is_labelled
+    assert (batch.first.shape, batch.second.shape) == ((8, frames, 99), (8, frames, 99))
+    assert (batch.first.dtype, batch.labels.shape, batch.shifts.shape) == (torch.uint8, (0,), (8, 2))
+    batch = datasets("labelled")[0]
+    assert batch.is_labelled
+    assert (batch.first.shape, len(batch.second), batch.labels.shape) == ((8, frames, 99), 0, (8,))
+
+
+def test_a_batch_is_a_function_of_seed_purpose_step_and_row(datasets: Any) -> None:
+    batch = datasets()[3]
+    assert same(batch, datasets()[3])
+    dataset = datasets()
+    for step in (9, 0, 5):
+        dataset[step]
+    assert same(batch, dataset[3])  # whatever came before
+    for other in (
+        datasets()[4],
+        datasets(purpose=(2,))[3],
+        datasets(purpose=(1, 1))[3],
+        datasets(optimiser__seed=1)[3],
+    ):
+        assert not same(batch, other)
+    half = datasets(data__batch_size=4)[3]
+    assert torch.equal(batch.first[:4], half.first)
+
+
+@pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_share_out_the_rows_of_one_process(kind: str, count: int, datasets: Any) -> None:
+    whole = datasets(kind)[5]
+    for rank in range(count):
+        part = datasets(kind, rank=rank, count=count)[5]
+        expected = (
+            whole.first[rank::count],
+            whole.second[rank::count],
+            whole.labels[rank::count],
+            whole.shifts[rank::count],
+        )
+        assert same(part, Batch(*expected))
+
+
+def test_a_batch_has_to_be_divisible(datasets: Any) -> None:
+    with pytest.raises(DataError, match="8 cannot be shared by 3"):
+        datasets(count=3)
+
+
+def test_labelled_and_unlabelled_batches_alternate(datasets: Any) -> None:
+    dataset = datasets("mixed")
+    kinds = [dataset[step].is_labelled for step in range(6)]
+    assert kinds in ([False, True] * 3, [True, False] * 3)
+    assert not any(datasets("unlabelled")[step].is_labelled for step in range(3))
+    assert all(datasets("labelled")[step].is_labelled for step in range(3))
+
+
+def test_cross_entropy_takes_labels_alone(datasets: Any) -> None:
+    assert all(datasets("mixed", "cross_entropy")[step].is_labelled for step in range(3))
+    with pytest.raises(DataError, match="needs labels"):
+        datasets("unlabelled", "cross_entropy")
+
+
+def test_segments_come_from_the_tracks_with_their_labels(datasets: Any, tmp_path: Path) -> None:
+    stored = [np.load(tmp_path / "l" / f"{number}.npy") for number in range(24)]
+    keys = [Key.from_index(7 * number % 24).index for number in range(24)]
+    batch = datasets("labelled", data__batch_size=64)[0]
+    frames = batch.first.shape[1]
+    seen = set()
+    for segment, label in zip(batch.first.numpy(), batch.labels.tolist(), strict=True):
+        track = stored[keys.index(label)]
+        starts = [start for start in range(len(track) - frames + 1) if (track[start : start + frames] == segment).all()]
+        assert len(starts) == 1
+        seen.add(starts[0])
+    assert len(seen) > 20
+    assert len(set(batch.labels.tolist())) > 15
+
+
+def test_the_segments_of_a_pair_come_from_one_track(datasets: Any, tmp_path: Path) -> None:
+    stored = [np.load(tmp_path / "u" / f"{number}.npy") for number in range(7)]
+
+    def places(segment: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+        return [
+            (number, start)
+            for number, track in enumerate(stored)
+            for start in range(len(track) - len(segment) + 1)
+            if (track[start : start + len(segment)] == segment).all()
+        ]
+
+    batch = datasets()[0]
+    for first, second in zip(batch.first.numpy(), batch.second.numpy(), strict=True):
+        ((track, start),), ((other_track, other_start),) = places(first), places(second)
+        assert track == other_track
+        assert abs(start - other_start) >= len(first)
+
+
+def test_modes_are_balanced_on_demand(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
+    tracks = make_tracks(tmp_path, 24, labelled=True, frames=140)
+    few = [track for track in tracks if track.key and (track.key.mode == "major" or track.key.tonic == 0)]
+
+    def minors(balance: bool) -> float:
+        config = tiny_config("semi_tone", data__batch_size=200, data__balance_modes=balance)
+        return float((StepDataset([], few, config, (1,))[0].labels >= 12).float().mean())
+
+    assert minors(balance=False) < 0.2  # 1 of 13
+    assert 0.35 < minors(balance=True) < 0.65
+    majors = [track for track in tracks if track.key and track.key.mode == "major"]
+    config = tiny_config("semi_tone", data__balance_modes=True)
+    assert (StepDataset([], majors, config, (1,))[0].labels < 12).all()
+
+
+def test_augmentation_is_for_labelled_batches(datasets: Any) -> None:
+    for kind, changes in (("labelled", True), ("unlabelled", False)):
+        plain, changed = datasets(kind)[2], datasets(kind, data__augment=True)[2]
+        assert torch.equal(plain.labels, changed.labels)
+        assert torch.equal(plain.first, changed.first) != changes
+
+
+def test_a_short_track_is_repeated(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
+    tracks = make_tracks(tmp_path, 1, labelled=False, frames=50)
+    batch = StepDataset(tracks, [], tiny_config(), (1,))[0]
+    np.testing.assert_array_equal(batch.first[0].numpy(), np.resize(np.load(tracks[0].features), batch.first[0].shape))
+
+
+def test_worker_processes_give_the_same_stream(datasets: Any) -> None:
+    dataset = datasets("mixed")
+    dataset[0]  # opens a file, which must not travel
+    alone = list(itertools.islice(batch_stream(dataset, 4, 0), 5))
+    helped = list(itertools.islice(batch_stream(dataset, 4, 2), 5))
+    assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
+    assert same(alone[0], dataset[4])
+
+
+def test_step_numbers() -> None:
+    assert list(itertools.islice(step_numbers(7), 3)) == [7, 8, 9]
+
+
+# --- waveforms --------------------------------------------------------------------------------------------------------
+
+
+def waveforms(batch: int, channels: int, seconds: float = 3.0) -> Any:
+    return torch.randn(batch, round(seconds * RATE), channels, generator=torch.Generator().manual_seed(channels))
+
+
+def test_pairs_of_waveforms(tiny_config: Config) -> None:
+    audio = waveforms(4, 2)
+    batch = WaveformTracks([audio], tiny_config())[0]
+    assert not batch.is_labelled
+    assert batch.first.shape == batch.second.shape == (4, tiny_config().segment_frames, 99)
+    for features, channel in ((batch.first, 0), (batch.second, 1)):
+        level = VQT(VQTConfig())(audio[:, :, channel]).transpose(1, 2)
+        level = level - level.amax(dim=(1, 2), keepdim=True) + 1
+        assert (features.float() / 255 - level).abs().max() <= 0.5 / 255 + 1e-5
+    assert ((batch.shifts >= 0) & (batch.shifts <= 15)).all()
+    assert (batch.shifts[:, 0] != batch.shifts[:, 1]).all()
+    assert same(batch, WaveformTracks([audio], tiny_config())[0])
+
+
+def test_waveforms_with_labels(tiny_config: Config) -> None:
+    batch = WaveformTracks([(waveforms(2, 1), ["A minor", "Db major"])], tiny_config("semi_tone"))[0]
+    assert batch.labels.tolist() == [Key(9, "minor").index, Key(1, "major").index]
+    assert (len(batch.first), len(batch.second)) == (2, 0)
+
+
+def test_the_originals_dictionaries(tiny_config: Config) -> None:
+    source = [
+        {"audio": waveforms(2, 1), "keymode": (["A minor", "C# major"],)},
+        {"audio": waveforms(2, 2), "keymode": (["-1", "-1"],)},
+    ]
+    dataset = WaveformTracks(source, tiny_config("semi_tone"))
+    assert dataset[0].labels.tolist() == [21, 1]
+    assert not dataset[1].is_labelled
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (waveforms(2, 1), r"\[batch, samples, 2\], or"),
+        (waveforms(2, 3), r"\[batch, samples, 2\], or"),
+        (waveforms(2, 2)[:, :, 0], r"\[batch, samples, 2\], or"),
+        ((waveforms(2, 2), ["C", "D"]), r"\[batch, samples, 1\] with labels"),
+        ((waveforms(2, 1), ["C"]), "1 labels for 2 waveforms"),
+        ((waveforms(1, 1), ["H"]), "not a key: 'H'"),
+        (waveforms(2, 2, 0.1), "too short"),
+    ],
+)
+def test_other_waveforms_are_refused(item: Any, message: str, tiny_config: Config) -> None:
+    with pytest.raises(DataError, match=message):
+        WaveformTracks([item], tiny_config())[0]
+
+
+def test_waveforms_go_through_workers(tiny_config: Config) -> None:
+    dataset = WaveformTracks([waveforms(2, 2), waveforms(2, 2) * 0.5], tiny_config())
+    (batch,) = itertools.islice(batch_stream(dataset, 1, 1), 1)
+    assert same(batch, dataset[1])

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor  # noqa: E402
+
+from stonecli.key import Key  # noqa: E402
+from train.config import TrainConfig  # noqa: E402
+from train.data import Batch  # noqa: E402
+from train.losses import mode_pseudo_labels, tonic_offset, turned_chroma  # noqa: E402
+from train.views import (  # noqa: E402
+    batch_loss,
+    chroma,
+    class_names,
+    label_places,
+    label_profiles,
+    network_input,
+    view_inputs,
+)
+
+Config = Callable[..., TrainConfig]
+LOSSES = ["stone", "semi_tone", "skey", "cross_entropy"]
+SURE = 60.0  # a logit that leaves nothing for the others
+EVERY_SHIFT = [(plain, other) for plain in range(16) for other in range(16) if 0 < abs(plain - other) <= 11]
+
+
+def batch_of(labels: list[int], shifts: list[tuple[int, int]]) -> Batch:
+    """A batch with labels, or without where there are none, whose segments are not looked at."""
+    rows = torch.zeros(len(shifts), 1, 99, dtype=torch.uint8)
+    return Batch(
+        rows,
+        torch.empty(0, dtype=torch.uint8) if labels else rows,
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(shifts),
+    )
+
+
+def sure(places: Tensor, classes: int) -> Tensor:
+    return SURE * torch.nn.functional.one_hot(places, classes).float()
+
+
+# --- crops ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_is_a_transposition(tiny_config: Config) -> None:
+    config = tiny_config(input__frames_averaged=1)
+    segments = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 20, 99)).astype(np.uint8))
+    inputs = network_input(segments, torch.tensor([0, 4, 15]), config)
+    assert inputs.shape == (3, 1, 84, 20)
+    assert inputs.dtype == torch.float32
+    for row, shift in enumerate((0, 4, 15)):
+        expected = segments[row, :, shift : shift + 84].T.float() / 255
+        torch.testing.assert_close(inputs[row, 0], expected, atol=1e-7, rtol=0)
+
+
+def test_frames_are_averaged(tiny_config: Config) -> None:
+    segments = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 22, 99)).astype(np.uint8))
+    inputs = network_input(segments, torch.tensor([2]), tiny_config(input__frames_averaged=4))
+    assert inputs.shape == (1, 1, 84, 5)
+    expected = segments[0, :20, 2:86].float().reshape(5, 4, 84).mean(1).T / 255
+    torch.testing.assert_close(inputs[0, 0], expected, atol=1e-6, rtol=0)
+
+
+def test_the_views(tiny_config: Config) -> None:
+    config = tiny_config("semi_tone")
+    rng = np.random.default_rng(1)
+    first, second = (torch.from_numpy(rng.integers(0, 256, (2, 40, 99)).astype(np.uint8)) for _ in range(2))
+    shifts = torch.tensor([[0, 3], [9, 1]])
+    nothing = torch.empty(0, dtype=torch.int64)
+    unlabelled = view_inputs(Batch(first, second, nothing, shifts), config)
+    expected = [(first, shifts[:, 0]), (second, shifts[:, 0]), (first, shifts[:, 1])]
+    assert torch.equal(unlabelled, torch.stack([network_input(*pair, config) for pair in expected]))
+    labelled = Batch(first, torch.empty(0), torch.tensor([0, 1]), shifts)
+    assert torch.equal(view_inputs(labelled, config), unlabelled[[0, 2]])
+    assert torch.equal(view_inputs(labelled, tiny_config("cross_entropy")), unlabelled[:1])
+
+
+# --- places of labels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -> None:
+    config = tiny_config(loss)
+    names = class_names(config)
+    labels = torch.arange(24)
+    places = label_places(labels, torch.zeros(24, dtype=torch.int64), config)
+    for label, place in zip(labels.tolist(), places.tolist(), strict=True):
+        assert Key.from_index(label) in [Key.parse(name) for name in names[place].split("/")]
+    assert len(set(places.tolist())) == len(names) == (12 if loss == "stone" else 24)
+    assert names[0].startswith("A major")  # the lowest bin is an A
+
+
+@settings(max_examples=200, deadline=None)
+@given(loss=st.sampled_from(LOSSES), label=st.integers(0, 23), shift=st.integers(0, 15), more=st.integers(-15, 15))
+def test_places_move_with_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
+    """Cropping n bins more sounds n semitones lower: the place is that of the key n semitones below."""
+    config = tiny_config(loss)
+
+    def place(key: Key, crop: int) -> int:
+        return int(label_places(torch.tensor([key.index]), torch.tensor([crop]), config)[0])
+
+    key = Key.from_index(label)
+    assert place(key, shift + more) == place(key.transposed(-more), shift)
+    row, column = divmod(place(key, shift), 12)
+    assert place(key, shift + more) == 12 * row + (column - more) % 12
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.14, 0.5])
+def test_soft_labels_sum_to_one(loss: str, smoothing: float, tiny_config: Config) -> None:
+    config = tiny_config(loss, loss__smoothing=smoothing)
+    labels = torch.arange(24)
+    profiles = label_profiles(labels, labels % 16, config)
+    torch.testing.assert_close(profiles.sum(1), torch.ones(24), atol=1e-6, rtol=0)
+    assert torch.equal(profiles.argmax(1), label_places(labels, labels % 16, config))
+    soft = loss == "cross_entropy" and smoothing > 0
+    assert ((profiles > 0).sum(1) == (5 if soft else 1)).all()
+
+
+@pytest.mark.parametrize("label", range(24))
+def test_soft_labels_share_as_mirex_scores(label: int, tiny_config: Config) -> None:
+    config = tiny_config("cross_entropy", loss__smoothing=0.2)
+    profile = label_profiles(torch.tensor([label]), torch.tensor([0]), config)[0].tolist()
+    names = class_names(config)
+    key = Key.from_index(label)
+    # 0.5 for each fifth, 0.3 for the relative and 0.2 for the parallel are 1.5 in all, of which 0.2 is shared out.
+    expected = {
+        key: 0.8,
+        key.transposed(7): 0.2 * 0.5 / 1.5,
+        key.transposed(5): 0.2 * 0.5 / 1.5,
+        key.relative: 0.2 * 0.3 / 1.5,
+        key.parallel: 0.2 * 0.2 / 1.5,
+    }
+    assert {Key.parse(name): value for name, value in zip(names, profile, strict=True) if value} == pytest.approx(
+        expected
+    )
+
+
+# --- losses of batches ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("circle", [1, 7])
+@pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
+def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
+    """Labelled: logits that are sure of the label's place at the plain crop and at the transposed one."""
+    config = tiny_config(loss, loss__circle=circle)
+    shifts = EVERY_SHIFT
+    labels = [(7 * number) % 24 for number in range(len(shifts))]
+    batch = batch_of(labels, shifts)
+    places = [label_places(batch.labels, batch.shifts[:, view], config) for view in range(2)]
+    classes = 12 * config.network.rows
+    logits = torch.stack([sure(place, classes) for place in places])
+    terms = batch_loss(logits, torch.empty(0), batch, config)
+    assert terms["total"].item() == pytest.approx(0, abs=1e-6)
+    wrong = torch.stack([logits[0], torch.roll(logits[1], 1, dims=1)])
+    assert batch_loss(wrong, torch.empty(0), batch, config)["total"].item() > 0.4
+    swapped = torch.stack([logits[1], logits[0]])
+    assert batch_loss(swapped, torch.empty(0), batch, config)["total"].item() > 0.4
+
+
+@pytest.mark.parametrize("circle", [1, 7])
+@pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
+def test_views_that_are_transposed_as_their_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
+    """Unlabelled: the network hears a key d semitones lower where d bins more are cropped."""
+    config = tiny_config(loss, loss__circle=circle)
+    batch = batch_of([], EVERY_SHIFT)
+    plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
+    tonic = torch.arange(len(plain)) * 5 % 12
+    row = 12 * (torch.arange(len(plain)) % 2) if config.network.rows == 2 else 0
+    classes = 12 * config.network.rows
+
+    def at(shift: Tensor, sign: int = 1) -> Tensor:
+        return sure((tonic - sign * shift) % 12 + row, classes)
+
+    inputs = torch.rand(3, len(plain), 1, 84, 4)
+    right = batch_loss(torch.stack([at(plain), at(plain), at(transposed)]), inputs, batch, config)
+    assert right["key"].item() == pytest.approx(0, abs=1e-6)
+    if loss == "semi_tone":
+        assert right["mode"].item() == pytest.approx(0, abs=1e-6)
+    mirrored = torch.stack([at(plain, -1), at(plain, -1), at(transposed, -1)])
+    assert batch_loss(mirrored, inputs, batch, config)["key"].item() > 1
+    still = torch.stack([at(plain), at(plain), at(plain)])
+    assert batch_loss(still, inputs, batch, config)["key"].item() > 1
+
+
+def test_cross_entropy_of_a_batch(tiny_config: Config) -> None:
+    config = tiny_config("cross_entropy", loss__smoothing=0.0)
+    labels = list(range(24))
+    batch = batch_of(labels, [(label % 16, 0) for label in labels])
+    right = sure(label_places(batch.labels, batch.shifts[:, 0], config), 24)
+    assert batch_loss(right[None], torch.empty(0), batch, config)["total"].item() == pytest.approx(0, abs=1e-6)
+    flat = batch_loss(torch.zeros(1, 24, 24), torch.empty(0), batch, config)["total"].item()
+    assert flat == pytest.approx(math.log(24), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
+def test_labelled_batches_have_a_weight(loss: str, tiny_config: Config) -> None:
+    batch = batch_of([3, 17], [(0, 5), (7, 2)])
+    logits = torch.randn(2, 2, 12 if loss == "stone" else 24, generator=torch.Generator().manual_seed(0))
+    one, three = (
+        batch_loss(logits, torch.empty(0), batch, tiny_config(loss, loss__labelled_weight=weight))
+        for weight in (1.0, 3.0)
+    )
+    assert three["total"].item() == pytest.approx(3 * one["total"].item(), rel=1e-6)
+    assert three["key"].item() == one["key"].item()
+
+
+def test_the_settings_reach_the_losses(tiny_config: Config) -> None:
+    batch = batch_of([], [(0, 5), (7, 2)])
+    generator = torch.Generator().manual_seed(0)
+    logits, inputs = torch.randn(3, 2, 24, generator=generator), torch.rand(3, 2, 1, 84, 4, generator=generator)
+
+    def terms(loss: str, **changes: Any) -> dict[str, float]:
+        values = batch_loss(logits, inputs, batch, tiny_config(loss, **changes))
+        return {name: value.item() for name, value in values.items()}
+
+    assert terms("semi_tone", loss__circle=1)["key"] != pytest.approx(terms("semi_tone", loss__circle=7)["key"])
+    semi = terms("semi_tone", loss__mode_weight=4.0)
+    assert semi["total"] == pytest.approx(semi["key"] + 4 * semi["mode"])
+    skey = terms("skey", loss__skey_weights=[2.0, 3.0, 5.0])
+    assert skey["total"] == pytest.approx(2 * skey["key"] + 3 * skey["mode"] + 5 * skey["balance"])
+
+
+# --- chroma -----------------------------------------------------------------------------------------------------------
+
+
+def test_chroma_is_the_linear_magnitude_of_each_pitch_class() -> None:
+    # Levels in units of 80 dB of 10 log10 |x|: 1 is 1, 1 - 1/8 a tenth, 1 - 2/8 a hundredth, 0 is 1e-8.
+    inputs = torch.zeros(1, 1, 84, 2)
+    inputs[0, 0, 3] = 1.0
+    inputs[0, 0, 27] = 1.0 - 1 / 8
+    inputs[0, 0, 5, 0] = 1.0 - 2 / 8
+    expected = torch.full((12,), 1e-8)
+    expected[3] = (1.0 + 0.1) / 7
+    expected[5] = 0.01 / 2 / 7
+    torch.testing.assert_close(chroma(inputs)[0], expected, atol=1e-7, rtol=1e-4)
+
+
+def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_features: Any) -> None:
+    """With a KSP that has the signature right but for a constant, pseudo-labels tell C major from A minor and so on."""
+    config = tiny_config("skey", input__frames_averaged=1)
+    labels = torch.arange(24)
+    segments = torch.from_numpy(
+        np.stack([draw_features(Key.from_index(int(label)), 300, int(label)) for label in labels])
+    )
+    shifts = labels % 16
+    inputs = network_input(segments, shifts, config)
+    places = label_places(labels, shifts, config)
+    for constant in (0, 5):
+        ksp = torch.nn.functional.one_hot((places + constant) % 12 + 12 * (places // 12), 24).float()
+        turned = turned_chroma(chroma(inputs), ksp)
+        offset = tonic_offset(turned)
+        assert offset == -constant % 12
+        assert mode_pseudo_labels(turned, offset).tolist() == [1.0] * 12 + [0.0] * 12
