@@ -2,9 +2,9 @@
 
     python benchmarks/dev_features.py CKPT.pt --eval FOLDER
 
-FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track uint8
-[bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch fork, as at
-export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA.
+FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track
+uint8 [bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch
+fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
 from stonecli.key import Key
 from stonecli.metrics import scores, track_points
-from train.chromanet import average_frames
 from train.checkpoint import Checkpoint
+from train.chromanet import average_frames
 
 WINDOW_FRAMES = 646  # 15 s
 
