@@ -1,0 +1,232 @@
+"""The common form of every score that is rendered: a passage with its keys, chords, melody and notes, in beats."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.key import Key, Mode
+
+SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+"""Semitones above the tonic: major and natural minor."""
+
+# What belongs to a key in a wider sense: the flat seventh of mixolydian and rock; the raised sixth and seventh of
+# dorian, melodic and harmonic minor.
+_WIDE_SCALES: dict[Mode, tuple[int, ...]] = {
+    "major": (0, 2, 4, 5, 7, 9, 10, 11),
+    "minor": (0, 2, 3, 5, 7, 8, 9, 10, 11),
+}
+
+# Profiles of Temperley (*Music and Probability*, 2007), from the Essen folk songs.
+_PROFILES: dict[Mode, tuple[float, ...]] = {
+    "major": (5.0, 2.0, 3.5, 2.0, 4.5, 4.0, 2.0, 4.5, 2.0, 3.5, 1.5, 4.0),
+    "minor": (5.0, 2.0, 3.5, 4.5, 2.0, 4.0, 2.0, 4.5, 3.5, 2.0, 1.5, 4.0),
+}
+
+Skipped: TypeAlias = Counter[str]
+"""How many pieces a reader left out, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chord:
+    """What sounds for a while.
+
+    Attributes:
+        start, duration: in beats of the passage.
+        root: pitch class.
+        intervals: semitones above the root, 0 included, in the order of the chord's build.
+        bass: pitch class of the lowest note.
+    """
+
+    start: float
+    duration: float
+    root: int
+    intervals: tuple[int, ...]
+    bass: int
+
+    @property
+    def end(self) -> float:
+        """In beats."""
+        return self.start + self.duration
+
+    @property
+    def pitch_classes(self) -> tuple[int, ...]:
+        """Pitch classes from the root up."""
+        return tuple((self.root + interval) % 12 for interval in self.intervals)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note.
+
+    Attributes:
+        start, duration: in beats of the passage.
+        pitch: MIDI number.
+        voice: which of the score's parts has it, 0 for the first.
+        velocity: 1..127.
+    """
+
+    start: float
+    duration: float
+    pitch: int
+    voice: int = 0
+    velocity: int = 90
+
+    @property
+    def end(self) -> float:
+        """In beats."""
+        return self.start + self.duration
+
+
+_Event = TypeVar("_Event", Chord, Note)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of music with its keys.
+
+    Attributes:
+        keys: (first beat, key), ascending; the first begins at 0.
+        length: in beats.
+        source: name of the corpus.
+        origin: what it is there: file, title.
+        chords, melody, notes: each ascending in time; ``notes`` are a whole score, ``melody`` one line for chords.
+        beats_per_bar: of the metre, in quarter notes.
+        bar_start: beat at which a bar begins.
+    """
+
+    keys: tuple[tuple[float, Key], ...]
+    length: float
+    source: str
+    origin: str
+    chords: tuple[Chord, ...] = ()
+    melody: tuple[Note, ...] = ()
+    notes: tuple[Note, ...] = ()
+    beats_per_bar: int = 4
+    bar_start: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        """The key that sounds for most of the time."""
+        return self.main_key()[0]
+
+    def main_key(self) -> tuple[Key, float]:
+        """The key that sounds for most of the time, and its share of the passage, 0..1."""
+        shares: dict[Key, float] = {}
+        ends = [start for start, _ in self.keys[1:]] + [self.length]
+        for (start, key), end in zip(self.keys, ends, strict=True):
+            shares[key] = shares.get(key, 0.0) + max(0.0, min(end, self.length) - start)
+        key = max(shares, key=lambda key: shares[key])
+        return key, shares[key] / max(self.length, 1e-9)
+
+    def transposed(self, semitones: int) -> Passage:
+        """The passage moved up by ``semitones``."""
+        return replace(
+            self,
+            keys=tuple((start, key.transposed(semitones)) for start, key in self.keys),
+            chords=tuple(
+                replace(chord, root=(chord.root + semitones) % 12, bass=(chord.bass + semitones) % 12)
+                for chord in self.chords
+            ),
+            melody=tuple(replace(note, pitch=note.pitch + semitones) for note in self.melody),
+            notes=tuple(replace(note, pitch=note.pitch + semitones) for note in self.notes),
+        )
+
+    def excerpt(self, start: float, length: float) -> Passage:
+        """The stretch of ``length`` beats from ``start``, or what there is of it; it begins at beat 0."""
+        length = min(length, self.length - start)
+        before = [key for beat, key in self.keys if beat <= start + 1e-6][-1]
+        later = [(beat - start, key) for beat, key in self.keys if start + 1e-6 < beat < start + length]
+        return replace(
+            self,
+            keys=((0.0, before), *later),
+            length=length,
+            chords=tuple(_cut(self.chords, start, length)),
+            melody=tuple(_cut(self.melody, start, length)),
+            notes=tuple(_cut(self.notes, start, length)),
+            bar_start=(self.bar_start - start) % self.beats_per_bar,
+        )
+
+    def histogram(self) -> npt.NDArray[np.float64]:
+        """Beats that each pitch class sounds, float64 [12]: of the notes, or of chords and melody."""
+        counts = np.zeros(12)
+        for note in self.notes or self.melody:
+            counts[note.pitch % 12] += note.duration
+        if not self.notes:
+            for chord in self.chords:
+                counts[list(set(chord.pitch_classes))] += chord.duration
+        return counts
+
+
+def _cut(events: tuple[_Event, ...], start: float, length: float) -> Iterator[_Event]:
+    for event in events:
+        first, last = max(event.start, start), min(event.end, start + length)
+        if last - first > 1e-3:
+            yield replace(event, start=first - start, duration=last - first)
+
+
+def diatonic_share(histogram: npt.NDArray[np.float64], key: Key) -> float:
+    """Share of ``histogram`` [12] that belongs to ``key`` in a wide sense: mixolydian, dorian, harmonic minor too."""
+    inside = [(key.tonic + degree) % 12 for degree in _WIDE_SCALES[key.mode]]
+    return float(histogram[inside].sum() / max(histogram.sum(), 1e-9))
+
+
+def profile_correlations(histogram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Correlation of ``histogram`` [12] with the profile of each key, float64 [24] by ``Key.index``."""
+    profiles = np.array([np.roll(_PROFILES[key.mode], key.tonic) for key in Key.all()])
+    profiles -= profiles.mean(axis=1, keepdims=True)
+    centred = histogram - histogram.mean()
+    scale = np.linalg.norm(profiles, axis=1) * max(float(np.linalg.norm(centred)), 1e-9)
+    correlations: npt.NDArray[np.float64] = profiles @ centred / scale
+    return correlations
+
+
+def agrees_with_notes(histogram: npt.NDArray[np.float64], key: Key) -> bool:
+    """Whether ``key`` is a plausible label of music with this pitch class ``histogram`` [12].
+
+    It has to explain the notes about as well as the best of all keys; its relative and parallel, which share most of
+    its notes, may explain them a little better.
+    """
+    correlations = profile_correlations(histogram)
+    own, best = correlations[key.index], int(correlations.argmax())
+    akin = {key.index, key.relative.index, key.parallel.index}
+    return bool(own > 0.45 and correlations[best] - own < (0.15 if best in akin else 0.05))
+
+
+@dataclass(frozen=True)
+class CorpusFiles:
+    """The files of a corpus: a folder, or a zip of one.
+
+    Attributes:
+        root: the folder or the zip.
+        accepts: whether a path inside, with ``/`` between its parts, is wanted.
+    """
+
+    root: Path
+    accepts: Callable[[str], bool] = field(default=lambda name: True)
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each file, by name.
+
+        Raises:
+            FileNotFoundError: neither folder nor zip is there.
+        """
+        if self.root.is_dir():
+            for path in sorted(self.root.rglob("*")):
+                name = path.relative_to(self.root).as_posix()
+                if path.is_file() and self.accepts(name):
+                    yield name, path.read_bytes()
+            return
+        archive = self.root if self.root.suffix == ".zip" else self.root.with_name(self.root.name + ".zip")
+        with zipfile.ZipFile(io.BytesIO(archive.read_bytes())) as file:
+            for name in sorted(file.namelist()):
+                if not name.endswith("/") and self.accepts(name):
+                    yield name, file.read(name)
