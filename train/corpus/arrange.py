@@ -1,0 +1,287 @@
+"""Passage and style -> parts in seconds, ready for a synthesizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from train.corpus.drums import draw_drums
+from train.corpus.layers import LAYERS, Scene
+from train.corpus.melodies import ChordLookup, draw_melody
+from train.corpus.score import Chord, Note, Passage
+from train.corpus.styles import BOWED, CHOIRS, FLUTES, KEYS, MALLETS, ORGANS, PADS, REEDS, STRINGS, STYLES, Style
+
+Role = Literal["bass", "chords", "lead", "drums", "sung", "spoken", "voice"]
+
+LOWEST, HIGHEST = 24, 108  # MIDI; parts are put into this range by octaves
+_RANGES: dict[Role, tuple[int, int]] = {
+    "bass": (26, 60), "chords": (36, 96), "lead": (43, 100), "sung": (43, 81), "spoken": (40, 64), "voice": (30, 100),
+    "drums": (27, 87),
+}  # fmt: skip
+_BASSES = frozenset(
+    {"bass_off", "bass_16", "bass_8", "bass_long", "bass_root_fifth", "bass_808", "bass_riff", "octaves", "walk"}
+)
+_GUITARS = frozenset({"power", "chug", "riff_guitar"})
+_GUITAR_PROGRAMS = frozenset(range(24, 32))
+
+_TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
+
+
+@dataclass(frozen=True, slots=True)
+class Tone:
+    """A note to be played: start and duration in seconds, MIDI pitch, velocity 1..127."""
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one instrument plays.
+
+    Attributes:
+        role: what it is in the arrangement.
+        tones: ascending in time.
+        program: General MIDI, from 0; of no meaning for drums and voices.
+        gain: 0..1.2.
+        synthesized: whether a numpy synthesizer takes it, and not a soundfont.
+        amplified: whether it goes through the amplifier simulation.
+    """
+
+    role: Role
+    tones: tuple[Tone, ...]
+    program: int = 0
+    gain: float = 1.0
+    synthesized: bool = False
+    amplified: bool = False
+
+
+def tempo_of(rng: np.random.Generator, style: Style) -> float:
+    """Quarter notes a minute."""
+    return float(rng.uniform(*style.bpm))
+
+
+def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float) -> tuple[Part, ...]:
+    """The parts of ``passage`` in ``style``. The passage begins at beat 0 and is as long as the excerpt.
+
+    Raises:
+        ValueError: there are no chords in it.
+    """
+    if not passage.chords:
+        raise ValueError("no chords")
+    passage = replace(passage, chords=tuple(_coloured(rng, passage.chords, passage, style)))
+    scene = Scene(rng, passage, style, ChordLookup(passage.chords))
+    layers = [name for name in style.layers if rng.random() < 0.88]
+    if not any(name not in _BASSES for name in layers):
+        layers = list(style.layers)
+    clock = _Clock(rng, bpm, style.swing)
+    only_drums = _only_drums(rng, passage.length) if style.drums else None
+    parts = [_layer(scene, name, clock, _silences(rng, passage, only_drums)) for name in layers]
+    parts += _voices(scene, clock, _silences(rng, passage, only_drums))
+    if style.drums and rng.random() < 0.92:
+        pattern = style.drums[int(rng.integers(len(style.drums)))]
+        hits = draw_drums(rng, pattern, passage.length, passage.beats_per_bar, passage.bar_start)
+        loud = 10.0 ** (rng.uniform(-8, 6) / 20.0)  # drums are often the loudest of all
+        parts.append(
+            Part("drums", clock.tones(hits, "drums"), 0, 0.8 * loud, rng.random() < max(0.12, 0.7 * style.synth))
+        )
+    return tuple(part for part in parts if part.tones)
+
+
+def arrange_score(rng: np.random.Generator, passage: Passage, bpm: float) -> tuple[Part, ...]:
+    """The notes of a whole score, its voices on instruments that are drawn; drums under popular music."""
+    clock = _Clock(rng, bpm, 0.0)
+    popular = passage.source == "pop909"
+    palettes = (
+        KEYS,
+        ORGANS,
+        STRINGS,
+        CHOIRS,
+        (*BOWED, *REEDS),
+        (56, 57, 58, 60),
+        (24, 25, 6, 46),
+        (*FLUTES, *REEDS),
+        PADS,
+    )
+    palette = palettes[int(rng.integers(len(palettes)))]
+    one = int(rng.choice(palette))
+    mixes = rng.random() < 0.5
+    voices = sorted({note.voice for note in passage.notes})
+    parts = []
+    for voice in voices:
+        notes = [note for note in passage.notes if note.voice == voice]
+        if popular:
+            parts += _popular_voice(rng, voice, notes, clock)
+            continue
+        program = int(rng.choice(palette)) if mixes else one
+        parts.append(Part("voice", clock.tones(notes, "voice"), program, rng.uniform(0.6, 1.1), rng.random() < 0.08))
+    if popular and rng.random() < 0.75:
+        pattern = str(rng.choice(["rock", "beat", "house", "hiphop", "half", "slow", "dnb"]))
+        hits = draw_drums(rng, pattern, passage.length, 4, passage.bar_start)
+        parts.append(Part("drums", clock.tones(hits, "drums"), 0, rng.uniform(0.4, 1.2), rng.random() < 0.2))
+    return tuple(part for part in parts if part.tones)
+
+
+def _popular_voice(rng: np.random.Generator, voice: int, notes: list[Note], clock: _Clock) -> list[Part]:
+    """POP909's melody, bridge and piano; the piano is sometimes split between bass, chords and pad."""
+    pop = STYLES["pop"]
+    if voice < 2:
+        if rng.random() > (0.8 if voice == 0 else 0.5):
+            return []
+        shifted = _shifted(notes, int(rng.choice([0, 0, 0, 12, -12])))
+        if voice == 0 and rng.random() < 0.45:
+            return [Part("sung", clock.tones(shifted, "sung"), 0, rng.uniform(0.6, 1.2), True)]
+        program = int(rng.choice(pop.lead))
+        return [Part("lead", clock.tones(shifted, "lead"), program, rng.uniform(0.5, 1.0), rng.random() < 0.2)]
+    if rng.random() < 0.3:
+        return [
+            Part("voice", clock.tones(notes, "voice"), int(rng.choice((0, 0, 1, 4, 5, 24, 25))), rng.uniform(0.7, 1.0))
+        ]
+    split = int(rng.choice([48, 50, 52, 55]))
+    high = [note for note in notes if note.pitch >= split]
+    lowest: dict[int, Note] = {}
+    for note in notes:
+        place = round(note.start * 4)
+        if note.pitch < split and (place not in lowest or note.pitch < lowest[place].pitch):
+            lowest[place] = note
+    stretch = float(rng.choice([0.6, 1.0, 1.0, 1.5]))
+    played = [replace(note, duration=note.duration * stretch) for note in high]
+    chords = int(rng.choice((*KEYS, 24, 25, 26, 27, *STRINGS, *PADS, *MALLETS)))
+    bass = int(rng.choice((32, 33, 34, 35, 38, 39)))
+    low = _shifted(list(lowest.values()), int(rng.choice([0, 0, -12])))
+    parts = [
+        Part("chords", clock.tones(played, "chords"), chords, rng.uniform(0.5, 1.0), rng.random() < 0.25),
+        Part("bass", clock.tones(low, "bass"), bass, rng.uniform(0.7, 1.1), rng.random() < 0.25),
+    ]
+    if rng.random() < 0.4:
+        held = [replace(note, duration=note.duration * 2.5) for note in high]
+        parts.append(
+            Part(
+                "chords", clock.tones(held, "chords"), int(rng.choice(PADS)), rng.uniform(0.3, 0.7), rng.random() < 0.3
+            )
+        )
+    return parts
+
+
+def _shifted(notes: list[Note], semitones: int) -> list[Note]:
+    return [replace(note, pitch=note.pitch + semitones) for note in notes]
+
+
+class _Clock:
+    """Beats -> seconds, with swing and a little unevenness."""
+
+    def __init__(self, rng: np.random.Generator, bpm: float, swing: float) -> None:
+        self._rng = rng
+        self._beat = 60.0 / bpm
+        self._late = float(rng.uniform(0.1, 0.17)) if rng.random() < swing else 0.0
+        self._loose = float(rng.choice([0.0, 0.004, 0.012]))
+
+    def tones(self, notes: list[Note], role: Role) -> tuple[Tone, ...]:
+        """The notes in seconds and in the range of ``role``, ascending in time."""
+        low, high = _RANGES[role]
+        offsets = self._rng.normal(0.0, self._loose, len(notes)) if self._loose else np.zeros(len(notes))
+        shift = 0
+        if notes and role != "drums":  # a part moves as a whole, so that it stays a melody
+            middle = float(np.median([note.pitch for note in notes]))
+            while middle + shift < low:
+                shift += 12
+            while middle + shift > high:
+                shift -= 12
+        tones = []
+        for note, offset in zip(notes, offsets.tolist(), strict=True):
+            beat = note.start + (self._late if abs(note.start % 1 - 0.5) < 0.01 else 0.0)
+            pitch = note.pitch + shift
+            while pitch < LOWEST:
+                pitch += 12
+            while pitch > HIGHEST:
+                pitch -= 12
+            velocity = min(127, max(1, note.velocity + int(offset * 500)))
+            tones.append(
+                Tone(max(0.0, beat * self._beat + offset), max(0.04, note.duration * self._beat), pitch, velocity)
+            )
+        tones.sort(key=lambda tone: (tone.start, tone.pitch))
+        return tuple(tones)
+
+
+def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Passage, style: Style) -> list[Chord]:
+    """The chords, some styles' triads with sevenths or ninths that stay in the key."""
+    if rng.random() >= style.colour:
+        return list(chords)
+    key, ninth = passage.key, rng.random() < 0.35
+    out = []
+    for chord in chords:
+        intervals = chord.intervals
+        degree = (chord.root - key.tonic) % 12
+        if intervals == _TRIADS["minor"]:
+            intervals = (0, 3, 7, 10)
+        elif intervals == _TRIADS["major"]:
+            dominant = degree in (7, 10) or (key.mode == "major" and degree in (2, 4, 9))
+            intervals = (0, 4, 7, 10) if dominant else (0, 4, 7, 11)
+        if ninth and len(intervals) == 4 and degree in (0, 2, 5, 7):
+            intervals = (*intervals, 14)
+        out.append(replace(chord, intervals=intervals))
+    return out
+
+
+def _layer(scene: Scene, name: str, clock: _Clock, silences: list[tuple[float, float]]) -> Part:
+    rng, style = scene.rng, scene.style
+    role: Role = "bass" if name in _BASSES else "lead" if name in ("lead", "riff", "hook") else "chords"
+    pool = style.bass if role == "bass" else style.lead if name == "lead" else style.chords
+    if name in _GUITARS:
+        pool = tuple(program for program in style.chords if program in (27, 28, 29, 30)) or (29, 30)
+    elif name == "pad" and style.loops != "classical":
+        pool = (*PADS, *STRINGS, *ORGANS, *CHOIRS)
+    program = int(rng.choice(pool))
+    notes = [
+        note for note in LAYERS[name](scene)
+        if 0 <= note.start < scene.beats and not any(start <= note.start < end for start, end in silences)
+    ]  # fmt: skip
+    amplified = style.guitar_amp and program in _GUITAR_PROGRAMS
+    synthesized = rng.random() < style.synth
+    gain = rng.uniform(0.45, 1.1)
+    return Part(role, clock.tones(notes, role), program, gain, synthesized and not amplified, amplified)
+
+
+def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) -> list[Part]:
+    """A singer with the melody, a rapper without one."""
+    rng, style, parts = scene.rng, scene.style, []
+    if rng.random() < style.sung:
+        notes = list(scene.passage.melody)
+        if not notes or rng.random() < 0.2:
+            notes = draw_melody(rng, scene.passage.key, scene.chords, scene.beats, style.loops == "classical")
+        notes = [note for note in notes if not any(start <= note.start < end for start, end in silences)]
+        parts.append(Part("sung", clock.tones(notes, "sung"), 0, rng.uniform(0.5, 1.3), True))
+    if rng.random() < style.spoken:
+        words, beat, centre = [], 0.0, int(rng.integers(44, 58))
+        while beat < scene.beats:
+            if rng.random() < 0.9:
+                pitch = centre + int(rng.integers(-4, 5))
+                words.append(Note(beat, float(rng.choice([0.15, 0.2, 0.25])), pitch))
+            beat += float(rng.choice([0.25, 0.25, 0.5, 1.0]))
+        parts.append(Part("spoken", clock.tones(words, "spoken"), 0, rng.uniform(0.5, 1.3), True))
+    return parts
+
+
+def _only_drums(rng: np.random.Generator, beats: float) -> tuple[float, float] | None:
+    """A stretch without any pitches, in about one excerpt of six."""
+    if rng.random() > 0.16:
+        return None
+    length = beats * rng.uniform(0.1, 0.3)
+    start = float(rng.choice([0.0, rng.uniform(0, beats - length), beats - length]))
+    return start, start + length
+
+
+def _silences(
+    rng: np.random.Generator, passage: Passage, only_drums: tuple[float, float] | None
+) -> list[tuple[float, float]]:
+    """Stretches in which a part is silent: where only drums play, and now and then before it enters."""
+    silences = [only_drums] if only_drums else []
+    if rng.random() < 0.2:
+        bars = int(passage.length / passage.beats_per_bar / 2)
+        end = float(rng.integers(0, max(1, bars)) * passage.beats_per_bar)
+        silences.append((0.0, end) if rng.random() < 0.6 else (passage.length - end, passage.length))
+    return silences

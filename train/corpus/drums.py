@@ -1,0 +1,46 @@
+"""Drum patterns -> notes of General MIDI's percussion, in beats."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from train.corpus.score import Note
+from train.corpus.styles import DRUMS
+
+KICKS, SNARES, HATS = (35, 36), (38, 39, 40), (42, 42, 44, 46, 51, 70)
+TOMS = (41, 43, 45, 47, 38)
+CRASH = 49
+
+
+def draw_drums(
+    rng: np.random.Generator, pattern: str, beats: float, beats_per_bar: int, bar_start: float
+) -> list[Note]:
+    """A pattern of ``styles.DRUMS`` for ``beats`` beats with fills, small changes and a crash now and then."""
+    rows = DRUMS["waltz"] if beats_per_bar == 3 else DRUMS[pattern]
+    sounds = tuple(int(rng.choice(pool)) for pool in (KICKS, SNARES, HATS))
+    if pattern in ("brushes", "swing"):
+        sounds = (sounds[0], 38, 51)
+    step = beats_per_bar / len(rows[0])
+    changes = rng.uniform(0.0, 0.06)
+    notes = []
+    bar, start = 0, bar_start - beats_per_bar if bar_start > 0 else 0.0
+    while start < beats:
+        fills = bar % 4 == 3 and rng.random() < 0.45
+        for row, sound, loud in zip(rows, sounds, (108, 100, 74), strict=True):
+            for place, mark in enumerate(row):
+                if (mark == ".") == (rng.random() >= changes):
+                    continue
+                notes.append(
+                    Note(
+                        start + place * step, 0.25, sound, velocity=loud - 30 * (mark == "o") + int(rng.integers(-6, 7))
+                    )
+                )
+        if fills:
+            notes += [
+                Note(start + beats_per_bar - 1 + place / 4, 0.25, int(rng.choice(TOMS)), velocity=96)
+                for place in range(4)
+            ]
+        if bar % 8 == 0 and rng.random() < 0.4:
+            notes.append(Note(start, 1.0, CRASH, velocity=95))
+        bar, start = bar + 1, start + beats_per_bar
+    return [note for note in notes if 0 <= note.start < beats]

@@ -1,0 +1,145 @@
+"""Parts -> sound through FluidSynth and a soundfont, one process for each excerpt.
+
+Amplified guitars are panned hard left and everything else hard right, so that one run gives both stems.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.errors import StoneError
+from train.corpus.arrange import Part
+
+Floats = npt.NDArray[np.float32]
+TICKS = 480  # a quarter note, at 120 a minute: 960 ticks a second
+_TICKS_A_SECOND = 2 * TICKS
+DRUM_CHANNEL = 9
+SECONDS_LIMIT = 60.0  # of CPU that a run may take
+
+
+@dataclass(frozen=True)
+class SoundFont:
+    """A soundfont of a Debian package.
+
+    Attributes:
+        path: where the package puts it.
+        package: its name.
+        weight: how often it is drawn.
+        held_out: whether it is kept out of training.
+    """
+
+    path: Path
+    package: str
+    weight: float
+    held_out: bool = False
+
+
+SOUND_FONTS = (
+    SoundFont(Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"), "fluid-soundfont-gm", 0.40),
+    SoundFont(Path("/usr/share/sounds/sf2/TimGM6mb.sf2"), "timgm6mb-soundfont", 0.33),
+    SoundFont(Path("/usr/share/sounds/sf2/sf_GMbank.sf2"), "csound-soundfont", 0.17),
+    SoundFont(Path("/usr/share/sounds/sf2/OPL-3_FM_128M.sf2"), "opl3-soundfont", 0.10),
+    SoundFont(Path("/usr/share/sounds/sf3/MuseScore_General.sf3"), "musescore-general-soundfont", 1.0, held_out=True),
+)
+
+
+def installed_fonts(held_out: bool = False) -> list[SoundFont]:
+    """The soundfonts that are there, of training or held out."""
+    return [font for font in SOUND_FONTS if font.held_out == held_out and font.path.exists()]
+
+
+def is_installed(held_out: bool = False) -> bool:
+    """Whether FluidSynth and a soundfont are there."""
+    return shutil.which("fluidsynth") is not None and bool(installed_fonts(held_out))
+
+
+def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
+    """One of the soundfonts that are there.
+
+    Raises:
+        StoneError: FluidSynth or its soundfonts are not there.
+    """
+    if not is_installed(held_out):
+        packages = " ".join(font.package for font in SOUND_FONTS if font.held_out == held_out)
+        raise StoneError(f"FluidSynth or its soundfonts are not here: apt-get install fluidsynth {packages}")
+    fonts = installed_fonts(held_out)
+    weights = np.array([font.weight for font in fonts])
+    return fonts[int(rng.choice(len(fonts), p=weights / weights.sum()))]
+
+
+def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
+    """The parts as a standard MIDI file of type 1; notes from ``seconds`` on are left out, times clipped at 0."""
+    tracks = [struct.pack(">4sI", b"MTrk", 11) + b"\0\xff\x51\x03" + (500_000).to_bytes(3, "big") + b"\0\xff\x2f\0"]
+    channels = [channel for channel in range(16) if channel != DRUM_CHANNEL]
+    for part in parts:
+        channel = DRUM_CHANNEL if part.role == "drums" else channels.pop(0) if channels else 15
+        events: list[tuple[int, int, bytes]] = []
+        for tone in part.tones:
+            if tone.start >= seconds:
+                continue
+            start = max(0, round(tone.start * _TICKS_A_SECOND))
+            end = max(start + 20, round(min(tone.start + tone.duration, seconds) * _TICKS_A_SECOND))
+            events.append((start, 1, bytes((0x90 | channel, tone.pitch, tone.velocity))))
+            events.append((end, 0, bytes((0x80 | channel, tone.pitch, 0))))
+        events.sort()
+        volume, pan = max(1, min(127, round(100 * part.gain))), 0 if part.amplified else 127
+        body = bytearray()
+        for message in (
+            bytes((0xB0 | channel, 7, volume)),
+            bytes((0xB0 | channel, 10, pan)),
+            bytes((0xC0 | channel, part.program)),
+        ):
+            body += b"\0" + message
+        now = 0
+        for time, _, message in events:
+            body += _variable(time - now) + message
+            now = time
+        body += b"\0\xff\x2f\0"
+        tracks.append(struct.pack(">4sI", b"MTrk", len(body)) + body)
+    return struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), TICKS) + b"".join(tracks)
+
+
+def _variable(value: int) -> bytes:
+    """A MIDI variable-length quantity."""
+    out = [value & 0x7F]
+    while value := value >> 7:
+        out.append(0x80 | (value & 0x7F))
+    return bytes(reversed(out))
+
+
+def render_parts(
+    parts: Sequence[Part], font: SoundFont, seconds: float, rate: int, reverb: bool
+) -> tuple[Floats, Floats]:
+    """What the clean and what the amplified parts sound like, both float32 [samples].
+
+    Raises:
+        StoneError: FluidSynth fails or takes too long.
+    """
+    samples = round(seconds * rate)
+    with tempfile.TemporaryDirectory(prefix="stone-") as name:
+        score, sound = Path(name) / "score.mid", Path(name) / "sound.raw"
+        score.write_bytes(midi_file(parts, seconds))
+        command = [
+            "fluidsynth", "-niq", "-o", "synth.dynamic-sample-loading=1", "-o", "synth.polyphony=128",
+            "-g", "0.4", "-R", str(int(reverb)), "-C", "0", "-r", str(rate), "-T", "raw", "-O", "float",
+            "-F", str(sound), str(font.path), str(score),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=SECONDS_LIMIT, check=False)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            raise StoneError("FluidSynth took too long") from error
+        if done.returncode or not sound.exists():
+            raise StoneError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
+        raw = np.fromfile(sound, dtype="<f4")
+    stereo = raw[: len(raw) // 2 * 2].reshape(-1, 2)[:samples]
+    left, right = (np.pad(stereo[:, side], (0, samples - len(stereo))).astype(np.float32) for side in (0, 1))
+    return right, left

@@ -1,0 +1,202 @@
+"""Scores with known keys -> features with labels.
+
+    python -m train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
+
+writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``train.features``, tuning corrected), its record
+``SEED_NUMBER.json``, and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
+that a run can be interrupted, resumed and spread over processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from stonecli.engine import run
+from stonecli.errors import StoneError
+from train.corpus.excerpt import RATE, Settings, render_excerpt
+from train.corpus.score import Skipped
+from train.corpus.sources import GENERATED, MIX, READERS, Library
+from train.corpus.styles import STYLES
+
+LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
+_REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
+
+_library: Library | None = None  # of this worker process
+
+
+def stem_of(settings: Settings, number: int) -> str:
+    """Name of an excerpt's files, without ending."""
+    return f"{'h' if settings.held_out else ''}{settings.seed}_{number:06d}"
+
+
+def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool, number: int) -> bool:
+    """Render excerpt ``number`` into ``out``; False where it was there already.
+
+    Raises:
+        StoneError: it cannot be rendered.
+        OSError: it cannot be written.
+    """
+    from train.features import save_atomically, track_features
+    from train.vqt import VQTConfig
+
+    stem = stem_of(settings, number)
+    features, record = out / f"{stem}.npy", out / f"{stem}.json"
+    if features.exists() and record.exists():
+        return False
+    rendering = render_excerpt(library, settings, number)
+    if keeps_audio:
+        import soundfile
+
+        soundfile.write(out / f"{stem}.flac", rendering.samples, RATE)
+    save_atomically(features, track_features(rendering.samples, VQTConfig(), corrects_tuning=True))
+    row = {
+        "path": features.name, "key": rendering.key.name, "source": rendering.source, "style": rendering.style,
+        "seed": settings.seed, "origin": rendering.origin, "cents": round(rendering.cents, 1),
+    }  # fmt: skip
+    _write_atomically(record, json.dumps(row))
+    return True
+
+
+def write_labels(out: Path) -> int:
+    """Number of rows of ``labels.csv`` after it was rebuilt from the records in ``out``."""
+    rows = []
+    for record in sorted(out.glob("*_*.json")):
+        row = json.loads(record.read_text("utf-8"))
+        if (out / row["path"]).exists():
+            rows.append([row[column] for column in LABEL_COLUMNS])
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(LABEL_COLUMNS)
+        writer.writerows(rows)
+        file.seek(0)
+        _write_atomically(out / "labels.csv", file.read())
+    return len(rows)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _start_worker(library: Library) -> None:
+    global _library
+    _library = library
+    _one_thread()
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _in_worker(settings: Settings, out: Path, keeps_audio: bool, number: int) -> bool:
+    assert _library is not None  # noqa: S101
+    return render_to(_library, settings, out, keeps_audio, number)
+
+
+def render_all(
+    library: Library,
+    settings: Settings,
+    out: Path,
+    numbers: Sequence[int],
+    jobs: int = 1,
+    keeps_audio: bool = False,
+    report: Callable[[str], None] = print,
+) -> Counter[str]:
+    """How many of ``numbers`` were rendered into ``out``, were there already, and failed for which reason."""
+    out.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    try:
+        for done, outcome in enumerate(_outcomes(library, settings, out, numbers, jobs, keeps_audio), start=1):
+            counts[outcome] += 1
+            if done % _REPORT_EVERY == 0:
+                rows = write_labels(out)
+                report(f"{done} of {len(numbers)}, {rows} rows in labels.csv: {dict(counts)}")
+    finally:
+        write_labels(out)
+    return counts
+
+
+def _outcomes(
+    library: Library, settings: Settings, out: Path, numbers: Iterable[int], jobs: int, keeps_audio: bool
+) -> Iterator[str]:
+    if jobs == 1:
+        _one_thread()
+        for number in numbers:
+            try:
+                yield "rendered" if render_to(library, settings, out, keeps_audio, number) else "there already"
+            except (StoneError, OSError) as error:
+                yield f"failed: {error}"
+        return
+    task = partial(_in_worker, settings, out, keeps_audio)
+    with ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(library,)) as executor:
+        for outcome in run(task, numbers, executor=executor, in_flight=4 * jobs):
+            if outcome.error is not None:
+                yield f"failed: {outcome.error}"
+            else:
+                yield "rendered" if outcome.result else "there already"
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m train.corpus.render", description=__doc__.split("\n")[0])
+    parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, "all"])
+    parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--start", type=int, default=0, help="number of the first excerpt")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=24.0)
+    parser.add_argument("--style", action="append", choices=list(STYLES), help="keep to these styles")
+    parser.add_argument("--without", action="append", default=[], choices=list(READERS), help="leave a source out")
+    parser.add_argument("--held-out", action="store_true", help="timbres, loops and pieces kept out of training")
+    parser.add_argument("--no-soundfonts", action="store_true", help="only the numpy synthesizers")
+    parser.add_argument("--audio", action="store_true", help="keep the sound beside the features, as FLAC")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after running the command."""
+    options = parse_arguments(arguments)
+    mix = MIX if options.source == "all" else {options.source: 1.0}
+    mix = {name: share for name, share in mix.items() if name not in options.without}
+    settings = Settings(
+        tuple(mix.items()), options.seconds, options.seed, options.held_out, soundfonts=not options.no_soundfonts
+    )
+    skipped: Skipped = Counter()
+    try:
+        library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
+        for reason, count in skipped.most_common():
+            print(f"left out: {count} x {reason}", flush=True)
+        numbers = range(options.start, options.start + options.count)
+        counts = render_all(
+            library, settings, options.out, numbers, options.jobs, options.audio, partial(print, flush=True)
+        )
+    except StoneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for reason, count in counts.most_common():
+        print(f"{count} x {reason}", flush=True)
+    return 0 if counts["rendered"] + counts["there already"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

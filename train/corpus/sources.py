@@ -1,0 +1,257 @@
+"""Where excerpts come from: the corpora by name, and how one of their passages is drawn and put into a style."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stonecli.errors import StoneError
+from stonecli.key import Mode
+from train.corpus import bach_chorales, cocopops, jazz_standards, music21_corpus, nottingham, pop909
+from train.corpus.arrange import Part, arrange, arrange_score, tempo_of
+from train.corpus.progressions import draw_loop, harmonised
+from train.corpus.score import Note, Passage, Skipped
+from train.corpus.styles import STYLES
+
+GENERATED = "styles"
+READERS: dict[str, Callable[[Path, Skipped], Iterator[Passage]]] = {
+    module.SOURCE: module.read
+    for module in (pop909, cocopops, jazz_standards, bach_chorales, nottingham, music21_corpus)
+}
+MIX: dict[str, float] = {
+    GENERATED: 0.55, "cocopops": 0.13, "jazz_standards": 0.07, "pop909": 0.15, "bach_chorales": 0.03,
+    "nottingham": 0.035, "music21": 0.035,
+}  # fmt: skip
+"""Shares of the sources in ``--source all``."""
+
+HELD_OUT_SHARE = 10  # every tenth piece of a corpus
+LEAST_KEY_SHARE = 0.75  # of an excerpt; a label has to be what sounds
+LEAST_CHORD_SHARE = 0.6  # of an excerpt that is under chords
+_MINOR_SHARE = {"nottingham": 0.3, "music21": 0.35, "bach_chorales": 0.45}  # else a half
+_JAZZ_STYLES = (
+    "jazz",
+    "jazz",
+    "jazz",
+    "bossa",
+    "ballad",
+    "latin",
+    "soul",
+    "solo_piano",
+    "blues",
+    "funk",
+    "drum_and_bass",
+)
+_FOLK_STYLES = (
+    "folk",
+    "country",
+    "solo",
+    "solo_guitar",
+    "ballad",
+    "classical_piano",
+    "chamber",
+    "pop",
+    "punk",
+    "reggae",
+    "folk",
+    "solo",
+)
+_CLASSICAL_STYLES = ("strings", "choir", "orchestra", "chamber", "classical_piano", "solo_piano")
+_POP_STYLES = (
+    "pop",
+    "ballad",
+    "house",
+    "disco",
+    "drum_and_bass",
+    "electro",
+    "trance",
+    "soul",
+    "rock",
+    "orchestra",
+    "solo_piano",
+)
+
+
+class RejectedError(StoneError):
+    """What was drawn makes no excerpt; another is drawn."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What is to be rendered.
+
+    Attributes:
+        passage: begins at beat 0.
+        parts: of the arrangement.
+        style: its name.
+    """
+
+    passage: Passage
+    parts: tuple[Part, ...]
+    style: str
+
+
+class Library:
+    """The passages of the corpora, and how they are drawn.
+
+    Args:
+        passages: by source; the sources of generated progressions have none.
+        held_out: whether the pieces and loops are drawn that are kept out of training, or those that are not.
+        styles: names to keep to; None for all.
+    """
+
+    def __init__(
+        self, passages: Mapping[str, Iterable[Passage]], held_out: bool = False, styles: Sequence[str] | None = None
+    ) -> None:
+        self._held_out = held_out
+        self._styles = tuple(styles or STYLES)
+        self._passages: dict[tuple[str, Mode], list[Passage]] = {}
+        for source, of_source in passages.items():
+            for passage in of_source:
+                if is_held_out(passage.origin) == held_out:
+                    self._passages.setdefault((source, passage.key.mode), []).append(passage)
+
+    @classmethod
+    def load(
+        cls, folder: Path | None, sources: Sequence[str], held_out: bool, styles: Sequence[str] | None, skipped: Skipped
+    ) -> Library:
+        """The library of ``sources`` that lie as folders or zips in ``folder``.
+
+        Raises:
+            StoneError: a source is not there.
+        """
+        passages: dict[str, list[Passage]] = {}
+        for source in sources:
+            if source == GENERATED:
+                continue
+            try:
+                root = _root(folder, source)
+                passages[source] = list(READERS[source](root, skipped))
+            except FileNotFoundError as error:
+                raise StoneError(f"{source}: neither {folder}/{source} nor a zip of it is there") from error
+            if not passages[source]:
+                raise StoneError(f"{source}: no passages in {root}")
+        return cls(passages, held_out, styles)
+
+    def draw(self, rng: np.random.Generator, source: str, seconds: float) -> Excerpt:
+        """An excerpt of ``seconds`` from ``source`` in a random key and style.
+
+        Raises:
+            RejectedError: what was drawn makes no excerpt.
+        """
+        if source == GENERATED:
+            return self._generated(rng, seconds)
+        mode: Mode = "minor" if rng.random() < _MINOR_SHARE.get(source, 0.5) else "major"
+        pool = self._passages.get((source, mode))
+        if not pool:
+            raise RejectedError(f"{source}: nothing in {mode}")
+        passage = pool[int(rng.integers(len(pool)))].transposed(int(rng.integers(-6, 6)))
+        if passage.notes and (not passage.chords or rng.random() < 0.5):
+            return _score(rng, passage, seconds)
+        if not passage.chords:
+            if rng.random() < 0.3:
+                return _tune(rng, passage, seconds)
+            passage = harmonised(passage, rng)
+        name = self._style_for(rng, source, passage)
+        style = STYLES[name]
+        bpm = tempo_of(rng, style)
+        stretch = _stretch(rng, passage, seconds * bpm / 60.0)
+        covered = sum(chord.duration for chord in stretch.chords)
+        if covered < LEAST_CHORD_SHARE * stretch.length:
+            raise RejectedError(f"{source}: too little harmony")
+        return Excerpt(stretch, arrange(rng, stretch, style, bpm), name)
+
+    def _generated(self, rng: np.random.Generator, seconds: float) -> Excerpt:
+        weights = np.array([STYLES[name].weight for name in self._styles])
+        name = self._styles[int(rng.choice(len(self._styles), p=weights / weights.sum()))]
+        style = STYLES[name]
+        mode: Mode = "minor" if rng.random() < style.minor else "major"
+        bpm = tempo_of(rng, style)
+        beats = seconds * bpm / 60.0
+        passage = draw_loop(rng, style.loops, mode, beats + 32.0, self._held_out)
+        start = 4.0 * int(rng.integers(0, 8)) if rng.random() < 0.5 else 0.0
+        passage = passage.excerpt(start, beats)
+        return Excerpt(passage, arrange(rng, passage, style, bpm), name)
+
+    def _style_for(self, rng: np.random.Generator, source: str, passage: Passage) -> str:
+        if source == "cocopops":
+            names: Sequence[str] = [
+                name for name in STYLES if STYLES[name].charts and STYLES[name].loops != "classical"
+            ]
+        elif source == "jazz_standards":
+            names = _JAZZ_STYLES
+        elif source == "pop909":
+            names = _POP_STYLES
+        else:
+            names = _FOLK_STYLES if passage.melody else _CLASSICAL_STYLES
+        allowed = [name for name in names if name in self._styles]
+        if not allowed:
+            raise RejectedError(f"{source}: in none of the styles")
+        return allowed[int(rng.integers(len(allowed)))]
+
+
+def is_held_out(origin: str) -> bool:
+    """Whether a piece of a corpus is kept out of training, by its name."""
+    return zlib.crc32(origin.encode()) % HELD_OUT_SHARE == 0
+
+
+def _root(folder: Path | None, source: str) -> Path:
+    if source == music21_corpus.SOURCE and (folder is None or not (folder / source).exists()):
+        return music21_corpus.installed_corpus()
+    if folder is None:
+        raise StoneError(f"{source}: needs --corpus FOLDER")
+    return folder / source
+
+
+def _stretch(rng: np.random.Generator, passage: Passage, beats: float) -> Passage:
+    """``beats`` beats of ``passage`` from a bar line on; a passage that is too short is repeated."""
+    bar = passage.beats_per_bar
+    if passage.length < beats:
+        passage = _repeated(passage, beats + bar)
+    latest = max(0, int((passage.length - beats - passage.bar_start) / bar))
+    stretch = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
+    if stretch.length < 0.9 * beats or stretch.main_key()[1] < LEAST_KEY_SHARE:
+        raise RejectedError(f"{passage.source}: the key changes in it")
+    return stretch
+
+
+def _repeated(passage: Passage, beats: float) -> Passage:
+    bar = passage.beats_per_bar
+    # Repeats begin on a bar line, so that the metre stays.
+    length = max(bar, -(-passage.length // bar) * bar)
+    times = int(beats / length) + 1
+
+    def moved(notes: tuple[Note, ...], by: float) -> list[Note]:
+        return [replace(note, start=note.start + by) for note in notes]
+
+    shifts = [place * length for place in range(times)]
+    return replace(
+        passage,
+        keys=tuple((start + shift, key) for shift in shifts for start, key in passage.keys),
+        length=times * length,
+        chords=tuple(replace(chord, start=chord.start + shift) for shift in shifts for chord in passage.chords),
+        melody=tuple(note for shift in shifts for note in moved(passage.melody, shift)),
+        notes=tuple(note for shift in shifts for note in moved(passage.notes, shift)),
+    )
+
+
+def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
+    """The notes as they are written, on other instruments."""
+    low, high = (65.0, 135.0) if passage.source == pop909.SOURCE else (55.0, 110.0)
+    bpm = float(rng.uniform(low, high))
+    stretch = _stretch(rng, passage, seconds * bpm / 60.0)
+    if len(stretch.notes) < 12:
+        raise RejectedError(f"{passage.source}: too few notes")
+    return Excerpt(stretch, arrange_score(rng, stretch, bpm), "score")
+
+
+def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
+    """A tune alone."""
+    bpm = float(rng.uniform(70.0, 140.0))
+    stretch = _stretch(rng, passage, seconds * bpm / 60.0)
+    if len(stretch.melody) < 16:
+        raise RejectedError(f"{passage.source}: too few notes")
+    return Excerpt(stretch, arrange_score(rng, replace(stretch, notes=stretch.melody), bpm), "tune")
