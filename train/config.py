@@ -52,12 +52,14 @@ class LossConfig:
     """The objective; see ``train.losses``.
 
     Attributes:
-        name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; labels only).
+        name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; needs
+            labels, and asks of unlabelled tracks what ``semi_tone`` does).
         circle: 7 for the circle of fifths, 1 for that of semitones.
         mode_weight: of Semi-TONE's mode loss.
         skey_weights: of S-KEY's three terms.
         smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
-        labelled_weight: of the loss of a labelled batch; that of an unlabelled one is 1.
+        labelled_weight: of the loss of a labelled batch.
+        unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
     """
 
     name: LossName = "stone"
@@ -66,6 +68,7 @@ class LossConfig:
     skey_weights: tuple[float, float, float] = (1.0, 1.7, 1.0)
     smoothing: float = 0.14
     labelled_weight: float = 1.0
+    unlabelled_weight: float = 1.0
 
 
 @dataclass(frozen=True)

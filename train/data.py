@@ -184,7 +184,7 @@ class StepDataset(Dataset[Batch]):
             raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
         if config.loss.name == "cross_entropy" and not labelled:
             raise DataError("the cross_entropy loss needs labels")
-        self._unlabelled = () if config.loss.name == "cross_entropy" else tuple(unlabelled)
+        self._unlabelled = tuple(unlabelled)
         self._labelled = tuple(labelled)
         self._modes = [
             [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")

@@ -61,10 +61,16 @@ class FeatureCache:
     def features(self, path: Path) -> Path:
         """The cache file of the recording, made where it is not there or damaged: uint8 [frames, bins].
 
+        A .npy file that holds features already (``train.corpus.render`` makes such) is its own.
+
         Raises:
-            AudioError: the recording cannot be decoded, or is silent.
+            AudioError: the recording cannot be decoded, or is silent; the .npy file holds something else.
             OSError: it cannot be read, or the cache cannot be written.
         """
+        if path.suffix == ".npy":
+            if not _is_whole(path, self.vqt.n_bins):
+                raise AudioError(f"not features of {self.vqt.n_bins} bins")
+            return path
         entry = self.entry(path)
         if not _is_whole(entry, self.vqt.n_bins):
             save_atomically(

@@ -63,9 +63,9 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
     """
     loss = config.loss
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
-    if loss.name == "cross_entropy":
+    if loss.name == "cross_entropy" and batch.is_labelled:
         target = label_profiles(batch.labels, plain, config)
-        return {"total": soft_cross_entropy(logits[0], target)}
+        return {"total": loss.labelled_weight * soft_cross_entropy(logits[0], target)}
     profiles = functional.softmax(logits.float(), dim=-1)
     shift = transposed - plain
     if batch.is_labelled:
@@ -81,8 +81,21 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
         return stone_loss(views, loss.circle)
     if loss.name == "semi_tone":
         return semi_tone_loss(views, loss.circle, loss.mode_weight)
+    if loss.name == "cross_entropy":
+        views = Views(*(relative_rows(profile) for profile in profiles), shift)
+        terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
+        return terms | {"total": loss.unlabelled_weight * terms["total"]}
     turned = turned_chroma(chroma(inputs[0]), views.first)
     return skey_loss(views, turned, tonic_offset(turned), loss.circle, loss.skey_weights)
+
+
+def relative_rows(profile: Tensor) -> Tensor:
+    """A KSP [rows, 24] whose rows stand tonic below tonic, turned so that relative keys stand below each other.
+
+    Place p of the second row becomes the minor key three semitones below the major key at p of the first.
+    """
+    major, minor = profile[:, :BINS_PER_OCTAVE], profile[:, BINS_PER_OCTAVE:]
+    return torch.cat([major, torch.roll(minor, 3, dims=1)], dim=1)
 
 
 def chroma(inputs: Tensor) -> Tensor:

@@ -285,3 +285,13 @@ def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
         if list(folder.glob(".*.tmp")):
             return  # it was in the midst
     pytest.fail("the writer was never caught in the midst of writing")
+
+
+def test_features_are_their_own_entry(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "cache", VQTConfig())
+    path = tmp_path / "rendered.npy"
+    np.save(path, np.zeros((50, 99), dtype=np.uint8))
+    assert cache.features(path) == path
+    np.save(path, np.zeros((50, 84), dtype=np.uint8))
+    with pytest.raises(AudioError, match="not features of 99 bins"):
+        cache.features(path)

@@ -24,6 +24,7 @@ from train.views import (  # noqa: E402
     label_places,
     label_profiles,
     network_input,
+    relative_rows,
     view_inputs,
 )
 
@@ -228,6 +229,31 @@ def test_the_settings_reach_the_losses(tiny_config: Config) -> None:
     assert semi["total"] == pytest.approx(semi["key"] + 4 * semi["mode"])
     skey = terms("skey", loss__skey_weights=[2.0, 3.0, 5.0])
     assert skey["total"] == pytest.approx(2 * skey["key"] + 3 * skey["mode"] + 5 * skey["balance"])
+
+
+def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> None:
+    """Answers that are right for one key at all three views cost nothing, a mode that changes does."""
+    config = tiny_config("cross_entropy", loss__unlabelled_weight=2.0)
+    shifts = EVERY_SHIFT
+    for label in (0, 4, 12, 19):
+        labels = torch.full((len(shifts),), label)
+        plain, other = torch.tensor(shifts).T
+        at_plain, at_other = label_places(labels, plain, config), label_places(labels, other, config)
+        logits = torch.stack([sure(at_plain, 24), sure(at_plain, 24), sure(at_other, 24)])
+        terms = batch_loss(logits, torch.empty(0), batch_of([], shifts), config)
+        assert terms["total"].item() == pytest.approx(0.0, abs=1e-4)
+        logits[2] = sure((at_other + 12) % 24, 24)
+        terms = batch_loss(logits, torch.empty(0), batch_of([], shifts), config)
+        assert terms["mode"].item() > 10
+        assert terms["total"].item() == pytest.approx(2 * (terms["key"].item() + 1.5 * terms["mode"].item()), rel=1e-4)
+
+
+def test_relative_rows_puts_relative_keys_below_each_other(tiny_config: Config) -> None:
+    names = class_names(tiny_config("cross_entropy"))
+    turned = relative_rows(torch.eye(24)).argmax(dim=0)  # which output came to each place
+    for place in range(12):
+        major, minor = (Key.parse(names[int(turned[place + row])]) for row in (0, 12))
+        assert major.relative == minor
 
 
 # --- chroma -----------------------------------------------------------------------------------------------------------
