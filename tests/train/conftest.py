@@ -38,7 +38,7 @@ def golden(shared: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 TINY: dict[str, dict[str, Any]] = {
     "network": {"n_bins": 84, "out_channels": [3, 6, 4], "kernels": [5, 5, 3], "drop_path": 0.0},
-    "input": {"window_seconds": 3.0, "frames_averaged": 4},
+    "input": {"window_seconds": 1.5, "frames_averaged": 4},
     "data": {"batch_size": 8, "workers": 0, "validation_share": 0.25},
     "optimiser": {"epochs": 2, "train_steps": 5, "val_steps": 2, "lr": 0.01, "warmup_epochs": 0.0},
 }

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 from train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
 from train.data import Track, WaveformTracks  # noqa: E402
 from train.loop import EpochReport, Run, TrainError, learning_rate, new_optimiser, weight_decay  # noqa: E402
+from train.metrics import track_profile  # noqa: E402
 from train.views import class_names  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -234,7 +236,7 @@ def test_the_checkpoints(loss: str, data: str, start: Any, tiny_config: Config) 
             "drawn tracks",
             config.train_type,
         )
-        assert (checkpoint.frames_averaged, checkpoint.window_seconds) == (4, 3.0)
+        assert (checkpoint.frames_averaged, checkpoint.window_seconds) == (4, 1.5)
         x = torch.rand(2, 1, 84, 40)
         with torch.inference_mode():
             assert torch.equal(checkpoint.network()(x), checkpoint.network()(x))
@@ -556,38 +558,34 @@ def test_it_saves_within_long_epochs(start: Any, tiny_config: Config, monkeypatc
 
 def test_labels_teach_it_keys(start: Any, tiny_config: Config) -> None:
     """On drawn tracks in 24 keys; validation tracks are others, in the same keys."""
-    config = tiny_config(
-        "cross_entropy",
-        optimiser__epochs=2,
-        optimiser__train_steps=60,
-        optimiser__lr=0.02,
-        data__batch_size=32,
-        loss__smoothing=0.0,
-    )
-    run = start(config, data="labelled")
+    settings = {"optimiser__epochs": 1, "optimiser__train_steps": 30, "optimiser__lr": 0.02, "data__batch_size": 32}
+    run = start(tiny_config("cross_entropy", loss__smoothing=0.0, **settings), data="labelled")
     run.train()
     chance, after = 1 / 24, recorder(run).epochs[-1].scores
     assert after is not None
     assert after.accuracy > 0.7 > chance
-    assert recorder(run).epochs[-1].validation["total"] < 1.5 < math.log(24)
 
 
 @pytest.mark.parametrize("circle", [1, 7])
-def test_music_alone_teaches_it_signatures(circle: int, start: Any, tiny_config: Config) -> None:
-    """Without labels: which place is which signature stays open, so that answers are compared up to a rotation."""
-    config = tiny_config(
-        loss__circle=circle, optimiser__epochs=1, optimiser__train_steps=120, optimiser__lr=0.02, data__batch_size=16
-    )
-    run = start(config)
+def test_music_alone_teaches_it_signatures(
+    circle: int, start: Any, tiny_config: Config, make_tracks: Any, tmp_path: Path
+) -> None:
+    """Without labels which place means which signature stays open: answers are compared up to a rotation."""
+    settings = {"optimiser__epochs": 1, "optimiser__train_steps": 40, "optimiser__lr": 0.02, "data__batch_size": 16}
+    run = start(tiny_config(loss__circle=circle, **settings))
     run.train()
     (report,) = recorder(run).epochs
     assert report.validation["total"] < 1.0 < 3.0  # a flat answer costs 3
+    tracks = make_tracks(tmp_path / "new", 24, labelled=True, seed=900)
+    answers = [int(track_profile(run.average, track, run.config, CPU).argmax()) for track in tracks]
+    rotations = Counter((answer - track.key.signature) % 12 for answer, track in zip(answers, tracks, strict=True))
+    assert max(rotations.values()) > 18
 
 
 def test_waveforms_of_ones_own(tiny_config: Config, tmp_path: Path) -> None:
     class Endless:
         def __getitem__(self, step: int) -> Any:
-            audio = torch.randn(4, 3 * 22050, 2 - step % 2, generator=torch.Generator().manual_seed(step))
+            audio = torch.randn(4, 3 * 11025, 2 - step % 2, generator=torch.Generator().manual_seed(step))
             return (audio, ["C", "Am", "F", "Dm"]) if step % 2 else audio
 
     config = tiny_config("semi_tone", optimiser__epochs=1)

@@ -94,11 +94,11 @@ def test_tracks_without_a_label_do_not_count(tiny_config: Config, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("frames", "windows"), [(20, 1), (129, 1), (130, 1), (259, 1), (260, 2), (1300, 10), (9000, MAX_WINDOWS)]
+    ("frames", "windows"), [(20, 1), (64, 1), (65, 1), (129, 1), (130, 2), (650, 10), (9000, MAX_WINDOWS)]
 )
 def test_windows_are_spread_over_the_track(frames: int, windows: int, tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config("semi_tone")
-    assert config.segment_frames == 130
+    assert config.segment_frames == 65
     np.save(tmp_path / "a.npy", np.full((frames, 99), 50, np.uint8))
     listener = Listener(config)
     track_profile(listener, Track(tmp_path / "a.npy"), config, CPU)  # type: ignore[arg-type]
@@ -109,9 +109,9 @@ def test_the_profile_is_the_mean_answer(tiny_config: Config, draw_features: Any,
     config = tiny_config("semi_tone", input__frames_averaged=1)
     torch.manual_seed(0)
     network = ChromaNet(config.network).eval()
-    features = draw_features(Key(4, "minor"), 3 * 130)
+    features = draw_features(Key(4, "minor"), 3 * 65)
     np.save(tmp_path / "a.npy", features)
-    windows = torch.from_numpy(features.reshape(3, 130, 99)[:, :, :84]).float().transpose(1, 2)[:, None] / 255
+    windows = torch.from_numpy(features.reshape(3, 65, 99)[:, :, :84]).float().transpose(1, 2)[:, None] / 255
     with torch.inference_mode():
         expected = network(windows).mean(0).numpy()
     np.testing.assert_allclose(track_profile(network, Track(tmp_path / "a.npy"), config, CPU), expected, atol=1e-6)
