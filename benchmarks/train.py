@@ -1,0 +1,163 @@
+"""How fast ``stone train`` is, and how much of a step is the network: ``python benchmarks/train.py``.
+
+Tracks are drawn into a feature cache of their own, so that neither music nor decoding is needed. Every part of a step
+is timed where the loop does it: waiting for the batch, bringing it to the device and cropping its views, forward,
+loss and backward, optimiser and clipping, average of weights. The share outside the network is all but forward, loss
+and backward. Reported are medians over steps, for the machine may be shared.
+
+    python benchmarks/train.py --config train/configs/laptop_ks.toml
+    python benchmarks/train.py --config train/configs/laptop_ks.toml --no-channels-last
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+# This file has the name of the package that it measures, and Python looks for that beside a script first. So this
+# folder is not looked in; and where another script here was started and imported this, it gets the package instead.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+if __name__ == "train":
+    del sys.modules["train"]
+    sys.modules["train"] = importlib.import_module("train")
+
+from stonecli.key import Key  # noqa: E402
+from train import loop  # noqa: E402
+from train.chromanet import ChromaNet  # noqa: E402
+from train.config import CONFIGS, TrainConfig, load_config, override  # noqa: E402
+from train.data import Batch, Track  # noqa: E402
+from train.loop import Run  # noqa: E402
+
+NETWORK = ("forward", "loss", "backward")
+WARM_UP = 2  # steps that are not counted
+
+
+def draw_tracks(folder: Path, count: int, minutes: float, config: TrainConfig, labelled: bool) -> list[Track]:
+    """Tracks of noise; what a step costs does not depend on what is in them."""
+    rng = np.random.default_rng(0)
+    frames = int(minutes * 60 * config.vqt.sample_rate / config.vqt.hop_length)
+    tracks = []
+    for number in range(count):
+        path = folder / f"{labelled}{number}.npy"
+        np.save(path, rng.integers(0, 256, (frames, config.vqt.n_bins), dtype=np.uint8))
+        tracks.append(Track(path, Key.from_index(number % 24) if labelled else None))
+    return tracks
+
+
+class Clock:
+    """Seconds of each named part, a list entry a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.parts: dict[str, list[float]] = {}
+        self._open: dict[str, float] = {}
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, whose calls count as ``name``."""
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            started = self._now()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._open[name] = self._open.get(name, 0.0) + self._now() - started
+
+        return wrapped
+
+    def close_step(self) -> None:
+        """What was timed since the last call belongs to one step."""
+        for name, seconds in self._open.items():
+            self.parts.setdefault(name, []).append(seconds)
+        self._open.clear()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def measure(config: TrainConfig, steps: int, labels: str, channels_last: bool, device: torch.device) -> dict[str, Any]:
+    """Times of ``steps`` steps of training as ``stone train`` does them."""
+    with tempfile.TemporaryDirectory() as folder:
+        unlabelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=False) if labels != "all" else []
+        labelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=True) if labels != "none" else []
+        run = Run(config, Path(folder), unlabelled, labelled, [], [], device, channels_last=channels_last)
+        clock = Clock(device)
+        stream = run.new_stream()
+        wait = clock.timed("batch", lambda: next(stream))
+        run.scores.forward = clock.timed("forward", run.scores.forward)  # type: ignore[method-assign]
+        run.update_average = clock.timed("average of weights", run.update_average)  # type: ignore[method-assign]
+        run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
+        Batch.to = clock.timed("to device", Batch.to)  # type: ignore[method-assign]
+        loop.view_inputs = clock.timed("views", loop.view_inputs)
+        loop.batch_loss = clock.timed("loss", loop.batch_loss)
+        ChromaNet.normalise = clock.timed("forward", ChromaNet.normalise)  # type: ignore[method-assign]
+        torch.Tensor.backward = clock.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
+        torch.nn.utils.clip_grad_norm_ = clock.timed("clipping", torch.nn.utils.clip_grad_norm_)
+        totals, windows = [], []
+        for _ in range(steps + WARM_UP):
+            started = time.perf_counter()
+            batch = wait()
+            run.train_step(batch)
+            run.progress.step += 1
+            totals.append(time.perf_counter() - started)
+            windows.append(len(batch.first) * (2 if batch.is_labelled else 3))
+            clock.close_step()
+    totals = totals[WARM_UP:]
+    parts = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in clock.parts.items()}
+    inside = [sum(clock.parts[name][step + WARM_UP] for name in NETWORK) for step in range(steps)]
+    shares = [1.0 - part / total for part, total in zip(inside, totals, strict=True)]
+    return {
+        "device": device.type,
+        "channels_last": channels_last,
+        "batch_size": config.data.batch_size,
+        "workers": config.data.workers,
+        "threads": torch.get_num_threads(),
+        "steps": steps,
+        "step_seconds": statistics.median(totals),
+        "windows_per_second": sum(windows[WARM_UP:]) / sum(totals),
+        "share_outside_network": statistics.median(shares),
+        "parts_seconds": parts,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=CONFIGS / "laptop_ks.toml")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--labels", choices=["none", "half", "all"], default="none", help="batches with labels")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="one object on one line")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    changes = {"data__batch_size": options.batch_size, "data__workers": options.workers}
+    config = override(load_config(options.config), **changes)
+    result = measure(config, options.steps, options.labels, options.channels_last, torch.device(options.device))
+    if options.json:
+        print(json.dumps({"config": str(options.config)} | result))
+        return
+    print(f"{options.config.name}: {result['windows_per_second']:.1f} windows/s, {result['step_seconds']:.3f} s a step")
+    for name, seconds in sorted(result["parts_seconds"].items(), key=lambda item: -item[1]):
+        print(f"  {name:20} {1000 * seconds:9.2f} ms  {seconds / result['step_seconds']:7.2%}")
+    print(f"outside the network: {result['share_outside_network']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

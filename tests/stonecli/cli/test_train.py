@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+torch = pytest.importorskip("torch")
+
+from stonecli.key import Key  # noqa: E402
+from train.checkpoint import load_checkpoint  # noqa: E402
+
+TOML = """
+[network]
+rows = {rows}
+normalisation = "{norm}"
+out_channels = [3, 6, 4]
+kernels = [5, 5, 3]
+[input]
+window_seconds = 1.5
+frames_averaged = 4
+[loss]
+name = "{loss}"
+[data]
+batch_size = 4
+validation_share = 0.25
+workers = 0
+[optimiser]
+epochs = 2
+train_steps = 4
+val_steps = 1
+lr = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, music: Callable[..., Any]) -> Path:
+    """Eight recordings in ``music``, their keys in ``labels.csv``, tiny configurations, the cache of features."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "music").mkdir()
+    rows = ["path,key"]
+    for number in range(8):
+        key = Key.from_index(5 * number % 24)
+        soundfile.write(folder / "music" / f"{number}.wav", music(key.name, seconds=4.0), 22050)
+        rows.append(f"music/{number}.wav,{key.musical}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    for loss in ("stone", "semi_tone", "skey"):
+        rows_, norm = (1, "affine") if loss == "stone" else (2, "plain")
+        (folder / f"{loss}.toml").write_text(TOML.format(loss=loss, rows=rows_, norm=norm))
+    return folder
+
+
+@pytest.fixture
+def arguments(folder: Path, tmp_path: Path) -> Callable[..., list[str | Path]]:
+    """Arguments of a tiny run that saves below ``tmp_path``."""
+
+    def make(loss: str = "stone", *more: str | Path) -> list[str | Path]:
+        kind = "ks" if loss == "stone" else "ks_mode"
+        config = folder / f"{loss}.toml"
+        return [
+            "train",
+            "--type",
+            kind,
+            "-g",
+            config,
+            "-s",
+            tmp_path,
+            "--cache",
+            folder / "cache",
+            "--threads",
+            "1",
+            *more,
+        ]
+
+    return make
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+# --- what goes well ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "given"), [("stone", "data"), ("semi_tone", "both"), ("skey", "data")])
+def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    unlabelled = ["--data", folder / "music"]
+    if given == "both":
+        (folder / "half.csv").write_text("\n".join((folder / "labels.csv").read_text().splitlines()[:5]))
+        unlabelled += ["--labels", folder / "half.csv"]
+    result = invoke(*arguments(loss, *unlabelled, "-n", "first", "-c", "1", "--lr", "0.005"))
+    assert result.exit_code == 0, result.stderr
+    assert [line.split()[:4] for line in lines(result.stdout)] == [
+        ["epoch", "1", "step", "4"],
+        ["epoch", "2", "step", "8"],
+    ]
+    assert ("KSEA" in result.stdout) == (given == "both")
+    assert result.stderr == ""
+    place = Path("ks" if loss == "stone" else "ks_mode") / "1" / "first"
+    models = tmp_path / "models" / place
+    assert sorted(path.name for path in models.iterdir()) == ["best.pt", "last.pt", "log.csv"]
+    checkpoint = load_checkpoint(models / "best.pt")
+    assert checkpoint.config["optimiser"]["lr"] == 0.005
+    assert checkpoint.config["loss"]["circle"] == checkpoint.circle_type == 1
+    labelled = 4 if given == "both" else 0
+    assert checkpoint.trained_on == f"{8 - labelled} unlabelled and {labelled} labelled tracks"
+    with (models / "log.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / place), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/total")] == list(range(8))
+    assert {"schedule/lr", "schedule/weight_decay", "validation/total"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == ({"circle", "confusion"} if given == "both" else {"circle"})
+
+
+def test_the_cache_is_used_again(folder: Path, arguments: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    invoke(*arguments("stone", "--data", folder / "music", "-e", "1"))
+    monkeypatch.setattr("train.features.read_track", lambda *_: pytest.fail("decoded again"))
+    result = invoke(*arguments("stone", "--data", folder / "music", "-n", "other", "-e", "1"))
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_flags_override_the_file(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    flags = ["-e", "1", "--train-steps", "2", "--val-steps", "2", "--batch-size", "2", "--lr", "0.5", "--seed", "9"]
+    assert invoke(*arguments("stone", "--data", folder / "music", *flags)).exit_code == 0
+    config = load_checkpoint(tmp_path / "models" / "ks" / "7" / "basic" / "last.pt").config
+    optimiser = config["optimiser"]
+    names = ("epochs", "train_steps", "val_steps", "lr", "seed")
+    assert [optimiser[name] for name in names] == [1, 2, 2, 0.5, 9]
+    assert config["data"]["batch_size"] == 2
+
+
+def test_unreadable_files_are_reported_and_left_out(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    music = tmp_path / "[bold]music"
+    music.mkdir()
+    for number in range(4):
+        (music / f"{number}.wav").write_bytes((folder / "music" / f"{number}.wav").read_bytes())
+    (music / "broken.mp3").write_text("no music")
+    result = invoke(*arguments("stone", "--data", music, "-e", "1"))
+    assert result.exit_code == 0
+    assert len(lines(result.stderr)) == 1
+    assert "[bold]music/broken.mp3: " in result.stderr
+
+
+# --- stopping and going on --------------------------------------------------------------------------------------------
+
+
+LONG = ["-e", "5", "--train-steps", "12"]
+
+
+@pytest.fixture(scope="module")
+def straight(folder: Path, invoke: Any) -> Path:
+    """The folder of a run that nothing interrupted."""
+    config, data, labels = folder / "semi_tone.toml", folder / "music", folder / "labels.csv"
+    places = ["-g", config, "--data", data, "--labels", labels, "-s", folder / "runs", "--cache", folder / "cache"]
+    result = invoke("train", "--type", "ks_mode", "--threads", "1", *places, *LONG)
+    assert result.exit_code == 0, result.stderr
+    return folder / "runs" / "models" / "ks_mode" / "7" / "basic"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals there are others")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    kind: signal.Signals,
+    straight: Path,
+    folder: Path,
+    arguments: Any,
+    invoke: Any,
+    stone_command: list[str],
+    tmp_path: Path,
+) -> None:
+    """Real recordings, a real process, a real signal when its first epoch is over."""
+    run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
+    command = [*stone_command, *map(str, run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("epoch 1 ")
+        process.send_signal(kind)
+        process.wait(60)
+        errors = process.stderr.read()
+    stopped = tmp_path / "models" / "ks_mode" / "7" / "basic"
+    done = load_checkpoint(stopped / "last.pt").state["progress"]["step"]
+    assert 12 <= done < 60
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        assert lines(errors) == ["stone: interrupted; the same command goes on from here"]
+    else:
+        assert process.returncode == -kind
+        assert done % 12 == 0
+    rest = invoke(*run)
+    assert rest.exit_code == 0
+    assert lines(rest.stdout)[0] == f"resumed after step {done}"
+    for name in ("last.pt", "best.pt"):
+        one, other = (load_checkpoint(models / name) for models in (straight, stopped))
+        assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())
+        assert all(torch.equal(value, other.state["weights"][key]) for key, value in one.state["weights"].items())
+        assert one.state["progress"] == other.state["progress"]
+
+
+def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    assert invoke(*arguments("skey", "--data", folder / "music", "-e", "1")).exit_code == 0
+    last = tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt"
+    before = last.read_bytes()
+    other = tmp_path / "other.toml"
+    other.write_text((folder / "skey.toml").read_text().replace("[3, 6, 4]", "[3, 6, 5]"))
+    result = invoke(*arguments("skey", "--data", folder / "music", "-g", other))
+    assert result.exit_code == 1
+    (line,) = lines(result.stderr)
+    assert line.startswith(f"stone: {last.parent}: holds a run of another architecture")
+    assert last.read_bytes() == before
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def refused(result: Any, code: int) -> str:
+    """The one line of an error."""
+    assert result.exit_code == code, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = lines(result.stderr)
+    assert line.startswith("stone: ")
+    return line.removeprefix("stone: ")
+
+
+def test_nothing_given(arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    assert "--data FOLDER, --labels CSV, or both" in refused(invoke(*arguments()), 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden"])
+def test_a_name_that_is_no_folders(name: str, folder: Path, arguments: Any, invoke: Any) -> None:
+    assert "--name" in refused(invoke(*arguments("stone", "--data", folder / "music", "-n", name)), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optimizer]\nlr = 1.0", "run.toml: unknown key optimizer; did you mean optimiser?"),
+        ("[data]\nbatch_sizes = 1", "run.toml: unknown key data.batch_sizes; did you mean batch_size?"),
+        ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size is a whole number, not 'x'"),
+        ("[data\n", "run.toml: "),
+    ],
+)
+def test_mistakes_in_the_configuration(text: str, message: str, folder: Path, invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    result = invoke("train", "--type", "ks", "--data", folder / "music", "-g", tmp_path / "run.toml", "-s", tmp_path)
+    assert refused(result, 2).startswith(message)
+
+
+def test_other_wrong_settings(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    data = ["--data", folder / "music"]
+    assert "none.toml: No such file" in refused(invoke(*arguments("stone", *data, "-g", tmp_path / "none.toml")), 2)
+    assert "optimiser.lr is above 0" in refused(invoke(*arguments("stone", *data, "--lr", "-1")), 2)
+    assert "is for --type ks_mode" in refused(invoke(*arguments("stone", *data, "-g", folder / "skey.toml")), 2)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_no_cuda_device(folder: Path, arguments: Any, invoke: Any) -> None:
+    assert "no CUDA device" in refused(invoke(*arguments("stone", "--data", folder / "music", "--device", "cuda")), 2)
+
+
+def test_a_folder_without_audio(arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    line = refused(invoke(*arguments("stone", "--data", tmp_path / "empty")), 1)
+    assert line == f"no audio to train on in {tmp_path / 'empty'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,key\n{music}/0.wav,C\n{music}/1.wav,H\n", "labels.csv, line 3: not a key: 'H'"),
+        ("path,key\nnone.wav,C\n", "labels.csv, line 2: no such file: none.wav"),
+        ("file,key\n{music}/0.wav,C\n", "labels.csv: needs the columns path and key"),
+        ("path,key\n", "labels.csv: no labels in it"),
+    ],
+)
+def test_mistakes_in_labels(text: str, message: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(text.format(music=folder / "music"))
+    assert refused(invoke(*arguments("stone", "--labels", tmp_path / "labels.csv")), 1) == message
+
+
+def test_missing_labels(arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    line = refused(invoke(*arguments("stone", "--labels", tmp_path / "none.csv")), 1)
+    assert line == f"{tmp_path / 'none.csv'}: No such file or directory"
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {name!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+from stonecli.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorboard"])
+def test_without_the_extra(name: str, folder: Path) -> None:
+    command = [sys.executable, "-c", BLOCK.format(name=name), "train", "--type", "ks", "--data", folder / "music"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert lines(done.stderr) == [f"stone: stone train needs {name}: pip install 'stonecli[train]'"]
+
+
+# --- from training to tagging -----------------------------------------------------------------------------------------
+
+
+def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path: Path) -> None:
+    """Slow (about 10 s): the whole way on the synthesized pitch fork. A small network learns cadences in the 24 keys
+    from labels, the export compares its class order with what the fork hears, and ``stone tag`` names each key."""
+    pytest.importorskip("onnx")
+    from export.pitch_fork import play_key
+
+    rate, rows = 22050, ["path,key"]
+    for key in Key.all():
+        for timbre in range(3):
+            name = f"{key.index}-{timbre}.wav"
+            soundfile.write(tmp_path / name, 0.5 * play_key(key, timbre, 12.0, rate), rate)
+            rows.append(f"{name},{key.name}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    toml = TOML.format(rows=2, norm="plain", loss="cross_entropy").replace("[3, 6, 4]", "[4, 8, 8]")
+    toml = toml.replace("window_seconds = 1.5", "window_seconds = 6.0").replace("batch_size = 4", "batch_size = 24")
+    (tmp_path / "run.toml").write_text(toml)
+    steps = ["-e", "1", "--train-steps", "60", "--lr", "0.02", "--threads", "1", "-s", tmp_path]
+    result = invoke(
+        "train", "--type", "ks_mode", "--labels", tmp_path / "labels.csv", "-g", tmp_path / "run.toml", *steps
+    )
+    assert result.exit_code == 0, result.stderr
+    model = tmp_path / "model.onnx"
+    result = invoke("export", tmp_path / "models" / "ks_mode" / "7" / "basic" / "best.pt", model)
+    assert result.exit_code == 0, result.stderr
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    for key in Key.all():
+        soundfile.write(songs / f"{key.index}.wav", 0.3 * play_key(key, key.index % 3, 14.0, rate), rate)
+    result = invoke("tag", songs, "--model", model, "--json", "--jobs", "1")
+    assert result.exit_code == 0, result.stderr
+    answers = [json.loads(line) for line in lines(result.stdout)]
+    heard = {int(Path(answer["path"]).stem): answer["key"]["musical"] for answer in answers if answer["key"]}
+    assert heard == {key.index: key.musical for key in Key.all()}
