@@ -74,7 +74,14 @@ def read_song(text: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
 def _by_durations(kinds: tuple[str, ...], records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
     """Billboard: chords and notes have durations."""
     spines = [place for place, kind in enumerate(kinds) if kind in ("**harm", "**kern")]
-    return humdrum.times(records, spines)
+    end = 0.0
+    for now, record in humdrum.times(records, spines):
+        yield now, record
+        if not record.is_bar and not record.is_interpretation:
+            lengths = [humdrum.duration(token) or 0.0 for spine in spines for token in record.spines[spine]]
+            end = max(end, now + max(lengths, default=0.0))
+    if records:
+        yield end, humdrum.Record(tuple(("=",) for _ in records[-1].spines))
 
 
 def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
@@ -98,6 +105,8 @@ def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Rec
         else:
             pending.append(record)
     yield from flush()
+    if pending:
+        yield now + bar, humdrum.Record(tuple(("=",) for _ in pending[-1].spines))
 
 
 def _take(song: _Song, now: float, record: humdrum.Record, harte: int, kern: int | None) -> None:

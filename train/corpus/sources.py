@@ -14,7 +14,7 @@ from stonecli.key import Mode
 from train.corpus import bach_chorales, cocopops, jazz_standards, music21_corpus, nottingham, pop909
 from train.corpus.arrange import Part, arrange, arrange_score, tempo_of
 from train.corpus.progressions import draw_loop, harmonised
-from train.corpus.score import Note, Passage, Skipped
+from train.corpus.score import Note, Passage, Skipped, profile_correlations
 from train.corpus.styles import STYLES
 
 GENERATED = "styles"
@@ -30,6 +30,7 @@ MIX: dict[str, float] = {
 
 HELD_OUT_SHARE = 10  # every tenth piece of a corpus
 LEAST_KEY_SHARE = 0.75  # of an excerpt; a label has to be what sounds
+MOST_DOUBT = 0.25  # by which another key's profile may fit an excerpt better than its label's
 LEAST_CHORD_SHARE = 0.6  # of an excerpt that is under chords
 _MINOR_SHARE = {"nottingham": 0.3, "music21": 0.35, "bach_chorales": 0.45}  # else a half
 _JAZZ_STYLES = (
@@ -215,6 +216,9 @@ def _stretch(rng: np.random.Generator, passage: Passage, beats: float) -> Passag
     stretch = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
     if stretch.length < 0.9 * beats or stretch.main_key()[1] < LEAST_KEY_SHARE:
         raise RejectedError(f"{passage.source}: the key changes in it")
+    correlations = profile_correlations(stretch.histogram())
+    if correlations.max() - correlations[stretch.key.index] > MOST_DOUBT:
+        raise RejectedError(f"{passage.source}: it sounds in another key than the whole piece")
     return stretch
 
 

@@ -179,7 +179,7 @@ STYLES: dict[str, Style] = {
               weight=1.2),
         Style("bossa", (110, 150), ("comp", "bass_root_fifth", "lead", "pad"), "jazz", ("latin", "brushes"), 0.4,
               (24, 24, 4, 0, 11), ACOUSTIC_BASSES, (*REEDS, *FLUTES, 0, 24), synth=0.03, sung=0.4, colour=0.8),
-        Style("solo", (60, 140), ("lead", "lead", "double_stop"), "folk", (), 0.5,
+        Style("solo", (60, 140), ("lead", "double_stop"), "folk", (), 0.5,
               lead=(*BOWED, *FLUTES, *REEDS, 0, 24, 25, 6, 46, 21, 56, 104), synth=0.1, sung=0.25, colour=0.0,
               weight=1.2),
         Style("solo_piano", (60, 140), ("block", "bass_long", "lead", "arp"), "classical", (), 0.5, (0, 0, 0, 1, 4),

@@ -1,0 +1,175 @@
+"""From the command line to labels: a few excerpts, with numpy's synthesizers and with FluidSynth."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from train.corpus import fluidsynth
+from train.corpus.excerpt import RATE, Settings, render_excerpt
+from train.corpus.render import main, render_all, write_labels
+from train.corpus.score import Chord, Note, Passage
+from train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
+
+GENERATED = (("styles", 1.0),)
+NUMPY = Settings(GENERATED, seconds=8.0, seed=5, soundfonts=False)
+PITCHES = (60, 62, 64, 65, 67, 65, 64, 62)
+
+
+def song(number: int, mode_third: int = 4) -> Passage:
+    """Eight bars of C."""
+    chords = tuple(
+        Chord(4.0 * bar, 4.0, root, (0, 4 if root else mode_third, 7), root)
+        for bar, root in enumerate((0, 5, 7, 0) * 4)
+    )
+    melody = tuple(Note(float(beat), 1.0, PITCHES[beat % 8]) for beat in range(64))
+    key = Key(0, "major" if mode_third == 4 else "minor")
+    return Passage(((0.0, key),), 64.0, "cocopops", f"song {number}", chords, melody)
+
+
+def library() -> Library:
+    return Library({"cocopops": [song(number, 3 + number % 2) for number in range(40)]})
+
+
+def test_the_mix_names_all_sources_and_adds_up() -> None:
+    assert set(MIX) == {"styles", *READERS}
+    assert sum(MIX.values()) == pytest.approx(1.0)
+
+
+def test_excerpts_are_a_function_of_seed_and_number() -> None:
+    first, again = (render_excerpt(Library({}), NUMPY, 3) for _ in range(2))
+    assert (first.key, first.style, first.origin, first.cents) == (again.key, again.style, again.origin, again.cents)
+    assert np.array_equal(first.samples, again.samples)
+    assert first.samples.shape == (8 * RATE,)
+    others = [render_excerpt(Library({}), NUMPY, number) for number in (4, 5)]
+    assert not any(np.array_equal(first.samples, other.samples) for other in others)
+
+
+def test_keys_of_a_corpus_are_spread_over_all_tonics_and_both_modes() -> None:
+    rng = np.random.default_rng(0)
+    keys = []
+    while len(keys) < 240:
+        try:
+            keys.append(library().draw(rng, "cocopops", 8.0).passage.key)
+        except RejectedError:
+            continue
+    assert len(set(keys)) == 24
+    assert 0.4 < np.mean([key.mode == "minor" for key in keys]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("keys", "roots"),
+    [
+        (tuple((4.0 * bar, Key(7 * (bar % 2), "major")) for bar in range(16)), (0, 5, 7, 0)),  # two keys by turns
+        (((0.0, Key(0, "major")),), (6, 11, 1, 6)),  # a bridge in another key than the piece
+    ],
+)
+def test_a_stretch_whose_label_is_not_what_sounds_is_rejected(
+    keys: tuple[tuple[float, Key], ...], roots: tuple[int, ...]
+) -> None:
+    number = next(number for number in range(100) if not is_held_out(f"song {number}"))
+    chords = tuple(Chord(4.0 * bar, 4.0, root, (0, 4, 7), root) for bar, root in enumerate(roots * 4))
+    mixed = Library({"cocopops": [Passage(keys, 64.0, "cocopops", f"song {number}", chords)]})
+    for seed in range(20):
+        with pytest.raises(RejectedError):
+            mixed.draw(np.random.default_rng(seed), "cocopops", 20.0)
+
+
+def test_held_out_pieces_are_not_drawn_for_training() -> None:
+    passages = {"cocopops": [song(number) for number in range(60)]}
+    drawn = []
+    for held_out in (False, True):
+        origins = set()
+        for seed in range(60):
+            try:
+                origins.add(
+                    Library(passages, held_out).draw(np.random.default_rng(seed), "cocopops", 8.0).passage.origin
+                )
+            except RejectedError:
+                continue
+        drawn.append(origins)
+    assert drawn[0]
+    assert drawn[1]
+    assert not drawn[0] & drawn[1]
+
+
+def rows(out: Path) -> Sequence[dict[str, str]]:
+    with (out / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_resumable_and_parallel_runs_give_the_same(tmp_path: Path) -> None:
+    arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "6", "--seed", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "a"), "--count", "3"]) == 0
+    (tmp_path / "a" / "2_000001.npy").unlink()  # as if it had been interrupted
+    assert write_labels(tmp_path / "a") == 2
+    stamp = (tmp_path / "a" / "2_000000.npy").stat().st_mtime_ns
+    assert main([*arguments, "--out", str(tmp_path / "a"), "--count", "4"]) == 0
+    assert (tmp_path / "a" / "2_000000.npy").stat().st_mtime_ns == stamp
+    assert main([*arguments, "--out", str(tmp_path / "b"), "--count", "4", "--jobs", "2"]) == 0
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert [row["path"] for row in rows(tmp_path / "a")] == [f"2_{number:06d}.npy" for number in range(4)]
+    for row in rows(tmp_path / "a"):
+        Key.parse(row["key"])
+        features = np.load(tmp_path / "a" / row["path"])
+        assert features.dtype == np.uint8
+        assert features.shape[1] == 99
+        assert abs(len(features) - 6 * RATE / 512) < 12  # the correction of the tuning changes the length
+        assert features.max() == 255
+        assert np.array_equal(features, np.load(tmp_path / "b" / row["path"]))
+
+
+def test_failures_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    settings = Settings((("cocopops", 0.5), ("styles", 0.5)), seconds=4.0, soundfonts=False)
+    counts = render_all(Library({}), settings, tmp_path, range(6), report=lambda line: None)
+    assert counts["rendered"] >= 1
+    assert counts["rendered"] + sum(n for reason, n in counts.items() if "cocopops: nothing in" in reason) == 6
+    assert len(rows(tmp_path)) == counts["rendered"]
+
+
+def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--out", str(tmp_path / "out"), "--count", "1"]
+    assert main(["--source", "pop909", "--corpus", str(tmp_path), *arguments]) == 1
+    assert "pop909" in capsys.readouterr().err
+    assert main(["--source", "pop909", *arguments]) == 1
+    assert "--corpus" in capsys.readouterr().err
+
+
+def agreement(settings: Settings, numbers: range) -> float:
+    """Share of excerpts whose key the built-in model names."""
+    import soxr
+
+    from stonecli.detect import detect_key_in_audio
+    from stonecli.model import default_model
+
+    model = default_model()
+    right = []
+    for number in numbers:
+        rendering = render_excerpt(Library({}), settings, number)
+        samples = soxr.resample(rendering.samples, RATE, model.info.sample_rate)
+        right.append(detect_key_in_audio(iter([samples]), model).key == rendering.key)
+    return float(np.mean(right))
+
+
+def test_the_built_in_model_hears_the_labels_of_numpy_renderings() -> None:
+    assert agreement(Settings(GENERATED, seconds=16.0, soundfonts=False, seed=1), range(24)) > 0.5
+
+
+@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
+def test_the_built_in_model_hears_the_labels_of_soundfont_renderings() -> None:
+    assert agreement(Settings(GENERATED, seconds=16.0, seed=1), range(24)) > 0.5
+
+
+def test_missing_soundfonts_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fluidsynth, "installed_fonts", lambda held_out=False: [])
+    folk = Library({}, styles=["folk"])  # hardly anything in it is synthesized
+    with pytest.raises(StoneError, match="apt-get install fluidsynth"):
+        render_excerpt(folk, Settings(GENERATED, seconds=4.0), 0)
