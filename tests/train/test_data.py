@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -479,7 +480,6 @@ def test_other_waveforms_are_refused(item: Any, message: str, tiny_config: Confi
         WaveformTracks([item], tiny_config())[0]
 
 
-def test_waveforms_go_through_workers(tiny_config: Config) -> None:
-    dataset = WaveformTracks([waveforms(2, 2), waveforms(2, 2) * 0.5], tiny_config())
-    (batch,) = itertools.islice(batch_stream(dataset, 1, 1), 1)
-    assert same(batch, dataset[1])
+def test_waveforms_travel_to_workers(tiny_config: Config) -> None:
+    dataset = WaveformTracks([waveforms(2, 2)], tiny_config())
+    assert same(pickle.loads(pickle.dumps(dataset))[0], dataset[0])

@@ -307,16 +307,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert_same_checkpoint(straight.folder / "best.pt", run.folder / "best.pt")
 
 
-def test_workers_change_nothing(start: Any, tiny_config: Config) -> None:
-    for workers in (0, 1):
-        config = tiny_config(data__workers=0)
-        run = start(config, f"workers{workers}")
-        run.config = override(config, data__workers=workers)
-        run.train()
-    one, other = (dict(tensors(load_checkpoint(run.folder.parent / f"workers{n}" / "last.pt").weights)) for n in (0, 1))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 SCRIPT = """
 import json, sys, time
 from pathlib import Path

@@ -178,14 +178,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     stone_command: list[str],
     tmp_path: Path,
 ) -> None:
-    """Real recordings, a real process, a real signal when its first epoch is over."""
+    """Real recordings, a real process, a real signal when its first epoch is over: Ctrl-C as a terminal sends it, to
+    the processes that make batches as well."""
     run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
-    command = [*stone_command, *map(str, run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [*stone_command, *map(str, run), "--workers", "1" if kind == signal.SIGINT else "0"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().startswith("epoch 1 ")
-        process.send_signal(kind)
+        os.killpg(process.pid, kind)
         process.wait(60)
         errors = process.stderr.read()
     stopped = tmp_path / "models" / "ks_mode" / "7" / "basic"
@@ -319,7 +321,7 @@ def test_without_the_extra(name: str, folder: Path) -> None:
 
 
 def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path: Path) -> None:
-    """Slow (about 10 s): the whole way on the synthesized pitch fork. A small network learns cadences in the 24 keys
+    """Slow (about 20 s): the whole way on the synthesized pitch fork. A small network learns cadences in the 24 keys
     from labels, the export compares its class order with what the fork hears, and ``stone tag`` names each key."""
     pytest.importorskip("onnx")
     from export.pitch_fork import play_key
@@ -334,7 +336,7 @@ def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path:
     toml = TOML.format(rows=2, norm="plain", loss="cross_entropy").replace("[3, 6, 4]", "[4, 8, 8]")
     toml = toml.replace("window_seconds = 1.5", "window_seconds = 6.0").replace("batch_size = 4", "batch_size = 24")
     (tmp_path / "run.toml").write_text(toml)
-    steps = ["-e", "1", "--train-steps", "60", "--lr", "0.02", "--threads", "1", "-s", tmp_path]
+    steps = ["-e", "1", "--train-steps", "120", "--lr", "0.02", "--threads", "1", "-s", tmp_path]
     result = invoke(
         "train", "--type", "ks_mode", "--labels", tmp_path / "labels.csv", "-g", tmp_path / "run.toml", *steps
     )
