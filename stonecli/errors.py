@@ -24,3 +24,7 @@ class DeviceError(StoneError):
 
 class TagError(StoneError):
     """The file's tags cannot be read or written; the file is as it was."""
+
+
+class JournalError(StoneError):
+    """The undo journal cannot be used; without it nothing is written."""

@@ -19,6 +19,8 @@ _FFMPEG_RARE = {".shn", ".dsf", ".dff", ".tta", ".tak"}  # concert tapes, DSD, o
 MUSIC_SUFFIXES: frozenset[str] = frozenset(_LIBSNDFILE | _FFMPEG | _FFMPEG_RARE)
 """Endings, lower-case with the dot, of the files that a folder is searched for."""
 
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".stone-", ".tmp"  # of stone's own files beside the music
+
 _SYSTEM_FOLDERS = frozenset(
     {
         "__macosx",
@@ -55,7 +57,7 @@ class Finding:
     error: str | None
 
 
-def find_music(paths: Iterable[Path]) -> Iterator[Finding]:
+def find_music(paths: Iterable[Path], leftovers: list[Path] | None = None) -> Iterator[Finding]:
     """The music files that ``paths`` name or hold, one by one, with an error for each path that cannot be read.
 
     A file among ``paths`` is taken whatever its ending. A folder is searched in depth for ``MUSIC_SUFFIXES``: its files
@@ -66,6 +68,8 @@ def find_music(paths: Iterable[Path]) -> Iterator[Finding]:
     Each file comes once, under the first path that leads to it, and each folder is walked once, so links cannot lead in
     circles. Hard links are one file. What makes a file the same is device, inode and size; a file rewritten between two
     visits of an unfinished walk can therefore come twice, which is harmless, whereas one left out would not be.
+
+    Files in these folders that are named as stone's own temporary ones are added to ``leftovers``.
 
     The walk is lazy. It holds one folder's names, the folders still to come, and under 150 bytes for each file found.
     Nothing is raised for what the file system says; a folder without music yields nothing.
@@ -78,7 +82,7 @@ def find_music(paths: Iterable[Path]) -> Iterator[Finding]:
             yield Finding(path, _reason(path, error))
             continue
         if stat.S_ISDIR(status.st_mode):
-            yield from _walk(path, seen)
+            yield from _walk(path, seen, [] if leftovers is None else leftovers)
         elif not stat.S_ISREG(status.st_mode):
             yield Finding(path, "not a regular file but a pipe, socket or device")
         elif _is_new(path, status, seen):
@@ -99,7 +103,7 @@ def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
     return [(text, len(digits), digits) for text, digits in zip(parts[::2], numbers, strict=True)], name
 
 
-def _walk(top: Path, seen: set[int | str]) -> Iterator[Finding]:
+def _walk(top: Path, seen: set[int | str], leftovers: list[Path]) -> Iterator[Finding]:
     pending = [top]  # a stack, not recursion: the depth of a tree is not ours to limit
     while pending:
         folder = pending.pop()
@@ -112,6 +116,8 @@ def _walk(top: Path, seen: set[int | str]) -> Iterator[Finding]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if _is_hidden(entry):
+                        if entry.name.startswith(TEMPORARY_PREFIX) and entry.name.endswith(TEMPORARY_SUFFIX):
+                            leftovers.append(folder / entry.name)
                         continue
                     if _is_folder(entry):
                         if entry.name.casefold() not in _SYSTEM_FOLDERS:

@@ -10,9 +10,10 @@ from stonecli.detect import KeyEstimate, detect_key
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.model import KeyModel
-from stonecli.tags import FieldRule, KeyTags, read_tags, write_key
+from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
+from stonecli.tags.safe_write import Journal
 
-Status = Literal["detected", "written", "unchanged", "kept", "no key", "unsure"]
+Status = Literal["detected", "written", "unchanged", "kept", "incomplete", "no key", "unsure", "removed", "removable"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class TagResult:
     Attributes:
         path: as it was found.
         status: ``detected``: heard, nothing was to be written (a preview); ``written``; ``unchanged``: the file said
-            so already; ``kept``: it has a key and was left as it is; ``no key``: there is none to be heard;
-            ``unsure``: heard with less confidence than was asked for, so not written.
-        key: what was heard, or the key that was kept.
+            so already; ``kept``: it has a key and was left as it is; ``incomplete``: it has a key, but another field
+            that was asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
+            confidence than was asked for, so not written; ``removed``, and ``removable`` in a preview: our own text
+            was, or could be, taken out.
+        key: what was heard, or the key that was kept; None after a removal.
         old_text: the text that the key field held before; None where it held none. Untrusted.
         old_key: the key that it names, if any.
-        estimate: all that was heard, without the windows; None for a file that was kept.
+        estimate: all that was heard, without the windows; None for a file that was not listened to.
     """
 
     path: Path
@@ -46,9 +49,11 @@ class Tagger:
         model: that listens.
         rules: the fields to write and how.
         write: whether anything is written at all.
-        overwrite: whether files that have a key are heard and written again.
+        overwrite: whether files that have a key are heard and written again. Otherwise their key field stays, and what
+            it says is written to the other fields.
         min_confidence: 0..1; what is heard with less is not written.
         preserve_mtime: whether a written file keeps its modification time.
+        journal: gets the record of each change before it is made.
     """
 
     model: KeyModel
@@ -57,6 +62,7 @@ class Tagger:
     overwrite: bool = False
     min_confidence: float = 0.0
     preserve_mtime: bool = False
+    journal: Journal | None = None
 
     def __call__(self, path: Path) -> TagResult:
         """What became of the file at ``path``.
@@ -65,10 +71,15 @@ class Tagger:
             AudioError, TagError, ModelError, OSError: the file cannot be heard or written; it is as it was.
         """
         old = self._old_tags(path)
+        rules = self.rules
         if old.text is not None and not self.overwrite:
-            return TagResult(path, "kept", old.key, old.text, old.key, None)
+            rules = tuple(rule for rule in rules if rule.field != "key")
+            if old.key is not None:
+                return TagResult(path, self._complete(path, old.key, rules), old.key, old.text, old.key, None)
+            if not rules:
+                return TagResult(path, "kept", None, old.text, None, None)
         estimate = replace(detect_key(path, self.model), windows=())
-        status = self._act(path, estimate)
+        status = self._act(path, estimate, rules)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
 
     def _old_tags(self, path: Path) -> KeyTags:
@@ -79,12 +90,48 @@ class Tagger:
                 raise  # before the work of listening
             return KeyTags("", None, None)  # a preview can do without
 
-    def _act(self, path: Path, estimate: KeyEstimate) -> Status:
+    def _complete(self, path: Path, key: Key, rules: tuple[FieldRule, ...]) -> Status:
+        """Write the key that the file has to its other fields; nothing has to be heard for that."""
+        if not rules or not self._write(path, key, rules):
+            return "kept"
+        return "written" if self.write else "incomplete"
+
+    def _write(self, path: Path, key: Key, rules: tuple[FieldRule, ...]) -> bool:
+        return write_key(path, key, rules, preserve_mtime=self.preserve_mtime, journal=self.journal, write=self.write)
+
+    def _act(self, path: Path, estimate: KeyEstimate, rules: tuple[FieldRule, ...]) -> Status:
         if estimate.key is None:
             return "no key"
         if estimate.confidence < self.min_confidence:
             return "unsure"
         if not self.write:
             return "detected"
-        changed = write_key(path, estimate.key, self.rules, preserve_mtime=self.preserve_mtime)
-        return "written" if changed else "unchanged"
+        return "written" if self._write(path, estimate.key, rules) else "unchanged"
+
+
+@dataclass(frozen=True)
+class Remover:
+    """Takes out of one file what we wrote there, when called with its path; listens to nothing.
+
+    Attributes:
+        rules: the fields to clear, and how they were written.
+        write: whether anything is changed at all.
+        preserve_mtime: whether a changed file keeps its modification time.
+        journal: gets the record of each change before it is made.
+    """
+
+    rules: tuple[FieldRule, ...] = (FieldRule(),)
+    write: bool = False
+    preserve_mtime: bool = False
+    journal: Journal | None = None
+
+    def __call__(self, path: Path) -> TagResult:
+        """What became of the file at ``path``.
+
+        Raises:
+            TagError: the file cannot be read or written; it is as it was.
+        """
+        old = read_tags(path)
+        found = remove_key(path, self.rules, preserve_mtime=self.preserve_mtime, journal=self.journal, write=self.write)
+        status: Status = "unchanged" if not found else "removed" if self.write else "removable"
+        return TagResult(path, status, None, old.text, old.key, None)

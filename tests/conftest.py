@@ -57,6 +57,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("any_container", CONTAINERS)
 
 
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The undo journal and the result cache of every test are its own, never the user's."""
+    monkeypatch.setenv("STONE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
 @lru_cache(maxsize=64)
 def _music(key: str, seconds: float, rate: int, cents: float) -> Samples:
     parsed = Key.parse(key)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, evaluate, export, tag, train
+from stonecli.cli import analyze, evaluate, export, tag, train, undo
 
 app = typer.Typer(
     name="stone",
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("tag")(tag.tag)
+app.command("undo")(undo.undo)
 app.command("analyze")(analyze.analyze)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)

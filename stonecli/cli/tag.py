@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     from stonecli.engine import Run
     from stonecli.library import Finding
+    from stonecli.tagger import Remover, Tagger
     from stonecli.tags import FieldRule
+    from stonecli.tags.journal import JournalRun
 
 FIELDS = ("key", "comment", "grouping", "title")
 
@@ -57,6 +59,9 @@ def tag(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
     ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take out what stone has written, with the same fields and mode.")
+    ] = False,
     min_confidence: Annotated[
         float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
     ] = 0.0,
@@ -75,7 +80,8 @@ def tag(
 ) -> None:
     """Hear the key of music files and write it into their tags.
 
-    Without --write-tags this is a preview: not one byte changes. Files that have a key already are left as they are.
+    Without --write-tags this is a preview: not one byte changes. A key that a file has already is kept, and written to
+    the other fields that --field names. stone undo takes a run back.
     """
     rules = _rules(field or ["key"], notation, mode)
     if output is not None and output.suffix.lower() not in (".csv", ".json", ".ndjson"):
@@ -83,26 +89,56 @@ def tag(
     check_target(output)
     if math.isnan(min_confidence):  # neither below nor above any limit
         raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
+    if remove and overwrite:
+        raise typer.BadParameter("what is taken out is not heard: not with --overwrite", param_hint="--remove")
     silence_native_stderr()
 
     from stonecli.library import find_music
-    from stonecli.tagger import Tagger
+    from stonecli.tagger import Remover, Tagger
+    from stonecli.tags.safe_write import remove_leftovers
 
-    tagger = Tagger(
-        model=load_model(model, device),
-        rules=rules,
-        write=write_tags,
-        overwrite=overwrite,
-        min_confidence=min_confidence,
-        preserve_mtime=preserve_mtime,
-    )
-    findings = list(find_music(paths))
-    errors = _Errors(error_console())
-    interrupted = _run(tagger, findings, paths, errors, output, jobs, notation, as_json)
+    with ExitStack() as stack:
+        journal = stack.enter_context(_journal_run(rules, remove)) if write_tags else None  # before the work
+        tagger = (
+            Remover(rules, write_tags, preserve_mtime, journal)
+            if remove
+            else Tagger(
+                model=load_model(model, device),
+                rules=rules,
+                write=write_tags,
+                overwrite=overwrite,
+                min_confidence=min_confidence,
+                preserve_mtime=preserve_mtime,
+                journal=journal,
+            )
+        )
+        leftovers: list[Path] = []
+        findings = list(find_music(paths, leftovers))
+        if write_tags:
+            remove_leftovers(leftovers)
+        errors = _Errors(error_console())
+        interrupted = _run(tagger, findings, paths, errors, output, jobs, notation, as_json)
     if interrupted:
         fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     if errors.count:
         raise typer.Exit(EXIT_FAILED)
+
+
+@contextmanager
+def _journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[JournalRun]:
+    """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
+    from stonecli.tags.journal import UndoJournal
+
+    journal = UndoJournal()
+    fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
+    try:
+        run = journal.start(f"{'remove' if remove else 'write'} {fields}")
+        try:
+            yield run
+        finally:
+            run.end()
+    finally:
+        journal.close()
 
 
 class _Errors:
@@ -120,7 +156,7 @@ class _Errors:
 
 
 def _run(
-    tagger: Any,
+    tagger: Tagger | Remover,
     findings: list[Finding],
     roots: list[Path],
     errors: _Errors,
@@ -139,6 +175,7 @@ def _run(
 
     music = [finding.path for finding in findings if finding.error is None]
     jobs = jobs or default_jobs()
+    model = getattr(tagger, "model", None)
     console = output_console()
     table = TagTable(console, roots, notation)
     if not as_json and music:
@@ -154,7 +191,7 @@ def _run(
 
         for finding in findings:
             if finding.error is not None:
-                note(tag_record(finding.path, None, finding.error, tagger.model))
+                note(tag_record(finding.path, None, finding.error, model))
                 errors.show(finding.path, finding.error)
         executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
         progress = stack.enter_context(_progress(console, errors.console))
@@ -166,7 +203,7 @@ def _run(
         )
         is_interrupted = stack.enter_context(_stopped_by_ctrl_c(outcomes))
         for outcome in outcomes:
-            note(tag_record(outcome.item, outcome.result, outcome.error, tagger.model))
+            note(tag_record(outcome.item, outcome.result, outcome.error, model))
             if outcome.result is not None and not as_json:
                 table.row(outcome.result)
             if outcome.error is not None:

@@ -32,7 +32,7 @@ def key_record(key: Key | None) -> dict[str, str] | None:
 
 
 def estimate_record(
-    path: Path, estimate: KeyEstimate | None, error: str | None, model: KeyModel, *, per_window: bool = False
+    path: Path, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
 ) -> dict[str, Any]:
     """The JSON object for one file; ``windows`` is there only with ``per_window``."""
     record: dict[str, Any] = {
@@ -54,7 +54,7 @@ def estimate_record(
     }
     if per_window:
         record["windows"] = [_window_record(window) for window in (estimate.windows if estimate else ())]
-    return record | {"model": model_record(model), "error": error}
+    return record | {"model": model_record(model) if model else None, "error": error}
 
 
 def model_record(model: KeyModel) -> str:
@@ -72,10 +72,10 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
     ]
 
 
-def tag_record(path: Path, result: TagResult | None, error: str | None, model: KeyModel) -> dict[str, Any]:
+def tag_record(path: Path, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
     """The JSON object of ``stone tag``: that of the estimate, with ``old_key`` and ``status``.
 
-    A file that was kept has the key that it had, and no confidence.
+    A file that was kept has the key that it had, and no confidence; where nothing was to be heard there is no model.
     """
     record = estimate_record(path, result.estimate if result else None, error, model)
     if result is not None and result.estimate is None:

@@ -18,7 +18,17 @@ from stonecli.tagger import TagResult
 
 OLD_WIDTH, KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, STATUS_WIDTH = 6, 4, 5, 10, 10
 LEAST_FILE_WIDTH = 16
-_STATUS_STYLES = {"written": "green", "detected": "", "unchanged": "dim", "kept": "dim", "no key": "yellow"}
+_STATUS_STYLES = {
+    "written": "green",
+    "detected": "",
+    "unchanged": "dim",
+    "kept": "dim",
+    "incomplete": "",
+    "no key": "yellow",
+    "removed": "green",
+    "removable": "",
+}
+_HEARD_OR_COPIED = ("written", "incomplete")  # what a file without an estimate was given, or would be
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -48,7 +58,7 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
-        new = result.key if result.estimate is not None else None
+        new = result.key if result.estimate is not None or result.status in _HEARD_OR_COPIED else None
         if not self._is_terminal:
             self._plain(
                 str(result.path),
@@ -74,8 +84,10 @@ class TagTable:
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no music files found")
-        if not write and self._counts["detected"]:
+        if not write and (self._counts["detected"] or self._counts["incomplete"]):
             line.append(" – nothing was changed; write the keys with --write-tags", "dim")
+        elif not write and self._counts["removable"]:
+            line.append(" – nothing was changed; take them out with --write-tags", "dim")
         if self._is_terminal:
             self._print(line)
 

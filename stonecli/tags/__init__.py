@@ -8,6 +8,6 @@ finished copy and has to agree, before the copy takes the file's place.
 
 from stonecli.tags.read import read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
-from stonecli.tags.write import remove_key, write_key
+from stonecli.tags.write import remove_key, take_back, write_key
 
-__all__ = ["Field", "FieldRule", "KeyTags", "WriteMode", "read_tags", "remove_key", "write_key"]
+__all__ = ["Field", "FieldRule", "KeyTags", "WriteMode", "read_tags", "remove_key", "take_back", "write_key"]

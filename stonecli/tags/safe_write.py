@@ -2,29 +2,56 @@
 
 The copy is made next to the file under a hidden name (``.stone-*.tmp``), checked, given the file's owner, mode and
 extended attributes, flushed to the disk and renamed over it. Whatever goes wrong before the rename, a full disk or the
-power included, the file is the old one, byte for byte; after it, the new one.
+power included, the file is the old one, byte for byte; after it, the new one. A copy that a crash leaves behind is
+cleaned by the next run (:func:`remove_leftovers`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from stonecli.errors import TagError
-from stonecli.tags.splice import Splice
+from stonecli.library import TEMPORARY_PREFIX as PREFIX
+from stonecli.library import TEMPORARY_SUFFIX as SUFFIX
+from stonecli.tags.splice import Splice, file_size, inverse, is_spliced, ordered
 
-PREFIX, SUFFIX = ".stone-", ".tmp"  # of the copy's name; one that is left over after a crash can be deleted
+_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
+_LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
 
 _BLOCK = 1 << 20  # bytes copied at a time
 _KERNEL_BLOCK = 1 << 26  # bytes the kernel is asked to copy at a time
 _FICLONE = 0x40049409  # Linux: share all blocks of another file until one of the two is written
+
+
+@dataclass(frozen=True)
+class Undo:
+    """All that is needed to take a change back.
+
+    Attributes:
+        before, after: size in bytes and SHA-256 of the whole file, before and after the change.
+        splices: what turns the file after the change into the file before it.
+    """
+
+    before: tuple[int, bytes]
+    after: tuple[int, bytes]
+    splices: tuple[Splice, ...]
+
+
+Journal: TypeAlias = Callable[[Path, Undo], AbstractContextManager[None]]
+"""Makes a record that is on the disk when the context is entered, and takes it back if an error leaves it."""
 
 
 def refuse_unsafe(status: os.stat_result) -> None:
@@ -47,6 +74,7 @@ def replace_file(
     check: Callable[[BinaryIO], None],
     *,
     preserve_mtime: bool = False,
+    journal: Journal | None = None,
 ) -> None:
     """Replaces the file at ``path``, open as ``file``, by a copy with the splices made.
 
@@ -57,24 +85,30 @@ def replace_file(
         splices: the changes.
         check: called with the finished copy; raises if it is not right.
         preserve_mtime: keep the old time of modification.
+        journal: gets the record of how to go back, before the rename.
 
     Raises:
-        TagError: the file has changed since ``before``.
+        TagError: the file has changed since ``before``, or another run is writing it.
         OSError: the copy cannot be written.
     """
+    if not _lock(file):
+        raise TagError("another run is writing the file")
     handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w+b") as copy:
+            _lock(copy)  # so that no other run takes it for a leftover
             _write_copy(file, copy, splices)
             copy.flush()
             check(copy)
+            record = _undo(file, copy, splices) if journal else None
             _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
             os.fsync(copy.fileno())
-        file.close()
-        if not _is_same(path.stat(), before):
-            raise TagError("the file was changed by another program meanwhile")
-        temporary.replace(path)
+            if os.name == "posix":
+                _rename(temporary, path, before, journal, record)
+        if os.name != "posix":  # Windows renames no open file, and has no locks that would have to be held on to
+            file.close()
+            _rename(temporary, path, before, journal, record)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -82,18 +116,80 @@ def replace_file(
     _sync_directory(path.parent)
 
 
+def sha256(file: BinaryIO) -> bytes:
+    """Hash of an open file, read block by block."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.digest()
+
+
+def remove_leftovers(paths: Iterable[Path]) -> int:
+    """The number of files removed: those of ``paths`` that a run which is no more has left behind.
+
+    What is not named as our copies are, is no regular file, was changed in the last minute, or is held by a process
+    that lives, stays. Nothing is raised: what cannot be removed now may be the next time.
+    """
+    removed = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            last_change = max(status.st_mtime, status.st_ctime)
+            is_ours = _NAME.fullmatch(path.name) and stat.S_ISREG(status.st_mode)
+            if not is_ours or time.time() - last_change < _LEAST_AGE:
+                continue
+            with path.open("rb") as file:
+                if not _lock(file):
+                    continue
+                if os.name == "posix":
+                    path.unlink()
+            path.unlink(missing_ok=True)  # on Windows this fails where a process has it open, which is what we want
+            removed += 1
+    return removed
+
+
+def _rename(temporary: Path, path: Path, before: os.stat_result, journal: Journal | None, record: Undo | None) -> None:
+    recorded = journal(path, record) if journal and record else contextlib.nullcontext()
+    with recorded:
+        if not _is_same(path.stat(), before):
+            raise TagError("the file was changed by another program meanwhile")
+        temporary.replace(path)
+
+
+def _undo(file: BinaryIO, copy: BinaryIO, splices: Sequence[Splice]) -> Undo:
+    """The record of how to go back, which has been tried: it leads to the file, byte for byte."""
+    back = inverse(file, splices)
+    if not is_spliced(file, copy, back):
+        raise TagError("the change could not be taken back")
+    return Undo((file_size(file), sha256(file)), (file_size(copy), sha256(copy)), tuple(back))
+
+
+def _lock(file: BinaryIO) -> bool:
+    """False if another process, or another run in this one, holds the file; where locks are unknown, nobody does."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
 def _write_copy(file: BinaryIO, copy: BinaryIO, splices: Sequence[Splice]) -> None:
-    ordered = sorted(splices, key=lambda splice: splice.offset)
-    in_place = all(splice.length == len(splice.data) for splice in ordered)
+    changes = ordered(splices)
+    in_place = all(splice.length == len(splice.data) for splice in changes)
     if in_place and _clone(file, copy):
-        for splice in ordered:
+        for splice in changes:
             copy.seek(splice.offset)
             copy.write(splice.data)
         return
     at = 0
-    for splice in ordered:
-        if splice.offset < at:
-            raise TagError("two changes overlap")  # of a structure that refers to itself
+    for splice in changes:
         _copy_range(file, copy, at, splice.offset - at)
         copy.write(splice.data)
         at = splice.offset + splice.length

@@ -7,10 +7,16 @@ is the same byte for byte afterwards. A splice together with the bytes it takes 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
+
+_BLOCK = 1 << 20  # bytes compared at a time
+# Two versions of a tag agree again where so many bytes of the old one are found in the new one, looked for from so many
+# places, so far ahead. Pictures that have only moved are thus not kept twice, and the search ends soon.
+_PROBE, _PROBES, _REACH = 32, 256, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,110 @@ def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise TagError("the file is cut short")
     return data
+
+
+def ordered(splices: Sequence[Splice]) -> list[Splice]:
+    """The splices from the start of the file to its end.
+
+    Raises:
+        TagError: two of them overlap, as those of a structure that refers to itself.
+    """
+    result = sorted(splices, key=lambda splice: splice.offset)
+    at = 0
+    for splice in result:
+        if splice.offset < at:
+            raise TagError("two changes overlap")
+        at = splice.offset + splice.length
+    return result
+
+
+def inverse(file: BinaryIO, splices: Sequence[Splice]) -> list[Splice]:
+    """The splices that turn what ``splices`` make of the file into the file again; they hold only what differs."""
+    result: list[Splice] = []
+    growth = 0
+    for splice in ordered(splices):
+        old = read_at(file, splice.offset, splice.length)
+        result += _differences(old, splice.data, splice.offset + growth)
+        growth += len(splice.data) - splice.length
+    return result
+
+
+def is_spliced(new: BinaryIO, old: BinaryIO, splices: Sequence[Splice]) -> bool:
+    """Whether the file ``new`` is, byte for byte, what the splices make of the file ``old``."""
+    at = growth = 0
+    for splice in ordered(splices):
+        if not is_same_range(old, at, new, at + growth, splice.offset - at):
+            return False
+        new.seek(splice.offset + growth)
+        if new.read(len(splice.data)) != splice.data:
+            return False
+        at = splice.offset + splice.length
+        growth += len(splice.data) - splice.length
+    rest = file_size(old) - at
+    return rest >= 0 and file_size(new) == at + growth + rest and is_same_range(old, at, new, at + growth, rest)
+
+
+def is_same_range(first: BinaryIO, first_offset: int, second: BinaryIO, second_offset: int, length: int) -> bool:
+    """Whether ``length`` bytes of two files are there and the same."""
+    first.seek(first_offset)
+    second.seek(second_offset)
+    while length > 0:
+        size = min(_BLOCK, length)
+        block = first.read(size)
+        if len(block) != size or block != second.read(size):
+            return False
+        length -= size
+    return True
+
+
+def _differences(old: bytes, new: bytes, offset: int) -> Iterator[Splice]:
+    """The splices that turn ``new``, which stands at ``offset`` of its file, into ``old``."""
+    tail = _common_end(old, new)
+    old, new = old[: len(old) - tail], new[: len(new) - tail]
+    at_old = at_new = 0
+    while True:
+        same = _common_start(old, at_old, new, at_new)
+        at_old, at_new = at_old + same, at_new + same
+        if at_old == len(old) and at_new == len(new):
+            return
+        next_old, next_new = _agreement(old, at_old, new, at_new)
+        yield Splice(offset + at_new, next_new - at_new, old[at_old:next_old])
+        at_old, at_new = next_old, next_new
+
+
+def _agreement(old: bytes, at_old: int, new: bytes, at_new: int) -> tuple[int, int]:
+    """Where the two agree again; their ends if that is not to be found."""
+    for start in range(at_old, min(len(old) - _PROBE + 1, at_old + _PROBES * _PROBE), _PROBE):
+        found = new.find(old[start : start + _PROBE], at_new, at_new + start - at_old + _REACH)
+        if found >= 0:
+            return start, found
+    return len(old), len(new)
+
+
+def _common_start(first: bytes, first_at: int, second: bytes, second_at: int) -> int:
+    """How many bytes are the same from the two places on."""
+    limit = min(len(first) - first_at, len(second) - second_at)
+    done, step = 0, 64
+    while done < limit and step:
+        size = min(step, limit - done)
+        if first[first_at + done : first_at + done + size] == second[second_at + done : second_at + done + size]:
+            done += size
+            step = min(2 * step, _BLOCK)
+        elif size == 1:
+            break
+        else:
+            step = size // 2
+    return done
+
+
+def _common_end(first: bytes, second: bytes) -> int:
+    """How many bytes are the same at the two ends."""
+    limit = min(len(first), len(second))
+    low, high = 0, limit  # the last ``low`` bytes are the same
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[len(first) - middle : len(first) - low] == second[len(second) - middle : len(second) - low]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

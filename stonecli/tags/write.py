@@ -10,19 +10,28 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags.audio_digest import audio_digest
+from stonecli.tags.audio_digest import is_same_audio
 from stonecli.tags.containers import editor_for
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
-from stonecli.tags.safe_write import refuse_unsafe, replace_file
+from stonecli.tags.safe_write import Journal, Undo, refuse_unsafe, replace_file, sha256
 from stonecli.tags.sniff import sniff
+from stonecli.tags.splice import file_size
 
 
 def write_key(
-    path: Path, key: Key, rules: Sequence[FieldRule] = (FieldRule(),), *, preserve_mtime: bool = False
+    path: Path,
+    key: Key,
+    rules: Sequence[FieldRule] = (FieldRule(),),
+    *,
+    preserve_mtime: bool = False,
+    journal: Journal | None = None,
+    write: bool = True,
 ) -> bool:
     """Whether the file was changed; False if it was right already, and then nothing was written.
+
+    With ``write=False`` nothing ever is, and the answer is what would be.
 
     The file is replaced in one step by a copy whose audio and tags have been checked. A symbolic link stays and its
     target is written. A file with more than one hard link is refused: the other names would keep the old content, or
@@ -47,13 +56,21 @@ def write_key(
             del changes["key"]
         return {**changes, **_differences(now, texts)}
 
-    return _update(path, plan, preserve_mtime)
+    return _update(path, plan, preserve_mtime, journal, write)
 
 
-def remove_key(path: Path, rules: Sequence[FieldRule] = (FieldRule(),), *, preserve_mtime: bool = False) -> bool:
+def remove_key(
+    path: Path,
+    rules: Sequence[FieldRule] = (FieldRule(),),
+    *,
+    preserve_mtime: bool = False,
+    journal: Journal | None = None,
+    write: bool = True,
+) -> bool:
     """Whether the file was changed: our own text is taken out of the fields that the rules name.
 
     A key field goes if it holds one of our own spellings; what another program has spelled in its own way stays.
+    With ``write=False`` the file stays as it is, and the answer is whether there is anything to take out.
 
     Raises:
         TagError: the file cannot be written without risk; it is exactly as it was.
@@ -71,14 +88,41 @@ def remove_key(path: Path, rules: Sequence[FieldRule] = (FieldRule(),), *, prese
                 changes["key"] = None
         return {**changes, **_differences(now, texts)}
 
-    return _update(path, plan, preserve_mtime)
+    return _update(path, plan, preserve_mtime, journal, write)
+
+
+def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
+    """Whether the file was changed back to what it was, byte for byte; False if that is what it is already.
+
+    Raises:
+        TagError: the file has changed since, or cannot be written without risk; it is exactly as it was.
+    """
+    with as_tag_error(), open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        if status.st_size not in (undo.before[0], undo.after[0]):
+            raise TagError("the file has changed since")
+        now = status.st_size, sha256(file)
+        if now == undo.before:
+            return False
+        if now != undo.after or path.is_symlink():
+            raise TagError("the file has changed since")
+        refuse_unsafe(status)
+
+        def check(copy: BinaryIO) -> None:
+            if (file_size(copy), sha256(copy)) != undo.before:
+                raise TagError("the copy is not what the file was")
+
+        replace_file(path, file, status, undo.splices, check, preserve_mtime=preserve_mtime)
+    return True
 
 
 def _differences(now: Snapshot, texts: Changes) -> Changes:
     return {field: text for field, text in texts.items() if text != now.texts.get(field)}
 
 
-def _update(path: Path, plan: Callable[[Snapshot], Changes], preserve_mtime: bool) -> bool:
+def _update(
+    path: Path, plan: Callable[[Snapshot], Changes], preserve_mtime: bool, journal: Journal | None, write: bool
+) -> bool:
     with as_tag_error():
         target = Path(os.path.realpath(path))
         with open_regular(target) as file:
@@ -88,15 +132,16 @@ def _update(path: Path, plan: Callable[[Snapshot], Changes], preserve_mtime: boo
             changes = plan(now)
             if not changes:
                 return False
+            if not write:
+                return True
             refuse_unsafe(before)
             splices = editor_for(container).splices(file, container, changes)
-            digest = audio_digest(file, container)
 
             def check(copy: BinaryIO) -> None:
-                if sniff(copy) != container or audio_digest(copy, container) != digest:
+                if sniff(copy) != container or not is_same_audio(file, copy, container):
                     raise TagError("the audio of the copy is not that of the file")
                 if replace(snapshot(copy, container), also=()) != now.changed(changes):
                     raise TagError("the tags of the copy do not read back as written")
 
-            replace_file(target, file, before, splices, check, preserve_mtime=preserve_mtime)
+            replace_file(target, file, before, splices, check, preserve_mtime=preserve_mtime, journal=journal)
     return True

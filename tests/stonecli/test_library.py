@@ -321,3 +321,12 @@ def test_numbers_are_ordered_by_value(before: str, one: int, other: int, zeros: 
 def test_the_order_is_without_case_and_total(one: str, other: str) -> None:
     assert natural_key(one.upper())[0] == natural_key(one.lower())[0]
     assert (natural_key(one) == natural_key(other)) == (one == other)
+
+
+def test_files_that_a_crash_left_are_told(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name in (".stone-abcd1234.tmp", "below/.stone-abcd1235.tmp", ".stone", "stone-abcd1234.tmp", "a.mp3"):
+        (tmp_path / name).touch()
+    leftovers: list[Path] = []
+    assert [finding.path for finding in find_music([tmp_path], leftovers)] == [tmp_path / "a.mp3"]
+    assert leftovers == [tmp_path / ".stone-abcd1234.tmp", tmp_path / "below" / ".stone-abcd1235.tmp"]

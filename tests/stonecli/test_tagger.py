@@ -8,8 +8,8 @@ from mutagen.flac import FLAC
 from stonecli.errors import AudioError, TagError
 from stonecli.key import Key
 from stonecli.model import KeyModel
-from stonecli.tagger import Tagger
-from stonecli.tags import FieldRule, read_tags
+from stonecli.tagger import Remover, Tagger
+from stonecli.tags import FieldRule, read_tags, write_key
 
 D_MINOR = Key.parse("Dm")
 Song = Callable[..., Path]
@@ -89,6 +89,57 @@ def test_several_fields(key_model: KeyModel, song: Song) -> None:
     assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
     assert read_tags(path).text == "Dm"
     assert FLAC(path)["comment"][0].startswith("7A")
+
+
+def test_other_fields_get_the_key_that_is_there_without_listening(
+    key_model: KeyModel, song: Song, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key in the key tag, Camelot in the comment, on a folder that has been tagged before: is_KeyFinder #60."""
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"], tags["comment"] = "C♯ minor", "mine"
+    tags.save()
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was listened to"))
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    before = fingerprint(path.parent)
+    preview = Tagger(key_model, rules=rules)(path)
+    assert (preview.status, preview.key, preview.estimate) == ("incomplete", Key.parse("C#m"), None)
+    assert fingerprint(path.parent) == before
+    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert FLAC(path)["comment"] == ["12A - mine"]
+    assert FLAC(path)["initialkey"] == ["C♯ minor"]  # not ours to spell anew without --overwrite
+    before = fingerprint(path.parent)
+    for write in (True, False):
+        assert Tagger(key_model, rules=rules, write=write)(path).status == "kept"
+    assert fingerprint(path.parent) == before
+
+
+def test_other_fields_of_a_file_whose_key_is_none_are_heard(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "loud"
+    tags.save()
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    result = Tagger(key_model, rules=rules, write=True)(path)
+    assert (result.status, result.key, result.old_text) == ("written", D_MINOR, "loud")
+    assert (FLAC(path)["initialkey"], FLAC(path)["comment"]) == (["loud"], ["7A"])
+
+
+def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["comment"] = "mine"
+    tags.save()
+    rules = (FieldRule(), FieldRule("comment", "musical", "prepend"))
+    write_key(path, D_MINOR, rules)
+    before = fingerprint(path.parent)
+    preview = Remover(rules)(path)
+    assert (preview.status, preview.key, preview.old_text, preview.old_key) == ("removable", None, "7A", D_MINOR)
+    assert fingerprint(path.parent) == before
+    assert Remover(rules, write=True)(path).status == "removed"
+    assert (FLAC(path).get("initialkey"), FLAC(path)["comment"]) == (None, ["mine"])
+    for write in (True, False):
+        assert Remover(rules, write=write)(path).status == "unchanged"
 
 
 def test_a_file_that_cannot_be_tagged_is_not_listened_to(

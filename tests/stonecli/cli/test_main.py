@@ -11,7 +11,7 @@ from typer.testing import Result
 import stonecli
 
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
-HEAVY = {"torch", "onnxruntime", "numpy", "soundfile", "soxr", "mutagen", "train", "export"}
+HEAVY = {"torch", "onnxruntime", "numpy", "soundfile", "soxr", "mutagen", "train", "export", "sqlite3", "platformdirs"}
 
 LIST_MODULES = """
 import sys
@@ -27,7 +27,9 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})), fi
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["tag", "--help"], ["analyze", "-h"], ["export", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], ["tag", "--help"], ["analyze", "-h"], ["export", "--help"], ["undo", "-h"]],
+    ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = LIST_MODULES.format(arguments=arguments)
@@ -72,6 +74,7 @@ def test_version(invoke: Callable[..., Result]) -> None:
         ["tag", "--field", "comment=german", "."],
         ["tag", "--field", "title", "--mode", "replace", "."],
         ["tag", "--device", "tpu", "."],
+        ["tag", "--remove", "--overwrite", "."],
         ["tag", "--output", "x.txt", "."],
         ["tag", "--output", "no/such/folder/x.csv", "."],
         ["tag", "--model", "nothing.onnx", "."],
@@ -127,7 +130,7 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
 
 
 def test_ctrl_c_in_a_command_is_130(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.library.find_music", lambda _: os.kill(os.getpid(), signal.SIGINT) or iter(()))
+    monkeypatch.setattr("stonecli.library.find_music", lambda *_: os.kill(os.getpid(), signal.SIGINT) or iter(()))
     result = invoke("tag", ".")
     assert result.exit_code == 130
     assert result.stderr == "stone: interrupted\n"

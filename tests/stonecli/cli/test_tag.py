@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,54 @@ def test_files_that_have_a_key_are_left_and_shown(invoke: Invoke, song: Song, fi
     assert rows(over)[0][1:3] == ["C♯ minor", "7A"]
     assert statuses(over) == {path.name: "written"}
     assert key_in(path) == "7A"
+
+
+def test_a_second_field_on_a_folder_that_has_keys(invoke: Invoke, album: Path, fingerprint: Fingerprint) -> None:
+    assert invoke("tag", album, "--write-tags", "--notation", "musical").exit_code == 0
+    fields = ["--field", "key", "--field", "comment=camelot"]
+    before = fingerprint(album)
+    preview = invoke("tag", album, *fields)
+    assert {tuple(row[1:]) for row in rows(preview)} == {("Dm", "7A", "", "incomplete")}
+    assert fingerprint(album) == before
+    assert set(statuses(invoke("tag", album, *fields, "--write-tags")).values()) == {"written"}
+    assert {key_in(path) for path in album.iterdir()} == {"Dm"}
+    written = fingerprint(album)
+    assert set(statuses(invoke("tag", album, *fields, "--write-tags")).values()) == {"kept"}
+    assert fingerprint(album) == written
+
+
+def test_what_was_written_is_taken_out(
+    invoke: Invoke, album: Path, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = ["--field", "key", "--field", "comment=musical", "--field", "title", "--mode", "append"]
+    invoke("tag", album, "--write-tags", *fields)
+    monkeypatch.setattr("stonecli.model.KeyModel.__init__", lambda *_: pytest.fail("nothing is to be heard"))
+    before = fingerprint(album)
+    preview = invoke("tag", album, "--remove", *fields)
+    assert {tuple(row[1:]) for row in rows(preview)} == {("7A", "", "", "removable")}
+    assert fingerprint(album) == before
+    result = invoke("tag", album, "--remove", "--write-tags", "--json", *fields)
+    assert (result.exit_code, result.stderr) == (0, "")
+    for record in map(json.loads, result.stdout.splitlines()):
+        assert (record["status"], record["key"], record["old_key"], record["model"]) == ("removed", None, "7A", None)
+    for path in album.iterdir():
+        assert key_in(path) is None
+        assert "7A" not in repr(mutagen.File(path).tags)
+    assert set(statuses(invoke("tag", album, "--remove", "--write-tags", *fields)).values()) == {"unchanged"}
+
+
+def test_leftovers_of_a_crash_are_cleaned_by_the_next_run_that_writes(
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("flac")
+    left = path.parent / ".stone-abcd1234.tmp"
+    left.write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert invoke("tag", path.parent).exit_code == 0
+    assert left.exists()  # a preview changes nothing
+    assert invoke("tag", path.parent, "--write-tags").exit_code == 0
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_least_confidence(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
@@ -523,8 +572,8 @@ def test_a_folder_that_vanishes(
         shutil.copy(songs["mp3"], folder / "gone" / name)
     walk = library.find_music
 
-    def find_and_lose(paths: Iterable[Path]) -> Iterator[Finding]:
-        found = list(walk(paths))
+    def find_and_lose(paths: Iterable[Path], *rest: Any) -> Iterator[Finding]:
+        found = list(walk(paths, *rest))
         shutil.rmtree(folder / "gone")
         return iter(found)
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,70 @@ def test_the_name_of_the_copy_is_hidden_and_ours(song, monkeypatch):
     assert seen[0].parent == song.parent
     assert seen[0].name.startswith(safe_write.PREFIX)
     assert seen[0].name.endswith(safe_write.SUFFIX)
+
+
+def aged(path, seconds, monkeypatch):
+    """As if the file had not been changed for so long."""
+    last = max(path.lstat().st_mtime, path.lstat().st_ctime)
+    monkeypatch.setattr(time, "time", lambda: last + seconds)
+
+
+def test_a_leftover_is_removed_when_it_is_old(tmp_path, monkeypatch):
+    left = tmp_path / ".stone-ab_d1234.tmp"
+    left.write_bytes(b"half a song")
+    os.utime(left, ns=(0, 0))  # the old time of modification, which the copy gets shortly before the rename
+    assert safe_write.remove_leftovers([left]) == 0
+    aged(left, 59, monkeypatch)
+    assert safe_write.remove_leftovers([left]) == 0
+    aged(left, 61, monkeypatch)
+    assert safe_write.remove_leftovers([left, left]) == 1
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("name", [".stone-.tmp", ".stone-notes.tmp", "x.stone-abcd1234.tmp", ".stone-abcd1234.tmp2"])
+def test_what_is_named_otherwise_is_not_ours(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.touch()
+    aged(path, 1e6, monkeypatch)
+    assert safe_write.remove_leftovers([path]) == 0
+    assert path.exists()
+
+
+def test_links_and_folders_are_no_leftovers(tmp_path, monkeypatch):
+    target, link, folder = tmp_path / "song", tmp_path / ".stone-abcd1234.tmp", tmp_path / ".stone-abcd1235.tmp"
+    target.touch()
+    link.symlink_to(target)
+    folder.mkdir()
+    aged(folder, 1e6, monkeypatch)
+    assert safe_write.remove_leftovers([link, folder, tmp_path / ".stone-abcd1236.tmp"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [link.name, folder.name, "song"]
+
+
+def test_the_copy_of_a_process_that_lives_stays(song, monkeypatch, left_over):
+    """Whatever its age: another run may clean up while this one writes."""
+    found = []
+    fsync = os.fsync
+
+    def clean(descriptor):
+        names = left_over()
+        if names and not found:
+            aged(song.parent / names[0], 1e6, monkeypatch)
+            found.append((names, safe_write.remove_leftovers([song.parent / names[0]]), left_over()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", clean)
+    assert write_key(song, A_MINOR)
+    ((before, removed, after),) = found
+    assert (len(before), removed, after) == (1, 0, before)
+
+
+def test_two_runs_on_one_file(song, left_over):
+    """The second is refused while the first has it, and what the first wrote is whole."""
+    content = song.read_bytes()
+    with song.open("rb") as held:
+        assert safe_write._lock(held)
+        with pytest.raises(TagError, match="another run is writing"):
+            write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert left_over() == []
+    assert write_key(song, A_MINOR)

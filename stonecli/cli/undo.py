@@ -1,0 +1,120 @@
+"""``stone undo``: take back what a run has written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stonecli.cli.common import EXIT_FAILED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
+
+if TYPE_CHECKING:
+    from stonecli.tags.journal import Change, Run, UndoJournal
+
+
+@one_line_errors
+def undo(
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="By its number; else the last one.")] = None,
+    list_runs: Annotated[bool, typer.Option("--list", "-l", help="Show the runs that can be taken back.")] = False,
+    preserve_mtime: Annotated[
+        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of the files.")
+    ] = False,
+) -> None:
+    """Take back what a run of stone tag --write-tags has changed: each file is again, byte for byte, what it was.
+
+    A file that was changed since is left as it is and named.
+    """
+    if list_runs and run is not None:
+        raise typer.BadParameter("shows all runs", param_hint="--list")
+
+    from stonecli.tags.journal import UndoJournal
+
+    journal = UndoJournal()
+    try:
+        if list_runs:
+            _show(journal.runs())
+        elif _take_back(journal, run, preserve_mtime):
+            raise typer.Exit(EXIT_FAILED)
+    finally:
+        journal.close()
+
+
+def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool) -> int:
+    """Take the run back and show each file; how many could not be."""
+    if number is None:
+        number = journal.last_run()
+        if number is None:
+            fail("nothing to take back")
+    elif number not in {run.number for run in journal.runs()}:
+        fail(f"no run {number}; stone undo --list shows the runs", EXIT_USAGE)
+    out, err = output_console(), error_console()
+    restored = failed = 0
+    for change in journal.changes(number):
+        error = _attempt(journal, change, preserve_mtime)
+        if error is None:
+            restored += 1
+            _line(change, "restored", out.is_terminal)
+        else:
+            from stonecli.report.table import error_text
+
+            failed += 1
+            err.print(error_text(change.path, error), soft_wrap=True)
+    journal.mark_run_undone(number)
+    if out.is_terminal:
+        failures = f", {failed} left as they are" if failed else ""
+        out.print(f"run {number}: {restored} restored{failures}")
+    return failed
+
+
+def _attempt(journal: UndoJournal, change: Change, preserve_mtime: bool) -> str | None:
+    """None if the file is what it was; else why not."""
+    from stonecli.engine import error_line
+    from stonecli.errors import TagError
+    from stonecli.tags import take_back
+
+    try:
+        take_back(change.path, change.undo, preserve_mtime=preserve_mtime)
+    except TagError as error:
+        return error_line(error)
+    journal.mark_undone(change)
+    return None
+
+
+def _line(change: Change, status: str, is_terminal: bool) -> None:
+    from stonecli.report.text import printable
+
+    path = printable(str(change.path))
+    print(f"{path}: {status}" if is_terminal else f"{path}\t{status}", flush=True)
+
+
+def _show(runs: list[Run]) -> None:
+    """The runs as a table; tab-separated in a pipe."""
+    from datetime import datetime
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from stonecli.report.text import printable
+
+    names = ("run", "date", "what", "files", "taken back")
+    rows = [
+        (
+            str(run.number),
+            datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
+            printable(run.what),
+            str(run.changes),
+            str(run.undone),
+        )
+        for run in runs
+    ]
+    out = output_console()
+    if not out.is_terminal:
+        for row in (names, *rows):
+            print("\t".join(row))
+        return
+    table = Table(box=None, header_style="bold dim", pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right" if name in ("run", "files", "taken back") else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out.print(table)

@@ -1,0 +1,289 @@
+"""The undo journal: a record of every change, on the disk before the change is made.
+
+It is one SQLite file in the user's state folder. A record is the splices that lead back, with the bytes that were there
+(only what differs), and size and SHA-256 of the whole file before and after: a file with another hash was changed
+since, and is left alone. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power cut
+leaves a changed file without its record. A record without its change does no harm: the file is then what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stonecli.errors import JournalError, TagError
+from stonecli.folders import state_folder
+from stonecli.tags.safe_write import Undo
+from stonecli.tags.splice import Splice
+
+FILE_NAME = "undo.sqlite3"
+KEPT_SECONDS = 365 * 86400.0  # a run that is older is forgotten
+KEPT_BYTES = 512 << 20  # of records; the oldest runs are forgotten beyond
+_EMPTY_RUN_SECONDS = 7 * 86400.0  # a run without a change may still be going on
+_BUSY_SECONDS = 60.0  # that another run may take to write its record
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, what TEXT NOT NULL, undone REAL);
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs (id), time REAL NOT NULL, path BLOB NOT NULL,
+    before_size INTEGER NOT NULL, before_hash BLOB NOT NULL, after_size INTEGER NOT NULL, after_hash BLOB NOT NULL,
+    splices BLOB NOT NULL, undone REAL
+);
+CREATE INDEX changes_by_run ON changes (run);
+"""
+_HEAD = struct.Struct("<QQQ")  # of a splice: offset, length, bytes of data
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that changed files.
+
+    Attributes:
+        number: by which the user names it.
+        started: in seconds since the epoch.
+        what: what it did, in words.
+        changes: how many files it changed.
+        undone: how many of these have been taken back.
+    """
+
+    number: int
+    started: float
+    what: str
+    changes: int
+    undone: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run did to one file, and how to take it back."""
+
+    number: int
+    path: Path
+    undo: Undo
+
+
+class UndoJournal:
+    """The journal, opened; made if it is not there. It may be used by many threads, and sent to other processes.
+
+    Args:
+        path: the file; None for the one in the user's state folder.
+
+    Raises:
+        JournalError: it is damaged, of a newer stone, or cannot be made.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or state_folder() / FILE_NAME
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"the undo journal {self.path} cannot be made: {error.strerror}") from error
+        with self._journal_errors():
+            # Without transactions of the module's own: every statement is committed, and on the disk, when it returns.
+            self._database = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._open()
+            except BaseException:
+                self._database.close()
+                raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UndoJournal, (self.path,)
+
+    def close(self) -> None:
+        """Nothing can be done with it any more."""
+        self._database.close()
+
+    def start(self, what: str) -> JournalRun:
+        """A new run, to which changes can be added. Runs beyond the limits are forgotten first.
+
+        Raises:
+            JournalError: the journal is damaged or cannot be written.
+        """
+        with self._journal_errors(), self._lock:
+            (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise JournalError(self._damaged(str(verdict)))
+            self._forget_old_runs()
+            cursor = self._database.execute("INSERT INTO runs (started, what) VALUES (?, ?)", (time.time(), what))
+            return JournalRun(self, int(cursor.lastrowid or 0))
+
+    def runs(self) -> list[Run]:
+        """The runs that changed anything, the last one first."""
+        with self._journal_errors(), self._lock:
+            rows = self._database.execute(
+                "SELECT runs.id, started, what, count(*), count(changes.undone) FROM runs"
+                " JOIN changes ON changes.run = runs.id GROUP BY runs.id ORDER BY runs.id DESC"
+            ).fetchall()
+        return [Run(*row) for row in rows]
+
+    def last_run(self) -> int | None:
+        """Number of the last run that changed anything and that has not been gone through to take it back."""
+        with self._journal_errors(), self._lock:
+            row = self._database.execute(
+                "SELECT max(runs.id) FROM runs JOIN changes ON changes.run = runs.id"
+                " WHERE runs.undone IS NULL AND changes.undone IS NULL"
+            ).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def changes(self, run: int) -> Iterator[Change]:
+        """What the run changed and has not been taken back, the last change first.
+
+        Raises:
+            JournalError: a record is damaged.
+        """
+        with self._journal_errors(), self._lock:
+            numbers = self._database.execute(
+                "SELECT id FROM changes WHERE run = ? AND undone IS NULL ORDER BY id DESC", (run,)
+            ).fetchall()
+        for (number,) in numbers:
+            with self._journal_errors(), self._lock:
+                row = self._database.execute(
+                    "SELECT path, before_size, before_hash, after_size, after_hash, splices FROM changes WHERE id = ?",
+                    (number,),
+                ).fetchone()
+            if row is not None:  # forgotten meanwhile
+                undo = Undo((row[1], row[2]), (row[3], row[4]), self._unpacked(row[5]))
+                yield Change(number, Path(os.fsdecode(row[0])), undo)
+
+    def mark_undone(self, change: Change) -> None:
+        """Notes that the change has been taken back."""
+        with self._journal_errors(), self._lock:
+            self._database.execute("UPDATE changes SET undone = ? WHERE id = ?", (time.time(), change.number))
+
+    def mark_run_undone(self, run: int) -> None:
+        """Notes that the run has been gone through; what could not be taken back can be tried again by its number."""
+        with self._journal_errors(), self._lock:
+            self._database.execute("UPDATE runs SET undone = ? WHERE id = ?", (time.time(), run))
+
+    def add(self, run: int, path: Path, undo: Undo) -> int:
+        """Number of the record of a change, which is on the disk now.
+
+        Raises:
+            TagError: it could not be written.
+        """
+        record = (run, time.time(), os.fsencode(path), *undo.before, *undo.after, _packed(undo.splices))
+        try:
+            with self._lock:
+                cursor = self._database.execute(
+                    "INSERT INTO changes (run, time, path, before_size, before_hash, after_size, after_hash, splices)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    record,
+                )
+        except sqlite3.Error as error:
+            raise TagError(f"the undo journal cannot be written ({error}), so the file was not") from error
+        return int(cursor.lastrowid or 0)
+
+    def forget(self, number: int) -> None:
+        """Takes out the record of a change that was not made; nothing is raised, for it does no harm."""
+        with suppress(sqlite3.Error), self._lock:
+            self._database.execute("DELETE FROM changes WHERE id = ?", (number,))
+
+    def end(self, run: int) -> None:
+        """Takes out the run if it changed nothing."""
+        with suppress(sqlite3.Error), self._lock:
+            self._database.execute(
+                "DELETE FROM runs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM changes WHERE run = ?)", (run, run)
+            )
+
+    def _open(self) -> None:
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute("BEGIN IMMEDIATE")  # two first runs at once
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version == 0 and not self._database.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            for statement in _SCHEMA.split(";\n"):
+                self._database.execute(statement)
+            self._database.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            kind = "of a newer stone" if version > _VERSION else "another program's"
+            raise JournalError(f"the undo journal {self.path} is {kind}")
+        self._database.execute("COMMIT")
+
+    def _forget_old_runs(self) -> None:
+        now = time.time()
+        oldest = now - KEPT_SECONDS
+        rows = self._database.execute(
+            "SELECT runs.id, started, coalesce(sum(length(splices) + length(path) + 200), 0) FROM runs"
+            " LEFT JOIN changes ON changes.run = runs.id GROUP BY runs.id ORDER BY runs.id DESC"
+        )
+        total = 0
+        forgotten = []
+        for number, started, size in rows.fetchall():
+            total += size
+            if started < oldest or total > KEPT_BYTES or (size == 0 and started < now - _EMPTY_RUN_SECONDS):
+                forgotten.append((number,))
+        if forgotten:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("DELETE FROM changes WHERE run = ?", forgotten)
+            self._database.executemany("DELETE FROM runs WHERE id = ?", forgotten)
+            self._database.execute("COMMIT")
+
+    @contextmanager
+    def _journal_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise JournalError(f"the undo journal {self.path} cannot be used: {error}") from error
+        except sqlite3.Error as error:
+            raise JournalError(self._damaged(str(error))) from error
+
+    def _damaged(self, how: str) -> str:
+        return f"the undo journal {self.path} is damaged ({' '.join(how.split())}); move it away to begin a new one"
+
+    def _unpacked(self, packed: bytes) -> tuple[Splice, ...]:
+        splices = []
+        try:
+            data = zlib.decompress(packed)  # which has a checksum
+            at = 0
+            while at < len(data):
+                offset, length, size = _HEAD.unpack_from(data, at)
+                at += _HEAD.size
+                splices.append(Splice(offset, length, data[at : at + size]))
+                at += size
+        except (zlib.error, struct.error, TypeError) as error:
+            raise JournalError(self._damaged(str(error))) from error
+        return tuple(splices)
+
+
+class JournalRun:
+    """A run, to which a writer of files adds what it is about to do: see :data:`stonecli.tags.safe_write.Journal`."""
+
+    def __init__(self, journal: UndoJournal, number: int) -> None:
+        self._journal = journal
+        self.number = number
+
+    @contextmanager
+    def __call__(self, path: Path, undo: Undo) -> Iterator[None]:
+        """While open, the file is changed; the record stays unless that fails.
+
+        Raises:
+            TagError: the record could not be written.
+        """
+        number = self._journal.add(self.number, path, undo)
+        try:
+            yield
+        except BaseException:
+            self._journal.forget(number)
+            raise
+
+    def end(self) -> None:
+        """Nothing more will come; a run without changes is forgotten."""
+        self._journal.end(self.number)
+
+
+def _packed(splices: Sequence[Splice]) -> bytes:
+    parts = (_HEAD.pack(splice.offset, splice.length, len(splice.data)) + splice.data for splice in splices)
+    return zlib.compress(b"".join(parts))

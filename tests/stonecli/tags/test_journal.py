@@ -1,0 +1,370 @@
+"""The undo journal: every change can be taken back, and nothing is changed without a record."""
+
+import contextlib
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mutagen.flac import FLAC, Picture
+
+from stonecli.errors import JournalError, TagError
+from stonecli.key import Key
+from stonecli.tags import FieldRule, journal, read_tags, remove_key, take_back, write_key
+from stonecli.tags.journal import FILE_NAME, UndoJournal
+from stonecli.tags.safe_write import Undo
+from stonecli.tags.splice import Splice
+
+A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
+RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"), FieldRule("grouping", "openkey", "append"))
+NOTHING = Undo((0, b""), (0, b""), ())
+
+
+@pytest.fixture
+def undo_journal(tmp_path_factory):
+    opened = UndoJournal(tmp_path_factory.mktemp("journal") / FILE_NAME)
+    yield opened
+    opened.close()
+
+
+def undo_all(undo_journal, run):
+    for change in undo_journal.changes(run):
+        take_back(change.path, change.undo)
+        undo_journal.mark_undone(change)
+
+
+def test_every_change_of_every_container_is_taken_back_to_the_byte(sample, make, undo_journal, left_over):
+    path = make(sample)
+    contents = [path.read_bytes()]
+    steps = [
+        lambda run: write_key(path, A_MINOR, journal=run),
+        lambda run: write_key(path, D_FLAT, RULES, journal=run),
+        lambda run: write_key(path, A_MINOR, [FieldRule("comment", "musical", "replace")], journal=run),
+        lambda run: write_key(path, A_MINOR, [FieldRule("key", "musical")], journal=run),
+        lambda run: remove_key(path, RULES, journal=run),
+    ]
+    runs = []
+    for step in steps:
+        run = undo_journal.start("step")
+        assert step(run)
+        runs.append(run.number)
+        contents.append(path.read_bytes())
+    for run, content in zip(reversed(runs), reversed(contents[:-1]), strict=True):
+        assert undo_journal.last_run() == run
+        undo_all(undo_journal, run)
+        undo_journal.mark_run_undone(run)
+        assert path.read_bytes() == content
+    assert undo_journal.last_run() is None
+    assert left_over() == []
+
+
+def test_several_changes_of_one_run_are_taken_back_from_the_last(make, undo_journal):
+    path = make("flac")
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    for key in (A_MINOR, D_FLAT, A_MINOR):
+        write_key(path, key, journal=run)
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+def test_pictures_are_not_kept_in_the_journal(make, png, undo_journal):
+    path = make("flac")
+    tags = FLAC(path)
+    picture = Picture()
+    picture.data, picture.mime = png(0) + os.urandom(2_000_000), "image/png"
+    tags.add_picture(picture)
+    tags.save()
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    for key in (A_MINOR, Key.parse("Am"), D_FLAT):
+        write_key(path, key, [FieldRule(), FieldRule("comment", "musical", "prepend")], journal=run)
+    assert sum(len(splice.data) for change in undo_journal.changes(run.number) for splice in change.undo.splices) < 9000
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("how", ["tagged", "one bit", "cut", "longer", "gone", "folder", "link"])
+def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_path):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = bytearray(path.read_bytes())
+    status = path.stat()
+    if how == "tagged":
+        write_key(path, D_FLAT)
+    elif how == "one bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif how == "cut":
+        path.write_bytes(content[:-1])
+    elif how == "longer":
+        path.write_bytes(content + b"\0")
+    else:
+        path.unlink()
+        if how == "folder":
+            path.mkdir()
+        elif how == "link":
+            (tmp_path / "elsewhere").write_bytes(content)
+            path.symlink_to(tmp_path / "elsewhere")
+    now = path.read_bytes() if path.is_file() else None
+    (change,) = undo_journal.changes(run.number)
+    with pytest.raises(TagError, match=r"changed since|no such file|not a file"):
+        take_back(change.path, change.undo)
+    assert (path.read_bytes() if path.is_file() else None) == now
+
+
+def test_what_is_as_it_was_stays(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    (change,) = undo_journal.changes(run.number)
+    assert take_back(change.path, change.undo)
+    inode = path.stat().st_ino
+    assert not take_back(change.path, change.undo)
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("why", ["read-only", "hard links"])
+def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    if why == "read-only":
+        path.chmod(0o444)
+    else:
+        os.link(path, tmp_path / "other")
+    (change,) = undo_journal.changes(run.number)
+    with pytest.raises(TagError, match=why):
+        take_back(change.path, change.undo)
+    assert read_tags(path).key == A_MINOR
+
+
+def test_a_wrong_record_harms_nothing(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = path.read_bytes()
+    (change,) = undo_journal.changes(run.number)
+    wrong = Undo(change.undo.before, change.undo.after, (*change.undo.splices[:-1], Splice(50, 1, b"?")))
+    with pytest.raises(TagError, match="not what the file was"):
+        take_back(change.path, wrong)
+    assert path.read_bytes() == content
+
+
+def test_the_modification_time(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    os.utime(path, ns=(10**18, 10**18))
+    write_key(path, A_MINOR, journal=run, preserve_mtime=True)
+    (change,) = undo_journal.changes(run.number)
+    take_back(change.path, change.undo, preserve_mtime=True)
+    assert path.stat().st_mtime_ns == 10**18
+
+
+def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_over):
+    """A full disk, as SQLite sees it."""
+    path = make(sample)
+    content, inode = path.read_bytes(), path.stat().st_ino
+    run = undo_journal.start("")
+    (pages,) = undo_journal._database.execute("PRAGMA page_count").fetchone()
+    undo_journal._database.execute(f"PRAGMA max_page_count = {pages}")
+    big = Undo((1, b"x" * 32), (1, b"x" * 32), (Splice(0, 0, os.urandom(100_000)),))
+    with pytest.raises(TagError, match="full"), run(path, big):
+        pytest.fail("it was to be written")
+    undo_journal._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(TagError, match="the undo journal cannot be written"):
+        write_key(path, A_MINOR, journal=run)
+    assert (path.read_bytes(), path.stat().st_ino) == (content, inode)
+    assert left_over() == []
+    assert list(undo_journal.changes(run.number)) == []
+
+
+def test_the_record_is_there_before_the_file_is_changed(make, undo_journal, monkeypatch):
+    path = make("flac")
+    run = undo_journal.start("")
+    seen = []
+    replace = os.replace
+
+    def look(old, new):
+        with contextlib.closing(sqlite3.connect(undo_journal.path)) as other:  # another process would see it, too
+            seen.extend(other.execute("SELECT path FROM changes").fetchall())
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_key(path, A_MINOR, journal=run)
+    assert seen == [(os.fsencode(path),)]
+
+
+def test_a_change_that_fails_leaves_no_record(make, undo_journal, monkeypatch):
+    path = make("flac")
+    run = undo_journal.start("")
+
+    def fail(old, new):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(TagError, match="not permitted"):
+        write_key(path, A_MINOR, journal=run)
+    assert undo_journal.runs() == []
+    assert undo_journal.last_run() is None
+
+
+def test_the_disk_is_waited_for(undo_journal):
+    assert undo_journal._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert undo_journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_runs_are_listed_with_their_counts(make, undo_journal):
+    first = undo_journal.start("write key")
+    write_key(make("flac", "a"), A_MINOR, journal=first)
+    write_key(make("flac", "b"), A_MINOR, journal=first)
+    first.end()
+    empty = undo_journal.start("write key")
+    empty.end()
+    second = undo_journal.start("remove key")
+    write_key(make("flac", "c"), A_MINOR, journal=second)
+    undo_journal.mark_undone(next(undo_journal.changes(first.number)))
+    listed = [(run.number, run.what, run.changes, run.undone) for run in undo_journal.runs()]
+    assert listed == [(second.number, "remove key", 1, 0), (first.number, "write key", 2, 1)]
+    assert abs(undo_journal.runs()[0].started - time.time()) < 3600
+    assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_names_that_are_not_utf8(make, undo_journal):
+    path = make("mp3", os.fsdecode(b"not \xff\xfe UTF-8"))
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+def test_old_and_large_runs_are_forgotten(undo_journal, monkeypatch):
+    def run_of(size, age):
+        run = undo_journal.start("")
+        with run(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),))):
+            pass
+        undo_journal._database.execute("UPDATE runs SET started = started - ? WHERE id = ?", (age, run.number))
+        return run.number
+
+    monkeypatch.setattr(journal, "KEPT_BYTES", 10_000_000)
+    run_of(10, journal.KEPT_SECONDS + 10)
+    year, large, new = run_of(10, journal.KEPT_SECONDS - 1000), run_of(500_000, 10), run_of(500_000, 5)
+    undo_journal.start("")
+    assert [run.number for run in undo_journal.runs()] == [new, large, year]
+    monkeypatch.setattr(journal, "KEPT_BYTES", 600_000)
+    undo_journal.start("")
+    assert [run.number for run in undo_journal.runs()] == [new]
+    assert undo_journal._database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("damage", ["no database", "middle", "another program's", "newer", "a folder", "records"])
+def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
+    path = tmp_path / FILE_NAME
+    opened = UndoJournal(path)
+    run = opened.start("")
+    for number in range(60):
+        with run(Path(f"a{number}"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(1500)),))):
+            pass
+    number = run.number
+    opened.close()
+    if damage == "no database":
+        path.write_bytes(b"something else" * 1000)
+    elif damage == "middle":
+        content = bytearray(path.read_bytes())
+        content[20_000:60_000] = os.urandom(40_000)
+        path.write_bytes(content)
+    elif damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "records":
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE changes SET splices = x'1234'")
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(f"PRAGMA user_version = {0 if damage == 'another program' + chr(39) + 's' else 99}")
+    before = path.read_bytes() if path.is_file() else None
+    reason = {"newer": "of a newer stone", "another program's": "another program's", "a folder": "cannot be used"}
+
+    def use():
+        with contextlib.closing(UndoJournal(path)) as opened:
+            list(opened.changes(number)) if damage == "records" else opened.start("")
+
+    with pytest.raises(JournalError, match=reason.get(damage, "is damaged .*; move it away")) as error:
+        use()
+    assert str(path) in str(error.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match=r"cannot be made: Not a directory|cannot be made: File exists"):
+        UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
+
+
+def test_it_can_be_sent_to_another_process(make, undo_journal):
+    run = undo_journal.start("")
+    sent = pickle.loads(pickle.dumps(run))
+    assert write_key(make("mp3"), A_MINOR, journal=sent)
+    assert [item.changes for item in undo_journal.runs()] == [1]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from stonecli.key import Key
+from stonecli.tags import write_key
+from stonecli.tags.journal import UndoJournal
+run = UndoJournal(Path(sys.argv[1])).start("")
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(int(sys.argv[2])):
+    for path in map(Path, sys.argv[3:]):
+        write_key(path, list(Key.all())[turn % 24], journal=run)
+"""
+
+
+def writer(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_runs_at_once(make, undo_journal):
+    files = [[make("mp3", f"{run} {number}") for number in range(10)] for run in range(2)]
+    contents = {path: path.read_bytes() for paths in files for path in paths}
+    processes = [writer(undo_journal.path, 3, *paths) for paths in files]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [run.changes for run in undo_journal.runs()] == [30, 30]
+    for run in undo_journal.runs():
+        undo_all(undo_journal, run.number)
+    assert {path: path.read_bytes() for path in contents} == contents
+
+
+def test_what_a_killed_run_has_done_can_be_taken_back(make, undo_journal):
+    files = [make("flac", f"{number}") for number in range(40)]
+    contents = {path: path.read_bytes() for path in files}
+    process = writer(undo_journal.path, 1000, *files)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    while not undo_journal.runs() or undo_journal.runs()[0].changes < 60:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert any(path.read_bytes() != content for path, content in contents.items())
+    undo_all(undo_journal, undo_journal.last_run())
+    assert {path: path.read_bytes() for path in files} == contents
