@@ -21,7 +21,7 @@ import torch
 from stonecli.audio import Samples, read_audio
 from stonecli.errors import AudioError
 from stonecli.tuning import cents_of, frame_peaks
-from train.vqt import VQT, VQTConfig
+from train.vqt import BLOCK, VQT, VQTConfig
 
 FORMAT_VERSION = 1
 MAX_SECONDS = 1800.0  # of a track; what follows is not used in training
@@ -124,7 +124,7 @@ def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]
     """The VQT in chunks, each with a margin that covers the longest kernel, so that they join without a seam."""
     hop = config.hop_length
     chunk = int(CHUNK_SECONDS * config.sample_rate) // hop * hop
-    margin = 64 * hop
+    margin = -(-(BLOCK << (config.octaves - 1)) // hop) * hop  # samples that the lowest octave's kernels span
     transform = _transform(config)
     parts = []
     for start in range(0, len(samples), chunk):

@@ -88,6 +88,17 @@ def test_chunks_join_without_a_seam(seconds: float, monkeypatch: pytest.MonkeyPa
     assert np.abs(got - expected).max() <= 1
 
 
+@pytest.mark.parametrize("hop", [256, 768, 2048])
+def test_other_hops_join_without_a_seam(hop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "CHUNK_SECONDS", 4.0)
+    config = VQTConfig(hop_length=hop)
+    samples = tones(9.0)
+    got = track_features(samples, config, corrects_tuning=False)
+    assert got.shape == (9 * RATE // hop + 1, 99)
+    assert np.abs(got - at_once(samples, config)).max() <= 1
+    assert len(track_features(samples[:3000], config, corrects_tuning=False)) == 3000 // hop + 1
+
+
 def test_the_seam_test_would_see_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """With pieces that are cut without a margin the features differ where they meet."""
     samples = tones(10.0)
