@@ -322,6 +322,7 @@ def _check(config: TrainConfig) -> None:
     least_zero = {
         "loss.mode_weight": config.loss.mode_weight,
         "loss.labelled_weight": config.loss.labelled_weight,
+        "loss.unlabelled_weight": config.loss.unlabelled_weight,
         "data.workers": config.data.workers,
         "optimiser.min_lr": config.optimiser.min_lr,
         "optimiser.warmup_epochs": config.optimiser.warmup_epochs,

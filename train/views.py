@@ -82,7 +82,8 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
     if loss.name == "semi_tone":
         return semi_tone_loss(views, loss.circle, loss.mode_weight)
     if loss.name == "cross_entropy":
-        views = Views(*(relative_rows(profile) for profile in profiles), shift)
+        first, second, moved = (relative_rows(profile) for profile in profiles)
+        views = Views(first, second, moved, shift)
         terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
         return terms | {"total": loss.unlabelled_weight * terms["total"]}
     turned = turned_chroma(chroma(inputs[0]), views.first)

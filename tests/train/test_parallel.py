@@ -18,7 +18,7 @@ from train.loop import Run  # noqa: E402
 from train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
 
 CPU = torch.device("cpu")
-CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "labelled"}
+CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "mixed"}
 
 # Under torchrun: every case of argv[1], then a run that the second process alone is asked to stop.
 SCRIPT = """
