@@ -1,0 +1,119 @@
+"""kill -9 at any moment: every file is one that a whole write would have left, and the journal leads back.
+
+60 kills over all containers; ``STONE_KILLS=300 pytest tests/stonecli/tags/test_kill.py`` for more.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stonecli.key import Key
+from stonecli.tags import FieldRule, remove_key, write_key
+
+KILLS = int(os.environ.get("STONE_KILLS", "60"))
+
+# A process that has loaded everything forks one that writes, kills it after a random time, and looks at what is there.
+SCRIPT = """
+import json, os, pathlib, random, signal, sys, time
+from stonecli.tags import FieldRule, read_tags, remove_key, safe_write, take_back, write_key
+from stonecli.tags.journal import UndoJournal
+from stonecli.key import Key
+
+folder, seed, kills = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+known = {name: [bytes.fromhex(state) for state in states] for name, states in json.load(sys.stdin).items()}
+TEXTS = (FieldRule("key", "musical"), FieldRule("comment", "musical", "prepend"))
+STEPS = (
+    lambda path, run: write_key(path, Key.parse("8A"), journal=run),
+    lambda path, run: write_key(path, Key.parse("3B"), TEXTS, journal=run),
+    lambda path, run: remove_key(path, TEXTS, journal=run),
+)
+for name, states in known.items():  # loads the modules that read, once
+    (folder / name).write_bytes(states[0])
+    read_tags(folder / name)
+chance = random.Random(seed)
+journal_file = folder / "journal" / "undo.sqlite3"
+killed = changed = left = 0
+longest = 0.0
+while killed < kills:
+    for name, states in known.items():
+        (folder / name).write_bytes(states[0])
+    names = chance.sample(sorted(known), len(known))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            run = UndoJournal(journal_file).start("")
+            os.write(writer, b"!")
+            for name in names:
+                for step in STEPS:
+                    step(folder / name, run)
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    begin = time.monotonic()
+    if longest:
+        time.sleep(chance.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    longest = longest or (time.monotonic() - begin) / 6  # the first one is let go through: it tells how fast this is
+    os.close(reader)
+    os.close(writer)
+    for name, states in known.items():
+        content = (folder / name).read_bytes()
+        assert content in states, (seed, killed, name)
+        changed += content != states[0]
+    leftovers = [path for path in folder.iterdir() if path.name not in known and path != journal_file.parent]
+    now = time.time
+    time.time = lambda: now() + 100
+    assert safe_write.remove_leftovers(leftovers) == len(leftovers), leftovers
+    time.time = now
+    left += len(leftovers)
+    journal = UndoJournal(journal_file)
+    last = journal.last_run()
+    if last is not None:
+        for change in journal.changes(last):
+            # The last record may be of a change that was not made any more: then the file is what it was before it.
+            take_back(change.path, change.undo)
+            journal.mark_undone(change)
+        journal.mark_run_undone(last)
+    journal.close()
+    for name, states in known.items():
+        assert (folder / name).read_bytes() == states[0], ("undo", seed, killed, name)
+print(json.dumps([killed, changed, left]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment(samples, tmp_path):
+    texts = (FieldRule("key", "musical"), FieldRule("comment", "musical", "prepend"))
+    steps = [
+        lambda path: write_key(path, Key.parse("8A")),
+        lambda path: write_key(path, Key.parse("3B"), texts),
+        lambda path: remove_key(path, texts),
+    ]
+    known = {}
+    for name, content in samples.items():
+        if name in ("adts", "fragmented"):  # which are refused
+            continue
+        path = tmp_path / name
+        path.write_bytes(content)
+        states = [content]
+        for step in steps:
+            assert step(path), name
+            states.append(path.read_bytes())
+        known[name] = [state.hex() for state in states]
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path, "1", str(KILLS)],
+        input=json.dumps(known),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    killed, changed, left = json.loads(result.stdout)
+    assert killed == KILLS
+    assert changed > len(known)  # more than the run that was let through: it was killed at work, too
+    assert left > 0  # and in the middle of a file
