@@ -103,7 +103,7 @@ def parse_symbol(text: str) -> ChordName | None:
     text = re.sub(r"\(.*?\)?$", "", text.strip()).strip() if text.strip()[:1] != "(" else text.strip().strip("()")
     if text.upper() in ("NC", "N.C.", "N"):
         return None
-    above, _, below = text.partition("/")
+    above, _, below = text.replace("m/maj7", "mmaj7").partition("/")
     match = _PITCH.match(above)
     if not match:
         raise ValueError(f"not a chord: {text[:20]!r}")
@@ -148,7 +148,7 @@ _FIGURES: dict[str, tuple[int, int]] = {  # of the figured bass -> (notes of the
 
 
 def parse_roman(text: str, tonic: int, mode: Mode) -> ChordName:
-    """The chord of a roman numeral in a key: ``V65``, ``bVII``, ``iio6``, ``V7/V``, ``vii/o7``, ``It6``-like fail.
+    """The chord of a roman numeral in a key: ``V65``, ``bVII``, ``iio6``, ``V7/V``, ``vii/o7``.
 
     Degrees without an accidental are those of the major or natural minor scale (a leading tone chord, ``viio`` in
     lower case in minor, stands on the raised seventh); with one, they are counted from the major scale, as popular

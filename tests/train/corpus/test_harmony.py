@@ -63,6 +63,8 @@ def test_no_chord_is_none_and_nonsense_an_error() -> None:
         ("Ebm7(Ab7)", 3, (0, 3, 7, 10), 3),
         ("G7b9", 7, (0, 4, 7, 10, 13), 7),
         ("Cmaj7#5", 0, (0, 4, 8, 11), 0),
+        ("Gm/maj7", 7, (0, 3, 7, 11), 7),
+        ("Gm/maj7/D", 7, (0, 3, 7, 11), 2),
     ],
 )
 def test_lead_sheet_symbols(text: str, root: int, intervals: tuple[int, ...], bass: int) -> None:
