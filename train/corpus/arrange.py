@@ -7,9 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from train.corpus.basses import BASSES
 from train.corpus.drums import draw_drums
-from train.corpus.layers import LAYERS, Scene
+from train.corpus.layers import LAYERS
 from train.corpus.melodies import ChordLookup, draw_melody
+from train.corpus.scene import Scene
 from train.corpus.score import Chord, Note, Passage
 from train.corpus.styles import BOWED, CHOIRS, FLUTES, KEYS, MALLETS, ORGANS, PADS, REEDS, STRINGS, STYLES, Style
 
@@ -20,9 +22,6 @@ _RANGES: dict[Role, tuple[int, int]] = {
     "bass": (26, 60), "chords": (36, 96), "lead": (43, 100), "sung": (43, 81), "spoken": (40, 64), "voice": (30, 100),
     "drums": (27, 87),
 }  # fmt: skip
-_BASSES = frozenset(
-    {"bass_off", "bass_16", "bass_8", "bass_long", "bass_root_fifth", "bass_808", "bass_riff", "octaves", "walk"}
-)
 _GUITARS = frozenset({"power", "chug", "riff_guitar"})
 _GUITAR_PROGRAMS = frozenset(range(24, 32))
 
@@ -76,7 +75,7 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
     passage = replace(passage, chords=tuple(_coloured(rng, passage.chords, passage, style)))
     scene = Scene(rng, passage, style, ChordLookup(passage.chords))
     layers = [name for name in style.layers if rng.random() < 0.88]
-    if not any(name not in _BASSES for name in layers):
+    if not any(name not in BASSES for name in layers):
         layers = list(style.layers)
     clock = _Clock(rng, bpm, style.swing)
     only_drums = _only_drums(rng, passage.length) if style.drums else None
@@ -229,7 +228,7 @@ def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Pass
 
 def _layer(scene: Scene, name: str, clock: _Clock, silences: list[tuple[float, float]]) -> Part:
     rng, style = scene.rng, scene.style
-    role: Role = "bass" if name in _BASSES else "lead" if name in ("lead", "riff", "hook") else "chords"
+    role: Role = "bass" if name in BASSES else "lead" if name in ("lead", "riff", "hook") else "chords"
     pool = style.bass if role == "bass" else style.lead if name == "lead" else style.chords
     if name in _GUITARS:
         pool = tuple(program for program in style.chords if program in (27, 28, 29, 30)) or (29, 30)

@@ -1,65 +1,13 @@
-"""What a part plays over the chords: one function a layer, from a scene to notes in beats."""
+"""What chords, guitars and melodies play: one function a layer, from a scene to notes in beats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-
-from train.corpus.melodies import ChordLookup, draw_hook, draw_melody, draw_riff
-from train.corpus.score import Chord, Note, Passage
-from train.corpus.styles import Style
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What the layers of one excerpt share.
-
-    Attributes:
-        rng: what is drawn, is drawn with it.
-        passage: chords, melody and key.
-        style: of the arrangement.
-        chords: lookup of the passage's chords.
-    """
-
-    rng: np.random.Generator
-    passage: Passage
-    style: Style
-    chords: ChordLookup
-
-    @property
-    def beats(self) -> float:
-        """Length of the excerpt."""
-        return self.passage.length
-
-    def choice(self, values: Sequence[float]) -> float:
-        """One of ``values``."""
-        return float(values[int(self.rng.integers(len(values)))])
-
-    def hits(self, pattern: Sequence[float]) -> Iterator[tuple[float, Chord]]:
-        """The beats of a one-bar ``pattern`` in every bar where a chord sounds, with the chord."""
-        bar = float(self.passage.beats_per_bar)
-        start = self.passage.bar_start - bar if self.passage.bar_start > 0 else 0.0
-        while start < self.beats:
-            for place in pattern:
-                beat = start + place
-                chord = self.chords.at(beat) if place < bar and 0 <= beat < self.beats else None
-                if chord is not None:
-                    yield beat, chord
-            start += bar
-
-
-Layer = Callable[[Scene], list[Note]]
-
-
-def voiced(chord: Chord, lowest: int) -> list[int]:
-    """The pitches of ``chord`` in close position above ``lowest``."""
-    return sorted({lowest + (value - lowest) % 12 for value in chord.pitch_classes})
-
-
-def _near(pitch_class: int, lowest: int) -> int:
-    return lowest + (pitch_class - lowest) % 12
+from train.corpus.basses import BASSES
+from train.corpus.melodies import draw_hook, draw_melody, draw_riff
+from train.corpus.scene import Layer, Scene, near, voiced
+from train.corpus.score import Note
 
 
 def _lowest(scene: Scene) -> int:
@@ -100,7 +48,7 @@ def chorale(scene: Scene) -> list[Note]:
         step = chord.duration if chord.duration <= 2 or scene.rng.random() < 0.5 else chord.duration / 2
         start = chord.start
         while start < chord.end - 1e-6:
-            for pitch in (_near(chord.bass, 40), *upper):
+            for pitch in (near(chord.bass, 40), *upper):
                 notes.append(Note(start, min(step, chord.end - start), pitch, velocity=82))
             start += step
     return notes
@@ -152,7 +100,7 @@ def block(scene: Scene) -> list[Note]:
         length = min(4.0, max(0.1, chord.end - beat))
         notes += [Note(beat, length, pitch, velocity=82) for pitch in voiced(chord, lowest)]
         if beat == round(chord.start, 3):
-            notes.append(Note(beat, length, _near(chord.bass, 36), velocity=85))
+            notes.append(Note(beat, length, near(chord.bass, 36), velocity=85))
     return notes
 
 
@@ -178,7 +126,7 @@ def power(scene: Scene) -> list[Note]:
     full = scene.rng.random() < 0.3
     notes = []
     for chord in scene.passage.chords:
-        root = _near(chord.root, 40)
+        root = near(chord.root, 40)
         shape = [root, root + (7 if 6 not in chord.intervals else 6)] + [root + 12] * octave
         if full:
             shape = [root, *(root + 12 + value % 12 for value in chord.intervals[:3])]
@@ -192,12 +140,12 @@ def power(scene: Scene) -> list[Note]:
 
 def chug(scene: Scene) -> list[Note]:
     """Palm-muted tonic or root in fast notes with chords between."""
-    step, tonic = scene.choice([0.25, 0.5, 0.5]), _near(scene.passage.key.tonic, 38)
+    step, tonic = scene.choice([0.25, 0.5, 0.5]), near(scene.passage.key.tonic, 38)
     pattern = scene.rng.random(16) < scene.rng.uniform(0.4, 0.8)
     on_tonic = scene.rng.random() < 0.5
     notes = []
     for chord in scene.passage.chords:
-        start, place, root = chord.start, 0, _near(chord.root, 38)
+        start, place, root = chord.start, 0, near(chord.root, 38)
         while start < chord.end - 1e-6:
             if pattern[place % 16]:
                 notes.append(Note(start, 0.4 * step, tonic if on_tonic else root, velocity=86))
@@ -229,7 +177,7 @@ def hook(scene: Scene) -> list[Note]:
 
 def drone(scene: Scene) -> list[Note]:
     """Tonic and fifth, held or pulsing."""
-    tonic, step = _near(scene.passage.key.tonic, int(scene.choice([36, 48]))), scene.choice([0.5, 4.0, 8.0])
+    tonic, step = near(scene.passage.key.tonic, int(scene.choice([36, 48]))), scene.choice([0.5, 4.0, 8.0])
     third = tonic + 12 + (4 if scene.passage.key.mode == "major" else 3)
     shape = [tonic, tonic + 7] + [third] * (scene.rng.random() < 0.5)
     return [
@@ -266,7 +214,7 @@ def pick(scene: Scene) -> list[Note]:
     notes = _broken(scene, (0.5, 0.25), int(scene.choice([48, 50, 52, 55])), 3.0)
     return [
         *notes,
-        *(Note(chord.start, min(chord.duration, 3), _near(chord.bass, 40)) for chord in scene.passage.chords),
+        *(Note(chord.start, min(chord.duration, 3), near(chord.bass, 40)) for chord in scene.passage.chords),
     ]
 
 
@@ -275,7 +223,7 @@ def alberti(scene: Scene) -> list[Note]:
     step, lowest = scene.choice([0.5, 0.5, 0.25]), int(scene.choice([45, 48, 50, 52]))
     notes = []
     for chord in scene.passage.chords:
-        tones = voiced(chord, _near(chord.bass, lowest))[:3]
+        tones = voiced(chord, near(chord.bass, lowest))[:3]
         start, place = chord.start, 0
         while start < chord.end - 1e-6:
             notes.append(Note(start, step, tones[(0, -1, 1, -1)[place % 4] % len(tones)], velocity=74))
@@ -309,102 +257,12 @@ def double_stop(scene: Scene) -> list[Note]:
     ]
 
 
-def _bass(scene: Scene, pattern: Sequence[float], length: float) -> list[Note]:
-    lowest = int(scene.choice([28, 31, 33, 36]))
-    notes = [
-        Note(
-            beat,
-            max(0.1, min(length, chord.end - beat)),
-            _near(chord.bass, lowest) + 7 * int(scene.rng.random() < 0.04),
-            velocity=95,
-        )
-        for beat, chord in scene.hits(pattern)
-    ]
-    struck = {round(note.start, 2) for note in notes}
-    return notes + [
-        Note(chord.start, min(chord.duration, 1.0), _near(chord.bass, lowest), velocity=95)
-        for chord in scene.passage.chords
-        if round(chord.start, 2) not in struck and 0.5 not in pattern
-    ]
-
-
-def bass_off(scene: Scene) -> list[Note]:
-    """The off-beat bass of house and trance."""
-    return _bass(scene, [0.5, 1.5, 2.5, 3.5], 0.45)
-
-
-def bass_16(scene: Scene) -> list[Note]:
-    """Rolling sixteenths around the kick."""
-    return _bass(scene, [place / 4 for place in range(16) if place % 4], 0.22)
-
-
-def bass_8(scene: Scene) -> list[Note]:
-    """Eighths."""
-    return _bass(scene, [place / 2 for place in range(8)], 0.45)
-
-
-def bass_long(scene: Scene) -> list[Note]:
-    """Long notes."""
-    return _bass(scene, ([0], [0, 2], [0, 1.5, 2])[int(scene.rng.integers(3))], 3.8)
-
-
-def bass_root_fifth(scene: Scene) -> list[Note]:
-    """Root and fifth in turn."""
-    lowest = int(scene.choice([28, 31, 33]))
-    return [
-        Note(beat, 0.9, _near(chord.bass, lowest) + (7 if place % 2 and chord.bass == chord.root else 0), velocity=92)
-        for place, (beat, chord) in enumerate(scene.hits([0, 2]))
-    ]
-
-
-def bass_808(scene: Scene) -> list[Note]:
-    """The long, sparse sine of hip hop."""
-    return _bass(scene, ([0, 2.5], [0, 0.75, 2.5], [0])[int(scene.rng.integers(3))], 1.9)
-
-
-def bass_riff(scene: Scene) -> list[Note]:
-    """A syncopated figure of root, fifth, octave and seventh."""
-    places = scene.rng.permutation([0.5, 0.75, 1, 1.5, 2, 2.5, 2.75, 3, 3.5])[: int(scene.rng.integers(3, 6))]
-    pattern = [0.0, *sorted(places.tolist())]
-    offsets = [0, *(int(scene.choice([0, 0, 0, 7, 12, -2, 5])) for _ in pattern[1:])]
-    lowest = int(scene.choice([28, 31, 33]))
-    notes = []
-    for place, offset in zip(pattern, offsets, strict=True):
-        for beat, chord in scene.hits([place]):
-            notes.append(Note(beat, 0.42, _near(chord.root, lowest) + offset, velocity=96))
-    return notes
-
-
-def octaves(scene: Scene) -> list[Note]:
-    """The octave bass of disco."""
-    lowest = int(scene.choice([28, 31, 33]))
-    return [
-        Note(beat, 0.4, _near(chord.bass, lowest) + 12 * int(beat % 1 >= 0.5), velocity=95)
-        for beat, chord in scene.hits([place / 2 for place in range(8)])
-    ]
-
-
-def walk(scene: Scene) -> list[Note]:
-    """A walking bass: the root at each change, chord tones and passing notes between."""
-    lowest = int(scene.choice([28, 31]))
-    notes = []
-    for beat, chord in scene.hits([0, 1, 2, 3]):
-        if beat - chord.start < 0.5:
-            pitch = _near(chord.bass, lowest)
-        elif chord.end - beat <= 1.0 and (after := scene.chords.at(chord.end)) is not None:
-            pitch = _near(after.bass, lowest) + int(scene.choice([-1, 1, -2, 2]))
-        else:
-            pitch = _near(chord.pitch_classes[int(scene.rng.integers(min(3, len(chord.intervals))))], lowest)
-        notes.append(Note(beat, 0.95, pitch, velocity=92))
-    return notes
-
-
 def shuffle(scene: Scene) -> list[Note]:
     """Boogie: root with fifth and sixth in turn."""
     return [
         Note(beat, 0.45, pitch, velocity=86)
         for beat, chord in scene.hits([place / 2 for place in range(8)])
-        for pitch in (_near(chord.root, 40), _near(chord.root, 40) + (9 if int(beat) % 2 else 7))
+        for pitch in (near(chord.root, 40), near(chord.root, 40) + (9 if int(beat) % 2 else 7))
     ]
 
 
@@ -417,11 +275,11 @@ def lead(scene: Scene) -> list[Note]:
     return draw_melody(scene.rng, scene.passage.key, scene.chords, scene.beats, classical)
 
 
-LAYERS: dict[str, Layer] = {
+LAYERS: dict[str, Layer] = BASSES | {
     function.__name__: function
     for function in (
         pad, chorale, stabs, skank, bubble, comp, block, strum, power, chug, riff, riff_guitar, hook, drone, arp, pick,
-        alberti, ostinato, montuno, double_stop, bass_off, bass_16, bass_8, bass_long, bass_root_fifth, bass_808,
-        bass_riff, octaves, walk, shuffle, lead,
+        alberti, ostinato, montuno, double_stop, shuffle, lead,
     )
 }  # fmt: skip
+"""All layers by name."""

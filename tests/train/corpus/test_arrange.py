@@ -11,6 +11,7 @@ from train.corpus.drums import draw_drums
 from train.corpus.layers import LAYERS
 from train.corpus.melodies import ChordLookup, draw_hook, draw_melody, draw_riff
 from train.corpus.progressions import LOOPS, draw_loop, harmonised
+from train.corpus.scene import Scene
 from train.corpus.score import Chord, Note, Passage, diatonic_share
 from train.corpus.styles import DRUMS, STYLES
 
@@ -67,8 +68,6 @@ def test_an_arrangement_moves_with_its_key(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(LAYERS))
 def test_layers_follow_the_chords_in_any_metre(name: str) -> None:
-    from train.corpus.layers import Scene
-
     chords = tuple(Chord(3.0 * place, 3.0, root, (0, 4, 7), root) for place, root in enumerate((0, 5, 7, 0) * 3))
     passage = Passage(((0.0, C),), 36.0, "t", "t", chords, beats_per_bar=3, bar_start=2.0)
     for seed in range(3):

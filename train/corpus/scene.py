@@ -1,0 +1,63 @@
+"""What the layers of an arrangement share: the passage, its chords, its bars, and what is drawn for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.corpus.melodies import ChordLookup
+from train.corpus.score import Chord, Note, Passage
+from train.corpus.styles import Style
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the layers of one excerpt share.
+
+    Attributes:
+        rng: what is drawn, is drawn with it.
+        passage: chords, melody and key.
+        style: of the arrangement.
+        chords: lookup of the passage's chords.
+    """
+
+    rng: np.random.Generator
+    passage: Passage
+    style: Style
+    chords: ChordLookup
+
+    @property
+    def beats(self) -> float:
+        """Length of the excerpt."""
+        return self.passage.length
+
+    def choice(self, values: Sequence[float]) -> float:
+        """One of ``values``."""
+        return float(values[int(self.rng.integers(len(values)))])
+
+    def hits(self, pattern: Sequence[float]) -> Iterator[tuple[float, Chord]]:
+        """The beats of a one-bar ``pattern`` in every bar where a chord sounds, with the chord."""
+        bar = float(self.passage.beats_per_bar)
+        start = self.passage.bar_start - bar if self.passage.bar_start > 0 else 0.0
+        while start < self.beats:
+            for place in pattern:
+                beat = start + place
+                chord = self.chords.at(beat) if place < bar and 0 <= beat < self.beats else None
+                if chord is not None:
+                    yield beat, chord
+            start += bar
+
+
+Layer = Callable[[Scene], list[Note]]
+
+
+def voiced(chord: Chord, lowest: int) -> list[int]:
+    """The pitches of ``chord`` in close position above ``lowest``."""
+    return sorted({lowest + (value - lowest) % 12 for value in chord.pitch_classes})
+
+
+def near(pitch_class: int, lowest: int) -> int:
+    """The lowest pitch of that class from ``lowest`` on."""
+    return lowest + (pitch_class - lowest) % 12
