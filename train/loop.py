@@ -95,7 +95,8 @@ class Run:
         stop: asked after every step; True saves and ends the run.
         trained_on: one line for the model card.
         batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
-        channels_last: whether the network's tensors lie in memory bin by bin; 3 to 10 times as fast on the CPU.
+        channels_last: whether the network's tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
+            frames averaged by four (``benchmarks/train.py``), more with longer segments.
     """
 
     config: TrainConfig
