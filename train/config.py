@@ -79,7 +79,8 @@ class DataConfig:
         batch_size: tracks in a batch, over all processes together.
         validation_share: of the tracks.
         workers: processes that make batches; 0 for none.
-        augment: whether levels are tilted, bands dimmed and drum hits added to the features (labelled batches only).
+        augment: whether levels are tilted, bands dimmed and drum hits added to the features,
+            in every segment for itself.
         balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
     """
 

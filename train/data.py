@@ -215,14 +215,17 @@ class StepDataset(Dataset[Batch]):
             features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
             first, second = two_starts(len(features), frames, rng)
             shifts = draw_shifts(spare, rng)
-            return cut(features, first, frames), cut(features, second, frames), -1, shifts
+            # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
+            return self._segment(features, first, rng), self._segment(features, second, rng), -1, shifts
         track = self._draw_labelled(rng)
         assert track.key is not None  # noqa: S101
         features = self._load(track)
-        segment = cut(features, int(rng.integers(max(1, len(features) - frames + 1))), frames)
-        if config.data.augment:
-            segment = augmented(segment, rng)
+        segment = self._segment(features, int(rng.integers(max(1, len(features) - frames + 1))), rng)
         return segment, segment, track.key.index, draw_shifts(spare, rng)
+
+    def _segment(self, features: Segment, start: int, rng: np.random.Generator) -> Segment:
+        segment = cut(features, start, self._config.segment_frames)
+        return augmented(segment, rng) if self._config.data.augment else segment
 
     def _draw_labelled(self, rng: np.random.Generator) -> Track:
         tracks: Sequence[Track] = self._labelled
