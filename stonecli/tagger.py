@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from stonecli.cache import ResultCache, identity_of, stamp_of
 from stonecli.detect import KeyEstimate, detect_key
 from stonecli.errors import TagError
 from stonecli.key import Key
@@ -54,6 +55,7 @@ class Tagger:
         min_confidence: 0..1; what is heard with less is not written.
         preserve_mtime: whether a written file keeps its modification time.
         journal: gets the record of each change before it is made.
+        cache: of what was heard before; None to hear everything.
     """
 
     model: KeyModel
@@ -63,6 +65,7 @@ class Tagger:
     min_confidence: float = 0.0
     preserve_mtime: bool = False
     journal: Journal | None = None
+    cache: ResultCache | None = None
 
     def __call__(self, path: Path) -> TagResult:
         """What became of the file at ``path``.
@@ -78,8 +81,10 @@ class Tagger:
                 return TagResult(path, self._complete(path, old.key, rules), old.key, old.text, old.key, None)
             if not rules:
                 return TagResult(path, "kept", None, old.text, None, None)
-        estimate = replace(detect_key(path, self.model), windows=())
+        estimate, identity = self._hear(path)
         status = self._act(path, estimate, rules)
+        if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
+            self.cache.note(path, stamp_of(path), identity)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
 
     def _old_tags(self, path: Path) -> KeyTags:
@@ -89,6 +94,24 @@ class Tagger:
             if self.write:
                 raise  # before the work of listening
             return KeyTags("", None, None)  # a preview can do without
+
+    def _hear(self, path: Path) -> tuple[KeyEstimate, bytes | None]:
+        """What is or was heard in the file, and the identity of the recording, if it is known."""
+        if self.cache is None:
+            return replace(detect_key(path, self.model), windows=()), None
+        memory = self.cache.recall(path, self.model)
+        if memory.estimate:
+            return memory.estimate, memory.identity
+        identity = memory.identity or identity_of(path)
+        known = self.cache.estimate(identity, self.model) if identity else None
+        estimate = known or replace(detect_key(path, self.model), windows=())
+        if stamp_of(path) != memory.stamp or not memory.stamp:
+            return estimate, None  # it was changed meanwhile: nobody knows which of the two was heard
+        if identity and not known:
+            self.cache.keep(identity, self.model, estimate)
+        if identity and not memory.identity:
+            self.cache.note(path, memory.stamp, identity)
+        return estimate, identity
 
     def _complete(self, path: Path, key: Key, rules: tuple[FieldRule, ...]) -> Status:
         """Write the key that the file has to its other fields; nothing has to be heard for that."""

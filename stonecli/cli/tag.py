@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from stonecli.cache import ResultCache
     from stonecli.engine import Run
     from stonecli.library import Finding
     from stonecli.tagger import Remover, Tagger
@@ -70,6 +71,7 @@ def tag(
     ] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Hear everything anew, and remember nothing.")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json or .ndjson.")
     ] = None,
@@ -110,6 +112,7 @@ def tag(
                 min_confidence=min_confidence,
                 preserve_mtime=preserve_mtime,
                 journal=journal,
+                cache=None if no_cache else stack.enter_context(_result_cache()),
             )
         )
         leftovers: list[Path] = []
@@ -139,6 +142,19 @@ def _journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[Journal
             run.end()
     finally:
         journal.close()
+
+
+@contextmanager
+def _result_cache() -> Iterator[ResultCache | None]:
+    """The cache of what was heard; None where there can be none, which is no error."""
+    from stonecli.cache import open_cache
+
+    cache = open_cache()
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            cache.close()
 
 
 class _Errors:

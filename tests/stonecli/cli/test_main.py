@@ -28,7 +28,15 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})), fi
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["tag", "--help"], ["analyze", "-h"], ["export", "--help"], ["undo", "-h"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["tag", "--help"],
+        ["analyze", "-h"],
+        ["export", "--help"],
+        ["undo", "-h"],
+        ["cache", "-h"],
+    ],
     ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:

@@ -648,7 +648,7 @@ def test_ctrl_c_keeps_what_is_finished(
             contents[path] = songs[container].read_bytes()
             path.write_bytes(contents[path])
     table = tmp_path / "out.ndjson"
-    options = ["--write-tags", "--jobs", "2", "--json", "--output", str(table)]
+    options = ["--no-cache", "--write-tags", "--jobs", "2", "--json", "--output", str(table)]
     process = subprocess.Popen(
         [*stone_command, "tag", *options, str(folder)],
         stdout=subprocess.PIPE,

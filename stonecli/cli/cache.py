@@ -1,0 +1,33 @@
+"""``stone cache``: where the remembered results are, how many, and forgetting them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from stonecli.cli.common import one_line_errors, output_console
+
+
+@one_line_errors
+def cache(
+    action: Annotated[
+        Literal["show", "clear"], typer.Argument(metavar="[clear]", help="Forget all results.", show_default=False)
+    ] = "show",
+) -> None:
+    """Show the cache of what was heard: stone tag does not hear a recording twice, unless with --no-cache."""
+    from rich.text import Text
+
+    from stonecli.cache import ResultCache
+    from stonecli.report.text import printable
+
+    results = ResultCache()
+    try:
+        if action == "clear":
+            results.clear()
+        count = results.count()
+    finally:
+        results.close()
+    size = results.path.stat().st_size
+    line = f"{printable(str(results.path))}: {count} results, {size / 1e6:.1f} MB"
+    output_console().print(Text(line), soft_wrap=True)
