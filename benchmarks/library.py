@@ -1,0 +1,153 @@
+"""What ``stone tag`` costs on large libraries: ``python benchmarks/library.py [--files 100000]``, all on this machine.
+
+Three measurements, each beside what it is to be compared with in the same run:
+
+1. a second run over 100,000 recordings that were heard before: seconds and peak memory (under 60 s and 300 MB);
+2. 1,000 tagged MP3 files, re-checked by ``stone tag --write-tags``: files a second (500 or more);
+3. a key written into a FLAC file of 200 MB that has padding, against one plain copy of it that is flushed to the disk.
+
+Everything happens in a temporary folder, with a journal and a cache of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from stonecli.cache import ResultCache, identity_of, stamp_of
+from stonecli.detect import detect_key
+from stonecli.key import Key
+from stonecli.model import KeyModel
+from stonecli.tags import remove_key, write_key
+from stonecli.tags.journal import UndoJournal
+
+STONE = [sys.executable, "-c", "from stonecli.cli.main import run; run()"]
+FOLDER_SIZE = 1000  # files in a folder of the made-up library
+FLAC_BYTES = 200e6
+
+
+def run_stone(*arguments: str | Path) -> tuple[float, float, str]:
+    """Seconds, peak memory in MB, and the last line of ``stone`` run as a process of its own."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen([*STONE, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        lines = output.read().decode().splitlines()
+    if status:
+        raise SystemExit("\n".join(lines[-5:]))
+    return seconds, usage.ru_maxrss / 1024, f"{len(lines) - 1} lines, the last: {lines[-1].split(chr(9))[1:]}"
+
+
+def make_song(path: Path) -> None:
+    """Two seconds of a chord in 16 kB of MP3."""
+    time_axis = np.arange(2 * 22050) / 22050
+    chord = sum(np.sin(2 * np.pi * hertz * time_axis) for hertz in (220.0, 261.6, 329.6)) / 4
+    soundfile.write(path, chord, 22050, format="MP3", subtype="MPEG_LAYER_III")
+
+
+def second_run(folder: Path, count: int) -> None:
+    """Measurement 1."""
+    song = folder / "song.mp3"
+    make_song(song)
+    model = KeyModel(device="cpu")
+    estimate = detect_key(song, model)
+    content = song.read_bytes()
+    cache = ResultCache()
+    cache._database.execute("PRAGMA synchronous = OFF")  # only while it is filled here
+    print(f"1. making {count} files and their results ...", flush=True)
+    for number in range(count):
+        path = folder / "library" / f"{number // FOLDER_SIZE:03}" / f"Artist {number % 97} - Title {number}.mp3"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content + b"TAG" + f"{number:0125}".encode())  # an ID3v1 tag makes each its own recording
+        identity = identity_of(path)
+        if identity is None:
+            raise SystemExit(f"{path}: no identity")
+        cache.keep(identity, model, estimate)
+        cache.note(path, stamp_of(path), identity)
+    cache.close()
+    empty, _, _ = run_stone("tag", "--device", "cpu", song)
+    seconds, megabytes, last = run_stone("tag", "--device", "cpu", folder / "library")
+    print(f"   second run: {seconds:.1f} s, {count / seconds:.0f} files/s, peak {megabytes:.0f} MB ({last})")
+    print(f"   of which the start of the program: {empty:.1f} s")
+    size = (cache.path.stat().st_size) / 1e6
+    print(f"   the cache: {size:.0f} MB, {size * 1e6 / count:.0f} bytes a recording")
+
+
+def recheck(folder: Path, count: int = 1000) -> None:
+    """Measurement 2."""
+    library = folder / "tagged"
+    library.mkdir()
+    make_song(folder / "one.mp3")
+    write_key(folder / "one.mp3", Key.parse("8A"))
+    for number in range(count):
+        shutil.copy(folder / "one.mp3", library / f"{number}.mp3")
+    empty, _, _ = run_stone("tag", "--device", "cpu", folder / "one.mp3", "--write-tags")
+    seconds, megabytes, last = run_stone("tag", "--device", "cpu", library, "--write-tags")
+    rate = count / max(1e-3, seconds - empty)
+    print(f"2. {count} tagged MP3 files re-checked in {seconds:.1f} s, {count / seconds:.0f} files/s ({last})")
+    print(f"   without the start of the program ({empty:.1f} s): {rate:.0f} files/s; peak {megabytes:.0f} MB")
+
+
+def large_flac(folder: Path, rounds: int = 5) -> None:
+    """Measurement 3."""
+    path, copy = folder / "large.flac", folder / "copy.flac"
+    noise = np.random.default_rng(1).integers(-30000, 30000, (round(FLAC_BYTES / 4), 2), dtype=np.int16)
+    soundfile.write(path, noise, 44100, format="FLAC", subtype="PCM_16")
+    del noise
+    write_key(path, Key.parse("8A"))  # makes the padding
+    remove_key(path)
+    run = UndoJournal().start("benchmark")
+    copies, writes = [], []
+    for _ in range(rounds):
+        os.sync()
+        start = time.perf_counter()
+        with path.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        copies.append(time.perf_counter() - start)
+        copy.unlink()
+        os.sync()
+        start = time.perf_counter()
+        if not write_key(path, Key.parse("8A"), journal=run):
+            raise SystemExit("nothing was written")
+        writes.append(time.perf_counter() - start)
+        remove_key(path)
+    one, other = statistics.median(copies), statistics.median(writes)
+    print(f"3. FLAC of {path.stat().st_size / 1e6:.0f} MB with padding, median of {rounds}:")
+    print(f"   copied and flushed {one:.2f} s, tagged {other:.2f} s: {other / one:.2f} times")
+
+
+def main() -> None:
+    """Run all three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=100_000, help="of the library of the first measurement")
+    parser.add_argument(
+        "--folder", type=Path, help="to work in; 2 GB have to be free (else the system's temporary one)"
+    )
+    files = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stone-benchmark-", dir=files.folder) as name:
+        folder = Path(name)
+        os.environ["STONE_STATE_DIR"] = str(folder / "state")
+        os.environ["STONE_CACHE_DIR"] = str(folder / "cache")
+        large_flac(folder)
+        recheck(folder)
+        second_run(folder, files.files)
+    print(f"this process: peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
