@@ -1,0 +1,207 @@
+"""Damages real files in every container at random, and lets the tags be read, written and taken out again.
+
+    python benchmarks/fuzz_tags.py [--count 10000] [--seed 1] [--only flac] [--keep FOLDER]
+
+Of each damaged file is asked: no error but a TagError, of one line; under 10 s; no change to a file that was refused;
+what was written reads back, has the same audio, and ``take_back`` leads to the very bytes; at the end, under 500 MB. A
+file that fails is kept in FOLDER under the name of its seed, and ``--seed N --count 1`` makes it again.
+
+pytest runs 1,000 by way of tests/stonecli/tags/test_fuzz.py; ``STONE_FUZZ=10000`` sets another number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import soundfile
+
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags.audio_digest import audio_digest
+from stonecli.tags.safe_write import Undo
+from stonecli.tags.sniff import sniff
+
+MAX_SECONDS, MAX_MEGABYTES = 10.0, 500
+RULES = (FieldRule(), FieldRule("comment", "camelot", "prepend"), FieldRule("title", "musical", "append"))
+KEYS = list(Key.all())
+_SOUNDFILE = {
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "wav": ("WAV", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+}
+_FFMPEG = {
+    "opus": ["-c:a", "libopus"],
+    "m4a": ["-c:a", "aac"],
+    "mp4": ["-c:a", "alac", "-movflags", "+faststart"],
+    "wma": ["-c:a", "wmav2"],
+    "wv": ["-c:a", "wavpack"],
+    "oga": ["-c:a", "flac"],
+}
+
+
+def make_samples(folder: Path) -> dict[str, bytes]:
+    """The content of a tagged file of a quarter of a second in each container, by name."""
+    tone = 0.3 * np.sin(np.arange(11025) * 0.06) + 0.02 * np.random.default_rng(1).standard_normal(11025)
+    samples = {}
+    for name, (kind, subtype) in _SOUNDFILE.items():
+        soundfile.write(folder / name, tone, 44100, format=kind, subtype=subtype)
+    for name, options in _FFMPEG.items():
+        source = ["-i", folder / "wav", *options, "-metadata", "title=A - B", folder / f"x.{name}"]
+        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source], check=True)
+        (folder / f"x.{name}").rename(folder / name)
+    for name in (*_SOUNDFILE, *_FFMPEG):
+        write_key(folder / name, Key.parse("3B"), [FieldRule(), FieldRule("comment"), FieldRule("grouping")])
+        samples[name] = (folder / name).read_bytes()
+        (folder / name).unlink()
+    return samples
+
+
+def damaged(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
+    """The content after one to four accidents."""
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
+        if not data:
+            break
+        near = min(len(data), chance.choice([16, 64, 600, 4000, len(data)]))  # most structure stands at the ends
+        at = chance.randrange(near)
+        at = at if chance.random() < 0.7 else len(data) - 1 - at
+        length = chance.choice([1, 2, 4, 8, 100, 5000])
+        match chance.randrange(9):
+            case 0:
+                data[at] ^= 1 << chance.randrange(8)
+            case 1:
+                data[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFE, 0xFF, chance.randrange(256)])
+            case 2:
+                del data[at:]
+            case 3:
+                del data[at : at + length]
+            case 4:
+                data[at:at] = data[at : at + length]
+            case 5:
+                data[at : at + length] = bytes(len(data[at : at + length]))
+            case 6:
+                number = chance.choice([0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, len(data)])
+                data[at : at + 4] = number.to_bytes(4, chance.choice(["big", "little"]))
+            case 7:
+                other = chance.choice(others)
+                data[at:at] = other[: chance.choice([10, 100, 3000])]
+            case 8:
+                data[at : at + length] = chance.randbytes(length)
+    return bytes(data)
+
+
+def examine(path: Path, content: bytes, chance: random.Random) -> str:
+    """What became of the file: ``refused`` or ``written``; raises if anything is not as it has to be."""
+    path.write_bytes(content)
+    records: list[Undo] = []
+
+    @contextmanager
+    def record(target: Path, undo: Undo) -> Iterator[None]:
+        records.append(undo)
+        yield
+
+    start = time.monotonic()
+    try:
+        read_tags(path)
+        with path.open("rb") as file:
+            container = sniff(file)
+        audio = None
+        for act in (
+            lambda: write_key(path, chance.choice(KEYS), RULES, journal=record),
+            lambda: remove_key(path, RULES, journal=record),
+        ):
+            before = path.read_bytes()
+            count = len(records)
+            try:
+                act()
+            except TagError:
+                if path.read_bytes() != before:
+                    raise AssertionError("refused, and changed") from None
+                raise
+            with path.open("rb") as file:
+                now = audio_digest(file, container)
+            if audio not in (None, now):
+                raise AssertionError("the audio changed")
+            audio = now
+            if len(records) == count and path.read_bytes() != before:
+                raise AssertionError("changed without a record")
+        result = "written"
+    except TagError as error:
+        text = str(error)
+        if not text.isprintable() or not 5 < len(text) < 120:
+            raise AssertionError(f"no good reason: {text!r}") from None
+        result = "refused"
+    for undo in reversed(records):
+        take_back(path, undo)
+    if path.read_bytes() != content:
+        raise AssertionError("not taken back")
+    if time.monotonic() - start > MAX_SECONDS:
+        raise AssertionError("it took too long")
+    return result
+
+
+def fuzz(
+    folder: Path, count: int, seed: int, only: str | None = None, keep: Path | None = None
+) -> tuple[Counter[str], int]:
+    """How many were refused and written, by container, and how many failed, which are named on standard error."""
+    samples = make_samples(folder)
+    names = [only] if only else sorted(samples)
+    counts: Counter[str] = Counter()
+    failures = 0
+    for number in range(seed, seed + count):
+        chance = random.Random(number)
+        name = names[number % len(names)]
+        content = damaged(samples[name], chance, list(samples.values()))
+        try:
+            counts[f"{name} {examine(folder / 'song', content, chance)}"] += 1
+        except Exception as error:
+            failures += 1
+            print(f"seed {number} ({name}): {type(error).__name__}: {error}", file=sys.stderr)
+            if keep:
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{number}.{name}").write_bytes(content)
+    left = [path.name for path in folder.iterdir() if path.name != "song"]
+    if left:
+        failures += 1
+        print(f"left behind: {left}", file=sys.stderr)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if megabytes > MAX_MEGABYTES:
+        failures += 1
+        print(f"it took {megabytes:.0f} MB", file=sys.stderr)
+    return counts, failures
+
+
+def main() -> None:
+    """Fuzz, and leave with 1 if anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="one container")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for files that fail")
+    wanted = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="stone-fuzz-") as folder:
+        counts, failures = fuzz(Path(folder), wanted.count, wanted.seed, wanted.only, wanted.keep)
+    for name, number in sorted(counts.items()):
+        print(f"{number:6} {name}")
+    print(f"{wanted.count} files in {time.monotonic() - start:.0f} s, {failures} failures")
+    raise SystemExit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
