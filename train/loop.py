@@ -95,7 +95,7 @@ class Run:
         stop: asked after every step; True saves and ends the run.
         trained_on: one line for the model card.
         batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
-        channels_last: whether the network's tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
+        channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/train.py``), more with longer segments.
     """
 
