@@ -1,0 +1,148 @@
+"""Odd files of the kind that collections have: written with everything else in place, or refused (docs/tags.md)."""
+
+import contextlib
+import subprocess
+
+import imageio_ffmpeg
+import mutagen
+import pytest
+from mutagen.flac import FLAC
+from mutagen.id3 import COMM, ID3, TIT2
+
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.tags import FieldRule, read_tags, take_back, write_key
+
+RULES = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+F_SHARP_MINOR = Key.parse("F#m")
+
+
+def id3(tmp_path, version=3, padding=0, encoding=1):
+    """A tag with a title and a comment, as mutagen writes it."""
+    tag = ID3()
+    tag.add(TIT2(encoding=encoding, text="Frühling ♯"))
+    tag.add(COMM(encoding=encoding, lang="eng", desc="", text="mine"))
+    tag.save(tmp_path / "tag", v2_version=version, padding=lambda _: padding)
+    content = (tmp_path / "tag").read_bytes()
+    (tmp_path / "tag").unlink()
+    return content
+
+
+def ape_tail():
+    item = (4).to_bytes(4, "little") + bytes(4) + b"Artist\0Mine"
+    size = len(item) + 32
+    foot = b"APETAGEX" + b"".join(n.to_bytes(4, "little") for n in (2000, size, 1, 0)) + bytes(8)
+    return item + foot
+
+
+def chunk(name, content, order="little"):
+    return name + len(content).to_bytes(4, order) + content + b"\0" * (len(content) % 2)
+
+
+def with_chunk(content, extra, order="little"):
+    content = content + extra
+    return content[:4] + (len(content) - 8).to_bytes(4, order) + content[8:]
+
+
+ID3V1 = b"TAG" + b"Title".ljust(125, b"\0")
+MP3 = {
+    "v2.3 UTF-16": lambda audio, at: id3(at) + audio,
+    "v2.4 UTF-8": lambda audio, at: id3(at, version=4, encoding=3) + audio,
+    "no padding": lambda audio, at: id3(at, padding=0) + audio,
+    "1 MB of padding": lambda audio, at: id3(at, padding=1 << 20) + audio,
+    "ID3v1 tail": lambda audio, at: audio + ID3V1,
+    "APEv2 tail": lambda audio, at: audio + ape_tail(),
+    "both tails": lambda audio, at: id3(at) + audio + ape_tail() + ID3V1,
+    "zeros before the audio": lambda audio, at: id3(at) + bytes(3000) + audio,
+}
+OTHERS = {
+    "FLAC with ID3 in front": ("flac", lambda audio, at: id3(at) + audio),
+    "FLAC with ID3v1 behind": ("flac", lambda audio, at: audio + ID3V1),
+    "WAV with INFO only": (
+        "wav",
+        lambda audio, at: with_chunk(audio, chunk(b"LIST", b"INFO" + chunk(b"INAM", b"x\0"))),
+    ),
+    "broadcast WAV": ("wav", lambda audio, at: with_chunk(audio, chunk(b"bext", bytes(603)))),
+    "WAV with an odd chunk": ("wav", lambda audio, at: with_chunk(audio, chunk(b"odd ", b"123"))),
+    "AIFF with an odd chunk": ("aiff", lambda audio, at: with_chunk(audio, chunk(b"ANNO", b"123", "big"), "big")),
+    "WavPack with APEv2, as ffmpeg writes it": ("wavpack", lambda audio, at: audio),
+}
+WRITTEN = {f"MP3, {name}": ("mp3", make) for name, make in MP3.items()} | OTHERS
+REFUSED = {
+    "RF64": ("wav", lambda audio, at: b"RF64\xff\xff\xff\xff" + audio[8:], "RF64"),
+    "fragmented M4A": ("fragmented", lambda audio, at: audio, "fragmented"),
+    "raw AAC": ("adts", lambda audio, at: audio, "AAC"),
+    "WAV with something behind it": ("wav", lambda audio, at: audio + b"abc", "size of the file"),
+    "WAV behind ID3": ("wav", lambda audio, at: id3(at) + audio, "ID3"),
+    "M4A cut short": ("mp4", lambda audio, at: audio[:-100], "damaged|add up"),
+    "Ogg with a damaged page": ("ogg vorbis", lambda audio, at: audio[:-5] + b"\0\0\0\0\0", "checksum"),
+}
+
+
+def pcm(path):
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-map", "0:a", "-f", "s16le", "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_and_taken_back(name, samples, tmp_path, digest, left_over):
+    sample, make = WRITTEN[name]
+    path = tmp_path / "song"
+    content = make(samples[sample], tmp_path)
+    path.write_bytes(content)
+    audio, heard = digest(path), pcm(path)
+    records = []
+
+    @contextlib.contextmanager
+    def record(target, undo):
+        records.append(undo)
+        yield
+
+    assert write_key(path, F_SHARP_MINOR, RULES, journal=record)
+    assert read_tags(path).text == "F#m"
+    assert (digest(path), pcm(path)) == (audio, heard)
+    for tail in (ID3V1, ape_tail()):
+        assert path.read_bytes().count(tail) == content.count(tail)
+    assert not write_key(path, F_SHARP_MINOR, RULES)
+    (undo,) = records
+    assert sum(len(splice.data) for splice in undo.splices) < 10_000  # not the megabyte of padding
+    take_back(path, undo)
+    assert path.read_bytes() == content
+    assert left_over() == []
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_and_left_alone(name, samples, tmp_path, left_over):
+    sample, make, reason = REFUSED[name]
+    path = tmp_path / "song"
+    content = make(samples[sample], tmp_path)
+    path.write_bytes(content)
+    status = path.stat()
+    with pytest.raises(TagError, match=reason):
+        write_key(path, F_SHARP_MINOR, RULES)
+    assert path.read_bytes() == content
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (status.st_ino, status.st_mtime_ns)
+    assert left_over() == []
+
+
+def test_two_id3_tags_in_front(samples, tmp_path, digest):
+    """The first is the one that programs read, and the one that is written; the second stays."""
+    path = tmp_path / "song.mp3"
+    second = id3(tmp_path, encoding=3, version=4)
+    path.write_bytes(id3(tmp_path) + second + samples["mp3"])
+    audio = digest(path)
+    assert write_key(path, F_SHARP_MINOR, RULES)
+    assert digest(path) == audio
+    assert path.read_bytes().count(second) == 1
+    assert mutagen.File(path).tags["TKEY"].text == ["F#m"]
+
+
+def test_other_readers_find_the_key_in_a_flac_behind_id3(samples, tmp_path):
+    path = tmp_path / "song.flac"
+    path.write_bytes(id3(tmp_path) + samples["flac"])
+    write_key(path, F_SHARP_MINOR, RULES)
+    assert FLAC(path)["initialkey"] == ["F#m"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "ffmetadata", "-"]
+    assert (
+        b"INITIALKEY=F#m".lower() in subprocess.run(command, capture_output=True).stdout.replace(b"\\#", b"#").lower()
+    )
