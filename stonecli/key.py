@@ -27,7 +27,7 @@ MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _WHEEL = re.compile(r"0?(1[0-2]|[1-9])\s*([ABDM])", re.IGNORECASE)
-_MUSICAL = re.compile(r"([A-Ga-g])((?:#|b|is|es){0,2})[\s:_-]*([A-Za-z]*)")
+_MUSICAL = re.compile(r"([A-Ga-g])((?:#|b|♯|♭|is|es){0,2})[\s:_-]*([A-Za-z]*)")
 _MODE_WORDS: dict[str, Mode] = {
     "maj": "major",
     "major": "major",
@@ -138,7 +138,7 @@ class Key:
             ValueError: the text names no key.
         """
         if len(text) <= _TEXT_LIMIT:
-            spelling = text.strip().replace("♯", "#").replace("♭", "b")
+            spelling = text.strip()
             key = _parse_wheel(spelling) or _parse_musical(spelling) or _parse_mixed_in_key(spelling)
             if key is not None:
                 return key
@@ -171,7 +171,7 @@ def _parse_musical(spelling: str) -> Key | None:
     if not match:
         return None
     letter, accidentals, mode_word = match.groups()
-    accidentals = accidentals.replace("is", "#").replace("es", "b")
+    accidentals = accidentals.replace("is", "#").replace("es", "b").replace("♯", "#").replace("♭", "b")
     tonic = (_LETTERS[letter.upper()] + accidentals.count("#") - accidentals.count("b")) % 12
     if not mode_word:
         return Key(tonic, "minor" if letter.islower() else "major")

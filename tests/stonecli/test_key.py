@@ -149,6 +149,12 @@ def test_no_text_raises_anything_but_a_value_error(text: str) -> None:
         assert re.match(r"\s*([A-Ga-g]|0?1?\d)", text) or "key" in text or base64.b64decode(text)
 
 
+def test_a_flat_sign_is_no_letter() -> None:
+    assert Key.parse("B♭m") == Key.parse("bb") == Key.parse("A♯ minor")
+    assert parse_or_none("♭") is None
+    assert parse_or_none("8♭") is None
+
+
 def test_deep_and_long_blocks_end_in_a_value_error() -> None:
     deep = "[" * 4000
     for text in (deep, base64.b64encode(deep.encode()[:3000]).decode(), '{"key":' * 500, "A" * 10**6, "1" * 4096):
