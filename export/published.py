@@ -5,7 +5,6 @@ They are recognised by content, never by name. Nothing of them is kept in this r
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from torch import Tensor
 from stonecli.key import Key
 from train.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content, load_untrusted
 from train.chromanet import ChromaNetConfig
+from train.gin import parse_gin
 from train.vqt import VQTConfig, lowpass_filter, octave_kernels
 
 # The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
@@ -112,23 +112,6 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
         trained_on=f"published checkpoint of {name}, epoch {content['epoch']}",
         licence="MIT code; see the S-KEY repository" if balanced else "none stated by its authors: local use only",
     )
-
-
-def parse_gin(lines: list[str]) -> dict[str, Any]:
-    """``Name.param = literal`` lines as a dictionary; imports and blank lines are skipped, nothing is executed.
-
-    Raises:
-        ValueError, SyntaxError: a value is no Python literal.
-    """
-    values: dict[str, Any] = {}
-    for line in lines:
-        name, equals, literal = line.partition("=")
-        if equals:
-            try:
-                values[name.strip()] = ast.literal_eval(literal.strip())
-            except (RecursionError, MemoryError) as error:  # a bomb of brackets or signs
-                raise ValueError(f"{name.strip()} is nested too deeply") from error
-    return values
 
 
 def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
