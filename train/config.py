@@ -82,6 +82,8 @@ class DataConfig:
         augment: whether levels are tilted, bands dimmed and drum hits added to the features,
             in every segment for itself.
         balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
+        unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
+            has three views and costs three labelled ones.
     """
 
     batch_size: int = 128
@@ -89,6 +91,7 @@ class DataConfig:
     workers: int = 1
     augment: bool = False
     balance_modes: bool = False
+    unlabelled_every: int = 2
 
 
 @dataclass(frozen=True)
@@ -335,6 +338,8 @@ def _check(config: TrainConfig) -> None:
     for name, value in least_zero.items():
         if value < 0:
             raise ConfigError(f"{name} is 0 or above, not {value}")
+    if config.data.unlabelled_every < 2:
+        raise ConfigError(f"data.unlabelled_every is 2 or above, not {config.data.unlabelled_every}")
     if config.input.window_seconds > MAX_WINDOW_SECONDS:
         raise ConfigError(f"input.window_seconds is at most {MAX_WINDOW_SECONDS:.0f}")
     if config.segment_frames // config.input.frames_averaged < config.network.min_frames:

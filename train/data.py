@@ -161,8 +161,8 @@ def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list
 class StepDataset(Dataset[Batch]):
     """Batch number ``step`` of a run; steps are without end.
 
-    With both kinds of tracks, labelled and unlabelled batches alternate ([1] in ``train.losses``: "mix"). Tracks are
-    drawn with replacement, each as likely as another (with ``balance_modes``, major and minor first).
+    With both kinds of tracks, labelled and unlabelled batches take turns: by default one each ([1] in ``train.losses``:
+    "mix"), else as ``unlabelled_every`` says. Tracks are drawn with replacement, each as likely as another (with ``balance_modes``, major and minor first).
 
     Args:
         unlabelled, labelled: tracks; one list may be empty.
@@ -197,7 +197,7 @@ class StepDataset(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
         both = bool(self._unlabelled) and bool(self._labelled)
-        is_labelled = step % 2 == 1 if both else bool(self._labelled)
+        is_labelled = step % self._config.data.unlabelled_every != 0 if both else bool(self._labelled)
         rows = [self._row(np.random.default_rng([*self._seed, step, row]), is_labelled) for row in self._rows]
         first, second, labels, shifts = zip(*rows, strict=True)
         return Batch(

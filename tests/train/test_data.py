@@ -400,6 +400,11 @@ def test_modes_are_balanced_on_demand(make_tracks: Tracks, tiny_config: Config, 
     assert (StepDataset([], majors, config, (1,))[0].labels < 12).all()
 
 
+def test_unlabelled_batches_can_be_few(datasets: Any) -> None:
+    few = datasets("mixed", data__unlabelled_every=4)
+    assert [few[step].is_labelled for step in range(9)] == [False, True, True, True] * 2 + [False]
+
+
 def test_augmentation_changes_every_segment_and_no_label(datasets: Any) -> None:
     for kind in ("labelled", "unlabelled"):
         plain, changed = datasets(kind)[2], datasets(kind, data__augment=True)[2]
