@@ -84,6 +84,7 @@ class DataConfig:
         balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
         unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
             has three views and costs three labelled ones.
+        keyless_share: of the rows of labelled batches: tracks without a key, where there are any.
     """
 
     batch_size: int = 128
@@ -92,6 +93,7 @@ class DataConfig:
     augment: bool = False
     balance_modes: bool = False
     unlabelled_every: int = 2
+    keyless_share: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -352,5 +354,7 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"loss.smoothing is from 0 up to 1, not {config.loss.smoothing}")
     if not 0 < config.data.validation_share < 1:
         raise ConfigError(f"data.validation_share is between 0 and 1, not {config.data.validation_share}")
+    if not 0 <= config.data.keyless_share < 1:
+        raise ConfigError(f"data.keyless_share is from 0 up to 1, not {config.data.keyless_share}")
     if not 0 <= config.optimiser.ema < 1:
         raise ConfigError(f"optimiser.ema is from 0 up to 1, not {config.optimiser.ema}")

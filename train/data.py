@@ -31,6 +31,9 @@ from train.augment import augmented
 from train.config import TrainConfig
 from train.features import FeatureCache
 
+NO_KEY = "none"  # the label of a recording that has no key
+NO_KEY_INDEX = 24
+
 Segment = npt.NDArray[np.uint8]
 Report = Callable[[str], None]
 
@@ -45,11 +48,13 @@ class Track:
 
     Attributes:
         features: .npy file of uint8 [frames, bins].
-        key: the label; None for an unlabelled track.
+        key: the label; None for an unlabelled track, and for one that has no key.
+        keyless: whether its label says that it has no key.
     """
 
     features: Path
     key: Key | None = None
+    keyless: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Batch:
     Attributes:
         first: uint8 [rows, frames, bins], a segment of each track.
         second: the same, another segment; empty (0 rows) for a labelled batch.
-        labels: int64 [rows], ``Key.index``; empty for an unlabelled batch.
+        labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabelled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
     """
 
@@ -78,8 +83,9 @@ class Batch:
         return Batch(self.first.to(device), self.second.to(device), self.labels.to(device), self.shifts.to(device))
 
 
-def read_labels(path: Path) -> list[tuple[Path, Key]]:
-    """The rows of a CSV with columns ``path`` (relative to the CSV, or absolute) and ``key`` (any spelling).
+def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
+    """The rows of a CSV with columns ``path`` (relative to the CSV, or absolute) and ``key`` (any spelling;
+    ``none`` for a recording without a key: None).
 
     A file that is listed again with the same key counts once.
 
@@ -88,7 +94,7 @@ def read_labels(path: Path) -> list[tuple[Path, Key]]:
             with the line's number.
         OSError: the CSV cannot be read.
     """
-    labels: dict[Path, tuple[Path, Key]] = {}
+    labels: dict[Path, tuple[Path, Key | None]] = {}
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
@@ -98,7 +104,7 @@ def read_labels(path: Path) -> list[tuple[Path, Key]]:
                 recording, key = _read_label(row, path.parent)
                 _, before = labels.setdefault(recording.resolve(), (recording, key))
                 if before != key:
-                    raise ValueError(f"{row['path']} is in {key.name} here, but in {before.name} before")
+                    raise ValueError(f"{row['path']} is in {_name(key)} here, but in {_name(before)} before")
         except (csv.Error, ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             line = reader.line_num + isinstance(error, csv.Error)  # such a line is not counted
@@ -108,8 +114,13 @@ def read_labels(path: Path) -> list[tuple[Path, Key]]:
     return list(labels.values())
 
 
-def _read_label(row: dict[str, str | None], folder: Path) -> tuple[Path, Key]:
-    key = Key.parse(row["key"] or "")
+def _name(key: Key | None) -> str:
+    return key.name if key else "no key"
+
+
+def _read_label(row: dict[str, str | None], folder: Path) -> tuple[Path, Key | None]:
+    text = row["key"] or ""
+    key = None if text.strip().lower() == NO_KEY else Key.parse(text)
     recording = folder / (row["path"] or "")
     if not recording.is_file():
         raise ValueError(f"no such file: {row['path']}")
@@ -133,12 +144,18 @@ def collect_tracks(
         if finding.error is not None:
             report(f"{finding.path}: {finding.error}")
         elif finding.path.resolve() not in known:
-            unlabelled.append((finding.path, None))
+            unlabelled.append(finding.path)
     tracks: list[Track] = []
     with ThreadPoolExecutor(default_jobs()) as executor:
-        items: Iterable[tuple[Path, Key | None]] = [*labelled, *unlabelled]
+        items: Iterable[tuple[Path, Key | None, bool]] = [
+            *((path, key, key is None) for path, key in labelled),
+            *((path, None, False) for path in unlabelled),
+        ]
         for outcome in run(
-            lambda item: Track(cache.features(item[0]), item[1]), items, executor=executor, in_flight=2 * default_jobs()
+            lambda item: Track(cache.features(item[0]), *item[1:]),
+            items,
+            executor=executor,
+            in_flight=2 * default_jobs(),
         ):
             if outcome.result is None:
                 report(f"{outcome.item[0]}: {outcome.error}")
@@ -146,7 +163,8 @@ def collect_tracks(
                 tracks.append(outcome.result)
     if not tracks:
         raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
-    return [track for track in tracks if track.key is None], [track for track in tracks if track.key is not None]
+    labelled_tracks = [track for track in tracks if track.key or track.keyless]
+    return [track for track in tracks if not (track.key or track.keyless)], labelled_tracks
 
 
 def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
@@ -162,7 +180,8 @@ class StepDataset(Dataset[Batch]):
     """Batch number ``step`` of a run; steps are without end.
 
     With both kinds of tracks, labelled and unlabelled batches take turns: by default one each ([1] in ``train.losses``:
-    "mix"), else as ``unlabelled_every`` says. Tracks are drawn with replacement, each as likely as another (with ``balance_modes``, major and minor first).
+    "mix"), else as ``unlabelled_every`` says. Tracks are drawn with replacement, each as likely as another (with
+    ``balance_modes``, major and minor first).
 
     Args:
         unlabelled, labelled: tracks; one list may be empty.
@@ -182,10 +201,13 @@ class StepDataset(Dataset[Batch]):
     ) -> None:
         if config.data.batch_size % world_size:
             raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
-        if config.loss.name == "cross_entropy" and not labelled:
+        self._keyless = [track for track in labelled if track.keyless]
+        self._labelled = tuple(track for track in labelled if not track.keyless)
+        if config.loss.name == "cross_entropy" and not self._labelled:
             raise DataError("the cross_entropy loss needs labels")
+        if config.loss.name != "cross_entropy" and self._keyless:
+            raise DataError(f"the {config.loss.name} loss cannot learn from tracks without a key")
         self._unlabelled = tuple(unlabelled)
-        self._labelled = tuple(labelled)
         self._modes = [
             [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")
         ]
@@ -218,10 +240,9 @@ class StepDataset(Dataset[Batch]):
             # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
             return self._segment(features, first, rng), self._segment(features, second, rng), -1, shifts
         track = self._draw_labelled(rng)
-        assert track.key is not None  # noqa: S101
         features = self._load(track)
         segment = self._segment(features, int(rng.integers(max(1, len(features) - frames + 1))), rng)
-        return segment, segment, track.key.index, draw_shifts(spare, rng)
+        return segment, segment, track.key.index if track.key else NO_KEY_INDEX, draw_shifts(spare, rng)
 
     def _segment(self, features: Segment, start: int, rng: np.random.Generator) -> Segment:
         segment = cut(features, start, self._config.segment_frames)
@@ -229,6 +250,8 @@ class StepDataset(Dataset[Batch]):
 
     def _draw_labelled(self, rng: np.random.Generator) -> Track:
         tracks: Sequence[Track] = self._labelled
+        if self._keyless and rng.random() < self._config.data.keyless_share:
+            return self._keyless[int(rng.integers(len(self._keyless)))]
         if self._config.data.balance_modes and all(self._modes):
             tracks = self._modes[int(rng.integers(2))]
         return tracks[int(rng.integers(len(tracks)))]

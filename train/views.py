@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from train.chromanet import BINS_PER_OCTAVE, average_frames
 from train.config import TrainConfig
-from train.data import Batch
+from train.data import NO_KEY_INDEX, Batch
 from train.losses import (
     Views,
     semi_tone_loss,
@@ -123,8 +123,11 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
     """The KSPs that the labels stand for, float32 [rows, classes], each summing to one.
 
     One-hot; for ``cross_entropy`` some probability goes to the keys that the MIREX score forgives, in its proportions:
-    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel.
+    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel. Without a key, every class is as likely as another.
     """
+    if (labels == NO_KEY_INDEX).any():
+        profiles = label_profiles(labels.clamp(max=NO_KEY_INDEX - 1), shifts, config)
+        return torch.where((labels == NO_KEY_INDEX)[:, None], 1.0 / profiles.shape[1], profiles)
     places = label_places(labels, shifts, config)
     classes = BINS_PER_OCTAVE * config.network.rows
     hot = functional.one_hot(places, classes).float()

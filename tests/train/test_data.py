@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ torch = pytest.importorskip("torch")
 from stonecli.key import Key  # noqa: E402
 from train.config import TrainConfig  # noqa: E402
 from train.data import (  # noqa: E402
+    NO_KEY_INDEX,
     Batch,
     DataError,
     StepDataset,
@@ -403,6 +405,27 @@ def test_modes_are_balanced_on_demand(make_tracks: Tracks, tiny_config: Config, 
 def test_unlabelled_batches_can_be_few(datasets: Any) -> None:
     few = datasets("mixed", data__unlabelled_every=4)
     assert [few[step].is_labelled for step in range(9)] == [False, True, True, True] * 2 + [False]
+
+
+def test_tracks_without_a_key(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
+    labelled = make_tracks(tmp_path / "l", 6, labelled=True, frames=140)
+    keyless = [replace(track, keyless=True) for track in make_tracks(tmp_path / "k", 2, labelled=False, frames=140)]
+    config = tiny_config("cross_entropy", data__batch_size=200, data__keyless_share=0.25)
+    labels = StepDataset([], [*labelled, *keyless], config, (1,))[0].labels
+    assert 0.15 < float((labels == NO_KEY_INDEX).float().mean()) < 0.35
+    with pytest.raises(DataError, match="semi_tone loss cannot learn from tracks without a key"):
+        StepDataset([], [*labelled, *keyless], tiny_config("semi_tone"), (1,))
+    with pytest.raises(DataError, match="needs labels"):
+        StepDataset([], keyless, config, (1,))
+
+
+def test_the_label_none(labels: Any, tmp_path: Path) -> None:
+    assert read_labels(labels("path,key\na.wav,none\nb.wav,Am\n")) == [
+        (tmp_path / "a.wav", None),
+        (tmp_path / "b.wav", Key(9, "minor")),
+    ]
+    with pytest.raises(DataError, match="is in C major here, but in no key before"):
+        read_labels(labels("path,key\na.wav,none\n./a.wav,C\n"))
 
 
 def test_augmentation_changes_every_segment_and_no_label(datasets: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
 from train.config import TrainConfig  # noqa: E402
-from train.data import Batch  # noqa: E402
+from train.data import NO_KEY_INDEX, Batch  # noqa: E402
 from train.losses import mode_pseudo_labels, tonic_offset, turned_chroma  # noqa: E402
 from train.views import (  # noqa: E402
     batch_loss,
@@ -287,3 +287,11 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
         offset = tonic_offset(turned)
         assert offset == -constant % 12
         assert mode_pseudo_labels(turned, offset).tolist() == [1.0] * 12 + [0.0] * 12
+
+
+def test_without_a_key_every_class_is_as_likely(tiny_config: Any) -> None:
+    config = tiny_config("cross_entropy")
+    labels, shifts = torch.tensor([3, NO_KEY_INDEX]), torch.tensor([0, 5])
+    profiles = label_profiles(labels, shifts, config)
+    torch.testing.assert_close(profiles[0], label_profiles(labels[:1], shifts[:1], config)[0])
+    torch.testing.assert_close(profiles[1], torch.full((24,), 1 / 24))

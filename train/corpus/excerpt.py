@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus import effects, fluidsynth, synth
+from train.corpus import effects, fluidsynth, keyless, synth
 from train.corpus.arrange import Part
 from train.corpus.sources import Excerpt, Library
 
@@ -49,14 +49,14 @@ class Rendering:
     """An excerpt that was played.
 
     Attributes:
-        key: that sounds.
+        key: that sounds; None where none does.
         source, style: names.
         origin: piece or loop.
         samples: mono float32 at ``RATE``.
         cents: how far it was detuned.
     """
 
-    key: Key
+    key: Key | None
     source: str
     style: str
     origin: str
@@ -78,6 +78,8 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([settings.seed, number, int(settings.held_out), attempt + 1])
         try:
+            if source == keyless.SOURCE:
+                return _keyless(rng, settings)
             excerpt = library.draw(rng, source, settings.seconds * _MARGIN)
             return _rendering(rng, excerpt, settings)
         except (StoneError, ValueError) as error:
@@ -95,6 +97,17 @@ def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -
     _check_sound(samples, chain)
     passage = excerpt.passage
     return Rendering(passage.key, passage.source, excerpt.style, passage.origin, samples, chain.cents)
+
+
+def _keyless(rng: np.random.Generator, settings: Settings) -> Rendering:
+    kind, samples = keyless.draw_keyless(
+        rng, settings.seconds, RATE, settings.held_out, lambda parts: play(rng, parts, settings)
+    )
+    chain = effects.draw_effects(rng) if settings.effects else effects.Effects()
+    samples = effects.apply_effects(rng, samples[: round(settings.seconds * RATE)], RATE, chain)
+    if not _is_audible(samples, chain):
+        raise AudioError("nearly silent")
+    return Rendering(None, keyless.SOURCE, kind, "", samples, 0.0)
 
 
 def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings) -> Floats:
@@ -137,8 +150,7 @@ def _synthesized(rng: np.random.Generator, part: Part, count: int, held_out: boo
 
 def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     """Raise where there is too little to be heard, or the tuning is heard on the other side of the semitone."""
-    level = 10.0 ** (chain.level_db / 20.0)
-    if not np.isfinite(samples).all() or _rms(samples) < LEAST_RMS * level:
+    if not _is_audible(samples, chain):
         raise AudioError("nearly silent")
     peaks = frame_peaks(effects.normalised(samples), RATE)
     if peaks.tonal.mean() < LEAST_TONAL_SHARE:
@@ -146,6 +158,10 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     heard = cents_of(peaks.total)
     if heard is not None and abs(heard - chain.cents) > 50.0:
         raise AudioError("the tuning is heard a semitone off")
+
+
+def _is_audible(samples: Floats, chain: effects.Effects) -> bool:
+    return bool(np.isfinite(samples).all()) and _rms(samples) >= LEAST_RMS * 10.0 ** (chain.level_db / 20.0)
 
 
 def _rms(samples: Floats) -> float:

@@ -23,10 +23,12 @@ from pathlib import Path
 
 from stonecli.engine import run
 from stonecli.errors import StoneError
+from train.corpus import keyless
 from train.corpus.excerpt import RATE, Settings, render_excerpt
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
+from train.data import NO_KEY
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
@@ -59,8 +61,9 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
 
         soundfile.write(out / f"{stem}.flac", rendering.samples, RATE)
     save_atomically(features, track_features(rendering.samples, VQTConfig(), corrects_tuning=True))
+    key = rendering.key.name if rendering.key else NO_KEY
     row = {
-        "path": features.name, "key": rendering.key.name, "source": rendering.source, "style": rendering.style,
+        "path": features.name, "key": key, "source": rendering.source, "style": rendering.style,
         "seed": settings.seed, "origin": rendering.origin, "cents": round(rendering.cents, 1),
     }  # fmt: skip
     _write_atomically(record, json.dumps(row))
@@ -157,7 +160,7 @@ def _outcomes(
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m train.corpus.render", description=__doc__.split("\n")[0])
-    parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, "all"])
+    parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, keyless.SOURCE, "all"])
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)

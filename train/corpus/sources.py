@@ -11,7 +11,7 @@ import numpy as np
 
 from stonecli.errors import StoneError
 from stonecli.key import Mode
-from train.corpus import bach_chorales, cocopops, jazz_standards, music21_corpus, nottingham, pop909
+from train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909
 from train.corpus.arrange import Part, arrange, arrange_score, tempo_of
 from train.corpus.progressions import draw_loop, harmonised
 from train.corpus.score import Note, Passage, Skipped, profile_correlations
@@ -126,7 +126,7 @@ class Library:
         """
         passages: dict[str, list[Passage]] = {}
         for source in sources:
-            if source == GENERATED:
+            if source in (GENERATED, keyless.SOURCE):
                 continue
             try:
                 root = _root(folder, source)
