@@ -33,8 +33,8 @@ from stonecli.model import KeyModel
 from stonecli.segments import Segment
 from stonecli.tags.audio_digest import audio_digest
 from stonecli.tags.read import as_tag_error, open_regular
-from stonecli.tags.safe_write import sha256
 from stonecli.tags.sniff import sniff
+from stonecli.tags.undo import digest_of_rest
 
 FILE_NAME = "results.sqlite3"
 MAX_BYTES = 512 << 20  # about a million recordings; beyond, the third that was not used for longest goes
@@ -231,7 +231,7 @@ def identity_of(path: Path) -> bytes | None:
                 container = sniff(file)
                 digest = b"audio " + container.encode() + audio_digest(file, container)
             except TagError:
-                digest = b"file " + sha256(file)
+                digest = b"file " + digest_of_rest(file, ()).digest()
     except TagError:
         return None
     return hashlib.sha256(digest).digest()[:16]

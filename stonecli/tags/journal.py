@@ -1,7 +1,7 @@
 """The undo journal: a record of every change, on the disk before the change is made.
 
 It is one SQLite file in the user's state folder. A record is the splices that lead back, with the bytes that were there
-(only what differs), and size and SHA-256 of the whole file before and after: a file with another hash was changed
+(only what differs), and size and digest of the whole file before and after: a file with another digest was changed
 since, and is left alone. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power cut
 leaves a changed file without its record. A record without its change does no harm: the file is then what it was.
 """
@@ -22,8 +22,8 @@ from typing import Any
 
 from stonecli.errors import JournalError, TagError
 from stonecli.folders import state_folder
-from stonecli.tags.safe_write import Undo
 from stonecli.tags.splice import Splice
+from stonecli.tags.undo import Undo
 
 FILE_NAME = "undo.sqlite3"
 KEPT_SECONDS = 365 * 86400.0  # a run that is older is forgotten

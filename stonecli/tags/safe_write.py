@@ -9,7 +9,6 @@ cleaned by the next run (:func:`remove_leftovers`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -18,15 +17,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from stonecli.errors import TagError
 from stonecli.library import TEMPORARY_PREFIX as PREFIX
 from stonecli.library import TEMPORARY_SUFFIX as SUFFIX
-from stonecli.tags.splice import Splice, file_size, inverse, is_spliced, ordered
+from stonecli.tags.splice import Kept, Splice, file_size, inverse, is_spliced, kept, ordered
+from stonecli.tags.undo import Undo, digest_of_rest, places_after, places_before, whole_digest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
@@ -34,20 +37,6 @@ _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
 _BLOCK = 1 << 20  # bytes copied at a time
 _KERNEL_BLOCK = 1 << 26  # bytes the kernel is asked to copy at a time
 _FICLONE = 0x40049409  # Linux: share all blocks of another file until one of the two is written
-
-
-@dataclass(frozen=True)
-class Undo:
-    """All that is needed to take a change back.
-
-    Attributes:
-        before, after: size in bytes and SHA-256 of the whole file, before and after the change.
-        splices: what turns the file after the change into the file before it.
-    """
-
-    before: tuple[int, bytes]
-    after: tuple[int, bytes]
-    splices: tuple[Splice, ...]
 
 
 Journal: TypeAlias = Callable[[Path, Undo], AbstractContextManager[None]]
@@ -71,7 +60,7 @@ def replace_file(
     file: BinaryIO,
     before: os.stat_result,
     splices: Sequence[Splice],
-    check: Callable[[BinaryIO], None],
+    check: Callable[[BinaryIO, Sequence[Kept]], None],
     *,
     preserve_mtime: bool = False,
     journal: Journal | None = None,
@@ -83,7 +72,8 @@ def replace_file(
         file: the same file, open for reading; closed before the rename.
         before: its status when it was first looked at.
         splices: the changes.
-        check: called with the finished copy; raises if it is not right.
+        check: called with the finished copy, and with the ranges that were read back from it and found to be those of
+            the file; raises if the copy is not right.
         preserve_mtime: keep the old time of modification.
         journal: gets the record of how to go back, before the rename.
 
@@ -98,12 +88,20 @@ def replace_file(
     try:
         with os.fdopen(handle, "w+b") as copy:
             _lock(copy)  # so that no other run takes it for a leftover
-            _write_copy(file, copy, splices)
-            copy.flush()
-            check(copy)
-            record = _undo(file, copy, splices) if journal else None
-            _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
-            os.fsync(copy.fileno())
+            back = inverse(file, splices) if journal else []
+            # Beside the copying and checking the content is hashed, and what is copied goes to the disk already.
+            with ThreadPoolExecutor(2) as beside:
+                rest = beside.submit(_digest_of_rest, path, before, back) if journal else None
+                _write_copy(file, copy, splices)
+                copy.flush()
+                _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
+                flushed = beside.submit(os.fsync, copy.fileno())
+                if not is_spliced(copy, file, splices):
+                    raise TagError("the bytes of the copy are not those that were written")
+                known = list(kept(splices, file_size(file)))
+                check(copy, known)
+                record = _undo(file, copy, back, known, rest.result()) if rest else None
+                flushed.result()
             if os.name == "posix":
                 _rename(temporary, path, before, journal, record)
         if os.name != "posix":  # Windows renames no open file, and has no locks that would have to be held on to
@@ -114,15 +112,6 @@ def replace_file(
             temporary.unlink()
         raise
     _sync_directory(path.parent)
-
-
-def sha256(file: BinaryIO) -> bytes:
-    """Hash of an open file, read block by block."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.digest()
 
 
 def remove_leftovers(paths: Iterable[Path]) -> int:
@@ -157,12 +146,21 @@ def _rename(temporary: Path, path: Path, before: os.stat_result, journal: Journa
         temporary.replace(path)
 
 
-def _undo(file: BinaryIO, copy: BinaryIO, splices: Sequence[Splice]) -> Undo:
+def _digest_of_rest(path: Path, before: os.stat_result, back: Sequence[Splice]) -> _Hash:
+    """Of what both sides of the change share; read through a handle of its own, since others read meanwhile."""
+    with path.open("rb") as file:
+        if not _is_same(os.fstat(file.fileno()), before):
+            raise TagError("the file was changed by another program meanwhile")
+        return digest_of_rest(file, places_before(back))
+
+
+def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: _Hash) -> Undo:
     """The record of how to go back, which has been tried: it leads to the file, byte for byte."""
-    back = inverse(file, splices)
-    if not is_spliced(file, copy, back):
+    if not is_spliced(file, copy, back, [Kept(same.new, same.old, same.length) for same in known]):
         raise TagError("the change could not be taken back")
-    return Undo((file_size(file), sha256(file)), (file_size(copy), sha256(copy)), tuple(back))
+    before = file_size(file), whole_digest(rest, file, places_before(back))
+    after = file_size(copy), whole_digest(rest, copy, places_after(back))
+    return Undo(before, after, tuple(back))
 
 
 def _lock(file: BinaryIO) -> bool:

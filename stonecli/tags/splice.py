@@ -7,9 +7,10 @@ is the same byte for byte afterwards. A splice together with the bytes it takes 
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from stonecli.errors import TagError
 
@@ -33,6 +34,14 @@ class Span:
     """``length`` bytes at ``offset`` of a file, not read yet."""
 
     offset: int
+    length: int
+
+
+class Kept(NamedTuple):
+    """``length`` bytes that no splice names: at ``old`` of the old file, at ``new`` of the new one."""
+
+    old: int
+    new: int
     length: int
 
 
@@ -80,23 +89,50 @@ def inverse(file: BinaryIO, splices: Sequence[Splice]) -> list[Splice]:
     return result
 
 
-def is_spliced(new: BinaryIO, old: BinaryIO, splices: Sequence[Splice]) -> bool:
-    """Whether the file ``new`` is, byte for byte, what the splices make of the file ``old``."""
+def kept(splices: Sequence[Splice], size: int) -> Iterator[Kept]:
+    """What the splices leave of an old file of ``size`` bytes, in order."""
     at = growth = 0
     for splice in ordered(splices):
-        if not is_same_range(old, at, new, at + growth, splice.offset - at):
-            return False
-        new.seek(splice.offset + growth)
-        if new.read(len(splice.data)) != splice.data:
-            return False
+        if splice.offset > at:
+            yield Kept(at, at + growth, splice.offset - at)
         at = splice.offset + splice.length
         growth += len(splice.data) - splice.length
-    rest = file_size(old) - at
-    return rest >= 0 and file_size(new) == at + growth + rest and is_same_range(old, at, new, at + growth, rest)
+    if size > at:
+        yield Kept(at, at + growth, size - at)
 
 
-def is_same_range(first: BinaryIO, first_offset: int, second: BinaryIO, second_offset: int, length: int) -> bool:
-    """Whether ``length`` bytes of two files are there and the same."""
+def is_spliced(new: BinaryIO, old: BinaryIO, splices: Sequence[Splice], known: Sequence[Kept] = ()) -> bool:
+    """Whether the file ``new`` is, byte for byte, what the splices make of the file ``old``.
+
+    What is ``known`` to be the same is not read again.
+    """
+    size = file_size(old)
+    growth = 0
+    for splice in ordered(splices):
+        new.seek(splice.offset + growth)
+        if splice.offset + splice.length > size or new.read(len(splice.data)) != splice.data:
+            return False
+        growth += len(splice.data) - splice.length
+    ranges = kept(splices, size)
+    return file_size(new) == size + growth and all(is_same_range(old, new, part, known) for part in ranges)
+
+
+def is_same_range(old: BinaryIO, new: BinaryIO, part: Kept, known: Sequence[Kept] = ()) -> bool:
+    """Whether these bytes of two files are there and the same; what is ``known``, in order, to be so is not read."""
+    at, end, shift = part.old, part.old + part.length, part.new - part.old
+    first = max(0, bisect_right(known, at, key=lambda same: same.old) - 1)
+    for place in range(first, len(known)):
+        start, known_end = known[place].old, known[place].old + known[place].length
+        if start >= end:
+            break
+        if known[place].new - start == shift and known_end > at:
+            if not _is_same(old, at, new, at + shift, start - at):
+                return False
+            at = known_end
+    return _is_same(old, at, new, at + shift, end - at)
+
+
+def _is_same(first: BinaryIO, first_offset: int, second: BinaryIO, second_offset: int, length: int) -> bool:
     first.seek(first_offset)
     second.seek(second_offset)
     while length > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +15,10 @@ from stonecli.tags.containers import editor_for
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
-from stonecli.tags.safe_write import Journal, Undo, refuse_unsafe, replace_file, sha256
+from stonecli.tags.safe_write import Journal, refuse_unsafe, replace_file
 from stonecli.tags.sniff import sniff
-from stonecli.tags.splice import file_size
+from stonecli.tags.splice import Kept
+from stonecli.tags.undo import Undo
 
 
 def write_key(
@@ -41,22 +42,7 @@ def write_key(
         TagError: the file cannot be written without risk; it is exactly as it was.
         ValueError: a rule would replace a title.
     """
-    check_rules(rules)
-
-    def plan(now: Snapshot) -> Changes:
-        texts: dict[Field, str | None] = dict(now.texts)
-        changes: dict[Field, str | None] = {}
-        for rule in rules:
-            spelling = key.spelled(rule.notation)
-            if rule.field == "key":
-                changes["key"] = spelling
-            else:
-                texts[rule.field] = with_key(texts.get(rule.field), spelling, rule.field, rule.mode)
-        if "key" in changes and now.keys == (changes["key"],) and set(now.followers) <= {changes["key"]}:
-            del changes["key"]
-        return {**changes, **_differences(now, texts)}
-
-    return _update(path, plan, preserve_mtime, journal, write)
+    return _update(path, key, rules, preserve_mtime, journal, write)
 
 
 def remove_key(
@@ -76,19 +62,7 @@ def remove_key(
         TagError: the file cannot be written without risk; it is exactly as it was.
         ValueError: a rule would replace a title.
     """
-    check_rules(rules)
-
-    def plan(now: Snapshot) -> Changes:
-        texts: dict[Field, str | None] = dict(now.texts)
-        changes: dict[Field, str | None] = {}
-        for rule in rules:
-            if rule.field != "key":
-                texts[rule.field] = without_key(texts.get(rule.field), rule.field, rule.mode)
-            elif now.keys and set(now.keys) <= OWN_SPELLINGS:
-                changes["key"] = None
-        return {**changes, **_differences(now, texts)}
-
-    return _update(path, plan, preserve_mtime, journal, write)
+    return _update(path, None, rules, preserve_mtime, journal, write)
 
 
 def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
@@ -99,46 +73,63 @@ def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
     """
     with as_tag_error(), open_regular(path) as file:
         status = os.fstat(file.fileno())
-        if status.st_size not in (undo.before[0], undo.after[0]):
-            raise TagError("the file has changed since")
-        now = status.st_size, sha256(file)
-        if now == undo.before:
-            return False
-        if now != undo.after or path.is_symlink():
+        if path.is_symlink() or not undo.is_after(file):
+            if undo.is_before(file):
+                return False
             raise TagError("the file has changed since")
         refuse_unsafe(status)
 
-        def check(copy: BinaryIO) -> None:
-            if (file_size(copy), sha256(copy)) != undo.before:
+        def check(copy: BinaryIO, known: Sequence[Kept]) -> None:
+            if not undo.is_before(copy):
                 raise TagError("the copy is not what the file was")
 
         replace_file(path, file, status, undo.splices, check, preserve_mtime=preserve_mtime)
     return True
 
 
-def _differences(now: Snapshot, texts: Changes) -> Changes:
-    return {field: text for field, text in texts.items() if text != now.texts.get(field)}
+def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Changes:
+    """What has to change for the fields to say the key, or for our own text to be gone from them."""
+    texts: dict[Field, str | None] = dict(now.texts)
+    changes: dict[Field, str | None] = {}
+    for rule in rules:
+        spelling = None if key is None else key.spelled(rule.notation)
+        if rule.field != "key":
+            text = texts.get(rule.field)
+            texts[rule.field] = (
+                without_key(text, rule.field, rule.mode)
+                if spelling is None
+                else with_key(text, spelling, rule.field, rule.mode)
+            )
+        elif spelling is not None or (now.keys and set(now.keys) <= OWN_SPELLINGS):
+            changes["key"] = spelling
+    if changes.get("key") is not None and now.keys == (changes["key"],) and set(now.followers) <= {changes["key"]}:
+        del changes["key"]
+    return changes | {field: text for field, text in texts.items() if text != now.texts.get(field)}
 
 
 def _update(
-    path: Path, plan: Callable[[Snapshot], Changes], preserve_mtime: bool, journal: Journal | None, write: bool
+    path: Path,
+    key: Key | None,
+    rules: Sequence[FieldRule],
+    preserve_mtime: bool,
+    journal: Journal | None,
+    write: bool,
 ) -> bool:
+    check_rules(rules)
     with as_tag_error():
         target = Path(os.path.realpath(path))
         with open_regular(target) as file:
             before = os.fstat(file.fileno())
             container = sniff(file)
             now = snapshot(file, container)
-            changes = plan(now)
-            if not changes:
-                return False
-            if not write:
-                return True
+            changes = _changes(now, key, rules)
+            if not changes or not write:
+                return bool(changes)
             refuse_unsafe(before)
             splices = editor_for(container).splices(file, container, changes)
 
-            def check(copy: BinaryIO) -> None:
-                if sniff(copy) != container or not is_same_audio(file, copy, container):
+            def check(copy: BinaryIO, known: Sequence[Kept]) -> None:
+                if sniff(copy) != container or not is_same_audio(file, copy, container, known):
                     raise TagError("the audio of the copy is not that of the file")
                 if replace(snapshot(copy, container), also=()) != now.changed(changes):
                     raise TagError("the tags of the copy do not read back as written")

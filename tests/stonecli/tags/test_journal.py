@@ -17,8 +17,8 @@ from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, journal, read_tags, remove_key, take_back, write_key
 from stonecli.tags.journal import FILE_NAME, UndoJournal
-from stonecli.tags.safe_write import Undo
 from stonecli.tags.splice import Splice
+from stonecli.tags.undo import Undo
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"), FieldRule("grouping", "openkey", "append"))
@@ -152,9 +152,13 @@ def test_a_wrong_record_harms_nothing(make, undo_journal):
     write_key(path, A_MINOR, journal=run)
     content = path.read_bytes()
     (change,) = undo_journal.changes(run.number)
-    wrong = Undo(change.undo.before, change.undo.after, (*change.undo.splices[:-1], Splice(50, 1, b"?")))
-    with pytest.raises(TagError, match="not what the file was"):
-        take_back(change.path, wrong)
+    *others, last = change.undo.splices
+    for splice, reason in (
+        (Splice(last.offset, last.length, last.data[:-1] + b"?"), "not what the file was"),
+        (Splice(last.offset + 1, last.length, last.data), "changed since"),  # which is not where the file was hashed
+    ):
+        with pytest.raises(TagError, match=reason):
+            take_back(change.path, Undo(change.undo.before, change.undo.after, (*others, splice)))
     assert path.read_bytes() == content
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, remove_key, safe_write, write_key
+from stonecli.tags import FieldRule, flac, read_tags, remove_key, safe_write, write_key
 from stonecli.tags.splice import Splice
 
 A_MINOR = Key.parse("8A")
@@ -209,6 +209,38 @@ def test_a_copy_that_is_not_right_is_thrown_away(damage, song, monkeypatch, left
 
     monkeypatch.setattr(safe_write, "_write_copy", damaged)
     with pytest.raises(TagError, match="of the copy"):
+        write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert left_over() == []
+
+
+def test_a_change_that_reaches_into_the_audio_is_thrown_away(song, monkeypatch, left_over):
+    """A mistake of ours in the module of a container: the copy is as it was planned, and the plan is wrong."""
+    content = song.read_bytes()
+    splices = flac.splices
+
+    def reaching(file, container, changes):
+        return [*splices(file, container, changes), Splice(len(content) - 50, 1, bytes([content[-50] ^ 1]))]
+
+    monkeypatch.setattr(flac, "splices", reaching)
+    with pytest.raises(TagError, match="the audio of the copy is not that of the file"):
+        write_key(song, A_MINOR)
+    assert song.read_bytes() == content
+    assert left_over() == []
+
+
+def test_a_flush_that_fails_beside_the_checks_is_a_failure(song, monkeypatch, left_over):
+    """The system tells of it once only: a later flush may well succeed."""
+    content = song.read_bytes()
+    calls = []
+
+    def once(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise Fault
+
+    monkeypatch.setattr(os, "fsync", once)
+    with pytest.raises(TagError, match="No space left"):
         write_key(song, A_MINOR)
     assert song.read_bytes() == content
     assert left_over() == []

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stonecli.errors import TagError
-from stonecli.tags.splice import Splice, inverse, is_spliced
+from stonecli.tags.splice import Kept, Splice, inverse, is_same_range, is_spliced, kept
 
 
 def spliced(content: bytes, splices: list[Splice]) -> bytes:
@@ -49,6 +49,24 @@ def test_what_differs_from_the_splices_is_seen(place: str) -> None:
     else:
         new[{"before": 7, "within": 1_500_003, "after": 2_999_999}[place]] ^= 1
     assert not is_spliced(io.BytesIO(new), io.BytesIO(old), splices)
+
+
+@given(contents_and_splices(), st.data())
+def test_what_is_known_is_not_read_and_all_else_is(drawn: tuple[bytes, list[Splice]], data: st.DataObject) -> None:
+    content, splices = drawn
+    changed = spliced(content, splices)
+    known = list(kept(splices, len(content)))
+    assert all(content[same.old :][: same.length] == changed[same.new :][: same.length] for same in known)
+    back = inverse(io.BytesIO(content), splices)
+    swapped = [Kept(same.new, same.old, same.length) for same in known]
+    blank = bytearray(content)
+    for same in known:
+        blank[same.old : same.old + same.length] = bytes(same.length)
+    assert is_spliced(io.BytesIO(blank), io.BytesIO(changed), back, swapped)  # it cannot have read what is blank
+    old, new = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, len(changed)))
+    part = Kept(old, new, data.draw(st.integers(0, min(len(content) - old, len(changed) - new))))
+    is_same = content[old : old + part.length] == changed[new : new + part.length]
+    assert is_same_range(io.BytesIO(content), io.BytesIO(changed), part, known) == is_same
 
 
 def test_a_picture_that_only_moves_is_not_kept() -> None:

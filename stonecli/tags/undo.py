@@ -1,0 +1,79 @@
+"""How a change is taken back, and how the file is known again that it can be taken back from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from stonecli.tags.splice import Span, Splice, file_size, kept, ordered, read_at
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Undo:
+    """All that is needed to take a change back.
+
+    The two digests are SHA-256 of every byte of the file, first of those that the splices leave and then of those at
+    the splices: so what both have in common, which is nearly all, is read and hashed once.
+
+    Attributes:
+        before, after: size in bytes and digest of the whole file, before and after the change.
+        splices: what turns the file after the change into the file before it.
+    """
+
+    before: tuple[int, bytes]
+    after: tuple[int, bytes]
+    splices: tuple[Splice, ...]
+
+    def is_before(self, file: BinaryIO) -> bool:
+        """Whether an open file is, byte for byte, what it was before the change."""
+        return _is(file, self.before, places_before(self.splices))
+
+    def is_after(self, file: BinaryIO) -> bool:
+        """Whether an open file is, byte for byte, what it was after the change."""
+        return _is(file, self.after, places_after(self.splices))
+
+
+def places_before(splices: Sequence[Splice]) -> list[Span]:
+    """Where in the file before the change that is which the splices of an :class:`Undo` bring back."""
+    places = []
+    growth = 0
+    for splice in ordered(splices):
+        places.append(Span(splice.offset + growth, len(splice.data)))
+        growth += len(splice.data) - splice.length
+    return places
+
+
+def places_after(splices: Sequence[Splice]) -> list[Span]:
+    """Where in the file after the change that is which the splices of an :class:`Undo` take out."""
+    return [Span(splice.offset, splice.length) for splice in ordered(splices)]
+
+
+def digest_of_rest(file: BinaryIO, places: Sequence[Span]) -> _Hash:
+    """SHA-256 of everything in an open file but these places, which are in order; memory does not grow with it."""
+    digest = hashlib.sha256()
+    for rest in kept([Splice(place.offset, place.length, b"") for place in places], file_size(file)):
+        file.seek(rest.old)
+        left = rest.length
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest
+
+
+def whole_digest(rest: _Hash, file: BinaryIO, places: Sequence[Span]) -> bytes:
+    """Digest of a file whose ``rest`` is hashed: with what is at the places. ``rest`` stays as it is."""
+    digest = rest.copy()
+    for place in places:
+        digest.update(read_at(file, place.offset, place.length))
+    return digest.digest()
+
+
+def _is(file: BinaryIO, state: tuple[int, bytes], places: Sequence[Span]) -> bool:
+    return file_size(file) == state[0] and whole_digest(digest_of_rest(file, places), file, places) == state[1]
