@@ -2,7 +2,8 @@
 
 The recording is read in stretches of five minutes, two of which are held at a time, so that a track of any length
 takes the same memory. A stretch is corrected by the tuning of itself and its two neighbours; up to ten minutes that
-is the tuning of the whole track.
+is the tuning of the whole track. The correction and the change from the rate that was cheap to read to the model's are
+one resampling.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from stonecli.audio import Samples, read_audio
+from stonecli.audio import Samples, open_audio
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, default_model
 from stonecli.segments import Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 1  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 2  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -113,19 +114,23 @@ def detect_key(
         ValueError: a window length or overlap that makes no sense.
     """
     model = model or default_model()
-    return detect_key_in_audio(
-        read_audio(path, model.info.sample_rate), model, window_seconds=window_seconds, overlap=overlap
-    )
+    audio = open_audio(path, model.info.sample_rate)
+    return detect_key_in_audio(audio.blocks, model, audio.rate, window_seconds=window_seconds, overlap=overlap)
 
 
 def detect_key_in_audio(
-    blocks: Iterable[Samples], model: KeyModel, *, window_seconds: float | None = None, overlap: float = 0.0
+    blocks: Iterable[Samples],
+    model: KeyModel,
+    rate: float,
+    *,
+    window_seconds: float | None = None,
+    overlap: float = 0.0,
 ) -> KeyEstimate:
-    """The key of the mono blocks, each float32 [n] at ``model.info.sample_rate``; arguments and errors as above."""
-    windower = _Windower(model, window_seconds, overlap)
+    """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above."""
+    windower = _Windower(model, rate, window_seconds, overlap)
     windows = list(windower.run(blocks))
     tonal = [window for window in windows if window.tonal]
-    duration = windower.samples / model.info.sample_rate
+    duration = windower.samples / rate
     if duration == 0:
         raise AudioError("there is no audio in it")
     uniform = np.full(24, 1 / 24, dtype=np.float32)
@@ -166,7 +171,7 @@ class _Stretch:
 class _Windower:
     """Cuts a recording into windows, corrects and scales each, and asks the model."""
 
-    def __init__(self, model: KeyModel, window_seconds: float | None, overlap: float) -> None:
+    def __init__(self, model: KeyModel, rate: float, window_seconds: float | None, overlap: float) -> None:
         info = model.info
         if not 0.0 <= overlap <= 0.95:
             raise ValueError(f"overlap is a share of the window from 0 to 0.95, not {overlap}")
@@ -174,8 +179,8 @@ class _Windower:
         if window_seconds is not None and not least <= window_seconds <= STRETCH_SECONDS:
             raise ValueError(f"a window of this model is {least:.1f} to {STRETCH_SECONDS:.0f} s long")
         self._model = model
-        self._rate = info.sample_rate
-        self._window = info.window_samples if window_seconds is None else round(window_seconds * self._rate)
+        self._rate = rate
+        self._window = info.window_samples if window_seconds is None else round(window_seconds * info.sample_rate)
         self._step = 1.0 - overlap
         self._level = 0.0
         self._direction = 0j
@@ -193,18 +198,18 @@ class _Windower:
         position = 0  # of the first sample of ``rest``
         for stretch, after in _with_next(self._stretches(blocks)):
             around = [part for part in (before, stretch, after) if part is not None]
-            ratio = self._tuning_ratio(around)
-            size = round(self._window / ratio)  # of the recording, for a full window after the correction
+            rate = self._corrected_rate(around)
+            size = round(self._window * self._rate / rate)  # of the recording, for a full window of the model
             step = max(1, round(size * self._step))
             samples = stretch.taken()
             length = len(rest) + len(samples)
             start = 0
             while start + size <= length:
-                yield self._ask(_joined(rest, samples, start, start + size), position + start, ratio, around)
+                yield self._ask(_joined(rest, samples, start, start + size), position + start, rate, around)
                 start += step
             tail = _joined(rest, samples, start, length)
             if after is None and (len(tail) >= LEAST_TAIL * size or (position + start == 0 and len(tail))):
-                yield self._ask(tail, position + start, ratio, around)
+                yield self._ask(tail, position + start, rate, around)
             rest, position = tail.copy(), position + start  # a view would keep the whole stretch
             before = stretch
             del samples, tail
@@ -221,15 +226,16 @@ class _Windower:
             del samples
             yield stretch
 
-    def _tuning_ratio(self, around: list[_Stretch]) -> float:
-        """Samples after the correction for each one before: above 1 for a recording that is too high."""
+    def _corrected_rate(self, around: list[_Stretch]) -> float:
+        """What the samples are to be resampled to, in Hz: above the model's rate for a recording that is too high."""
+        rate = float(self._model.info.sample_rate)
         if not self._model.info.corrects_tuning:
-            return 1.0
+            return rate
         cents = cents_of(sum(stretch.peaks.total for stretch in around)) or 0.0
-        return 1.0 if abs(cents) < LEAST_CORRECTION else 2.0 ** (cents / 1200.0)
+        return rate if abs(cents) < LEAST_CORRECTION else rate * 2.0 ** (cents / 1200.0)
 
-    def _ask(self, samples: Samples, position: int, ratio: float, around: list[_Stretch]) -> Window:
-        """The model's answer for ``samples``, which are repeated where they are shorter than a window."""
+    def _ask(self, samples: Samples, position: int, rate: float, around: list[_Stretch]) -> Window:
+        """The model's answer for ``samples``, resampled to ``rate``; they are repeated where they are too few."""
         start, end = position / self._rate, (position + len(samples)) / self._rate
         level = _peak(samples)
         audible = level > SILENCE and level > QUIET * self._level
@@ -238,8 +244,8 @@ class _Windower:
             empty = np.full(24, 1 / 24, dtype=np.float32)
             return Window(start, end, False, empty, np.full(classes, 1 / classes, dtype=np.float32))
         scaled = samples / np.float32(self._level)
-        if ratio != 1.0:
-            scaled = soxr.resample(scaled, self._rate, self._rate * ratio, quality="MQ")
+        if rate != self._rate:
+            scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
         answer = self._model(_fitted(scaled, self._window)[None])
         return Window(start, end, True, answer.keys[0], answer.classes[0])
 

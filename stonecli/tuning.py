@@ -24,7 +24,7 @@ LOWEST_HZ, HIGHEST_HZ = 80.0, 2000.0  # below, a bin is half a semitone; above, 
 PEAK_RANGE_DB = 40.0  # peaks this far below the frame's highest do not count
 FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wide there in cents
 FLOOR_BINS = 60  # bins over which the local median is taken
-TONAL_PEAK = 3  # the n-th highest peak of a frame has to stand out: one or two may be hum or chance
+TONAL_PEAK = 3  # so many peaks of a frame have to stand out: one or two may be hum or chance
 TONAL_DB = 13.0  # by this much above the local median
 
 Floats = npt.NDArray[np.float32]
@@ -62,7 +62,7 @@ def cents_of(direction: complex) -> float | None:
     return float(np.angle(direction)) * 50.0 / math.pi if direction else None
 
 
-def frame_peaks(samples: Samples, sample_rate: int) -> FramePeaks:
+def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
     """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; a last, incomplete frame is dropped.
 
     A recording shorter than a frame counts as one, filled up with silence.
@@ -74,34 +74,39 @@ def frame_peaks(samples: Samples, sample_rate: int) -> FramePeaks:
     direction = np.zeros(count, dtype=np.complex64)
     tonal = np.zeros(count, dtype=np.bool_)
     window = np.hanning(size).astype(np.float32)
+    bin_hz = sample_rate / size
+    low = int(LOWEST_HZ / bin_hz)
+    high = low + (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
     for start in range(0, count, 16):  # a few frames at a time keep the temporaries in the cache
         frames = samples[start * size : min(start + 16, count) * size].reshape(-1, size)
-        spectrum = np.abs(np.fft.rfft(frames * window, axis=1)).astype(np.float32)
-        level = 20.0 * np.log10(spectrum + np.float32(1e-9))
+        spectrum = np.fft.rfft(frames * window, axis=1)[:, low - 1 : high + 1]
+        power = spectrum.real**2 + spectrum.imag**2 + np.float32(1e-18)
         chosen = slice(start, start + len(frames))
-        direction[chosen], tonal[chosen] = _peaks(level, sample_rate / size)
+        direction[chosen], tonal[chosen] = _peaks(power.astype(np.float32, copy=False), low, bin_hz)
     return FramePeaks(size / sample_rate, direction, tonal)
 
 
-def _peaks(level: Floats, bin_hz: float) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
-    """Direction and tonality of each frame of ``level``, dB [frames, bins]."""
-    low = int(LOWEST_HZ / bin_hz)
-    count = (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
-    before, here, after = (level[:, low + shift : low + shift + count] for shift in (-1, 0, 1))
-    loudest = here.max(axis=1, keepdims=True)
-    is_peak = (here > before) & (here >= after) & (here > loudest - PEAK_RANGE_DB)
+def _peaks(power: Floats, low: int, bin_hz: float) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
+    """Direction and tonality of each frame of ``power`` [frames, 1 + bins + 1], whose second bin is number ``low``.
 
-    floor = np.median(here.reshape(len(here), -1, FLOOR_BINS), axis=2)
-    height = np.where(is_peak, here - np.repeat(floor, FLOOR_BINS, axis=1), np.float32(-np.inf))
-    tonal = np.partition(height, -TONAL_PEAK, axis=1)[:, -TONAL_PEAK] > TONAL_DB
+    Logarithms are taken of the peaks alone: they cost more than the transform does.
+    """
+    here = power[:, 1:-1]
+    rises = power[:, 1:] > power[:, :-1]
+    least = here.max(axis=1, keepdims=True) * np.float32(10 ** (-PEAK_RANGE_DB / 10))
+    frame, bins = np.nonzero(rises[:, :-1] & ~rises[:, 1:] & (here > least))
+    around = power[frame[:, None], bins[:, None] + np.arange(3)]
 
-    frame, bins = np.nonzero(is_peak)
-    left, middle, right = before[frame, bins], here[frame, bins], after[frame, bins]
+    floor = np.partition(here.reshape(len(here), -1, FLOOR_BINS), FLOOR_BINS // 2, axis=2)[:, :, FLOOR_BINS // 2]
+    stands_out = around[:, 1] > np.float32(10 ** (TONAL_DB / 10)) * floor[frame, bins // FLOOR_BINS]
+    tonal = np.bincount(frame[stands_out], minlength=len(here)) >= TONAL_PEAK
+
+    left, middle, right = (10.0 * np.log10(around)).T
     # Vertex of the parabola through three points (J. O. Smith, Spectral Audio Signal Processing, "QIFFT").
     offset = 0.5 * (left - right) / np.minimum(left - 2 * middle + right, -1e-6)
     frequency = (bins + low + offset) * bin_hz
     weight = 10.0 ** (middle / 40.0) * np.minimum(1.0, frequency / FULL_WEIGHT_HZ)  # root of the amplitude
     phase = weight * np.exp(2j * np.pi * 12.0 * np.log2(frequency / 440.0))
-    real = np.bincount(frame, phase.real, minlength=len(level))
-    imaginary = np.bincount(frame, phase.imag, minlength=len(level))
+    real = np.bincount(frame, phase.real, minlength=len(here))
+    imaginary = np.bincount(frame, phase.imag, minlength=len(here))
     return (real + 1j * imaginary).astype(np.complex64), tonal

@@ -27,7 +27,7 @@ def hear(key_model: KeyModel) -> Callable[..., KeyEstimate]:
 
     def estimate(samples: Samples, *, block: int = 4 * RATE, **options: float) -> KeyEstimate:
         blocks = (samples[start : start + block] for start in range(0, len(samples), block))
-        return detect_key_in_audio(blocks, key_model, **options)  # type: ignore[arg-type]
+        return detect_key_in_audio(blocks, key_model, RATE, **options)  # type: ignore[arg-type]
 
     return estimate
 
@@ -164,7 +164,7 @@ def test_silence_has_no_key(hear: Callable[..., KeyEstimate], music: Music) -> N
 def test_no_audio_at_all_is_an_error(key_model: KeyModel) -> None:
     for blocks in ([], [silence(0)]):
         with pytest.raises(AudioError, match="no audio"):
-            detect_key_in_audio(blocks, key_model)
+            detect_key_in_audio(blocks, key_model, RATE)
 
 
 @pytest.mark.parametrize("seconds", [0.6, 1, 3, 10, 14.9])
@@ -253,7 +253,7 @@ def test_other_windows(music: Music, hear: Callable[..., KeyEstimate], window: f
 )
 def test_options_that_make_no_sense(key_model: KeyModel, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="window"):
-        detect_key_in_audio([silence(1)], key_model, **options)  # type: ignore[arg-type]
+        detect_key_in_audio([silence(1)], key_model, RATE, **options)  # type: ignore[arg-type]
 
 
 def test_a_change_of_key_makes_two_segments(music: Music, hear: Callable[..., KeyEstimate]) -> None:
@@ -287,7 +287,7 @@ def test_a_recording_without_a_change_has_its_own_key_in_its_only_segment(key_mo
 
     time = np.arange(105 * RATE) / RATE
     samples = sum(0.1 * np.sin(2 * np.pi * 220 * partial * time) for partial in range(1, 7)).astype(np.float32)
-    estimate = detect_key_in_audio([samples], Unsure())  # type: ignore[arg-type]
+    estimate = detect_key_in_audio([samples], Unsure(), RATE)  # type: ignore[arg-type]
     assert len(estimate.windows) == 7
     assert len(estimate.segments) == 1
     assert estimate.segments[0].key == estimate.key
@@ -341,7 +341,7 @@ def test_noise_after_music_is_not_tonal_for_its_neighbour(
     monkeypatch.setattr(detect, "STRETCH_SECONDS", 20.0)
     tiny = KeyModel(tiny_model(tmp_path / "tiny.onnx"), "cpu")
     samples = np.concatenate([music(seconds=20), noise(0, 20)])
-    estimate = detect_key_in_audio([samples], tiny, window_seconds=1.0)
+    estimate = detect_key_in_audio([samples], tiny, RATE, window_seconds=1.0)
     assert [window.tonal for window in estimate.windows] == [True] * 20 + [False] * 20
 
 
@@ -353,10 +353,10 @@ def test_a_long_recording_takes_bounded_memory(music: Music, key_model: KeyModel
         for number in range(minutes * 15):
             yield loop[4 * RATE * (number % 2) :][: 4 * RATE].copy()
 
-    detect_key_in_audio([loop], key_model)  # what is loaded once is not counted
+    detect_key_in_audio([loop], key_model, RATE)  # what is loaded once is not counted
     tracemalloc.start()
     try:
-        estimate = detect_key_in_audio(blocks(), key_model)
+        estimate = detect_key_in_audio(blocks(), key_model, RATE)
         held = tracemalloc.get_traced_memory()[1] / 4 / RATE / 60
     finally:
         tracemalloc.stop()

@@ -155,7 +155,7 @@ def agreement(settings: Settings, numbers: range) -> float:
     for number in numbers:
         rendering = render_excerpt(Library({}), settings, number)
         samples = soxr.resample(rendering.samples, RATE, model.info.sample_rate)
-        right.append(detect_key_in_audio(iter([samples]), model).key == rendering.key)
+        right.append(detect_key_in_audio(iter([samples]), model, model.info.sample_rate).key == rendering.key)
     return float(np.mean(right))
 
 
