@@ -68,7 +68,8 @@ class KeyEstimate:
     """The answer for one recording.
 
     Attributes:
-        key: the key, or None where there is none to be heard (silence, noise).
+        key: the key, or None where there is none to be heard: nothing tonal (silence, noise), or nothing that the model
+            is sure enough of (speech, drums; ``ModelInfo.least_confidence``).
         confidence: 0..1; 0 without a key.
         probabilities: float32 [24] by ``Key.index``, the mean over the tonal windows; uniform without any.
         windows: what was heard when.
@@ -137,6 +138,8 @@ def detect_key_in_audio(
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
     probabilities = np.array([window.probabilities for window in tonal]).mean(axis=0)
+    if probabilities.max() < model.info.least_confidence:
+        return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
     key = Key.from_index(int(probabilities.argmax()))
     heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
     segments = find_segments(

@@ -165,6 +165,37 @@ def confusion_matrix(reference: Indices, estimate: Indices) -> npt.NDArray[np.in
     return matrix
 
 
+def reliability(confidence: Floats, right: npt.NDArray[np.bool_], bins: int = 10) -> list[tuple[float, float, int]]:
+    """Mean confidence, share of right answers, and number of answers, for each of ``bins`` equal bins of confidence
+    that has any; all answers are in one of them.
+
+    Args:
+        confidence: of each answer, float [n], 0..1.
+        right: whether it is right, bool [n].
+        bins: into which 0..1 is cut.
+    """
+    confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=bool)
+    place = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
+    return [
+        (float(confidence[place == bin_].mean()), float(right[place == bin_].mean()), int((place == bin_).sum()))
+        for bin_ in np.unique(place)
+    ]
+
+
+def calibration_error(confidence: Floats, right: npt.NDArray[np.bool_], bins: int = 10) -> float:
+    """Expected calibration error, 0..1: the mean distance of confidence and accuracy over the bins of
+    :func:`reliability`, weighted by their answers (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+
+    Raises:
+        ValueError: no answer at all.
+    """
+    table = reliability(confidence, right, bins)
+    if not table:
+        raise ValueError("no answers, no calibration")
+    total = sum(count for _, _, count in table)
+    return sum(count * abs(mean - share) for mean, share, count in table) / total
+
+
 def _checked(reference: Indices, estimate: Indices, *, classes: int) -> tuple[Indices, Indices]:
     """Both as integer arrays [n], or ValueError."""
     reference, estimate = np.asarray(reference), np.asarray(estimate)

@@ -53,6 +53,7 @@ class ModelInfo:
         minimum_samples: shortest audio that it can be given.
         circle_type: 1 or 7, the circle of its training loss; None where unknown.
         temperature: of its softmax.
+        least_confidence: of an answer, 0..1; below, a recording has no key.
         licence: of the weights.
         trained_on: what it was trained on, in one line.
         checkpoint_sha256: of the checkpoint that it was exported from.
@@ -67,6 +68,7 @@ class ModelInfo:
     minimum_samples: int
     circle_type: int | None
     temperature: float
+    least_confidence: float
     licence: str
     trained_on: str
     checkpoint_sha256: str
@@ -230,6 +232,7 @@ def _read_info(session: onnxruntime.InferenceSession) -> ModelInfo:
             minimum_samples=int(values["minimum_samples"]),
             circle_type=values["circle_type"],
             temperature=float(values["temperature"]),
+            least_confidence=float(values.get("least_confidence", 0.0)),  # of format 1, but not from the start
             licence=str(values["licence"]),
             trained_on=str(values["trained_on"]),
             checkpoint_sha256=str(values["checkpoint_sha256"]),
@@ -251,6 +254,8 @@ def _check_info(info: ModelInfo) -> None:
         raise ModelError("the model's classes are not a major key and its relative minor")
     if not 8000 <= info.sample_rate <= 48000 or not 0 < info.window_seconds <= MAX_WINDOW_SECONDS:
         raise ModelError(f"odd window: {info.window_seconds} s at {info.sample_rate} Hz")
+    if not 0.0 <= info.least_confidence < 1.0:
+        raise ModelError(f"odd least confidence: {info.least_confidence}")
     if not 0 < info.minimum_samples <= MAX_WINDOW_SECONDS * info.sample_rate:
         raise ModelError(f"odd minimum length: {info.minimum_samples} samples")
 

@@ -50,6 +50,7 @@ class Checkpoint:
         window_seconds: length of the windows that it was trained on.
         classes: names of the classes in output order, or None where training without labels leaves them open.
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
+        least_confidence: of an answer, 0..1; below, a recording has no key (``train.calibrate``).
         trained_on: one line for the model card.
         licence: of the weights.
         config: the resolved training configuration.
@@ -67,6 +68,7 @@ class Checkpoint:
     window_seconds: float = 15.0
     classes: tuple[str, ...] | None = None
     circle_type: int | None = None
+    least_confidence: float = 0.0
     trained_on: str = ""
     licence: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class Checkpoint:
                 raise TypeError(f"{name} is no dictionary")
         if not isinstance(self.trained_on, str) or not isinstance(self.licence, str):
             raise TypeError("trained_on and licence are text")
+        if not isinstance(self.least_confidence, float) or not 0.0 <= self.least_confidence < 1.0:
+            raise ValueError(f"least_confidence is from 0 up to 1, not {self.least_confidence!r}")
         if not isinstance(self.circle_type, int | None):
             raise TypeError(f"circle_type is a number, not {type(self.circle_type).__name__}")
         if self.classes is not None and not all(isinstance(name, str) for name in self.classes):
@@ -165,6 +169,7 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(version, int) or version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint version {str(version)[:20]} is not known to this version of stone")
     try:
+        content = {"least_confidence": 0.0, **content}  # which the first checkpoints of this version do not have
         values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
         values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
         values["vqt"] = VQTConfig(**values["vqt"])

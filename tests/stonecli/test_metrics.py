@@ -9,10 +9,12 @@ from stonecli.metrics import (
     METRICS,
     NO_KEY,
     RELATIONS,
+    calibration_error,
     confusion_matrix,
     mirex_score,
     relation,
     relations,
+    reliability,
     scores,
     signature_points,
     signatures,
@@ -175,3 +177,15 @@ def test_only_the_signature_counts_for_ksea(pair):
     relatives = np.array([NO_KEY if key == NO_KEY else Key.from_index(key).relative.index for key in estimate])
     ours, theirs = track_points(reference, estimate), track_points(reference, relatives)
     assert np.array_equal(ours[:, 2:], theirs[:, 2:])
+
+
+def test_calibration_error_of_hand_made_answers() -> None:
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    right = np.array([True, True, True, False, True, False])
+    table = reliability(confidence, right)
+    assert [(round(mean, 2), share, count) for mean, share, count in table] == [(0.55, 0.5, 2), (0.95, 0.75, 4)]
+    assert calibration_error(confidence, right) == pytest.approx((2 * 0.05 + 4 * 0.2) / 6)
+    assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0.0
+    assert reliability(np.array([]), np.array([], dtype=bool)) == []
+    with pytest.raises(ValueError, match="no answers"):
+        calibration_error(np.array([]), np.array([], dtype=bool))

@@ -1,0 +1,83 @@
+"""Calibration on logits whose truth is known: drawn from a softmax, then made too sharp or too flat."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from train.calibrate import calibrate, main, window_logits
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.chromanet import ChromaNet
+from train.config import TrainConfig
+
+
+def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
+    """Logits of one window each, and keys drawn from the probabilities that they stand for at ``sharpness`` 1."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0.0, 2.0, (count, 24)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    places = [int(rng.choice(24, p=row / row.sum())) for row in chances.astype(np.float64)]
+    return [row[None] * np.float32(sharpness) for row in logits], places
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5])
+def test_the_temperature_undoes_what_was_done(sharpness: float) -> None:
+    logits, places = drawn(3000, sharpness)
+    found = calibrate(logits, places)
+    assert found.temperature == pytest.approx(sharpness, rel=0.15)
+    assert found.error < 0.03
+    assert (found.least_confidence, found.keyless_refused) == (0.0, None)
+
+
+def test_what_has_no_key_is_refused() -> None:
+    logits, places = drawn(500, 3.0)
+    flat = [np.random.default_rng(1).normal(0.0, 0.1, (2, 24)).astype(np.float32) for _ in range(50)]
+    found = calibrate([*logits, *flat], [*places, *[None] * 50])
+    assert found.keyless_refused == 1.0
+    assert 1 / 24 < found.least_confidence < 0.3
+
+
+def test_without_any_key() -> None:
+    with pytest.raises(StoneError, match="no tracks with a key"):
+        calibrate([np.zeros((1, 24), dtype=np.float32)], [None])
+
+
+def test_the_command_keeps_the_weights_and_their_answers(
+    tiny_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config("cross_entropy")
+    checkpoint = Checkpoint(
+        config.network,
+        ChromaNet(config.network).state_dict(),
+        config.vqt,
+        config.input.frames_averaged,
+        window_seconds=config.input.window_seconds,
+        classes=tuple(key.name for key in Key.all()),
+        state={"step": 1},
+    )
+    save_checkpoint(checkpoint, tmp_path / "a.pt")
+    rng = np.random.default_rng(0)
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "key"])
+        for number in range(6):
+            features = rng.integers(0, 256, (config.segment_frames * 2 + 5, config.vqt.n_bins), dtype=np.uint8)
+            np.save(tmp_path / f"{number}.npy", features)
+            writer.writerow([f"{number}.npy", "none" if number == 5 else Key.from_index(number).name])
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    assert main([*arguments, "--licence", "MIT"]) == 0
+    made = load_checkpoint(tmp_path / "b.pt")
+    assert (made.licence, made.state) == ("MIT", {})
+    assert made.chromanet.temperature != 1.0
+    np.testing.assert_allclose(window_logits(made, features), window_logits(checkpoint, features), atol=1e-5)
+
+    assert main([str(tmp_path / "none.pt"), *arguments[1:]]) == 1
+    assert "none.pt" in capsys.readouterr().err
