@@ -61,7 +61,8 @@ def read_mutagen(path: Path) -> dict[str, object]:
 
 def read_ffprobe(path: Path) -> dict[str, object]:
     if not shutil.which("ffprobe"):  # the ffmpeg that comes with the wheel shows the same, as lines
-        lines = output(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "ffmetadata", "-").splitlines()
+        options = ("-map", "0:a", "-c", "copy", "-f", "ffmetadata", "-")
+        lines = output(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, *options).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
     answer = json.loads(output("ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", path))
     tags = [part.get("tags", {}) for part in (answer["format"], *answer["streams"])]
