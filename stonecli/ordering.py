@@ -1,0 +1,288 @@
+"""The cheapest way through all points of a cost matrix: local search, and how far from the best it can be.
+
+An open path becomes a tour by a point 0 from which and to which everything is free; with a fixed start or end, only
+that one is. The tour is built by nearest neighbours and improved by 2-opt and Or-opt moves (Bentley, *Fast Algorithms
+for Geometric Traveling Salesman Problems*, 1992) that count a reversed stretch at its reversed costs, for the costs
+need not be the same in both directions. The bound is the 1-tree of Held and Karp (*The Traveling-Salesman Problem and
+Minimum Spanning Trees*, 1971) on the lesser of the two directions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+FORBIDDEN = 1e4  # above any sum of costs that matters, small enough for float32
+LEAST_GAIN = 1e-4  # below, it is rounding
+LONGEST_MOVED = 3  # points that Or-opt moves at once
+KICKS_PER_POINT, MOST_KICKS = 20, 4000  # of the search after the first local optimum: some ten seconds
+LONGEST_KICKED = 100  # points that a kick moves
+ASCENT_STEPS = 150  # of the bound
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """An order of all points.
+
+    Attributes:
+        order: indices of the points.
+        cost: sum of the costs on the way.
+        bound: no order costs less.
+    """
+
+    order: tuple[int, ...]
+    cost: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """Share of the cost, 0..1, that the best order could save at most."""
+        return max(0.0, 1.0 - self.bound / self.cost) if self.cost > LEAST_GAIN else 0.0
+
+
+def best_order(costs: Floats, start: int | None = None, end: int | None = None) -> Ordering:
+    """A good order of the points 0..n-1; the same one for the same input.
+
+    Args:
+        costs: float32 [n, n], of going from a row to a column; not negative.
+        start, end: points to begin and to end with, or None.
+
+    Raises:
+        ValueError: start and end are the same and there are other points.
+    """
+    count = len(costs)
+    if start is not None and start == end and count > 1:
+        raise ValueError("the first and the last track are the same")
+    if count <= 2:
+        order = [*range(count)]
+        if count == 2 and (start == 1 or end == 0 or (start is None and end is None and costs[1, 0] < costs[0, 1])):
+            order.reverse()
+        cost = float(costs[order[0], order[1]]) if count == 2 else 0.0
+        return Ordering(tuple(order), cost, cost)
+    closed = np.zeros((count + 1, count + 1), dtype=np.float32)
+    closed[1:, 1:] = costs
+    if start is not None:
+        closed[0, 1:] = FORBIDDEN
+        closed[0, 1 + start] = 0.0
+    if end is not None:
+        closed[1:, 0] = FORBIDDEN
+        closed[1 + end, 0] = 0.0
+    np.fill_diagonal(closed, 0.0)
+    tour = _local_search(closed)
+    bound = _bound(closed, _length(closed, tour))
+    tour = _kicked_search(closed, tour, bound)
+    cost = _length(closed, tour)
+    bound = min(cost, bound)
+    return Ordering(tuple((tour[1:] - 1).tolist()), cost, bound)
+
+
+def _local_search(costs: Floats) -> Ints:
+    """A tour from point 0 that no single move shortens."""
+    count = len(costs)
+    groups = _groups_of_equals(costs)
+    if len(groups) < count:  # many tracks in one key, say: their groups are ordered first, for none moves as a whole
+        first = np.array([group[0] for group in groups])
+        smaller = costs[np.ix_(first, first)]
+        small_tour = _kicked_search(smaller, _local_search(smaller), 0.0)
+        start = np.concatenate([groups[number] for number in small_tour])
+    else:
+        start = _nearest(costs)
+    return _improved(costs, np.ascontiguousarray(costs.T), start, np.arange(count))
+
+
+def _kicked_search(costs: Floats, tour: Ints, bound: float) -> Ints:
+    """A tour better than those that come of kicking it and searching anew; no further than to ``bound``."""
+    count, length = len(costs), _length(costs, tour)
+    random = np.random.default_rng(0)
+    into = np.ascontiguousarray(costs.T)
+    for _ in range(min(KICKS_PER_POINT * count, MOST_KICKS) if count > 4 else 0):
+        if length <= bound + LEAST_GAIN:
+            break
+        kicked, touched = _kicked(tour, random)
+        kicked = _improved(costs, into, kicked, touched)
+        kicked_length = _length(costs, kicked)
+        if kicked_length < length - LEAST_GAIN:
+            tour, length = kicked, kicked_length
+    return tour
+
+
+def _groups_of_equals(costs: Floats) -> list[Ints]:
+    """The points in groups within which nothing costs anything and none differs from another; first that of 0 alone."""
+    _, group = np.unique(np.hstack([costs, costs.T])[1:], axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    members = np.split(order + 1, np.flatnonzero(np.diff(group[order])) + 1)
+    return [np.zeros(1, dtype=np.int64), *members]
+
+
+def _length(costs: Floats, tour: Ints) -> float:
+    return float(costs[tour, np.roll(tour, -1)].sum(dtype=np.float64))
+
+
+def _nearest(costs: Floats) -> Ints:
+    """From point 0 always to the nearest one left."""
+    count = len(costs)
+    left = np.ones(count, dtype=np.bool_)
+    tour = np.zeros(count, dtype=np.int64)
+    left[0] = False
+    for place in range(1, count):
+        row = np.where(left, costs[tour[place - 1]], np.inf)
+        if place < count - 1:  # a fixed end is for the end
+            row = row + np.where(costs[:, 0] >= FORBIDDEN, 0.0, FORBIDDEN if costs[:, 0].max() >= FORBIDDEN else 0.0)
+        tour[place] = row.argmin()
+        left[tour[place]] = False
+    return tour
+
+
+def _kicked(tour: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """The tour with two neighbouring stretches exchanged (a double bridge), and the points at its seams."""
+    count = len(tour)
+    first = int(random.integers(1, count - 2))
+    places = np.arange(first + 1, min(first + LONGEST_KICKED, count))
+    second, third = np.sort(random.choice(places, 2, replace=False)) if len(places) > 1 else (first + 1, first + 2)
+    kicked = np.concatenate([tour[:first], tour[second:third], tour[first:second], tour[third:]])
+    seams = np.array([first - 1, first, second - 1, second, third - 1, third % count])
+    return kicked, np.unique(np.concatenate([tour[seams], kicked[seams]]))
+
+
+class _Tour:
+    """A tour from point 0, and what the moves ask of it again and again."""
+
+    def __init__(self, costs: Floats, into: Floats, tour: Ints) -> None:
+        self.costs, self.into = costs, into  # ``into`` is the transpose: a column as a row, which is read faster
+        self.change_to(tour)
+
+    def change_to(self, tour: Ints) -> None:
+        self.points = tour
+        self.after = np.concatenate([tour[1:], tour[:1]])
+        self.before = np.concatenate([tour[-1:], tour[:-1]])
+        self.edges = self.costs[tour, self.after]
+        # [n]: what it costs more to go from the first point up to each one backwards than forwards.
+        extra = self.costs[tour, self.before].astype(np.float64) - np.roll(self.edges, 1)
+        extra[0] = 0.0
+        self.backward = np.cumsum(extra)
+        self.place = np.empty(len(tour), dtype=np.int64)
+        self.place[tour] = np.arange(len(tour))
+
+    def reverse_best(self, place: int) -> tuple[int, ...] | None:
+        """Reverse the best stretch that begins or ends at ``place`` (2-opt); its seams, or None if none helps."""
+        if place == 0:
+            return None
+        points, after, edges, backward = self.points, self.after, self.edges, self.backward
+        here, previous, following = points[place], self.before[place], after[place]
+        extra = backward[place]
+        later, sooner = slice(place + 1, None), slice(1, place)
+        to_later = self.costs[previous][points[later]] + self.costs[here][after[later]]
+        gains = edges[place - 1] + edges[later] - to_later - (backward[later] - extra)
+        to_sooner = self.into[here][self.before[sooner]] + self.into[following][points[sooner]]
+        earlier = edges[: place - 1] + edges[place] - to_sooner - (extra - backward[sooner])
+        both = np.concatenate([earlier, gains])
+        if not len(both) or both.max() < LEAST_GAIN:
+            return None
+        best = int(both.argmax())
+        low, high = (1 + best, place) if best < len(earlier) else (place, place + 1 + best - len(earlier))
+        changed = points.copy()
+        changed[low : high + 1] = points[low : high + 1][::-1]
+        self.change_to(changed)
+        return low - 1, low, high, high + 1
+
+    def move_best(self, place: int) -> tuple[int, ...] | None:
+        """Move the points from ``place`` on, up to ``LONGEST_MOVED``, to where it helps most (Or-opt); the seams."""
+        points, after, edges = self.points, self.after, self.edges
+        count, best_gain, best = len(points), LEAST_GAIN, None
+        for stop in range(place + 1, min(place + LONGEST_MOVED, count) + 1) if place else ():
+            first, last = points[place], points[stop - 1]
+            removed = edges[place - 1] + edges[stop - 1] - self.costs[self.before[place], after[stop - 1]]
+            turning = self.backward[stop - 1] - self.backward[place]
+            for one, other, extra in ((first, last, 0.0), (last, first, turning))[: stop - place]:
+                gains = removed - extra + edges - self.into[one][points] - self.costs[other][after]
+                gains[place - 1 : stop] = 0.0  # where it is already
+                choice = int(gains.argmax())
+                if gains[choice] > best_gain:
+                    best_gain, best = float(gains[choice]), (stop, choice, one != first)
+        if best is None:
+            return None
+        stop, choice, turned = best
+        stretch = points[place:stop][::-1] if turned else points[place:stop]
+        if choice < place:
+            parts = (points[: choice + 1], stretch, points[choice + 1 : place], points[stop:])
+        else:
+            parts = (points[:place], points[stop : choice + 1], stretch, points[choice + 1 :])
+        self.change_to(np.concatenate(parts))
+        size = stop - place
+        return place - 1, place, stop - 1, stop, choice, choice + 1, choice + size, choice + 1 - size
+
+
+def _improved(costs: Floats, into: Floats, points: Ints, first: Ints) -> Ints:
+    """The tour after all moves that shorten it, looked for at the points ``first`` and then where it was changed."""
+    tour = _Tour(costs, into, points)
+    queue = deque(first.tolist())
+    waiting = set(queue)
+    while queue:
+        point = queue.popleft()
+        waiting.discard(point)
+        seams = tour.reverse_best(int(tour.place[point])) or tour.move_best(int(tour.place[point]))
+        for seam in {point, *(int(tour.points[seam % len(points)]) for seam in seams)} if seams else ():
+            if seam not in waiting:
+                waiting.add(seam)
+                queue.append(seam)
+    return tour.points
+
+
+def _bound(costs: Floats, cost: float) -> float:
+    """The greatest lower bound found by Held and Karp's ascent: 1-trees under prices of the points.
+
+    A price that every tour pays twice, once for coming and once for going, changes no tour's rank, but it drives
+    the tree towards one.
+    """
+    count = len(costs)
+    both = np.minimum(costs, costs.T)
+    prices = np.zeros(count, dtype=np.float32)
+    best, step_size = 0.0, 2.0
+    without_gain = 0
+    for _ in range(ASCENT_STEPS):
+        length, degrees = _one_tree(both + prices[:, None] + prices[None, :])
+        value = length - 2.0 * float(prices.sum(dtype=np.float64))
+        if value > best + 1e-6:
+            best, without_gain = value, 0
+        else:
+            without_gain += 1
+            if without_gain >= 5:
+                step_size, without_gain = step_size * 0.7, 0
+        slope = degrees - 2
+        steep = float((slope**2).sum())
+        if steep == 0 or best >= cost - 1e-6:
+            break
+        prices += np.float32(step_size * max(cost - value, 1e-3) / steep) * slope.astype(np.float32)
+    return best
+
+
+def _one_tree(costs: Floats) -> tuple[float, Ints]:
+    """Length and degrees of the cheapest spanning tree of points 1..n-1 (Prim), and two edges to point 0."""
+    count = len(costs)
+    degrees = np.zeros(count, dtype=np.int64)
+    distance = costs[1].copy()
+    nearest = np.ones(count, dtype=np.int64)
+    distance[0] = distance[1] = np.inf
+    length = 0.0
+    for _ in range(count - 2):
+        point = int(distance.argmin())
+        length += float(distance[point])
+        degrees[point] += 1
+        degrees[nearest[point]] += 1
+        row = costs[point]
+        closer = row < distance
+        closer &= distance < np.inf
+        distance[closer] = row[closer]
+        nearest[closer] = point
+        distance[point] = np.inf
+    row = costs[0, 1:]
+    two = 1 + np.argpartition(row, 1)[:2]
+    degrees[two] += 1
+    degrees[0] = 2
+    return length + float(costs[0, two].sum()), degrees
