@@ -4,7 +4,8 @@
 
 FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track
 uint8 [bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch
-fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA.
+fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA;
+with --windows, which is how ``stone`` hears a track, also how far its confidence is to be trusted.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from export.onnx_file import AudioNetwork
 from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
 from stonecli.key import Key
-from stonecli.metrics import scores, track_points
+from stonecli.metrics import calibration_error, reliability, scores, track_points
 from train.checkpoint import Checkpoint
 from train.chromanet import average_frames
 
 WINDOW_FRAMES = 646  # 15 s
+SURE = 0.8
 
 
 def class_keys(checkpoint: Checkpoint) -> list[Key]:
@@ -42,10 +44,12 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
     return [Key.parse(name.split("/")[0]) for name in order]
 
 
-def answers(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool) -> np.ndarray:
-    """``Key.index`` of the answer for each track of uint8 [bins, frames]: whole track, or the mean over its windows."""
+def answers(
+    checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """``Key.index`` and probability of the answer for each track of uint8 [bins, frames]: whole, or mean over windows."""
     network = checkpoint.network()
-    found = []
+    found, confidence = [], []
     for track in tracks:
         level = torch.from_numpy(track[: checkpoint.chromanet.n_bins].astype(np.float32) / 255.0)
         starts = range(0, max(1, level.shape[1] - WINDOW_FRAMES + 1), WINDOW_FRAMES) if windows else [0]
@@ -54,7 +58,8 @@ def answers(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key
         with torch.inference_mode():
             profile = torch.stack([network(piece[None, None])[0] for piece in pieces]).mean(dim=0)
         found.append(keys[int(profile.argmax())].index)
-    return np.array(found)
+        confidence.append(float(profile.max()))
+    return np.array(found), np.array(confidence)
 
 
 def interval(points: np.ndarray) -> tuple[float, float]:
@@ -81,7 +86,7 @@ def main() -> None:
         rows = [row for row in csv.DictReader(labels) if row["id"] in features]
         tracks = [features[row["id"]] for row in rows]
     truth = np.array([Key.parse(row["key"]).index for row in rows])
-    found = answers(checkpoint, tracks, keys, options.windows)
+    found, confidence = answers(checkpoint, tracks, keys, options.windows)
     sources = np.array([row["source"] for row in rows])
     report = {}
     for source in ["all", *sorted(set(sources))]:
@@ -93,6 +98,15 @@ def main() -> None:
         report[source] = {"tracks": int(chosen.sum()), **values}
         report[source] |= {"mirex_95": [round(100 * low, 1), round(100 * high, 1)]}
         report[source] |= {"ksea_95": [round(100 * ksea_low, 1), round(100 * ksea_high, 1)]}
+    if options.windows:
+        right = found == truth
+        sure = confidence > SURE
+        report["confidence"] = {
+            "expected_calibration_error": round(calibration_error(confidence, right), 3),
+            "answers_above_0.8": int(sure.sum()),
+            "right_of_those": round(float(right[sure].mean()), 3) if sure.any() else None,
+            "reliability": [tuple(round(value, 2) for value in row) for row in reliability(confidence, right)],
+        }
     if options.json:
         print(json.dumps(report))
         return

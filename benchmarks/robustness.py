@@ -16,6 +16,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -96,7 +97,7 @@ def keyless(kind: str, number: int) -> Floats:
     settings = Settings((), seconds=30.0, held_out=True)
     for attempt in range(1000):
         drawing = np.random.default_rng([78, number, attempt])
-        found, samples = draw_keyless(drawing, 30.0, CORPUS_RATE, True, lambda parts: play(drawing, parts, settings))
+        found, samples = draw_keyless(drawing, 30.0, CORPUS_RATE, True, partial(play, drawing, settings=settings))
         if found == kind:
             return 0.5 * samples / np.abs(samples).max()
     raise AssertionError(kind)
