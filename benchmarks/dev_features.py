@@ -47,7 +47,7 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
 def answers(
     checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``Key.index`` and probability of the answer for each track (uint8 [bins, frames]): whole, or mean over windows."""
+    """``Key.index`` and probability of the answer for each track, uint8 [bins, frames]; whole, or mean over windows."""
     network = checkpoint.network()
     found, confidence = [], []
     for track in tracks:
