@@ -64,6 +64,12 @@ def check_target(path: Path | None) -> None:
         fail(f"{path.parent}: no such folder", EXIT_USAGE)
 
 
+def check_ending(path: Path | None, endings: tuple[str, ...], option: str) -> None:
+    """Leave with wrong usage if ``path`` ends in none of ``endings``: what is made must not be mistaken for music."""
+    if path is not None and path.suffix.lower() not in endings:
+        raise typer.BadParameter(f"ends in {' or '.join(endings)}", param_hint=option)
+
+
 def print_json(record: dict[str, Any]) -> None:
     """Print one object on a line of its own, at once: whoever reads in a pipe need not wait for the end."""
     print(json.dumps(record), flush=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, cache, evaluate, export, tag, train, undo
+from stonecli.cli import analyze, cache, evaluate, export, mix, tag, train, undo
 
 app = typer.Typer(
     name="stone",
@@ -21,6 +21,7 @@ app.command("tag")(tag.tag)
 app.command("undo")(undo.undo)
 app.command("cache")(cache.cache)
 app.command("analyze")(analyze.analyze)
+app.command("mix")(mix.mix)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

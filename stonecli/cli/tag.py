@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +15,7 @@ from stonecli.cli.common import (
     EXIT_INTERRUPTED,
     DeviceOption,
     ModelOption,
+    check_ending,
     check_target,
     error_console,
     fail,
@@ -25,16 +25,13 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
+from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
 from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from stonecli.cache import ResultCache
-    from stonecli.engine import Run
     from stonecli.library import Finding
-    from stonecli.tagger import Remover, Tagger
+    from stonecli.report.outputs import Targets
+    from stonecli.tagger import Remover, Tagger, TagResult
     from stonecli.tags import FieldRule
     from stonecli.tags.journal import JournalRun
 
@@ -75,6 +72,12 @@ def tag(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json or .ndjson.")
     ] = None,
+    playlist: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a playlist of the files as well: .m3u8.")
+    ] = None,
+    rekordbox: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a collection for rekordbox as well: .xml.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     preserve_mtime: Annotated[
         bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
@@ -86,9 +89,11 @@ def tag(
     the other fields that --field names. stone undo takes a run back.
     """
     rules = _rules(field or ["key"], notation, mode)
-    if output is not None and output.suffix.lower() not in (".csv", ".json", ".ndjson"):
-        raise typer.BadParameter("ends in .csv, .json or .ndjson", param_hint="--output")
-    check_target(output)
+    check_ending(output, (".csv", ".json", ".ndjson"), "--output")
+    check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
+    check_ending(rekordbox, (".xml",), "--rekordbox")
+    for target in (output, playlist, rekordbox):
+        check_target(target)
     if math.isnan(min_confidence):  # neither below nor above any limit
         raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
     if remove and overwrite:
@@ -96,9 +101,11 @@ def tag(
     silence_native_stderr()
 
     from stonecli.library import find_music
+    from stonecli.report.outputs import Targets
     from stonecli.tagger import Remover, Tagger
     from stonecli.tags.safe_write import remove_leftovers
 
+    targets = Targets(output, playlist, rekordbox)
     with ExitStack() as stack:
         journal = stack.enter_context(_journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (
@@ -112,15 +119,15 @@ def tag(
                 min_confidence=min_confidence,
                 preserve_mtime=preserve_mtime,
                 journal=journal,
-                cache=None if no_cache else stack.enter_context(_result_cache()),
+                cache=None if no_cache else stack.enter_context(result_cache()),
             )
         )
         leftovers: list[Path] = []
         findings = list(find_music(paths, leftovers))
         if write_tags:
             remove_leftovers(leftovers)
-        errors = _Errors(error_console())
-        interrupted = _run(tagger, findings, paths, errors, output, jobs, notation, as_json)
+        errors = Errors(error_console())
+        interrupted = _run(tagger, findings, paths, errors, targets, jobs, notation, as_json)
     if interrupted:
         fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     if errors.count:
@@ -144,39 +151,12 @@ def _journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[Journal
         journal.close()
 
 
-@contextmanager
-def _result_cache() -> Iterator[ResultCache | None]:
-    """The cache of what was heard; None where there can be none, which is no error."""
-    from stonecli.cache import open_cache
-
-    cache = open_cache()
-    try:
-        yield cache
-    finally:
-        if cache is not None:
-            cache.close()
-
-
-class _Errors:
-    """Shows the files that failed on standard error, one line each, and counts them."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.count = 0
-
-    def show(self, path: Path, error: str) -> None:
-        from stonecli.report.table import error_text
-
-        self.count += 1
-        self.console.print(error_text(path, error), soft_wrap=True)
-
-
 def _run(
     tagger: Tagger | Remover,
     findings: list[Finding],
     roots: list[Path],
-    errors: _Errors,
-    output: Path | None,
+    errors: Errors,
+    targets: Targets,
     jobs: int | None,
     notation: Notation,
     as_json: bool,
@@ -185,8 +165,7 @@ def _run(
     from concurrent.futures import ThreadPoolExecutor
 
     from stonecli.engine import default_jobs, run
-    from stonecli.report.output import OutputFile
-    from stonecli.report.records import tag_record
+    from stonecli.report.outputs import Outputs
     from stonecli.report.table import TagTable
 
     music = [finding.path for finding in findings if finding.error is None]
@@ -197,29 +176,28 @@ def _run(
     if not as_json and music:
         table.header()
     with ExitStack() as stack:
-        file = stack.enter_context(OutputFile(output)) if output else None
+        outputs = stack.enter_context(Outputs(targets, notation, model))
 
-        def note(record: dict[str, Any]) -> None:
-            if file:
-                file.write(record)
+        def note(path: Path, result: TagResult | None, error: str | None) -> None:
+            record = outputs.note(path, result, error)
             if as_json:
                 print_json(record)
 
         for finding in findings:
             if finding.error is not None:
-                note(tag_record(finding.path, None, finding.error, model))
+                note(finding.path, None, finding.error)
                 errors.show(finding.path, finding.error)
         executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
-        progress = stack.enter_context(_progress(console, errors.console))
+        progress = stack.enter_context(progress_bar(console, errors.console))
         if console.is_terminal and errors.console.is_terminal:
             errors.console = progress.console  # one screen: an error line goes above the bar, not through it
         bar = progress.add_task("", total=len(music))
         outcomes = stack.enter_context(
             run(tagger, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
         )
-        is_interrupted = stack.enter_context(_stopped_by_ctrl_c(outcomes))
+        is_interrupted = stack.enter_context(stopped_by_ctrl_c(outcomes))
         for outcome in outcomes:
-            note(tag_record(outcome.item, outcome.result, outcome.error, model))
+            note(outcome.item, outcome.result, outcome.error)
             if outcome.result is not None and not as_json:
                 table.row(outcome.result)
             if outcome.error is not None:
@@ -228,49 +206,6 @@ def _run(
     if not as_json:
         table.summary(errors.count, tagger.write)
     return interrupted
-
-
-def _progress(out: Console, err: Console) -> Progress:
-    """A progress bar with rate and time left, below the table; hidden where nobody would see it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} files/s" if task.speed else "", "dim")
-
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeRemainingColumn(compact=True),
-        console=out if out.is_terminal else err,
-        transient=True,
-        disable=not (out.is_terminal or err.is_terminal),
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-
-
-@contextmanager
-def _stopped_by_ctrl_c(outcomes: Run[Path, Any]) -> Iterator[list[bool]]:
-    """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
-
-    Yields a list that is not empty after a Ctrl-C.
-    """
-    interrupts: list[bool] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: object) -> None:
-        interrupts.append(True)
-        signal.signal(signal.SIGINT, before)
-        outcomes.stop()
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _rules(

@@ -1,4 +1,4 @@
-"""Untrusted text made fit for a terminal."""
+"""Untrusted text made fit for a terminal or a line of a file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ def printable(text: str) -> str:
     like; a byte of a file name that is not valid UTF-8 becomes ``\\xff``. Letters, emoji and spaces stay.
     """
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line for a file of lines: each run of line breaks and control characters becomes a space."""
+    safe = text.encode("utf-8", "replace").decode()  # a byte that was no UTF-8 would make the whole file none
+    return "".join(char if char.isprintable() else " " for char in safe).strip()
 
 
 def shortened(text: str, width: int) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import mutagen
 import numpy as np
@@ -232,6 +233,26 @@ def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[
 
 
 # For programs
+
+
+def test_playlist_and_collection(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    heard, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
+    bad.write_text("text")
+    assert invoke("tag", kept, "--write-tags", "--notation", "musical").exit_code == 0
+    files = ["--playlist", tmp_path / "list.m3u8", "--rekordbox", tmp_path / "list.xml", "--output", tmp_path / "l.csv"]
+    assert invoke("tag", heard, bad, kept, *files).exit_code == 1
+    assert (tmp_path / "list.m3u8").read_text().splitlines()[2::2] == ["music/mp3.mp3", "music/flac.flac"]
+    tracks = list(ElementTree.parse(tmp_path / "list.xml").iter("TRACK"))[:2]  # noqa: S314 (our own file)
+    assert [(track.get("Tonality"), track.get("TotalTime")) for track in tracks] == [("7A", "16")] * 2
+    assert len((tmp_path / "l.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--playlist", "song.mp3"], ["--rekordbox", "song.flac"], ["--playlist", "no/a.m3u8"]]
+)
+def test_targets_that_make_no_sense(invoke: Invoke, song: Song, wrong: list[str]) -> None:
+    result = invoke("tag", song("flac"), *wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_json_is_one_object_a_line(invoke: Invoke, song: Song, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""``stone mix``: in what order to play tracks, and what mixes with one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    DeviceOption,
+    ModelOption,
+    check_ending,
+    check_target,
+    error_console,
+    fail,
+    load_model,
+    one_line_errors,
+    output_console,
+    print_json,
+    silence_native_stderr,
+)
+from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
+from stonecli.key import Notation
+
+if TYPE_CHECKING:
+    from stonecli.mix import MixTrack, TrackReader
+
+NO_KEY = "no key, so left out"
+
+
+@one_line_errors
+def mix(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them.")],
+    start: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to begin with.")] = None,
+    end: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to end with.")] = None,
+    compatible: Annotated[
+        Path | None, typer.Option(metavar="TRACK", help="Do not order: list what mixes with this file.")
+    ] = None,
+    playlist: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the order to a playlist: .m3u8.")] = None,
+    rekordbox: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the order to a collection for rekordbox: .xml.")
+    ] = None,
+    notation: Annotated[Notation, typer.Option(help="How a key is shown: 8A, 1m or Am.")] = "camelot",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
+    ] = None,
+    device: DeviceOption = "auto",
+    model: ModelOption = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Hear everything anew, and remember nothing.")] = False,
+) -> None:
+    """Put tracks into an order in which they mix: by key, tuning and tempo. No music file is changed.
+
+    Keys are those in the tags; a file without one is heard. The tempo is the one in the tags. docs/mixing.md tells
+    what a transition costs.
+    """
+    check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
+    check_ending(rekordbox, (".xml",), "--rekordbox")
+    for target in (playlist, rekordbox):
+        check_target(target)
+    if compatible and (start or end or playlist or rekordbox):
+        raise typer.BadParameter("makes a list, not an order", param_hint="--compatible")
+    for named in (start, end, compatible):
+        if named is not None and not named.is_file():
+            fail(f"{named}: no such file", EXIT_USAGE)
+    silence_native_stderr()
+
+    from stonecli.mix import TrackReader
+    from stonecli.mix import compatible as compatible_tracks
+
+    key_model = load_model(model, device)
+    errors = Errors(error_console())
+    left_out: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        cache = None if no_cache else stack.enter_context(result_cache())
+        named_paths = [path for path in (start, end, compatible) if path is not None]
+        tracks = _read(TrackReader(key_model, cache), [*named_paths, *paths], jobs, errors, left_out)
+    console = output_console()
+    if compatible:
+        from stonecli.report.mix import compatible_record, print_rows
+
+        chosen = _find(tracks, compatible)
+        if chosen.track is None:
+            fail(f"{compatible}: no key")
+        rows = compatible_tracks(chosen.track, [track for track in tracks if track is not chosen])
+        if as_json:
+            print_json(compatible_record(chosen, rows, left_out))
+        else:
+            print_rows(console, [(chosen, None), *rows], notation)
+    else:
+        from stonecli.mix import harmonic_mix
+        from stonecli.report.mix import mix_record, playlist_entries, print_mix
+        from stonecli.report.playlist import save_playlist
+        from stonecli.report.rekordbox import save_rekordbox
+
+        try:
+            result = harmonic_mix(tracks, _find(tracks, start) if start else None, _find(tracks, end) if end else None)
+        except ValueError as error:
+            fail(str(error), EXIT_USAGE)
+        if as_json:
+            print_json(mix_record(result, left_out))
+        else:
+            print_mix(console, result, notation)
+        if playlist:
+            save_playlist(playlist, playlist_entries(result))
+        if rekordbox:
+            save_rekordbox(rekordbox, playlist_entries(result), notation, "stone mix")
+    if errors.count:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _read(
+    reader: TrackReader, paths: list[Path], jobs: int | None, errors: Errors, left_out: list[dict[str, Any]]
+) -> list[MixTrack]:
+    """All tracks; what failed or has no key is shown, and noted in ``left_out``."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stonecli.engine import default_jobs, run
+    from stonecli.library import find_music
+
+    findings = list(find_music(paths))
+    for finding in findings:
+        if finding.error is not None:
+            left_out.append({"path": str(finding.path), "error": finding.error})
+            errors.show(finding.path, finding.error)
+    music = [finding.path for finding in findings if finding.error is None]
+    jobs = jobs or default_jobs()
+    tracks = []
+    with ExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
+        progress = stack.enter_context(progress_bar(errors.console, errors.console))
+        if errors.console.is_terminal:
+            errors.console = progress.console
+        bar = progress.add_task("", total=len(music))
+        outcomes = stack.enter_context(
+            run(reader, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
+        )
+        interrupted = stack.enter_context(stopped_by_ctrl_c(outcomes))
+        for outcome in outcomes:
+            if outcome.result is None:
+                left_out.append({"path": str(outcome.item), "error": outcome.error})
+                errors.show(outcome.item, outcome.error or "")
+            else:
+                tracks.append(outcome.result)
+                if outcome.result.track is None:
+                    left_out.append({"path": str(outcome.item), "error": None})
+                    errors.note(outcome.item, NO_KEY)
+        if interrupted:
+            fail("interrupted", EXIT_INTERRUPTED)
+    return tracks
+
+
+def _find(tracks: list[MixTrack], path: Path) -> MixTrack:
+    """The track of the file at ``path``, by whatever path it was found."""
+    found = [track for track in tracks if track.path == path or os.path.samefile(track.path, path)]  # noqa: PTH121
+    return found[0] if found else fail(f"{path}: cannot be mixed")

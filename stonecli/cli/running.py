@@ -1,0 +1,94 @@
+"""What the commands that go through many files share: the cache, errors as they come, progress, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stonecli.cache import ResultCache
+    from stonecli.engine import Run
+
+
+@contextmanager
+def result_cache() -> Iterator[ResultCache | None]:
+    """The cache of what was heard; None where there can be none, which is no error."""
+    from stonecli.cache import open_cache
+
+    cache = open_cache()
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            cache.close()
+
+
+class Errors:
+    """Shows the files that failed on standard error, one line each, and counts them."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.count = 0
+
+    def show(self, path: Path, error: str) -> None:
+        from stonecli.report.table import error_text
+
+        self.count += 1
+        self.console.print(error_text(path, error), soft_wrap=True)
+
+    def note(self, path: Path, remark: str) -> None:
+        """Show what is no failure."""
+        from rich.text import Text
+
+        from stonecli.report.text import printable
+
+        self.console.print(Text(f"{printable(str(path))}: {remark}", "yellow"), soft_wrap=True)
+
+
+def progress_bar(out: Console, err: Console) -> Progress:
+    """A progress bar with rate and time left, below the table; hidden where nobody would see it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} files/s" if task.speed else "", "dim")
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(compact=True),
+        console=out if out.is_terminal else err,
+        transient=True,
+        disable=not (out.is_terminal or err.is_terminal),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+@contextmanager
+def stopped_by_ctrl_c(outcomes: Run[Path, Any]) -> Iterator[list[bool]]:
+    """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
+
+    Yields a list that is not empty after a Ctrl-C.
+    """
+    interrupts: list[bool] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: object) -> None:
+        interrupts.append(True)
+        signal.signal(signal.SIGINT, before)
+        outcomes.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,116 @@
+"""A mix, and what mixes with a track, as rows for people and as records for programs (docs/formats.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from stonecli.key import Notation
+from stonecli.mix import Mix, MixTrack
+from stonecli.moves import GOOD_COST, Transition
+from stonecli.report.colors import key_style
+from stonecli.report.playlist import PlaylistEntry
+from stonecli.report.records import key_record
+from stonecli.report.text import printable, shortened
+
+MOVE_WIDTH = 13
+DIGITS = 2
+
+
+def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
+    """Print the tracks in their order, each with the move that leads to it, and the sum."""
+    print_rows(console, list(zip(mix.tracks, (None, *mix.transitions), strict=True)), notation)
+    if console.is_terminal and mix.transitions:
+        gap = f"at most {mix.gap:.0%} of it can be saved" if mix.gap > 0.005 else "no order is better"
+        console.print(Text(f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {gap}", "dim"), soft_wrap=True)
+
+
+def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
+    """Print a row a track: key, tempo, tuning, move and its points, file; tab-separated in a pipe."""
+    if not console.is_terminal:
+        print("\t".join(("file", "key", "bpm", "tuning", "move", "points")), file=console.file)
+        for track, move in rows:
+            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _points(move))
+            print("\t".join(printable(cell) for cell in cells), file=console.file)
+        return
+    width = max(16, console.width - 36 - MOVE_WIDTH)
+    console.print(Text(f"{'key':5}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file", "bold dim"))
+    for track, move in rows:
+        key, bpm, cents = _cells(track, notation)
+        style = key_style(track.track.key) if track.track else ""
+        line = Text.assemble((f"{key:5}", style), f"{bpm:>6}{cents:>7}  ")
+        clash = move is not None and move.cost > GOOD_COST
+        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", "yellow" if clash else "")
+        name = _name(track)
+        line.append(shortened(name, width) if cell_len(name) > width else name)
+        console.print(line, soft_wrap=True)
+
+
+def mix_record(mix: Mix, left_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON object of ``stone mix``."""
+    return {
+        "tracks": [
+            _track_record(track, move) for track, move in zip(mix.tracks, (None, *mix.transitions), strict=True)
+        ],
+        "cost": round(mix.cost, DIGITS),
+        "bound": round(mix.bound, DIGITS),
+        "gap": round(mix.gap, 4),
+        "left_out": left_out,
+    }
+
+
+def compatible_record(
+    track: MixTrack, rows: list[tuple[MixTrack, Transition]], left_out: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The JSON object of ``stone mix --compatible``."""
+    return {
+        "track": _track_record(track, None),
+        "compatible": [_track_record(other, move) for other, move in rows],
+        "left_out": left_out,
+    }
+
+
+def playlist_entries(mix: Mix) -> list[PlaylistEntry]:
+    """The tracks of the mix for a playlist."""
+    return [
+        PlaylistEntry(track.path, track.track.key if track.track else None, track.info, track.seconds)
+        for track in mix.tracks
+    ]
+
+
+def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
+    known = track.track
+    return {
+        "path": str(track.path),
+        "key": key_record(known.key) if known else None,
+        "key_from": known.key_from if known else None,
+        "bpm": known.bpm if known else None,
+        "tuning_cents": round(known.tuning_cents, 1) if known and known.tuning_cents is not None else None,
+        "move": move.move if move else None,
+        "cost": round(move.cost, DIGITS) if move else None,
+        "key_cost": move.key_cost if move else None,
+        "tuning_cost": round(move.tuning_cost, DIGITS) if move else None,
+        "tempo_cost": round(move.tempo_cost, DIGITS) if move else None,
+    }
+
+
+def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
+    known = track.track
+    if known is None:
+        return "", "", ""
+    cents = f"{known.tuning_cents:+.0f}" if known.tuning_cents is not None else ""
+    return known.key.spelled(notation), f"{known.bpm:g}" if known.bpm else "", cents
+
+
+def _points(move: Transition | None) -> str:
+    return f"{move.cost:.1f}" if move else ""
+
+
+def _name(track: MixTrack) -> str:
+    info = track.info
+    if info.title:
+        return printable(f"{info.artist} - {info.title}" if info.artist else info.title)
+    return printable(track.path.name)

@@ -1,0 +1,73 @@
+"""Everything that ``stone tag`` writes besides tags: table files, playlist, rekordbox collection."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stonecli.key import Notation
+from stonecli.model import KeyModel
+from stonecli.report.output import OutputFile
+from stonecli.report.playlist import PlaylistEntry, save_playlist
+from stonecli.report.records import tag_record
+from stonecli.report.rekordbox import save_rekordbox
+from stonecli.tagger import TagResult
+from stonecli.tags.info import read_info
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The files that are asked for; None where one is not.
+
+    Attributes:
+        output: ends in .csv, .json or .ndjson.
+        playlist: M3U8.
+        rekordbox: XML.
+    """
+
+    output: Path | None = None
+    playlist: Path | None = None
+    rekordbox: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those that are asked for."""
+        return [path for path in (self.output, self.playlist, self.rekordbox) if path is not None]
+
+
+class Outputs:
+    """A context manager with :meth:`note`; leaving it, in whatever way, puts the files in place."""
+
+    def __init__(self, targets: Targets, notation: Notation, model: KeyModel | None) -> None:
+        self._targets = targets
+        self._notation = notation
+        self._model = model
+        self._entries: list[PlaylistEntry] = []
+
+    def __enter__(self) -> Outputs:
+        self._stack = ExitStack()
+        self._table = self._stack.enter_context(OutputFile(self._targets.output)) if self._targets.output else None
+        return self
+
+    def note(self, path: Path, result: TagResult | None, error: str | None) -> dict[str, Any]:
+        """Add what became of one file; its record."""
+        record = tag_record(path, result, error, self._model)
+        if self._table:
+            self._table.write(record)
+        if result is not None and (self._targets.playlist or self._targets.rekordbox):
+            info = read_info(path)
+            seconds = result.estimate.duration if result.estimate else info.seconds
+            self._entries.append(PlaylistEntry(path, result.key, info, seconds))
+        return record
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if self._targets.playlist:
+                save_playlist(self._targets.playlist, self._entries)
+            if self._targets.rekordbox:
+                save_rekordbox(self._targets.rekordbox, self._entries, self._notation, "stone")

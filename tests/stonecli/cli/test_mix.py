@@ -1,0 +1,121 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+from mutagen.flac import FLAC
+from typer.testing import Result
+
+from stonecli.tags.info import read_info
+
+Invoke = Callable[..., Result]
+Song = Callable[..., Path]
+
+
+@pytest.fixture
+def crate(song: Song) -> Path:
+    """Tracks with keys and tempos in their tags; nothing in it has to be heard."""
+    tracks = {"a": ("8A", "124"), "b": ("10A", "126"), "c": ("9A", "125"), "d": ("2B", "124"), "e": ("8B", "")}
+    for name, (key, bpm) in tracks.items():
+        path = song("flac", name)
+        file = FLAC(path)
+        file["initialkey"], file["bpm"] = key, bpm
+        file.save()
+    return path.parent
+
+
+def names(result: Result) -> list[str]:
+    return [Path(line.split("\t")[0]).stem for line in result.stdout.splitlines()[1:]]
+
+
+def test_the_order(invoke: Invoke, crate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stonecli.tagger.Tagger.__call__", lambda *_: pytest.fail("every key is in the tags"))
+    result = invoke("mix", crate, "--start", crate / "e.flac")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0].split("\t") == ["file", "key", "bpm", "tuning", "move", "points"]
+    assert names(result) == ["e", "a", "c", "b", "d"]
+    assert result.stdout.splitlines()[2].split("\t")[1:] == ["8A", "124", "", "relative", "1.0"]
+    backwards = invoke("mix", crate, "--end", crate / "e.flac")
+    assert names(backwards)[-1] == "e"
+
+
+def test_json(invoke: Invoke, crate: Path) -> None:
+    (crate / "bad.flac").write_text("text")
+    result = invoke("mix", crate, "--json")
+    assert result.exit_code == 1
+    record = json.loads(result.stdout)
+    assert list(record) == ["tracks", "cost", "bound", "gap", "left_out"]
+    assert len(record["tracks"]) == 5
+    assert record["tracks"][0]["move"] is None
+    assert record["tracks"][1].keys() == {
+        *("path", "key", "key_from", "bpm", "tuning_cents"),
+        *("move", "cost", "key_cost", "tuning_cost", "tempo_cost"),
+    }
+    assert record["cost"] == pytest.approx(sum(track["cost"] or 0 for track in record["tracks"]), abs=0.05)
+    assert record["bound"] <= record["cost"]
+    assert [Path(left["path"]).name for left in record["left_out"]] == ["bad.flac"]
+
+
+def test_what_mixes_with_one(invoke: Invoke, crate: Path) -> None:
+    result = invoke("mix", crate, "--compatible", crate / "a.flac")
+    assert result.exit_code == 0
+    assert names(result) == ["a", "e", "c", "b"]  # the track, then the best first; d clashes
+    record = json.loads(invoke("mix", crate, "--compatible", crate / "a.flac", "--json").stdout)
+    assert [track["move"] for track in record["compatible"]] == ["relative", "one up", "energy boost"]
+    assert Path(record["track"]["path"]).name == "a.flac"
+
+
+def test_the_playlist_and_the_collection(invoke: Invoke, crate: Path, tmp_path: Path) -> None:
+    files = ["--playlist", tmp_path / "set.m3u8", "--rekordbox", tmp_path / "set.xml"]
+    result = invoke("mix", crate, "--start", crate / "e.flac", *files)
+    assert result.exit_code == 0
+    lines = (tmp_path / "set.m3u8").read_text().splitlines()
+    assert lines[2::2] == [f"music/{name}.flac" for name in "eacbd"]
+    assert 'Tonality="8B"' in (tmp_path / "set.xml").read_text()
+
+
+def test_a_file_without_a_key_is_heard_and_remembered(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, silent = song("mp3"), tmp_path / "silent.wav"
+    soundfile.write(silent, [0.0] * 44100, 22050)
+    first = invoke("mix", path, silent, "--json")
+    record = json.loads(first.stdout)
+    assert [(track["key"]["camelot"], track["key_from"]) for track in record["tracks"]] == [("7A", "heard")]
+    assert record["tracks"][0]["tuning_cents"] == pytest.approx(0, abs=3)
+    assert first.stderr == f"{silent}: no key, so left out\n"
+    assert record["left_out"] == [{"path": str(silent), "error": None}]
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it is in the cache"))
+    assert invoke("mix", path, silent).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--start", "none.mp3"], "none.mp3: no such file"),
+        (["--playlist", "a.mp3"], "ends in .m3u8 or .m3u"),
+        (["--rekordbox", "a.csv"], "ends in .xml"),
+        (["--playlist", "none/a.m3u8"], "no such folder"),
+        (["--compatible", "{a}", "--start", "{a}"], "a list, not an order"),
+        (["--start", "{a}", "--end", "{a}"], "the same"),
+    ],
+)
+def test_wrong_usage(invoke: Invoke, crate: Path, arguments: list[str], message: str) -> None:
+    filled = [text.format(a=crate / "a.flac") for text in arguments]
+    result = invoke("mix", crate, *filled)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_names_and_tags_are_data(invoke: Invoke, song: Song) -> None:
+    path = song("flac", "x\n\x1b[31m[red]")
+    file = FLAC(path)
+    file["initialkey"], file["title"] = "8A", "t\x1b]0;pwn\x07"
+    file.save()
+    result = invoke("mix", path, song("flac", "y"))
+    assert "\x1b" not in result.stdout
+    assert len(result.stdout.splitlines()) == 3
+    assert read_info(path).title
+    assert os.fspath(path) not in result.stdout
