@@ -1,6 +1,6 @@
 """kill -9 at any moment: every file is one that a whole write would have left, and the journal leads back.
 
-60 kills over all containers; ``STONE_KILLS=300 pytest tests/stonecli/tags/test_kill.py`` for more.
+300 kills over all containers; ``STONE_KILLS=3000 pytest tests/stonecli/tags/test_kill.py`` for more.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 from stonecli.key import Key
 from stonecli.tags import FieldRule, remove_key, write_key
 
-KILLS = int(os.environ.get("STONE_KILLS", "60"))
+KILLS = int(os.environ.get("STONE_KILLS", "300"))
 
 # A process that has loaded everything forks one that writes, kills it after a random time, and looks at what is there.
 SCRIPT = """
