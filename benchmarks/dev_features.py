@@ -69,12 +69,30 @@ def interval(points: np.ndarray) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def draw_reliability(table: Sequence[tuple[float, float, int]], path: Path) -> None:
+    """Accuracy over confidence, a dot for each bin as large as its tracks are many, into ``path``."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4, 4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    confidence, share, count = zip(*table, strict=True)
+    axes.scatter(confidence, share, s=[8 * number for number in count], color="#3366aa", alpha=0.7)
+    for x, y, number in table:
+        axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=7, color="white")
+    axes.set(xlim=(0, 1.05), ylim=(-0.05, 1.05), xlabel="confidence", ylabel="share of right keys")
+    figure.savefig(path)
+
+
 def main() -> None:
     """Print the scores of the checkpoint on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--eval", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--windows", action="store_true", help="mean over windows of 15 s instead of the whole track")
+    parser.add_argument("--plot", type=Path, help="SVG of how often an answer of some confidence is right; --windows")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -107,6 +125,8 @@ def main() -> None:
             "right_of_those": round(float(right[sure].mean()), 3) if sure.any() else None,
             "reliability": [tuple(round(value, 2) for value in row) for row in reliability(confidence, right)],
         }
+        if options.plot:
+            draw_reliability(reliability(confidence, right), options.plot)
     if options.json:
         print(json.dumps(report))
         return
