@@ -9,9 +9,11 @@ from rich.text import Text
 
 from stonecli.detect import KeyEstimate
 from stonecli.key import Key
+from stonecli.moves import move_of
 from stonecli.report.colors import key_style
 from stonecli.report.records import ALTERNATIVES
-from stonecli.report.text import printable
+from stonecli.report.text import clock, printable
+from stonecli.report.timeline import timeline
 
 BAR_WIDTH = 24
 
@@ -20,39 +22,51 @@ def print_analysis(console: Console, path: Path, estimate: KeyEstimate, *, per_w
     """Print what was heard in the file at ``path``; with ``per_window`` a line for each window."""
     lines = [Text(printable(path.name), "bold")]
     if estimate.key is None:
-        lines.append(Text("  no key: nothing tonal is heard", "yellow") + Text(f"  {_clock(estimate.duration)}", "dim"))
+        lines.append(Text("  no key: nothing tonal is heard", "yellow") + Text(f"  {clock(estimate.duration)}", "dim"))
     else:
-        lines += _answer_lines(estimate, estimate.key)
+        lines += _answer_lines(console, estimate, estimate.key)
     if per_window:
         lines += _window_lines(estimate)
     for line in [*lines, Text()]:
         console.print(line, soft_wrap=True)
 
 
-def _answer_lines(estimate: KeyEstimate, key: Key) -> list[Text]:
+def _answer_lines(console: Console, estimate: KeyEstimate, key: Key) -> list[Text]:
     names = Text.assemble("  ", _key_text(key, key.name), "   Camelot ", _key_text(key, key.camelot))
     names += Text.assemble("   Open Key ", _key_text(key, key.open_key))
-    facts = f"  confidence {estimate.confidence:.0%}   {_clock(estimate.duration)}"
+    facts = f"  confidence {estimate.confidence:.0%}   {clock(estimate.duration)}"
     if estimate.tuning_cents is not None:
         facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({estimate.tuning_cents:+.0f} cents)"
     lines = [names, Text(facts), Text()]
     lines += [_bar_line(candidate, share) for candidate, share in estimate.alternatives[: 1 + ALTERNATIVES]]
-    mixes = Text("  mixes with ")
-    for other in (key, *key.neighbours()):
-        mixes.append_text(_key_text(other, other.camelot)).append(f" {other.musical}   ", "dim")
-    lines += [Text(), mixes]
+    lines += [Text(), *_mixing_lines(key), Text(), *timeline(console, estimate.segments)]
     if len(estimate.segments) > 1:
         lines += [Text(), Text("  key over time", "dim")]
         for segment in estimate.segments:
-            time = f"  {_clock(segment.start)} – {_clock(segment.end)}  "
+            time = f"  {clock(segment.start)} – {clock(segment.end)}  "
             lines.append(Text.assemble(time, _key_text(segment.key, f"{segment.key.camelot:4}{segment.key.name}")))
+    return lines
+
+
+def _mixing_lines(key: Key) -> list[Text]:
+    """What mixes with the key without being noticed, and what is meant to be heard (docs/mixing.md)."""
+    mixes = Text("  mixes with ")
+    for other in (key, *key.neighbours()):
+        mixes.append_text(_key_text(other, other.camelot)).append(f" {other.musical}   ", "dim")
+    lines = [mixes]
+    for move in ("diagonal", "energy boost", "parallel"):
+        line = Text(f"  {move:13}")
+        for other in Key.all():
+            if move_of(key, other) == move:
+                line.append_text(_key_text(other, other.camelot)).append(f" {other.musical}   ", "dim")
+        lines.append(line)
     return lines
 
 
 def _window_lines(estimate: KeyEstimate) -> list[Text]:
     lines = [Text(), Text("  window by window", "dim")]
     for window in estimate.windows:
-        line = Text(f"  {_clock(window.start)} – {_clock(window.end)}  ")
+        line = Text(f"  {clock(window.start)} – {clock(window.end)}  ")
         if window.key is None:
             line.append("–   nothing tonal", "dim")
         else:
@@ -73,9 +87,3 @@ def _bar(key: Key, share: float) -> Text:
 
 def _key_text(key: Key, text: str) -> Text:
     return Text(text, key_style(key))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

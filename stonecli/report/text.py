@@ -28,6 +28,13 @@ def shortened(text: str, width: int) -> str:
     return "…" + kept
 
 
+def clock(seconds: float) -> str:
+    """Time as ``3:05`` or ``1:02:05``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def _escaped(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: an undecodable byte
