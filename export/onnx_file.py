@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import soxr
 import torch
 from torch import Tensor, nn
 
 from export.graph import build_model
+from export.low_rate_vqt import LowRateVQT
 from export.pitch_fork import check_recording, find_class_order, play_key
 from export.published import read_checkpoint
 from stonecli._version import __version__
@@ -30,6 +32,7 @@ from train.chromanet import ChromaNet, average_frames
 from train.vqt import VQT
 
 AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
+LOW_RATE_AGREEMENT = 0.05  # and, in one window, between half the sample rate and the full one
 
 
 class ExportError(StoneError):
@@ -130,13 +133,19 @@ def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, f
             return np.asarray(network(torch.from_numpy(audio)).numpy())
 
     classes = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
-    model = build_model(checkpoint, _major_tonic_bins(checkpoint, classes))
-    describe(model, checkpoint, classes, file_sha256(checkpoint_path))
-    content = model.SerializeToString(deterministic=True)
-    difference = _difference(content, listen, checkpoint)
+    tonics = _major_tonic_bins(checkpoint, classes)
+    model = build_model(checkpoint, tonics)
+    difference = _difference(model.SerializeToString(), listen, checkpoint)
     if not difference <= AGREEMENT:
         raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
-    return checkpoint, classes, content, difference
+    low_rate = LowRateVQT.of(checkpoint)
+    if low_rate is not None:  # what goes into the file is half the rate, and was compared by way of the full one
+        model = build_model(checkpoint, tonics, low_rate)
+        distance = _low_rate_difference(model.SerializeToString(), listen, checkpoint)
+        if not distance <= LOW_RATE_AGREEMENT:
+            raise ExportError(f"half the sample rate changes probabilities by {distance:.3f}")
+    describe(model, checkpoint, classes, file_sha256(checkpoint_path), low_rate)
+    return checkpoint, classes, model.SerializeToString(deterministic=True), difference
 
 
 def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | None) -> None:
@@ -150,17 +159,26 @@ def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | No
             raise ExportError(f"the model would replace what it is made from ({source.name})")
 
 
-def describe(model: onnx.ModelProto, checkpoint: Checkpoint, classes: tuple[str, ...], sha256: str) -> None:
+def describe(
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    classes: tuple[str, ...],
+    sha256: str,
+    low_rate: LowRateVQT | None = None,
+) -> None:
     """Put the description of DESIGN.md ("The model file") into the model's metadata."""
+    rate, minimum = checkpoint.vqt.sample_rate, checkpoint.minimum_samples
+    if low_rate is not None:
+        rate, minimum = low_rate.sample_rate, max(-(-minimum // 2), low_rate.min_samples)
     description = {
         "format_version": FORMAT_VERSION,
         "train_type": checkpoint.train_type,
         "classes": list(classes),
         "corrects_tuning": checkpoint.corrects_tuning,
         "frames_averaged": checkpoint.frames_averaged,
-        "sample_rate": checkpoint.vqt.sample_rate,
+        "sample_rate": rate,
         "window_seconds": checkpoint.window_seconds,
-        "minimum_samples": checkpoint.minimum_samples,
+        "minimum_samples": minimum,
         "circle_type": checkpoint.circle_type,
         "temperature": checkpoint.chromanet.temperature,
         "least_confidence": checkpoint.least_confidence,
@@ -196,6 +214,22 @@ def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float
         for batch in batches
     ]
     return float(np.max(differences))  # not max(): it would pass over a NaN
+
+
+def _low_rate_difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float:
+    """Largest difference of a probability between the model at half the rate and ``listen``, in two keys."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    rate = checkpoint.vqt.sample_rate
+    seconds = max(checkpoint.window_seconds, checkpoint.minimum_samples / rate)
+    assert callable(listen)  # noqa: S101
+    differences = []
+    for key in (Key(7, "minor"), Key(0, "major")):
+        tune = play_key(key, 0, seconds, rate)
+        tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)  # as above
+        low = soxr.resample(tune, rate, rate // 2, quality="HQ")
+        answer = session.run(["probabilities"], {"audio": low[None]})[0]
+        differences.append(np.abs(answer - listen(tune[None])).max())
+    return float(np.max(differences))
 
 
 def _check_with_recording(model: KeyModel, recording: Path, classes: tuple[str, ...]) -> None:

@@ -294,7 +294,7 @@ class _Decimator:
     def __init__(self, channels: int, factor: int) -> None:
         self.step = _OUTPUTS * factor
         self._factor = factor
-        self._matrix = _decimating_matrix(channels, factor)
+        self._matrix = decimating_matrix(channels, factor)
         self._owed = np.zeros(_OUTPUTS, dtype=np.float32)  # what the last row gave to its own outputs
         self._ahead = _OUTPUTS // 2 if factor > 1 else 0  # outputs before the first sample
         self._frames = self._made = 0
@@ -335,8 +335,8 @@ class _Decimator:
 
 
 @lru_cache(maxsize=8)
-def _decimating_matrix(channels: int, factor: int) -> Samples:
-    """The right matrix of :class:`_Decimator`, float32 [16 * factor * channels, 2 * 16]."""
+def decimating_matrix(channels: int, factor: int) -> Samples:
+    """The right matrix of :class:`_Decimator`: windowed sinc (Kaiser), float32 [16 * factor * channels, 2 * 16]."""
     taps = _OUTPUTS * factor + 1
     low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, _KAISER_BETA)
     low_pass /= low_pass.sum() * channels

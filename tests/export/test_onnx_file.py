@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+import soxr
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -105,8 +106,11 @@ def own_ks(hand_made: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) 
 def test_a_published_model_equals_the_original(
     published: Path, exported: ExportReport, golden: dict[str, npt.NDArray[np.float32]]
 ) -> None:
-    answer = KeyModel(exported.path, device="cpu")(golden["audio"]).classes
-    assert np.abs(answer - golden[f"prob/{published.name}"]).max() < 1e-4
+    model = KeyModel(exported.path, device="cpu")
+    audio, allowed = golden["audio"], 1e-4
+    if model.info.sample_rate == 11025:  # the lab's
+        audio, allowed = soxr.resample(audio.T, 22050, 11025).T, 0.02
+    assert np.abs(model(audio).classes - golden[f"prob/{published.name}"]).max() < allowed
     assert exported.difference <= AGREEMENT
 
 
@@ -128,8 +132,8 @@ def test_a_published_model_describes_itself(published: Path, exported: ExportRep
     assert values["train_type"] == ("ks" if published.name == "semitone_ks.pt" else "ks_mode")
     assert values["classes"] == list(exported.classes)
     assert (values["corrects_tuning"], values["frames_averaged"]) == ((True, 4) if ours else (False, 1))
-    assert (values["sample_rate"], values["window_seconds"]) == (22050, 15.0)
-    assert values["minimum_samples"] == (511 if ours else 127) * 512
+    assert (values["sample_rate"], values["window_seconds"]) == (11025 if ours else 22050, 15.0)
+    assert values["minimum_samples"] == (511 * 256 if ours else 127 * 512)
     assert (values["circle_type"], values["temperature"]) == (None, 1.0)
     assert values["licence"]
     assert values["trained_on"]
@@ -242,8 +246,8 @@ def test_windows_shorter_than_the_network_needs(hand_made: MakeCheckpoint, tmp_p
     save_checkpoint(checkpoint, tmp_path / "x.pt")
     assert checkpoint.minimum_samples > checkpoint.vqt.sample_rate
     report = export_checkpoint(tmp_path / "x.pt", tmp_path / "x.onnx")
-    assert metadata(report.path)["minimum_samples"] == checkpoint.minimum_samples
-    assert KeyModel(report.path, device="cpu").info.window_samples == checkpoint.minimum_samples
+    assert metadata(report.path)["minimum_samples"] == checkpoint.minimum_samples // 2
+    assert KeyModel(report.path, device="cpu").info.window_samples == checkpoint.minimum_samples // 2
 
 
 # --- the order of the classes -----------------------------------------------------------------------------------------

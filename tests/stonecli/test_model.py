@@ -26,7 +26,7 @@ def test_the_built_in_model_describes_itself(key_model: KeyModel) -> None:
     info = key_model.info
     assert info.train_type == "ks_mode"
     assert sorted(key.index for (key,) in info.classes) == list(range(24))
-    assert info.sample_rate == 22050
+    assert info.sample_rate == 11025
     assert info.window_seconds == 15.0
     assert info.window_samples == 15 * 22050
     assert 0 < info.minimum_samples <= info.window_samples
