@@ -28,7 +28,7 @@ def test_the_built_in_model_describes_itself(key_model: KeyModel) -> None:
     assert sorted(key.index for (key,) in info.classes) == list(range(24))
     assert info.sample_rate == 11025
     assert info.window_seconds == 15.0
-    assert info.window_samples == 15 * 22050
+    assert info.window_samples == 15 * 11025
     assert 0 < info.minimum_samples <= info.window_samples
     assert info.licence
     assert info.trained_on
