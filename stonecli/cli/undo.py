@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stonecli.cli.common import EXIT_FAILED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    error_console,
+    fail,
+    one_line_errors,
+    output_console,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from stonecli.tags.journal import Change, Run, UndoJournal
@@ -19,6 +27,7 @@ def undo(
     preserve_mtime: Annotated[
         bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of the files.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file, or a run.")] = False,
 ) -> None:
     """Take back what a run of stone tag --write-tags has changed: each file is again, byte for byte, what it was.
 
@@ -32,14 +41,14 @@ def undo(
     journal = UndoJournal()
     try:
         if list_runs:
-            _show(journal.runs())
-        elif _take_back(journal, run, preserve_mtime):
+            _show(journal.runs(), as_json)
+        elif _take_back(journal, run, preserve_mtime, as_json):
             raise typer.Exit(EXIT_FAILED)
     finally:
         journal.close()
 
 
-def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool) -> int:
+def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool, as_json: bool) -> int:
     """Take the run back and show each file; how many could not be."""
     if number is None:
         number = journal.last_run()
@@ -51,16 +60,19 @@ def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool) -
     restored = failed = 0
     for change in journal.changes(number):
         error = _attempt(journal, change, preserve_mtime)
+        if as_json:
+            print_json({"path": str(change.path), "status": "restored" if error is None else "error", "error": error})
         if error is None:
             restored += 1
-            _line(change, "restored", out.is_terminal)
+            if not as_json:
+                _line(change, "restored", out.is_terminal)
         else:
             from stonecli.report.table import error_text
 
             failed += 1
             err.print(error_text(change.path, error), soft_wrap=True)
     journal.mark_run_undone(number)
-    if out.is_terminal:
+    if out.is_terminal and not as_json:
         failures = f", {failed} left as they are" if failed else ""
         out.print(f"run {number}: {restored} restored{failures}")
     return failed
@@ -87,7 +99,7 @@ def _line(change: Change, status: str, is_terminal: bool) -> None:
     print(f"{path}: {status}" if is_terminal else f"{path}\t{status}", flush=True)
 
 
-def _show(runs: list[Run]) -> None:
+def _show(runs: list[Run], as_json: bool) -> None:
     """The runs as a table; tab-separated in a pipe."""
     from datetime import datetime
 
@@ -96,17 +108,22 @@ def _show(runs: list[Run]) -> None:
 
     from stonecli.report.text import printable
 
-    names = ("run", "date", "what", "files", "taken back")
-    rows = [
-        (
-            str(run.number),
-            datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
-            printable(run.what),
-            str(run.changes),
-            str(run.undone),
-        )
+    records = [
+        {
+            "run": run.number,
+            "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
+            "what": run.what,
+            "files": run.changes,
+            "taken_back": run.undone,
+        }
         for run in runs
     ]
+    if as_json:
+        for record in records:
+            print_json(record)
+        return
+    names = ("run", "date", "what", "files", "taken back")
+    rows = [[printable(str(value)) for value in record.values()] for record in records]
     out = output_console()
     if not out.is_terminal:
         for row in (names, *rows):

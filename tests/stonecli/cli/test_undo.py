@@ -75,6 +75,20 @@ def test_a_run_by_its_number(invoke: Invoke, tag: Invoke, song: Song) -> None:
     assert invoke("undo", "--list").stdout.splitlines()[2].endswith("\twrite key\t1\t1")
 
 
+def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
+    paths = [song("flac"), song("mp3")]
+    tag(*paths)
+    (run,) = [json.loads(line) for line in invoke("undo", "--list", "--json").stdout.splitlines()]
+    assert (run["what"], run["files"], run["taken_back"]) == ("write key", 2, 0)
+    paths[0].write_bytes(paths[0].read_bytes() + b"!")
+    result = invoke("undo", "--json", run["run"])
+    assert sorted(result.stdout.splitlines()) == [
+        json.dumps({"path": str(paths[0]), "status": "error", "error": "the file has changed since"}),
+        json.dumps({"path": str(paths[1]), "status": "restored", "error": None}),
+    ]
+    assert (result.exit_code, result.stderr) == (1, f"{paths[0]}: the file has changed since\n")
+
+
 def test_a_file_that_changed_since_is_named_and_left(invoke: Invoke, tag: Invoke, song: Song) -> None:
     paths = [song("flac"), song("mp3"), song("aiff")]
     tag(*paths)
