@@ -111,6 +111,20 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
     return ExportReport(model_path, classes, checkpoint.classes is not None, difference, len(content))
 
 
+def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
+    """Write the model at the full rate, with the transform of training, to measure by it what speed has changed.
+
+    Raises:
+        CheckpointError, OSError: as :func:`export_checkpoint`; classes have to be stated.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    if checkpoint.classes is None:
+        raise ExportError("the checkpoint does not say what its classes are")
+    model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes))
+    describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path))
+    model_path.write_bytes(model.SerializeToString())
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Errors from within say which file they are about, as an OSError does: in ``filename``."""
