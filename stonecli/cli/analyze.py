@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
     ModelOption,
+    check_ending,
     check_target,
     error_console,
     fail,
@@ -22,6 +23,10 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
+
+if TYPE_CHECKING:
+    from stonecli.detect import KeyEstimate
+    from stonecli.report.analysis_plot import Picture
 
 
 @one_line_errors
@@ -38,11 +43,16 @@ def analyze(
     npz: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the model's raw probabilities for every window.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw a picture: .png, .svg, or .pdf with a page a file.")
+    ] = None,
+    theme: Annotated[Literal["light", "dark"], typer.Option(help="Of the picture.")] = "light",
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
     check_target(npz)
+    _check_plot(plot, len(files))
     silence_native_stderr()
 
     from stonecli.detect import detect_key
@@ -54,7 +64,7 @@ def analyze(
 
     key_model = load_model(model, device)
     console, errors = output_console(), error_console()
-    heard, failed = [], 0
+    heard, pictures, failed = [], [], 0
     for path in files:
         try:
             estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap)
@@ -70,11 +80,42 @@ def analyze(
             continue
         if npz:
             heard.append((path, estimate))
+        if plot:
+            pictures.append(_picture(path, estimate))
         if as_json:
             print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
         else:
             print_analysis(console, path, estimate, per_window=per_window)
     if npz:
         save_npz(npz, heard, key_model)
+    if plot and pictures:
+        from stonecli.report.analysis_plot import save_analysis_plot
+
+        save_analysis_plot(plot, pictures, theme)
     if failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _check_plot(plot: Path | None, count: int) -> None:
+    """Leave with wrong usage if no picture can be drawn there: before the work, not after it."""
+    if plot is None:
+        return
+    from stonecli.report.confusion_plot import PlotError, require_matplotlib
+
+    check_ending(plot, (".png", ".svg", ".pdf"), "--plot")
+    check_target(plot)
+    if count > 1 and plot.suffix.lower() != ".pdf":
+        raise typer.BadParameter("only a .pdf holds pictures of several files", param_hint="--plot")
+    try:
+        require_matplotlib()
+    except PlotError as error:
+        fail(str(error), EXIT_USAGE)
+
+
+def _picture(path: Path, estimate: KeyEstimate) -> Picture:
+    from stonecli.audio import read_audio
+    from stonecli.chroma import SAMPLE_RATE, chroma_of
+    from stonecli.report.analysis_plot import Picture
+
+    chroma = chroma_of(read_audio(path, SAMPLE_RATE), estimate.tuning_cents or 0.0)
+    return Picture(path.name, estimate, chroma)

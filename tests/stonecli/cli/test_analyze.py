@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,3 +168,23 @@ def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[
     assert with_arrays.exit_code == 0
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays[str(song("flac"))].shape == (1, 12)
+
+
+def test_a_picture(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    target = tmp_path / "a.png"
+    assert invoke("analyze", song("mp3"), "--plot", target, "--theme", "dark").exit_code == 0
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert invoke("analyze", song("mp3"), song("flac"), "--plot", tmp_path / "a.pdf").exit_code == 0
+    for wrong in ([song("mp3"), "--plot", "a.mp3"], [song("mp3"), song("flac"), "--plot", "a.svg"]):
+        result = invoke("analyze", *wrong)
+        assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_picture_without_matplotlib(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke("analyze", song("mp3"), "--plot", tmp_path / "a.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "stone: pictures need matplotlib: pip install 'stonecli[plot]'\n"
