@@ -13,15 +13,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stonecli._version import __version__
-from stonecli.key import Key
 
 if TYPE_CHECKING:
     from stonecli.detect import KeyEstimate, detect_key
+    from stonecli.key import Key
     from stonecli.model import KeyModel
 
 __all__ = ["Key", "KeyEstimate", "KeyModel", "__version__", "detect_key"]
 
-_LAZY = {"detect_key": "stonecli.detect", "KeyEstimate": "stonecli.detect", "KeyModel": "stonecli.model"}
+_LAZY = {
+    "Key": "stonecli.key",
+    "KeyEstimate": "stonecli.detect",
+    "KeyModel": "stonecli.model",
+    "detect_key": "stonecli.detect",
+}
 
 
 def __getattr__(name: str) -> Any:

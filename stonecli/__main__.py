@@ -1,5 +1,5 @@
 """``python -m stonecli``: the command, for ``torchrun -m stonecli train``."""
 
-from stonecli.cli.main import run
+from stonecli.cli.start import run
 
 run()

@@ -1,0 +1,51 @@
+"""The installed command: its version and its help are answered before anything is loaded, all else by ``main``."""
+
+from __future__ import annotations
+
+import sys
+
+from stonecli._version import __version__
+
+# How each begins that main.py registers; a test holds the two together.
+COMMANDS = {
+    "tag": "Hear the key of music files and write it into their tags",
+    "undo": "Take back what a run of stone tag --write-tags has changed",
+    "cache": "Show the cache of what was heard",
+    "analyze": "Show the key of music files: candidates, tuning, the key over time",
+    "mix": "Put tracks into an order in which they mix: by key, tuning and tempo",
+    "export": "Turn a checkpoint into a model for --model",
+    "evaluate": "Score a model on music whose keys are known: MIREX, accuracy, KSEA",
+    "train": "Train a key model",
+}
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"stone {__version__}")
+    elif sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text())
+    else:
+        from stonecli.cli.main import run as run_command
+
+        run_command()
+
+
+def help_text() -> str:
+    """What ``stone --help`` prints."""
+    return "\n".join(
+        [
+            "Usage: stone COMMAND [OPTIONS] [ARGUMENTS]",
+            "",
+            "Hears the musical key of recordings and writes it into their tags.",
+            "",
+            "Commands (stone COMMAND --help tells the rest):",
+            *(f"  {name:<9}{text}." for name, text in COMMANDS.items()),
+            "",
+            "Options:",
+            "  --version             Print the version and leave.",
+            "  --install-completion  Install completion for the current shell.",
+            "  --show-completion     Show it, to copy it.",
+            "  -h, --help            Show this message and leave.",
+        ]
+    )
