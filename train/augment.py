@@ -8,14 +8,27 @@ import numpy.typing as npt
 Features = npt.NDArray[np.uint8]
 
 
-def augmented(segment: Features, rng: np.random.Generator) -> Features:
+ENVELOPE_BINS = 13  # an octave: what is left after a mean over it has no pitch
+
+
+def augmented(segment: Features, rng: np.random.Generator, other: Features | None = None) -> Features:
     """A changed copy of ``segment``, uint8 [frames, bins]; every change is drawn anew.
 
-    Tilted spectrum; the lowest or highest bins dimmed (small speakers, dull recordings); broadband hits in a
-    beat (drums); a noise floor; compressed or expanded levels.
+    Partials that stand out less, as under voices, drums and dense arrangements; the spectrum tilted; the lowest or
+    highest bins dimmed (small speakers, dull recordings); broadband hits in a beat (drums); a noise floor; compressed
+    or expanded levels. With another recording: its long-term spectrum instead of the segment's own, and its changes
+    of level over time, both without its pitches.
+
+    Args:
+        segment: uint8 [frames, bins].
+        rng: decides on all of it.
+        other: as large, of any key: a real recording, which renderings are to resemble.
     """
     frames, bins = segment.shape
     level = segment.astype(np.float32) / 255.0
+    if other is not None:
+        level = _contrasted(level, rng)
+        level = _resembling(level, other.astype(np.float32) / 255.0, rng)
     height = np.linspace(-1.0, 1.0, bins, dtype=np.float32)
     level = level + rng.normal(0.0, 0.08) * height + rng.normal(0.0, 0.05) * (height**2 - 0.3)
     if rng.random() < 0.3:
@@ -31,6 +44,33 @@ def augmented(segment: Features, rng: np.random.Generator) -> Features:
         level = np.maximum(level, 0.0) ** rng.uniform(0.7, 1.4)
     changed: Features = np.clip(np.rint(level * 255.0), 0, 255).astype(np.uint8)
     return changed
+
+
+def _contrasted(level: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    if rng.random() < 0.4:
+        return level
+    smooth = _octave_mean(level)
+    return smooth + np.float32(rng.uniform(0.5, 1.05)) * (level - smooth)
+
+
+def _resembling(
+    level: npt.NDArray[np.float32], other: npt.NDArray[np.float32], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    if rng.random() < 0.35:
+        share = np.float32(rng.uniform(0.4, 1.0))
+        level = level + share * (_octave_mean(other.mean(axis=0)[None]) - _octave_mean(level.mean(axis=0)[None]))
+    if rng.random() < 0.3:
+        grain = 0.02 * rng.standard_normal(level.shape, dtype=np.float32)
+        level = np.maximum(level, _octave_mean(other) + grain - np.float32(rng.uniform(-0.03, 0.1)))
+    return level
+
+
+def _octave_mean(level: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mean over the octave around each bin, the edges repeated; [frames, bins] -> the same."""
+    half = ENVELOPE_BINS // 2
+    padded = np.pad(level, ((0, 0), (half + 1, half)), mode="edge")
+    total = np.cumsum(padded, axis=1, dtype=np.float32)
+    return (total[:, ENVELOPE_BINS:] - total[:, :-ENVELOPE_BINS]) / np.float32(ENVELOPE_BINS)
 
 
 def _drum_hits(frames: int, height: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:

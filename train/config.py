@@ -80,7 +80,7 @@ class DataConfig:
         validation_share: of the tracks.
         workers: processes that make batches; 0 for none.
         augment: whether levels are tilted, bands dimmed and drum hits added to the features,
-            in every segment for itself.
+            in every segment for itself; labelled ones also take over sound (not pitches) of unlabelled tracks.
         balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
         unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
             has three views and costs three labelled ones.

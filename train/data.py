@@ -238,15 +238,23 @@ class StepDataset(Dataset[Batch]):
             first, second = two_starts(len(features), frames, rng)
             shifts = draw_shifts(spare, rng)
             # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
-            return self._segment(features, first, rng), self._segment(features, second, rng), -1, shifts
+            one, two = (self._segment(features, start, rng, is_labelled) for start in (first, second))
+            return one, two, -1, shifts
         track = self._draw_labelled(rng)
         features = self._load(track)
-        segment = self._segment(features, int(rng.integers(max(1, len(features) - frames + 1))), rng)
+        segment = self._segment(features, int(rng.integers(max(1, len(features) - frames + 1))), rng, is_labelled)
         return segment, segment, track.key.index if track.key else NO_KEY_INDEX, draw_shifts(spare, rng)
 
-    def _segment(self, features: Segment, start: int, rng: np.random.Generator) -> Segment:
-        segment = cut(features, start, self._config.segment_frames)
-        return augmented(segment, rng) if self._config.data.augment else segment
+    def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
+        frames = self._config.segment_frames
+        segment = cut(features, start, frames)
+        if not self._config.data.augment:
+            return segment
+        other = None
+        if is_labelled and self._unlabelled:
+            donor = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
+            other = cut(donor, int(rng.integers(max(1, len(donor) - frames + 1))), frames)
+        return augmented(segment, rng, other)
 
     def _draw_labelled(self, rng: np.random.Generator) -> Track:
         tracks: Sequence[Track] = self._labelled

@@ -46,6 +46,24 @@ def test_pitches_stay_where_they_are() -> None:
     assert np.median(contrast) > 80
 
 
+def test_another_recording_gives_its_sound_but_not_its_pitches() -> None:
+    segment = np.full((200, 99), 60, np.uint8)
+    notes, theirs = np.array([27, 31, 34, 39, 43, 46]), np.array([25, 29, 33, 37, 41, 48])
+    segment[:, notes] = 220
+    other = np.tile(np.linspace(250, 20, 99).astype(np.uint8), (200, 1))
+    other[:, theirs] = 255
+    own, foreign, tilts = [], [], []
+    for seed in range(100):
+        profile = augmented(segment, np.random.default_rng(seed), other).mean(axis=0)
+        plain = augmented(segment, np.random.default_rng(seed)).mean(axis=0)
+        own.append(np.mean(profile[notes] - profile[notes + 1]))
+        foreign.append(np.mean(profile[theirs] - profile[theirs + 1]))
+        tilts.append((profile[10:20].mean() - profile[80:90].mean()) - (plain[10:20].mean() - plain[80:90].mean()))
+    assert np.median(own) > 40
+    assert max(foreign) < 0.4 * np.median(own)
+    assert 20 < np.mean(tilts) < 200  # bass as loud as theirs
+
+
 def test_every_kind_of_change_occurs() -> None:
     """Dimmed ends, hits that cover all bins for a moment, a floor under silence, louder and quieter levels."""
     segment = np.zeros((300, 99), np.uint8)
