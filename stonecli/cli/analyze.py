@@ -47,11 +47,14 @@ def analyze(
         Path | None, typer.Option(metavar="FILE", help="Draw a picture: .png, .svg, or .pdf with a page a file.")
     ] = None,
     theme: Annotated[Literal["light", "dark"], typer.Option(help="Of the picture.")] = "light",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to look at: .html.")] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
     check_target(npz)
+    check_ending(html, (".html", ".htm"), "--html")
+    check_target(html)
     _check_plot(plot, len(files))
     silence_native_stderr()
 
@@ -59,12 +62,14 @@ def analyze(
     from stonecli.engine import error_line
     from stonecli.report.analysis import print_analysis
     from stonecli.report.npz import save_npz
+    from stonecli.report.page import page_track, save_page
     from stonecli.report.records import estimate_record
     from stonecli.report.table import error_text
+    from stonecli.tags.info import TrackInfo, read_info
 
     key_model = load_model(model, device)
     console, errors = output_console(), error_console()
-    heard, pictures, failed = [], [], 0
+    heard, pictures, tracks, failed = [], [], [], 0
     for path in files:
         try:
             estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap)
@@ -75,11 +80,14 @@ def analyze(
                 raise
             failed += 1
             errors.print(error_text(path, error_line(error)), soft_wrap=True)
+            tracks.append(page_track(path, None, None, TrackInfo(), "error", error_line(error)))
             if as_json:
                 print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
             continue
         if npz:
             heard.append((path, estimate))
+        if html:
+            tracks.append(page_track(path, estimate.key, estimate, read_info(path), "detected"))
         if plot:
             pictures.append(_picture(path, estimate))
         if as_json:
@@ -88,6 +96,8 @@ def analyze(
             print_analysis(console, path, estimate, per_window=per_window)
     if npz:
         save_npz(npz, heard, key_model)
+    if html:
+        save_page(html, tracks)
     if plot and pictures:
         from stonecli.report.analysis_plot import save_analysis_plot
 

@@ -78,6 +78,9 @@ def tag(
     rekordbox: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a collection for rekordbox as well: .xml.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page to look at the library as well: .html.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     preserve_mtime: Annotated[
         bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
@@ -92,7 +95,8 @@ def tag(
     check_ending(output, (".csv", ".json", ".ndjson"), "--output")
     check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
     check_ending(rekordbox, (".xml",), "--rekordbox")
-    for target in (output, playlist, rekordbox):
+    check_ending(html, (".html", ".htm"), "--html")
+    for target in (output, playlist, rekordbox, html):
         check_target(target)
     if math.isnan(min_confidence):  # neither below nor above any limit
         raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
@@ -105,7 +109,7 @@ def tag(
     from stonecli.tagger import Remover, Tagger
     from stonecli.tags.safe_write import remove_leftovers
 
-    targets = Targets(output, playlist, rekordbox)
+    targets = Targets(output, playlist, rekordbox, html)
     with ExitStack() as stack:
         journal = stack.enter_context(_journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (

@@ -1,4 +1,4 @@
-"""Everything that ``stone tag`` writes besides tags: table files, playlist, rekordbox collection."""
+"""Everything that ``stone tag`` writes besides tags: table files, playlist, rekordbox collection, page."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from stonecli.key import Notation
 from stonecli.model import KeyModel
 from stonecli.report.output import OutputFile
+from stonecli.report.page import page_track, save_page
 from stonecli.report.playlist import PlaylistEntry, save_playlist
 from stonecli.report.records import tag_record
 from stonecli.report.rekordbox import save_rekordbox
 from stonecli.tagger import TagResult
-from stonecli.tags.info import read_info
+from stonecli.tags.info import TrackInfo, read_info
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,13 @@ class Targets:
         output: ends in .csv, .json or .ndjson.
         playlist: M3U8.
         rekordbox: XML.
+        html: a page.
     """
 
     output: Path | None = None
     playlist: Path | None = None
     rekordbox: Path | None = None
-
-    @property
-    def paths(self) -> list[Path]:
-        """Those that are asked for."""
-        return [path for path in (self.output, self.playlist, self.rekordbox) if path is not None]
+    html: Path | None = None
 
 
 class Outputs:
@@ -46,6 +44,7 @@ class Outputs:
         self._notation = notation
         self._model = model
         self._entries: list[PlaylistEntry] = []
+        self._tracks: list[dict[str, Any]] = []
 
     def __enter__(self) -> Outputs:
         self._stack = ExitStack()
@@ -57,11 +56,17 @@ class Outputs:
         record = tag_record(path, result, error, self._model)
         if self._table:
             self._table.write(record)
-        if result is not None and (self._targets.playlist or self._targets.rekordbox):
-            info = read_info(path)
-            seconds = result.estimate.duration if result.estimate else info.seconds
-            self._entries.append(PlaylistEntry(path, result.key, info, seconds))
+        if self._targets.playlist or self._targets.rekordbox or self._targets.html:
+            self._note_track(path, result, error)
         return record
+
+    def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
+        info = TrackInfo() if result is None else read_info(path)
+        key, estimate = (result.key, result.estimate) if result else (None, None)
+        if result is not None:
+            self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
+        if self._targets.html:
+            self._tracks.append(page_track(path, key, estimate, info, result.status if result else "error", error))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -71,3 +76,5 @@ class Outputs:
                 save_playlist(self._targets.playlist, self._entries)
             if self._targets.rekordbox:
                 save_rekordbox(self._targets.rekordbox, self._entries, self._notation, "stone")
+            if self._targets.html:
+                save_page(self._targets.html, self._tracks)

@@ -188,3 +188,11 @@ def test_a_picture_without_matplotlib(
     result = invoke("analyze", song("mp3"), "--plot", tmp_path / "a.png")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "stone: pictures need matplotlib: pip install 'stonecli[plot]'\n"
+
+
+def test_a_page(invoke: Invoke, medley: Path, tmp_path: Path) -> None:
+    assert invoke("analyze", medley, tmp_path / "none.mp3", "--html", tmp_path / "a.html").exit_code == 1
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    tracks = json.loads(text.split('id="data">')[1].split("</script>")[0])["tracks"]
+    assert [len(track["segments"]) for track in tracks] == [2, 0]
+    assert len(tracks[0]["windows"]) == 8

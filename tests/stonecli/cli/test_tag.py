@@ -769,3 +769,14 @@ def test_a_terminal_sees_progress_and_a_table(
     for number in range(3):
         assert re.search(rf"^{number}\.mp3 +– +7A +Dm +[█▏▎▍▌▋▊▉]+ *\d\d%  written *$", plain, re.MULTILINE)
     assert "3 written" in plain
+
+
+def test_a_page(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp3"
+    bad.write_text("text")
+    assert invoke("tag", song("mp3"), bad, "--html", tmp_path / "a.html").exit_code == 1
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    tracks = json.loads(text.split('id="data">')[1].split("</script>")[0])["tracks"]
+    assert [(track["key"], track["status"]) for track in tracks] == [(14, "detected"), (-1, "error")]
+    assert tracks[0]["uri"] == song("mp3").as_uri()
+    assert invoke("tag", song("mp3"), "--html", tmp_path / "a.mp3").exit_code == 2

@@ -1,0 +1,247 @@
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from stonecli.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.moves import GOOD_COST, Track, move_of, transition
+from stonecli.report.page import page_track, save_page, script_json
+from stonecli.report.text import printable
+from stonecli.tags.info import TrackInfo
+
+EstimateOf = Callable[..., KeyEstimate]
+EVIL = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;\u2028\u202e\x1b\udcff'
+MANY = 20_000
+
+
+def evil_track(path: Path) -> dict[str, Any]:
+    info = TrackInfo(title=EVIL, artist=f"{EVIL} artist", bpm=128.0)
+    return page_track(path, Key.parse("Am"), None, info, "kept")
+
+
+@pytest.mark.parametrize("text", [EVIL, "<!--", "</SCRIPT ", "]]>"])
+def test_no_text_leaves_the_script(text: str) -> None:
+    written = script_json({text: [text]})
+    assert not set("<>&") & set(written)
+    assert written.isascii()
+    assert json.loads(written) == {text: [text]}
+
+
+def test_nothing_is_fetched(tmp_path: Path, estimate_of: EstimateOf) -> None:
+    track = page_track(tmp_path / "a.mp3", Key.parse("Am"), estimate_of("Am"), TrackInfo(), "detected")
+    save_page(tmp_path / "a.html", [track])
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]  # a name, not an address
+    assert "default-src 'none'" in text
+    assert json.loads(text.split('id="data">')[1].split("</script>")[0])["tracks"] == [track]
+    assert track["segments"] == [[0.0, 30.0, 21, 0.8]]
+
+
+# In a browser
+
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install '.[dev]')")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A page of many tracks, the first of which is evil, the second of which can be played."""
+    folder = tmp_path_factory.mktemp("page")
+    soundfile.write(folder / "sound #1.wav", np.zeros(4000), 8000)
+    random = np.random.default_rng(0)
+    tracks = [
+        evil_track(folder / "evil.mp3"),
+        page_track(folder / "sound #1.wav", Key.parse("C"), None, TrackInfo("Zz top", "Me"), "kept"),
+        page_track(folder / "broken.mp3", None, None, TrackInfo(), "error", "not audio that can be decoded"),
+    ]
+    for number in range(MANY - len(tracks)):
+        key = Key.from_index(int(random.integers(24)))
+        info = TrackInfo(f"Title {number}", f"Artist {number % 500}", bpm=float(random.integers(90, 150)))
+        track = page_track(folder / f"{number}.mp3", key, None, info, "detected")
+        tracks.append(
+            track | {"confidence": round(float(random.random()), 3), "cents": float(random.integers(-40, 40))}
+        )
+    save_page(folder / "page.html", tracks)
+    return folder / "page.html", tracks
+
+
+@pytest.fixture
+def page(browser: Any, library: tuple[Path, list[dict[str, Any]]]) -> Iterator[Any]:
+    """The browser with the page open, anew; at the end it must have had nothing to complain of."""
+    browser.set_window_size(1400, 900)
+    browser.get(library[0].as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def names(page: Any) -> list[str]:
+    return [
+        str(text)
+        for text in page.execute_script(
+            "return [...document.querySelectorAll('.row .name')].map(name => name.firstChild.textContent)"
+        )
+    ]
+
+
+def count(page: Any) -> str:
+    return str(page.find_element("id", "count").text)
+
+
+def type_into_search(page: Any, text: str) -> None:
+    field = page.find_element("id", "search")
+    field.clear()
+    field.send_keys(text)
+
+
+def test_many_rows_few_in_the_document(page: Any) -> None:
+    assert count(page) == "20,000 tracks"
+    assert 15 < len(names(page)) < 80
+    page.execute_script("document.getElementById('table').scrollTop = 1e9")
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert names(page)[-1] == f"Title {MANY - 4}"
+    assert len(names(page)) < 80
+
+
+def test_search(page: Any) -> None:
+    type_into_search(page, "ARTIST 123 title 1123 me")
+    assert names(page) == []
+    type_into_search(page, "title 19123 artist 123")
+    assert names(page) == ["Title 19123"]
+    assert count(page) == "1 of 20,000"
+    type_into_search(page, "no such thing")
+    assert names(page) == []
+
+
+def test_sort(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
+    def click(name: str) -> None:
+        page.find_element("xpath", f"//button[text()='{name}']").click()
+
+    click("Track")
+    assert names(page)[0].startswith("<")
+    assert names(page)[2:4] == ["Title 0", "Title 1"]  # by number, not by digit
+    click("Track")
+    assert names(page)[0] == "Zz top"
+    click("Confidence")
+    best = max(track["confidence"] or 0 for track in library[1])
+    assert names(page)[0] in {track["title"] for track in library[1] if track["confidence"] == best}
+    click("BPM")
+    bpms = [float(cell.text) for cell in page.find_elements("css selector", ".row > :nth-child(3)")]
+    assert bpms == sorted(bpms)
+
+
+def test_the_wheel_counts_and_filters(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
+    minor = Key.parse("Am").index
+    wanted = sum(track["key"] == minor for track in library[1])
+    group = page.find_element("css selector", f"#wheel g[data-key='{minor}']")
+    assert group.get_attribute("aria-label") == f"8A Am, {wanted} tracks"
+    group.find_element("css selector", "path").click()
+    assert count(page) == f"{wanted} of 20,000"
+    assert {chip.text for chip in page.find_elements("css selector", ".row .chip")} == {"8A"}
+    page.find_element("id", "clear").click()
+    assert count(page) == "20,000 tracks"
+
+
+def test_names_are_text(page: Any) -> None:
+    assert names(page)[0] == printable(EVIL)
+    page.find_element("css selector", ".row").click()
+    assert page.find_element("css selector", "#more h2").text == printable(EVIL)
+    assert page.execute_script("return document.querySelectorAll('img').length") == 0
+    assert page.execute_script("return document.querySelectorAll('script').length") == 2
+
+
+def test_what_mixes_is_what_stone_mix_says(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
+    type_into_search(page, "title 19123")
+    page.find_element("css selector", ".row").click()
+    shown = page.execute_script(
+        "return [...document.querySelectorAll('.near')].map(line => [...line.children].map(cell => cell.textContent))"
+    )
+
+    def track(record: dict[str, Any]) -> Track:
+        key = Key.from_index(record["key"])
+        return Track(Path(record["path"]), key, "tag", record["cents"], record["bpm"])
+
+    chosen = next(record for record in library[1] if record["title"] == "Title 19123")
+    found = []
+    for number, record in enumerate(library[1]):
+        if record is not chosen and record["key"] >= 0:
+            move = transition(track(chosen), track(record))
+            if move.cost <= GOOD_COST and move.move != "clash":
+                found.append((round(move.cost, 6), number, record["title"], move.move))
+    assert f"Mixes with {len(found):,}" in page.find_element("id", "more").text
+    assert len(shown) == 50
+    assert [line[1] for line in shown] == [title for _, _, title, _ in sorted(found)[:50]]
+    assert [line[2] for line in shown] == [move for *_, move in sorted(found)[:50]]
+    assert move_of(Key.parse("Am"), Key.parse("Em")) == "one up"
+
+
+def test_a_file_that_the_browser_reaches_is_played(page: Any) -> None:
+    type_into_search(page, "zz top")
+    page.find_element("css selector", ".row").click()
+    seconds = page.execute_async_script(
+        "const audio = document.querySelector('#more audio'), done = arguments[0];"
+        "audio.addEventListener('loadedmetadata', () => done(audio.duration));"
+        "audio.addEventListener('error', () => done(-1)); audio.preload = 'auto'; audio.load();"
+    )
+    assert seconds == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1400, 900)])
+def test_nothing_is_wider_than_the_window(page: Any, width: int, height: int) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    try:
+        page.refresh()
+        page.find_element("css selector", ".row").click()
+        wide = page.execute_script("return [document.documentElement.scrollWidth, innerWidth, innerHeight]")
+        assert wide == [width, width, height]
+        tall = page.execute_script("return document.getElementById('table').clientHeight")
+        assert tall > 200
+        if folder := os.environ.get("STONE_SCREENSHOTS"):  # to be looked at
+            page.save_screenshot(f"{folder}/{width}.png")
+        assert page.find_element("css selector", ".near :nth-child(2)").text.startswith("Title ")
+        page.find_element("id", "close").click()  # fails where something lies above it
+        assert not page.find_element("id", "more").is_displayed()
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_of_one_track(browser: Any, tmp_path: Path, estimate_of: EstimateOf) -> None:
+    estimate = estimate_of("Am", changes_to="Eb")
+    save_page(
+        tmp_path / "a.html", [page_track(tmp_path / "a.mp3", estimate.key, estimate, TrackInfo("One"), "detected")]
+    )
+    browser.get((tmp_path / "a.html").as_uri())
+    assert [block.text for block in browser.find_elements("css selector", ".time:not(.thin) span")] == ["8A", "5B"]
+    assert len(browser.find_elements("css selector", ".time.thin span")) == 2
+    assert browser.find_element("css selector", ".candidates .chip").text == "8A"
+    assert "A = 436.9 Hz (-12 cents)" in browser.find_element("id", "more").text
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
