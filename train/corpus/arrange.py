@@ -251,7 +251,7 @@ def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) ->
     if rng.random() < style.sung:
         notes = list(scene.passage.melody)
         if not notes or rng.random() < 0.2:
-            notes = draw_melody(rng, scene.passage.key, scene.chords, scene.beats, style.loops == "classical")
+            notes = draw_melody(rng, scene.passage.key, scene.chords, scene.beats, style.loops)
         notes = [note for note in notes if not any(start <= note.start < end for start, end in silences)]
         parts.append(Part("sung", clock.tones(notes, "sung"), 0, rng.uniform(0.5, 1.3), True))
     if rng.random() < style.spoken:

@@ -271,8 +271,7 @@ def lead(scene: Scene) -> list[Note]:
     if scene.passage.melody and scene.rng.random() < 0.8:
         shift = int(scene.choice([0, 0, 0, 12, -12]))
         return [Note(note.start, note.duration, note.pitch + shift, velocity=100) for note in scene.passage.melody]
-    classical = scene.style.loops == "classical"
-    return draw_melody(scene.rng, scene.passage.key, scene.chords, scene.beats, classical)
+    return draw_melody(scene.rng, scene.passage.key, scene.chords, scene.beats, scene.style.loops)
 
 
 LAYERS: dict[str, Layer] = BASSES | {

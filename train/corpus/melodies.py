@@ -19,6 +19,8 @@ _SCALES: dict[Mode, tuple[tuple[int, ...], ...]] = {
         (0, 2, 3, 5, 7, 9, 10), (0, 3, 5, 6, 7, 10),
     ),
 }  # fmt: skip
+_BLUE: tuple[tuple[int, ...], ...] = ((0, 3, 5, 7, 10), (0, 2, 3, 4, 5, 7, 9, 10))  # sung over major chords
+BLUE_LOOPS = ("rock", "blues", "groove", "pop", "jazz", "beds")  # of styles whose melodies may be blue
 _CLASSICAL: dict[Mode, tuple[int, ...]] = {"major": SCALES["major"], "minor": (0, 2, 3, 5, 7, 8, 11)}
 _RIFFS: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "major": ((0, 4, 7, 9, 10), (0, 3, 4, 5, 7, 10), (0, 2, 4, 7, 9), (0, 4, 5, 7, 10), (0, 4, 7)),
@@ -41,11 +43,14 @@ class ChordLookup:
         return chord if chord is not None and beat < chord.end - 1e-6 else None
 
 
-def draw_melody(
-    rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, classical: bool = False
-) -> list[Note]:
-    """A melody of ``beats`` beats: a motif of steps and rests that is varied, chord tones on the beats."""
-    degrees = _CLASSICAL[key.mode] if classical else _SCALES[key.mode][int(rng.integers(len(_SCALES[key.mode])))]
+def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, loops: str = "") -> list[Note]:
+    """A melody of ``beats`` beats: a motif of steps and rests that is varied, chord tones on the beats.
+
+    ``loops`` is that of the style: classical melodies keep to the scale, those over the chords of rock and its kin may
+    have the minor third in a major key.
+    """
+    scales = _SCALES[key.mode] + (_BLUE if key.mode == "major" and loops in BLUE_LOOPS else ())
+    degrees = _CLASSICAL[key.mode] if loops == "classical" else scales[int(rng.integers(len(scales)))]
     scale = [(key.tonic + degree) % 12 for degree in degrees]
     grid = float(rng.choice([0.25, 0.5, 0.5, 0.5, 1.0]))
     density = rng.uniform(0.45, 0.95)
