@@ -1,4 +1,4 @@
-"""Where stone keeps what is its own: the undo journal and the result cache."""
+"""Where stone keeps what is its own: the undo journal, the result cache, and the user's defaults."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("STONE_CACHE_DIR") or platformdirs.user_cache_path("stone", appauthor=False))
+
+
+def config_folder() -> Path:
+    """The folder of the config file; ``STONE_CONFIG_DIR`` moves it. It need not be there yet."""
+    import platformdirs
+
+    return Path(os.environ.get("STONE_CONFIG_DIR") or platformdirs.user_config_path("stone", appauthor=False))

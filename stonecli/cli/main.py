@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, cache, evaluate, export, mix, tag, train, undo
+from stonecli.cli import analyze, cache, config, evaluate, export, mix, tag, train, undo
+from stonecli.cli.defaults import Defaults
 
 app = typer.Typer(
     name="stone",
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command("tag")(tag.tag)
 app.command("undo")(undo.undo)
 app.command("cache")(cache.cache)
+app.command("config")(config.config)
 app.command("analyze")(analyze.analyze)
 app.command("mix")(mix.mix)
 app.command("export")(export.export)
@@ -35,11 +37,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    if not {"--help", "-h"} & set(sys.argv[1:]):  # help shows stone's own defaults, whatever the config file says
+        context.default_map = Defaults(context)
 
 
 def run() -> None:
