@@ -94,19 +94,23 @@ def _peaks(power: Floats, low: int, bin_hz: float) -> tuple[npt.NDArray[np.compl
     here = power[:, 1:-1]
     rises = power[:, 1:] > power[:, :-1]
     least = here.max(axis=1, keepdims=True) * np.float32(10 ** (-PEAK_RANGE_DB / 10))
-    frame, bins = np.nonzero(rises[:, :-1] & ~rises[:, 1:] & (here > least))
-    around = power[frame[:, None], bins[:, None] + np.arange(3)]
+    place = np.flatnonzero(rises[:, :-1] & ~rises[:, 1:] & (here > least))
+    frame, bins = np.divmod(place, here.shape[1])
+    before = place + 2 * frame  # in ``power``, whose rows are two longer
+    left, middle, right = (power.ravel().take(before + shift) for shift in range(3))
 
     floor = np.partition(here.reshape(len(here), -1, FLOOR_BINS), FLOOR_BINS // 2, axis=2)[:, :, FLOOR_BINS // 2]
-    stands_out = around[:, 1] > np.float32(10 ** (TONAL_DB / 10)) * floor[frame, bins // FLOOR_BINS]
+    stands_out = middle > np.float32(10 ** (TONAL_DB / 10)) * floor.ravel().take(place // FLOOR_BINS)
     tonal = np.bincount(frame[stands_out], minlength=len(here)) >= TONAL_PEAK
 
-    left, middle, right = (10.0 * np.log10(around)).T
-    # Vertex of the parabola through three points (J. O. Smith, Spectral Audio Signal Processing, "QIFFT").
-    offset = 0.5 * (left - right) / np.minimum(left - 2 * middle + right, -1e-6)
-    frequency = (bins + low + offset) * bin_hz
-    weight = 10.0 ** (middle / 40.0) * np.minimum(1.0, frequency / FULL_WEIGHT_HZ)  # root of the amplitude
-    phase = weight * np.exp(2j * np.pi * 12.0 * np.log2(frequency / 440.0))
-    real = np.bincount(frame, phase.real, minlength=len(here))
-    imaginary = np.bincount(frame, phase.imag, minlength=len(here))
+    # Vertex of the parabola through three levels (J. O. Smith, Spectral Audio Signal Processing, "QIFFT").
+    amplitude = np.sqrt(middle)
+    left, middle, right = np.log10(left), np.log10(middle), np.log10(right)
+    offset = np.float32(0.5) * (left - right) / np.minimum(left - 2 * middle + right, np.float32(-1e-7))
+    frequency = ((bins + low).astype(np.float32) + offset) * np.float32(bin_hz)
+    weight = np.sqrt(amplitude) * np.minimum(np.float32(1.0), frequency / np.float32(FULL_WEIGHT_HZ))
+    semitones = np.float32(12.0) * np.log2(frequency / np.float32(440.0))
+    angle = np.float32(2 * np.pi) * (semitones - np.rint(semitones))
+    real = np.bincount(frame, weight * np.cos(angle), minlength=len(here))
+    imaginary = np.bincount(frame, weight * np.sin(angle), minlength=len(here))
     return (real + 1j * imaginary).astype(np.complex64), tonal

@@ -1,0 +1,445 @@
+"""What hearing a file costs: ``python benchmarks/speed.py`` (``pip install '.[bench]'``), everything on this machine.
+
+Music is rendered here and encoded with ffmpeg. On the same file, taking turns, in one process and one thread each:
+
+- ``decode``: decoding alone, with soundfile (M4A: ffmpeg as a process, for soundfile reads none),
+- ``stone``: ``detect_key``, embedded model,
+- ``essentia``: its KeyExtractor behind its MonoLoader (whose wheel ends the process on Opus: left out there),
+- ``librosa``: ``load``, ``chroma_stft`` and Krumhansl's profiles.
+
+Printed is the median CPU time of a file, processes that were started included, and its ratio to ``decode``. Then what
+stone's time is made of, and with the options: all cores, the overhead of many short files, memory, the start of the
+program. ``--json FILE`` writes all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy is loaded
+
+import imageio_ffmpeg  # noqa: E402
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+import soundfile  # noqa: E402
+
+from stonecli import detect, model  # noqa: E402
+from stonecli.audio import open_audio  # noqa: E402
+from stonecli.detect import detect_key  # noqa: E402
+from stonecli.engine import default_jobs, run  # noqa: E402
+from stonecli.model import KeyModel  # noqa: E402
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+STONE = [sys.executable, "-m", "stonecli"]
+FORMATS = {
+    "mp3": ("mp3", ["-c:a", "libmp3lame", "-b:a", "320k"]),
+    "v0": ("mp3", ["-c:a", "libmp3lame", "-q:a", "0"]),
+    "flac": ("flac", ["-c:a", "flac"]),
+    "m4a": ("m4a", ["-c:a", "aac", "-b:a", "256k"]),
+    "opus": ("opus", ["-c:a", "libopus", "-b:a", "160k"]),
+    "flac96": ("flac", ["-c:a", "flac", "-ar", "96000"]),
+}
+LENGTHS = {"30s": 30, "4min": 240, "60min": 3600, "2h": 7200}
+UNREADABLE = {("essentia", ".opus"), ("librosa", ".m4a")}
+OTHERS_UP_TO = 600  # seconds; the other tools hold a whole file in memory
+MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)  # Krumhansl and Kessler, 1982
+MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those it has waited for."""
+    own, children = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+# --- music ------------------------------------------------------------------------------------------------------------
+
+
+def render(path: Path) -> None:
+    """A minute of chords, bass and noise in stereo, 12 cents above 440 Hz, the same on every machine."""
+    rate, random = 44100, np.random.default_rng(6)
+    time_axis = np.arange(rate) / rate
+    parts = []
+    for beat in range(60):
+        root = (0, 5, 7, 9, 2, 7, 0, 5)[beat % 8]
+        third = 3 if root in (9, 2) else 4
+        both = []
+        for side in (-1, 1):
+            sound = 0.02 * random.standard_normal(rate) * np.exp(-8 * (time_axis % 0.5))
+            for step, note in enumerate((root - 24, root, root + third, root + 7)):
+                hertz = 261.63 * 2 ** ((note + 0.12) / 12)
+                for partial in range(1, 9):
+                    level = 0.1 * 0.6**partial * (1 + 0.3 * side * (-1) ** step)
+                    sound += level * np.sin(2 * np.pi * partial * hertz * time_axis + partial + side)
+            both.append(sound * np.minimum(1, time_axis / 0.01) * np.exp(-0.8 * time_axis))
+        parts.append(np.stack(both, axis=1))
+    soundfile.write(path, np.concatenate(parts), rate, subtype="PCM_16")
+
+
+def encode(minute: Path, folder: Path, kind: str, length: str) -> Path:
+    """``minute`` over and over, as a file of the given kind and length."""
+    ending, codec = FORMATS[kind]
+    path = folder / f"{kind}-{length}.{ending}"
+    if not path.exists():
+        loop = ["-stream_loop", "-1", "-i", minute, "-t", str(LENGTHS[length])]
+        subprocess.run([FFMPEG, "-v", "error", "-y", *loop, *codec, path], check=True)
+    return path
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def decode_only(path: Path) -> None:
+    """All samples of the file, by the commonest way."""
+    if path.suffix == ".m4a":
+        command = [FFMPEG, "-v", "error", "-nostdin", "-threads", "1", "-i", path]
+        command += ["-af", "asetnsamples=n=32768:p=0", "-f", "s16le", "pipe:1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None  # noqa: S101
+        while process.stdout.read(1 << 20):
+            pass
+        process.wait()
+        return
+    rate = soundfile.info(path).samplerate
+    for _ in soundfile.blocks(path, 4 * rate, dtype="float32"):
+        pass
+
+
+def with_essentia() -> Callable[[Path], object]:
+    """Essentia's KeyExtractor."""
+    import essentia
+    import essentia.standard as es
+
+    essentia.log.infoActive = essentia.log.warningActive = False
+    extractor = es.KeyExtractor()
+    return lambda path: extractor(es.MonoLoader(filename=str(path), sampleRate=44100)())
+
+
+def with_librosa() -> Callable[[Path], object]:
+    """librosa's chroma against Krumhansl's profiles."""
+    import librosa
+
+    profiles = np.array([np.roll(profile, tonic) for profile in (MAJOR, MINOR) for tonic in range(12)])
+
+    def hear(path: Path) -> int:
+        warnings.simplefilter("ignore")
+        samples, rate = librosa.load(path, sr=22050, mono=True)
+        chroma = librosa.feature.chroma_stft(y=samples, sr=rate).mean(axis=1)
+        return int(np.corrcoef(np.vstack([chroma, profiles]))[0, 1:].argmax())
+
+    return hear
+
+
+def tools(key_model: KeyModel) -> dict[str, Callable[[Path], object]]:
+    """What there is to be compared."""
+    found: dict[str, Callable[[Path], object]] = {
+        "decode": decode_only,
+        "stone": lambda path: detect_key(path, key_model),
+    }
+    for name, make in (("essentia", with_essentia), ("librosa", with_librosa)):
+        try:
+            found[name] = make()
+        except ImportError:
+            print(f"{name} is not here (pip install '.[bench]')", file=sys.stderr)
+    return found
+
+
+def measure(path: Path, seconds: int, competitors: dict[str, Callable[[Path], object]], rounds: int) -> dict[str, Any]:
+    """Median CPU and wall time of each, taking turns."""
+    cpu, wall = defaultdict(list), defaultdict(list)
+    for number in range(rounds + 1):
+        for name, hear in competitors.items():
+            if (name in ("essentia", "librosa") and seconds > OTHERS_UP_TO) or (name, path.suffix) in UNREADABLE:
+                continue
+            start, before = time.perf_counter(), cpu_seconds()
+            try:
+                hear(path)
+            except Exception as error:  # a format that one of them does not read
+                print(f"{name} on {path.name}: {str(error)[:70]}", file=sys.stderr)
+                continue
+            if number:  # the first round loads and compiles
+                cpu[name].append(cpu_seconds() - before)
+                wall[name].append(time.perf_counter() - start)
+    return {
+        name: {
+            "cpu": statistics.median(cpu[name]),
+            "cpu_least": min(cpu[name]),
+            "wall": statistics.median(wall[name]),
+            "ratio": statistics.median(a / b for a, b in zip(cpu[name], cpu["decode"], strict=True)),
+        }
+        for name in cpu
+    }
+
+
+# --- what stone's time is made of -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def timed(module: Any, name: str, spent: dict[str, float], part: str) -> Iterator[None]:
+    """While open, the CPU time of the thread within ``module.name`` is added to ``spent[part]``."""
+    original = getattr(module, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.thread_time()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            spent[part] += time.thread_time() - start
+
+    setattr(module, name, call)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def network_share(key_model: KeyModel) -> float:
+    """Share of the model's time that is the network's, by the runtime's own profile; the rest is the VQT's."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "stone-profile")
+    session = onnxruntime.InferenceSession(model._read_model(None), options, providers=["CPUExecutionProvider"])
+    window = 0.1 * np.random.default_rng(0).standard_normal((1, key_model.info.window_samples)).astype(np.float32)
+    for _ in range(30):
+        session.run(None, {"audio": window})
+    profile = Path(session.end_profiling())
+    events = [event for event in json.loads(profile.read_text()) if event.get("cat") == "Node"]
+    profile.unlink()
+    events = [event for event in events if event["name"].endswith("_kernel_time")]
+    first = next(int(e["name"].split("_")[1]) for e in events if e["args"]["op_name"] == "Unsqueeze")
+
+    def is_network(name: str) -> bool:
+        number = re.match(r"[a-z]+_(\d+)", name)
+        return name.startswith(("Reorder", "prob")) or bool(number and int(number[1]) >= first)
+
+    total = sum(event["dur"] for event in events)
+    return float(sum(event["dur"] for event in events if is_network(event["name"])) / total)
+
+
+def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
+    """CPU seconds of each part of hearing ``path``, medians."""
+    found: dict[str, list[float]] = defaultdict(list)
+    share = network_share(key_model)
+    for number in range(rounds + 1):
+        before = cpu_seconds()
+        decode_only(path)
+        decoded = cpu_seconds()
+        for _ in open_audio(path, key_model.info.sample_rate).blocks:
+            pass
+        read = cpu_seconds()
+        spent: dict[str, float] = defaultdict(float)
+        with (
+            timed(detect, "frame_peaks", spent, "tuning"),
+            timed(detect.soxr, "resample", spent, "resample"),
+            timed(KeyModel, "__call__", spent, "model"),
+        ):
+            detect_key(path, key_model)
+        whole = cpu_seconds() - read
+        parts = {
+            "decode": decoded - before,
+            "mix and decimate": (read - decoded) - (decoded - before),
+            "tuning": spent["tuning"],
+            "resample": spent["resample"],
+            "VQT": spent["model"] * (1 - share),
+            "network": spent["model"] * share,
+            "rest": whole - (read - decoded) - sum(spent.values()),
+            "all": whole,
+        }
+        if number:
+            for part, seconds in parts.items():
+                found[part].append(seconds)
+    return {part: statistics.median(values) for part, values in found.items()}
+
+
+# --- many files -------------------------------------------------------------------------------------------------------
+
+
+def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in MB of ``stone`` as a process of its own."""
+    start = time.perf_counter()
+    environment = {key: value for key, value in os.environ.items() if key not in THREADS}
+    process = subprocess.Popen(
+        [*STONE, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"stone failed: {arguments}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Throughput of ``stone tag --write-tags`` with one job and with one for each core, taking turns."""
+    count, jobs = 24, default_jobs()
+    music = folder / "cores"
+    music.mkdir(exist_ok=True)
+    for number in range(count):
+        if not (music / f"{number}.mp3").exists():
+            shutil.copy(song, music / f"{number}.mp3")
+    one, many = [], []
+    for _ in range(rounds):
+        for number, seconds in ((1, one), (jobs, many)):
+            options = ["tag", "--device", "cpu", "--no-cache", "--write-tags", "--overwrite", "--jobs", str(number)]
+            seconds.append(run_stone(*options, music)[0])
+    gain = statistics.median(a / b for a, b in zip(one, many, strict=True))
+    return {
+        "files": count,
+        "jobs": jobs,
+        "wall_one": statistics.median(one),
+        "wall": statistics.median(many),
+        "gain": gain,
+    }
+
+
+def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]:
+    """What the engine adds to files of one second, and the memory of a run over them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stonecli.tagger import Tagger
+
+    music = folder / "short"
+    music.mkdir(exist_ok=True)
+    tone = sum(np.sin(2 * np.pi * hertz * np.arange(44100) / 44100) for hertz in (220.0, 261.6, 329.6)) / 4
+    soundfile.write(music / "0.flac", tone, 44100)
+    for number in range(1, count):
+        if not (music / f"{number}.flac").exists():
+            os.link(music / "0.flac", music / f"{number}.flac")
+    paths = [music / f"{number}.flac" for number in range(min(count, 2000))]
+    tagger = Tagger(key_model)
+    overheads = []
+    for _ in range(3):
+        start = time.process_time()
+        for path in paths:
+            tagger(path)
+        plain = time.process_time() - start
+        with ThreadPoolExecutor(1) as executor, run(tagger, paths, executor=executor, in_flight=2) as outcomes:
+            start = time.process_time()
+            for _outcome in outcomes:
+                pass
+            overheads.append((time.process_time() - start - plain) / len(paths))
+    _, _, few = run_stone("tag", "--device", "cpu", "--no-cache", *paths[:200])
+    wall, cpu, megabytes = run_stone("tag", "--device", "cpu", "--no-cache", music)
+    return {
+        "files": count,
+        "engine_ms": 1000 * statistics.median(overheads),
+        "cpu_ms_a_file": 1000 * cpu / count,
+        "files_a_second": count / wall,
+        "peak_mb_200": few,
+        "peak_mb": megabytes,
+    }
+
+
+def start_up(folder: Path) -> dict[str, float]:
+    """CPU seconds, least of ten taking turns, of the start of the program and of what it is compared with."""
+    one = folder / "one.wav"
+    soundfile.write(one, 0.3 * np.sin(2 * np.pi * 220 * np.arange(44100) / 44100), 44100)
+    commands = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "stone --version": [*STONE, "--version"],
+        "stone --help": [*STONE, "--help"],
+        "import onnxruntime, numpy, soundfile": [sys.executable, "-c", "import onnxruntime, numpy, soundfile"],
+        "stone analyze, 1 s": [*STONE, "analyze", "--device", "cpu", str(one)],
+    }
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(10):
+        for name, command in commands.items():
+            before = cpu_seconds()
+            subprocess.run(command, check=True, capture_output=True)
+            times[name].append(cpu_seconds() - before)
+    return {name: min(values) for name, values in times.items()}
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """The processor and what is installed, in one line."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    name = found[1] if found else platform.processor()
+    return (
+        f"{name}, {default_jobs()} cores, {platform.system()}, Python {platform.python_version()}, "
+        f"onnxruntime {onnxruntime.__version__}"
+    )
+
+
+def main() -> None:
+    """Measure what is asked for, print it, write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["mp3", "v0", "flac", "m4a", "opus"])
+    parser.add_argument("--lengths", nargs="*", choices=LENGTHS, default=["30s", "4min"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--cores", action="store_true", help="throughput with all cores as well")
+    parser.add_argument("--files", type=int, default=0, metavar="N", help="the engine with N files of one second")
+    parser.add_argument("--memory", action="store_true", help="peak memory of 2-hour files")
+    parser.add_argument("--start", action="store_true", help="the start of the program")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--folder", type=Path, help="for the files that are made, to keep them (else temporary)")
+    options = parser.parse_args()
+    key_model = KeyModel(device=options.device)
+    results: dict[str, Any] = {"machine": machine(), "device": key_model.device, "files": {}}
+    print(results["machine"])
+    with tempfile.TemporaryDirectory(prefix="stone-speed-") as name:
+        folder = options.folder or Path(name)
+        folder.mkdir(exist_ok=True)
+        os.environ["STONE_STATE_DIR"] = os.environ["STONE_CACHE_DIR"] = str(Path(name) / "state")
+        minute = folder / "minute.wav"
+        render(minute)
+        competitors = tools(key_model)
+        if options.formats and options.lengths:
+            print(f"\n{'CPU s a file (of decode)':26}" + "".join(f"{name:>16}" for name in competitors))
+        for length in options.lengths:
+            for kind in options.formats:
+                found = measure(encode(minute, folder, kind, length), LENGTHS[length], competitors, options.rounds)
+                results["files"][f"{kind} {length}"] = found
+                cells = (f"{found[n]['cpu']:.3f} ({found[n]['ratio']:.2f})" if n in found else "-" for n in competitors)
+                print(f"{kind + ' ' + length:26}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+        if "4min" in options.lengths and options.formats:
+            kind = options.formats[0]
+            results["split"] = split(encode(minute, folder, kind, "4min"), key_model, options.rounds)
+            print(f"\nstone, {kind} 4min: " + ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in results["split"].items()))
+        if options.cores:
+            results["cores"] = found = cores(encode(minute, folder, "mp3", "4min"), folder, 3)
+            print(
+                f"\n{found['files']} files: 1 job {found['wall_one']:.1f} s, {found['jobs']} jobs {found['wall']:.1f} s"
+            )
+            print(f"gain {found['gain']:.2f}, of {found['jobs']} cores")
+        if options.files:
+            results["short"] = found = short_files(folder, options.files, key_model)
+            print("\nfiles of 1 s: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+        if options.memory:
+            results["memory"] = {}
+            for kind in ("mp3", "flac96"):
+                _, cpu, megabytes = run_stone(
+                    "tag", "--device", "cpu", "--no-cache", encode(minute, folder, kind, "2h")
+                )
+                results["memory"][kind] = {"peak_mb": megabytes, "cpu": cpu}
+                print(f"2 h {kind}: peak {megabytes:.0f} MB, {cpu:.1f} CPU s")
+        if options.start:
+            results["start"] = found = start_up(folder)
+            print("\n" + "\n".join(f"{name:40}{1000 * seconds:6.0f} ms" for name, seconds in found.items()))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
