@@ -13,10 +13,12 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
     ModelOption,
+    NullOption,
     check_ending,
     check_target,
     error_console,
     fail,
+    listed,
     load_model,
     one_line_errors,
     output_console,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def analyze(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Music files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Music files; - for a list.")],
     per_window: Annotated[bool, typer.Option("--per-window", help="Show every window as well.")] = False,
     window: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Length of a window; else as the model was trained.")
@@ -39,6 +41,7 @@ def analyze(
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.95, metavar="FRACTION", help="Share of a window that the next one repeats.")
     ] = 0.0,
+    null: NullOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     npz: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the model's raw probabilities for every window.")
@@ -52,6 +55,7 @@ def analyze(
     model: ModelOption = None,
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
+    files = listed(files, null)
     check_target(npz)
     check_ending(html, (".html", ".htm"), "--html")
     check_target(html)

@@ -64,6 +64,27 @@ def check_target(path: Path | None) -> None:
         fail(f"{path.parent}: no such folder", EXIT_USAGE)
 
 
+NullOption = Annotated[
+    bool, typer.Option("--null", "-0", help="With - for a list of files on standard input: NUL stands between them.")
+]
+
+
+def listed(paths: list[Path], null: bool) -> list[Path]:
+    """``paths``, with the lines (or NUL-separated names) of standard input in the place of ``-``.
+
+    Names are bytes, as the file system has them; empty ones are passed over.
+    """
+    if Path("-") not in paths:
+        if null:
+            raise typer.BadParameter("goes with - for standard input", param_hint="--null")
+        return paths
+    content = sys.stdin.buffer.read()
+    names = content.split(b"\0") if null else content.splitlines() if os.name == "nt" else content.split(b"\n")
+    found = [Path(os.fsdecode(name)) for name in names if name]
+    place = paths.index(Path("-"))
+    return [*paths[:place], *found, *(path for path in paths[place + 1 :] if path != Path("-"))]
+
+
 def check_ending(path: Path | None, endings: tuple[str, ...], option: str) -> None:
     """Leave with wrong usage if ``path`` ends in none of ``endings``: what is made must not be mistaken for music."""
     if path is not None and path.suffix.lower() not in endings:

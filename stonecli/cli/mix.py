@@ -15,10 +15,12 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
     ModelOption,
+    NullOption,
     check_ending,
     check_target,
     error_console,
     fail,
+    listed,
     load_model,
     one_line_errors,
     output_console,
@@ -36,7 +38,9 @@ NO_KEY = "no key, so left out"
 
 @one_line_errors
 def mix(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them; - for a list.")
+    ],
     start: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to begin with.")] = None,
     end: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to end with.")] = None,
     compatible: Annotated[
@@ -47,6 +51,7 @@ def mix(
         Path | None, typer.Option(metavar="FILE", help="Write the order to a collection for rekordbox: .xml.")
     ] = None,
     notation: Annotated[Notation, typer.Option(help="How a key is shown: 8A, 1m or Am.")] = "camelot",
+    null: NullOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
@@ -69,6 +74,7 @@ def mix(
     for named in (start, end, compatible):
         if named is not None and not named.is_file():
             fail(f"{named}: no such file", EXIT_USAGE)
+    paths = listed(paths, null)
     silence_native_stderr()
 
     from stonecli.mix import TrackReader

@@ -42,6 +42,14 @@ class Errors:
         self.count += 1
         self.console.print(error_text(path, error), soft_wrap=True)
 
+    def remark(self, text: str) -> None:
+        """Show what somebody who asked for it wants to know."""
+        from rich.text import Text
+
+        from stonecli.report.text import printable
+
+        self.console.print(Text(f"stone: {printable(text)}", "dim"), soft_wrap=True)
+
     def note(self, path: Path, remark: str) -> None:
         """Show what is no failure."""
         from rich.text import Text
@@ -51,7 +59,7 @@ class Errors:
         self.console.print(Text(f"{printable(str(path))}: {remark}", "yellow"), soft_wrap=True)
 
 
-def progress_bar(out: Console, err: Console) -> Progress:
+def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progress:
     """A progress bar with rate and time left, below the table; hidden where nobody would see it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
@@ -67,7 +75,7 @@ def progress_bar(out: Console, err: Console) -> Progress:
         TimeRemainingColumn(compact=True),
         console=out if out.is_terminal else err,
         transient=True,
-        disable=not (out.is_terminal or err.is_terminal),
+        disable=hidden or not (out.is_terminal or err.is_terminal),
         redirect_stdout=False,
         redirect_stderr=False,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,10 +17,12 @@ from stonecli.cli.common import (
     EXIT_INTERRUPTED,
     DeviceOption,
     ModelOption,
+    NullOption,
     check_ending,
     check_target,
     error_console,
     fail,
+    listed,
     load_model,
     one_line_errors,
     output_console,
@@ -35,12 +39,24 @@ if TYPE_CHECKING:
     from stonecli.tags import FieldRule
     from stonecli.tags.journal import JournalRun
 
+
+@dataclass(frozen=True)
+class _Manner:
+    """How much is printed, and for whom."""
+
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+
 FIELDS = ("key", "comment", "grouping", "title")
 
 
 @one_line_errors
 def tag(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them; - for a list.")
+    ],
     write_tags: Annotated[
         bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")
     ] = False,
@@ -82,6 +98,9 @@ def tag(
         Path | None, typer.Option(metavar="FILE", help="Write a page to look at the library as well: .html.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    null: NullOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error what goes on.")] = False,
     preserve_mtime: Annotated[
         bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
     ] = False,
@@ -102,6 +121,9 @@ def tag(
         raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
     if remove and overwrite:
         raise typer.BadParameter("what is taken out is not heard: not with --overwrite", param_hint="--remove")
+    if quiet and as_json:
+        raise typer.BadParameter("prints nothing: not with --json", param_hint="--quiet")
+    paths = listed(paths, null)
     silence_native_stderr()
 
     from stonecli.library import find_music
@@ -131,7 +153,7 @@ def tag(
         if write_tags:
             remove_leftovers(leftovers)
         errors = Errors(error_console())
-        interrupted = _run(tagger, findings, paths, errors, targets, jobs, notation, as_json)
+        interrupted = _run(tagger, findings, paths, errors, targets, jobs, notation, _Manner(as_json, quiet, verbose))
     if interrupted:
         fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     if errors.count:
@@ -163,7 +185,7 @@ def _run(
     targets: Targets,
     jobs: int | None,
     notation: Notation,
-    as_json: bool,
+    manner: _Manner,
 ) -> bool:
     """Tag all files and show each; True when interrupted."""
     from concurrent.futures import ThreadPoolExecutor
@@ -177,14 +199,19 @@ def _run(
     model = getattr(tagger, "model", None)
     console = output_console()
     table = TagTable(console, roots, notation)
-    if not as_json and music:
+    shows = not manner.as_json and not manner.quiet
+    if shows and music:
         table.header()
+    started = time.monotonic()
+    if manner.verbose:
+        heard_by = f"{model.name} ({model.sha256[:12]}) on {model.device}, {jobs} at a time" if model else "nobody"
+        errors.remark(f"{len(music)} files; heard by {heard_by}")
     with ExitStack() as stack:
         outputs = stack.enter_context(Outputs(targets, notation, model))
 
         def note(path: Path, result: TagResult | None, error: str | None) -> None:
             record = outputs.note(path, result, error)
-            if as_json:
+            if manner.as_json:
                 print_json(record)
 
         for finding in findings:
@@ -192,7 +219,7 @@ def _run(
                 note(finding.path, None, finding.error)
                 errors.show(finding.path, finding.error)
         executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
-        progress = stack.enter_context(progress_bar(console, errors.console))
+        progress = stack.enter_context(progress_bar(console, errors.console, hidden=manner.quiet))
         if console.is_terminal and errors.console.is_terminal:
             errors.console = progress.console  # one screen: an error line goes above the bar, not through it
         bar = progress.add_task("", total=len(music))
@@ -202,13 +229,15 @@ def _run(
         is_interrupted = stack.enter_context(stopped_by_ctrl_c(outcomes))
         for outcome in outcomes:
             note(outcome.item, outcome.result, outcome.error)
-            if outcome.result is not None and not as_json:
+            if outcome.result is not None and shows:
                 table.row(outcome.result)
             if outcome.error is not None:
                 errors.show(outcome.item, outcome.error)
         interrupted = bool(is_interrupted)
-    if not as_json:
+    if shows:
         table.summary(errors.count, tagger.write)
+    if manner.verbose:
+        errors.remark(f"{time.monotonic() - started:.1f} s, {errors.count} failed")
     return interrupted
 
 

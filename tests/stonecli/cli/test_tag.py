@@ -763,7 +763,7 @@ def test_a_terminal_sees_progress_and_a_table(
     for number in range(3):
         shutil.copy(songs["mp3"], folder / f"{number}.mp3")
     code, seen = in_terminal([*stone_command, "tag", "--write-tags", str(folder)], columns=90)
-    assert code == 0
+    assert code == 0, seen
     assert "3/3" in seen  # the bar, which is gone in the end
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen).replace("\r", "\n")
     for number in range(3):
@@ -780,3 +780,49 @@ def test_a_page(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     assert [(track["key"], track["status"]) for track in tracks] == [(14, "detected"), (-1, "error")]
     assert tracks[0]["uri"] == song("mp3").as_uri()
     assert invoke("tag", song("mp3"), "--html", tmp_path / "a.mp3").exit_code == 2
+
+
+def test_a_list_on_standard_input(stone_command: list[str], song: Song) -> None:
+    paths = [song("mp3", "a\nb"), song("flac")]
+    listing = b"\0".join(os.fsencode(path) for path in paths)
+    process = subprocess.run(
+        [*stone_command, "tag", "-0", "--json", "-"], input=listing, capture_output=True, check=True
+    )
+    assert [json.loads(line)["path"] for line in process.stdout.splitlines()] == [str(path) for path in paths]
+
+
+def test_quiet_and_verbose(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    path, none = song("flac"), tmp_path / "none.mp3"
+    quiet = invoke("tag", path, none, "--write-tags", "--quiet")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (1, "", f"{none}: no such file or folder\n")
+    assert key_in(path) == "7A"
+    verbose = invoke("tag", path, "--verbose")
+    assert verbose.stdout == invoke("tag", path).stdout
+    first, last = verbose.stderr.splitlines()
+    assert re.fullmatch(r"stone: 1 files; heard by \S+ \([0-9a-f]{12}\) on cpu, \d+ at a time", first)
+    assert last.endswith(" s, 0 failed")
+    assert invoke("tag", path, "--quiet", "--json").exit_code == 2
+
+
+def test_the_shell_completes(stone_command: list[str]) -> None:
+    """As the script does that ``stone --install-completion`` installs."""
+    environment = {**os.environ, "_STONE_COMPLETE": "complete_bash", "COMP_WORDS": "stone tag --wri", "COMP_CWORD": "2"}
+    command = [stone_command[0], "-c", "from stonecli.cli.main import app; app(prog_name='stone')"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.stdout.strip() == "--write-tags"
+
+
+def test_no_color_in_a_terminal(stone_command: list[str], song: Song) -> None:
+    path = song("flac")
+    outputs = []
+    for extra in ({}, {"NO_COLOR": "1"}):
+        master, slave = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **extra}
+        environment = {name: value for name, value in environment.items() if name != "NO_COLOR" or extra}
+        subprocess.run([*stone_command, "analyze", str(path)], stdout=slave, stderr=slave, env=environment, check=True)
+        os.close(slave)
+        outputs.append(os.read(master, 65536).decode())
+        os.close(master)
+    assert "\x1b[38;2" in outputs[0]
+    assert "\x1b[38;2" not in outputs[1]
+    assert "|7A-" in outputs[1]
