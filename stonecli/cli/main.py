@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, cache, config, evaluate, export, mix, tag, train, undo
+from stonecli.cli import analyze, cache, config, evaluate, export, mix, tag, train, undo, watch
 from stonecli.cli.defaults import Defaults
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("tag")(tag.tag)
+app.command("watch")(watch.watch)
 app.command("undo")(undo.undo)
 app.command("cache")(cache.cache)
 app.command("config")(config.config)

@@ -1,4 +1,4 @@
-"""What the commands that go through many files share: the cache, errors as they come, progress, Ctrl-C."""
+"""What the commands that go through many files share: cache, journal, rules of writing, errors, progress, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +18,10 @@ if TYPE_CHECKING:
 
     from stonecli.cache import ResultCache
     from stonecli.engine import Run
+    from stonecli.tags import FieldRule
+    from stonecli.tags.journal import JournalRun
+
+FIELDS = ("key", "comment", "grouping", "title")
 
 
 @contextmanager
@@ -100,3 +108,39 @@ def stopped_by_ctrl_c(outcomes: Run[Path, Any]) -> Iterator[list[bool]]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[JournalRun]:
+    """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
+    from stonecli.tags.journal import UndoJournal
+
+    journal = UndoJournal()
+    fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
+    try:
+        run = journal.start(f"{'remove' if remove else 'write'} {fields}")
+        try:
+            yield run
+        finally:
+            run.end()
+    finally:
+        journal.close()
+
+
+def field_rules(
+    fields: list[str], notation: Notation, mode: Literal["replace", "prepend", "append"]
+) -> tuple[FieldRule, ...]:
+    """The rules that ``--field``, ``--notation`` and ``--mode`` ask for."""
+    from stonecli.tags import FieldRule
+
+    rules = []
+    for text in fields:
+        name, equals, own = text.partition("=")
+        if name not in FIELDS:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(FIELDS)}", param_hint="--field")
+        if equals and own not in NOTATIONS:
+            raise typer.BadParameter(f"{own!r} is none of {', '.join(NOTATIONS)}", param_hint="--field")
+        if name == "title" and mode == "replace":
+            raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
+        rules.append(FieldRule(name, own if equals else notation, "replace" if name == "key" else mode))  # type: ignore[arg-type]
+    return tuple(rules)

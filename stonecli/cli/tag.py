@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,15 +28,20 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
-from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
-from stonecli.key import NOTATIONS, Notation
+from stonecli.cli.running import (
+    Errors,
+    field_rules,
+    journal_run,
+    progress_bar,
+    result_cache,
+    stopped_by_ctrl_c,
+)
+from stonecli.key import Notation
 
 if TYPE_CHECKING:
     from stonecli.library import Finding
     from stonecli.report.outputs import Targets
     from stonecli.tagger import Remover, Tagger, TagResult
-    from stonecli.tags import FieldRule
-    from stonecli.tags.journal import JournalRun
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,6 @@ class _Manner:
     as_json: bool
     quiet: bool
     verbose: bool
-
-
-FIELDS = ("key", "comment", "grouping", "title")
 
 
 @one_line_errors
@@ -110,7 +111,7 @@ def tag(
     Without --write-tags this is a preview: not one byte changes. A key that a file has already is kept, and written to
     the other fields that --field names. stone undo takes a run back.
     """
-    rules = _rules(field or ["key"], notation, mode)
+    rules = field_rules(field or ["key"], notation, mode)
     check_ending(output, (".csv", ".json", ".ndjson"), "--output")
     check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
     check_ending(rekordbox, (".xml",), "--rekordbox")
@@ -133,7 +134,7 @@ def tag(
 
     targets = Targets(output, playlist, rekordbox, html)
     with ExitStack() as stack:
-        journal = stack.enter_context(_journal_run(rules, remove)) if write_tags else None  # before the work
+        journal = stack.enter_context(journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (
             Remover(rules, write_tags, preserve_mtime, journal)
             if remove
@@ -158,23 +159,6 @@ def tag(
         fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     if errors.count:
         raise typer.Exit(EXIT_FAILED)
-
-
-@contextmanager
-def _journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[JournalRun]:
-    """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
-    from stonecli.tags.journal import UndoJournal
-
-    journal = UndoJournal()
-    fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
-    try:
-        run = journal.start(f"{'remove' if remove else 'write'} {fields}")
-        try:
-            yield run
-        finally:
-            run.end()
-    finally:
-        journal.close()
 
 
 def _run(
@@ -239,22 +223,3 @@ def _run(
     if manner.verbose:
         errors.remark(f"{time.monotonic() - started:.1f} s, {errors.count} failed")
     return interrupted
-
-
-def _rules(
-    fields: list[str], notation: Notation, mode: Literal["replace", "prepend", "append"]
-) -> tuple[FieldRule, ...]:
-    """The rules that ``--field``, ``--notation`` and ``--mode`` ask for."""
-    from stonecli.tags import FieldRule
-
-    rules = []
-    for text in fields:
-        name, equals, own = text.partition("=")
-        if name not in FIELDS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(FIELDS)}", param_hint="--field")
-        if equals and own not in NOTATIONS:
-            raise typer.BadParameter(f"{own!r} is none of {', '.join(NOTATIONS)}", param_hint="--field")
-        if name == "title" and mode == "replace":
-            raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
-        rules.append(FieldRule(name, own if equals else notation, "replace" if name == "key" else mode))  # type: ignore[arg-type]
-    return tuple(rules)

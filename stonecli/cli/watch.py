@@ -1,0 +1,109 @@
+"""``stone watch``: tag what arrives in a folder."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_USAGE,
+    DeviceOption,
+    ModelOption,
+    error_console,
+    fail,
+    load_model,
+    one_line_errors,
+    output_console,
+    print_json,
+    silence_native_stderr,
+)
+from stonecli.cli.running import Errors, field_rules, journal_run, result_cache
+from stonecli.key import Notation
+
+
+@one_line_errors
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder; what lies below it counts.")],
+    write_tags: Annotated[
+        bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")
+    ] = False,
+    notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD[=NOTATION]", help="Where to write: as for stone tag. May be repeated."),
+    ] = None,
+    mode: Annotated[
+        Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
+    ] = "prepend",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
+    ] = False,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
+    ] = 0.0,
+    settle: Annotated[
+        float, typer.Option(min=0.5, metavar="SECONDS", help="How long a file has to stay as it is to have arrived.")
+    ] = 3.0,
+    existing: Annotated[bool, typer.Option("--existing", help="Begin with what is there.")] = False,
+    poll: Annotated[bool, typer.Option("--poll", help="For network drives that report no changes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    preserve_mtime: Annotated[
+        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
+    ] = False,
+    device: DeviceOption = "auto",
+    model: ModelOption = None,
+) -> None:
+    """Tag the music that arrives in a folder, each file when it has finished arriving. Ctrl-C ends it.
+
+    Without --write-tags this is a preview, as with stone tag. stone undo takes back what one watch has written.
+    """
+    rules = field_rules(field or ["key"], notation, mode)
+    if not folder.is_dir():
+        fail(f"{folder}: no such folder", EXIT_USAGE)
+    silence_native_stderr()
+
+    from stonecli.engine import error_line
+    from stonecli.report.records import tag_record
+    from stonecli.report.table import TagTable
+    from stonecli.tagger import Tagger
+    from stonecli.watch import FolderWatcher
+
+    errors = Errors(error_console())
+    table = TagTable(output_console(), [folder], notation)
+    with ExitStack() as stack:
+        key_model = load_model(model, device)
+        tagger = Tagger(
+            model=key_model,
+            rules=rules,
+            write=write_tags,
+            overwrite=overwrite,
+            min_confidence=min_confidence,
+            preserve_mtime=preserve_mtime,
+            journal=stack.enter_context(journal_run(rules, remove=False)) if write_tags else None,
+            cache=stack.enter_context(result_cache()),
+        )
+        watcher = stack.enter_context(FolderWatcher(folder, settle, polling=poll, existing=existing))
+        for number in (signal.SIGINT, signal.SIGTERM):  # the file in hand is finished, then it ends
+            before = signal.signal(number, lambda *_: watcher.stop())
+            stack.callback(signal.signal, number, before)
+        errors.remark(f"watching {folder}; Ctrl-C ends it")
+        if not as_json:
+            table.header()
+        for path in watcher:
+            result, error = None, None
+            try:
+                result = tagger(path)
+            except Exception as caught:  # one bad file does not end the watch
+                error = error_line(caught)
+                errors.show(path, error)
+            watcher.done(path)
+            if as_json:
+                print_json(tag_record(path, result, error, key_model))
+            elif result is not None:
+                table.row(result)
+    if not as_json:
+        table.summary(errors.count, write_tags)
