@@ -273,39 +273,53 @@ def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
 # --- many files -------------------------------------------------------------------------------------------------------
 
 
-def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory in MB of ``stone`` as a process of its own."""
-    start = time.perf_counter()
+def start_stone(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    """``stone`` as a process of its own, with as many threads as it wants."""
     environment = {key: value for key, value in os.environ.items() if key not in THREADS}
-    process = subprocess.Popen(
-        [*STONE, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    _, status, usage = os.wait4(process.pid, 0)
+    command = [*STONE, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in MB of ``stone``."""
+    start = time.perf_counter()
+    _, status, usage = os.wait4(start_stone(*arguments).pid, 0)
     if status:
         raise SystemExit(f"stone failed: {arguments}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """Throughput of ``stone tag --write-tags`` with one job and with one for each core, taking turns."""
+    """Wall seconds of ``stone tag --write-tags`` with one job, with one for each core, and as so many programs.
+
+    The last is what the cores can do at best, on a machine that has other work as well.
+    """
     count, jobs = 24, default_jobs()
-    music = folder / "cores"
-    music.mkdir(exist_ok=True)
+    shares = [folder / "cores" / str(share) for share in range(jobs)]
     for number in range(count):
-        if not (music / f"{number}.mp3").exists():
-            shutil.copy(song, music / f"{number}.mp3")
-    one, many = [], []
+        copy = shares[number % jobs] / f"{number}.mp3"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copy(song, copy)
+    options = ["tag", "--device", "cpu", "--no-cache", "--write-tags", "--overwrite", "--jobs"]
+    wall, cpu = defaultdict(list), defaultdict(list)
     for _ in range(rounds):
-        for number, seconds in ((1, one), (jobs, many)):
-            options = ["tag", "--device", "cpu", "--no-cache", "--write-tags", "--overwrite", "--jobs", str(number)]
-            seconds.append(run_stone(*options, music)[0])
-    gain = statistics.median(a / b for a, b in zip(one, many, strict=True))
+        for name, number in (("one job", 1), ("all cores", jobs)):
+            seconds, used, _ = run_stone(*options, str(number), *shares)
+            wall[name].append(seconds)
+            cpu[name].append(used)
+        start = time.perf_counter()
+        for process in [start_stone(*options, "1", share) for share in shares]:
+            process.wait()
+        wall["as programs"].append(time.perf_counter() - start)
+    found = {name: statistics.median(values) for name, values in wall.items()}
     return {
         "files": count,
         "jobs": jobs,
-        "wall_one": statistics.median(one),
-        "wall": statistics.median(many),
-        "gain": gain,
+        "wall": found,
+        "cpu": {name: statistics.median(values) for name, values in cpu.items()},
+        "gain": found["one job"] / found["all cores"],
+        "of_the_best": found["as programs"] / found["all cores"],
     }
 
 
@@ -419,10 +433,12 @@ def main() -> None:
             print(f"\nstone, {kind} 4min: " + ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in results["split"].items()))
         if options.cores:
             results["cores"] = found = cores(encode(minute, folder, "mp3", "4min"), folder, 3)
-            print(
-                f"\n{found['files']} files: 1 job {found['wall_one']:.1f} s, {found['jobs']} jobs {found['wall']:.1f} s"
-            )
-            print(f"gain {found['gain']:.2f}, of {found['jobs']} cores")
+            for measured in ("wall", "cpu"):
+                print(
+                    f"{found['files']} files, {measured}: "
+                    + ", ".join(f"{k} {v:.1f} s" for k, v in found[measured].items())
+                )
+            print(f"gain of {found['jobs']} cores {found['gain']:.2f}, of what is possible {found['of_the_best']:.2f}")
         if options.files:
             results["short"] = found = short_files(folder, options.files, key_model)
             print("\nfiles of 1 s: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
