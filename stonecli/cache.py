@@ -40,7 +40,7 @@ FILE_NAME = "results.sqlite3"
 MAX_BYTES = 512 << 20  # about a million recordings; beyond, the third that was not used for longest goes
 _TOUCH_DAYS = 30  # "last used" is only written when it is so far off, so that a second run writes nothing
 _BUSY_SECONDS = 10.0
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE files (
     path BLOB PRIMARY KEY, stamp TEXT NOT NULL, identity BLOB NOT NULL, used INTEGER NOT NULL
@@ -50,7 +50,9 @@ CREATE TABLE estimates (
     PRIMARY KEY (identity, listener)
 )
 """
-_HEAD = struct.Struct("<bddd24f")  # key (-1: none), confidence, tuning (nan: none), duration, probabilities
+_HEAD = struct.Struct(
+    "<bdddd24f"
+)  # key (-1: none), confidence, tuning and its confidence (nan: none), duration, shares
 _SEGMENT = struct.Struct("<bddd")  # key, start, end, confidence
 
 
@@ -251,19 +253,23 @@ def _today() -> int:
 
 def _packed(estimate: KeyEstimate) -> bytes:
     key = -1 if estimate.key is None else estimate.key.index
-    tuning = float("nan") if estimate.tuning_cents is None else estimate.tuning_cents
+    tuning, sureness = (
+        float("nan") if number is None else number for number in (estimate.tuning_cents, estimate.tuning_confidence)
+    )
     probabilities = map(float, estimate.probabilities)
     segments = (
         _SEGMENT.pack(segment.key.index, segment.start, segment.end, segment.confidence)
         for segment in estimate.segments
     )
-    return _HEAD.pack(key, estimate.confidence, tuning, estimate.duration, *probabilities) + b"".join(segments)
+    return _HEAD.pack(key, estimate.confidence, tuning, sureness, estimate.duration, *probabilities) + b"".join(
+        segments
+    )
 
 
 def _unpacked(data: bytes) -> KeyEstimate | None:
     """The estimate; None if the record is damaged."""
     try:
-        key, confidence, tuning, duration, *probabilities = _HEAD.unpack_from(data)
+        key, confidence, tuning, sureness, duration, *probabilities = _HEAD.unpack_from(data)
         segments = tuple(
             Segment(start, end, Key.from_index(index), share)
             for index, start, end, share in _SEGMENT.iter_unpack(data[_HEAD.size :])
@@ -276,6 +282,7 @@ def _unpacked(data: bytes) -> KeyEstimate | None:
             segments=segments,
             tuning_cents=None if tuning != tuning else tuning,  # nan
             duration=duration,
+            tuning_confidence=None if sureness != sureness else sureness,
         )
     except (struct.error, TypeError, ValueError, IndexError):
         return None

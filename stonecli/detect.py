@@ -20,10 +20,10 @@ from stonecli.audio import Samples, open_audio
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, default_model
-from stonecli.segments import Segment, find_segments
+from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 2  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 3  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -31,6 +31,7 @@ LEAST_TONAL_SHARE = 0.1  # of a window's frames; below, it is noise, drums or br
 LEAST_TAIL = 0.5  # share of a window that a last, incomplete one has to have
 LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
 LEAST_SECONDS = 0.5  # of audio; less has no key
+BETWEEN_CENTS = 40.0  # from here on a recording lies between two semitones, and its key has two names
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,6 +77,7 @@ class KeyEstimate:
         segments: the recording's keys over time; empty without a key.
         tuning_cents: deviation from A = 440 Hz, -50..50; None where nothing is tonal.
         duration: in seconds.
+        tuning_confidence: 0..1, how far its frames agree on the tuning; None where that is not known.
     """
 
     key: Key | None
@@ -85,6 +87,24 @@ class KeyEstimate:
     segments: tuple[Segment, ...]
     tuning_cents: float | None
     duration: float
+    tuning_confidence: float | None = None
+
+    @property
+    def first_key(self) -> Key | None:
+        """The key that it begins in, to be mixed in."""
+        return self.segments[0].key if self.segments else None
+
+    @property
+    def last_key(self) -> Key | None:
+        """The key that it ends in, to be mixed out of."""
+        return self.segments[-1].key if self.segments else None
+
+    @property
+    def other_name(self) -> Key | None:
+        """The key a semitone beside ``key`` that it could be called as well, for it lies between the two."""
+        if self.key is None or self.tuning_cents is None or abs(self.tuning_cents) < BETWEEN_CENTS:
+            return None
+        return self.key.transposed(1 if self.tuning_cents > 0 else -1)
 
     @property
     def alternatives(self) -> list[tuple[Key, float]]:
@@ -99,6 +119,7 @@ def detect_key(
     *,
     window_seconds: float | None = None,
     overlap: float = 0.0,
+    least_segment: float = LEAST_SEGMENT_SECONDS,
 ) -> KeyEstimate:
     """The key of the recording at ``path``.
 
@@ -107,6 +128,7 @@ def detect_key(
         model: None for the one that stone carries.
         window_seconds: None for the length that the model was trained on.
         overlap: share of a window that the next one shares with it, 0 up to 0.95.
+        least_segment: length in seconds of the shortest segment.
 
     Raises:
         AudioError: the file cannot be decoded.
@@ -116,7 +138,14 @@ def detect_key(
     """
     model = model or default_model()
     audio = open_audio(path, model.info.sample_rate)
-    return detect_key_in_audio(audio.blocks, model, audio.rate, window_seconds=window_seconds, overlap=overlap)
+    return detect_key_in_audio(
+        audio.blocks,
+        model,
+        audio.rate,
+        window_seconds=window_seconds,
+        overlap=overlap,
+        least_segment=least_segment,
+    )
 
 
 def detect_key_in_audio(
@@ -126,6 +155,7 @@ def detect_key_in_audio(
     *,
     window_seconds: float | None = None,
     overlap: float = 0.0,
+    least_segment: float = LEAST_SEGMENT_SECONDS,
 ) -> KeyEstimate:
     """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above."""
     windower = _Windower(model, rate, window_seconds, overlap)
@@ -142,9 +172,8 @@ def detect_key_in_audio(
         return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
     key = Key.from_index(int(probabilities.argmax()))
     heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
-    segments = find_segments(
-        np.array([window.start for window in windows]), np.array([window.end for window in windows]), heard
-    )
+    starts, ends = (np.array([getattr(window, side) for window in windows]) for side in ("start", "end"))
+    segments = find_segments(starts, ends, heard, least_segment)
     if len(segments) == 1:  # a recording without a change has one key, by whichever of the two ways it is found
         segments = (replace(segments[0], key=key, confidence=float(heard[:, key.index].mean())),)
     return KeyEstimate(
@@ -155,6 +184,7 @@ def detect_key_in_audio(
         segments=segments,
         tuning_cents=windower.cents,
         duration=duration,
+        tuning_confidence=windower.agreement,
     )
 
 
@@ -187,12 +217,18 @@ class _Windower:
         self._step = 1.0 - overlap
         self._level = 0.0
         self._direction = 0j
+        self._strength = 0.0
         self.samples = 0
 
     @property
     def cents(self) -> float | None:
         """Tuning of all that was read, in cents; None where nothing was tonal."""
         return cents_of(self._direction)
+
+    @property
+    def agreement(self) -> float | None:
+        """How far the frames agree on the tuning, 0..1; None where nothing was tonal."""
+        return min(1.0, abs(self._direction) / self._strength) if self._strength else None
 
     def run(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """The windows in order; after the last one, ``samples`` and ``cents`` speak of the whole recording."""
@@ -225,6 +261,7 @@ class _Windower:
             peaks = frame_peaks(samples, self._rate)
             self._level = max(self._level, _peak(samples))
             self._direction += peaks.total
+            self._strength += peaks.strength
             stretch = _Stretch(start / self._rate, self.samples / self._rate, samples, peaks)
             del samples
             yield stretch

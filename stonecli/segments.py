@@ -1,9 +1,10 @@
 """Windows -> segments: runs of windows in one key, so that a song in one key is one segment.
 
 Read window by window, keys flicker to their neighbours. The most likely path through a hidden Markov model does not:
-its states are the 24 keys, an emission is the model's probability for the key, and a change of key costs
-``CHANGE_COST`` wherever it goes. A change for good thus needs about two decided windows (30 s), an excursion that
-returns about four.
+its states are the 24 keys, an emission is the model's probability for the key, counted once for each 15 s that pass
+however long the windows are and however they overlap, and a change of key costs ``CHANGE_COST`` wherever it goes: as
+a prior, one 15 s in 3,000 brings a change. A change for good thus needs about two decided windows (30 s), an excursion
+that returns about four. What is left of segments below the least length goes to the neighbour that it resembles more.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import numpy.typing as npt
 
 from stonecli.key import Key
 
-CHANGE_COST = 6.0  # nats
+CHANGE_COST = 8.0  # nats
+EVIDENCE_SECONDS = 15.0  # for which an emission counts once
+LEAST_SEGMENT_SECONDS = 30.0
 LEAST_PROBABILITY = 3e-3  # above exp(-CHANGE_COST): one window, however sure, changes nothing, not even the last
+
+
+BORDER_TOLERANCE = 1e-6  # seconds: rounding
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,24 +45,32 @@ class Segment:
 
 
 def find_segments(
-    starts: npt.NDArray[np.float64], ends: npt.NDArray[np.float64], probabilities: npt.NDArray[np.float32]
+    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], least_seconds: float = LEAST_SEGMENT_SECONDS
 ) -> tuple[Segment, ...]:
     """The segments of a recording, in order, without gaps between them.
 
     Args:
         starts, ends: float64 [windows], seconds, ascending.
         probabilities: float32 [windows, 24] by ``Key.index``; a uniform row says nothing.
+        least_seconds: length of the shortest segment, unless it is all there is.
     """
     if not len(probabilities):
         return ()
-    path = _most_likely_path(np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY)))
-    changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
-    # Where windows overlap, two segments meet in the middle of the overlap.
-    borders = [
-        float(starts[0]),
-        *((float(starts[change]) + float(ends[change - 1])) / 2 for change in changes[1:-1]),
-        float(ends[-1]),
-    ]
+    advance = np.append(np.diff(starts), ends[-1] - starts[-1])
+    evidence = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
+    evidence *= (advance / EVIDENCE_SECONDS)[:, None]
+    path = _most_likely_path(evidence)
+    while True:
+        changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+        inner = [_border(starts, ends, probabilities, path, change) for change in changes[1:-1]]
+        borders = [float(starts[0]), *inner, float(ends[-1])]
+        lengths = np.diff(borders)
+        shortest = int(lengths.argmin())
+        if len(lengths) == 1 or lengths[shortest] >= least_seconds - BORDER_TOLERANCE:
+            break
+        windows = slice(changes[shortest], changes[shortest + 1])
+        beside = [path[changes[number]] for number in (shortest - 1, shortest + 1) if 0 <= number < len(lengths)]
+        path[windows] = max(beside, key=lambda key: evidence[windows, key].sum())
     return tuple(
         Segment(
             start=borders[number],
@@ -64,6 +80,25 @@ def find_segments(
         )
         for number, (first, last) in enumerate(itertools.pairwise(changes))
     )
+
+
+def _border(
+    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], path: npt.NDArray[np.int64], change: int
+) -> float:
+    """Where the key changes, in seconds, between the windows ``change - 1`` and ``change``.
+
+    Where windows overlap, two segments meet in the middle of the overlap. Else one of the two windows may hold the
+    change, and then it hears some of either key: each is shared between the keys as it hears them.
+    """
+    if starts[change] < ends[change - 1] - BORDER_TOLERANCE:
+        return float(starts[change] + ends[change - 1]) / 2
+    old, new = path[change - 1], path[change]
+    border = float(starts[change - 1])
+    for window in (change - 1, change):
+        both = float(probabilities[window, old] + probabilities[window, new])
+        share = float(probabilities[window, old]) / both if both > 0 else 0.5
+        border += share * float(ends[window] - starts[window])
+    return min(max(border, float(starts[change - 1])), float(ends[change]))
 
 
 def _most_likely_path(emissions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -49,6 +49,11 @@ class FramePeaks:
         """Sum of the directions of the tonal frames; add up those of several stretches for :func:`cents_of`."""
         return complex(self.direction[self.tonal].sum())
 
+    @property
+    def strength(self) -> float:
+        """What the length of ``total`` would be if all frames agreed."""
+        return float(np.abs(self.direction[self.tonal]).sum())
+
     def tonal_between(self, start: float, end: float) -> npt.NDArray[np.bool_]:
         """``tonal`` of the frames from ``start`` to ``end`` in seconds; at least one where any time is shared."""
         first, last = int(max(start, 0.0) / self.frame_seconds), int(np.ceil(end / self.frame_seconds))

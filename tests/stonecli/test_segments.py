@@ -47,12 +47,40 @@ def test_many_single_flickers_do_not_split_it_either() -> None:
 
 def test_a_change_for_good_does() -> None:
     segments = find_segments(*times(12), heard([C] * 6 + [G] * 6))
-    assert [(segment.key, segment.start, segment.end) for segment in segments] == [(C, 0.0, 90.0), (G, 90.0, 180.0)]
+    assert [segment.key for segment in segments] == [C, G]
+    assert [(segment.start, segment.end) for segment in segments] == [
+        (0.0, pytest.approx(90.0)),
+        (pytest.approx(90.0), 180.0),
+    ]
     assert all(segment.confidence == pytest.approx(0.8) for segment in segments)
 
 
 def test_a_change_of_a_few_bars_before_the_end_shows_when_it_is_30_s_long() -> None:
     assert keys_of(heard([C] * 10 + [C.transposed(1)] * 2)) == [C, C.transposed(1)]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_window_that_holds_the_change_is_shared(share: float) -> None:
+    rows = heard([C] * 4 + [C] + [G] * 4)
+    rows[4] = share * heard([C])[0] + (1 - share) * heard([G])[0]
+    first, second = find_segments(*times(9), rows)
+    assert first.end == second.start == pytest.approx(60 + 15 * share, abs=0.5)
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.0, 3), (30.0, 3), (61.0, 2), (500.0, 1)])
+def test_segments_that_are_too_short_go_to_a_neighbour(least: float, count: int) -> None:
+    rows = heard([C] * 6 + [AM] * 4 + [G] * 8, 0.99)
+    segments = find_segments(*times(18), rows, least)
+    assert len(segments) == count
+    assert all(segment.end - segment.start >= least - 0.1 for segment in segments) or count == 1
+
+
+@pytest.mark.parametrize("step", [3.0, 7.5, 15.0])
+def test_as_much_evidence_however_much_the_windows_overlap(step: float) -> None:
+    """15 s in another key at the end are no change, 45 s are."""
+    for seconds, changes in ((15.0, 0), (45.0, 1)):
+        rows = heard([C] * round(150 / step) + [G] * round(seconds / step))
+        assert len(find_segments(*times(len(rows), step), rows)) == 1 + changes
 
 
 def test_there_and_back() -> None:
