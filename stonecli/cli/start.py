@@ -9,8 +9,10 @@ from stonecli._version import __version__
 # How each begins that main.py registers; a test holds the two together.
 COMMANDS = {
     "tag": "Hear the key of music files and write it into their tags",
+    "watch": "Tag the music that arrives in a folder",
     "undo": "Take back what a run of stone tag --write-tags has changed",
     "cache": "Show the cache of what was heard",
+    "config": "Show or change your own defaults",
     "analyze": "Show the key of music files: candidates, tuning, the key over time",
     "mix": "Put tracks into an order in which they mix: by key, tuning and tempo",
     "export": "Turn a checkpoint into a model for --model",
