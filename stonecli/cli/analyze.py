@@ -41,6 +41,9 @@ def analyze(
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.95, metavar="FRACTION", help="Share of a window that the next one repeats.")
     ] = 0.0,
+    min_segment: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Shortest stretch in another key that counts as a change.")
+    ] = 30.0,
     null: NullOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     npz: Annotated[
@@ -76,7 +79,7 @@ def analyze(
     heard, pictures, tracks, failed = [], [], [], 0
     for path in files:
         try:
-            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap)
+            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment)
         except ValueError as error:
             fail(str(error), EXIT_USAGE)
         except Exception as error:  # one bad file does not end the run

@@ -37,6 +37,11 @@ def _answer_lines(console: Console, estimate: KeyEstimate, key: Key) -> list[Tex
     facts = f"  confidence {estimate.confidence:.0%}   {clock(estimate.duration)}"
     if estimate.tuning_cents is not None:
         facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({estimate.tuning_cents:+.0f} cents)"
+    if estimate.tuning_confidence is not None:
+        facts += f", sure by {estimate.tuning_confidence:.0%}"
+    if estimate.other_name is not None:
+        other = estimate.other_name
+        names += Text.assemble("   or ", _key_text(other, f"{other.name} {other.camelot}"), ": it lies between the two")
     lines = [names, Text(facts), Text()]
     lines += [_bar_line(candidate, share) for candidate, share in estimate.alternatives[: 1 + ALTERNATIVES]]
     lines += [Text(), *_mixing_lines(key), Text(), *timeline(console, estimate.segments)]
@@ -45,6 +50,11 @@ def _answer_lines(console: Console, estimate: KeyEstimate, key: Key) -> list[Tex
         for segment in estimate.segments:
             time = f"  {clock(segment.start)} – {clock(segment.end)}  "
             lines.append(Text.assemble(time, _key_text(segment.key, f"{segment.key.camelot:4}{segment.key.name}")))
+        first, last = estimate.segments[0].key, estimate.segments[-1].key
+        begin = Text.assemble(
+            "  begins in ", _key_text(first, first.camelot), ", ends in ", _key_text(last, last.camelot)
+        )
+        lines.append(begin)
     return lines
 
 

@@ -54,6 +54,12 @@ def estimate_record(
     }
     if per_window:
         record["windows"] = [_window_record(window) for window in (estimate.windows if estimate else ())]
+    record |= {
+        "first_key": key_record(estimate.first_key) if estimate else None,
+        "last_key": key_record(estimate.last_key) if estimate else None,
+        "other_name": key_record(estimate.other_name) if estimate else None,
+        "tuning_confidence": _rounded(estimate.tuning_confidence, DIGITS) if estimate else None,
+    }
     return record | {"model": model_record(model) if model else None, "error": error}
 
 

@@ -13,7 +13,10 @@ from typer.testing import Result
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
 Samples = npt.NDArray[np.float32]
-CONTRACT = ["path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments", "model", "error"]
+CONTRACT = [
+    *("path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments"),
+    *("first_key", "last_key", "other_name", "tuning_confidence", "model", "error"),
+]
 
 
 @pytest.fixture
@@ -196,3 +199,19 @@ def test_a_page(invoke: Invoke, medley: Path, tmp_path: Path) -> None:
     tracks = json.loads(text.split('id="data">')[1].split("</script>")[0])["tracks"]
     assert [len(track["segments"]) for track in tracks] == [2, 0]
     assert len(tracks[0]["windows"]) == 8
+
+
+def test_first_and_last_key_and_the_least_segment(invoke: Invoke, medley: Path) -> None:
+    record = json.loads(invoke("analyze", medley, "--json").stdout)
+    assert (record["first_key"]["musical"], record["last_key"]["musical"]) == ("C", "F#m")
+    assert record["tuning_confidence"] > 0.9
+    assert record["other_name"] is None
+    record = json.loads(invoke("analyze", medley, "--json", "--min-segment", "90").stdout)
+    assert len(record["segments"]) == 1
+
+
+def test_a_record_between_two_semitones(invoke: Invoke, music: Callable[..., Samples], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", music("A minor", seconds=30, cents=46), 22050)
+    record = json.loads(invoke("analyze", tmp_path / "a.wav", "--json").stdout)
+    assert record["tuning_cents"] == pytest.approx(46, abs=3)
+    assert {record["key"]["musical"], record["other_name"]["musical"]} == {"Am", "Bbm"}

@@ -34,7 +34,10 @@ Music = Callable[..., Samples]
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
 Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
 
-CONTRACT = ["path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments", "model", "error"]
+CONTRACT = [
+    *("path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments"),
+    *("first_key", "last_key", "other_name", "tuning_confidence", "model", "error"),
+]
 CONTRACT_CSV = ["path", "camelot", "key", "open_key", "confidence", "old_key", "tuning_cents", "duration", "error"]
 RATE = 22050
 

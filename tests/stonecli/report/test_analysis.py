@@ -52,3 +52,16 @@ def test_bars_stay_within_their_width(estimate_of: Callable[..., KeyEstimate]) -
 def test_the_name_is_data(estimate_of: Callable[..., KeyEstimate]) -> None:
     text = printed(estimate_of("Am"), "[bold]\x1b[31m\n:smile:\udcff")
     assert text.splitlines()[0] == "[bold]\\x1b[31m\\n:smile:\\xff"
+
+
+def test_a_record_between_two_semitones_has_two_names(estimate_of: Callable[..., KeyEstimate]) -> None:
+    flat, sharp = (replace(estimate_of("Am"), tuning_cents=cents, tuning_confidence=0.97) for cents in (-48.0, 41.0))
+    assert "Open Key 1m   or G# minor 1A: it lies between the two\n" in printed(flat)
+    assert "(-48 cents), sure by 97%\n" in printed(flat)
+    assert "or Bb minor 3A" in printed(sharp)
+    assert "lies between" not in printed(replace(sharp, tuning_cents=39.0))
+
+
+def test_the_first_and_the_last_key(estimate_of: Callable[..., KeyEstimate]) -> None:
+    assert "begins in 8A, ends in 5B" in printed(estimate_of("Am", changes_to="Eb"))
+    assert "begins in" not in printed(estimate_of("Am"))

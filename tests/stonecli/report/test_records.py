@@ -11,7 +11,10 @@ from stonecli.report.records import CSV_COLUMNS, estimate_record, tag_record, ta
 from stonecli.tagger import TagResult
 
 EstimateOf = Callable[..., KeyEstimate]
-CONTRACT = ["path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments", "model", "error"]
+CONTRACT = [
+    *("path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments"),
+    *("first_key", "last_key", "other_name", "tuning_confidence", "model", "error"),
+]
 CONTRACT_CSV = ["path", "camelot", "key", "open_key", "confidence", "old_key", "tuning_cents", "duration", "error"]
 AM = {"musical": "Am", "camelot": "8A", "open_key": "1m"}
 
