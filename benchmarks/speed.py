@@ -282,11 +282,19 @@ def start_stone(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak memory in MB of ``stone``."""
-    start = time.perf_counter()
-    _, status, usage = os.wait4(start_stone(*arguments).pid, 0)
+    start, kilobytes = time.perf_counter(), 0
+    process = start_stone(*arguments)
+    while True:
+        # Not ru_maxrss, which begins with the peak of the process that started it.
+        found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        kilobytes = int(found[1]) if found else kilobytes
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.02)
     if status:
         raise SystemExit(f"stone failed: {arguments}")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, kilobytes / 1024
 
 
 def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
@@ -335,7 +343,7 @@ def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]
     soundfile.write(music / "0.flac", tone, 44100)
     for number in range(1, count):
         if not (music / f"{number}.flac").exists():
-            os.link(music / "0.flac", music / f"{number}.flac")
+            shutil.copy(music / "0.flac", music / f"{number}.flac")  # links would be taken for one file
     paths = [music / f"{number}.flac" for number in range(min(count, 2000))]
     tagger = Tagger(key_model)
     overheads = []
