@@ -104,7 +104,7 @@ def transition(first: Track, second: Track) -> Transition:
 
 def cost_matrix(tracks: Sequence[Track]) -> Floats:
     """float32 [tracks, tracks]: the points of the transition from each track (row) to each (column)."""
-    keys = np.array([track.key.index for track in tracks])
+    keys = np.array([track.key.index for track in tracks], dtype=np.int64)
     cents = np.array([np.nan if track.tuning_cents is None else track.tuning_cents for track in tracks], dtype="f4")
     bpm = np.array([track.bpm or np.nan for track in tracks], dtype="f4")
     between = cents[None, :] - cents[:, None]

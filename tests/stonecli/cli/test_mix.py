@@ -119,3 +119,8 @@ def test_names_and_tags_are_data(invoke: Invoke, song: Song) -> None:
     assert len(result.stdout.splitlines()) == 3
     assert read_info(path).title
     assert os.fspath(path) not in result.stdout
+
+
+def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("mix", tmp_path)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "file\tkey\tbpm\ttuning\tmove\tpoints\n", "")
