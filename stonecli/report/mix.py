@@ -22,7 +22,7 @@ DIGITS = 2
 
 def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
     """Print the tracks in their order, each with the move that leads to it, and the sum."""
-    print_rows(console, list(zip(mix.tracks, (None, *mix.transitions), strict=True)), notation)
+    print_rows(console, _rows(mix), notation)
     if console.is_terminal and mix.transitions:
         gap = f"at most {mix.gap:.0%} of it can be saved" if mix.gap > 0.005 else "no order is better"
         console.print(Text(f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {gap}", "dim"), soft_wrap=True)
@@ -52,9 +52,7 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
 def mix_record(mix: Mix, left_out: list[dict[str, Any]]) -> dict[str, Any]:
     """The JSON object of ``stone mix``."""
     return {
-        "tracks": [
-            _track_record(track, move) for track, move in zip(mix.tracks, (None, *mix.transitions), strict=True)
-        ],
+        "tracks": [_track_record(track, move) for track, move in _rows(mix)],
         "cost": round(mix.cost, DIGITS),
         "bound": round(mix.bound, DIGITS),
         "gap": round(mix.gap, 4),
@@ -79,6 +77,11 @@ def playlist_entries(mix: Mix) -> list[PlaylistEntry]:
         PlaylistEntry(track.path, track.track.key if track.track else None, track.info, track.seconds)
         for track in mix.tracks
     ]
+
+
+def _rows(mix: Mix) -> list[tuple[MixTrack, Transition | None]]:
+    """Each track with the transition that leads to it."""
+    return list(zip(mix.tracks, (None, *mix.transitions)[: len(mix.tracks)], strict=True))
 
 
 def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
