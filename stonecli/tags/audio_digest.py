@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import BinaryIO
 
+from stonecli.errors import TagError
 from stonecli.tags.containers import editor_for
-from stonecli.tags.splice import Kept, Span, is_same_range, read_at
-
-_BLOCK = 1 << 20  # bytes read at a time
+from stonecli.tags.digest import Digest
+from stonecli.tags.splice import Kept, Span, blocks, is_same_range
 
 
 def audio_digest(file: BinaryIO, container: str) -> bytes:
@@ -19,14 +18,14 @@ def audio_digest(file: BinaryIO, container: str) -> bytes:
     Raises:
         TagError: the structure of the file is damaged or cut short.
     """
-    digest = hashlib.blake2b(digest_size=32)
+    digest = Digest()
     for piece in editor_for(container).payload(file, container):
         if isinstance(piece, Span):
-            digest.update(b"span" + piece.length.to_bytes(8))
-            for at in range(0, piece.length, _BLOCK):
-                digest.update(read_at(file, piece.offset + at, min(_BLOCK, piece.length - at)))
+            digest.add(b"span" + piece.length.to_bytes(8))
+            if digest.add_stretch(blocks(file, piece.offset, piece.length), piece.length) != piece.length:
+                raise TagError("the file is cut short")
         else:
-            digest.update(b"data" + len(piece).to_bytes(8) + piece)
+            digest.add(b"data" + len(piece).to_bytes(8) + piece)
     return digest.digest()
 
 

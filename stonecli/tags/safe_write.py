@@ -20,16 +20,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from stonecli.errors import TagError
 from stonecli.library import TEMPORARY_PREFIX as PREFIX
 from stonecli.library import TEMPORARY_SUFFIX as SUFFIX
-from stonecli.tags.splice import Kept, Splice, file_size, inverse, is_spliced, kept, ordered
-from stonecli.tags.undo import Undo, digest_of_rest, places_after, places_before, whole_digest
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
+from stonecli.tags.digest import Digest
+from stonecli.tags.splice import Kept, Splice, file_size, inverse, is_spliced, kept, ordered, same_blocks
+from stonecli.tags.undo import Undo, places_after, places_before, whole_digest
 
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
@@ -88,19 +86,18 @@ def replace_file(
     try:
         with os.fdopen(handle, "w+b") as copy:
             _lock(copy)  # so that no other run takes it for a leftover
-            back = inverse(file, splices) if journal else []
-            # Beside the copying and checking the content is hashed, and what is copied goes to the disk already.
-            with ThreadPoolExecutor(2) as beside:
-                rest = beside.submit(_digest_of_rest, path, before, back) if journal else None
+            back = inverse(file, splices)
+            with ThreadPoolExecutor(1) as beside:
                 _write_copy(file, copy, splices)
                 copy.flush()
                 _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
-                flushed = beside.submit(os.fsync, copy.fileno())
-                if not is_spliced(copy, file, splices):
+                flushed = beside.submit(os.fsync, copy.fileno())  # while the copy is compared and hashed
+                known = [Kept(same.new, same.old, same.length) for same in kept(back, file_size(copy))]
+                rest = Digest() if journal else None
+                if not _is_common(file, copy, known, rest) or not is_spliced(copy, file, splices, known):
                     raise TagError("the bytes of the copy are not those that were written")
-                known = list(kept(splices, file_size(file)))
                 check(copy, known)
-                record = _undo(file, copy, back, known, rest.result()) if rest else None
+                record = _undo(file, copy, back, known, rest) if rest else None
                 flushed.result()
             if os.name == "posix":
                 _rename(temporary, path, before, journal, record)
@@ -146,15 +143,16 @@ def _rename(temporary: Path, path: Path, before: os.stat_result, journal: Journa
         temporary.replace(path)
 
 
-def _digest_of_rest(path: Path, before: os.stat_result, back: Sequence[Splice]) -> _Hash:
-    """Of what both sides of the change share; read through a handle of its own, since others read meanwhile."""
-    with path.open("rb") as file:
-        if not _is_same(os.fstat(file.fileno()), before):
-            raise TagError("the file was changed by another program meanwhile")
-        return digest_of_rest(file, places_before(back))
+def _is_common(file: BinaryIO, copy: BinaryIO, parts: Sequence[Kept], digest: Digest | None) -> bool:
+    """Whether these parts are the same, byte for byte, in both; they are hashed while they are at hand."""
+    for part in parts:
+        same = same_blocks(file, part.old, copy, part.new, part.length)
+        if (digest.add_stretch(same, part.length) if digest else sum(map(len, same))) != part.length:
+            return False
+    return True
 
 
-def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: _Hash) -> Undo:
+def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: Digest) -> Undo:
     """The record of how to go back, which has been tried: it leads to the file, byte for byte."""
     if not is_spliced(file, copy, back, [Kept(same.new, same.old, same.length) for same in known]):
         raise TagError("the change could not be taken back")
@@ -191,7 +189,7 @@ def _write_copy(file: BinaryIO, copy: BinaryIO, splices: Sequence[Splice]) -> No
         _copy_range(file, copy, at, splice.offset - at)
         copy.write(splice.data)
         at = splice.offset + splice.length
-    _copy_range(file, copy, at, file.seek(0, os.SEEK_END) - at)
+    _copy_range(file, copy, at, file_size(file) - at)
 
 
 def _clone(file: BinaryIO, copy: BinaryIO) -> bool:

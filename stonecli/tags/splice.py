@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from stonecli.errors import TagError
+from stonecli.tags.digest import BLOCK
 
-_BLOCK = 1 << 20  # bytes compared at a time
 # Two versions of a tag agree again where so many bytes of the old one are found in the new one, looked for from so many
 # places, so far ahead. Pictures that have only moved are thus not kept twice, and the search ends soon.
 _PROBE, _PROBES, _REACH = 32, 256, 1 << 16
@@ -133,15 +133,37 @@ def is_same_range(old: BinaryIO, new: BinaryIO, part: Kept, known: Sequence[Kept
 
 
 def _is_same(first: BinaryIO, first_offset: int, second: BinaryIO, second_offset: int, length: int) -> bool:
-    first.seek(first_offset)
+    return sum(map(len, same_blocks(first, first_offset, second, second_offset, length))) == max(0, length)
+
+
+def same_blocks(
+    first: BinaryIO, first_offset: int, second: BinaryIO, second_offset: int, length: int
+) -> Iterator[memoryview]:
+    """What is the same, byte for byte, in a range of two files, up to the block in which they differ or one ends.
+
+    Each block is overwritten by the next one.
+    """
     second.seek(second_offset)
+    buffer = bytearray(min(BLOCK, max(0, length)))
+    for block in blocks(first, first_offset, length):
+        if len(block) < len(buffer):
+            buffer = bytearray(len(block))
+        if second.readinto(buffer) != len(buffer) or block.obj != buffer:  # type: ignore[attr-defined]
+            return
+        yield block
+
+
+def blocks(file: BinaryIO, offset: int, length: int) -> Iterator[memoryview]:
+    """The bytes of a range, as far as the file has whole blocks; each block is overwritten by the next one."""
+    file.seek(offset)
+    buffer = bytearray(min(BLOCK, max(0, length)))
     while length > 0:
-        size = min(_BLOCK, length)
-        block = first.read(size)
-        if len(block) != size or block != second.read(size):
-            return False
-        length -= size
-    return True
+        if length < len(buffer):
+            buffer = bytearray(length)
+        if file.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
+            return
+        yield memoryview(buffer)
+        length -= len(buffer)
 
 
 def _differences(old: bytes, new: bytes, offset: int) -> Iterator[Splice]:
@@ -176,7 +198,7 @@ def _common_start(first: bytes, first_at: int, second: bytes, second_at: int) ->
         size = min(step, limit - done)
         if first[first_at + done : first_at + done + size] == second[second_at + done : second_at + done + size]:
             done += size
-            step = min(2 * step, _BLOCK)
+            step = min(2 * step, BLOCK)
         elif size == 1:
             break
         else:

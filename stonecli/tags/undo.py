@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from stonecli.tags.splice import Span, Splice, file_size, kept, ordered, read_at
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-_BLOCK = 1 << 20  # bytes read at a time
+from stonecli.tags.digest import Digest
+from stonecli.tags.splice import Span, Splice, blocks, file_size, kept, ordered, read_at
 
 
 @dataclass(frozen=True)
 class Undo:
     """All that is needed to take a change back.
 
-    The two digests are SHA-256 of every byte of the file, first of those that the splices leave and then of those at
-    the splices: so what both have in common, which is nearly all, is read and hashed once.
+    The two digests are of every byte of the file, first of those that the splices leave and then of those at the
+    splices: so what both have in common, which is nearly all, is read and hashed once.
 
     Attributes:
         before, after: size in bytes and digest of the whole file, before and after the change.
@@ -55,23 +50,19 @@ def places_after(splices: Sequence[Splice]) -> list[Span]:
     return [Span(splice.offset, splice.length) for splice in ordered(splices)]
 
 
-def digest_of_rest(file: BinaryIO, places: Sequence[Span]) -> _Hash:
-    """SHA-256 of everything in an open file but these places, which are in order; memory does not grow with it."""
-    digest = hashlib.sha256()
+def digest_of_rest(file: BinaryIO, places: Sequence[Span]) -> Digest:
+    """Of everything in an open file but these places, which are in order; memory does not grow with it."""
+    digest = Digest()
     for rest in kept([Splice(place.offset, place.length, b"") for place in places], file_size(file)):
-        file.seek(rest.old)
-        left = rest.length
-        while left > 0 and (block := file.read(min(_BLOCK, left))):
-            digest.update(block)
-            left -= len(block)
+        digest.add_stretch(blocks(file, rest.old, rest.length), rest.length)
     return digest
 
 
-def whole_digest(rest: _Hash, file: BinaryIO, places: Sequence[Span]) -> bytes:
+def whole_digest(rest: Digest, file: BinaryIO, places: Sequence[Span]) -> bytes:
     """Digest of a file whose ``rest`` is hashed: with what is at the places. ``rest`` stays as it is."""
     digest = rest.copy()
     for place in places:
-        digest.update(read_at(file, place.offset, place.length))
+        digest.add(read_at(file, place.offset, place.length))
     return digest.digest()
 
 

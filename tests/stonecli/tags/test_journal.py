@@ -1,8 +1,11 @@
 """The undo journal: every change can be taken back, and nothing is changed without a record."""
 
 import contextlib
+import hashlib
+import io
 import os
 import pickle
+import random
 import signal
 import sqlite3
 import subprocess
@@ -118,6 +121,78 @@ def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_pa
     with pytest.raises(TagError, match=r"changed since|no such file|not a file"):
         take_back(change.path, change.undo)
     assert (path.read_bytes() if path.is_file() else None) == now
+
+
+def test_every_byte_of_the_tags_counts(sample, make, undo_journal):
+    path = make(sample)
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, RULES, journal=run)
+    (change,) = undo_journal.changes(run.number)
+    content = bytearray(path.read_bytes())
+    places = {place for start in (0, len(content) - 300) for place in range(max(0, start), start + 300)}
+    for splice in change.undo.splices:
+        places |= set(range(max(0, splice.offset - 100), splice.offset + splice.length + 100))
+    assert change.undo.is_after(io.BytesIO(content))
+    for place in sorted(places & set(range(len(content)))):
+        content[place] ^= 0x20
+        assert not change.undo.is_after(io.BytesIO(content)), place
+        content[place] ^= 0x20
+
+
+@pytest.fixture
+def long_song(make):
+    """A FLAC file with three megabytes that pass for audio."""
+
+    def made():
+        path = make("flac")
+        with path.open("ab") as file:
+            file.write(random.Random(1).randbytes(3_000_000))
+        return path
+
+    return made
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["into the padding", "all moves"])
+def test_a_long_recording(padded, long_song, undo_journal, tmp_path):
+    path = long_song()
+    if padded:
+        write_key(path, D_FLAT)
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, RULES, journal=run)
+    now = bytearray(path.read_bytes())
+    assert (len(now) == len(content)) == padded
+    (change,) = undo_journal.changes(run.number)
+    undo = change.undo
+    for place in [*range(0, len(now), 100_003), len(now) - 1]:
+        now[place] ^= 0x80
+        assert not undo.is_after(io.BytesIO(now)), place
+        now[place] ^= 0x80
+    again = bytes(now[:100_000]) + random.Random(2).randbytes(len(now) - 100_000)  # encoded anew, to the same length
+    for other in (again, now[:-1], now + b"\0", content):
+        assert not undo.is_after(io.BytesIO(other))
+    os.utime(path, (1, 1))
+    path = path.rename(tmp_path / "elsewhere")
+    assert take_back(path, undo)
+    assert path.read_bytes() == content
+    assert not take_back(path, undo)
+
+
+def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
+    """They had SHA-256 of all: first what the splices leave, then what is at them."""
+    path = long_song()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = path.read_bytes()
+    (change,) = undo_journal.changes(run.number)
+    rest, taken = bytearray(content), b""
+    for splice in reversed(change.undo.splices):
+        taken = content[splice.offset : splice.offset + splice.length] + taken
+        del rest[splice.offset : splice.offset + splice.length]
+    old = len(content), hashlib.sha256(rest + taken).digest()
+    with pytest.raises(TagError, match="changed since"):
+        take_back(path, Undo(change.undo.before, old, change.undo.splices))
+    assert path.read_bytes() == content
 
 
 def test_what_is_as_it_was_stays(make, undo_journal):
