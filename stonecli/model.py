@@ -29,7 +29,7 @@ from stonecli.key import Key
 Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
-DEFAULT_MODEL = "first_default.onnx"
+DEFAULT_MODEL = "stone_1.onnx"
 METADATA_KEY = "stone"
 FORMAT_VERSION = 1
 MAX_MODEL_BYTES = 256 << 20

@@ -29,7 +29,7 @@ from train.chromanet import average_frames
 from train.data import cut, read_labels
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
-REFUSED = 0.002  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
+REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
 
 Floats = npt.NDArray[np.float32]
 

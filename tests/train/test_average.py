@@ -1,0 +1,48 @@
+"""The average of checkpoints, through their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from train.average import average, main  # noqa: E402
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
+from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from train.config import TrainConfig  # noqa: E402
+
+
+def checkpoint(network: ChromaNetConfig, seed: int) -> Checkpoint:
+    torch.manual_seed(seed)
+    return Checkpoint(network, ChromaNet(network).state_dict(), state={"step": seed})
+
+
+def test_the_mean_of_two(tiny_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    network = tiny_config("cross_entropy").network
+    pair = [checkpoint(network, seed) for seed in (1, 2)]
+    for each, name in zip(pair, ("a.pt", "b.pt"), strict=True):
+        save_checkpoint(each, tmp_path / name)
+    assert main([str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--out", str(tmp_path / "c.pt")]) == 0
+    mean = load_checkpoint(tmp_path / "c.pt")
+    assert mean.state == {}
+    for name, tensor in mean.weights.items():
+        if tensor.dtype.is_floating_point:
+            torch.testing.assert_close(tensor, (pair[0].weights[name] + pair[1].weights[name]) / 2)
+    mean.network()  # it can be used
+    alone = average(pair[:1]).weights
+    assert all(torch.equal(alone[name], tensor) for name, tensor in pair[0].weights.items())
+
+
+def test_what_has_no_average(
+    tiny_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tiny_config("cross_entropy").network, tiny_config("stone").network
+    save_checkpoint(checkpoint(one, 1), tmp_path / "a.pt")
+    save_checkpoint(checkpoint(other, 1), tmp_path / "b.pt")
+    for second in ("b.pt", "none.pt"):
+        assert main([str(tmp_path / "a.pt"), str(tmp_path / second), "--out", str(tmp_path / "c.pt")]) == 1
+    assert "different architectures" in capsys.readouterr().err
+    assert not (tmp_path / "c.pt").exists()

@@ -1,0 +1,56 @@
+"""Checkpoints of one run -> their average: python -m train.average A.pt B.pt --out MEAN.pt
+
+Weights along one run lie in one valley, the mean of some of them nearer to its middle (Izmailov et al., *Averaging
+Weights Leads to Wider Optima and Better Generalization*, UAI 2018).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from stonecli.errors import StoneError
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+
+def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The last checkpoint with the mean of all weights, and without what resuming needs.
+
+    Raises:
+        StoneError: none, or of different architectures.
+    """
+    if not checkpoints:
+        raise StoneError("nothing to average")
+    last = checkpoints[-1]
+    if any(
+        (each.chromanet, each.vqt, each.classes) != (last.chromanet, last.vqt, last.classes) for each in checkpoints
+    ):
+        raise StoneError("checkpoints of different architectures have no average")
+    weights = {}
+    for name, tensor in last.weights.items():
+        stacked = torch.stack([each.weights[name] for each in checkpoints])
+        weights[name] = stacked.mean(dim=0) if tensor.dtype.is_floating_point else tensor
+    return replace(last, weights=weights, state={})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after writing the average."""
+    parser = argparse.ArgumentParser(prog="python -m train.average", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        save_checkpoint(average([load_checkpoint(path) for path in options.checkpoints]), options.out)
+    except (StoneError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
