@@ -2,9 +2,10 @@
 
 Read window by window, keys flicker to their neighbours. The most likely path through a hidden Markov model does not:
 its states are the 24 keys, an emission is the model's probability for the key, counted once for each 15 s that pass
-however long the windows are and however they overlap, and a change of key costs ``CHANGE_COST`` wherever it goes: as
-a prior, one 15 s in 3,000 brings a change. A change for good thus needs about two decided windows (30 s), an excursion
-that returns about four. What is left of segments below the least length goes to the neighbour that it resembles more.
+however long the windows are and however they overlap, and a change of key costs ``CHANGE_COST`` wherever it goes.
+That is more than the rarity of changes alone would ask: neighbouring windows hear the same chords, so that their
+errors are not independent. A change for good needs two or three decided windows, an excursion that returns about five.
+What is left of segments below the least length goes to the neighbour that it resembles more.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy.typing as npt
 
 from stonecli.key import Key
 
-CHANGE_COST = 8.0  # nats
+CHANGE_COST = 13.0  # nats: the least with no more than one false change in seven recordings, overlapping or not
 EVIDENCE_SECONDS = 15.0  # for which an emission counts once
 LEAST_SEGMENT_SECONDS = 30.0
-LEAST_PROBABILITY = 3e-3  # above exp(-CHANGE_COST): one window, however sure, changes nothing, not even the last
+LEAST_PROBABILITY = 1e-4  # above exp(-CHANGE_COST): one window, however sure, changes nothing, not even the last
 
 
 BORDER_TOLERANCE = 1e-6  # seconds: rounding

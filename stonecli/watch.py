@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,7 @@ class FolderWatcher:
                 if event.event_type not in ("opened", "closed_no_write"):
                     events.put(Path(os.fsdecode(event.dest_path or event.src_path)))
 
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # else it may tell the terminal that it was stopped
         self._observer = PollingObserver() if self._polling else Observer()
         self._observer.schedule(Handler(), str(self._folder), recursive=True)
         self._observer.start()

@@ -68,12 +68,12 @@ def test_the_recordings_that_are_at_hand(shared: Path, key_model: KeyModel) -> N
         assert_is_consistent(estimate)
     assert {name: estimate.key.name if estimate.key else None for name, estimate in heard.items()} == labels
     fork = heard["pitch_fork_c_major.mp3"]
-    assert fork.confidence == pytest.approx(0.79, abs=0.02)
+    assert fork.confidence > 0.9
     assert fork.tuning_cents == pytest.approx(-1.5, abs=1.5)
     assert fork.duration == pytest.approx(33.6, abs=0.5)
     violin = heard["bach_bwv1002_sarabande_garner.mp3"]
     assert violin.tuning_cents == pytest.approx(13.2, abs=1.5)  # baroque or not, above 440 Hz
-    assert violin.confidence == pytest.approx(0.58, abs=0.03)
+    assert 0.5 < violin.confidence < fork.confidence
 
 
 def test_every_container(songs: Mapping[str, Path], key_model: KeyModel, any_container: str) -> None:
