@@ -36,7 +36,7 @@ def _answer_lines(console: Console, estimate: KeyEstimate, key: Key) -> list[Tex
     names += Text.assemble("   Open Key ", _key_text(key, key.open_key))
     facts = f"  confidence {estimate.confidence:.0%}   {clock(estimate.duration)}"
     if estimate.tuning_cents is not None:
-        facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({estimate.tuning_cents:+.0f} cents)"
+        facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({round(estimate.tuning_cents):+d} cents)"
     if estimate.tuning_confidence is not None:
         facts += f", sure by {estimate.tuning_confidence:.0%}"
     if estimate.other_name is not None:

@@ -106,7 +106,7 @@ def _facts(estimate: KeyEstimate) -> str:
     key = estimate.key
     facts = [f"{key.name} ({key.camelot}, {key.open_key})", f"confidence {estimate.confidence:.0%}"]
     if estimate.tuning_cents is not None:
-        facts.append(f"A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({estimate.tuning_cents:+.0f} cents)")
+        facts.append(f"A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({round(estimate.tuning_cents):+d} cents)")
     return "   ·   ".join([*facts, clock(estimate.duration)])
 
 

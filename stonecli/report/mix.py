@@ -104,7 +104,7 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
     known = track.track
     if known is None:
         return "", "", ""
-    cents = f"{known.tuning_cents:+.0f}" if known.tuning_cents is not None else ""
+    cents = f"{round(known.tuning_cents):+d}" if known.tuning_cents is not None else ""
     return known.key.spelled(notation), f"{known.bpm:g}" if known.bpm else "", cents
 
 

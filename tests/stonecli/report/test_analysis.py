@@ -60,6 +60,7 @@ def test_a_record_between_two_semitones_has_two_names(estimate_of: Callable[...,
     assert "(-48 cents), sure by 97%\n" in printed(flat)
     assert "or Bb minor 3A" in printed(sharp)
     assert "lies between" not in printed(replace(sharp, tuning_cents=39.0))
+    assert "(+0 cents)" in printed(replace(sharp, tuning_cents=-0.3))  # not "-0"
 
 
 def test_the_first_and_the_last_key(estimate_of: Callable[..., KeyEstimate]) -> None:
