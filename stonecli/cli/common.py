@@ -25,6 +25,19 @@ ModelOption = Annotated[
     Path | None,
     typer.Option("--model", metavar="FILE", help="A model made by stone export instead of the built-in one."),
 ]
+WriteTagsOption = Annotated[bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")]
+ModeOption = Annotated[
+    Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
+]
+MinConfidenceOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
+]
+PreserveMtimeOption = Annotated[
+    bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,13 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     DeviceOption,
+    MinConfidenceOption,
     ModelOption,
+    ModeOption,
     NullOption,
+    OverwriteOption,
+    PreserveMtimeOption,
+    WriteTagsOption,
     check_ending,
     check_target,
     error_console,
@@ -58,9 +63,7 @@ def tag(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them; - for a list.")
     ],
-    write_tags: Annotated[
-        bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")
-    ] = False,
+    write_tags: WriteTagsOption = False,
     notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
     field: Annotated[
         list[str] | None,
@@ -68,18 +71,12 @@ def tag(
             metavar="FIELD[=NOTATION]", help="Where to write: key, comment, grouping or title. May be repeated."
         ),
     ] = None,
-    mode: Annotated[
-        Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
-    ] = "prepend",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
-    ] = False,
+    mode: ModeOption = "prepend",
+    overwrite: OverwriteOption = False,
     remove: Annotated[
         bool, typer.Option("--remove", help="Take out what stone has written, with the same fields and mode.")
     ] = False,
-    min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
-    ] = 0.0,
+    min_confidence: MinConfidenceOption = 0.0,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
     ] = None,
@@ -102,9 +99,7 @@ def tag(
     null: NullOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error what goes on.")] = False,
-    preserve_mtime: Annotated[
-        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
-    ] = False,
+    preserve_mtime: PreserveMtimeOption = False,
 ) -> None:
     """Hear the key of music files and write it into their tags.
 

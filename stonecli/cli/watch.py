@@ -5,14 +5,19 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from stonecli.cli.common import (
     EXIT_USAGE,
     DeviceOption,
+    MinConfidenceOption,
     ModelOption,
+    ModeOption,
+    OverwriteOption,
+    PreserveMtimeOption,
+    WriteTagsOption,
     error_console,
     fail,
     load_model,
@@ -28,32 +33,22 @@ from stonecli.key import Notation
 @one_line_errors
 def watch(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder; what lies below it counts.")],
-    write_tags: Annotated[
-        bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")
-    ] = False,
+    write_tags: WriteTagsOption = False,
     notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
     field: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD[=NOTATION]", help="Where to write: as for stone tag. May be repeated."),
     ] = None,
-    mode: Annotated[
-        Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
-    ] = "prepend",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
-    ] = False,
-    min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
-    ] = 0.0,
+    mode: ModeOption = "prepend",
+    overwrite: OverwriteOption = False,
+    min_confidence: MinConfidenceOption = 0.0,
     settle: Annotated[
         float, typer.Option(min=0.5, metavar="SECONDS", help="How long a file has to stay as it is to have arrived.")
     ] = 3.0,
     existing: Annotated[bool, typer.Option("--existing", help="Begin with what is there.")] = False,
     poll: Annotated[bool, typer.Option("--poll", help="For network drives that report no changes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
-    preserve_mtime: Annotated[
-        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
-    ] = False,
+    preserve_mtime: PreserveMtimeOption = False,
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:

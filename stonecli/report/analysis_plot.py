@@ -106,7 +106,8 @@ def _facts(estimate: KeyEstimate) -> str:
     key = estimate.key
     facts = [f"{key.name} ({key.camelot}, {key.open_key})", f"confidence {estimate.confidence:.0%}"]
     if estimate.tuning_cents is not None:
-        facts.append(f"A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({round(estimate.tuning_cents):+d} cents)")
+        hertz = 440 * 2 ** (estimate.tuning_cents / 1200)
+        facts.append(f"A = {hertz:.1f} Hz ({round(estimate.tuning_cents):+d} cents)")
     return "   ·   ".join([*facts, clock(estimate.duration)])
 
 
