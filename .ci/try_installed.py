@@ -49,17 +49,8 @@ def main() -> None:
     for ending, key in keys.items():
         samples = sum(play_key(key, timbre, 30, RATE) for timbre in range(3)) / 3
         soundfile.write(music / ("song.wav" if ending == "m4a" else f"song.{ending}"), samples, RATE)
-    encode = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-i",
-        music / "song.wav",
-        "-c:a",
-        "aac",
-        music / "song.m4a",
-    ]
-    subprocess.run(encode, check=True)
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([ffmpeg, "-v", "error", "-i", music / "song.wav", music / "song.m4a"], check=True)
     (music / "song.wav").unlink()
 
     files = sorted(music.iterdir())
