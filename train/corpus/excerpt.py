@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,16 @@ import numpy.typing as npt
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus import effects, fluidsynth, keyless, synth
+from train.corpus import effects, fluidsynth, keyless, mixing, sampler, synth, voices
 from train.corpus.arrange import Part
+from train.corpus.levels import normalised, rms
 from train.corpus.sources import Excerpt, Library
+from train.corpus.tape import detuned
 
 RATE = 22050  # Hz, of VQTConfig's defaults
 ATTEMPTS = 12
+SAMPLED_SHARE = 0.52  # of the parts that sampled instruments can play, where there are any
+PLAIN_VOICES = 0.2  # of the singers are the simpler ones
 LEAST_RMS = 0.01  # of a peak of 0.9
 LEAST_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
@@ -34,6 +39,7 @@ class Settings:
         held_out: timbres, loops and pieces that are kept out of training.
         soundfonts: False to play everything on the numpy synthesizers.
         effects: False for the plain sound.
+        instruments: folder of ``train.corpus.instruments`` whose samples play about half of the parts; None for none.
     """
 
     sources: tuple[tuple[str, float], ...]
@@ -42,6 +48,7 @@ class Settings:
     held_out: bool = False
     soundfonts: bool = True
     effects: bool = True
+    instruments: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +97,9 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
 
 
 def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -> Rendering:
-    samples = play(rng, excerpt.parts, settings)
-    chain = effects.draw_effects(rng) if settings.effects else effects.Effects()
-    samples = effects.detuned(samples, RATE, chain.cents)[: round(settings.seconds * RATE)]
+    samples = play(rng, excerpt.parts, settings, excerpt.style)
+    chain = effects.draw_effects(rng, excerpt.style) if settings.effects else effects.Effects()
+    samples = detuned(samples, RATE, chain.cents)[: round(settings.seconds * RATE)]
     samples = effects.apply_effects(rng, samples, RATE, chain)
     _check_sound(samples, chain)
     passage = excerpt.passage
@@ -110,39 +117,53 @@ def _keyless(rng: np.random.Generator, settings: Settings) -> Rendering:
     return Rendering(None, keyless.SOURCE, kind, "", samples, 0.0)
 
 
-def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings) -> Floats:
-    """The parts together, float32 [samples], a little longer than ``settings.seconds``.
+def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings, style: str = "") -> Floats:
+    """The parts mixed as on a record, float32 [samples], a little longer than ``settings.seconds``.
 
     Raises:
         AudioError: there is nothing to be heard.
     """
     seconds = settings.seconds * _MARGIN
     count = round(seconds * RATE)
-    numpy_parts = [part for part in parts if not settings.soundfonts or part.synthesized]
-    font_parts = [part for part in parts if part not in numpy_parts]
-    clean, amplified = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    stems = _sampled(rng, parts, count, settings)
+    for place, part in enumerate(parts):
+        if stems[place] is None and (part.synthesized or not settings.soundfonts):
+            stems[place] = _synthesized(rng, part, count, settings.held_out)
+    font_parts = [part for part, stem in zip(parts, stems, strict=True) if stem is None]
     if font_parts:
         font = fluidsynth.draw_font(rng, settings.held_out)
-        clean, amplified = fluidsynth.render_parts(font_parts, font, seconds, RATE, bool(rng.random() < 0.35))
-    # A part of a soundfont has about this level at full gain; synthesized ones are brought to it.
-    level = max(_rms(clean + amplified) / max(1.0, len(font_parts)) ** 0.5, 0.0) or 0.05
-    for part in numpy_parts:
-        sound = _synthesized(rng, part, count, settings.held_out)
-        scale = level * part.gain * rng.uniform(0.7, 1.5) / max(_rms(sound), 1e-6)
-        target = amplified if part.amplified else clean
-        target += sound * np.float32(scale)
-    if any(part.amplified for part in parts):
-        drive = float(np.exp(rng.uniform(np.log(0.7), np.log(12.0))))
-        amplified = effects.amplified(amplified, RATE, drive) * np.float32(rng.uniform(0.7, 1.6))
-    mixed: Floats = clean + amplified
-    if _rms(mixed) < 1e-4:
+        played = iter(fluidsynth.render_parts(font_parts, font, seconds, RATE))
+        stems = [next(played) if stem is None else stem for stem in stems]
+    sounds = [stem for stem in stems if stem is not None]
+    mixed = mixing.mix(rng, parts, sounds, RATE, style) if sounds else np.zeros(count, dtype=np.float32)
+    if rms(mixed) < 1e-4:
         raise AudioError("silent")
     return mixed
 
 
+def _sampled(rng: np.random.Generator, parts: tuple[Part, ...], count: int, settings: Settings) -> list[Floats | None]:
+    """The sound of the parts that sampled instruments and kits play; None for the others."""
+    stems: list[Floats | None] = [None] * len(parts)
+    if settings.instruments is None:
+        return stems
+    sampled = sampler.load_sampler(settings.instruments, settings.held_out)
+    for place, part in enumerate(parts):
+        if part.amplified or rng.random() >= SAMPLED_SHARE:
+            continue
+        if part.role == "drums" and sampled.kits:
+            stems[place] = sampler.play_kit(rng, part.tones, sampled.kits, count)
+        elif sampler.suits(part.role):
+            instrument = sampled.draw_instrument(rng, part)
+            if instrument is not None:
+                stems[place] = sampler.play_tones(rng, part.tones, instrument, count)
+    return stems
+
+
 def _synthesized(rng: np.random.Generator, part: Part, count: int, held_out: bool) -> Floats:
-    if part.role in ("sung", "spoken"):
+    if part.role == "spoken" or (part.role == "sung" and rng.random() < PLAIN_VOICES):
         return synth.sing(rng, part.tones, count, RATE, spoken=part.role == "spoken")
+    if part.role == "sung":
+        return voices.sing(rng, part.tones, count, RATE)
     if part.role == "drums":
         return synth.play_drums(rng, part.tones, count, RATE)
     return synth.play_tones(part.tones, synth.draw_timbre(rng, part.role, held_out), count, RATE)
@@ -152,7 +173,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     """Raise where there is too little to be heard, or the tuning is heard on the other side of the semitone."""
     if not _is_audible(samples, chain):
         raise AudioError("nearly silent")
-    peaks = frame_peaks(effects.normalised(samples), RATE)
+    peaks = frame_peaks(normalised(samples), RATE)
     if peaks.tonal.mean() < LEAST_TONAL_SHARE:
         raise AudioError("nothing tonal")
     heard = cents_of(peaks.total)
@@ -161,8 +182,4 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
 
 
 def _is_audible(samples: Floats, chain: effects.Effects) -> bool:
-    return bool(np.isfinite(samples).all()) and _rms(samples) >= LEAST_RMS * 10.0 ** (chain.level_db / 20.0)
-
-
-def _rms(samples: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(samples)))) if len(samples) else 0.0
+    return bool(np.isfinite(samples).all()) and rms(samples) >= LEAST_RMS * 10.0 ** (chain.level_db / 20.0)

@@ -1,6 +1,7 @@
 """Parts -> sound through FluidSynth and a soundfont, one process for each excerpt.
 
-Amplified guitars are panned hard left and everything else hard right, so that one run gives both stems.
+The parts are played one after another, so that one run, which reads the soundfont once, gives each part's sound alone
+for the mixer. (Panning two of them apart does not: samples in stereo are heard on both sides.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Floats = npt.NDArray[np.float32]
 TICKS = 480  # a quarter note, at 120 a minute: 960 ticks a second
 _TICKS_A_SECOND = 2 * TICKS
 DRUM_CHANNEL = 9
+GAP = 0.5  # seconds between two parts; in the middle of it the first falls silent
+_ALL_SOUND_OFF = 120  # MIDI controller
 SECONDS_LIMIT = 60.0  # of CPU that a run may take
 
 
@@ -77,35 +80,32 @@ def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
 
 
 def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
-    """The parts as a standard MIDI file of type 1; notes from ``seconds`` on are left out, times clipped at 0."""
-    tracks = [struct.pack(">4sI", b"MTrk", 11) + b"\0\xff\x51\x03" + (500_000).to_bytes(3, "big") + b"\0\xff\x2f\0"]
-    channels = [channel for channel in range(16) if channel != DRUM_CHANNEL]
-    for part in parts:
-        channel = DRUM_CHANNEL if part.role == "drums" else channels.pop(0) if channels else 15
-        events: list[tuple[int, int, bytes]] = []
+    """The parts one after another, each in a stretch of its own, as a standard MIDI file of type 0.
+
+    Args:
+        parts: whose gain is left to the mixer.
+        seconds: of each; notes that begin later are left out.
+    """
+    stretch = round((seconds + GAP) * _TICKS_A_SECOND)
+    events: list[tuple[int, int, bytes]] = []
+    for number, part in enumerate(parts):
+        channel, first = DRUM_CHANNEL if part.role == "drums" else 0, number * stretch
+        silent = first + round((seconds + GAP / 2) * _TICKS_A_SECOND)
+        events.append((first, 0, bytes((0xC0 | channel, part.program))))
+        events.append((silent, 0, bytes((0xB0 | channel, _ALL_SOUND_OFF, 0))))
         for tone in part.tones:
             if tone.start >= seconds:
                 continue
             start = max(0, round(tone.start * _TICKS_A_SECOND))
             end = max(start + 20, round(min(tone.start + tone.duration, seconds) * _TICKS_A_SECOND))
-            events.append((start, 1, bytes((0x90 | channel, tone.pitch, tone.velocity))))
-            events.append((end, 0, bytes((0x80 | channel, tone.pitch, 0))))
-        events.sort()
-        volume, pan = max(1, min(127, round(100 * part.gain))), 0 if part.amplified else 127
-        body = bytearray()
-        for message in (
-            bytes((0xB0 | channel, 7, volume)),
-            bytes((0xB0 | channel, 10, pan)),
-            bytes((0xC0 | channel, part.program)),
-        ):
-            body += b"\0" + message
-        now = 0
-        for time, _, message in events:
-            body += _variable(time - now) + message
-            now = time
-        body += b"\0\xff\x2f\0"
-        tracks.append(struct.pack(">4sI", b"MTrk", len(body)) + body)
-    return struct.pack(">4sIHHH", b"MThd", 6, 1, len(tracks), TICKS) + b"".join(tracks)
+            events.append((first + start, 2, bytes((0x90 | channel, tone.pitch, tone.velocity))))
+            events.append((first + end, 1, bytes((0x80 | channel, tone.pitch, 0))))
+    body, now = bytearray(b"\0\xff\x51\x03" + (500_000).to_bytes(3, "big")), 0
+    for time, _, message in sorted(events):
+        body += _variable(time - now) + message
+        now = time
+    body += b"\0\xff\x2f\0"
+    return struct.pack(">4sIHHH", b"MThd", 6, 0, 1, TICKS) + struct.pack(">4sI", b"MTrk", len(body)) + body
 
 
 def _variable(value: int) -> bytes:
@@ -116,10 +116,8 @@ def _variable(value: int) -> bytes:
     return bytes(reversed(out))
 
 
-def render_parts(
-    parts: Sequence[Part], font: SoundFont, seconds: float, rate: int, reverb: bool
-) -> tuple[Floats, Floats]:
-    """What the clean and what the amplified parts sound like, both float32 [samples].
+def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: int) -> list[Floats]:
+    """What each part sounds like, mono float32 [samples], dry and at full volume.
 
     Raises:
         StoneError: FluidSynth fails or takes too long.
@@ -130,7 +128,7 @@ def render_parts(
         score.write_bytes(midi_file(parts, seconds))
         command = [
             "fluidsynth", "-niq", "-o", "synth.dynamic-sample-loading=1", "-o", "synth.polyphony=128",
-            "-g", "0.4", "-R", str(int(reverb)), "-C", "0", "-r", str(rate), "-T", "raw", "-O", "float",
+            "-g", "0.4", "-R", "0", "-C", "0", "-r", str(rate), "-T", "raw", "-O", "float",
             "-F", str(sound), str(font.path), str(score),
         ]  # fmt: skip
         try:
@@ -140,6 +138,7 @@ def render_parts(
         if done.returncode or not sound.exists():
             raise StoneError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
         raw = np.fromfile(sound, dtype="<f4")
-    stereo = raw[: len(raw) // 2 * 2].reshape(-1, 2)[:samples]
-    left, right = (np.pad(stereo[:, side], (0, samples - len(stereo))).astype(np.float32) for side in (0, 1))
-    return right, left
+    mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    starts = [round(number * (seconds + GAP) * rate) for number in range(len(parts))]
+    mono = np.pad(mono, (0, max(0, starts[-1] + samples - len(mono)))).astype(np.float32)
+    return [mono[start : start + samples] for start in starts]

@@ -20,15 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stonecli.engine import run
 from stonecli.errors import StoneError
 from train.corpus import keyless
-from train.corpus.excerpt import RATE, Settings, render_excerpt
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
 from train.data import NO_KEY
+
+if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
+    from train.corpus.excerpt import Settings
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
@@ -48,6 +51,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         StoneError: it cannot be rendered.
         OSError: it cannot be written.
     """
+    from train.corpus.excerpt import RATE, render_excerpt
     from train.features import save_atomically, track_features
     from train.vqt import VQTConfig
 
@@ -172,6 +176,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--without", action="append", default=[], choices=list(READERS), help="leave a source out")
     parser.add_argument("--held-out", action="store_true", help="timbres, loops and pieces kept out of training")
     parser.add_argument("--no-soundfonts", action="store_true", help="only the numpy synthesizers")
+    parser.add_argument("--instruments", type=Path, help="folder of train.corpus.instruments, for about half the parts")
     parser.add_argument("--audio", action="store_true", help="keep the sound beside the features, as FLAC")
     return parser.parse_args(arguments)
 
@@ -179,10 +184,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Exit code after running the command."""
     options = parse_arguments(arguments)
+    try:
+        from train.corpus.excerpt import Settings
+    except ModuleNotFoundError as error:
+        print(f"rendering needs {error.name}: pip install 'stonecli[corpus]'", file=sys.stderr)
+        return 1
     mix = MIX if options.source == "all" else {options.source: 1.0}
     mix = {name: share for name, share in mix.items() if name not in options.without}
     settings = Settings(
-        tuple(mix.items()), options.seconds, options.seed, options.held_out, soundfonts=not options.no_soundfonts
+        tuple(mix.items()),
+        options.seconds,
+        options.seed,
+        options.held_out,
+        soundfonts=not options.no_soundfonts,
+        instruments=options.instruments,
     )
     skipped: Skipped = Counter()
     try:

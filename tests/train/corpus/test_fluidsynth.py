@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stonecli.tuning import cents_of, frame_peaks
 from train.corpus.arrange import Part, Tone
-from train.corpus.fluidsynth import SOUND_FONTS, draw_font, installed_fonts, is_installed, midi_file, render_parts
+from train.corpus.fluidsynth import GAP, SOUND_FONTS, draw_font, installed_fonts, is_installed, midi_file, render_parts
 
 RATE = 22050
 PARTS = (
@@ -18,17 +17,25 @@ PARTS = (
 )
 
 
-def test_the_midi_file_says_what_the_parts_say() -> None:
+def test_the_midi_file_plays_the_parts_one_after_another() -> None:
     mido = pytest.importorskip("mido")
     file = mido.MidiFile(file=io.BytesIO(midi_file(PARTS, 5.0)))
-    assert file.length == pytest.approx(5.0, abs=0.01)
-    assert len(file.tracks) == 4
-    first, drums, guitar = ([message for message in track if message.type == "note_on"] for track in file.tracks[1:])
-    assert [message.note for message in first] == list(range(60, 68))
-    assert {message.channel for message in drums} == {9}
-    assert len(guitar) == 1  # what begins after the end is left out
-    pans = [message.value for track in file.tracks for message in track if message.is_cc(10)]
-    assert pans == [127, 127, 0]
+    stretch = 5.0 + GAP
+    assert file.length == pytest.approx(3 * stretch - GAP / 2, abs=0.01)
+    time, played = 0.0, []
+    for message in file:
+        time += message.time
+        if message.type == "note_on":
+            played.append((time, message.channel, message.note))
+    expected = [
+        (number * stretch + tone.start, 9 if part.role == "drums" else 0, tone.pitch)
+        for number, part in enumerate(PARTS)
+        for tone in part.tones
+        if tone.start < 5.0  # what begins after the end is left out
+    ]
+    assert [row[1:] for row in played] == [row[1:] for row in expected]
+    assert [row[0] for row in played] == pytest.approx([row[0] for row in expected], abs=0.002)
+    assert [message.program for message in file.tracks[0] if message.type == "program_change"] == [0, 0, 30]
 
 
 def test_there_is_room_for_more_parts_than_channels() -> None:
@@ -41,14 +48,19 @@ def test_every_font_is_either_for_training_or_held_out() -> None:
 
 
 @pytest.mark.skipif(not is_installed(), reason="FluidSynth or its soundfonts are not here")
-def test_both_stems_have_length_and_sound_in_tune() -> None:
+def test_each_part_is_alone_in_time_in_tune_and_as_loud_as_alone() -> None:
     font = draw_font(np.random.default_rng(0))
-    guitar = replace(PARTS[2], tones=(Tone(0.0, 4.0, 57, 100),))
-    clean, amplified = render_parts((PARTS[0], guitar), font, 4.0, RATE, reverb=False)
-    for stem in (clean, amplified):
+    late = Part("lead", (Tone(2.0, 1.5, 69, 100),), 19)  # an organ: it sounds at once
+    strings = Part("voice", (Tone(0.0, 4.0, 57, 110),), 48)  # which ring on
+    stems = render_parts((PARTS[0], strings, late, PARTS[1]), font, 4.0, RATE)
+    for stem in stems:
         assert stem.shape == (4 * RATE,)
         assert stem.dtype == np.float32
         assert np.std(stem) > 1e-4
+    for stem in stems[:3]:
         assert abs(cents_of(frame_peaks(stem, RATE).total) or 0.0) < 12
-    only, silent = render_parts(PARTS[:1], font, 4.0, RATE, reverb=False)
-    assert np.std(only) > 10 * np.std(silent)
+    assert np.abs(stems[2][: int(1.99 * RATE)]).max() < 1e-4 * np.abs(stems[2]).max()  # nothing of the strings
+    onset = int(np.argmax(np.abs(stems[2]) > 0.05 * np.abs(stems[2]).max()))
+    assert onset / RATE == pytest.approx(2.0, abs=0.03)
+    [alone] = render_parts((late,), font, 4.0, RATE)
+    assert np.std(stems[2]) == pytest.approx(np.std(alone), rel=0.02)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("pedalboard")
 
 from stonecli.errors import StoneError
 from stonecli.key import Key

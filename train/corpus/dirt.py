@@ -1,0 +1,44 @@
+"""What recordings hold beside the music: noise, mains hum, the crackle of vinyl."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from train.corpus.levels import rms
+from train.corpus.synth import fast_length
+
+Floats = npt.NDArray[np.float32]
+
+_CLICK = np.exp(-np.arange(40) / 6.0)
+
+
+def noise(rng: np.random.Generator, samples: Floats, rate: int, below_db: float, slope: float) -> Floats:
+    """Noise alone, ``below_db`` below the level of ``samples``; ``slope`` 0 for white, 1 for pink."""
+    sound = rng.standard_normal(len(samples))
+    if slope:
+        size = fast_length(len(samples))
+        hertz = np.maximum(np.fft.rfftfreq(size, 1.0 / rate), 20.0)
+        sound = np.fft.irfft(np.fft.rfft(sound, size) * hertz ** (-0.5 * slope), size)[: len(samples)]
+    scale = rms(samples) * 10.0 ** (-below_db / 20.0) / max(float(np.std(sound)), 1e-9)
+    out: Floats = (sound * scale).astype(np.float32)
+    return out
+
+
+def crackle(rng: np.random.Generator, samples: Floats, rate: int, clicks: float) -> Floats:
+    """The crackle alone: ``clicks`` a second, as high as the music and lower."""
+    out = np.zeros(len(samples), dtype=np.float32)
+    count = int(rng.poisson(clicks * len(samples) / rate))
+    heights = rng.exponential(1.5 * rms(samples), count) * rng.choice([-1.0, 1.0], count)
+    for place, height in zip(rng.integers(0, max(1, len(out)), count).tolist(), heights.tolist(), strict=True):
+        click = height * _CLICK
+        out[place : place + len(click)] += click[: len(out) - place].astype(np.float32)
+    return out
+
+
+def hum(rng: np.random.Generator, samples: Floats, rate: int) -> Floats:
+    """Mains hum alone, 26 dB below the music: 50 or 60 Hz with harmonics."""
+    time = np.arange(len(samples)) / rate
+    mains = float(rng.choice([50.0, 60.0]))
+    waves = sum(np.sin(2 * np.pi * mains * number * time) / number for number in (1, 2, 3, 5))
+    return (0.05 * rms(samples) * np.asarray(waves)).astype(np.float32)

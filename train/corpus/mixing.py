@@ -1,0 +1,123 @@
+"""The parts of an arrangement -> one mix, as on a record: channel strips, levels by style, ducking, a shared room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pedalboard
+
+from train.corpus.amplifier import amplified
+from train.corpus.arrange import Part, Role
+from train.corpus.drums import KICKS
+from train.corpus.levels import active_rms, as_loud_as, gain_of
+from train.corpus.room import reflected, reverberation
+from train.corpus.strips import draw_strip
+
+Floats = npt.NDArray[np.float32]
+
+# Decibels of each role beside the others, on average.
+LEVELS_DB: dict[Role, float] = {
+    "drums": 1.0, "bass": 0.0, "sung": 1.0, "spoken": 2.0, "lead": -2.0, "chords": -3.0, "voice": -1.0,
+}  # fmt: skip
+_SPREAD_DB = 2.5  # standard deviation of a part's level
+_WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, what compressors are set for
+DRUMS_IN_FRONT = frozenset(
+    ("hiphop", "trap", "rap_bed", "disco", "metal", "metal_riff", "house", "techno", "trance", "drum_and_bass",
+     "electro", "punk", "funk")
+)  # fmt: skip
+DRUMS_BEHIND = frozenset(("jazz", "bossa", "folk", "country", "ballad", "latin", "soul", "blues"))
+CHORDS_BEHIND = frozenset(("hiphop", "trap", "rap_bed", "drum_and_bass", "funk", "disco"))
+GUITARS_IN_FRONT = frozenset(("rock", "rock_riff", "metal", "metal_riff", "punk"))
+DUCKED = frozenset(("house", "techno", "trance", "disco", "electro"))
+ACOUSTIC = frozenset(
+    ("jazz", "bossa", "folk", "solo", "solo_piano", "solo_guitar", "orchestra", "strings", "choir", "classical_piano",
+     "chamber")
+)  # fmt: skip
+_SENDS: dict[Role, float] = {"drums": 0.35, "bass": 0.1, "sung": 1.0, "spoken": 0.5}  # 1 for all others
+
+
+def mix(rng: np.random.Generator, parts: Sequence[Part], stems: Sequence[Floats], rate: int, style: str = "") -> Floats:
+    """The parts together, float32 [samples]; silence where all are silent.
+
+    Args:
+        rng: of the excerpt.
+        parts: what plays.
+        stems: the sound of each part alone, of one length, at any level.
+        rate: samples a second.
+        style: its name; none for a mix of no style.
+    """
+    mixed, send = np.zeros_like(stems[0]), np.zeros_like(stems[0])
+    strength = rng.uniform(0.2, 0.9) if rng.random() < (0.8 if style in ACOUSTIC else 0.35) else 0.0
+    duck = _drawn_ducking(rng, parts, len(mixed), rate, style)
+    for part, stem in zip(parts, stems, strict=True):
+        sound = _channel(rng, part, stem, rate, strength)
+        level = active_rms(sound, rate)
+        if level < 1e-7:
+            continue
+        sound = sound * (gain_of(draw_level(rng, part, style)) * np.float32(_WORK_LEVEL / level))
+        if duck is not None and part.role not in ("drums", "sung", "spoken"):
+            sound *= duck
+        mixed += sound
+        send += sound * np.float32(_SENDS.get(part.role, 1.0) * rng.uniform(0.3, 1.0))
+    if rng.random() < (0.85 if style in ACOUSTIC else 0.65):
+        mixed += _room(rng, send, rate, style)
+    return mixed
+
+
+def draw_level(rng: np.random.Generator, part: Part, style: str) -> float:
+    """Decibels of a part in the mix, from -16 to 16."""
+    decibels = LEVELS_DB[part.role] + 20.0 * np.log10(max(part.gain, 0.1)) + rng.normal(0.0, _SPREAD_DB)
+    if part.role == "drums":
+        decibels += 2.0 * (style in DRUMS_IN_FRONT) - 4.0 * (style in DRUMS_BEHIND)
+    elif part.role == "chords":
+        decibels -= 3.0 * (style in CHORDS_BEHIND)
+    if part.amplified:
+        decibels += 3.0 * (style in GUITARS_IN_FRONT)
+    return float(np.clip(decibels, -16.0, 16.0))
+
+
+def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, release: float) -> Floats:
+    """The gain that a side chain gives: ``1 - depth`` at each of ``kicks`` (seconds, ascending), then back within about
+    ``release`` seconds, float32 [count].
+    """
+    starts = np.array([round(kick * rate) for kick in kicks if 0 <= kick * rate < count], dtype=np.int64)
+    gain = np.ones(count, dtype=np.float32)
+    curve = (1.0 - depth * np.exp(-((np.arange(int(4 * release * rate)) / (release * rate)) ** 2))).astype(np.float32)
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), count], strict=True):
+        length = min(end - start, len(curve))
+        gain[start : start + length] = curve[:length]
+    attack = max(1, round(0.004 * rate))  # or each kick would come with a click
+    steps = np.cumsum(np.pad(gain, (attack, 0), mode="edge"), dtype=np.float64)
+    return ((steps[attack:] - steps[:-attack]) / attack).astype(np.float32)
+
+
+def _drawn_ducking(rng: np.random.Generator, parts: Sequence[Part], count: int, rate: int, style: str) -> Floats | None:
+    kicks = sorted(tone.start for part in parts if part.role == "drums" for tone in part.tones if tone.pitch in KICKS)
+    if not kicks or rng.random() > (0.6 if style in DUCKED else 0.03):
+        return None
+    return ducked_gain(kicks, count, rate, float(rng.uniform(0.3, 0.9)), float(rng.uniform(0.08, 0.25)))
+
+
+def _channel(rng: np.random.Generator, part: Part, stem: Floats, rate: int, strength: float) -> Floats:
+    level = active_rms(stem, rate)
+    if level < 1e-7:
+        return stem
+    sound = stem * np.float32(_WORK_LEVEL / level)
+    if part.amplified:
+        sound = amplified(rng, sound, rate, float(rng.uniform(4.0, 40.0)))
+    strip = draw_strip(rng, part)
+    if strip:
+        sound = pedalboard.Chain(strip)(sound, rate)
+    if strength and not part.synthesized:
+        sound = reflected(rng, sound, rate, strength)
+    return sound
+
+
+def _room(rng: np.random.Generator, send: Floats, rate: int, style: str) -> Floats:
+    size = float(rng.uniform(0.3, 0.95) if style in ACOUSTIC else rng.uniform(0.1, 0.8))
+    early = max(1, round(rng.uniform(0.0, 0.04) * rate))
+    wet = reverberation(send, rate, size, float(rng.uniform(0.2, 0.9)))
+    late = np.concatenate([np.zeros(early, dtype=np.float32), wet[:-early]])
+    return as_loud_as(late, send) * gain_of(float(rng.uniform(-24.0, -6.0)))

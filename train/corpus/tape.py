@@ -1,0 +1,42 @@
+"""What a tape or a turntable does to a recording: another speed, wow and flutter, saturation."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pedalboard
+import soxr
+
+from train.corpus.levels import as_loud_as
+
+Floats = npt.NDArray[np.float32]
+
+_CENTS_OF_SPEED = 1200.0 / np.log(2.0)  # of a speed that is wrong by 1
+
+
+def detuned(samples: Floats, rate: int, cents: float) -> Floats:
+    """The samples ``cents`` higher, and shorter by as much, as a tape that runs faster."""
+    if abs(cents) < 0.5:
+        return samples
+    moved: Floats = soxr.resample(samples, rate * 2.0 ** (cents / 1200.0), rate, quality="MQ")
+    return moved
+
+
+def wavering(rng: np.random.Generator, samples: Floats, rate: int, cents: float) -> Floats:
+    """The samples with wow (about 0.5 to 1.5 Hz) and a third as much flutter, ``cents`` up and down at most.
+
+    The tape runs too fast as long as too slow: the pitch is right on average.
+    """
+    time = np.arange(len(samples)) / rate
+    late = np.zeros(len(samples))
+    for share, slowest, fastest in ((0.75, 0.45, 1.5), (0.25, 5.0, 11.0)):
+        hertz, phase = rng.uniform(slowest, fastest), rng.uniform(0.0, 2 * np.pi)
+        depth = share * cents / _CENTS_OF_SPEED / (2 * np.pi * hertz)  # seconds
+        late += depth * np.sin(2 * np.pi * hertz * time + phase)
+    out: Floats = np.interp(time + late, time, samples).astype(np.float32)
+    return out
+
+
+def saturated(samples: Floats, rate: int, drive_db: float) -> Floats:
+    """Soft clipping of a peak of 1, as loud as before; ``drive_db`` 3 is gentle, 20 a fuzz."""
+    return as_loud_as(pedalboard.Distortion(drive_db)(samples, rate), samples)
