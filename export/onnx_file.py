@@ -26,7 +26,8 @@ from export.published import read_checkpoint
 from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from stonecli.model import FORMAT_VERSION, METADATA_KEY, KeyModel
+from stonecli.model import KeyModel
+from stonecli.model_info import FORMAT_VERSION, METADATA_KEY
 from train.checkpoint import Checkpoint, file_sha256
 from train.chromanet import ChromaNet, average_frames
 from train.vqt import VQT

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -24,59 +24,18 @@ import onnxruntime
 
 from stonecli.audio import Samples
 from stonecli.errors import DeviceError, ModelError
-from stonecli.key import Key
+from stonecli.model_info import METADATA_KEY, ModelInfo, parse_info
+from stonecli.onnx_check import check_onnx
 
 Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
 DEFAULT_MODEL = "stone_1.onnx"
-METADATA_KEY = "stone"
-FORMAT_VERSION = 1
-MAX_MODEL_BYTES = 256 << 20
-MAX_WINDOW_SECONDS = 600.0
+MAX_MODEL_BYTES = 64 << 20
+MAX_MEMORY = 4 << 30  # of all that models are computing at a time; hearing takes a fiftieth
+MAX_CONSTANT = 64 << 20  # bytes of what is computed once, when a model is loaded
 _NO_FOLDER = f"{os.devnull}/none"  # cannot be made, for it lies below a device
 SUM_TOLERANCE = 1e-3  # a softmax that was exported sums to 1 within this
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model says of itself.
-
-    Attributes:
-        train_type: ``"ks"``: classes are 12 key signatures; ``"ks_mode"``: 24 keys.
-        classes: in output order, the keys that a class stands for: one for ``ks_mode``; for ``ks`` the major key and
-            its relative minor.
-        corrects_tuning: whether the audio is to be resampled so that A is 440 Hz.
-        frames_averaged: VQT frames that the network sees as one.
-        sample_rate: of the audio, in Hz.
-        window_seconds: length of the windows that it was trained on.
-        minimum_samples: shortest audio that it can be given.
-        circle_type: 1 or 7, the circle of its training loss; None where unknown.
-        temperature: of its softmax.
-        least_confidence: of an answer, 0..1; below, a recording has no key.
-        licence: of the weights.
-        trained_on: what it was trained on, in one line.
-        checkpoint_sha256: of the checkpoint that it was exported from.
-    """
-
-    train_type: Literal["ks", "ks_mode"]
-    classes: tuple[tuple[Key, ...], ...]
-    corrects_tuning: bool
-    frames_averaged: int
-    sample_rate: int
-    window_seconds: float
-    minimum_samples: int
-    circle_type: int | None
-    temperature: float
-    least_confidence: float
-    licence: str
-    trained_on: str
-    checkpoint_sha256: str
-
-    @property
-    def window_samples(self) -> int:
-        """Samples in a window."""
-        return max(round(self.window_seconds * self.sample_rate), self.minimum_samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +67,11 @@ class KeyModel:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, device: Device = "auto", threads: int = 1) -> None:
         self._arguments = (path, device, threads)
-        content = _read_model(path)
+        content = read_model(path)
         self.name = Path(path).name if path is not None else DEFAULT_MODEL
         self.sha256 = hashlib.sha256(content).hexdigest()
+        self.info = describe_model(content)  # before onnxruntime gets these very bytes
         self._session, self.device = _open_session(content, device, threads)
-        self.info = _read_info(self._session)
         self._outputs = _check_outputs(self._session, self.info)
         self._key_of_class = np.array([keys[0].index for keys in self.info.classes])
 
@@ -150,12 +109,32 @@ def default_model(device: Device = "auto") -> KeyModel:
     return KeyModel(device=device)
 
 
-def _read_model(path: str | os.PathLike[str] | None) -> bytes:
+def read_model(path: str | os.PathLike[str] | None) -> bytes:
+    """The bytes of the model at ``path``, or of the one that stone carries; no more than ``MAX_MODEL_BYTES``.
+
+    Raises:
+        ModelError: the file is larger.
+        OSError: it cannot be read.
+    """
     if path is None:
         return (resources.files("stonecli") / "models" / DEFAULT_MODEL).read_bytes()
-    if Path(path).stat().st_size > MAX_MODEL_BYTES:
+    with Path(path).open("rb") as file:
+        content = file.read(MAX_MODEL_BYTES + 1)  # what its size is said to be may change, or be endless
+    if len(content) > MAX_MODEL_BYTES:
         raise ModelError(f"not a key model: larger than {MAX_MODEL_BYTES >> 20} MB")
-    return Path(path).read_bytes()
+    return content
+
+
+def describe_model(content: bytes) -> ModelInfo:
+    """What a model says of itself, once its bytes are found fit to be loaded; nothing of it is run.
+
+    Raises:
+        ModelError: it is no model of stone, or holds what none may hold.
+    """
+    text = check_onnx(content).get(METADATA_KEY)
+    if text is None:
+        raise ModelError("not a key model: it does not describe itself (make one with: stone export)")
+    return parse_info(text)
 
 
 def _open_session(
@@ -183,10 +162,25 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
     options.log_severity_level = 4  # what fails, we say ourselves
     # A model may keep weights in other files, anywhere below the current folder or above it: not one of ours.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not ORT's own format
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(MAX_CONSTANT))
+    _limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:  # as above
         raise ModelError(f"not a model that can be loaded: {_one_line(error)}") from error
+
+
+@lru_cache(maxsize=1)
+def _limit_memory() -> None:
+    """Let all models of this process share ``MAX_MEMORY``: a graph of a few hundred bytes can ask for any amount."""
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_usual = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
+    with suppress(Exception):  # another library of this process has set its own limits
+        onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY} | as_usual))
 
 
 def _why_no_cuda() -> str | None:
@@ -211,53 +205,6 @@ def _try_cuda(content: bytes, threads: int) -> onnxruntime.InferenceSession | No
     except Exception:  # whatever fails here, the CPU can do the work
         return None
     return session if "CUDAExecutionProvider" in session.get_providers() else None
-
-
-def _read_info(session: onnxruntime.InferenceSession) -> ModelInfo:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ModelError("not a key model: it does not describe itself (make one with: stone export)")
-    try:
-        values = json.loads(text)
-        version = values["format_version"]
-        if version != FORMAT_VERSION:
-            raise ModelError(f"model format {version!r} is not known to this version of stone")
-        info = ModelInfo(
-            train_type=values["train_type"],
-            classes=tuple(tuple(Key.parse(key) for key in name.split("/")) for name in values["classes"]),
-            corrects_tuning=bool(values["corrects_tuning"]),
-            frames_averaged=int(values["frames_averaged"]),
-            sample_rate=int(values["sample_rate"]),
-            window_seconds=float(values["window_seconds"]),
-            minimum_samples=int(values["minimum_samples"]),
-            circle_type=values["circle_type"],
-            temperature=float(values["temperature"]),
-            least_confidence=float(values.get("least_confidence", 0.0)),  # of format 1, but not from the start
-            licence=str(values["licence"]),
-            trained_on=str(values["trained_on"]),
-            checkpoint_sha256=str(values["checkpoint_sha256"]),
-        )
-    except ModelError:
-        raise
-    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise ModelError(f"the model's description of itself is damaged: {_one_line(error)}") from error
-    _check_info(info)
-    return info
-
-
-def _check_info(info: ModelInfo) -> None:
-    keys = [key for keys_of in info.classes for key in keys_of]
-    per_class = 2 if info.train_type == "ks" else 1 if info.train_type == "ks_mode" else 0
-    if any(len(keys_of) != per_class for keys_of in info.classes) or sorted(key.index for key in keys) != [*range(24)]:
-        raise ModelError("the model's classes are not the 12 key signatures or the 24 keys")
-    if per_class == 2 and any(major.relative != minor for major, minor in info.classes):
-        raise ModelError("the model's classes are not a major key and its relative minor")
-    if not 8000 <= info.sample_rate <= 48000 or not 0 < info.window_seconds <= MAX_WINDOW_SECONDS:
-        raise ModelError(f"odd window: {info.window_seconds} s at {info.sample_rate} Hz")
-    if not 0.0 <= info.least_confidence < 1.0:
-        raise ModelError(f"odd least confidence: {info.least_confidence}")
-    if not 0 < info.minimum_samples <= MAX_WINDOW_SECONDS * info.sample_rate:
-        raise ModelError(f"odd minimum length: {info.minimum_samples} samples")
 
 
 def _check_outputs(session: onnxruntime.InferenceSession, info: ModelInfo) -> list[str]:

@@ -25,7 +25,8 @@ from export.published import read_checkpoint  # noqa: E402
 from stonecli.detect import detect_key  # noqa: E402
 from stonecli.errors import AudioError, ModelError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.model import FORMAT_VERSION, METADATA_KEY, KeyModel  # noqa: E402
+from stonecli.model import KeyModel  # noqa: E402
+from stonecli.model_info import FORMAT_VERSION, METADATA_KEY  # noqa: E402
 from train.checkpoint import Checkpoint, CheckpointError, file_sha256, load_untrusted, save_checkpoint  # noqa: E402
 from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 

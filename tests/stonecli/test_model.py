@@ -14,6 +14,8 @@ from stonecli import model
 from stonecli.errors import DeviceError, ModelError
 from stonecli.key import Key
 from stonecli.model import KeyModel, default_model
+from stonecli.model_info import parse_info
+from stonecli.onnx_check import check_onnx
 
 Samples = npt.NDArray[np.float32]
 Build = Callable[..., Path]
@@ -126,7 +128,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.onnx").open("wb") as file:
         file.truncate(8 << 30)  # takes no room on the disk; in memory it would
-    with pytest.raises(ModelError, match="larger than 256 MB"):
+    with pytest.raises(ModelError, match="larger than 64 MB"):
         KeyModel(tmp_path / "x.onnx")
 
 
@@ -169,13 +171,24 @@ def test_a_damaged_description(tiny_model: Build, tmp_path: Path, metadata: str)
         ({"sample_rate": float("nan")}, "damaged"),
         ({"sample_rate": "fast"}, "damaged"),
         ({"window_seconds": -1}, "odd window"),
-        ({"window_seconds": float("nan")}, "odd window"),
+        ({"window_seconds": float("nan")}, "damaged: NaN is no number"),
         ({"window_seconds": 1e9}, "odd window"),
         ({"window_seconds": None}, "damaged"),
         ({"minimum_samples": 0}, "odd minimum"),
         ({"minimum_samples": 10**12}, "odd minimum"),
         ({"minimum_samples": float("inf")}, "damaged"),
         ({"temperature": [1]}, "damaged"),
+        ({"temperature": float("nan")}, "damaged: NaN is no number"),
+        ({"temperature": 0}, "odd temperature"),
+        ({"least_confidence": float("-inf")}, "damaged: -Infinity is no number"),
+        ({"circle_type": 5}, "odd circle type"),
+        ({"circle_type": True}, "odd circle type"),
+        ({"circle_type": "\x1b[31m"}, "odd circle type"),
+        ({"frames_averaged": 0}, "odd number of frames"),
+        ({"corrects_tuning": "no"}, "damaged: corrects_tuning is no bool"),
+        ({"licence": ["MIT"]}, "damaged: licence is no str"),
+        ({"trained_on": "much " * 20_000}, "damaged: too long"),
+        ({"classes": ["\x1b[31m\n"] * 24}, "damaged: not a key"),
     ],
     ids=str,
 )
@@ -184,6 +197,12 @@ def test_a_description_that_makes_no_sense(
 ) -> None:
     with pytest.raises(ModelError, match=reason):
         KeyModel(tiny_model(tmp_path / "x.onnx", **changes))
+
+
+def test_a_number_that_is_infinite_without_saying_so(tiny_model: Build, tmp_path: Path) -> None:
+    text = check_onnx(tiny_model(tmp_path / "x.onnx").read_bytes())["stone"]
+    with pytest.raises(ModelError, match="damaged: inf is no number"):
+        parse_info(text.replace('"temperature": 1.0', '"temperature": 1e999'))
 
 
 @pytest.mark.parametrize("missing", ["train_type", "classes", "sample_rate", "window_seconds", "minimum_samples"])
@@ -218,13 +237,16 @@ def test_a_graph_that_is_not_what_it_says(
 
 @pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "../{folder}/weights.bin", "{path}/weights.bin"])
 def test_a_model_cannot_read_other_files(
-    tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+    tiny_model: Build, key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(np.arange(24, dtype=np.float32).tobytes())
     external = location.format(folder=tmp_path.name, path=tmp_path)
-    with pytest.raises(ModelError, match="not a model that can be loaded"):
+    with pytest.raises(ModelError, match="keeps weights in other files"):
         KeyModel(tiny_model(tmp_path / "x.onnx", external=external))
+    monkeypatch.setattr(model, "describe_model", lambda _: key_model.info)  # and if it had not been seen:
+    with pytest.raises(ModelError, match="not a model that can be loaded"):
+        KeyModel(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("logits", [np.linspace(-3, 3, 24), np.full(24, np.nan), np.full(24, 0.5)])
