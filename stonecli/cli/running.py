@@ -6,22 +6,20 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import typer
 
-from stonecli.key import NOTATIONS, Notation
+from stonecli.key import Notation
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
     from stonecli.cache import ResultCache
-    from stonecli.engine import Run
+    from stonecli.places import Place
     from stonecli.tags import FieldRule
     from stonecli.tags.journal import JournalRun
-
-FIELDS = ("key", "comment", "grouping", "title")
 
 
 @contextmanager
@@ -37,6 +35,12 @@ def result_cache() -> Iterator[ResultCache | None]:
             cache.close()
 
 
+class Stoppable(Protocol):
+    """What goes through many files and ends, without losing any, when it is told to."""
+
+    def stop(self) -> None: ...
+
+
 class Errors:
     """Shows the files that failed on standard error, one line each, and counts them."""
 
@@ -44,7 +48,7 @@ class Errors:
         self.console = console
         self.count = 0
 
-    def show(self, path: Path, error: str) -> None:
+    def show(self, path: Place, error: str) -> None:
         from stonecli.report.table import error_text
 
         self.count += 1
@@ -90,7 +94,7 @@ def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progres
 
 
 @contextmanager
-def stopped_by_ctrl_c(outcomes: Run[Path, Any]) -> Iterator[list[bool]]:
+def stopped_by_ctrl_c(outcomes: Stoppable) -> Iterator[list[bool]]:
     """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
 
     Yields a list that is not empty after a Ctrl-C.
@@ -131,16 +135,12 @@ def field_rules(
     fields: list[str], notation: Notation, mode: Literal["replace", "prepend", "append"]
 ) -> tuple[FieldRule, ...]:
     """The rules that ``--field``, ``--notation`` and ``--mode`` ask for."""
-    from stonecli.tags import FieldRule
+    from stonecli.tags.rules import parse_rules
 
-    rules = []
-    for text in fields:
-        name, equals, own = text.partition("=")
-        if name not in FIELDS:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(FIELDS)}", param_hint="--field")
-        if equals and own not in NOTATIONS:
-            raise typer.BadParameter(f"{own!r} is none of {', '.join(NOTATIONS)}", param_hint="--field")
-        if name == "title" and mode == "replace":
-            raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
-        rules.append(FieldRule(name, own if equals else notation, "replace" if name == "key" else mode))  # type: ignore[arg-type]
-    return tuple(rules)
+    try:
+        rules = parse_rules(fields, notation, mode)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--field") from None
+    if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
+        raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
+    return rules

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
-from stonecli.key import Key, Notation
+from stonecli.key import NOTATIONS, Key, Notation
 
 Field = Literal["key", "comment", "grouping", "title"]
 WriteMode = Literal["replace", "prepend", "append"]
+
+FIELDS: tuple[Field, ...] = get_args(Field)
+MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 Changes: TypeAlias = Mapping[Field, str | None]
 """New text by field; None takes the field out. Fields that are not named stay as they are."""
@@ -53,3 +56,22 @@ def check_rules(rules: Sequence[FieldRule]) -> None:
     """
     if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
         raise ValueError("a title is never replaced by a key: use prepend or append")
+
+
+def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> tuple[FieldRule, ...]:
+    """The rules that texts such as ``key`` and ``comment=camelot`` ask for; without ``=``, ``notation`` counts.
+
+    Raises:
+        ValueError: there is no such field or notation.
+    """
+    rules = []
+    for text in fields:
+        name, equals, own = text.partition("=")
+        for word, known in ((name, FIELDS), (own if equals else notation, NOTATIONS)):
+            if word not in known:
+                raise ValueError(f"{word!r} is none of {', '.join(known)}")
+        field = cast(Field, name)
+        rules.append(
+            FieldRule(field, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode)
+        )
+    return tuple(rules)

@@ -1,0 +1,279 @@
+"""The beets plugin, with beets itself: a library of its own, imports, ``beet stone``, and the tags read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mutagen
+import numpy as np
+import pytest
+
+from stonecli.key import Key
+from stonecli.tags import read_tags
+
+pytest.importorskip("beets")
+mediafile = pytest.importorskip("mediafile")
+
+D_MINOR = Key.parse("D minor")
+NO_KEY_IN_ASF = "wma"  # mediafile has no name for the key there
+
+
+class Beets:
+    """A beets of one's own: ``beets("ls")`` runs ``beet ls`` as a process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.library = folder / "library"
+        self.incoming = folder / "music"  # where the fixture song puts its copies
+        self.home.mkdir()
+        self.configure()
+
+    def configure(
+        self, *, plugins: str = "stone", write: bool = True, pluginpath: str = "", stone: dict[str, Any] | None = None
+    ) -> None:
+        config = {
+            "directory": str(self.library),
+            "library": str(self.home / "library.db"),
+            "plugins": plugins.split(),
+            "pluginpath": pluginpath.split(),
+            "import": {"autotag": False, "write": write},
+            "stone": stone or {},
+        }
+        (self.home / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+
+    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "beets", *arguments],
+            env={**os.environ, "BEETSDIR": str(self.home), "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert done.returncode == code, output
+        assert "Traceback" not in output, output
+        return output
+
+    def imported(self, *options: str) -> None:
+        self("import", "-q", *options, self.incoming)
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """The rows of the library by title, with flexible fields."""
+        with sqlite3.connect(self.home / "library.db") as database:
+            database.row_factory = sqlite3.Row
+            rows = {row["title"]: dict(row) for row in database.execute("SELECT * FROM items")}
+            for row in rows.values():
+                extra = database.execute("SELECT key, value FROM item_attributes WHERE entity_id = ?", (row["id"],))
+                row.update([tuple(pair) for pair in extra])
+                path = os.fsdecode(row["path"])
+                row["path"] = self.library / path  # newer beets keeps it relative
+        return rows
+
+
+@pytest.fixture
+def beets(tmp_path: Path) -> Beets:
+    return Beets(tmp_path)
+
+
+@pytest.fixture
+def track(song: Callable[..., Path]) -> Callable[..., Path]:
+    """A song in D minor with a title, which is its name: ``track("mp3", "one", initial_key="Am")``."""
+
+    def make(container: str, title: str, **tags: Any) -> Path:
+        path = song(container, title)
+        file = mediafile.MediaFile(path)
+        names = {"artist": "somebody", "albumartist": "somebody", "album": "something"}  # so that beets adds none
+        file.update({"title": title, **names, **tags})
+        file.save()
+        return path
+
+    return make
+
+
+def test_import_puts_the_key_into_the_library_and_leaves_files_that_are_imported_as_they_are(
+    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
+) -> None:
+    track("mp3", "one")
+    track("flac", "has one", initial_key="Am")
+    before = fingerprint(beets.incoming)
+    beets.configure(plugins="stone fromfilename info")  # beets' own plugins are still found beside ours
+    beets.imported()
+    assert fingerprint(beets.incoming) == before
+    items = beets.items()
+    assert (items["one"]["initial_key"], items["has one"]["initial_key"]) == ("Dm", "Am")
+    assert 0.2 < float(items["one"]["key_confidence"]) <= 1
+    assert "key_confidence" not in items["has one"]
+    assert read_tags(items["one"]["path"]).key is None
+    assert (
+        beets("ls", "-f", "$title, $initial_key, $key_camelot, $key_openkey", "key_camelot:7A") == "one, Dm, 7A, 12m\n"
+    )
+    beets("stone", "-q")  # the library knows more than the file: now it says so, and nothing is heard
+    assert read_tags(items["one"]["path"]).text == "Dm"
+    assert read_tags(items["has one"]["path"]).text == "Am"
+
+
+def test_import_with_write_says_the_key_in_files_that_are_imported_as_they_are(
+    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any], stone: Callable[..., Any]
+) -> None:
+    track("mp3", "one")
+    track("m4a aac", "two")
+    before = fingerprint(beets.incoming)
+    beets.configure(stone={"notation": "camelot", "field": ["key", "comment"], "write": True})
+    beets.imported()
+    assert fingerprint(beets.incoming) == before
+    for title, item in beets.items().items():
+        assert read_tags(item["path"]).text == "7A", title
+        assert mediafile.MediaFile(item["path"]).comments == item["comments"] == "7A"
+    assert beets("update") == beets("stone") == ""
+    assert stone("undo").stdout.count("restored") == 2
+
+
+def test_beets_writes_what_it_tags_on_import(beets: Beets, track: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "retag.py").write_text(
+        "from beets.importer import Action\n"
+        "from beets.plugins import BeetsPlugin\n"
+        "class Retag(BeetsPlugin):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.import_stages = [lambda session, task: setattr(task, 'choice_flag', Action.RETAG)]\n"
+    )
+    track("mp3", "one")
+    beets.configure(plugins="retag stone", pluginpath=str(tmp_path), stone={"notation": "camelot"})
+    beets.imported()
+    item = beets.items()["one"]
+    assert item["initial_key"] == "7a"  # beets lowers what is in its library
+    assert mutagen.File(item["path"])["TKEY"].text == ["7A"]
+    assert item["mtime"] == int(item["path"].stat().st_mtime)
+
+
+def test_stone_writes_every_kind_of_file_and_beets_agrees(
+    beets: Beets, track: Callable[..., Path], stone: Callable[..., Any], songs: dict[str, Path]
+) -> None:
+    for name in songs:
+        track(name, name)
+    beets.configure(stone={"auto": False})
+    beets.imported("-m")  # a copy would be younger than the file whose time beets has noted
+    assert {item["initial_key"] for item in beets.items().values()} == {None}
+    before = {title: item["path"].read_bytes() for title, item in beets.items().items()}
+    output = beets("stone")
+    assert output.count(": Dm") == len(songs)
+    items = beets.items()
+    for title, item in items.items():
+        assert item["initial_key"] == "Dm"
+        assert read_tags(item["path"]).key == D_MINOR, title
+        assert mediafile.MediaFile(item["path"]).initial_key == (None if title == NO_KEY_IN_ASF else "Dm"), title
+        assert item["mtime"] == int(item["path"].stat().st_mtime), title
+    assert beets("update", "-p") == ""
+    assert beets("stone") == ""  # they have keys now
+    assert stone("undo").returncode == 0
+    assert {title: item["path"].read_bytes() for title, item in items.items()} == before
+
+
+def test_pretend_nowrite_force_and_queries(
+    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
+) -> None:
+    track("flac", "one", initial_key="Am")
+    track("flac", "two")
+    beets.configure(stone={"auto": False})
+    beets.imported()
+    files, rows = fingerprint(beets.library), beets.items()
+    assert "Am -> Dm" in " ".join(beets("stone", "-p", "-f", "title:one").split())
+    assert (fingerprint(beets.library), beets.items()) == (files, rows)
+    beets("stone", "-f", "title:one", "--nowrite")
+    assert fingerprint(beets.library) == files
+    assert [item["initial_key"] for item in beets.items().values()] == ["Dm", None]
+    assert beets.items()["one"]["mtime"] == 0  # beets' sign that the file has yet to be written
+    beets.configure(stone={"auto": False}, write=False)
+    beets("stone", "title:two")
+    assert fingerprint(beets.library) == files
+    beets("stone", "--force", "--write")
+    assert [read_tags(item["path"]).text for item in beets.items().values()] == ["Dm", "Dm"]
+
+
+def test_what_else_the_library_has_not_written_yet_stays_known_as_unwritten(
+    beets: Beets, track: Callable[..., Path]
+) -> None:
+    track("flac", "one")
+    beets.configure(stone={"auto": False})
+    beets.imported()
+    beets("modify", "-y", "--nowrite", "--nomove", "title:one", "title=another")
+    beets("stone")
+    item = beets.items()["another"]
+    assert item["mtime"] == 0
+    assert mutagen.File(item["path"])["title"] == ["one"]  # only the key was written
+    assert read_tags(item["path"]).key == D_MINOR
+    assert "one -> another" in beets("write", "-p")
+
+
+def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
+    beets: Beets, track: Callable[..., Path], encode: Callable[..., Path]
+) -> None:
+    track("flac", "one")
+    track("mp3", "missing")
+    encode(np.zeros(16 * 22050, dtype=np.float32), 22050, "flac", beets.incoming / "silence")
+    beets.configure(stone={"auto": False})
+    beets.imported()
+    beets.items()["missing"]["path"].unlink()
+    output = beets("stone")
+    assert "missing.mp3: No such file or directory\n" in output
+    assert "00.flac: no key\n" in output
+    assert beets.items()["one"]["initial_key"] == "Dm"
+    assert "no key" not in beets("stone", "-q")
+
+
+def test_least_confidence_and_another_model(
+    beets: Beets, track: Callable[..., Path], tiny_model: Callable[..., Path]
+) -> None:
+    tiny_model(beets.home / "mine.onnx")
+    track("flac", "one")
+    beets.configure(stone={"model": "mine.onnx", "min_confidence": 0.9})
+    beets.imported()
+    assert beets.items()["one"]["initial_key"] is None
+    assert "unsure" in beets("stone")
+    beets.configure(stone={"model": "mine.onnx", "overwrite": True})
+    beets("stone")
+    assert beets.items()["one"]["initial_key"] == "Bm"  # what this model hears in everything
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"notation": "german"},
+        {"field": ["album"]},
+        {"field": ["title"], "mode": "replace"},
+        {"min_confidence": 2},
+        {"jobs": -1},
+        {"model": "/nowhere/model.onnx"},
+        {"overwrite": {"a": 1}},
+    ],
+    ids=lambda settings: "-".join(map(str, settings)),
+)
+def test_wrong_settings_end_an_import_before_it_begins(
+    beets: Beets, track: Callable[..., Path], settings: dict[str, Any]
+) -> None:
+    track("flac", "one")
+    beets.configure(stone=settings)
+    lines = [line for line in beets("import", "-q", beets.incoming, code=1).splitlines() if "backup" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: stone: ")
+    assert not beets.items()
+
+
+def test_a_journal_that_cannot_be_used_ends_it_before_a_file_is_written(
+    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
+) -> None:
+    track("flac", "one")
+    beets.configure(stone={"auto": False})
+    beets.imported()
+    Path(os.environ["STONE_STATE_DIR"], "undo.sqlite3").write_bytes(b"no database" * 1000)
+    files = fingerprint(beets.library)
+    assert "undo journal" in beets("stone", code=1)
+    assert fingerprint(beets.library) == files
