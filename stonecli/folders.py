@@ -1,4 +1,4 @@
-"""Where stone keeps what is its own: the undo journal, the result cache, and the user's defaults."""
+"""Where stone keeps what is its own: the undo journal, the result cache, added models, and the user's defaults."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(os.environ.get("STONE_CACHE_DIR") or platformdirs.user_cache_path("stone", appauthor=False))
+
+
+def data_folder() -> Path:
+    """The folder of the models that were added; ``STONE_DATA_DIR`` moves it. It need not be there yet."""
+    import platformdirs
+
+    return Path(os.environ.get("STONE_DATA_DIR") or platformdirs.user_data_path("stone", appauthor=False))
 
 
 def config_folder() -> Path:

@@ -59,7 +59,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undo journal, the result cache and the config file of every test are its own, never the user's."""
+    """The undo journal, the result cache, added models and the config file of every test are its own."""
+    monkeypatch.setenv("STONE_DATA_DIR", str(tmp_path_factory.mktemp("data")))
     monkeypatch.setenv("STONE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("STONE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
