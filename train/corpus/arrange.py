@@ -8,12 +8,13 @@ from typing import Literal
 import numpy as np
 
 from train.corpus.basses import BASSES
-from train.corpus.drums import draw_drums
+from train.corpus.drums import draw_drums, draw_percussion
 from train.corpus.layers import LAYERS
-from train.corpus.melodies import ChordLookup, draw_melody
+from train.corpus.melodies import BLUE_LOOPS, ChordLookup, draw_melody
 from train.corpus.scene import Scene
 from train.corpus.score import Chord, Note, Passage
 from train.corpus.styles import BOWED, CHOIRS, FLUTES, KEYS, MALLETS, ORGANS, PADS, REEDS, STRINGS, STYLES, Style
+from train.corpus.vocals import harmony, held_chords, with_blue_thirds
 
 Role = Literal["bass", "chords", "lead", "drums", "sung", "spoken", "voice"]
 
@@ -24,6 +25,9 @@ _RANGES: dict[Role, tuple[int, int]] = {
 }  # fmt: skip
 _GUITARS = frozenset({"power", "chug", "riff_guitar"})
 _GUITAR_PROGRAMS = frozenset(range(24, 32))
+
+_KEYBOARDS = frozenset(range(8))
+_BAND_LOOPS = frozenset({"pop", "rock", "folk", "blues", "groove"})  # of styles that bands play
 
 _TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
@@ -84,6 +88,8 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
     if style.drums and rng.random() < 0.92:
         pattern = style.drums[int(rng.integers(len(style.drums)))]
         hits = draw_drums(rng, pattern, passage.length, passage.beats_per_bar, passage.bar_start)
+        if rng.random() < 0.25:
+            hits += draw_percussion(rng, passage.length, passage.beats_per_bar, passage.bar_start)
         loud = 10.0 ** (rng.uniform(-8, 6) / 20.0)  # drums are often the loudest of all
         parts.append(
             Part("drums", clock.tones(hits, "drums"), 0, 0.8 * loud, rng.random() < max(0.12, 0.7 * style.synth))
@@ -207,7 +213,19 @@ class _Clock:
 
 
 def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Passage, style: Style) -> list[Chord]:
-    """The chords, some styles' triads with sevenths or ninths that stay in the key."""
+    """The chords, some styles' triads with sevenths or ninths that stay in the key.
+
+    Bands add the seventh to the dominant, and those that play blues to the tonic and subdominant of a major key.
+    """
+    if style.loops in _BAND_LOOPS and rng.random() < 0.25:
+        blue = passage.key.mode == "major" and style.loops != "pop" and rng.random() < 0.3
+        degrees = (0, 5, 7) if blue else (7,)
+        return [
+            replace(chord, intervals=(0, 4, 7, 10))
+            if chord.intervals == _TRIADS["major"] and (chord.root - passage.key.tonic) % 12 in degrees
+            else chord
+            for chord in chords
+        ]
     if rng.random() >= style.colour:
         return list(chords)
     key, ninth = passage.key, rng.random() < 0.35
@@ -242,7 +260,32 @@ def _layer(scene: Scene, name: str, clock: _Clock, silences: list[tuple[float, f
     amplified = style.guitar_amp and program in _GUITAR_PROGRAMS
     synthesized = rng.random() < style.synth
     gain = rng.uniform(0.45, 1.1)
-    return Part(role, clock.tones(notes, role), program, gain, synthesized and not amplified, amplified)
+    tones = clock.tones(notes, role)
+    if role == "chords" and program in _GUITAR_PROGRAMS:
+        tones = strummed(rng, tones, float(rng.uniform(0.008, 0.03)))
+    elif role == "chords" and program in _KEYBOARDS:
+        tones = strummed(rng, tones, float(rng.uniform(0.0, 0.006)))
+    return Part(role, tones, program, gain, synthesized and not amplified, amplified)
+
+
+def strummed(rng: np.random.Generator, tones: tuple[Tone, ...], seconds: float) -> tuple[Tone, ...]:
+    """The tones, those that begin together one ``seconds`` after the other, mostly from the lowest to the highest.
+
+    No two strings are as loud; the tones of a chord still end together.
+    """
+    out: list[Tone] = []
+    place = 0
+    while place < len(tones):
+        chord = [tone for tone in tones[place : place + 12] if tone.start - tones[place].start < 0.003]
+        upward = rng.random() < 0.25
+        for number, tone in enumerate(chord):
+            late = seconds * (len(chord) - 1 - number if upward else number) * rng.uniform(0.6, 1.4)
+            late = min(late, 0.7 * tone.duration)
+            velocity = int(np.clip(tone.velocity + rng.normal(0.0, 5.0), 1, 127))
+            out.append(Tone(tone.start + late, max(0.03, tone.duration - late), tone.pitch, velocity))
+        place += len(chord)
+    out.sort(key=lambda tone: (tone.start, tone.pitch))
+    return tuple(out)
 
 
 def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) -> list[Part]:
@@ -253,7 +296,11 @@ def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) ->
         if not notes or rng.random() < 0.2:
             notes = draw_melody(rng, scene.passage.key, scene.chords, scene.beats, style.loops)
         notes = [note for note in notes if not any(start <= note.start < end for start, end in silences)]
-        parts.append(Part("sung", clock.tones(notes, "sung"), 0, rng.uniform(0.5, 1.3), True))
+        key = scene.passage.key
+        if key.mode == "major" and style.loops in BLUE_LOOPS and rng.random() < 0.35:
+            notes = with_blue_thirds(rng, notes, key, float(rng.uniform(0.2, 0.8)))
+        parts.append(Part("sung", clock.tones(notes, "sung"), 0, rng.uniform(0.6, 1.6), True))
+        parts += _backing(scene, clock, notes, silences)
     if rng.random() < style.spoken:
         words, beat, centre = [], 0.0, int(rng.integers(44, 58))
         while beat < scene.beats:
@@ -262,6 +309,22 @@ def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) ->
                 words.append(Note(beat, float(rng.choice([0.15, 0.2, 0.25])), pitch))
             beat += float(rng.choice([0.25, 0.25, 0.5, 1.0]))
         parts.append(Part("spoken", clock.tones(words, "spoken"), 0, rng.uniform(0.5, 1.3), True))
+    return parts
+
+
+def _backing(scene: Scene, clock: _Clock, tune: list[Note], silences: list[tuple[float, float]]) -> list[Part]:
+    """Singers behind the tune: a second voice, or chords that are held."""
+    rng, drawn = scene.rng, scene.rng.random()
+    lines: list[list[Note]] = []
+    if drawn < 0.3:
+        lines = [harmony(tune, scene.passage.key, scene.chords, above=bool(rng.random() < 0.6))]
+    elif drawn < 0.45:
+        lines = held_chords(scene.passage.chords, int(scene.choice([52, 55, 57, 60])), int(scene.choice([2, 3])))
+    gain = rng.uniform(0.25, 0.7)
+    parts = []
+    for line in lines:
+        heard = [note for note in line if not any(start <= note.start < end for start, end in silences)]
+        parts.append(Part("sung", clock.tones(heard, "sung"), 0, gain, True))
     return parts
 
 

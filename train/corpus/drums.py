@@ -8,6 +8,7 @@ from train.corpus.score import Note
 from train.corpus.styles import DRUMS
 
 KICKS, SNARES, HATS = (35, 36), (38, 39, 40), (42, 42, 44, 46, 51, 70)
+CLAP, TAMBOURINE, SHAKER, COWBELL = 39, 54, 70, 56
 TOMS = (41, 43, 45, 47, 38)
 CRASH = 49
 
@@ -43,4 +44,20 @@ def draw_drums(
         if bar % 8 == 0 and rng.random() < 0.4:
             notes.append(Note(start, 1.0, CRASH, velocity=95))
         bar, start = bar + 1, start + beats_per_bar
+    return [note for note in notes if 0 <= note.start < beats]
+
+
+def draw_percussion(rng: np.random.Generator, beats: float, beats_per_bar: int, bar_start: float) -> list[Note]:
+    """What a hand plays beside the drums: tambourine, claps, shaker or cowbell, the same in every bar, in beats."""
+    sound = int(rng.choice([TAMBOURINE, TAMBOURINE, CLAP, CLAP, SHAKER, COWBELL]))
+    step = float(rng.choice([0.25, 0.5, 1.0])) if sound in (TAMBOURINE, SHAKER) else 1.0
+    backbeat = step == 1.0 and sound != COWBELL
+    places = [place * step for place in range(int(beats_per_bar / step)) if not backbeat or place % 2]
+    notes = []
+    start = bar_start - beats_per_bar if bar_start > 0 else 0.0
+    while start < beats:
+        for place in places:
+            accent = 14 if place % 2 == 1 else 0
+            notes.append(Note(start + place, 0.2, sound, velocity=72 + accent + int(rng.integers(-6, 7))))
+        start += beats_per_bar
     return [note for note in notes if 0 <= note.start < beats]

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from stonecli.engine import run
 from stonecli.errors import StoneError
 from train.corpus import keyless
+from train.corpus.sampler import load_sampler
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
@@ -201,6 +202,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     skipped: Skipped = Counter()
     try:
+        if options.instruments is not None:
+            load_sampler(options.instruments, options.held_out)  # a folder that is not one is told before all else
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
         for reason, count in skipped.most_common():
             print(f"left out: {count} x {reason}", flush=True)

@@ -1,0 +1,143 @@
+"""Sampled instruments from real synthesizers, and real drum kits, for ``train.corpus.render --instruments``.
+
+    python -m train.corpus.instruments OUT --jobs 1
+
+writes for each preset that plays in tune ``HASH.npy`` (int16 [notes, samples]) with its record ``HASH.json``, for each
+kit ``kit_NAME.npy`` (int16 [samples]) with its record, and ``index.json`` over all records. A run that is interrupted
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+from stonecli.engine import run
+from train.corpus import kits, lmms
+from train.corpus.notes import Check, checked_notes, find_loop
+from train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out
+
+PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
+HELD, REST = 2.5, 1.5  # seconds: of a note, and until the next, in which its release fades
+KEPT = 2.6  # seconds of each that are kept
+LEAST_NOTES = 8  # of PITCHES that have to sound as asked
+_LEFT_OUT_BANKS = frozenset({"Arpeggios", "Drums", "Noises", "Cormi Noise", "Splitted", "Splited", "Kicker",
+                             "AudioFileProcessor"})  # fmt: skip
+_LEFT_OUT_WORDS = ("arp", "drum", "noise", "sequence", "seq ", "kick", "snare", "hihat", "chord", "fifth", "5th")
+
+
+def wanted_presets(count: int | None = None) -> list[lmms.Preset]:
+    """The presets whose names promise notes, in an order by hash; ``count`` of them."""
+    wanted = [
+        preset for preset in lmms.presets()
+        if preset.bank not in _LEFT_OUT_BANKS and not any(word in preset.name.casefold() for word in _LEFT_OUT_WORDS)
+    ]  # fmt: skip
+    return sorted(wanted, key=lambda preset: zlib.crc32(preset.id.encode()))[:count]
+
+
+def render_preset(preset: lmms.Preset, out: Path) -> str:
+    """What became of ``preset``: ``kept``, ``there already``, or why it was left out.
+
+    Raises:
+        StoneError: the preset cannot be read, or LMMS fails; it is tried again another time.
+        OSError: it cannot be written.
+    """
+    stem = f"{zlib.crc32(preset.id.encode()):08x}"
+    record, sound = out / f"{stem}.json", out / f"{stem}.npy"
+    if record.exists():
+        return "there already"
+    samples, rate = lmms.play(preset, PITCHES, HELD, REST)
+    check = checked_notes(_notes(samples, rate), PITCHES, RATE, HELD)
+    if isinstance(check, Check) and len(check.pitches) < LEAST_NOTES:
+        check = "too few notes sound as asked"
+    about = {"name": preset.name, "bank": preset.bank, "synth": preset.synth}
+    if isinstance(check, str):
+        record.write_text(json.dumps({**about, "left_out": check}), "utf-8")
+        return check
+    notes = np.round(check.notes * 32767.0).astype(np.int16)
+    loops = [find_loop(note, RATE, HELD) if check.sustains else None for note in check.notes]
+    with (out / f".{stem}.tmp").open("wb") as file:
+        np.save(file, notes)
+    (out / f".{stem}.tmp").replace(sound)
+    row = {
+        **about, "file": sound.name, "family": instrument_family(preset.bank, preset.name, check.sustains),
+        "pitches": check.pitches, "sustains": check.sustains, "attack": round(check.attack, 3), "loops": loops,
+        "octaves": check.octaves, "held_out": is_held_out(preset.name),
+    }  # fmt: skip
+    record.write_text(json.dumps(row), "utf-8")
+    return "kept"
+
+
+def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
+    """The notes of a run, float32 [notes, samples at RATE]."""
+    resampled = soxr.resample(samples, rate, RATE, quality="HQ")
+    step, kept = round((HELD + REST) * RATE), round(KEPT * RATE)
+    resampled = np.pad(resampled, (0, max(0, len(PITCHES) * step - len(resampled))))
+    notes: lmms.Floats = resampled[: len(PITCHES) * step].reshape(len(PITCHES), step)[:, :kept].astype(np.float32)
+    return notes
+
+
+def write_index(out: Path) -> Counter[str]:
+    """How many presets there are of each family, and kits; ``index.json`` is rebuilt from the records in ``out``."""
+    presets, drum_kits = [], []
+    for record in sorted(out.glob("[0-9a-f]*.json")):
+        row = json.loads(record.read_text("utf-8"))
+        if "left_out" not in row:
+            presets.append(row)
+    drum_kits = [json.loads(record.read_text("utf-8")) for record in sorted(out.glob("kit_*.json"))]
+    (out / ".index.tmp").write_text(json.dumps({"rate": RATE, "instruments": presets, "kits": drum_kits}), "utf-8")
+    (out / ".index.tmp").replace(out / INDEX)
+    counts = Counter(str(row["family"]) for row in presets)
+    counts["kits"] = len(drum_kits)
+    return counts
+
+
+def render_all(
+    presets: Sequence[lmms.Preset], out: Path, jobs: int = 1, report: Callable[[str], None] = print
+) -> Counter[str]:
+    """How many of ``presets`` were kept, were there already, and were left out for which reason."""
+    counts: Counter[str] = Counter()
+    with ProcessPoolExecutor(jobs) as executor:
+        task = partial(render_preset, out=out)
+        for done, outcome in enumerate(run(task, presets, executor=executor, in_flight=2 * jobs), start=1):
+            counts[f"failed: {outcome.error}" if outcome.error is not None else str(outcome.result)] += 1
+            if done % 100 == 0:
+                write_index(out)  # so that rendering can begin
+                report(f"{done} of {len(presets)}: {dict(counts)}")
+    return counts
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after running the command."""
+    parser = argparse.ArgumentParser(prog="python -m train.corpus.instruments", description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, help="presets that are tried; all without it")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args(arguments)
+    presets = wanted_presets(options.count)
+    if not lmms.is_installed() or not presets:
+        print(f"LMMS or its presets are not here: apt-get install {' '.join(lmms.PACKAGES)}", file=sys.stderr)
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = kits.write_kits(options.out, RATE)
+    print(f"{written} drum kits (apt-get install {' '.join(kits.PACKAGES)})", flush=True)
+    counts = render_all(presets, options.out, options.jobs, partial(print, flush=True))
+    families = write_index(options.out)
+    for reason, count in counts.most_common():
+        print(f"{count} x {reason}")
+    print(", ".join(f"{count} {family}" for family, count in families.most_common()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,305 @@
+"""Sampled instruments and kits play parts: the nearest sample resampled, looped where a note is longer."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.errors import StoneError
+from train.corpus.arrange import Part, Role, Tone
+from train.corpus.kits import INSTEAD, SOUND_OF
+from train.corpus.notes import LOOP_FADE, looped
+
+Floats = npt.NDArray[np.float32]
+
+INDEX = "index.json"
+RATE = 22050  # Hz, of all samples
+FARTHEST = 8.0  # semitones that a sample is moved at most
+_OPEN_FILES = 48  # sample files that stay mapped, about 2 MB each
+_HELD_OUT_EACH = 5  # one of so many presets and kits is kept out of training
+
+# What a name says of an instrument; the first that fits. Banks come after, for names that say nothing.
+_NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (family, re.compile(pattern, re.IGNORECASE))
+    for family, pattern in (
+        ("lead", r"dist|overdriv|trash|power guitar|lead|solo"),
+        ("bass", r"bass(?!oon)|tb ?303|\bsub"),
+        ("guitar", r"guitar|koto|sitar|banjo|lute|mandolin"),
+        ("plucked", r"pluck|harp(?!s)|pizz|popcorn"),
+        ("piano", r"piano|rhodes|epiano|clav|harpsi|wurl|\bep\b|keys"),
+        ("mallet", r"bell|xylo|vibra|marimba|chime|glock|vibes|mallet|steel drum|campan|kalimba"),
+        ("organ", r"organ|hammond|accord|concertina|bandoneon|harmonium"),
+        ("strings", r"string|violin|cello|viola|orchestra|ensemble"),
+        ("choir", r"choir|voice|vocal|aah|ahh|ooh|ehh|chorus"),
+        ("brass", r"brass|brazz|trump|horn|tuba|trombon"),
+        ("wind", r"flute|reed|clarinet|oboe|bassoon|fagotto|sax|pipe|ocarina|whistle|harmonica|bottle|recorder"),
+        ("pad", r"pad|space|sweep|atmo|fantasy|drone|ethereal|matrix|rushes"),
+    )
+)
+_BANKS = {
+    "Bass": "bass", "Brass": "brass", "Choir and Voice": "choir", "Guitar": "guitar", "Organ": "organ",
+    "Pads": "pad", "Plucked": "plucked", "Reed and Wind": "wind", "Rhodes": "piano", "Strings": "strings",
+    "SynthPiano": "piano", "Fantasy": "pad", "Vibed": "plucked",
+}  # fmt: skip
+
+# Families that stand in for General MIDI's groups of eight programs.
+_ELECTRONIC = ("synth", "lead", "pad")
+_GROUPS: tuple[tuple[str, ...], ...] = (
+    ("piano", "piano", "piano", "piano", "mallet", "plucked"), ("mallet", "mallet", "plucked"), ("organ",),
+    ("guitar", "guitar", "plucked"), ("bass",), ("strings", "strings", "plucked"),
+    ("strings", "strings", "choir", "pad"), ("brass",), ("wind",), ("wind",), _ELECTRONIC,
+    ("pad", "pad", "strings", "choir", "synth"), _ELECTRONIC, ("plucked", "guitar", "wind"), ("mallet", "synth"),
+    _ELECTRONIC,
+)  # fmt: skip
+_BASSES = ("bass", "bass", "bass", "bass", "bass", "bass", "synth", "organ")
+_CHOIR_PROGRAMS = frozenset({52, 53, 54, 91})
+_SLOW = 0.12  # seconds of attack from which on short notes would be lost
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a preset or kit is kept out of training; so are all others of its name, whichever bank has them."""
+    plain = re.sub(r"[^a-z]+", "", name.casefold()) or name
+    return zlib.crc32(plain.encode()) % _HELD_OUT_EACH == 0
+
+
+def instrument_family(bank: str, name: str, sustains: bool) -> str:
+    """What kind of instrument a preset is by its name, else by its bank, else by whether it ``sustains``."""
+    for family, pattern in _NAMES:
+        if pattern.search(name.replace("_", " ")):
+            return family
+    return _BANKS.get(bank, "synth" if sustains else "plucked")
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A sampled preset.
+
+    Attributes:
+        name, family: what it is.
+        path: of its samples, int16 [notes, samples] at RATE.
+        pitches: MIDI with a fraction, ascending, of each note.
+        loops: a loop of each note where it lasts; empty where it dies away.
+        attack: seconds.
+    """
+
+    name: str
+    family: str
+    path: Path
+    pitches: tuple[float, ...]
+    loops: tuple[tuple[int, int], ...]
+    attack: float
+
+    def reaches(self, tones: Sequence[Tone]) -> bool:
+        """Whether a sample is near enough to each tone."""
+        low, high = min(tone.pitch for tone in tones), max(tone.pitch for tone in tones)
+        return self.pitches[0] - FARTHEST <= low and high <= self.pitches[-1] + FARTHEST
+
+
+@dataclass(frozen=True)
+class DrumKit:
+    """One-shots of a kit.
+
+    Attributes:
+        name: of the kit.
+        path: of its samples, int16 [samples] at RATE.
+        hits: ways to strike it by sound, each as spans of samples from the softest to the loudest.
+    """
+
+    name: str
+    path: Path
+    hits: dict[str, list[list[list[int]]]]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The instruments of a folder that ``train.corpus.instruments`` made.
+
+    Attributes:
+        families: instruments by family.
+        kits: drum kits.
+    """
+
+    families: dict[str, tuple[Instrument, ...]]
+    kits: tuple[DrumKit, ...]
+
+    def draw_instrument(self, rng: np.random.Generator, part: Part) -> Instrument | None:
+        """One that suits the part's role, program, range and speed; None where there is none."""
+        wanted: tuple[str, ...]
+        if part.role == "bass":
+            wanted = _BASSES
+        elif part.program in _CHOIR_PROGRAMS:
+            wanted = ("choir", "choir", "pad")
+        else:
+            wanted = _GROUPS[part.program // 8]
+        shortest = float(np.median([tone.duration for tone in part.tones]))
+        for _ in range(4):
+            pool = [
+                instrument for instrument in self.families.get(wanted[int(rng.integers(len(wanted)))], ())
+                if instrument.reaches(part.tones) and instrument.attack < max(_SLOW, 0.5 * shortest)
+            ]  # fmt: skip
+            if pool:
+                return pool[int(rng.integers(len(pool)))]
+        return None
+
+
+@lru_cache(maxsize=4)
+def load_sampler(folder: Path, held_out: bool) -> Sampler:
+    """The presets and kits of ``folder`` for training, or those that are held out.
+
+    Raises:
+        StoneError: the folder has no index, or not what ``train.corpus.instruments`` writes.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        if index["rate"] != RATE:
+            raise ValueError(f"rate {index['rate']}")
+        instruments = [_instrument(folder, row) for row in index["instruments"] if row["held_out"] == held_out]
+        kits = tuple(
+            DrumKit(row["name"], folder / Path(row["file"]).name, row["hits"])
+            for row in index["kits"]
+            if row["held_out"] == held_out
+        )
+    except FileNotFoundError as error:
+        raise StoneError(f"{folder}: no {INDEX}; make it with: python -m train.corpus.instruments {folder}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoneError(f"{folder / INDEX}: {error}") from error
+    families: dict[str, list[Instrument]] = {}
+    for instrument in instruments:
+        families.setdefault(instrument.family, []).append(instrument)
+    return Sampler({family: tuple(members) for family, members in families.items()}, kits)
+
+
+def _instrument(folder: Path, row: dict[str, Any]) -> Instrument:
+    loops = tuple((int(loop[0]), int(loop[1])) for loop in row["loops"]) if row["sustains"] else ()
+    pitches = tuple(float(pitch) for pitch in row["pitches"])
+    return Instrument(row["name"], row["family"], folder / Path(row["file"]).name, pitches, loops, float(row["attack"]))
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _samples(path: Path) -> npt.NDArray[np.int16]:
+    try:
+        samples: npt.NDArray[np.int16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StoneError(f"{path}: {error}") from error
+    return samples
+
+
+def play_tones(rng: np.random.Generator, tones: Sequence[Tone], instrument: Instrument, samples: int) -> Floats:
+    """The tones on a sampled instrument, float32 [samples] at RATE."""
+    out = np.zeros(samples, dtype=np.float32)
+    release = float(rng.uniform(0.04, 0.3))
+    dynamics = float(rng.uniform(0.8, 2.0))
+    made: dict[tuple[int, int], Floats] = {}
+    for tone in tones:
+        start = int(tone.start * RATE)
+        if start >= samples:
+            continue
+        steps = max(2, min(round(tone.duration / 0.02), 600))
+        if (tone.pitch, steps) not in made:
+            made[tone.pitch, steps] = tone_of(instrument, tone.pitch, steps * 0.02, release)
+        wave = made[tone.pitch, steps][: samples - start]
+        out[start : start + len(wave)] += wave * np.float32((tone.velocity / 127.0) ** dynamics)
+    return out
+
+
+def tone_of(instrument: Instrument, pitch: float, seconds: float, release: float) -> Floats:
+    """One note of ``seconds`` and its ``release``, float32 at RATE; shorter where the instrument dies away sooner."""
+    stored = _samples(instrument.path)
+    place = int(np.abs(np.array(instrument.pitches) - pitch).argmin())
+    ratio = 2.0 ** ((pitch - instrument.pitches[place]) / 12.0)
+    count = int((seconds + release) * RATE)
+    needed = int(count * ratio) + 4
+    note = stored[place].astype(np.float32) * np.float32(1.0 / 32767.0)
+    if needed > len(note) and instrument.loops:
+        note = looped(note, instrument.loops[place], int(LOOP_FADE * RATE), needed)
+    ends_early = needed > len(note)
+    wave = _resampled(note, ratio, min(count, int((len(note) - 3) / ratio)))
+    end = len(wave) if ends_early else count
+    fade = max(1, min(len(wave), int(0.05 * RATE) if ends_early and seconds * RATE > end else int(release * RATE)))
+    first = max(0, min(int(seconds * RATE), end - fade))
+    falling = np.linspace(1.0, 0.0, len(wave) - first, dtype=np.float32)
+    wave[first:] *= falling * falling
+    return wave
+
+
+def _resampled(note: Floats, ratio: float, count: int) -> Floats:
+    """``count`` samples of the note ``ratio`` times as fast, by cubic interpolation (Catmull and Rom)."""
+    if ratio > 1.0:  # what would fold back is little: a sample is moved by a few semitones
+        count = min(count, int((len(note) - 3) / ratio))
+    at = np.arange(count) * ratio
+    whole = at.astype(np.int64)
+    part = (at - whole).astype(np.float32)
+    before, here, after, later = (note[np.maximum(whole + shift, 0)] for shift in (-1, 0, 1, 2))
+    wave: Floats = here + 0.5 * part * (
+        after
+        - before
+        + part * (2.0 * before - 5.0 * here + 4.0 * after - later + part * (3.0 * (here - after) + later - before))
+    )
+    return wave.astype(np.float32)
+
+
+def play_kit(rng: np.random.Generator, tones: Sequence[Tone], kits: Sequence[DrumKit], samples: int) -> Floats:
+    """General MIDI percussion on one of ``kits``, float32 [samples] at RATE.
+
+    A sound that it lacks is another kit's, or the nearest of its own.
+    """
+    kit = kits[int(rng.integers(len(kits)))]
+    out = np.zeros(samples, dtype=np.float32)
+    speed = 2.0 ** (rng.normal(0.0, 1.0) / 12.0)  # kits are tuned
+    ways: dict[str, list[Floats]] = {}
+    ringing: tuple[int, Floats] | None = None
+    for tone in tones:
+        start = int(tone.start * RATE)
+        if start >= samples:
+            continue
+        sound = SOUND_OF.get(tone.pitch, "hat_closed")
+        if sound not in ways:
+            ways[sound] = _ways(rng, kit, kits, sound, speed)
+        layers = ways[sound]
+        if not layers:
+            continue
+        place = min(len(layers) - 1, int(tone.velocity / 128.0 * len(layers)))
+        shot = layers[place][: samples - start] * np.float32((tone.velocity / 127.0) ** 1.3)
+        if sound.startswith("hat"):  # one pair of cymbals: the stroke before ends here
+            if ringing is not None and start < ringing[0] + len(ringing[1]):
+                rest = ringing[1][start - ringing[0] :]
+                closing = np.maximum(0.0, 1.0 - np.arange(len(rest), dtype=np.float32) / np.float32(RATE // 50))
+                out[start : start + len(rest)] -= rest * (1.0 - closing)
+            ringing = (start, shot)
+        out[start : start + len(shot)] += shot
+    return out
+
+
+def _ways(rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound: str, speed: float) -> list[Floats]:
+    """One way to strike ``sound``, from the softest to the loudest."""
+    source, found = kit, kit.hits.get(sound)
+    if not found and sound in ("clap", "tambourine", "shaker", "cowbell"):
+        others = [other for other in kits if sound in other.hits]
+        if others:
+            source = others[int(rng.integers(len(others)))]
+            found = source.hits[sound]
+    for other in INSTEAD.get(sound, ()):
+        found = found or kit.hits.get(other)
+    if not found:
+        return []
+    stored = _samples(source.path)
+    spans = found[int(rng.integers(len(found)))]
+    shots = []
+    for first, last in spans:
+        shot = stored[first:last].astype(np.float32) * np.float32(1.0 / 32767.0)
+        shots.append(_resampled(np.pad(shot, (0, 4)), speed, int(len(shot) / speed)))
+    return shots
+
+
+def suits(role: Role) -> bool:
+    """Whether sampled instruments play parts of that role."""
+    return role in ("bass", "chords", "lead", "voice")

@@ -1,0 +1,216 @@
+"""Singers from pulses, noise and formants: they slide into notes, drift, tremble late, breathe, double a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from train.corpus.arrange import Tone
+from train.corpus.synth import TABLE, fast_length
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+BLOCK = 64  # samples in which pitch and level hold
+PHRASE_GAP = 0.25  # seconds of silence before which a phrase ends
+
+# Formants in Hz of sung vowels: a, e, i, o, u, schwa (Peterson and Barney 1952, men; the upper two are much the same).
+_VOWELS = (
+    (730, 1090, 2440, 3300, 3900), (530, 1840, 2480, 3400, 4000), (300, 2200, 2950, 3500, 4100),
+    (500, 900, 2410, 3300, 3900), (320, 870, 2240, 3300, 3900), (550, 1400, 2400, 3300, 3900),
+)  # fmt: skip
+_WIDTHS = (80.0, 100.0, 140.0, 200.0, 260.0)
+_TABLE_TOPS = tuple(110.0 * 2.0 ** (place / 2.0) for place in range(8))  # Hz, the highest pitch for each wave table
+
+
+@dataclass(frozen=True)
+class Singer:
+    """How someone sings; pitches in semitones, times in seconds.
+
+    Attributes:
+        stretch: of the formants, 0.9 for a large man, 1.25 for a child.
+        slope: of the voice's harmonics; the higher the softer.
+        ring: height of the singer's formant around 3 kHz.
+        vowels: that the words have, places in a list.
+        glide: from one note to the next.
+        scoops: how often a phrase begins from below.
+        scoop_depth: from how far.
+        vibrato, vibrato_rate, vibrato_delay: its depth, its rate in Hz, and when it sets in.
+        drift: how far the intonation wanders.
+        offset: standard deviation from note to note.
+        breath: level of noise.
+        consonants: how often a syllable begins with one.
+        falls: how often a phrase ends by falling off.
+    """
+
+    stretch: float
+    slope: float
+    ring: float
+    vowels: tuple[int, ...]
+    glide: float
+    scoops: float
+    scoop_depth: float
+    vibrato: float
+    vibrato_rate: float
+    vibrato_delay: float
+    drift: float
+    offset: float
+    breath: float
+    consonants: float
+    falls: float
+
+
+def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
+    """Someone whose voice has the range of the tones: the higher, the shorter the throat."""
+    middle = float(np.median([tone.pitch for tone in tones])) if tones else 60.0
+    return Singer(
+        stretch=float(np.clip(0.95 + (middle - 50.0) / 100.0 + rng.normal(0.0, 0.05), 0.88, 1.28)),
+        slope=float(rng.uniform(0.8, 1.5)),
+        ring=float(rng.uniform(0.1, 0.5)),
+        vowels=tuple(rng.choice(len(_VOWELS), 3, replace=False).tolist()),
+        glide=float(rng.uniform(0.03, 0.13)),
+        scoops=float(rng.uniform(0.0, 0.7)),
+        scoop_depth=float(rng.uniform(0.5, 2.5)),
+        vibrato=float(rng.uniform(0.0, 0.65)),
+        vibrato_rate=float(rng.uniform(4.8, 6.6)),
+        vibrato_delay=float(rng.uniform(0.15, 0.5)),
+        drift=float(rng.uniform(0.06, 0.22)),
+        offset=float(rng.uniform(0.02, 0.12)),
+        breath=float(np.exp(rng.uniform(np.log(0.01), np.log(0.12)))),
+        consonants=float(rng.uniform(0.2, 0.8)),
+        falls=float(rng.uniform(0.0, 0.3)),
+    )
+
+
+def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: int) -> Floats:
+    """The tones sung, one at a time, by one singer, at times in two or three takes, float32 [samples]."""
+    sung = [tone for tone in tones if tone.start * rate < samples]
+    out: Floats = np.zeros(samples, dtype=np.float32)
+    if not sung:
+        return out
+    singer = draw_singer(rng, sung)
+    blocks = samples // BLOCK + 2
+    source = np.zeros(samples, dtype=np.float32)
+    vowels: Doubles = np.zeros((0, blocks))
+    for take in range(int(rng.choice([1, 1, 1, 2, 3]))):
+        late = 0.0 if take == 0 else float(rng.normal(0.0, 0.02))
+        pitch, level, noise, shares = _contours(rng, sung, singer, blocks, rate / BLOCK, late)
+        voiced = _source(pitch, singer, samples, rate) * _drawn_out(level, samples)
+        hiss = rng.standard_normal(samples, dtype=np.float32) * _drawn_out(noise + singer.breath * level, samples)
+        source += (voiced + hiss) * np.float32(1.0 if take == 0 else 0.6)
+        vowels = vowels if take else shares
+    transform = np.fft.rfft(source, fast_length(samples))
+    hertz = np.fft.rfftfreq(fast_length(samples), 1.0 / rate)
+    for place, vowel in enumerate(singer.vowels):
+        shaped = np.fft.irfft(transform * _formants(hertz, vowel, singer), fast_length(samples))[:samples]
+        out += shaped * _drawn_out(vowels[place], samples)
+    return out * np.float32(0.2 / max(float(np.sqrt(np.mean(out**2))), 1e-9))
+
+
+def _contours(
+    rng: np.random.Generator, tones: Sequence[Tone], singer: Singer, blocks: int, a_second: float, late: float
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """Pitch, level, level of consonants and breath, and shares of the vowels [3, blocks], by blocks."""
+    pitch = np.full(blocks, float(tones[0].pitch))
+    level, noise, bend = np.zeros(blocks), np.zeros(blocks), np.zeros(blocks)
+    vowels = np.zeros((len(singer.vowels), blocks))
+    starts = [min(blocks - 2, max(0, round((tone.start + late) * a_second))) for tone in tones]
+    ends_before, before = -1e9, tones[0].pitch
+    for number, (tone, start) in enumerate(zip(tones, starts, strict=True)):
+        following = starts[number + 1] if number + 1 < len(starts) else blocks
+        end = max(start + 4, min(following, blocks, round((tone.start + late + tone.duration) * a_second)))
+        closes = following - end > PHRASE_GAP * a_second
+        opens = start - ends_before > PHRASE_GAP * a_second
+        length = min(end, blocks) - start
+        if length <= 0:
+            continue
+        pitch[start:] = tone.pitch + rng.normal(0.0, singer.offset)
+        time = np.arange(length) / a_second
+        if opens and rng.random() < singer.scoops:
+            bend[start : start + length] -= singer.scoop_depth * np.exp(-time / rng.uniform(0.03, 0.12))
+        elif not opens and before != tone.pitch:
+            glide = singer.glide * rng.uniform(0.5, 1.6)
+            bend[start : start + length] += (
+                (before - tone.pitch) * 0.5 * (1.0 - np.tanh((time - 0.4 * glide) / (0.35 * glide)))
+            )
+        elif rng.random() < 0.15:  # a turn from above or below within a line
+            bend[start : start + length] += rng.choice([-1.0, -0.6, 0.7]) * np.exp(-time / 0.05)
+        set_in = np.clip((time - singer.vibrato_delay) / 0.35, 0.0, 1.0)
+        bend[start : start + length] += (
+            singer.vibrato * set_in * np.sin(2 * np.pi * singer.vibrato_rate * time + rng.uniform(0, 6.3))
+        )
+        if closes and rng.random() < singer.falls:
+            tail = min(length, round(0.18 * a_second))
+            bend[end - tail : end] -= (
+                rng.uniform(1.5, 5.0) * np.linspace(0.0, 1.0, end - start)[-tail:] ** 2 if end <= blocks else 0.0
+            )
+        loud = (tone.velocity / 127.0) ** 1.2 * float(np.exp(rng.normal(0.0, 0.15)))
+        level[start : start + length] = loud * (0.75 + 0.25 * np.sin(np.pi * np.linspace(0.1, 1.0, length)))
+        vowels[int(rng.integers(len(vowels))), start : start + length] = 1.0
+        if rng.random() < singer.consonants:
+            _say_consonant(rng, level, noise, start, loud, a_second)
+        if opens and rng.random() < 0.5:
+            taken = min(start, round(rng.uniform(0.15, 0.35) * a_second))
+            if taken > 2:
+                noise[start - taken : start] += 0.03 * np.sin(np.linspace(0.0, np.pi, taken))
+        ends_before, before = end, tone.pitch
+    silent = vowels.sum(axis=0) == 0
+    vowels[0, silent] = 1.0
+    wander = _smoothed(rng.standard_normal(blocks), int(0.4 * a_second))
+    wander *= singer.drift / max(float(wander.std()), 1e-9)
+    flutter = _smoothed(rng.standard_normal(blocks), 6)
+    flutter *= 0.03 / max(float(flutter.std()), 1e-9)
+    smooth = max(3, round(rng.uniform(0.02, 0.05) * a_second))
+    blended = np.array([_smoothed(shares, max(3, round(0.06 * a_second))) for shares in vowels])
+    return pitch + bend + wander + flutter, _smoothed(level, smooth), _smoothed(noise, 4), blended
+
+
+def _say_consonant(
+    rng: np.random.Generator, level: Doubles, noise: Doubles, start: int, loud: float, a_second: float
+) -> None:
+    """The voice stops for a moment; a burst or a hiss takes its place."""
+    length = round(float(rng.choice([0.015, 0.03, 0.07, 0.1])) * a_second)
+    first = max(0, start - length // 2)
+    level[first : first + length] *= float(rng.choice([0.0, 0.2, 0.6]))
+    noise[first : first + length] += loud * rng.uniform(0.0, 0.25)
+
+
+def _source(pitch: Doubles, singer: Singer, samples: int, rate: int) -> Floats:
+    """The sound of the vocal folds: a pulse with the harmonics that fit below half the rate."""
+    hertz = 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
+    tops = np.array([*_TABLE_TOPS, 2000.0])
+    tables = np.zeros((len(tops), TABLE), dtype=np.float32)
+    for place, top in enumerate(tops.tolist()):
+        count = max(2, min(TABLE // 2 - 1, int(0.45 * rate / top)))
+        spectrum = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
+        spectrum[1 : count + 1] = -0.5j * TABLE / np.arange(1, count + 1) ** singer.slope
+        tables[place] = np.fft.irfft(spectrum)
+    tables /= float(tables.std())
+    phase = np.cumsum(np.repeat(hertz, BLOCK)[:samples]) / rate
+    which = np.repeat(np.minimum(np.searchsorted(tops, hertz), len(tops) - 1), BLOCK)[:samples]
+    wave: Floats = tables[which, (phase * TABLE).astype(np.int64) & (TABLE - 1)]
+    return wave
+
+
+def _formants(hertz: npt.NDArray[np.floating], vowel: int, singer: Singer) -> Floats:
+    response = np.full(len(hertz), 0.02)
+    heights = (1.0, 0.55, 0.25 + 0.5 * singer.ring, 0.1 + 0.6 * singer.ring, 0.08)
+    for centre, width, height in zip(_VOWELS[vowel], _WIDTHS, heights, strict=True):
+        response += height / (1.0 + ((hertz - centre * singer.stretch) / width) ** 2)
+    return response.astype(np.float32)
+
+
+def _drawn_out(values: Doubles, samples: int) -> Floats:
+    """Blocks -> samples, with straight lines between."""
+    short = values.astype(np.float32)
+    ramp = np.arange(BLOCK, dtype=np.float32) / np.float32(BLOCK)
+    drawn: Floats = (short[:-1, None] + np.diff(short)[:, None] * ramp).ravel()[:samples]
+    return drawn
+
+
+def _smoothed(values: Doubles, width: int) -> Doubles:
+    padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.full(width, 1.0 / width), "valid")
