@@ -8,22 +8,28 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 _BLOCK_SECONDS = 0.05
+_FEW = 4096  # samples whose squares float32 adds exactly enough
 _SOUNDING = 0.01  # of the loudest block's power: 20 dB below
 
 
 def rms(samples: Floats) -> float:
     """Root mean square; 0 for nothing."""
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+    return float(np.sqrt(_powers(samples, _FEW).sum(dtype=np.float64) / max(len(samples), 1)))
 
 
 def active_rms(samples: Floats, rate: int) -> float:
     """Root mean square of where something sounds, so that a part with rests is as loud as one without."""
     block = max(1, round(_BLOCK_SECONDS * rate))
-    count = len(samples) // block
-    if count == 0:
-        return rms(samples)
-    power = np.mean(np.square(samples[: count * block].reshape(count, block), dtype=np.float64), axis=1)
-    return float(np.sqrt(power[power >= _SOUNDING * power.max()].mean()))
+    powers = _powers(samples, block)[: max(1, len(samples) // block)] / block
+    return float(np.sqrt(powers[powers >= _SOUNDING * powers.max()].mean(dtype=np.float64))) if len(powers) else 0.0
+
+
+def _powers(samples: Floats, block: int) -> Floats:
+    """Sums of squares of each ``block`` samples and of the rest. (Not by BLAS, whose sums depend on its threads.)"""
+    whole = len(samples) // block * block
+    blocks, rest = samples[:whole].reshape(-1, block), samples[whole:]
+    powers = np.einsum("ij,ij->i", blocks, blocks)
+    return powers if len(rest) == 0 else np.append(powers, np.einsum("i,i->", rest, rest))
 
 
 def peak(samples: Floats) -> float:

@@ -85,7 +85,7 @@ def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, rel
     starts = np.array([round(kick * rate) for kick in kicks if 0 <= kick * rate < count], dtype=np.int64)
     gain = np.ones(count, dtype=np.float32)
     curve = (1.0 - depth * np.exp(-((np.arange(int(4 * release * rate)) / (release * rate)) ** 2))).astype(np.float32)
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), count], strict=True):
+    for start, end in zip(starts.tolist(), np.append(starts, count)[1:].tolist(), strict=True):
         length = min(end - start, len(curve))
         gain[start : start + length] = curve[:length]
     attack = max(1, round(0.004 * rate))  # or each kick would come with a click

@@ -121,6 +121,7 @@ def test_ducking_falls_at_each_kick_and_comes_back() -> None:
         assert gain[int((kick + 0.01) * RATE)] < 0.25
         assert gain[int((kick + 0.4) * RATE)] > 0.95
     assert np.abs(np.diff(gain)).max() < 0.02  # no clicks
+    assert np.array_equal(ducked_gain([9.0], RATE, RATE, 0.8, 0.1), np.ones(RATE))  # none within the sound
 
 
 def test_pads_duck_under_the_kick_of_house_and_voices_do_not() -> None:
