@@ -80,6 +80,14 @@ def test_no_strip_moves_the_pitch(role: Role, program: int) -> None:
     assert np.abs(moved).max() < 3.0, moved
 
 
+@pytest.mark.parametrize("style", ["", "house", "jazz", "rock"])
+def test_a_whole_mix_is_as_much_in_tune_as_its_parts(style: str) -> None:
+    for seed in range(6):
+        parts = [part("chords", 27, amplified=seed % 2 == 1), part("sung"), part("drums")]
+        out = mix(rng(seed), parts, [MUSIC, MUSIC, kicks(len(MUSIC))], RATE, style)
+        assert abs(cents(out) - cents(MUSIC)) < 3.0
+
+
 def test_every_kind_of_effect_is_drawn_for_some_part() -> None:
     drawn = {
         type(plugin).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,3 +176,21 @@ def test_missing_soundfonts_name_their_packages(monkeypatch: pytest.MonkeyPatch)
     folk = Library({}, styles=["folk"])  # hardly anything in it is synthesized
     with pytest.raises(StoneError, match="apt-get install fluidsynth"):
         render_excerpt(folk, Settings(GENERATED, seconds=4.0), 0)
+
+
+def test_without_pedalboard_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = """
+import sys
+import stonecli.cli.start, train.loop, train.corpus.render
+assert not {name for name in sys.modules if name.startswith("pedalboard")}  # nothing else imports it
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pedalboard":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="pedalboard")
+        return None
+sys.meta_path.insert(0, Missing())
+sys.exit(train.corpus.render.main(["--source", "styles", "--out", sys.argv[1], "--count", "1"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["rendering needs pedalboard: pip install 'stonecli[corpus]'"]
