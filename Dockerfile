@@ -1,0 +1,56 @@
+# stone in a container, once for the CPU and once for NVIDIA GPUs:
+#
+#     docker build -t stone .                         # or: docker build --target cuda -t stone:cuda .
+#     docker run --rm --init -u "$(id -u):$(id -g)" -v ~/Music:/music -v stone:/data stone tag /music --write-tags
+#
+# For the GPU add --gpus all (the host has the driver, the image all else). /data keeps what stone undo needs, and the
+# cache; -u writes as whoever owns the music. What is in the image is not all MIT: docs/licences.md.
+
+FROM python:3.13.9-slim-trixie AS build
+WORKDIR /src
+RUN python -m venv /opt/stone
+COPY pyproject.toml README.md LICENSE ./
+COPY stonecli ./stonecli
+COPY train ./train
+COPY export ./export
+COPY beetsplug ./beetsplug
+RUN /opt/stone/bin/pip install --no-cache-dir .
+
+# What pip takes on x86-64 can do both; without the CUDA part it is 260 MB smaller.
+FROM build AS build-cpu
+RUN /opt/stone/bin/pip uninstall --yes onnxruntime-gpu onnxruntime \
+    && /opt/stone/bin/pip install --no-cache-dir 'onnxruntime>=1.23'
+
+FROM build AS build-cuda
+RUN /opt/stone/bin/pip install --no-cache-dir '.[cuda]'
+
+FROM python:3.13.9-slim-trixie AS base
+LABEL org.opencontainers.image.title="stone" \
+      org.opencontainers.image.description="Hears the musical key of recordings and writes it into their tags." \
+      org.opencontainers.image.licenses="MIT AND GPL-3.0-or-later AND LGPL-2.1-or-later AND Apache-2.0 AND BSD-3-Clause"
+# Any user may write there, so that -u may name any.
+RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin stone \
+    && mkdir --mode=1777 /data /music
+ENV PATH=/opt/stone/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    STONE_STATE_DIR=/data/state \
+    STONE_CACHE_DIR=/data/cache \
+    STONE_CONFIG_DIR=/data/config \
+    STONE_DATA_DIR=/data/models
+VOLUME ["/data"]
+WORKDIR /music
+# docker stop: the file in hand is finished, as with Ctrl-C.
+STOPSIGNAL SIGINT
+ENTRYPOINT ["stone"]
+CMD ["--help"]
+
+FROM base AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-cuda /opt/stone /opt/stone
+USER 1000
+
+# The last stage is what docker build makes unless told otherwise.
+FROM base AS cpu
+COPY --from=build-cpu /opt/stone /opt/stone
+USER 1000
