@@ -163,7 +163,7 @@ def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequenc
 
 def _lock(file: BinaryIO) -> bool:
     """False if another process, or another run in this one, holds the file; where locks are unknown, nobody does."""
-    if os.name != "posix":
+    if sys.platform == "win32" or os.name != "posix":
         return True
     import fcntl
 
