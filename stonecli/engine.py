@@ -116,7 +116,11 @@ class _Task(Generic[Item, Result]):
 
 
 class Run(Iterator[Outcome[Item, Result]]):
-    """An iterator of outcomes; made by :func:`run`. For one thread at a time, the signal handler excepted."""
+    """An iterator of outcomes; made by :func:`run`. For one thread at a time, the signal handler excepted.
+
+    Attributes:
+        in_flight: as it was given; may be changed when workers come or go, and ``look_ahead`` changes in proportion.
+    """
 
     def __init__(
         self,
@@ -131,9 +135,9 @@ class Run(Iterator[Outcome[Item, Result]]):
         self._function = function
         self._items = iter(items)
         self._executor = executor
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._ordered = ordered
-        self._look_ahead = look_ahead
+        self._look_ahead = look_ahead, in_flight
         self._on_done = on_done
         self._takes_items = True
         self._stopped = False
@@ -211,11 +215,12 @@ class Run(Iterator[Outcome[Item, Result]]):
 
     def _has_room(self) -> bool:
         taken = len(self._line) if self._ordered else len(self._line) + len(self._unfinished)
-        return len(self._unfinished) < self._in_flight and taken < self._look_ahead
+        most, of = self._look_ahead
+        return len(self._unfinished) < self.in_flight and taken * of < most * self.in_flight
 
     def _submitted(self, item: Item) -> _Answer[Result]:
         try:
-            return self._executor.submit(_attempt, self._function, item)
+            return self._executor.submit(attempt, self._function, item)
         except Exception as error:  # broken or shut down: an error for this item, and for each that follows
             from concurrent.futures import Future
 
@@ -248,7 +253,7 @@ class Run(Iterator[Outcome[Item, Result]]):
             self._on_done(task.outcome)
 
 
-def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, str | None]:
+def attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, str | None]:
     """Result and error of ``function(item)``; runs in the worker.
 
     Exceptions end here: one that cannot be unpickled would break the whole process pool, and one that is kept keeps the
@@ -278,7 +283,7 @@ def error_line(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, BrokenExecutor):
+    if isinstance(error, BrokenExecutor) or name == "KilledWorker":  # the second is distributed's
         return "a worker died"
     try:
         text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)

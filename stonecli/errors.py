@@ -28,3 +28,15 @@ class TagError(StoneError):
 
 class JournalError(StoneError):
     """The undo journal cannot be used; without it nothing is written."""
+
+
+class StorageError(StoneError):
+    """The file cannot be fetched from where it is."""
+
+
+class ClusterError(StoneError):
+    """The cluster cannot be used, or is there no more."""
+
+
+class OutputError(StoneError):
+    """What is there already cannot be gone on with."""

@@ -21,7 +21,7 @@ MUSIC_SUFFIXES: frozenset[str] = frozenset(_LIBSNDFILE | _FFMPEG | _FFMPEG_RARE)
 
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".stone-", ".tmp"  # of stone's own files beside the music
 
-_SYSTEM_FOLDERS = frozenset(
+SYSTEM_FOLDERS = frozenset(
     {
         "__macosx",
         "system volume information",
@@ -57,7 +57,9 @@ class Finding:
     error: str | None
 
 
-def find_music(paths: Iterable[Path], leftovers: list[Path] | None = None) -> Iterator[Finding]:
+def find_music(
+    paths: Iterable[Path], leftovers: list[Path] | None = None, seen: set[int | str] | None = None
+) -> Iterator[Finding]:
     """The music files that ``paths`` name or hold, one by one, with an error for each path that cannot be read.
 
     A file among ``paths`` is taken whatever its ending. A folder is searched in depth for ``MUSIC_SUFFIXES``: its files
@@ -69,12 +71,13 @@ def find_music(paths: Iterable[Path], leftovers: list[Path] | None = None) -> It
     circles. Hard links are one file. What makes a file the same is device, inode and size; a file rewritten between two
     visits of an unfinished walk can therefore come twice, which is harmless, whereas one left out would not be.
 
-    Files in these folders that are named as stone's own temporary ones are added to ``leftovers``.
+    Files in these folders that are named as stone's own temporary ones are added to ``leftovers``. Walks that share a
+    set ``seen`` find each file once between them.
 
     The walk is lazy. It holds one folder's names, the folders still to come, and under 150 bytes for each file found.
     Nothing is raised for what the file system says; a folder without music yields nothing.
     """
-    seen: set[int | str] = set()
+    seen = set() if seen is None else seen
     for path in map(Path, paths):
         try:
             status = path.stat()
@@ -120,7 +123,7 @@ def _walk(top: Path, seen: set[int | str], leftovers: list[Path]) -> Iterator[Fi
                             leftovers.append(folder / entry.name)
                         continue
                     if _is_folder(entry):
-                        if entry.name.casefold() not in _SYSTEM_FOLDERS:
+                        if entry.name.casefold() not in SYSTEM_FOLDERS:
                             folders.append(entry.name)
                     elif Path(entry.name).suffix.lower() in MUSIC_SUFFIXES or _may_be_lost_folder(entry):
                         files.append(entry.name)

@@ -11,6 +11,7 @@ from stonecli.detect import KeyEstimate, detect_key
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.model import KeyModel
+from stonecli.places import Place
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
 from stonecli.tags.safe_write import Journal
 
@@ -22,7 +23,7 @@ class TagResult:
     """What became of one file.
 
     Attributes:
-        path: as it was found.
+        path: as it was found; or its address.
         status: ``detected``: heard, nothing was to be written (a preview); ``written``; ``unchanged``: the file said
             so already; ``kept``: it has a key and was left as it is; ``incomplete``: it has a key, but another field
             that was asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
@@ -34,7 +35,7 @@ class TagResult:
         estimate: all that was heard, without the windows; None for a file that was not listened to.
     """
 
-    path: Path
+    path: Place
     status: Status
     key: Key | None
     old_text: str | None

@@ -6,24 +6,42 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from rich.console import Console
 
     from stonecli.model import KeyModel
+    from stonecli.places import Place
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 Device = Literal["auto", "cpu", "cuda"]
 DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA when it is there.")]
+
+
+def model_file(text: str) -> Path:
+    """The file of the model that ``text`` names, or is the path of; wrong usage if it is neither."""
+    from stonecli.errors import ModelError
+    from stonecli.model_store import model_path
+
+    try:
+        return model_path(text)
+    except ModelError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 ModelOption = Annotated[
     Path | None,
-    typer.Option("--model", metavar="FILE", help="A model made by stone export instead of the built-in one."),
+    typer.Option(
+        "--model", parser=model_file, metavar="NAME|FILE", help="Another model: see stone models, stone export."
+    ),
 ]
 WriteTagsOption = Annotated[bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")]
 ModeOption = Annotated[
@@ -67,12 +85,12 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def check_target(path: Path | None) -> None:
-    """Leave with wrong usage if no file can be made at ``path``: before the work, not after it."""
+def check_target(path: Path | None, *, is_folder: bool = False) -> None:
+    """Leave with wrong usage if no file, or folder, can be made at ``path``: before the work, not after it."""
     if path is None:
         return
-    if path.is_dir():
-        fail(f"{path}: is a folder", EXIT_USAGE)
+    if path.exists() and path.is_dir() != is_folder:
+        fail(f"{path}: is {'no' if is_folder else 'a'} folder", EXIT_USAGE)
     if not path.absolute().parent.is_dir():
         fail(f"{path.parent}: no such folder", EXIT_USAGE)
 
@@ -87,15 +105,47 @@ def listed(paths: list[Path], null: bool) -> list[Path]:
 
     Names are bytes, as the file system has them; empty ones are passed over.
     """
-    if Path("-") not in paths:
-        if null:
-            raise typer.BadParameter("goes with - for standard input", param_hint="--null")
-        return paths
-    content = sys.stdin.buffer.read()
-    names = content.split(b"\0") if null else content.splitlines() if os.name == "nt" else content.split(b"\n")
-    found = [Path(os.fsdecode(name)) for name in names if name]
-    place = paths.index(Path("-"))
-    return [*paths[:place], *found, *(path for path in paths[place + 1 :] if path != Path("-"))]
+    return [Path(name) for name in listed_names([str(path) for path in paths], null)]
+
+
+def listed_names(names: list[str], null: bool) -> Iterator[str]:
+    """As :func:`listed`, one by one as they come, for lists without end and for addresses, which are no paths."""
+    if null and "-" not in names:
+        raise typer.BadParameter("goes with - for standard input", param_hint="--null")
+    return _listed_names(names, b"\0" if null else b"\n")
+
+
+def _listed_names(names: list[str], separator: bytes) -> Iterator[str]:
+    is_read = False
+    for name in names:
+        if name != "-":
+            yield name
+        elif not is_read:
+            is_read = True
+            yield from _standard_input(separator)
+
+
+def _standard_input(separator: bytes) -> Iterator[str]:
+    rest = b""
+    reader = cast("BufferedReader", sys.stdin.buffer)
+    while block := reader.read1(1 << 16):
+        *whole, rest = (rest + block).split(separator)
+        for name in whole:
+            if separator == b"\n" and os.name == "nt":
+                name = name.removesuffix(b"\r")
+            if name:
+                yield os.fsdecode(name)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def refuse_addresses(places: Iterable[Place], reason: str) -> None:
+    """Leave with wrong usage if there is an address (``s3://``) among ``places``, where only files will do."""
+    from stonecli.places import Url
+
+    for place in places:
+        if isinstance(place, Url):
+            fail(f"{place}: {reason}, and this is an address", EXIT_USAGE)
 
 
 def check_ending(path: Path | None, endings: tuple[str, ...], option: str) -> None:
@@ -139,9 +189,10 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
     from stonecli.engine import error_line
     from stonecli.errors import DeviceError, ModelError
     from stonecli.model import KeyModel
+    from stonecli.model_store import recorded_sha256
 
     try:
-        return KeyModel(path, device)
+        return KeyModel(path, device, sha256=recorded_sha256(path) if path else None)
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
     except (ModelError, OSError) as error:

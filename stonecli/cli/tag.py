@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stonecli.cli.common import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
     DeviceOption,
     MinConfidenceOption,
     ModelOption,
@@ -24,44 +21,27 @@ from stonecli.cli.common import (
     WriteTagsOption,
     check_ending,
     check_target,
-    error_console,
-    fail,
-    listed,
+    listed_names,
     load_model,
     one_line_errors,
-    output_console,
-    print_json,
+    refuse_addresses,
     silence_native_stderr,
 )
-from stonecli.cli.running import (
-    Errors,
-    field_rules,
-    journal_run,
-    progress_bar,
-    result_cache,
-    stopped_by_ctrl_c,
-)
+from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c
+from stonecli.cli.tag_screen import Manner, TagScreen
 from stonecli.key import Notation
+from stonecli.places import place_of
 
 if TYPE_CHECKING:
-    from stonecli.library import Finding
-    from stonecli.report.outputs import Targets
-    from stonecli.tagger import Remover, Tagger, TagResult
-
-
-@dataclass(frozen=True)
-class _Manner:
-    """How much is printed, and for whom."""
-
-    as_json: bool
-    quiet: bool
-    verbose: bool
+    from stonecli.report.outputs import Outputs
+    from stonecli.storage import AnyPlace, Found
 
 
 @one_line_errors
 def tag(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them; - for a list.")
+        list[str],
+        typer.Argument(metavar="PATH...", help="Music files, folders, addresses (s3://, https://); - for a list."),
     ],
     write_tags: WriteTagsOption = False,
     notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
@@ -84,7 +64,7 @@ def tag(
     model: ModelOption = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Hear everything anew, and remember nothing.")] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json or .ndjson.")
+        Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json, .ndjson or .parquet.")
     ] = None,
     playlist: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a playlist of the files as well: .m3u8.")
@@ -94,6 +74,9 @@ def tag(
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page to look at the library as well: .html.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Dask cluster: tcp://scheduler:8786.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
     null: NullOption = False,
@@ -107,28 +90,44 @@ def tag(
     the other fields that --field names. stone undo takes a run back.
     """
     rules = field_rules(field or ["key"], notation, mode)
-    check_ending(output, (".csv", ".json", ".ndjson"), "--output")
+    if write_tags:
+        refuse_addresses(map(place_of, paths), "tags are written to files")
+    check_ending(output, (".ndjson", ".parquet") if cluster else (".csv", ".json", ".ndjson", ".parquet"), "--output")
     check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
     check_ending(rekordbox, (".xml",), "--rekordbox")
     check_ending(html, (".html", ".htm"), "--html")
     for target in (output, playlist, rekordbox, html):
-        check_target(target)
+        check_target(target, is_folder=target is not None and target.suffix.lower() == ".parquet")
     if math.isnan(min_confidence):  # neither below nor above any limit
         raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
     if remove and overwrite:
         raise typer.BadParameter("what is taken out is not heard: not with --overwrite", param_hint="--remove")
     if quiet and as_json:
         raise typer.BadParameter("prints nothing: not with --json", param_hint="--quiet")
-    paths = listed(paths, null)
+    if cluster is not None and (jobs or playlist or rekordbox or html):
+        raise typer.BadParameter("not with --jobs, --playlist, --rekordbox and --html", param_hint="--cluster")
+    places = map(place_of, listed_names(paths, null))
+    manner = Manner(as_json, quiet, verbose)
     silence_native_stderr()
+    if cluster is not None:
+        from stonecli.cli.tag_cluster import ClusterTagging, tag_on_cluster
 
-    from stonecli.library import find_music
-    from stonecli.report.outputs import Targets
+        how = ClusterTagging(rules, write_tags, overwrite, remove, min_confidence, preserve_mtime, model, device)
+        tag_on_cluster(cluster, places, how, output, TagScreen(manner, [], notation, write_tags), notation)
+        return
+
+    from stonecli.report.outputs import Outputs, Targets
+    from stonecli.report.resumable import results_at
+    from stonecli.storage import AnyPlace, find_places
     from stonecli.tagger import Remover, Tagger
     from stonecli.tags.safe_write import remove_leftovers
 
-    targets = Targets(output, playlist, rekordbox, html)
+    roots = list(places)
+    if playlist or rekordbox or html:
+        refuse_addresses(roots, "--playlist, --rekordbox and --html list files")
     with ExitStack() as stack:
+        targets = Targets(output, playlist, rekordbox, html)
+        results = stack.enter_context(results_at(output)) if output and output.suffix.lower() == ".parquet" else None
         journal = stack.enter_context(journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (
             Remover(rules, write_tags, preserve_mtime, journal)
@@ -145,76 +144,38 @@ def tag(
             )
         )
         leftovers: list[Path] = []
-        findings = list(find_music(paths, leftovers))
+        found = list(find_places(roots, leftovers, results.seen if results else None))
         if write_tags:
             remove_leftovers(leftovers)
-        errors = Errors(error_console())
-        interrupted = _run(tagger, findings, paths, errors, targets, jobs, notation, _Manner(as_json, quiet, verbose))
-    if interrupted:
-        fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
-    if errors.count:
-        raise typer.Exit(EXIT_FAILED)
+        screen = TagScreen(manner, roots, notation, write_tags)
+        copies = replace(tagger, cache=None) if isinstance(tagger, Tagger) else tagger
+        act = AnyPlace(copies, write_tags or remove, tagger)
+        outputs = stack.enter_context(Outputs(targets, notation, getattr(tagger, "model", None), results))
+        interrupted = _run(act, found, outputs, jobs, screen)
+    screen.end(interrupted=interrupted)
 
 
-def _run(
-    tagger: Tagger | Remover,
-    findings: list[Finding],
-    roots: list[Path],
-    errors: Errors,
-    targets: Targets,
-    jobs: int | None,
-    notation: Notation,
-    manner: _Manner,
-) -> bool:
+def _run(act: AnyPlace, found: list[Found], outputs: Outputs, jobs: int | None, screen: TagScreen) -> bool:
     """Tag all files and show each; True when interrupted."""
     from concurrent.futures import ThreadPoolExecutor
 
     from stonecli.engine import default_jobs, run
-    from stonecli.report.outputs import Outputs
-    from stonecli.report.table import TagTable
 
-    music = [finding.path for finding in findings if finding.error is None]
+    music = [one.place for one in found if one.error is None]
     jobs = jobs or default_jobs()
-    model = getattr(tagger, "model", None)
-    console = output_console()
-    table = TagTable(console, roots, notation)
-    shows = not manner.as_json and not manner.quiet
-    if shows and music:
-        table.header()
-    started = time.monotonic()
-    if manner.verbose:
-        heard_by = f"{model.name} ({model.sha256[:12]}) on {model.device}, {jobs} at a time" if model else "nobody"
-        errors.remark(f"{len(music)} files; heard by {heard_by}")
+    model = outputs.model
+    heard_by = f"{model.name} ({model.sha256[:12]}) on {model.device}, {jobs} at a time" if model else "nobody"
+    screen.remark(f"{len(music)} files; heard by {heard_by}")
     with ExitStack() as stack:
-        outputs = stack.enter_context(Outputs(targets, notation, model))
-
-        def note(path: Path, result: TagResult | None, error: str | None) -> None:
-            record = outputs.note(path, result, error)
-            if manner.as_json:
-                print_json(record)
-
-        for finding in findings:
-            if finding.error is not None:
-                note(finding.path, None, finding.error)
-                errors.show(finding.path, finding.error)
+        stack.enter_context(screen.opened(outputs, len(music)))
+        for one in found:
+            if one.error is not None:
+                screen.show(one.place, None, one.error)
         executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
-        progress = stack.enter_context(progress_bar(console, errors.console, hidden=manner.quiet))
-        if console.is_terminal and errors.console.is_terminal:
-            errors.console = progress.console  # one screen: an error line goes above the bar, not through it
-        bar = progress.add_task("", total=len(music))
         outcomes = stack.enter_context(
-            run(tagger, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
+            run(act, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: screen.advance())
         )
         is_interrupted = stack.enter_context(stopped_by_ctrl_c(outcomes))
         for outcome in outcomes:
-            note(outcome.item, outcome.result, outcome.error)
-            if outcome.result is not None and shows:
-                table.row(outcome.result)
-            if outcome.error is not None:
-                errors.show(outcome.item, outcome.error)
-        interrupted = bool(is_interrupted)
-    if shows:
-        table.summary(errors.count, tagger.write)
-    if manner.verbose:
-        errors.remark(f"{time.monotonic() - started:.1f} s, {errors.count} failed")
-    return interrupted
+            screen.show(outcome.item, outcome.result, outcome.error)
+        return bool(is_interrupted)

@@ -17,7 +17,9 @@ from stonecli.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from stonecli.tags.journal import Change, Run, UndoJournal
+    from pathlib import Path
+
+    from stonecli.tags.journal import Run, UndoJournal
 
 
 @one_line_errors
@@ -36,10 +38,12 @@ def undo(
     if list_runs and run is not None:
         raise typer.BadParameter("shows all runs", param_hint="--list")
 
+    from stonecli.tags.gathered import gather
     from stonecli.tags.journal import UndoJournal
 
     journal = UndoJournal()
     try:
+        gather(journal)  # what workers of a cluster have written since
         if list_runs:
             _show(journal.runs(), as_json)
         elif _take_back(journal, run, preserve_mtime, as_json):
@@ -50,6 +54,8 @@ def undo(
 
 def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool, as_json: bool) -> int:
     """Take the run back and show each file; how many could not be."""
+    from stonecli.tags.runs import take_back_run
+
     if number is None:
         number = journal.last_run()
         if number is None:
@@ -58,45 +64,30 @@ def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool, a
         fail(f"no run {number}; stone undo --list shows the runs", EXIT_USAGE)
     out, err = output_console(), error_console()
     restored = failed = 0
-    for change in journal.changes(number):
-        error = _attempt(journal, change, preserve_mtime)
+    for undone in take_back_run(journal, number, preserve_mtime=preserve_mtime):
         if as_json:
-            print_json({"path": str(change.path), "status": "restored" if error is None else "error", "error": error})
-        if error is None:
+            status = "restored" if undone.error is None else "error"
+            print_json({"path": str(undone.path), "status": status, "error": undone.error})
+        if undone.error is None:
             restored += 1
             if not as_json:
-                _line(change, "restored", out.is_terminal)
+                _line(undone.path, "restored", out.is_terminal)
         else:
             from stonecli.report.table import error_text
 
             failed += 1
-            err.print(error_text(change.path, error), soft_wrap=True)
-    journal.mark_run_undone(number)
+            err.print(error_text(undone.path, undone.error), soft_wrap=True)
     if out.is_terminal and not as_json:
         failures = f", {failed} left as they are" if failed else ""
         out.print(f"run {number}: {restored} restored{failures}")
     return failed
 
 
-def _attempt(journal: UndoJournal, change: Change, preserve_mtime: bool) -> str | None:
-    """None if the file is what it was; else why not."""
-    from stonecli.engine import error_line
-    from stonecli.errors import TagError
-    from stonecli.tags import take_back
-
-    try:
-        take_back(change.path, change.undo, preserve_mtime=preserve_mtime)
-    except TagError as error:
-        return error_line(error)
-    journal.mark_undone(change)
-    return None
-
-
-def _line(change: Change, status: str, is_terminal: bool) -> None:
+def _line(path: Path, status: str, is_terminal: bool) -> None:
     from stonecli.report.text import printable
 
-    path = printable(str(change.path))
-    print(f"{path}: {status}" if is_terminal else f"{path}\t{status}", flush=True)
+    name = printable(str(path))
+    print(f"{name}: {status}" if is_terminal else f"{name}\t{status}", flush=True)
 
 
 def _show(runs: list[Run], as_json: bool) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 from stonecli.key import Notation
 from stonecli.model import KeyModel
+from stonecli.places import Place
 from stonecli.report.output import OutputFile
 from stonecli.report.page import page_track, save_page
 from stonecli.report.playlist import PlaylistEntry, save_playlist
 from stonecli.report.records import tag_record
 from stonecli.report.rekordbox import save_rekordbox
+from stonecli.report.resumable import Results
 from stonecli.tagger import TagResult
 from stonecli.tags.info import TrackInfo, read_info
 
@@ -24,7 +26,7 @@ class Targets:
     """The files that are asked for; None where one is not.
 
     Attributes:
-        output: ends in .csv, .json or .ndjson.
+        output: ends in .csv, .json or .ndjson; a folder in .parquet.
         playlist: M3U8.
         rekordbox: XML.
         html: a page.
@@ -37,26 +39,38 @@ class Targets:
 
 
 class Outputs:
-    """A context manager with :meth:`note`; leaving it, in whatever way, puts the files in place."""
+    """A context manager with :meth:`note`; leaving it, in whatever way, puts the files in place.
 
-    def __init__(self, targets: Targets, notation: Notation, model: KeyModel | None) -> None:
+    Args:
+        targets: to write.
+        notation: of keys in the collection.
+        model: that listened, for the records.
+        results: where records go instead of ``targets.output``.
+    """
+
+    def __init__(
+        self, targets: Targets, notation: Notation, model: KeyModel | None, results: Results | None = None
+    ) -> None:
+        self._results = results
         self._targets = targets
         self._notation = notation
-        self._model = model
+        self.model = model
         self._entries: list[PlaylistEntry] = []
         self._tracks: list[dict[str, Any]] = []
 
     def __enter__(self) -> Outputs:
         self._stack = ExitStack()
-        self._table = self._stack.enter_context(OutputFile(self._targets.output)) if self._targets.output else None
+        self._table: Results | OutputFile | None = self._results
+        if self._targets.output and not self._table:
+            self._table = self._stack.enter_context(OutputFile(self._targets.output))
         return self
 
-    def note(self, path: Path, result: TagResult | None, error: str | None) -> dict[str, Any]:
+    def note(self, path: Place, result: TagResult | None, error: str | None) -> dict[str, Any]:
         """Add what became of one file; its record."""
-        record = tag_record(path, result, error, self._model)
+        record = tag_record(path, result, error, self.model)
         if self._table:
             self._table.write(record)
-        if self._targets.playlist or self._targets.rekordbox or self._targets.html:
+        if isinstance(path, Path) and (self._targets.playlist or self._targets.rekordbox or self._targets.html):
             self._note_track(path, result, error)
         return record
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from stonecli.detect import KeyEstimate, Window
 from stonecli.key import Key
 from stonecli.model import KeyModel
+from stonecli.places import Place
 from stonecli.tagger import TagResult
 
 CSV_COLUMNS = (
@@ -32,7 +32,7 @@ def key_record(key: Key | None) -> dict[str, str] | None:
 
 
 def estimate_record(
-    path: Path, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
+    path: Place, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
 ) -> dict[str, Any]:
     """The JSON object for one file; ``windows`` is there only with ``per_window``."""
     record: dict[str, Any] = {
@@ -78,7 +78,7 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
     ]
 
 
-def tag_record(path: Path, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
+def tag_record(path: Place, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
     """The JSON object of ``stone tag``: that of the estimate, with ``old_key`` and ``status``.
 
     A file that was kept has the key that it had, and no confidence; where nothing was to be heard there is no model.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stonecli.key import Key, Notation
+from stonecli.places import Place
 from stonecli.report.colors import key_style
 from stonecli.report.text import printable, shortened
 from stonecli.tagger import TagResult
@@ -35,9 +36,9 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 class TagTable:
     """Prints a header and a row a file; in a pipe, tab-separated lines without colour and with whole paths."""
 
-    def __init__(self, console: Console, roots: Sequence[Path], notation: Notation) -> None:
+    def __init__(self, console: Console, roots: Sequence[Place], notation: Notation) -> None:
         self._console = console
-        self._roots = [root if root.is_dir() else root.parent for root in roots]
+        self._roots = [root if root.is_dir() else root.parent for root in roots if isinstance(root, Path)]
         self._notation = notation
         self._counts: Counter[str] = Counter()
         self._is_terminal = console.is_terminal
@@ -98,9 +99,9 @@ class TagTable:
         second = key.camelot if self._notation == "musical" else key.musical
         return Text(_padded(first, KEY_WIDTH), key_style(key)) + Text(_padded(second, MUSICAL_WIDTH), key_style(key))
 
-    def _relative(self, path: Path) -> str:
+    def _relative(self, path: Place) -> str:
         for root in self._roots:
-            if path.is_relative_to(root):
+            if isinstance(path, Path) and path.is_relative_to(root):
                 return str(path.relative_to(root))
         return str(path)
 
@@ -127,6 +128,6 @@ def _padded(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
 
-def error_text(path: str | os.PathLike[str], error: str) -> Text:
+def error_text(path: str | os.PathLike[str] | Place, error: str) -> Text:
     """One line for standard error: the file and the reason."""
     return Text.assemble((printable(str(path)), "bold"), ": ", (printable(error), "red"))

@@ -8,6 +8,7 @@ leaves a changed file without its record. A record without its change does no ha
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import struct
@@ -76,13 +77,15 @@ class UndoJournal:
 
     Args:
         path: the file; None for the one in the user's state folder.
+        on_network: whether the file lies on storage that machines share: write-ahead logging needs shared memory.
 
     Raises:
         JournalError: it is damaged, of a newer stone, or cannot be made.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, on_network: bool = False) -> None:
         self.path = path or state_folder() / FILE_NAME
+        self._mode = "DELETE" if on_network else "WAL"
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ class UndoJournal:
                 raise
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UndoJournal, (self.path,)
+        return functools.partial(UndoJournal, self.path, on_network=self._mode != "WAL"), ()
 
     def close(self) -> None:
         """Nothing can be done with it any more."""
@@ -128,6 +131,11 @@ class UndoJournal:
                 " JOIN changes ON changes.run = runs.id GROUP BY runs.id ORDER BY runs.id DESC"
             ).fetchall()
         return [Run(*row) for row in rows]
+
+    def started(self) -> list[int]:
+        """Numbers of all runs, those included that have changed nothing yet."""
+        with self._journal_errors(), self._lock:
+            return [int(number) for (number,) in self._database.execute("SELECT id FROM runs ORDER BY id")]
 
     def last_run(self) -> int | None:
         """Number of the last run that changed anything and that has not been gone through to take it back."""
@@ -186,6 +194,38 @@ class UndoJournal:
             raise TagError(f"the undo journal cannot be written ({error}), so the file was not") from error
         return int(cursor.lastrowid or 0)
 
+    def has(self, path: Path) -> bool:
+        """Whether any run has changed the file and that was not taken back."""
+        with self._journal_errors(), self._lock:
+            query = "SELECT 1 FROM changes WHERE path = ? AND undone IS NULL LIMIT 1"
+            return self._database.execute(query, (os.fsencode(path),)).fetchone() is not None
+
+    def take_in(self, run: int, other: Path) -> None:
+        """Adds to a run what another journal holds and this run has not yet; a run that is gone comes back.
+
+        Raises:
+            JournalError: one of the two cannot be read or written.
+        """
+        columns = "time, path, before_size, before_hash, after_size, after_hash, splices"
+        with self._journal_errors(), self._lock:
+            self._database.execute("ATTACH ? AS other", (str(other),))
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.execute(
+                    "INSERT OR IGNORE INTO runs (id, started, what) SELECT ?, started, what FROM other.runs LIMIT 1",
+                    (run,),
+                )
+                self._database.execute(
+                    f"INSERT INTO changes (run, {columns}) SELECT ?, {columns} FROM other.changes"  # noqa: S608
+                    " WHERE (path, time) NOT IN (SELECT path, time FROM changes WHERE run = ?) ORDER BY time",
+                    (run, run),
+                )
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                self._database.execute("DETACH other")
+
     def forget(self, number: int) -> None:
         """Takes out the record of a change that was not made; nothing is raised, for it does no harm."""
         with suppress(sqlite3.Error), self._lock:
@@ -199,7 +239,7 @@ class UndoJournal:
             )
 
     def _open(self) -> None:
-        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute(f"PRAGMA journal_mode = {self._mode}")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN IMMEDIATE")  # two first runs at once
         (version,) = self._database.execute("PRAGMA user_version").fetchone()

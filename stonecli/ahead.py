@@ -1,0 +1,69 @@
+"""An iterator that is run in a thread of its own, a little ahead of whoever takes from it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from queue import Empty, Full, Queue
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+_WAKE_SECONDS = 0.1
+
+
+class Ahead(Iterator[Item], Generic[Item]):
+    """The items of ``source``, which is iterated in a thread: a slow folder or a waiting pipe holds nobody up longer.
+
+    What ``source`` raises is raised in its place. After :meth:`stop` it ends at once, even while ``source`` waits, as
+    it does for a line on standard input.
+
+    Args:
+        source: for the thread alone.
+        most: items that are held at a time.
+    """
+
+    def __init__(self, source: Iterable[Item], most: int) -> None:
+        self._queue: Queue[tuple[Item] | BaseException | None] = Queue(most)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(source,), name="stone-ahead", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Item:
+        """The next item; waits for it."""
+        while not self._stopped.is_set():
+            try:
+                said = self._queue.get(timeout=_WAKE_SECONDS)
+            except Empty:
+                continue
+            if isinstance(said, tuple):
+                return said[0]
+            self._stopped.set()
+            if said is not None:
+                raise said
+        raise StopIteration
+
+    def is_waiting(self) -> bool:
+        """Whether the next item is not there yet."""
+        return self._queue.empty()
+
+    def stop(self) -> None:
+        """Nothing more comes; may be called from a signal handler."""
+        self._stopped.set()
+
+    def _run(self, source: Iterable[Item]) -> None:
+        try:
+            for item in source:
+                if not self._put((item,)):
+                    return
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, said: tuple[Item] | BaseException | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(said, timeout=_WAKE_SECONDS)
+            except Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,105 @@
+"""The undo journal of a run on many machines: each thread that writes has a file of its own, which are then gathered.
+
+They lie in one folder on the storage that the machines share, below the state folder of whoever started the run:
+``cluster/RUN/``. No two processes write to the same file, so nothing depends on locks over the network. When the run
+ends, or later by ``stone undo``, they are taken into the journal there, under the run's number.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stonecli.errors import JournalError
+from stonecli.tags.journal import JournalRun, UndoJournal
+
+_FOLDER = "cluster"
+SIGN = "run"  # file with the run's own word, by which a machine knows that it sees the same folder
+_LATE_SECONDS = 86400.0  # for which a worker that was cut off may still write
+_thread = threading.local()
+
+
+def make_folder(journal: UndoJournal, run: int, word: str) -> Path:
+    """The new folder for the journals of a run.
+
+    Raises:
+        JournalError: it cannot be made.
+    """
+    folder = (journal.path.parent / _FOLDER / str(run)).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / SIGN).write_text(word)
+    except OSError as error:
+        raise JournalError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def is_seen(folder: Path, word: str) -> bool:
+    """Whether this machine sees the folder of the run, and the run has not ended."""
+    try:
+        return (folder / SIGN).read_text() == word
+    except OSError:
+        return False
+
+
+@contextmanager
+def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
+    """The calling thread's own journal of the run in ``folder``; closed at the end, opened again the next time.
+
+    Raises:
+        JournalError: it cannot be opened.
+    """
+    if not hasattr(_thread, "name"):
+        _thread.name = uuid.uuid4().hex
+    journal = UndoJournal(folder / f"{_thread.name}.sqlite3", on_network=True)
+    try:
+        runs = journal.started()
+        yield JournalRun(journal, runs[0]) if runs else journal.start(what)
+    finally:
+        journal.close()
+
+
+def was_changed(folder: Path, path: Path) -> bool:
+    """Whether a worker of the run has changed the file; asked about few files, for it opens every journal."""
+    for file in folder.glob("*.sqlite3"):
+        with suppress(JournalError):
+            journal = UndoJournal(file, on_network=True)
+            try:
+                if journal.has(path):
+                    return True
+            finally:
+                journal.close()
+    return False
+
+
+def gather(journal: UndoJournal, *, ended: int | None = None) -> None:
+    """Takes what workers have written into ``journal``, of all runs; twice does no harm.
+
+    Args:
+        ended: number of a run that nobody works for any more; its folder is deleted. Others are a day after the last
+            change in them.
+
+    Raises:
+        JournalError: a journal cannot be read or written; what is not gathered stays where it is.
+    """
+    folders = [folder for folder in (journal.path.parent / _FOLDER).glob("*") if folder.name.isdecimal()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name)):
+        number = int(folder.name)
+        files = sorted(folder.glob("*.sqlite3"))
+        last = max((_changed(file) for file in (folder, *files)), default=0.0)
+        for file in files:
+            journal.take_in(number, file)
+        if number == ended or time.time() - last > _LATE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
