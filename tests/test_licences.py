@@ -1,0 +1,86 @@
+"""docs/licences.md names every package that comes with stone."""
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_UNIX = {"os_name": "posix", "platform_python_implementation": "CPython", "implementation_name": "cpython"}
+SYSTEMS = [
+    {**_UNIX, "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+    {**_UNIX, "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "aarch64"},
+    {**_UNIX, "sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
+    {**_UNIX, "os_name": "nt", "sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
+]
+PYTHONS = [("3.11", "3.11.9"), ("3.12", "3.12.7"), ("3.13", "3.13.1"), ("3.14", "3.14.0")]
+
+
+def test_every_package_of_the_base_install_is_in_the_table_and_no_other() -> None:
+    assert table("brings") == brought(PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"cuda", "dev", "docs"}))
+def test_what_an_extra_names_is_in_the_table(extra: str) -> None:
+    text = section("besides")
+    for line in PROJECT["optional-dependencies"][extra]:
+        name = Requirement(line).name
+        assert name == "stonecli" or re.search(rf"\b{re.escape(name)}\b", text), f"{name} of [{extra}]"
+    assert f"`{extra}`" in text
+
+
+def test_copyleft_is_said() -> None:
+    """What says of itself that it is under the GPL or LGPL stands out."""
+    text = section("brings")
+    for name in brought(PROJECT["dependencies"]):
+        try:
+            info = metadata.metadata(name)
+        except metadata.PackageNotFoundError:  # of another system
+            continue
+        said = f"{info['License-Expression'] or info['License'] or ''} {info.get_all('Classifier')}"
+        if "GPL" in said or "General Public" in said:
+            assert re.search(rf"^\| {name} \| \*\*A?L?GPL-", text, re.MULTILINE), name
+
+
+def section(word: str) -> str:
+    """The part of the page whose heading ends in ``word``."""
+    parts = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").split("\n## ")
+    [found] = [part for part in parts if part.splitlines()[0].endswith(word)]
+    return found
+
+
+def table(word: str) -> set[str]:
+    """The names in the first column of that part's table."""
+    rows = re.findall(r"^\| ([\w, -]+) \|", section(word), re.MULTILINE)[1:]
+    return {canonicalize_name(name) for row in rows for name in row.split(", ")}
+
+
+def brought(requirements: list[str]) -> set[str]:
+    """Canonical names of what these requirements bring, on any system; of what is not installed here, only itself."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name in found or not is_wanted(requirement):
+            continue
+        found.add(name)
+        try:
+            waiting += metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def is_wanted(requirement: Requirement) -> bool:
+    """Whether one of the systems and Pythons that stone runs on wants it, without extras."""
+    return requirement.marker is None or any(
+        requirement.marker.evaluate({**system, "python_version": short, "python_full_version": full, "extra": ""})
+        for system in SYSTEMS
+        for short, full in PYTHONS
+    )
