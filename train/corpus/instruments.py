@@ -70,9 +70,8 @@ def render_preset(preset: lmms.Preset, out: Path) -> str:
         np.save(file, notes)
     (out / f".{stem}.tmp").replace(sound)
     row = {
-        **about, "file": sound.name, "family": instrument_family(preset.bank, preset.name, check.sustains),
-        "pitches": check.pitches, "sustains": check.sustains, "attack": round(check.attack, 3), "loops": loops,
-        "octaves": check.octaves, "held_out": is_held_out(preset.name),
+        **about, "file": sound.name, "pitches": check.pitches, "octaves": check.octaves, "sustains": check.sustains,
+        "attack": round(check.attack, 3), "loops": loops,
     }  # fmt: skip
     record.write_text(json.dumps(row), "utf-8")
     return "kept"
@@ -89,10 +88,12 @@ def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
 
 def write_index(out: Path) -> Counter[str]:
     """How many presets there are of each family, and kits; ``index.json`` is rebuilt from the records in ``out``."""
-    presets, drum_kits = [], []
+    presets = []
     for record in sorted(out.glob("[0-9a-f]*.json")):
         row = json.loads(record.read_text("utf-8"))
         if "left_out" not in row:
+            row["family"] = instrument_family(row["bank"], row["name"], row["sustains"])
+            row["held_out"] = is_held_out(row["name"])
             presets.append(row)
     drum_kits = [json.loads(record.read_text("utf-8")) for record in sorted(out.glob("kit_*.json"))]
     (out / ".index.tmp").write_text(json.dumps({"rate": RATE, "instruments": presets, "kits": drum_kits}), "utf-8")

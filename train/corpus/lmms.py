@@ -30,6 +30,7 @@ PACKAGES = ("lmms", "lmms-common", "zynaddsubfx-data", "yoshimi-data")
 LMMS_PRESETS = Path("/usr/share/lmms/presets")
 ZYN_BANKS = (Path("/usr/share/zynaddsubfx/banks"), Path("/usr/share/yoshimi/banks"))  # the second where it has more
 SECONDS_LIMIT = 120.0  # that a run may take
+ATTEMPTS = 4  # LMMS 1.2 crashes, or is silent, in about one run of a hundred, and then not in the next
 
 _RATE = 44100  # Hz, the least that LMMS renders
 _LARGEST_PRESET = 8 << 20  # bytes of XML
@@ -105,15 +106,19 @@ def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tu
         # A home of its own: LMMS writes a configuration and would read the user's.
         environment = {**os.environ, "HOME": name, "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": name}
         try:
-            done = subprocess.run(  # noqa: S603
-                command, capture_output=True, timeout=SECONDS_LIMIT, check=False, env=environment, cwd=folder
-            )
+            for _ in range(ATTEMPTS):
+                sound.unlink(missing_ok=True)
+                done = subprocess.run(  # noqa: S603
+                    command, capture_output=True, timeout=SECONDS_LIMIT, check=False, env=environment, cwd=folder
+                )
+                if done.returncode == 0 and _is_audible(sound):
+                    break
         except OSError as error:
             raise StoneError(f"LMMS is not here: apt-get install {' '.join(PACKAGES)}") from error
         except subprocess.TimeoutExpired as error:
             raise StoneError("LMMS took too long") from error
         if done.returncode or not sound.exists():
-            raise StoneError(f"LMMS failed: {done.stderr.decode(errors='replace').strip()[-200:]}")
+            raise StoneError(f"LMMS ended with {done.returncode} and without a sound")
         try:
             samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
@@ -121,6 +126,14 @@ def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tu
     wanted = round(len(pitches) * (held + rest) * rate)
     mono = samples.mean(axis=1)[:wanted]
     return np.pad(mono, (0, wanted - len(mono))).astype(np.float32), int(rate)
+
+
+def _is_audible(sound: Path) -> bool:
+    try:
+        samples, _ = soundfile.read(sound, dtype="float32")
+    except (OSError, soundfile.LibsndfileError):
+        return False
+    return bool(np.abs(samples).max(initial=0.0) > 0.0)
 
 
 def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> bytes:
@@ -164,7 +177,7 @@ def _parsed(path: Path) -> ET.Element:
         elif path.suffix == ".xpt":  # Qt's: four bytes of length before a zlib stream
             raw = zlib.decompressobj().decompress(raw[4:], _LARGEST_PRESET)
         return ET.fromstring(raw[:_LARGEST_PRESET].lstrip())  # noqa: S314  files of a Debian package; expat bounds entities
-    except (OSError, zlib.error, ET.ParseError) as error:
+    except (OSError, EOFError, zlib.error, ET.ParseError) as error:
         raise StoneError(f"cannot be read: {error}") from error
 
 

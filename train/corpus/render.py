@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from stonecli.engine import run
 from stonecli.errors import StoneError
 from train.corpus import keyless
-from train.corpus.sampler import load_sampler
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
@@ -187,6 +186,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     try:
         from train.corpus.excerpt import Settings
+        from train.corpus.sampler import load_sampler
     except ModuleNotFoundError as error:
         print(f"rendering needs {error.name}: pip install 'stonecli[corpus]'", file=sys.stderr)
         return 1

@@ -74,7 +74,7 @@ def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
         glide=float(rng.uniform(0.03, 0.13)),
         scoops=float(rng.uniform(0.0, 0.7)),
         scoop_depth=float(rng.uniform(0.5, 2.5)),
-        vibrato=float(rng.uniform(0.0, 0.65)),
+        vibrato=float(rng.uniform(0.0, 0.38)),  # with more, a note is no longer heard where it is written
         vibrato_rate=float(rng.uniform(4.8, 6.6)),
         vibrato_delay=float(rng.uniform(0.15, 0.5)),
         drift=float(rng.uniform(0.06, 0.22)),
