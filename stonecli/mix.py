@@ -10,7 +10,7 @@ from stonecli.cache import ResultCache
 from stonecli.detect import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.model import KeyModel
-from stonecli.moves import GOOD_COST, MOVE_COSTS, Track, Transition, cost_matrix, transition
+from stonecli.moves import GOOD_COST, MOVE_COSTS, Track, Transition, cost_matrix, end_keys, transition
 from stonecli.ordering import best_order
 from stonecli.tagger import Tagger
 from stonecli.tags import KeyTags, read_tags
@@ -38,8 +38,8 @@ class MixTrack:
 class TrackReader:
     """Makes a :class:`MixTrack` of one file when called with its path; can be sent to other processes.
 
-    The key is the one in the tags, where one is, and is heard otherwise; the tuning comes from having heard the file,
-    now or, in the cache, before.
+    The key is the one in the tags, where one is, and is heard otherwise; the tuning, and the keys that it begins and
+    ends in, come from having heard the file, now or, in the cache, before.
     """
 
     model: KeyModel
@@ -66,7 +66,8 @@ class TrackReader:
         if heard is None:
             return MixTrack(path, None, info, seconds)
         cents = estimate.tuning_cents if estimate else None
-        return MixTrack(path, Track(path, heard, "tag" if key else "heard", cents, info.bpm), info, seconds)
+        track = Track(path, heard, "tag" if key else "heard", cents, info.bpm, *end_keys(heard, estimate))
+        return MixTrack(path, track, info, seconds)
 
 
 @dataclass(frozen=True)

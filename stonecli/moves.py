@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stonecli.key import Key
+
+if TYPE_CHECKING:
+    from stonecli.detect import KeyEstimate
 
 Move = Literal[
     "same key", "one up", "one down", "relative", "diagonal", "energy boost", "energy drop", "parallel", "clash"
@@ -38,6 +41,8 @@ GOOD_COST = 4.0  # up to here, all in all, two tracks are called compatible
 FREE_CENTS = 10.0  # of a difference in tuning; more is heard as beating (mixxx pull request 15817)
 POINTS_PER_CENT = 0.1  # a semitone off is 9 points, more than a clash of keys
 
+SURE_SEGMENT = 0.5  # confidence of a segment, from which on it counts: its key is likelier than all others together
+
 POINTS_PER_PERCENT = 0.5  # of a difference in tempo: 6 %, about what a turntable is pulled, is 3 points
 MOST_TEMPO_POINTS = 6.0
 HALF_TIME_POINTS = 1.0  # 87 into 174 BPM
@@ -53,6 +58,7 @@ class Track:
         key_from: whether its tags say so, or whether it was heard.
         tuning_cents: deviation from A = 440 Hz; None where it is not known.
         bpm: beats per minute; None where it is not known.
+        first_key, last_key: what it is mixed in and out by, see :func:`end_keys`; None for ``key``.
     """
 
     path: Path
@@ -60,6 +66,18 @@ class Track:
     key_from: Literal["tag", "heard"] = "tag"
     tuning_cents: float | None = None
     bpm: float | None = None
+    first_key: Key | None = None
+    last_key: Key | None = None
+
+    @property
+    def key_in(self) -> Key:
+        """The key that another track meets at its beginning."""
+        return self.first_key or self.key
+
+    @property
+    def key_out(self) -> Key:
+        """The key that it is left in."""
+        return self.last_key or self.key
 
 
 @dataclass(frozen=True)
@@ -94,17 +112,34 @@ def move_of(first: Key, second: Key) -> Move:
     return "relative" if steps == 0 else "diagonal" if steps in (1, 11) else "clash"
 
 
+def end_keys(key: Key, estimate: KeyEstimate | None) -> tuple[Key, Key]:
+    """The keys by which a track in ``key`` is mixed in and out.
+
+    They are those of its first and its last segment where it changes key, each one if the segment's confidence is
+    ``SURE_SEGMENT`` or more; else ``key``. Where the tags name another key than was heard, what was heard does not
+    count.
+    """
+    if estimate is None or estimate.key != key or len(estimate.segments) < 2:
+        return key, key
+    first, last = estimate.segments[0], estimate.segments[-1]
+    return (
+        first.key if first.confidence >= SURE_SEGMENT else key,
+        last.key if last.confidence >= SURE_SEGMENT else key,
+    )
+
+
 def transition(first: Track, second: Track) -> Transition:
-    """The transition from ``first`` to ``second``, with its costs."""
+    """The transition from the end of ``first`` to the beginning of ``second``, with its costs."""
     shift, tuning_cost = _best_shift(first, second)
-    move = move_of(first.key, second.key.transposed(shift))
+    move = move_of(first.key_out, second.key_in.transposed(shift))
     (tempo_cost,) = _tempo_costs(np.array([first.bpm or np.nan]), np.array([second.bpm or np.nan]))
     return Transition(move, MOVE_COSTS[move], tuning_cost, float(tempo_cost))
 
 
 def cost_matrix(tracks: Sequence[Track]) -> Floats:
-    """float32 [tracks, tracks]: the points of the transition from each track (row) to each (column)."""
-    keys = np.array([track.key.index for track in tracks], dtype=np.int64)
+    """float32 [tracks, tracks]: the points of the transition from each track (row) to each other (column)."""
+    left = np.array([track.key_out.index for track in tracks], dtype=np.int64)
+    entered = np.array([track.key_in.index for track in tracks], dtype=np.int64)
     cents = np.array([np.nan if track.tuning_cents is None else track.tuning_cents for track in tracks], dtype="f4")
     bpm = np.array([track.bpm or np.nan for track in tracks], dtype="f4")
     between = cents[None, :] - cents[:, None]
@@ -112,7 +147,7 @@ def cost_matrix(tracks: Sequence[Track]) -> Floats:
     costs = np.full(between.shape, np.inf, dtype=np.float32)
     for shift in (-1, 0, 1):
         moves = np.array([[MOVE_COSTS[move_of(a, b.transposed(shift))] for b in Key.all()] for a in Key.all()])
-        shifted = moves.astype(np.float32)[keys[:, None], keys[None, :]]
+        shifted = moves.astype(np.float32)[left[:, None], entered[None, :]]
         np.minimum(costs, shifted + _tuning_costs(between - 100.0 * shift), out=costs)
     return costs + _tempo_costs(bpm[:, None], bpm[None, :]).astype(np.float32)
 
@@ -127,7 +162,7 @@ def _best_shift(first: Track, second: Track) -> tuple[int, float]:
     tuning = {shift: float(_tuning_costs(np.array(cents - 100.0 * shift))) for shift in (0, -1, 1)}
 
     def cost(shift: int) -> float:
-        return tuning[shift] + MOVE_COSTS[move_of(first.key, second.key.transposed(shift))]
+        return tuning[shift] + MOVE_COSTS[move_of(first.key_out, second.key_in.transposed(shift))]
 
     shift = min(tuning, key=cost)
     return shift, tuning[shift]

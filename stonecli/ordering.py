@@ -4,7 +4,7 @@ An open path becomes a tour by a point 0 from which and to which everything is f
 that one is. The tour is built by nearest neighbours and improved by 2-opt and Or-opt moves (Bentley, *Fast Algorithms
 for Geometric Traveling Salesman Problems*, 1992) that count a reversed stretch at its reversed costs, for the costs
 need not be the same in both directions. The bound is the 1-tree of Held and Karp (*The Traveling-Salesman Problem and
-Minimum Spanning Trees*, 1971) on the lesser of the two directions.
+Minimum Spanning Trees*, 1971), with prices of its own for leaving a point and for coming to it.
 """
 
 from __future__ import annotations
@@ -237,24 +237,24 @@ def _improved(costs: Floats, into: Floats, points: Ints, first: Ints) -> Ints:
 def _bound(costs: Floats, cost: float) -> float:
     """The greatest lower bound found by Held and Karp's ascent: 1-trees under prices of the points.
 
-    A price that every tour pays twice, once for coming and once for going, changes no tour's rank, but it drives
-    the tree towards one.
+    A tour leaves each point once and comes to it once. So a price for leaving it and another for coming to it change
+    no tour's rank, but they drive the tree, which takes the cheaper direction of each pair, towards a tour.
     """
     count = len(costs)
-    both = np.minimum(costs, costs.T)
-    prices = np.zeros(count, dtype=np.float32)
+    into = np.ascontiguousarray(costs.T)
+    prices = np.zeros((2, count), dtype=np.float32)  # of leaving, of coming
     best, step_size = 0.0, 2.0
     without_gain = 0
     for _ in range(ASCENT_STEPS):
-        length, degrees = _one_tree(both + prices[:, None] + prices[None, :])
-        value = length - 2.0 * float(prices.sum(dtype=np.float64))
+        length, used = _one_tree(costs, into, prices)
+        value = length - float(prices.sum(dtype=np.float64))
         if value > best + 1e-6:
             best, without_gain = value, 0
         else:
             without_gain += 1
             if without_gain >= 5:
                 step_size, without_gain = step_size * 0.7, 0
-        slope = degrees - 2
+        slope = used - 1.0
         steep = float((slope**2).sum())
         if steep == 0 or best >= cost - 1e-6:
             break
@@ -262,27 +262,46 @@ def _bound(costs: Floats, cost: float) -> float:
     return best
 
 
-def _one_tree(costs: Floats) -> tuple[float, Ints]:
-    """Length and degrees of the cheapest spanning tree of points 1..n-1 (Prim), and two edges to point 0."""
+def _one_tree(costs: Floats, into: Floats, prices: Floats) -> tuple[float, npt.NDArray[np.float64]]:
+    """Length of the cheapest tree of points 1..n-1 (Prim) and a way from and to point 0, priced; [2, n]: uses of each.
+
+    A step of the tree goes in the cheaper direction; where both cost the same, it is half a use of either.
+    """
     count = len(costs)
-    degrees = np.zeros(count, dtype=np.int64)
-    distance = costs[1].copy()
+    leaving, coming = prices
+    used = np.zeros((2, count))
+
+    def ways_at(point: int) -> tuple[Floats, Floats]:
+        away = costs[point] + (leaving[point] + coming)
+        back = into[point] + (coming[point] + leaving)
+        return away, back
+
+    away, back = ways_at(1)
+    distance = np.minimum(away, back)
+    direction = np.sign(away - back)  # 1: the way back is cheaper
     nearest = np.ones(count, dtype=np.int64)
     distance[0] = distance[1] = np.inf
     length = 0.0
     for _ in range(count - 2):
         point = int(distance.argmin())
         length += float(distance[point])
-        degrees[point] += 1
-        degrees[nearest[point]] += 1
-        row = costs[point]
+        other, forwards = nearest[point], 0.5 - direction[point] / 2
+        used[0, other] += forwards
+        used[1, point] += forwards
+        used[1, other] += 1 - forwards
+        used[0, point] += 1 - forwards
+        away, back = ways_at(point)
+        row = np.minimum(away, back)
         closer = row < distance
         closer &= distance < np.inf
         distance[closer] = row[closer]
+        direction[closer] = np.sign(away[closer] - back[closer])
         nearest[closer] = point
         distance[point] = np.inf
-    row = costs[0, 1:]
-    two = 1 + np.argpartition(row, 1)[:2]
-    degrees[two] += 1
-    degrees[0] = 2
-    return length + float(costs[0, two].sum()), degrees
+    away, back = ways_at(0)
+    firsts, lasts = (1 + np.argpartition(row[1:], 1)[:2] for row in (away, back))
+    pairs = [(float(away[first] + back[last]), first, last) for first in firsts for last in lasts if first != last]
+    ends, first, last = min(pairs)
+    for place in ((0, 0), (1, first), (0, last), (1, 0)):
+        used[place] += 1
+    return length + ends, used

@@ -16,7 +16,7 @@ from stonecli.report.playlist import PlaylistEntry
 from stonecli.report.records import key_record
 from stonecli.report.text import printable, shortened
 
-MOVE_WIDTH = 13
+MOVE_WIDTH, ENDS_WIDTH = 13, 9
 DIGITS = 2
 
 
@@ -29,19 +29,27 @@ def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
-    """Print a row a track: key, tempo, tuning, move and its points, file; tab-separated in a pipe."""
+    """Print a row a track: key, the keys of its ends, tempo, tuning, move, points, file; tab-separated in a pipe."""
     if not console.is_terminal:
-        print("\t".join(("file", "key", "bpm", "tuning", "move", "points")), file=console.file)
+        print("\t".join(("file", "key", "bpm", "tuning", "move", "points", "first", "last")), file=console.file)
         for track, move in rows:
-            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _points(move))
+            ends = _ends(track, notation)
+            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _points(move), *ends)
             print("\t".join(printable(cell) for cell in cells), file=console.file)
         return
-    width = max(16, console.width - 36 - MOVE_WIDTH)
-    console.print(Text(f"{'key':5}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file", "bold dim"))
+    width = max(16, console.width - 36 - MOVE_WIDTH - ENDS_WIDTH)
+    console.print(
+        Text(
+            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file",
+            "bold dim",
+        )
+    )
     for track, move in rows:
         key, bpm, cents = _cells(track, notation)
         style = key_style(track.track.key) if track.track else ""
-        line = Text.assemble((f"{key:5}", style), f"{bpm:>6}{cents:>7}  ")
+        first, last = _ends(track, notation)
+        ends = f"{first}-{last}" if {first, last} - {key} else ""
+        line = Text.assemble((f"{key:5}", style), f"{ends:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
         clash = move is not None and move.cost > GOOD_COST
         line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", "yellow" if clash else "")
         name = _name(track)
@@ -90,6 +98,8 @@ def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
         "path": str(track.path),
         "key": key_record(known.key) if known else None,
         "key_from": known.key_from if known else None,
+        "first_key": key_record(known.key_in) if known else None,
+        "last_key": key_record(known.key_out) if known else None,
         "bpm": known.bpm if known else None,
         "tuning_cents": round(known.tuning_cents, 1) if known and known.tuning_cents is not None else None,
         "move": move.move if move else None,
@@ -106,6 +116,12 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
         return "", "", ""
     cents = f"{round(known.tuning_cents):+d}" if known.tuning_cents is not None else ""
     return known.key.spelled(notation), f"{known.bpm:g}" if known.bpm else "", cents
+
+
+def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
+    """The keys that it is mixed in and out by."""
+    known = track.track
+    return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
 
 
 def _points(move: Transition | None) -> str:

@@ -22,6 +22,7 @@ from stonecli.moves import (
     MOVE_COSTS,
     POINTS_PER_CENT,
     POINTS_PER_PERCENT,
+    end_keys,
     move_of,
 )
 from stonecli.report.colors import key_hex
@@ -43,6 +44,7 @@ def page_track(
     error: str | None = None,
 ) -> dict[str, Any]:
     """One track as the page's script wants it; keys by ``Key.index``, -1 for none."""
+    first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
         "path": printable(path.as_posix()),
         "uri": file_uri(path) if error is None else None,
@@ -50,6 +52,8 @@ def page_track(
         "artist": printable(info.artist),
         "bpm": info.bpm,
         "key": _index(key),
+        "in": _index(first),
+        "out": _index(last),
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,
         "cents": round(estimate.tuning_cents, 1) if estimate and estimate.tuning_cents is not None else None,
         "seconds": _seconds(estimate.duration if estimate else info.seconds),

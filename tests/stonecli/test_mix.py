@@ -25,6 +25,14 @@ def test_the_order_leaves_out_what_has_no_key() -> None:
     assert mix.gap == pytest.approx(0, abs=0.01)
 
 
+def test_a_track_that_changes_key_goes_between_the_two() -> None:
+    changing = Track(Path("x"), Key.parse("8A"), "heard", first_key=Key.parse("8A"), last_key=Key.parse("3B"))
+    crate = [mix_track("a", "8A"), mix_track("b", "3B"), MixTrack(changing.path, changing, TrackInfo(), 200.0)]
+    mix = harmonic_mix(crate)
+    assert [track.path.name for track in mix.tracks] == ["a", "x", "b"]
+    assert mix.cost == mix.bound == 0.0
+
+
 def test_ends_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="no key"):
         harmonic_mix(CRATE, end=CRATE[3])

@@ -1,11 +1,16 @@
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stonecli.detect import KeyEstimate
 from stonecli.key import Key
-from stonecli.moves import MOVE_COSTS, Track, cost_matrix, move_of, transition
+from stonecli.moves import MOVE_COSTS, Track, cost_matrix, end_keys, move_of, transition
+
+EstimateOf = Callable[..., KeyEstimate]
 
 
 def track(key: str, cents: float | None = None, bpm: float | None = None) -> Track:
@@ -85,11 +90,32 @@ def test_the_matrix_says_the_same() -> None:
             "tag",
             None if number % 5 == 0 else float(random.uniform(-50, 50)),
             None if number % 7 == 0 else float(random.uniform(70, 180)),
+            *(Key.from_index(int(index)) if index < 24 else None for index in random.integers(0, 48, 2)),
         )
         for number in range(40)
     ]
     costs = cost_matrix(tracks)
     for one, other in itertools.product(range(40), repeat=2):
         assert costs[one, other] == pytest.approx(transition(tracks[one], tracks[other]).cost, abs=1e-3)
-    assert (np.diag(costs) == 0).all()
     assert max(MOVE_COSTS.values()) == MOVE_COSTS["clash"]
+
+
+def test_a_track_is_left_in_its_last_key_and_entered_in_its_first() -> None:
+    one = replace(track("Am"), first_key=Key.parse("Dm"), last_key=Key.parse("Em"))
+    assert transition(one, track("Bm")).move == "one up"
+    assert transition(track("Gm"), one).move == "one up"
+    assert transition(one, one).move == "energy drop"  # from Em to Dm
+
+
+def test_the_keys_of_the_ends_are_those_of_sure_segments(estimate_of: EstimateOf) -> None:
+    minor, major = Key.parse("Am"), Key.parse("C")
+    changes = estimate_of("Am", changes_to="C")
+    assert end_keys(minor, changes) == (minor, major)
+    assert end_keys(minor, None) == (minor, minor)
+    assert end_keys(minor, estimate_of("Am")) == (minor, minor)
+    assert end_keys(major, changes) == (major, major)  # the tags know better
+    first, last = changes.segments
+    doubtful = replace(changes, segments=(first, replace(last, confidence=0.49)))
+    assert end_keys(minor, doubtful) == (minor, minor)
+    lost = replace(changes, segments=(replace(first, key=Key.parse("G")), replace(last, confidence=0.5)))
+    assert end_keys(minor, lost) == (Key.parse("G"), major)

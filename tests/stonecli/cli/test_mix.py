@@ -2,7 +2,9 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from mutagen.flac import FLAC
@@ -12,6 +14,7 @@ from stonecli.tags.info import read_info
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
+HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "points", "first", "last"))
 
 
 @pytest.fixture
@@ -34,9 +37,9 @@ def test_the_order(invoke: Invoke, crate: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("stonecli.tagger.Tagger.__call__", lambda *_: pytest.fail("every key is in the tags"))
     result = invoke("mix", crate, "--start", crate / "e.flac")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[0].split("\t") == ["file", "key", "bpm", "tuning", "move", "points"]
+    assert result.stdout.splitlines()[0] == HEADER
     assert names(result) == ["e", "a", "c", "b", "d"]
-    assert result.stdout.splitlines()[2].split("\t")[1:] == ["8A", "124", "", "relative", "1.0"]
+    assert result.stdout.splitlines()[2].split("\t")[1:] == ["8A", "124", "", "relative", "1.0", "8A", "8A"]
     backwards = invoke("mix", crate, "--end", crate / "e.flac")
     assert names(backwards)[-1] == "e"
 
@@ -50,7 +53,7 @@ def test_json(invoke: Invoke, crate: Path) -> None:
     assert len(record["tracks"]) == 5
     assert record["tracks"][0]["move"] is None
     assert record["tracks"][1].keys() == {
-        *("path", "key", "key_from", "bpm", "tuning_cents"),
+        *("path", "key", "key_from", "first_key", "last_key", "bpm", "tuning_cents"),
         *("move", "cost", "key_cost", "tuning_cost", "tempo_cost"),
     }
     assert record["cost"] == pytest.approx(sum(track["cost"] or 0 for track in record["tracks"]), abs=0.05)
@@ -91,6 +94,16 @@ def test_a_file_without_a_key_is_heard_and_remembered(
     assert invoke("mix", path, silent).exit_code == 0
 
 
+def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
+    invoke: Invoke, music: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "changes.flac"
+    soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# major", seconds=60)]), 22050)
+    (track,) = json.loads(invoke("mix", path, "--json").stdout)["tracks"]
+    assert [track[name]["musical"] for name in ("first_key", "last_key")] == ["C", "F#"]
+    assert invoke("mix", path).stdout.splitlines()[1].split("\t")[-2:] == ["8B", "2B"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,4 +136,4 @@ def test_names_and_tags_are_data(invoke: Invoke, song: Song) -> None:
 
 def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("mix", tmp_path)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "file\tkey\tbpm\ttuning\tmove\tpoints\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, HEADER + "\n", "")

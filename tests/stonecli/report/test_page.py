@@ -85,9 +85,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         key = Key.from_index(int(random.integers(24)))
         info = TrackInfo(f"Title {number}", f"Artist {number % 500}", bpm=float(random.integers(90, 150)))
         track = page_track(folder / f"{number}.mp3", key, None, info, "detected")
-        tracks.append(
-            track | {"confidence": round(float(random.random()), 3), "cents": float(random.integers(-40, 40))}
-        )
+        track |= {"confidence": round(float(random.random()), 3), "cents": float(random.integers(-40, 40))}
+        if number % 7 == 0:  # ends in another key
+            track["out"] = key.transposed(1).index
+        if number % 11 == 0:  # begins in another
+            track["in"] = key.relative.index
+        tracks.append(track)
     save_page(folder / "page.html", tracks)
     return folder / "page.html", tracks
 
@@ -177,17 +180,18 @@ def test_names_are_text(page: Any) -> None:
 
 
 def test_what_mixes_is_what_stone_mix_says(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
-    type_into_search(page, "title 19123")
+    type_into_search(page, "title 19124")
     page.find_element("css selector", ".row").click()
     shown = page.execute_script(
         "return [...document.querySelectorAll('.near')].map(line => [...line.children].map(cell => cell.textContent))"
     )
 
     def track(record: dict[str, Any]) -> Track:
-        key = Key.from_index(record["key"])
-        return Track(Path(record["path"]), key, "tag", record["cents"], record["bpm"])
+        key, first, last = (Key.from_index(record[name]) for name in ("key", "in", "out"))
+        return Track(Path(record["path"]), key, "tag", record["cents"], record["bpm"], first, last)
 
-    chosen = next(record for record in library[1] if record["title"] == "Title 19123")
+    chosen = next(record for record in library[1] if record["title"] == "Title 19124")
+    assert chosen["out"] != chosen["key"]
     found = []
     for number, record in enumerate(library[1]):
         if record is not chosen and record["key"] >= 0:
