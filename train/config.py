@@ -60,6 +60,9 @@ class LossConfig:
         smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
         labelled_weight: of the loss of a labelled batch.
         unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
+        unlabelled: for ``cross_entropy``, what unlabelled tracks are asked for: ``views`` for what ``semi_tone`` asks,
+            ``teacher`` for what the run's own averaged weights hear in two segments of the track.
+        least_sure: for ``teacher``: tracks of whose key it is less sure are left out.
     """
 
     name: LossName = "stone"
@@ -69,6 +72,8 @@ class LossConfig:
     smoothing: float = 0.14
     labelled_weight: float = 1.0
     unlabelled_weight: float = 1.0
+    unlabelled: Literal["views", "teacher"] = "views"
+    least_sure: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -350,6 +355,10 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
     if not all(0 <= beta < 1 for beta in config.optimiser.betas):
         raise ConfigError(f"optimiser.betas are from 0 up to 1, not {config.optimiser.betas}")
+    if config.loss.unlabelled == "teacher" and config.loss.name != "cross_entropy":
+        raise ConfigError(f"loss.unlabelled = teacher is for the cross_entropy loss, not for {config.loss.name}")
+    if not 0 <= config.loss.least_sure < 1:
+        raise ConfigError(f"loss.least_sure is from 0 up to 1, not {config.loss.least_sure}")
     if not 0 <= config.loss.smoothing < 1:
         raise ConfigError(f"loss.smoothing is from 0 up to 1, not {config.loss.smoothing}")
     if not 0 < config.data.validation_share < 1:

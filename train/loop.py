@@ -209,14 +209,24 @@ class Run:
     def losses(self, batch: Batch, scores: nn.Module, network: ChromaNet) -> dict[str, Tensor]:
         """The terms of the loss for the rows of all processes."""
         inputs = view_inputs(batch, self.config)
+        has_teacher = self.config.loss.unlabelled == "teacher" and not batch.is_labelled
+        asked = inputs[2:] if has_teacher else inputs
         with self.autocast():
-            raw = scores(inputs.flatten(0, 1))
-        shared = gather_rows(raw.float().reshape(*inputs.shape[:2], *raw.shape[1:]), self.processes)
+            raw = scores(asked.flatten(0, 1))
+        shared = gather_rows(raw.float().reshape(*asked.shape[:2], *raw.shape[1:]), self.processes)
         everyone = batch if self.processes.count == 1 else self.gathered(batch)
         if self.processes.count > 1 and self.config.loss.name == "skey" and not batch.is_labelled:
             inputs = gather_rows(inputs, self.processes)
         logits = network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
+        if has_teacher:
+            logits = torch.cat([self.heard(inputs[:2]), logits])
         return batch_loss(logits, inputs, everyone, self.config)
+
+    def heard(self, inputs: Tensor) -> Tensor:
+        """What the averaged weights say of views of all processes, logits [views, rows, classes]."""
+        with torch.no_grad(), self.autocast():
+            logits = self.average.logits(inputs.flatten(0, 1)).float()
+        return gather_rows(logits.reshape(*inputs.shape[:2], -1), self.processes)
 
     def gathered(self, batch: Batch) -> Batch:
         """The labels and shifts of all processes, in the order of ``gather_rows``; the segments stay as they are."""

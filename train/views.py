@@ -56,7 +56,8 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
     """The terms of the objective, scalars, ``total`` among them.
 
     Args:
-        logits: of the network for ``inputs``, [views, rows, classes].
+        logits: of the network for ``inputs``, [views, rows, classes]; with a teacher, the first two views of an
+            unlabelled batch are its, and only the third is the network's.
         inputs: of :func:`view_inputs`; S-KEY reads the chroma off them.
         batch: rows in the same order.
         config: of the run.
@@ -81,6 +82,8 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
         return stone_loss(views, loss.circle)
     if loss.name == "semi_tone":
         return semi_tone_loss(views, loss.circle, loss.mode_weight)
+    if loss.name == "cross_entropy" and loss.unlabelled == "teacher":
+        return {"total": loss.unlabelled_weight * teacher_loss(logits, shift, loss.least_sure)}
     if loss.name == "cross_entropy":
         first, second, moved = (relative_rows(profile) for profile in profiles)
         views = Views(first, second, moved, shift)
@@ -88,6 +91,30 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
         return terms | {"total": loss.unlabelled_weight * terms["total"]}
     turned = turned_chroma(chroma(inputs[0]), views.first)
     return skey_loss(views, turned, tonic_offset(turned), loss.circle, loss.skey_weights)
+
+
+def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
+    """Cross-entropy of the transposed view against what a teacher hears in two segments of the track; scalar, >= 0.
+
+    The teacher is the average of the network's own weights (Tarvainen and Valpola, *Mean teachers are better role
+    models*, NeurIPS 2017). Its answer, the mean of both segments', is moved by the transposition. Major and minor weigh
+    the same, so that a teacher who leans to one does not pull the network further.
+
+    Args:
+        logits: [3, rows, 24]: the teacher's for both segments, the network's for the transposed first one.
+        shift: integer [rows], by how many places the key in the first lies above that in the transposed one.
+        least_sure: rows whose likeliest key has less in the teacher's answer do not count; without any the loss is 0.
+    """
+    heard = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
+    places = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
+    target = torch.cat([half.gather(1, places) for half in heard.chunk(2, dim=1)], dim=1)
+    minor = target.argmax(dim=1) >= BINS_PER_OCTAVE
+    sure = target.amax(dim=1) >= least_sure
+    weight = torch.zeros_like(heard[:, 0])
+    for mode in (sure & minor, sure & ~minor):
+        weight[mode] = 1.0 / mode.sum().clamp(min=1)
+    errors = -(target * torch.log_softmax(logits[2].float(), dim=-1)).sum(dim=1)
+    return (weight * errors).sum() / weight.sum().clamp(min=1.0)
 
 
 def relative_rows(profile: Tensor) -> Tensor:

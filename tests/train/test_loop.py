@@ -556,6 +556,18 @@ def test_labels_teach_it_keys(start: Any, tiny_config: Config) -> None:
     assert after.accuracy > 0.7 > chance
 
 
+def test_it_teaches_itself_the_keys_of_music_without_labels(start: Any, tiny_config: Config) -> None:
+    settings = {"optimiser__epochs": 3, "optimiser__train_steps": 30, "optimiser__lr": 0.02, "optimiser__ema": 0.9}
+    teaching = {"loss__unlabelled": "teacher", "loss__least_sure": 0.2, "data__unlabelled_every": 3}
+    run = start(tiny_config("cross_entropy", data__batch_size=32, **settings, **teaching), data="mixed")
+    run.train()
+    untaught = recorder(run).losses[::3]  # of the steps without labels
+    assert max(untaught[-10:]) < 0.7 * max(untaught)
+    scores = recorder(run).epochs[-1].scores
+    assert scores is not None
+    assert scores.accuracy > 0.7
+
+
 @pytest.mark.parametrize("circle", [1, 7])
 def test_music_alone_teaches_it_signatures(
     circle: int, start: Any, tiny_config: Config, make_tracks: Any, tmp_path: Path

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
 from train.config import TrainConfig  # noqa: E402
@@ -25,6 +26,7 @@ from train.views import (  # noqa: E402
     label_profiles,
     network_input,
     relative_rows,
+    teacher_loss,
     view_inputs,
 )
 
@@ -246,6 +248,49 @@ def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> N
         terms = batch_loss(logits, torch.empty(0), batch_of([], shifts), config)
         assert terms["mode"].item() > 10
         assert terms["total"].item() == pytest.approx(2 * (terms["key"].item() + 1.5 * terms["mode"].item()), rel=1e-4)
+
+
+def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE) -> tuple[Tensor, Tensor]:
+    """Logits of a teacher who hears ``keys`` (places of the plain crop), and of a network that follows it exactly."""
+    places = torch.tensor(keys)
+    moved = (places % 12 - torch.tensor(shifts)) % 12 + 12 * (places >= 12)
+    return confidence * functional.one_hot(places, 24).float(), confidence * functional.one_hot(moved, 24).float()
+
+
+@given(st.lists(st.tuples(st.integers(0, 23), st.integers(-11, 11)), min_size=1, max_size=6))
+def test_who_follows_the_teacher_through_the_transposition_loses_nothing(rows: list[tuple[int, int]]) -> None:
+    keys, shifts = [key for key, _ in rows], [shift for _, shift in rows]
+    teacher, followed = heard_and_asked(keys, shifts)
+    assert teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5) < 1e-6
+    wrong = torch.roll(followed, 1, dims=1)
+    assert teacher_loss(torch.stack([teacher, teacher, wrong]), torch.tensor(shifts), 0.5) > 10.0
+
+
+def test_an_unsure_teacher_teaches_nothing() -> None:
+    shifts = torch.tensor([3, 3])
+    sure, asked = heard_and_asked([0, 5], [3, 3])
+    flat = torch.zeros_like(sure)
+    assert teacher_loss(torch.stack([sure, flat, flat]), shifts, 0.6) == 0.0  # the segments' mean: 0.52
+    assert teacher_loss(torch.stack([sure, sure, flat]), shifts, 0.6) == pytest.approx(math.log(24.0))
+    half_sure = torch.stack([sure[0], flat[1]])
+    right_where_sure = torch.stack([asked[0], torch.roll(asked[1], 1)])
+    assert teacher_loss(torch.stack([half_sure, half_sure, right_where_sure]), shifts, 0.5) < 1e-6
+
+
+def test_the_teachers_modes_weigh_the_same() -> None:
+    shifts = [0, 0, 0, 0]
+    teacher, followed = heard_and_asked([0, 14, 15, 16], shifts)
+    followed[0] = 0.0  # the only major row is asked for everything; three minor ones are right
+    loss = teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5)
+    assert loss == pytest.approx(math.log(24.0) / 2, abs=1e-4)
+
+
+def test_the_teacher_is_not_taught() -> None:
+    logits = torch.randn(3, 4, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    teacher_loss(logits, torch.tensor([1, -2, 3, 4]), 0.0).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad[:2].any()
+    assert logits.grad[2].any()
 
 
 def test_relative_rows_puts_relative_keys_below_each_other(tiny_config: Config) -> None:
