@@ -58,18 +58,27 @@ class KeyModel:
         path: the ONNX file; None for the one that stone carries.
         device: ``"auto"`` takes CUDA where it is there and loads, else the CPU; ``"cuda"`` insists.
         threads: that one call may use; 1 suits many files at once.
+        sha256: what the file has to have, in hexadecimal; None takes any.
 
     Raises:
-        ModelError: the file is no model of stone.
+        ModelError: the file is no model of stone, or not the one that was meant.
         DeviceError: ``"cuda"`` was asked for and is not there.
         OSError: the file cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, device: Device = "auto", threads: int = 1) -> None:
-        self._arguments = (path, device, threads)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        device: Device = "auto",
+        threads: int = 1,
+        sha256: str | None = None,
+    ) -> None:
+        self._arguments = (path, device, threads, sha256)
         content = read_model(path)
         self.name = Path(path).name if path is not None else DEFAULT_MODEL
         self.sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 is not None and self.sha256 != sha256:
+            raise ModelError(f"not the model that was meant: its SHA-256 is {self.sha256}")
         self.info = describe_model(content)  # before onnxruntime gets these very bytes
         self._session, self.device = _open_session(content, device, threads)
         self._outputs = _check_outputs(self._session, self.info)

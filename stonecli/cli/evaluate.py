@@ -18,6 +18,7 @@ from stonecli.cli.common import (
     error_console,
     fail,
     load_model,
+    model_file,
     one_line_errors,
     output_console,
     print_json,
@@ -55,7 +56,11 @@ def evaluate(
     model: ModelOption = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL.onnx|CSV", help="Compare with another model, or with any tool's answers as CSV."),
+        typer.Option(
+            parser=model_file,
+            metavar="MODEL|CSV",
+            help="Compare with another model, or with any tool's answers as CSV.",
+        ),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Write what was heard in each track.")

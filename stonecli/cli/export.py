@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stonecli.cli.common import EXIT_USAGE, fail, one_line_errors, output_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from export.onnx_file import ExportReport
 
 
 @one_line_errors
@@ -19,11 +24,7 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint into a model for --model; its class order is checked by ear, its numbers against PyTorch."""
-    try:
-        from export.onnx_file import export_checkpoint
-    except ModuleNotFoundError as error:
-        fail(f"stone export needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
-    report = export_checkpoint(checkpoint, model, pitch_fork)
+    report = exporter("stone export")(checkpoint, model, pitch_fork)
     console = output_console()
     origin = "as the checkpoint says" if report.order_was_known else "found by the pitch fork"
     console.print(
@@ -31,3 +32,12 @@ def export(
     )
     console.print(f"class order {origin}: {', '.join(report.classes[:3])}, …", markup=False, soft_wrap=True)
     console.print(f"largest difference from PyTorch: {report.difference:.1e}", markup=False, soft_wrap=True)
+
+
+def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
+    """What turns a checkpoint into a model; where torch is not installed, ``command`` ends with one line."""
+    try:
+        from export.onnx_file import export_checkpoint
+    except ModuleNotFoundError as error:
+        fail(f"{command} needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
+    return export_checkpoint

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
-from stonecli.cli import analyze, cache, config, evaluate, export, mix, tag, train, undo, watch
+from stonecli.cli import analyze, cache, config, evaluate, export, mix, models, tag, train, undo, watch
 from stonecli.cli.defaults import Defaults
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("config")(config.config)
 app.command("analyze")(analyze.analyze)
 app.command("mix")(mix.mix)
 app.command("export")(export.export)
+app.command("models")(models.models)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 

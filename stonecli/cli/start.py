@@ -16,6 +16,7 @@ COMMANDS = {
     "analyze": "Show the key of music files: candidates, tuning, the key over time",
     "mix": "Put tracks into an order in which they mix: by key, tuning and tempo",
     "export": "Turn a checkpoint into a model for --model",
+    "models": "List, show, add and remove the models that --model takes by name",
     "evaluate": "Score a model on music whose keys are known: MIREX, accuracy, KSEA",
     "train": "Train a key model",
 }

@@ -1,0 +1,289 @@
+"""``stone models``: the models that ``--model`` takes by name."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import typer
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    error_console,
+    fail,
+    one_line_errors,
+    output_console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from stonecli.model_store import StoredModel
+    from stonecli.published_models import PublishedModel
+
+WANTED = {"show": "show NAME", "add": "add NAME|FILE|URL", "remove": "remove NAME"}
+
+
+@one_line_errors
+def models(
+    action: Annotated[Literal["list", "show", "add", "remove"], typer.Argument(help="What to do.")] = "list",
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE|URL]", help="A model; to add also stone, semi-tone or skey, as their authors publish."
+        ),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="With add: what the file has to have.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="With add: what to call it.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="With add: in the place of one of that name.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With add: agree to the licence that is shown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a model.")] = False,
+) -> None:
+    """List, show, add and remove the models that --model takes by name.
+
+    Only stone models add ever asks the network for anything, and only for what you name.
+    """
+    from stonecli.errors import ModelError
+    from stonecli.model_store import remove_model, stored_model, stored_models
+
+    if (what is None) != (action == "list"):
+        fail(f"wanted is: stone models {WANTED.get(action, '[list]')}", EXIT_USAGE)
+    if action != "add" and (sha256 or name or replace or yes):
+        fail("--sha256, --name, --replace and --yes go with add", EXIT_USAGE)
+    if action == "list":
+        _list(stored_models(), as_json)
+    elif action == "add":
+        stored = _add(what or "", sha256, name, replace, yes)
+        if as_json:
+            print_json(_record(stored))
+        else:
+            _print(f"{stored.name}: {_classes(stored)}, {_size(stored)}, SHA-256 {stored.sha256}")
+            _print(f"licence: {_licence(stored)}")
+            _print(f"use it: stone tag --model {stored.name}")
+    elif action == "show":
+        stored = stored_model(what or "")
+        _show(stored, as_json)
+        if stored.error is not None:
+            raise ModelError(f"{stored.name}: {stored.error}")
+    else:
+        remove_model(what or "")
+
+
+def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bool) -> StoredModel:
+    """Fetch or read what is named, turn a checkpoint into a model, and keep it."""
+    import hashlib
+
+    from stonecli.cli.export import exporter
+    from stonecli.errors import ModelError
+    from stonecli.model import read_model
+    from stonecli.model_store import add_model, is_name, name_for
+    from stonecli.published_models import PUBLISHED, published_by_sha256
+
+    if sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", sha256) is None:
+        raise typer.BadParameter("64 digits from 0 to f", param_hint="--sha256")
+    published = PUBLISHED.get(what)
+    if published is not None and sha256 is not None:
+        raise typer.BadParameter(f"the hash of {what} is known", param_hint="--sha256")
+    wanted = name or (what if published else name_for(urlsplit(what).path if "://" in what else what))
+    if not is_name(wanted):
+        raise typer.BadParameter("small letters, digits, - and _; what shall it be called?", param_hint="--name")
+    if published is not None:
+        exporter("stone models add")  # before anything is fetched
+        _agree(published, yes)
+        content, source = _fetch(published.url, published.sha256), published.url
+    elif "://" in what:
+        content, source = _fetch(what, sha256), urlsplit(what)._replace(query="", fragment="").geturl()
+    else:
+        if is_name(what) and not Path(what).exists():
+            raise ModelError(f"{what}: no such file, and none of {', '.join(PUBLISHED)}")
+        content, source = read_model(what), str(Path(what).absolute())
+        found = hashlib.sha256(content).hexdigest()
+        if sha256 is not None and found != sha256.lower():
+            raise ModelError(f"{what}: not the file that was meant: its SHA-256 is {found}")
+    if _is_checkpoint(content):
+        known = published_by_sha256(hashlib.sha256(content).hexdigest())
+        if known is not None and known is not published:
+            _agree(known, yes)
+        content = _converted(content)
+    return add_model(content, wanted, source, replace=replace)
+
+
+def _agree(published: PublishedModel, yes: bool) -> None:
+    """Show whose it is and under what licence; without a yes, nothing goes on."""
+    from rich.text import Text
+
+    errors = error_console()
+    errors.print(Text(f"{published.name}: {published.title}, {published.page}"), soft_wrap=True)
+    errors.print(Text(f"licence: {published.licence}"), soft_wrap=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{published.name}: say --yes if you agree to its licence", EXIT_USAGE)
+    if not typer.confirm("Do you agree?", err=True):
+        fail("nothing was added")
+
+
+def _fetch(url: str, sha256: str | None) -> bytes:
+    """The bytes at ``url``, with a progress bar where somebody sees it."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from stonecli.download import DownloadError, fetch
+
+    errors = error_console()
+    bar = Progress(
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        try:
+            return fetch(url, sha256=sha256, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        except DownloadError as error:
+            vars(error).setdefault("filename", url)
+            raise
+
+
+def _is_checkpoint(content: bytes) -> bool:
+    """Whether it is what ``torch.save`` writes: a ZIP archive, or long ago a pickle; an ONNX file is neither."""
+    return content.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04"))
+
+
+def _converted(content: bytes) -> bytes:
+    """The model of a checkpoint: its order of classes is found by ear, its numbers are compared with PyTorch."""
+    from stonecli.cli.export import exporter
+    from stonecli.errors import StoneError
+
+    export = exporter("stone models add, for a checkpoint,")
+    with tempfile.TemporaryDirectory(prefix="stone-") as folder:
+        checkpoint, model = Path(folder) / "checkpoint.pt", Path(folder) / "model.onnx"
+        checkpoint.write_bytes(content)
+        with error_console().status("turning the checkpoint into a model"):
+            try:
+                export(checkpoint, model, None)
+            except StoneError as error:
+                vars(error).pop("filename", None)  # of a temporary file
+                raise
+        return model.read_bytes()
+
+
+def _list(stored: list[StoredModel], as_json: bool) -> None:
+    """The models as a table; tab-separated in a pipe; and what could be added."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from stonecli.published_models import PUBLISHED
+    from stonecli.report.text import printable
+
+    if as_json:
+        for model in stored:
+            print_json(_record(model))
+    else:
+        names = ("name", "hears", "size", "licence", "from")
+        rows = [
+            [printable(text) for text in (model.name, _classes(model), _size(model), _licence(model), _source(model))]
+            for model in stored
+        ]
+        out = output_console()
+        if not out.is_terminal:
+            for row in (names, *rows):
+                print("\t".join(row))
+        else:
+            table = Table(box=None, header_style="bold dim", pad_edge=False)
+            for title in names:
+                table.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
+            for row in rows:
+                table.add_row(*map(Text, row))
+            out.print(table)
+            more = [title for title in PUBLISHED if title not in {model.name for model in stored}]
+            if more:
+                out.print(Text(f"stone models add NAME brings what others have published: {', '.join(more)}", "dim"))
+    for model in stored:
+        if model.error is not None:
+            error_console().print(Text(f"stone: {model.name}: {printable(model.error)}"), soft_wrap=True)
+    if any(model.error is not None for model in stored):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(stored: StoredModel, as_json: bool) -> None:
+    """All that is known of a model; of the built-in one, its card."""
+    if as_json:
+        print_json({**_record(stored), "text": _card_text() if stored.is_built_in else None})
+        return
+    if stored.is_built_in:
+        for line in _card_text().splitlines():
+            _print(line)
+        return
+    _print(f"{stored.name}: {_classes(stored)}")
+    for title, value in {
+        "from": stored.source,
+        "added": stored.added,
+        "file": str(stored.path or ""),
+        "size": _size(stored),
+        "sha256": stored.sha256,
+        **(_card(stored) or {}),
+    }.items():
+        text = ", ".join(value) if isinstance(value, list) else "not known" if value is None else str(value)
+        _print(f"{title.replace('_', ' ')}: {text}")
+
+
+def _record(stored: StoredModel) -> dict[str, Any]:
+    return {
+        "name": stored.name,
+        "status": "built-in" if stored.is_built_in else "added",
+        "path": str(stored.path) if stored.path else None,
+        "sha256": stored.sha256 or None,
+        "size": stored.size,
+        "source": stored.source or None,
+        "added": stored.added or None,
+        "card": _card(stored),
+        "error": stored.error,
+    }
+
+
+def _card(stored: StoredModel) -> dict[str, Any] | None:
+    """What the model says of itself, as JSON has it."""
+    from dataclasses import asdict
+
+    if stored.info is None:
+        return None
+    classes = ["/".join(key.name for key in keys) for keys in stored.info.classes]
+    return {**asdict(stored.info), "classes": classes}
+
+
+def _card_text() -> str:
+    from importlib import resources
+
+    return (resources.files("stonecli") / "models" / "MODEL_CARD.md").read_text("utf-8")
+
+
+def _classes(stored: StoredModel) -> str:
+    if stored.info is None:
+        return "damaged"
+    return "24 keys" if stored.info.train_type == "ks_mode" else "12 key signatures"
+
+
+def _size(stored: StoredModel) -> str:
+    return f"{stored.size / 1e6:.1f} MB"
+
+
+def _licence(stored: StoredModel) -> str:
+    return stored.info.licence or "not stated" if stored.info else ""
+
+
+def _source(stored: StoredModel) -> str:
+    return "built in" if stored.is_built_in else stored.source
+
+
+def _print(line: str) -> None:
+    from stonecli.report.text import printable
+
+    print(printable(line))
