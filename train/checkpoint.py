@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import reprlib
 import struct
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ TrainType = Literal["ks", "ks_mode"]
 
 
 MAX_WINDOW_SECONDS = 600.0
+MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimiser has a few thousand
 
 
 class CheckpointError(StoneError):
@@ -167,7 +170,7 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
         raise CheckpointError("not a checkpoint of stone train")
     version = content.get("version")
     if not isinstance(version, int) or version != FORMAT_VERSION:
-        raise CheckpointError(f"checkpoint version {str(version)[:20]} is not known to this version of stone")
+        raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is not known to this version of stone")
     try:
         content = {"least_confidence": 0.0, **content}  # which the first checkpoints of this version do not have
         values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
@@ -189,6 +192,7 @@ def load_untrusted(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
+        _check_archive(file)
         try:
             with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is wrong with the file is said in the error
@@ -199,7 +203,36 @@ def load_untrusted(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError("not a checkpoint: no dictionary in it")
+    _check_extent(content)
     return content
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that unpacks to more than it is: ``torch.save`` never compresses, and its records lie apart."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):
+        members = []  # the older format, or none: torch looks for itself
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError("not a readable checkpoint: it is compressed, as torch.save never does")
+    if sum(member.file_size for member in members) > size:
+        raise CheckpointError("not a readable checkpoint: its records overlap")
+
+
+def _check_extent(content: dict[str, Any]) -> None:
+    """Refuse a structure of more than ``MAX_VALUES``: a few bytes of pickle can nest one list in itself 2^60 times."""
+    waiting: list[Any] = [content]
+    seen = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping | list | tuple | set | frozenset):
+            seen += len(value)
+            if seen > MAX_VALUES:
+                raise CheckpointError(f"not a checkpoint: it holds more than {MAX_VALUES} values")
+            waiting += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import io
 import os
@@ -404,6 +405,55 @@ def test_nothing_in_a_malicious_file_runs(tmp_path: Path, attack: str, form: str
     with contextlib.suppress(Exception):  # the attack is real: with trust it works
         load_with_trust()
     assert marker.exists()
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    """A megabyte of it would unpack to a gigabyte."""
+    path = tmp_path / "x.pt"
+    torch.save({"weights": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 20_000
+    assert len(torch.load(path, weights_only=True)["weights"]) == 1 << 20  # the attack is real
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_untrusted(path)
+
+
+def test_records_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"weights": [torch.zeros(1 << 16) for _ in range(9)]}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info.filename) for info in archive.infolist()}
+    largest = max(members, key=lambda name: len(members[name]))
+    copies = [name for name in members if name != largest and members[name] == members[largest]]
+    assert len(copies) == 8
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in members.keys() - copies:
+            archive.writestr(name, members[name])
+        for name in copies:  # one place in the file under many names; the directory alone is believed
+            entry = copy.copy(archive.getinfo(largest))
+            entry.filename = entry.orig_filename = name
+            archive.filelist.append(entry)
+    with pytest.raises(CheckpointError, match="overlap"):
+        load_untrusted(path)
+
+
+@pytest.mark.parametrize("place", ["version", "least_confidence", "frames_averaged", "config"])
+@pytest.mark.parametrize("empty", [[], (), {}], ids=["list", "tuple", "dict"])
+def test_a_structure_that_is_endless_when_written_out_is_refused(saved: Path, place: str, empty: Any) -> None:
+    nested = empty
+    for _ in range(60):
+        nested = {0: nested, 1: nested} if isinstance(nested, dict) else type(nested)([nested, nested])
+    assert "more than" in refusal(rewritten(saved, **{place: nested}))
+
+
+def test_a_list_in_itself_is_refused(saved: Path) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert "more than" in refusal(rewritten(saved, state={"a": endless}))
 
 
 def with_pickle(path: Path, data: bytes) -> Path:
