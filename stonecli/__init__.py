@@ -2,8 +2,10 @@
 
     >>> from stonecli import detect_key
     >>> estimate = detect_key("song.mp3")
-    >>> estimate.key.camelot, estimate.confidence  # doctest: +SKIP
+    >>> estimate.key.camelot, estimate.confidence
     ('8A', 0.91)
+
+``detect_keys`` hears many files; ``stonecli.tags`` reads and writes their tags (docs/python.md).
 
 The names below are loaded on first use, so that ``import stonecli`` (and ``stone --help``) costs nothing.
 """
@@ -15,17 +17,23 @@ from typing import TYPE_CHECKING, Any
 from stonecli._version import __version__
 
 if TYPE_CHECKING:
+    from stonecli.batch import detect_keys
     from stonecli.detect import KeyEstimate, detect_key
+    from stonecli.engine import Outcome
+    from stonecli.errors import StoneError
     from stonecli.key import Key
     from stonecli.model import KeyModel
 
-__all__ = ["Key", "KeyEstimate", "KeyModel", "__version__", "detect_key"]
+__all__ = ["Key", "KeyEstimate", "KeyModel", "Outcome", "StoneError", "__version__", "detect_key", "detect_keys"]
 
 _LAZY = {
     "Key": "stonecli.key",
     "KeyEstimate": "stonecli.detect",
     "KeyModel": "stonecli.model",
+    "Outcome": "stonecli.engine",
+    "StoneError": "stonecli.errors",
     "detect_key": "stonecli.detect",
+    "detect_keys": "stonecli.batch",
 }
 
 

@@ -28,9 +28,8 @@ from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
 from stonecli.model import KeyModel, default_model
 from stonecli.report.text import printable
 from stonecli.tagger import Tagger, TagResult
-from stonecli.tags import Field, FieldRule, write_key
+from stonecli.tags import Field, FieldRule, recorded, write_key
 from stonecli.tags.fields import with_key
-from stonecli.tags.journal import JournalRun, UndoJournal
 from stonecli.tags.rules import MODES, check_rules, parse_rules
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
     from beets.importer import ImportSession, ImportTask
     from beets.library import Item, Library
+
+    from stonecli.tags.journal import JournalRun
 
 UserError: type[Exception] = ui.UserError  # type: ignore[attr-defined]  # it has moved within beets 2, not from here
 
@@ -258,12 +259,8 @@ class StonePlugin(plugins.BeetsPlugin):
             yield None
             return
         try:
-            with closing(UndoJournal()) as journal:
-                record = journal.start("write key (beets)")
-                try:
-                    yield record
-                finally:
-                    record.end()
+            with recorded("write key (beets)") as record:
+                yield record
         except JournalError as error:
             raise UserError(f"stone: {error}") from error
 

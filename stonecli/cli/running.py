@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -114,21 +114,12 @@ def stopped_by_ctrl_c(outcomes: Stoppable) -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> Iterator[JournalRun]:
+def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> AbstractContextManager[JournalRun]:
     """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
-    from stonecli.tags.journal import UndoJournal
+    from stonecli.tags.runs import recorded
 
-    journal = UndoJournal()
     fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
-    try:
-        run = journal.start(f"{'remove' if remove else 'write'} {fields}")
-        try:
-            yield run
-        finally:
-            run.end()
-    finally:
-        journal.close()
+    return recorded(f"{'remove' if remove else 'write'} {fields}")
 
 
 def field_rules(

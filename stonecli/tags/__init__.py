@@ -6,8 +6,22 @@ APEv2, genre atoms, comments that are not valid UTF-8), and here all of it has t
 finished copy and has to agree, before the copy takes the file's place.
 """
 
-from stonecli.tags.read import read_tags
+from stonecli.tags.read import read_key, read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
+from stonecli.tags.runs import Undone, recorded, undo_run
 from stonecli.tags.write import remove_key, take_back, write_key
 
-__all__ = ["Field", "FieldRule", "KeyTags", "WriteMode", "read_tags", "remove_key", "take_back", "write_key"]
+__all__ = [
+    "Field",
+    "FieldRule",
+    "KeyTags",
+    "Undone",
+    "WriteMode",
+    "read_key",
+    "read_tags",
+    "recorded",
+    "remove_key",
+    "take_back",
+    "undo_run",
+    "write_key",
+]

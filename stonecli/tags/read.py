@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.key import parse_or_none
+from stonecli.key import Key, parse_or_none
 from stonecli.tags.rules import Changes, Field, KeyTags
 from stonecli.tags.sniff import sniff
 from stonecli.tags.vorbis import is_plain_key
@@ -53,13 +54,22 @@ class Snapshot:
         return replace(self, keys=keys, followers=followers, also=(), texts=left)
 
 
-def read_tags(path: Path) -> KeyTags:
+def read_key(path: str | os.PathLike[str]) -> Key | None:
+    """The key that the file's tags name; None where they name none.
+
+    Raises:
+        TagError: the file cannot be opened, is not music, or its tags are damaged.
+    """
+    return read_tags(path).key
+
+
+def read_tags(path: str | os.PathLike[str]) -> KeyTags:
     """What the file says about its key today.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
     """
-    with as_tag_error(), open_regular(path) as file:
+    with as_tag_error(), open_regular(Path(path)) as file:
         container = sniff(file)
         text = snapshot(file, container).text
     return KeyTags(container, text, parse_or_none(text) if text is not None else None)

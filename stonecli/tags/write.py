@@ -22,7 +22,7 @@ from stonecli.tags.undo import Undo
 
 
 def write_key(
-    path: Path,
+    path: str | os.PathLike[str],
     key: Key,
     rules: Sequence[FieldRule] = (FieldRule(),),
     *,
@@ -32,11 +32,16 @@ def write_key(
 ) -> bool:
     """Whether the file was changed; False if it was right already, and then nothing was written.
 
-    With ``write=False`` nothing ever is, and the answer is what would be.
+    Args:
+        path: the file. A symbolic link stays, and its target is written.
+        key: what to write.
+        rules: into which fields, and how it is spelled there: the key field in Camelot, if nothing else is asked for.
+        preserve_mtime: whether the file keeps its modification time.
+        journal: gets the record of how to go back before the change is made: see :func:`stonecli.tags.recorded`.
+        write: with False nothing ever is, and the answer is what would be.
 
-    The file is replaced in one step by a copy whose audio and tags have been checked. A symbolic link stays and its
-    target is written. A file with more than one hard link is refused: the other names would keep the old content, or
-    writing in place would give up the safety.
+    The file is replaced in one step by a copy whose audio and tags have been checked. A file with more than one hard
+    link is refused: the other names would keep the old content, or writing in place would give up the safety.
 
     Raises:
         TagError: the file cannot be written without risk; it is exactly as it was.
@@ -46,7 +51,7 @@ def write_key(
 
 
 def remove_key(
-    path: Path,
+    path: str | os.PathLike[str],
     rules: Sequence[FieldRule] = (FieldRule(),),
     *,
     preserve_mtime: bool = False,
@@ -108,7 +113,7 @@ def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Chan
 
 
 def _update(
-    path: Path,
+    path: str | os.PathLike[str],
     key: Key | None,
     rules: Sequence[FieldRule],
     preserve_mtime: bool,
