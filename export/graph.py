@@ -32,7 +32,10 @@ Array = npt.NDArray[Any]
 
 
 def build_model(
-    checkpoint: Checkpoint, major_tonic_bins: Sequence[int] | None = None, low_rate: LowRateVQT | None = None
+    checkpoint: Checkpoint,
+    major_tonic_bins: Sequence[int] | None = None,
+    low_rate: LowRateVQT | None = None,
+    context: int = 0,
 ) -> onnx.ModelProto:
     """The ONNX model of ``checkpoint``, without metadata.
 
@@ -45,17 +48,18 @@ def build_model(
             major tonic against that at the minor tonic of the same signature, 0..1 (S-KEY, section 3, uses the same
             comparison as pseudo-label of the mode), so that a model of signatures can still name a key.
         low_rate: makes ``audio`` half the rate, and the features those of ``export.low_rate_vqt``.
+        context: frames at either end of ``audio`` that are dropped (``export.context``).
     """
     network = checkpoint.network()
     weights = {name: _array(value) for name, value in network.state_dict().items()}
     graph = GraphBuilder()
     if low_rate is None:
-        magnitude = _vqt_magnitude(graph, VQT(checkpoint.vqt))
+        magnitude = _without_context(graph, _vqt_magnitude(graph, VQT(checkpoint.vqt)), 2, context)
         features = _log_magnitude(graph, magnitude)
         features = graph.slice(features, 1, 0, checkpoint.chromanet.n_bins)
         features = _average_frames(graph, features, checkpoint.frames_averaged)
     else:
-        power = add_power(graph, low_rate)
+        power = _without_context(graph, add_power(graph, low_rate), 1, context)
         features = _averaged_decibels(graph, power, checkpoint.frames_averaged)
         magnitude = graph.op("Transpose", graph.op("Sqrt", power), perm=[0, 2, 1])
     features = graph.op("Unsqueeze", features, graph.constant([1]))
@@ -105,6 +109,10 @@ def _vqt_magnitude(graph: GraphBuilder, vqt: VQT) -> str:
     stacked = graph.slice(stacked, 2, config.octaves * config.bins_per_octave - config.n_bins, END)
     amplitude = graph.op("Transpose", graph.op("Sqrt", stacked), perm=[0, 2, 1])
     return graph.op("Mul", amplitude, graph.constant(_array(vqt.scale), "kernel_scale"), name="vqt_magnitude")
+
+
+def _without_context(graph: GraphBuilder, x: str, axis: int, frames: int) -> str:
+    return graph.slice(x, axis, frames, -frames) if frames else x
 
 
 def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:

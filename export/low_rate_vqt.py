@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from export.context import is_as_published
 from export.graph_builder import END, GraphBuilder
 from stonecli.audio import decimating_matrix
 from train.checkpoint import Checkpoint
@@ -52,7 +53,7 @@ class LowRateVQT:
         highest = config.frequency(N_BINS - 1) * (1 + 2 / config.q)  # where its kernel's main lobe ends
         longest = config.kernel_length(N_BINS - LEVEL_OCTAVES * config.bins_per_octave)
         if (
-            (checkpoint.frames_averaged == 1 and not checkpoint.corrects_tuning)
+            is_as_published(checkpoint)
             or n_bins > N_BINS
             or config.sample_rate % 2
             or highest > HIGHEST_SHARE * config.sample_rate / 2

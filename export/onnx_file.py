@@ -19,6 +19,7 @@ import soxr
 import torch
 from torch import Tensor, nn
 
+from export.context import context_frames
 from export.graph import build_model
 from export.low_rate_vqt import LowRateVQT
 from export.pitch_fork import check_recording, find_class_order, play_key
@@ -60,17 +61,25 @@ class ExportReport:
 
 
 class AudioNetwork(nn.Module):
-    """The whole model in PyTorch: audio float32 [batch, samples] -> probabilities [batch, classes]."""
+    """The whole model in PyTorch: audio float32 [batch, samples] -> probabilities [batch, classes].
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Args:
+        checkpoint: what to run.
+        context: frames at either end of the audio that are dropped.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, context: int = 0) -> None:
         super().__init__()
         self.vqt = VQT(checkpoint.vqt)
         self.chromanet: ChromaNet = checkpoint.network()
         self.frames_averaged = checkpoint.frames_averaged
+        self.context = context
 
     def forward(self, audio: Tensor) -> Tensor:
         """The probabilities; the network sees the lowest bins of the transform."""
-        features = self.vqt(audio)[:, : self.chromanet.config.n_bins]
+        magnitude = self.vqt.magnitude(audio)
+        features = self.vqt.decibels(magnitude[:, :, self.context : magnitude.shape[2] - self.context])
+        features = features[:, : self.chromanet.config.n_bins]
         probabilities: Tensor = self.chromanet(average_frames(features, self.frames_averaged)[:, None])
         return probabilities
 
@@ -121,8 +130,9 @@ def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
     checkpoint = read_checkpoint(checkpoint_path)
     if checkpoint.classes is None:
         raise ExportError("the checkpoint does not say what its classes are")
-    model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes))
-    describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path))
+    context = context_frames(checkpoint)
+    model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes), context=context)
+    describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path), context)
     model_path.write_bytes(model.SerializeToString())
 
 
@@ -139,9 +149,11 @@ def _named(path: Path) -> Iterator[None]:
 def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:
     """The checkpoint, its classes as the fork hears them, the bytes of its model, and their distance from PyTorch."""
     checkpoint = read_checkpoint(checkpoint_path)
-    network = AudioNetwork(checkpoint).eval()
+    context = context_frames(checkpoint)
+    network = AudioNetwork(checkpoint, context).eval()
     rate = checkpoint.vqt.sample_rate
     seconds = max(checkpoint.window_seconds, checkpoint.minimum_samples / rate)
+    seconds += 2 * context * checkpoint.vqt.hop_length / rate
 
     def listen(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
         with torch.inference_mode():
@@ -149,17 +161,17 @@ def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, f
 
     classes = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
     tonics = _major_tonic_bins(checkpoint, classes)
-    model = build_model(checkpoint, tonics)
-    difference = _difference(model.SerializeToString(), listen, checkpoint)
+    model = build_model(checkpoint, tonics, context=context)
+    difference = _difference(model.SerializeToString(), listen, checkpoint, seconds)
     if not difference <= AGREEMENT:
         raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
     low_rate = LowRateVQT.of(checkpoint)
     if low_rate is not None:  # what goes into the file is half the rate, and was compared by way of the full one
-        model = build_model(checkpoint, tonics, low_rate)
-        distance = _low_rate_difference(model.SerializeToString(), listen, checkpoint)
+        model = build_model(checkpoint, tonics, low_rate, context)
+        distance = _low_rate_difference(model.SerializeToString(), listen, checkpoint, seconds)
         if not distance <= LOW_RATE_AGREEMENT:
             raise ExportError(f"half the sample rate changes probabilities by {distance:.3f}")
-    describe(model, checkpoint, classes, file_sha256(checkpoint_path), low_rate)
+    describe(model, checkpoint, classes, file_sha256(checkpoint_path), context, low_rate)
     return checkpoint, classes, model.SerializeToString(deterministic=True), difference
 
 
@@ -179,12 +191,13 @@ def describe(
     checkpoint: Checkpoint,
     classes: tuple[str, ...],
     sha256: str,
+    context: int = 0,
     low_rate: LowRateVQT | None = None,
 ) -> None:
     """Put the description of DESIGN.md ("The model file") into the model's metadata."""
-    rate, minimum = checkpoint.vqt.sample_rate, checkpoint.minimum_samples
+    rate, minimum, hop = checkpoint.vqt.sample_rate, checkpoint.minimum_samples, checkpoint.vqt.hop_length
     if low_rate is not None:
-        rate, minimum = low_rate.sample_rate, max(-(-minimum // 2), low_rate.min_samples)
+        rate, minimum, hop = low_rate.sample_rate, max(-(-minimum // 2), low_rate.min_samples), low_rate.hop
     description = {
         "format_version": FORMAT_VERSION,
         "train_type": checkpoint.train_type,
@@ -193,7 +206,8 @@ def describe(
         "frames_averaged": checkpoint.frames_averaged,
         "sample_rate": rate,
         "window_seconds": checkpoint.window_seconds,
-        "minimum_samples": minimum,
+        "minimum_samples": minimum + 2 * context * hop,
+        "context_samples": context * hop,
         "circle_type": checkpoint.circle_type,
         "temperature": checkpoint.chromanet.temperature,
         "least_confidence": checkpoint.least_confidence,
@@ -213,12 +227,13 @@ def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[
     return [(Key.parse(name.split("/")[0]).tonic - lowest) % 12 for name in classes]
 
 
-def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float:
+def _difference(content: bytes, listen: object, checkpoint: Checkpoint, seconds: float) -> float:
     """Largest difference of a probability between the ONNX model and ``listen``, over two lengths and batch sizes."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    rate, shortest = checkpoint.vqt.sample_rate, checkpoint.minimum_samples
+    rate = checkpoint.vqt.sample_rate
+    shortest = checkpoint.minimum_samples + 2 * context_frames(checkpoint) * checkpoint.vqt.hop_length
     noise = np.random.default_rng(0).standard_normal(shortest).astype(np.float32)
-    tune = play_key(Key(7, "minor"), 0, max(checkpoint.window_seconds, shortest / rate), rate)
+    tune = play_key(Key(7, "minor"), 0, seconds, rate)
     # Between pure tones there is nothing but rounding, which the logarithm makes large; a recording has noise there.
     tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)
     odd = max(shortest, len(tune) - 777)
@@ -231,11 +246,10 @@ def _difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float
     return float(np.max(differences))  # not max(): it would pass over a NaN
 
 
-def _low_rate_difference(content: bytes, listen: object, checkpoint: Checkpoint) -> float:
+def _low_rate_difference(content: bytes, listen: object, checkpoint: Checkpoint, seconds: float) -> float:
     """Largest difference of a probability between the model at half the rate and ``listen``, in two keys."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rate = checkpoint.vqt.sample_rate
-    seconds = max(checkpoint.window_seconds, checkpoint.minimum_samples / rate)
     assert callable(listen)  # noqa: S101
     differences = []
     for key in (Key(7, "minor"), Key(0, "major")):

@@ -4,10 +4,16 @@ The recording is read in stretches of five minutes, two of which are held at a t
 takes the same memory. A stretch is corrected by the tuning of itself and its two neighbours; up to ten minutes that
 is the tuning of the whole track. The correction and the change from the rate that was cheap to read to the model's are
 one resampling.
+
+A window is resampled with some of the music around it, for what a resampler or a transform makes of a cut is heard as
+if it had been played. At the ends of a recording its mirror image is taken, which continues without a step. Where
+windows begin does not depend on the tuning, which moves their ends by a few per cent about their middle: else all that
+follow would lie elsewhere for a cent more or less.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +29,7 @@ from stonecli.model import KeyModel, default_model
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 4  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 5  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -31,6 +37,8 @@ LEAST_TONAL_SHARE = 0.1  # of a window's frames; below, it is noise, drums or br
 LEAST_TAIL = 0.5  # share of a window that a last, incomplete one has to have
 LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
 LEAST_SECONDS = 0.5  # of audio; less has no key
+RESAMPLER_REACH = 64  # samples on either side that soxr MQ looks at, and more
+MOST_STRETCHED = 2.0 ** (50 / 1200)  # a recording half a semitone too low has so much more of it in a window
 BETWEEN_CENTS = 40.0  # from here on a recording lies between two semitones, and its key has two names
 
 Floats = npt.NDArray[np.float32]
@@ -208,13 +216,17 @@ class _Windower:
         info = model.info
         if not 0.0 <= overlap <= 0.95:
             raise ValueError(f"overlap is a share of the window from 0 to 0.95, not {overlap}")
-        least = info.minimum_samples / info.sample_rate
+        least = info.least_window / info.sample_rate
         if window_seconds is not None and not least <= window_seconds <= STRETCH_SECONDS:
             raise ValueError(f"a window of this model is {least:.1f} to {STRETCH_SECONDS:.0f} s long")
         self._model = model
         self._rate = rate
         self._window = info.window_samples if window_seconds is None else round(window_seconds * info.sample_rate)
-        self._step = 1.0 - overlap
+        self._context = info.context_samples
+        self._size = round(self._window * rate / info.sample_rate)  # of the recording
+        self._step = max(1, round(self._size * (1.0 - overlap)))
+        most = (self._window / 2 + self._context) * MOST_STRETCHED - self._window / 2
+        self._margin = math.ceil(most * rate / info.sample_rate) + RESAMPLER_REACH
         self._level = 0.0
         self._direction = 0j
         self._strength = 0.0
@@ -233,25 +245,24 @@ class _Windower:
     def run(self, blocks: Iterable[Samples]) -> Iterator[Window]:
         """The windows in order; after the last one, ``samples`` and ``cents`` speak of the whole recording."""
         before: _Stretch | None = None
-        rest = np.zeros(0, dtype=np.float32)
-        position = 0  # of the first sample of ``rest``
+        held, base = np.zeros(0, dtype=np.float32), 0  # of the stretches before, from sample number ``base`` on
+        start = 0  # of the next window
         for stretch, after in _with_next(self._stretches(blocks)):
             around = [part for part in (before, stretch, after) if part is not None]
             rate = self._corrected_rate(around)
-            size = round(self._window * self._rate / rate)  # of the recording, for a full window of the model
-            step = max(1, round(size * self._step))
             samples = stretch.taken()
-            length = len(rest) + len(samples)
-            start = 0
-            while start + size <= length:
-                yield self._ask(_joined(rest, samples, start, start + size), position + start, rate, around)
-                start += step
-            tail = _joined(rest, samples, start, length)
-            if after is None and (len(tail) >= LEAST_TAIL * size or (position + start == 0 and len(tail))):
-                yield self._ask(tail, position + start, rate, around)
-            rest, position = tail.copy(), position + start  # a view would keep the whole stretch
+            end = base + len(held) + len(samples)
+            last = after is None
+            while start + self._size + (0 if last else self._margin) <= end:
+                # No name for the piece: it may be a view, which would keep the stretch.
+                yield self._ask(self._surrounded(held, samples, base, start, start + self._size), start, rate, around)
+                start += self._step
+            if last and (end - start >= LEAST_TAIL * self._size or (start == 0 and end)):
+                yield self._ask(self._surrounded(held, samples, base, start, end), start, rate, around)
+            kept = max(base, start - self._margin)
+            held, base = _joined(held, samples, kept - base, end - base).copy(), kept  # as above
             before = stretch
-            del samples, tail
+            del samples
 
     def _stretches(self, blocks: Iterable[Samples]) -> Iterator[_Stretch]:
         """The blocks joined to stretches; the level and the tuning up to here are kept on the way."""
@@ -274,19 +285,38 @@ class _Windower:
         cents = cents_of(sum(stretch.peaks.total for stretch in around)) or 0.0
         return rate if abs(cents) < LEAST_CORRECTION else rate * 2.0 ** (cents / 1200.0)
 
-    def _ask(self, samples: Samples, position: int, rate: float, around: list[_Stretch]) -> Window:
-        """The model's answer for ``samples``, resampled to ``rate``; they are repeated where they are too few."""
-        start, end = position / self._rate, (position + len(samples)) / self._rate
-        level = _peak(samples)
+    def _surrounded(self, held: Samples, samples: Samples, base: int, start: int, end: int) -> Samples:
+        """From ``start`` to ``end`` and a margin on either side, mirrored where the recording has no more."""
+        first, last = max(0, start - self._margin), end + self._margin
+        piece = _joined(held, samples, first - base, last - base)
+        missing = (self._margin - (start - first), last - first - len(piece))
+        return np.pad(piece, missing, mode="reflect") if any(missing) else piece
+
+    def _ask(self, piece: Samples, position: int, rate: float, around: list[_Stretch]) -> Window:
+        """The model's answer for what lies between the margins of ``piece``, resampled to ``rate``.
+
+        It is repeated where it is shorter than a window.
+        """
+        length = len(piece) - 2 * self._margin
+        start, end = position / self._rate, (position + length) / self._rate
+        level = _peak(piece[self._margin : self._margin + length])
         audible = level > SILENCE and level > QUIET * self._level
         if not audible or _tonal_share(around, start, end) < LEAST_TONAL_SHARE:
             classes = len(self._model.info.classes)
             empty = np.full(24, 1 / 24, dtype=np.float32)
             return Window(start, end, False, empty, np.full(classes, 1 / classes, dtype=np.float32))
-        scaled = samples / np.float32(self._level)
+        scaled = piece / np.float32(self._level)
         if rate != self._rate:
             scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
-        answer = self._model(_fitted(scaled, self._window)[None])
+        ratio = rate / self._rate
+        if length < self._size:
+            first = round(self._margin * ratio)
+            heard = np.resize(scaled[first : first + max(1, round(length * ratio))], self._window + self._context)
+            window = np.concatenate([scaled[first - self._context : first], heard])
+        else:
+            first = round((self._margin + length / 2) * ratio - self._window / 2) - self._context
+            window = scaled[first : first + self._window + 2 * self._context]
+        answer = self._model(window[None])
         return Window(start, end, True, answer.keys[0], answer.classes[0])
 
 
@@ -337,8 +367,3 @@ def _with_next(stretches: Iterator[_Stretch]) -> Iterator[tuple[_Stretch, _Stret
         current = stretch
     if current is not None:
         yield current, None
-
-
-def _fitted(samples: Samples, size: int) -> Samples:
-    """``samples`` cut to ``size``, or repeated up to it."""
-    return samples[:size] if len(samples) >= size else np.resize(samples, size)

@@ -29,7 +29,9 @@ class ModelInfo:
         frames_averaged: VQT frames that the network sees as one.
         sample_rate: of the audio, in Hz.
         window_seconds: length of the windows that it was trained on.
-        minimum_samples: shortest audio that it can be given.
+        minimum_samples: shortest audio that it can be given, context included.
+        context_samples: on either side of a window, what it is to be given besides: the edges of its transform lie
+            there, and are dropped.
         circle_type: 1 or 7, the circle of its training loss; None where unknown.
         temperature: of its softmax.
         least_confidence: of an answer, 0..1; below, a recording has no key.
@@ -45,6 +47,7 @@ class ModelInfo:
     sample_rate: int
     window_seconds: float
     minimum_samples: int
+    context_samples: int
     circle_type: int | None
     temperature: float
     least_confidence: float
@@ -54,8 +57,13 @@ class ModelInfo:
 
     @property
     def window_samples(self) -> int:
-        """Samples in a window."""
-        return max(round(self.window_seconds * self.sample_rate), self.minimum_samples)
+        """Samples in a window, without context."""
+        return max(round(self.window_seconds * self.sample_rate), self.least_window)
+
+    @property
+    def least_window(self) -> int:
+        """Samples in the shortest window, without context."""
+        return self.minimum_samples - 2 * self.context_samples
 
 
 def parse_info(text: str) -> ModelInfo:
@@ -79,9 +87,10 @@ def parse_info(text: str) -> ModelInfo:
             sample_rate=int(values["sample_rate"]),
             window_seconds=_finite(values["window_seconds"]),
             minimum_samples=int(values["minimum_samples"]),
+            context_samples=int(values.get("context_samples", 0)),  # of format 1, but not from the start, as is
             circle_type=values["circle_type"],
             temperature=_finite(values["temperature"]),
-            least_confidence=_finite(values.get("least_confidence", 0.0)),  # of format 1, but not from the start
+            least_confidence=_finite(values.get("least_confidence", 0.0)),  # this
             licence=_typed(values, "licence", str)[:MAX_TEXT],
             trained_on=_typed(values, "trained_on", str)[:MAX_TEXT],
             checkpoint_sha256=_typed(values, "checkpoint_sha256", str)[:MAX_TEXT],
@@ -126,6 +135,8 @@ def _check(info: ModelInfo) -> None:
         raise ModelError(f"odd least confidence: {info.least_confidence}")
     if not 0 < info.minimum_samples <= MAX_WINDOW_SECONDS * info.sample_rate:
         raise ModelError(f"odd minimum length: {info.minimum_samples} samples")
+    if not 0 <= 2 * info.context_samples < info.minimum_samples:
+        raise ModelError(f"odd context: {info.context_samples} samples of {info.minimum_samples}")
     if info.temperature <= 0:
         raise ModelError(f"odd temperature: {info.temperature}")
     if info.circle_type not in (None, 1, 7) or isinstance(info.circle_type, bool | float):

@@ -119,7 +119,10 @@ class VQT(nn.Module):
         Raises:
             ValueError: the audio is shorter than ``config.min_samples``.
         """
-        magnitude = self.magnitude(audio)
+        return self.decibels(self.magnitude(audio))
+
+    def decibels(self, magnitude: Tensor) -> Tensor:
+        """The log-VQT of what ``magnitude`` returns, or of a part of its frames; shapes and range as said above."""
         decibels = 10.0 * torch.log10(torch.clamp(magnitude, min=AMPLITUDE_FLOOR))
         floor = torch.amax(decibels, dim=(1, 2), keepdim=True) - DB_RANGE
         return torch.maximum(decibels, floor) / DB_RANGE + 1.0

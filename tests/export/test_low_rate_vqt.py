@@ -114,6 +114,7 @@ def test_which_models_run_at_half_the_rate(
 def test_a_model_at_half_the_rate_hears_what_the_checkpoint_hears(
     hand_made: Callable[..., Checkpoint], tmp_path: Path
 ) -> None:
+    from export.context import context_frames
     from export.onnx_file import AudioNetwork, export_checkpoint
     from export.pitch_fork import play_key
     from stonecli.key import Key
@@ -126,7 +127,7 @@ def test_a_model_at_half_the_rate_hears_what_the_checkpoint_hears(
         report = export_checkpoint(tmp_path / "a.pt", tmp_path / "a.onnx")
         model = KeyModel(report.path, device="cpu")
         assert model.info.sample_rate == 11025
-        network = AudioNetwork(checkpoint).eval()
+        network = AudioNetwork(checkpoint, context_frames(checkpoint)).eval()
         for key in (Key(0, "major"), Key(5, "major"), Key(9, "major")):
             tune = play_key(key, 1, 10.0, 22050)
             with torch.inference_mode():

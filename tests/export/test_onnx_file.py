@@ -134,7 +134,8 @@ def test_a_published_model_describes_itself(published: Path, exported: ExportRep
     assert values["classes"] == list(exported.classes)
     assert (values["corrects_tuning"], values["frames_averaged"]) == ((True, 4) if ours else (False, 1))
     assert (values["sample_rate"], values["window_seconds"]) == (11025 if ours else 22050, 15.0)
-    assert values["minimum_samples"] == (511 * 256 if ours else 127 * 512)
+    assert values["minimum_samples"] == ((511 + 2 * 8) * 256 if ours else 127 * 512)
+    assert values["context_samples"] == (8 * 256 if ours else 0)
     assert (values["circle_type"], values["temperature"]) == (None, 1.0)
     assert values["licence"]
     assert values["trained_on"]
@@ -247,8 +248,9 @@ def test_windows_shorter_than_the_network_needs(hand_made: MakeCheckpoint, tmp_p
     save_checkpoint(checkpoint, tmp_path / "x.pt")
     assert checkpoint.minimum_samples > checkpoint.vqt.sample_rate
     report = export_checkpoint(tmp_path / "x.pt", tmp_path / "x.onnx")
-    assert metadata(report.path)["minimum_samples"] == checkpoint.minimum_samples // 2
-    assert KeyModel(report.path, device="cpu").info.window_samples == checkpoint.minimum_samples // 2
+    info = KeyModel(report.path, device="cpu").info
+    assert info.window_samples == info.least_window == checkpoint.minimum_samples // 2
+    assert info.minimum_samples == info.least_window + 2 * info.context_samples
 
 
 # --- the order of the classes -----------------------------------------------------------------------------------------

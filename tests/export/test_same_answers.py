@@ -50,6 +50,8 @@ def assert_same(path: Path, models: tuple[KeyModel, KeyModel]) -> None:
     found: KeyEstimate = detect_key(path, fast)
     assert found.key == expected.key
     assert np.abs(found.probabilities - expected.probabilities).max() < MOST
+    for window, other in zip(found.windows, expected.windows, strict=True):
+        assert np.abs(window.probabilities - other.probabilities).max() < MOST
     assert found.duration == pytest.approx(expected.duration, abs=0.05)
     assert found.tuning_cents == pytest.approx(expected.tuning_cents, abs=0.5)
     assert [window.tonal for window in found.windows] == [window.tonal for window in expected.windows]

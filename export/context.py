@@ -1,0 +1,26 @@
+"""How much of its surroundings a window is given, so that the cut does not sound."""
+
+from __future__ import annotations
+
+from train.checkpoint import Checkpoint
+
+# 0.19 s of either side at the usual hop. The kernel of the lowest bin reaches 0.31 s, but what is left of its window
+# there weighs nothing: with twice as many no probability moved by more than 0.001.
+LEAST_FRAMES = 8
+
+
+def context_frames(checkpoint: Checkpoint) -> int:
+    """Frames at either end of a window that are computed and dropped, a multiple of the frames averaged.
+
+    Where audio is cut off, the transform mirrors it and its decimations take silence for what is missing: in the first
+    and last frames there is what nobody played, and the network hears it as a chord. Given the music that is there,
+    it was seen to change its mind by up to 0.3. Published models get none: they are kept to the last digit.
+    """
+    if is_as_published(checkpoint):
+        return 0
+    return -(-LEAST_FRAMES // checkpoint.frames_averaged) * checkpoint.frames_averaged
+
+
+def is_as_published(checkpoint: Checkpoint) -> bool:
+    """Whether it was trained on single frames without a correction of the tuning, as STONE and S-KEY were."""
+    return checkpoint.frames_averaged == 1 and not checkpoint.corrects_tuning
