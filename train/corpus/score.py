@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,10 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from stonecli.errors import StoneError
 from stonecli.key import Key, Mode
+
+MAX_SCORE_BYTES = 64 << 20  # of one file in a zip; the largest score of the corpora has 2 MB
 
 SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 """Semitones above the tonic: major and natural minor."""
@@ -216,8 +220,11 @@ class CorpusFiles:
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         """Name and content of each file, by name.
 
+        Nothing is unpacked to the disk, so that a name in a zip leads nowhere.
+
         Raises:
             FileNotFoundError: neither folder nor zip is there.
+            StoneError: what is there is no zip, or a file in it is too large for a score.
         """
         if self.root.is_dir():
             for path in sorted(self.root.rglob("*")):
@@ -226,7 +233,13 @@ class CorpusFiles:
                     yield name, path.read_bytes()
             return
         archive = self.root if self.root.suffix == ".zip" else self.root.with_name(self.root.name + ".zip")
-        with zipfile.ZipFile(io.BytesIO(archive.read_bytes())) as file:
-            for name in sorted(file.namelist()):
-                if not name.endswith("/") and self.accepts(name):
-                    yield name, file.read(name)
+        content = archive.read_bytes()
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as file:
+                for name in sorted(file.namelist()):
+                    if not name.endswith("/") and self.accepts(name):
+                        if file.getinfo(name).file_size > MAX_SCORE_BYTES:
+                            raise StoneError(f"{archive}: {name}: larger than {MAX_SCORE_BYTES >> 20} MB")
+                        yield name, file.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise StoneError(f"{archive}: not a readable zip: {error}") from error

@@ -4,7 +4,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from stonecli.errors import StoneError
 from stonecli.key import Key
 from train.corpus.score import (
     Chord,
@@ -87,3 +89,27 @@ def test_files_come_from_folders_and_from_zips_alike(tmp_path: Path) -> None:
         archive.write(folder / "b.bin", "b.bin")
     for root in (folder, tmp_path / "packed.zip", tmp_path / "packed"):
         assert list(CorpusFiles(root, lambda name: name.endswith(".txt"))) == [("deep/a.txt", b"one")]
+
+
+def test_a_zip_is_read_in_memory_and_within_bounds(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../outside.txt", b"a name is only a name")
+        archive.writestr("large.bin", bytes(65 << 20))
+    assert (tmp_path / "packed.zip").stat().st_size < 100_000
+    names = CorpusFiles(tmp_path / "packed.zip", lambda name: name.endswith(".txt"))
+    assert list(names) == [("../outside.txt", b"a name is only a name")]
+    assert [path.name for path in tmp_path.iterdir()] == ["packed.zip"]
+    with pytest.raises(StoneError, match=r"large\.bin: larger than 64 MB"):
+        list(CorpusFiles(tmp_path / "packed.zip"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_zip_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", bytes(range(256)) * 99)
+    content = bytearray(path.read_bytes())
+    content[60:80] = bytes(20)
+    path.write_bytes(content[:-30] if damage == "cut" else content)
+    with pytest.raises(StoneError, match="not a readable zip"):
+        list(CorpusFiles(path))
