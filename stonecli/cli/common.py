@@ -27,14 +27,14 @@ DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto
 
 
 def model_file(text: str) -> Path:
-    """The file of the model that ``text`` names, or is the path of; wrong usage if it is neither."""
+    """The file of the added model that ``text`` names, else ``text`` as a path; :func:`load_model` says what is wrong."""
     from stonecli.errors import ModelError
     from stonecli.model_store import model_path
 
     try:
         return model_path(text)
-    except ModelError as error:
-        raise typer.BadParameter(str(error)) from error
+    except ModelError:
+        return Path(text)
 
 
 ModelOption = Annotated[
@@ -189,10 +189,11 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
     from stonecli.engine import error_line
     from stonecli.errors import DeviceError, ModelError
     from stonecli.model import KeyModel
-    from stonecli.model_store import recorded_sha256
+    from stonecli.model_store import model_path, recorded_sha256
 
     try:
-        return KeyModel(path, device, sha256=recorded_sha256(path) if path else None)
+        file = path if path is None or path.exists() else model_path(str(path))  # which says what names there are
+        return KeyModel(file, device, sha256=recorded_sha256(file) if file else None)
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
     except (ModelError, OSError) as error:
