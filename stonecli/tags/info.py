@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stonecli.errors import TagError
+from stonecli.tags.bounded import bounded
 from stonecli.tags.read import as_tag_error, open_regular
 from stonecli.tags.sniff import sniff
 
@@ -42,9 +43,11 @@ def read_info(path: Path) -> TrackInfo:
     """What the file at ``path`` says; nothing where it cannot be read, for a playlist can do without."""
     try:
         with as_tag_error(), open_regular(path) as file:
-            module, name, family = _LOADERS[sniff(file)]
+            container = sniff(file)
+            module, name, family = _LOADERS[container]
+            seen = bounded(file, container)
             file.seek(0)
-            loaded: Any = getattr(import_module(f"mutagen.{module}"), name)(file)
+            loaded: Any = getattr(import_module(f"mutagen.{module}"), name)(seen)
             texts = {field: _text(loaded.tags, names[family]) for field, names in _NAMES.items()}
             info = loaded.info
             return TrackInfo(

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
+from stonecli.tags.bounded import bounded
 from stonecli.tags.rules import Changes, Field, KeyTags
 from stonecli.tags.sniff import sniff
 from stonecli.tags.vorbis import is_plain_key
@@ -94,6 +95,8 @@ def as_tag_error() -> Iterator[None]:
     except OSError as error:
         raise TagError(error.strerror or type(error).__name__) from error
     except Exception as error:
+        if isinstance(error.__context__, TagError):  # raised by what mutagen read from, and wrapped by it
+            raise error.__context__ from None
         # Deliberately wide: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
         kind = type(error).__name__.replace("error", "Error").removesuffix("Error")  # mutagen has bare names, too
         raise TagError(f"the tags are damaged ({kind})" if kind else "the tags are damaged") from error
@@ -105,7 +108,7 @@ def snapshot(file: BinaryIO, container: str) -> Snapshot:
     load: Any = getattr(import_module(f"mutagen.{module}"), name)
     file.seek(0)
     try:
-        loaded = load(file, **(_ID3_OPTIONS if reader is _read_id3 else {}))
+        loaded = load(bounded(file, container), **(_ID3_OPTIONS if reader is _read_id3 else {}))
     except Exception as error:
         if type(error).__name__ in _NO_TAG:
             return reader(None)
