@@ -27,7 +27,7 @@ DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto
 
 
 def model_file(text: str) -> Path:
-    """The file of the added model that ``text`` names, else ``text`` as a path; :func:`load_model` says what is wrong."""
+    """The file of the model that ``text`` names, else ``text`` as a path; :func:`load_model` says what is wrong."""
     from stonecli.errors import ModelError
     from stonecli.model_store import model_path
 

@@ -41,3 +41,12 @@ def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
     except ModuleNotFoundError as error:
         fail(f"{command} needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
     return export_checkpoint
+
+
+def require_exporter(command: str) -> None:
+    """The same before there is a checkpoint, without loading torch, which is slow."""
+    from importlib.util import find_spec
+
+    for name in ("torch", "onnx"):
+        if find_spec(name) is None:
+            fail(f"{command} needs {name}: pip install 'stonecli[train]'", EXIT_USAGE)

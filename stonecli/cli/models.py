@@ -77,7 +77,7 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     """Fetch or read what is named, turn a checkpoint into a model, and keep it."""
     import hashlib
 
-    from stonecli.cli.export import exporter
+    from stonecli.cli.export import require_exporter
     from stonecli.errors import ModelError
     from stonecli.model import read_model
     from stonecli.model_store import add_model, is_name, name_for
@@ -92,7 +92,7 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     if not is_name(wanted):
         raise typer.BadParameter("small letters, digits, - and _; what shall it be called?", param_hint="--name")
     if published is not None:
-        exporter("stone models add")  # before anything is fetched
+        require_exporter("stone models add")  # before anything is fetched
         _agree(published, yes)
         content, source = _fetch(published.url, published.sha256), published.url
     elif "://" in what:
