@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.style import Style
 
 _LIGHTNESS, _TILT, _CHROMA = 0.76, 0.17, 0.11  # of major keys
-_MINOR_LIGHTNESS, _MINOR_CHROMA = -0.05, 0.7  # what minor keys have less: dimmer, greyer
+_MINOR_LIGHTNESS, _MINOR_CHROMA = -0.03, 0.7  # what minor keys have less: dimmer (black letters can be read), greyer
 _FIRST_ANGLE = 150.0  # degrees, of Camelot 1: greens; 8 (C major) is then a light red
 
 

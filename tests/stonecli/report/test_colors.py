@@ -50,5 +50,5 @@ def test_each_key_has_a_colour_of_its_own() -> None:
 def test_letters_can_be_read_on_it() -> None:
     for key in Key.all():
         lightness = seen(key, "none")[0]
-        assert lightness > 47, key  # black on it has a contrast of 4 and more
+        assert lightness > 49, key  # black on it has a contrast of 4.5 and more
         assert key_block_style(key).bgcolor

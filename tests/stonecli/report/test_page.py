@@ -229,13 +229,87 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int, height: int) ->
         assert wide == [width, width, height]
         tall = page.execute_script("return document.getElementById('table').clientHeight")
         assert tall > 200
-        if folder := os.environ.get("STONE_SCREENSHOTS"):  # to be looked at
-            page.save_screenshot(f"{folder}/{width}.png")
+        shot(page, str(width))
         assert page.find_element("css selector", ".near :nth-child(2)").text.startswith("Title ")
         page.find_element("id", "close").click()  # fails where something lies above it
         assert not page.find_element("id", "more").is_displayed()
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+READABLE = 4.5  # WCAG 2.2, success criterion 1.4.3: contrast of text
+# For all texts on the page: what it says, its class or tag, and the contrast to what is behind it.
+CONTRASTS = """
+const parts = text => { const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number); return [r, g, b, a]; };
+const over = ([r, g, b, a], below) => [r, g, b].map((part, index) => part * a + below[index] * (1 - a));
+const light = color => color.slice(0, 3).map(part => part / 255)
+  .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+function behind(element) {
+  if (!element) return [255, 255, 255];
+  const style = getComputedStyle(element), [r, g, b, a] = parts(style.backgroundColor);
+  return a === 1 ? [r, g, b] : over([r, g, b, a], behind(element.parentElement));
+}
+const found = [];
+function add(element, text, color) {
+  let below = behind(element);
+  const shape = element.tagName === "text" && element.closest("g")?.querySelector("path");
+  if (shape) {
+    const style = getComputedStyle(shape);
+    below = over([...parts(style.fill).slice(0, 3), Number(style.opacity)], below);
+  }
+  const [high, low] = [light(over(parts(color), below)), light(below)].sort((one, other) => other - one);
+  found.push([text, element.getAttribute("class") || element.id || element.tagName, (high + 0.05) / (low + 0.05)]);
+}
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+  if (!text || !element.checkVisibility() || element.tagName === "SCRIPT") continue;
+  const style = getComputedStyle(element);
+  add(element, text, element.tagName === "text" ? style.fill : style.color);
+}
+const search = document.getElementById("search");
+add(search, search.placeholder, getComputedStyle(search, "::placeholder").color);
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(page: Any, scheme: str, width: int) -> None:
+    """In both colour schemes: the table, an error in it, a chosen track, the wheel with and without a filter."""
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.refresh()
+        dark = page.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(23, 23, 28)"
+        assert dark == (scheme == "dark")
+        page.find_elements("css selector", ".row")[3].click()
+        seen = page.execute_script(CONTRASTS)
+        shot(page, f"{scheme}-{width}-track")
+        page.find_element("id", "close").click()
+        page.find_elements("css selector", ".row")[2].click()  # which could not be read
+        page.execute_script("document.querySelector('#wheel g[data-key=\"3\"]').dispatchEvent(new Event('click'))")
+        page.execute_script("document.querySelector('#more').hidden = true")
+        seen += page.execute_script(CONTRASTS)
+        shot(page, f"{scheme}-{width}-filter")
+        page.find_element("id", "clear").click()
+        seen += page.execute_script(CONTRASTS)
+        assert {"chip", "error", "path", "count", "sum", "word"} <= {name for _, name, _ in seen}
+        assert len(seen) > 200
+        assert [text for text in seen if text[2] < READABLE] == []
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def shot(page: Any, name: str) -> None:
+    """A picture of the page, to be looked at."""
+    if folder := os.environ.get("STONE_SCREENSHOTS"):
+        page.save_screenshot(f"{folder}/{name}.png")
 
 
 def test_the_page_of_one_track(browser: Any, tmp_path: Path, estimate_of: EstimateOf) -> None:
@@ -247,5 +321,6 @@ def test_the_page_of_one_track(browser: Any, tmp_path: Path, estimate_of: Estima
     assert [block.text for block in browser.find_elements("css selector", ".time:not(.thin) span")] == ["8A", "5B"]
     assert len(browser.find_elements("css selector", ".time.thin span")) == 2
     assert browser.find_element("css selector", ".candidates .chip").text == "8A"
+    assert "Mixed in by 8A, out by 5B" in browser.find_element("id", "more").text
     assert "A = 436.9 Hz (-12 cents)" in browser.find_element("id", "more").text
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
