@@ -106,9 +106,10 @@ def snapshot(file: BinaryIO, container: str) -> Snapshot:
     """What an open file says in the fields that concern us; may raise anything if it is damaged."""
     module, name, reader = _READERS[container]
     load: Any = getattr(import_module(f"mutagen.{module}"), name)
+    seen = bounded(file, container)
     file.seek(0)
     try:
-        loaded = load(bounded(file, container), **(_ID3_OPTIONS if reader is _read_id3 else {}))
+        loaded = load(seen, **(_ID3_OPTIONS if reader is _read_id3 else {}))
     except Exception as error:
         if type(error).__name__ in _NO_TAG:
             return reader(None)
