@@ -8,8 +8,8 @@ Music is rendered here and encoded with ffmpeg. On the same file, taking turns, 
 - ``librosa``: ``load``, ``chroma_stft`` and Krumhansl's profiles.
 
 Printed is the median CPU time of a file, processes that were started included, and its ratio to ``decode``. Then what
-stone's time is made of, and with the options: all cores, the overhead of many short files, memory, the start of the
-program. ``--json FILE`` writes all of it.
+stone's time is made of, and with the options: all cores, batches of windows, the overhead of many short files, memory,
+the start of the program. ``--device cuda`` has the network run on a GPU. ``--json FILE`` writes all of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +45,8 @@ from stonecli import detect, model  # noqa: E402
 from stonecli.audio import open_audio  # noqa: E402
 from stonecli.detect import detect_key  # noqa: E402
 from stonecli.engine import default_jobs, run  # noqa: E402
-from stonecli.model import KeyModel  # noqa: E402
+from stonecli.errors import DeviceError  # noqa: E402
+from stonecli.model import Device, KeyModel  # noqa: E402
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 STONE = [sys.executable, "-m", "stonecli"]
@@ -297,7 +298,7 @@ def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, kilobytes / 1024
 
 
-def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
+def cores(song: Path, folder: Path, rounds: int, device: str) -> dict[str, Any]:
     """Wall seconds of ``stone tag --write-tags`` with one job, with one for each core, and as so many programs.
 
     The last is what the cores can do at best, on a machine that has other work as well.
@@ -309,7 +310,7 @@ def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         if not copy.exists():
             shutil.copy(song, copy)
-    options = ["tag", "--device", "cpu", "--no-cache", "--write-tags", "--overwrite", "--jobs"]
+    options = ["tag", "--device", device, "--no-cache", "--write-tags", "--overwrite", "--jobs"]
     wall, cpu = defaultdict(list), defaultdict(list)
     for _ in range(rounds):
         for name, number in (("one job", 1), ("all cores", jobs)):
@@ -329,6 +330,27 @@ def cores(song: Path, folder: Path, rounds: int) -> dict[str, Any]:
         "gain": found["one job"] / found["all cores"],
         "of_the_best": found["as programs"] / found["all cores"],
     }
+
+
+def batches(device: Device, seconds: float = 3.0) -> dict[str, float]:
+    """Windows a second that one model answers, by the size of its batches: handed in one by one, as files do."""
+    found = {}
+    for size in (1, 4, 16, 32, 64, 128):
+        key_model = KeyModel(device=device, batch=size)
+        samples = key_model.info.window_samples + 2 * key_model.info.context_samples
+        window = 0.1 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+        for answer in [key_model.listen(window) for _ in range(2 * size)]:  # loads, and sets up kernels
+            answer()
+        waiting: deque[Callable[[], object]] = deque()
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds or waiting:
+            if time.perf_counter() - start < seconds and len(waiting) < 4 * size:
+                waiting.append(key_model.listen(window))
+            else:
+                waiting.popleft()()
+                count += 1
+        found[str(size)] = count / (time.perf_counter() - start)
+    return found
 
 
 def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]:
@@ -411,13 +433,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--cores", action="store_true", help="throughput with all cores as well")
+    parser.add_argument("--batches", action="store_true", help="windows a second by the size of batches")
     parser.add_argument("--files", type=int, default=0, metavar="N", help="the engine with N files of one second")
     parser.add_argument("--memory", action="store_true", help="peak memory of 2-hour files")
     parser.add_argument("--start", action="store_true", help="the start of the program")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--folder", type=Path, help="for the files that are made, to keep them (else temporary)")
     options = parser.parse_args()
-    key_model = KeyModel(device=options.device)
+    try:
+        key_model = KeyModel(device=options.device)
+    except DeviceError as error:
+        raise SystemExit(f"speed.py: {error}") from None
     results: dict[str, Any] = {"machine": machine(), "device": key_model.device, "files": {}}
     print(results["machine"])
     with tempfile.TemporaryDirectory(prefix="stone-speed-") as name:
@@ -440,13 +466,16 @@ def main() -> None:
             results["split"] = split(encode(minute, folder, kind, "4min"), key_model, options.rounds)
             print(f"\nstone, {kind} 4min: " + ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in results["split"].items()))
         if options.cores:
-            results["cores"] = found = cores(encode(minute, folder, "mp3", "4min"), folder, 3)
+            results["cores"] = found = cores(encode(minute, folder, "mp3", "4min"), folder, 3, options.device)
             for measured in ("wall", "cpu"):
                 print(
                     f"{found['files']} files, {measured}: "
                     + ", ".join(f"{k} {v:.1f} s" for k, v in found[measured].items())
                 )
             print(f"gain of {found['jobs']} cores {found['gain']:.2f}, of what is possible {found['of_the_best']:.2f}")
+        if options.batches:
+            results["batches"] = found = batches(options.device)
+            print("windows a second by batch: " + ", ".join(f"{size}: {rate:.0f}" for size, rate in found.items()))
         if options.files:
             results["short"] = found = short_files(folder, options.files, key_model)
             print("\nfiles of 1 s: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,7 @@ import soxr
 from stonecli.audio import Samples, open_audio
 from stonecli.errors import AudioError
 from stonecli.key import Key
-from stonecli.model import KeyModel, default_model
+from stonecli.model import KeyModel, WindowProbabilities, default_model
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
@@ -167,7 +167,8 @@ def detect_key_in_audio(
 ) -> KeyEstimate:
     """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above."""
     windower = _Windower(model, rate, window_seconds, overlap)
-    windows = list(windower.run(blocks))
+    asked = list(windower.run(blocks))  # all of it, before the first answer is waited for
+    windows = [item.window() for item in asked]
     tonal = [window for window in windows if window.tonal]
     duration = windower.samples / rate
     if duration == 0:
@@ -209,6 +210,24 @@ class _Stretch:
         return samples
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A window whose probabilities may still be on their way; None where nothing in it has a key."""
+
+    start: float
+    end: float
+    answer: Callable[[], WindowProbabilities] | None
+    classes: int
+
+    def window(self) -> Window:
+        """The window, once the model has answered."""
+        if self.answer is None:
+            empty = np.full(24, 1 / 24, dtype=np.float32)
+            return Window(self.start, self.end, False, empty, np.full(self.classes, 1 / self.classes, dtype=np.float32))
+        heard = self.answer()
+        return Window(self.start, self.end, True, heard.keys[0], heard.classes[0])
+
+
 class _Windower:
     """Cuts a recording into windows, corrects and scales each, and asks the model."""
 
@@ -242,7 +261,7 @@ class _Windower:
         """How far the frames agree on the tuning, 0..1; None where nothing was tonal."""
         return min(1.0, abs(self._direction) / self._strength) if self._strength else None
 
-    def run(self, blocks: Iterable[Samples]) -> Iterator[Window]:
+    def run(self, blocks: Iterable[Samples]) -> Iterator[_Asked]:
         """The windows in order; after the last one, ``samples`` and ``cents`` speak of the whole recording."""
         before: _Stretch | None = None
         held, base = np.zeros(0, dtype=np.float32), 0  # of the stretches before, from sample number ``base`` on
@@ -292,19 +311,18 @@ class _Windower:
         missing = (self._margin - (start - first), last - first - len(piece))
         return np.pad(piece, missing, mode="reflect") if any(missing) else piece
 
-    def _ask(self, piece: Samples, position: int, rate: float, around: list[_Stretch]) -> Window:
-        """The model's answer for what lies between the margins of ``piece``, resampled to ``rate``.
+    def _ask(self, piece: Samples, position: int, rate: float, around: list[_Stretch]) -> _Asked:
+        """The model, asked about what lies between the margins of ``piece``, resampled to ``rate``.
 
         It is repeated where it is shorter than a window.
         """
         length = len(piece) - 2 * self._margin
         start, end = position / self._rate, (position + length) / self._rate
+        classes = len(self._model.info.classes)
         level = _peak(piece[self._margin : self._margin + length])
         audible = level > SILENCE and level > QUIET * self._level
         if not audible or _tonal_share(around, start, end) < LEAST_TONAL_SHARE:
-            classes = len(self._model.info.classes)
-            empty = np.full(24, 1 / 24, dtype=np.float32)
-            return Window(start, end, False, empty, np.full(classes, 1 / classes, dtype=np.float32))
+            return _Asked(start, end, None, classes)
         scaled = piece / np.float32(self._level)
         if rate != self._rate:
             scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
@@ -316,8 +334,7 @@ class _Windower:
         else:
             first = round((self._margin + length / 2) * ratio - self._window / 2) - self._context
             window = scaled[first : first + self._window + 2 * self._context]
-        answer = self._model(window[None])
-        return Window(start, end, True, answer.keys[0], answer.classes[0])
+        return _Asked(start, end, self._model.listen(window), classes)
 
 
 def _tonal_share(stretches: list[_Stretch], start: float, end: float) -> float:

@@ -10,13 +10,14 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ from stonecli.errors import DeviceError, ModelError
 from stonecli.model_info import METADATA_KEY, ModelInfo, parse_info
 from stonecli.onnx_check import check_onnx
 
+if TYPE_CHECKING:
+    from stonecli.batching import Batcher
+
 Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
@@ -35,6 +39,7 @@ MAX_MODEL_BYTES = 64 << 20
 MAX_MEMORY = 4 << 30  # of all that models are computing at a time; hearing takes a fiftieth
 MAX_CONSTANT = 64 << 20  # bytes of what is computed once, when a model is loaded
 _NO_FOLDER = f"{os.devnull}/none"  # cannot be made, for it lies below a device
+CUDA_BATCH = 32  # windows; 350 MB of activations
 SUM_TOLERANCE = 1e-3  # a softmax that was exported sums to 1 within this
 
 
@@ -54,11 +59,15 @@ class WindowProbabilities:
 class KeyModel:
     """A loaded model; one instance may be used by many threads at once.
 
+    On CUDA, windows that come one by one from many files are run in batches (``stonecli.batching``).
+
     Args:
         path: the ONNX file; None for the one that stone carries.
         device: ``"auto"`` takes CUDA where it is there and loads, else the CPU; ``"cuda"`` insists.
         threads: that one call may use; 1 suits many files at once.
         sha256: what the file has to have, in hexadecimal; None takes any.
+        batch: windows that :meth:`listen` runs at a time; None for what suits the device: 1 on the CPU, whose cache
+            holds no more.
 
     Raises:
         ModelError: the file is no model of stone, or not the one that was meant.
@@ -72,17 +81,24 @@ class KeyModel:
         device: Device = "auto",
         threads: int = 1,
         sha256: str | None = None,
+        batch: int | None = None,
     ) -> None:
-        self._arguments = (path, device, threads, sha256)
+        self._arguments = (path, device, threads, sha256, batch)
         content = read_model(path)
         self.name = Path(path).name if path is not None else DEFAULT_MODEL
         self.sha256 = hashlib.sha256(content).hexdigest()
         if sha256 is not None and self.sha256 != sha256:
             raise ModelError(f"not the model that was meant: its SHA-256 is {self.sha256}")
         self.info = describe_model(content)  # before onnxruntime gets these very bytes
-        self._session, self.device = _open_session(content, device, threads)
-        self._outputs = _check_outputs(self._session, self.info)
-        self._key_of_class = np.array([keys[0].index for keys in self.info.classes])
+        session, self.device = _open_session(content, device, threads)
+        self._network = _Network(session, self.info)
+        self._batcher: Batcher[WindowProbabilities] | None = None
+        batch = (CUDA_BATCH if self.device == "cuda" else 1) if batch is None else batch
+        if batch != 1:
+            from stonecli.batching import Batcher  # here: the start of the program can do without threads
+
+            self._batcher = Batcher(self._network.one_by_one, batch)
+            weakref.finalize(self, self._batcher.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyModel, self._arguments  # a session cannot travel; the other process loads its own
@@ -93,22 +109,71 @@ class KeyModel:
         Raises:
             ModelError: the model cannot be run, or what it says are no probabilities.
         """
+        return self._network(audio)
+
+    def listen(self, window: Samples) -> Callable[[], WindowProbabilities]:
+        """What returns the probabilities of one window, float32 [samples], as a batch of one; to be called later.
+
+        Where windows are run in batches, the caller can go on reading its file meanwhile. It has to wait here when too
+        many windows are under way.
+
+        Raises:
+            ModelError: as above, here or from the call that is returned.
+        """
+        if self._batcher is not None:
+            return self._batcher.submit(window).result
+        answer = self._network(window[None])
+        return lambda: answer
+
+
+class _Network:
+    """A session and what its outputs mean. It does not know its KeyModel, which could not be let go otherwise."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, info: ModelInfo) -> None:
+        self._session = session
+        self._info = info
+        self._outputs = _check_outputs(session, info)
+        self._key_of_class = np.array([keys[0].index for keys in info.classes])
+
+    def __call__(self, audio: Samples) -> WindowProbabilities:
+        """As :meth:`KeyModel.__call__`."""
         try:
             results = self._session.run(self._outputs, {"audio": np.ascontiguousarray(audio, dtype=np.float32)})
         except Exception as error:  # onnxruntime raises a dozen classes of its own
             raise ModelError(f"the model failed: {_one_line(error)}") from error
-        classes: Floats = results[0]
-        if classes.shape != (len(audio), len(self.info.classes)) or not _are_distributions(classes):
+        return self._probabilities(len(audio), results)
+
+    def one_by_one(self, audio: Samples) -> list[WindowProbabilities]:
+        """The probabilities of each window of a batch, bound to the device: the audio goes there, they come back."""
+        try:
+            binding = self._session.io_binding()
+            binding.bind_cpu_input("audio", np.ascontiguousarray(audio, dtype=np.float32))
+            for name in self._outputs:
+                binding.bind_output(name, "cpu")
+            self._session.run_with_iobinding(binding)
+            results = binding.copy_outputs_to_cpu()
+        except Exception as error:  # as above
+            raise ModelError(f"the model failed: {_one_line(error)}") from error
+        whole = self._probabilities(len(audio), results)
+        return [
+            WindowProbabilities(whole.classes[item : item + 1], whole.keys[item : item + 1])
+            for item in range(len(audio))
+        ]
+
+    def _probabilities(self, batch: int, results: Sequence[Floats]) -> WindowProbabilities:
+        """What the outputs say, if they are probabilities."""
+        classes = results[0]
+        if classes.shape != (batch, len(self._info.classes)) or not _are_distributions(classes):
             raise ModelError("the model's answer is not a distribution of probabilities")
-        keys = np.zeros((len(audio), 24), dtype=np.float32)
-        if self.info.train_type == "ks_mode":
+        keys = np.zeros((batch, 24), dtype=np.float32)
+        if self._info.train_type == "ks_mode":
             keys[:, self._key_of_class] = classes
         else:
-            major_share: Floats = results[1]
+            major_share = results[1]
             if major_share.shape != classes.shape or not ((major_share >= 0) & (major_share <= 1)).all():
                 raise ModelError("the model's shares of major are not from 0 to 1")
             keys[:, self._key_of_class] = classes * major_share
-            keys[:, [keys_of[1].index for keys_of in self.info.classes]] = classes * (1 - major_share)
+            keys[:, [keys_of[1].index for keys_of in self._info.classes]] = classes * (1 - major_share)
         return WindowProbabilities(classes, keys)
 
 
