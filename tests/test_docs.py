@@ -1,13 +1,16 @@
-"""The documentation keeps its word: the examples of docs/python.md run, and satisfy a strict type checker."""
+"""The documentation keeps its word: its examples run and satisfy a strict type checker, its figures can be drawn."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 
@@ -60,3 +63,54 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert all("soundfile" in line for line in errors), done.stdout  # the one that has no types itself
     assert "checked 7 source files" in done.stdout
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    pytest.importorskip("mkdocs")
+    from stonecli.cli.start import COMMANDS
+
+    text = _loaded("hooks").commands()
+    sections = dict(part.split("\n", 1) for part in text.split("\n## stone ")[1:])
+    assert set(COMMANDS) <= set(sections)
+    assert "`--write-tags`: Write the keys." in sections["tag"]
+    assert "{PATH" not in text
+
+
+def test_links_to_what_is_elsewhere_in_the_repository_lead_to_pages_of_the_site() -> None:
+    pytest.importorskip("mkdocs")
+    hooks = _loaded("hooks")
+
+    def shown(page: str, markdown: str) -> str:
+        return str(hooks.on_page_markdown(markdown, SimpleNamespace(file=SimpleNamespace(src_uri=page))))
+
+    assert shown("index.md", "[a](../stonecli/models/MODEL_CARD.md#b)") == "[a](model-card.md#b)"
+    assert shown("model-card.md", "![a](../../docs/reliability.svg)") == "![a](reliability.svg)"
+    assert shown("contributing.md", "[docs/corpus.md](docs/corpus.md)") == "[docs/corpus.md](corpus.md)"
+    assert shown("contributing.md", "[the licence](LICENSE), [x](https://example.org/LICENSE)") == (
+        "the licence, [x](https://example.org/LICENSE)"
+    )
+    assert shown("index.md", "[a](../gone.md)") == "[a](../gone.md)"  # MkDocs is to complain of it
+
+
+def test_the_figures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_figures.py", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("circle", "cpsd"):
+        drawn, committed = (
+            ElementTree.parse(folder / f"{name}.svg").getroot()  # noqa: S314 (our own)
+            for folder in (tmp_path, ROOT / "docs")
+        )
+        assert drawn.get("viewBox") == committed.get("viewBox")
+        assert min(sum(element.tag.endswith("}path") for element in root.iter()) for root in (drawn, committed)) > 20
+
+
+def _loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
