@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +66,18 @@ def test_a_slow_copy_comes_once_and_whole(watch: Callable[[int], list[Path]], tm
             time.sleep(0.3)
             assert watch(0) == []
     assert watch(1) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links")
+def test_what_is_no_file_never_arrives(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    os.mkfifo(folder / "pipe.mp3")
+    (folder / "endless.mp3").symlink_to("/dev/zero")
+    (folder / "nowhere.mp3").symlink_to(tmp_path / "none")
+    (folder / "circle.mp3").symlink_to(folder / "circle.mp3")
+    (folder / "folder.mp3").mkdir()
+    (folder / "a.mp3").write_bytes(b"x")
+    assert watch(1) == [folder / "a.mp3"]
 
 
 def test_what_was_there_and_what_goes(tmp_path: Path) -> None:
