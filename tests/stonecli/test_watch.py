@@ -76,6 +76,10 @@ def test_what_is_no_file_never_arrives(watch: Callable[[int], list[Path]], tmp_p
     (folder / "nowhere.mp3").symlink_to(tmp_path / "none")
     (folder / "circle.mp3").symlink_to(folder / "circle.mp3")
     (folder / "folder.mp3").mkdir()
+    (folder / "turned.mp3").write_bytes(b"x")
+    time.sleep(0.5)  # it is seen, and has not arrived
+    (folder / "turned.mp3").unlink()
+    (folder / "turned.mp3").mkdir()
     (folder / "a.mp3").write_bytes(b"x")
     assert watch(1) == [folder / "a.mp3"]
 
