@@ -1,14 +1,11 @@
 import csv
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
 import signal
 import struct
 import subprocess
-import termios
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -721,6 +718,7 @@ def test_a_reader_that_leaves_is_no_traceback(
 
 def in_terminal(command: list[str], columns: int = 120) -> tuple[int, str]:
     """Exit code and all that a terminal gets to see of a command."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -819,7 +817,7 @@ def test_no_color_in_a_terminal(stone_command: list[str], song: Song) -> None:
     path = song("flac")
     outputs = []
     for extra in ({}, {"NO_COLOR": "1"}):
-        master, slave = pty.openpty()
+        master, slave = pytest.importorskip("pty").openpty()
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **extra}
         environment = {name: value for name, value in environment.items() if name != "NO_COLOR" or extra}
         subprocess.run([*stone_command, "analyze", str(path)], stdout=slave, stderr=slave, env=environment, check=True)
