@@ -63,5 +63,6 @@ def commands() -> str:
     text = subprocess.run(typer, check=True, capture_output=True, text=True, encoding="utf-8", cwd=ROOT).stdout  # noqa: S603
     text = text[text.index("\n## ") :]  # what is above is the list of what follows
     text = re.sub(r"^(#+) `(.*)`$", r"\1 \2", text, flags=re.MULTILINE)
-    text = re.sub(r"\{(\S+)\}", r"\1", text)
+    text = re.sub(r"\{(\S+?)(\.\.\.)?\}", r"\1", text)  # {PATH...}... is PATH...
+    text = re.sub(r"\[(\[[^]]+\](\.\.\.)?)\](\.\.\.)?", r"\1", text)  # [[VALUE]...]... is [VALUE]...
     return re.sub(r"^\* `--help`: .*\n", "", text, flags=re.MULTILINE)

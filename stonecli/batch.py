@@ -10,12 +10,12 @@ from stonecli.detect import KeyEstimate, detect_key
 from stonecli.engine import Outcome, default_jobs, run
 from stonecli.model import KeyModel, default_model
 
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 
 def detect_keys(
-    paths: Iterable[Path], model: KeyModel | None = None, *, jobs: int | None = None
-) -> Iterator[Outcome[Path, KeyEstimate]]:
+    paths: Iterable[StrPath], model: KeyModel | None = None, *, jobs: int | None = None
+) -> Iterator[Outcome[StrPath, KeyEstimate]]:
     """What became of each file, in the order of ``paths``: its estimate, or one line that says why there is none.
 
     ``paths`` is consumed as there is room, and results are handed over as they come, so that memory does not grow with

@@ -33,7 +33,7 @@ def test_the_examples_run(
     monkeypatch.chdir(folder)
     outputs = []
     for example in EXAMPLES:
-        done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     text = "".join(outputs)

@@ -54,7 +54,7 @@ class Beets:
             env={**os.environ, "BEETSDIR": str(self.home), "NO_COLOR": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         output = done.stdout + done.stderr
