@@ -151,7 +151,7 @@ class Reader:
             tag, place = _varint(data, place)
             number, wire = tag >> 3, tag & 7
             if number not in schema:
-                raise ModelError(f"not a key model: field {number} of its {message} is none that a key model needs")
+                raise ModelError(f"not a model that is taken: no key model needs field {number} of its {message}")
             name, kind = schema[number]
             if not kind.startswith("*"):
                 if number in seen:  # readers would put the two together, each in its own way

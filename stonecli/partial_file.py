@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from stonecli.folders import cache_folder
+from stonecli.locks import take_lock
 
 
 class PartialFile:
@@ -33,7 +34,7 @@ class PartialFile:
     def __enter__(self) -> PartialFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._path.open("ab+")
-        self.is_taken = not _lock(self._file) or not self._is_still_there()
+        self.is_taken = not take_lock(self._file) or not self._is_still_there()
         self.size = self._file.seek(0, os.SEEK_END)
         if self.size:
             self.validator = self._recorded()
@@ -82,18 +83,3 @@ class PartialFile:
             return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except FileNotFoundError:
             return False
-
-
-def _lock(file: BinaryIO) -> bool:
-    """False if another process holds the file; where locks are unknown, nobody does."""
-    if os.name != "posix":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
