@@ -1,29 +1,41 @@
 """Windows -> segments: runs of windows in one key, so that a song in one key is one segment.
 
-Read window by window, keys flicker to their neighbours. The most likely path through a hidden Markov model does not:
-its states are the 24 keys, an emission is the model's probability for the key, counted once for each 15 s that pass
-however long the windows are and however they overlap, and a change of key costs ``CHANGE_COST`` wherever it goes.
-That is more than the rarity of changes alone would ask: neighbouring windows hear the same chords, so that their
-errors are not independent. A change for good needs two or three decided windows, an excursion that returns about five.
-What is left of segments below the least length goes to the neighbour that it resembles more.
+Read window by window, keys flicker to their neighbours: a song in C has bars in G and in A minor, and a model may be as
+sure of them as they are clear. The most likely path through a hidden Markov model does not. Its states are the 24 keys
+that the music is in; in each, a window is heard in a key of its own, and ``HEARD_AS`` says how often in which. So a
+window in a neighbouring key says little against a key, one in a far key says much, and windows in several neighbours
+of C are together a song in C. The emission of a window is the mean of the model's probabilities by ``HEARD_AS``,
+counted once for each 15 s that pass however long the windows are and however they overlap.
+
+A change costs ``CHANGE_COST``, more than the rarity of changes asks for: neighbouring windows hear the same chords, so
+that their errors are not independent. A change for good needs two decided windows to a far key, three to a neighbour;
+an excursion that returns needs three and five. What is left of segments below the least length goes to the neighbour
+that it resembles more.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from stonecli.key import Key
 
-CHANGE_COST = 13.0  # nats: the least with no more than one false change in seven recordings, overlapping or not
+Relation = Literal["same", "fifth", "relative", "parallel", "diagonal", "far"]
+
+HEARD_AS: dict[Relation, float] = {"same": 0.75, "fifth": 0.04, "relative": 0.05, "parallel": 0.04, "diagonal": 0.015}
+"""Probability that a window of music in a key is heard in each key of that relation; the far keys share the rest.
+
+About what models say of the windows of recordings whose key they get right.
+"""
+
+CHANGE_COST = 6.0  # nats: one window, however sure, changes nothing, not even the last
 EVIDENCE_SECONDS = 15.0  # for which an emission counts once
 LEAST_SEGMENT_SECONDS = 30.0
-LEAST_PROBABILITY = 1e-4  # above exp(-CHANGE_COST): one window, however sure, changes nothing, not even the last
-
-
 BORDER_TOLERANCE = 1e-6  # seconds: rounding
 
 Floats = npt.NDArray[np.float64]
@@ -58,12 +70,12 @@ def find_segments(
     if not len(probabilities):
         return ()
     advance = np.append(np.diff(starts), ends[-1] - starts[-1])
-    evidence = np.log(np.maximum(probabilities.astype(np.float64), LEAST_PROBABILITY))
-    evidence *= (advance / EVIDENCE_SECONDS)[:, None]
+    likelihoods = probabilities.astype(np.float64) @ _heard_as().T
+    evidence = np.log(likelihoods) * (advance / EVIDENCE_SECONDS)[:, None]
     path = _most_likely_path(evidence)
     while True:
         changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
-        inner = [_border(starts, ends, probabilities, path, change) for change in changes[1:-1]]
+        inner = [_border(starts, ends, likelihoods, path, change) for change in changes[1:-1]]
         borders = [float(starts[0]), *inner, float(ends[-1])]
         lengths = np.diff(borders)
         shortest = int(lengths.argmin())
@@ -83,22 +95,45 @@ def find_segments(
     )
 
 
-def _border(
-    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], path: npt.NDArray[np.int64], change: int
-) -> float:
+def relation(one: Key, other: Key) -> Relation:
+    """How ``other`` is related to ``one``."""
+    if other == one:
+        return "same"
+    if other == one.relative:
+        return "relative"
+    if other in one.neighbours():
+        return "fifth"
+    if other == one.parallel:
+        return "parallel"
+    is_diagonal = other.mode != one.mode and (other.wheel - one.wheel) % 12 in (1, 11)
+    return "diagonal" if is_diagonal else "far"
+
+
+@cache
+def _heard_as() -> Floats:
+    """float64 [24, 24]: how probable it is that music in a key (row) is heard in each key (column)."""
+    keys = list(Key.all())
+    rows = np.array([[HEARD_AS.get(relation(one, other), 0.0) for other in keys] for one in keys])
+    rest = 1.0 - rows.sum(axis=1, keepdims=True)
+    far = rows == 0
+    return np.where(far, rest / far.sum(axis=1, keepdims=True), rows)
+
+
+def _border(starts: Floats, ends: Floats, likelihoods: Floats, path: npt.NDArray[np.int64], change: int) -> float:
     """Where the key changes, in seconds, between the windows ``change - 1`` and ``change``.
 
     Where windows overlap, two segments meet in the middle of the overlap. Else one of the two windows may hold the
-    change, and then it hears some of either key: each is shared between the keys as it hears them.
+    change, and then it hears some of either key: each is shared between the keys as they explain it.
     """
     if starts[change] < ends[change - 1] - BORDER_TOLERANCE:
         return float(starts[change] + ends[change - 1]) / 2
     old, new = path[change - 1], path[change]
+    own, other = _heard_as()[old, old], _heard_as()[old, new]
     border = float(starts[change - 1])
     for window in (change - 1, change):
-        both = float(probabilities[window, old] + probabilities[window, new])
-        share = float(probabilities[window, old]) / both if both > 0 else 0.5
-        border += share * float(ends[window] - starts[window])
+        share = likelihoods[window, old] / (likelihoods[window, old] + likelihoods[window, new])
+        share = (share * (own + other) - other) / (own - other)  # as each key leaks into the other
+        border += float(np.clip(share, 0.0, 1.0) * (ends[window] - starts[window]))
     return min(max(border, float(starts[change - 1])), float(ends[change]))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stonecli.key import Key
-from stonecli.segments import find_segments
+from stonecli.segments import find_segments, relation
 
 C, G, AM = Key.parse("C"), Key.parse("G"), Key.parse("Am")
 
@@ -86,6 +86,32 @@ def test_as_much_evidence_however_much_the_windows_overlap(step: float) -> None:
 
 def test_there_and_back() -> None:
     assert keys_of(heard([C] * 6 + [AM] * 6 + [C] * 6)) == [C, AM, C]
+
+
+def test_windows_in_several_neighbours_of_a_key_are_together_in_it() -> None:
+    rows = heard([Key.parse("Gm")] * 5 + [G, AM, C, Key.parse("F"), C.parallel])
+    assert keys_of(rows) == [Key.parse("Gm"), C]
+
+
+@pytest.mark.parametrize(("other", "windows", "found"), [(G, 4, False), (G, 6, True), (C.transposed(6), 3, True)])
+def test_an_excursion_has_to_be_longer_to_a_neighbour(other: Key, windows: int, found: bool) -> None:
+    assert keys_of(heard([C] * 6 + [other] * windows + [C] * 6)) == ([C, other, C] if found else [C])
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ("C", "same"),
+        ("Am", "relative"),
+        ("F G", "fifth"),
+        ("Cm", "parallel"),
+        ("Em Dm", "diagonal"),
+        ("D Gm Bm F# Ebm", "far"),
+    ],
+)
+def test_relations(others: str, expected: str) -> None:
+    for other in map(Key.parse, others.split()):
+        assert relation(C, other) == relation(other, C) == expected
 
 
 def test_windows_that_say_nothing_change_nothing() -> None:
