@@ -69,6 +69,12 @@ class KeyModel:
         batch: windows that :meth:`listen` runs at a time; None for what suits the device: 1 on the CPU, whose cache
             holds no more.
 
+    Attributes:
+        name: of the file.
+        sha256: of the file, in hexadecimal.
+        info: what the model says of itself.
+        device: where it runs: ``"cpu"`` or ``"cuda"``.
+
     Raises:
         ModelError: the file is no model of stone, or not the one that was meant.
         DeviceError: ``"cuda"`` was asked for and is not there.
@@ -85,11 +91,11 @@ class KeyModel:
     ) -> None:
         self._arguments = (path, device, threads, sha256, batch)
         content = read_model(path)
-        self.name = Path(path).name if path is not None else DEFAULT_MODEL
-        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.name: str = Path(path).name if path is not None else DEFAULT_MODEL
+        self.sha256: str = hashlib.sha256(content).hexdigest()
         if sha256 is not None and self.sha256 != sha256:
             raise ModelError(f"not the model that was meant: its SHA-256 is {self.sha256}")
-        self.info = describe_model(content)  # before onnxruntime gets these very bytes
+        self.info: ModelInfo = describe_model(content)  # before onnxruntime gets these very bytes
         session, self.device = _open_session(content, device, threads)
         self._network = _Network(session, self.info)
         self._batcher: Batcher[WindowProbabilities] | None = None

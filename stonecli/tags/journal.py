@@ -84,7 +84,7 @@ class UndoJournal:
     """
 
     def __init__(self, path: Path | None = None, *, on_network: bool = False) -> None:
-        self.path = path or state_folder() / FILE_NAME
+        self.path: Path = path or state_folder() / FILE_NAME
         self._mode = "DELETE" if on_network else "WAL"
         self._lock = threading.Lock()
         try:
