@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
     with tarfile.open(sdist) as archive:
         inside = {member.name.split("/", 1)[-1] for member in archive if member.isfile()}
     inside = {name for name in inside if not name.startswith("stonecli.egg-info/")} - GENERATED
-    expect_same(sdist, wanted | {"pyproject.toml", "README.md", "LICENSE"}, inside)
+    expect_same(sdist, wanted | {"pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"}, inside)
 
     version = (ROOT / "stonecli/_version.py").read_text(encoding="utf-8").split('"')[1]
     assert info["Version"] == version, f"{info['Version']} is not the version of stonecli/_version.py"
