@@ -24,6 +24,7 @@ class Ahead(Iterator[Item], Generic[Item]):
 
     def __init__(self, source: Iterable[Item], most: int) -> None:
         self._queue: Queue[tuple[Item] | BaseException | None] = Queue(most)
+        self._next: list[tuple[Item] | BaseException | None] = []  # what was waited for and not taken yet
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source,), name="stone-ahead", daemon=True)
         self._thread.start()
@@ -31,10 +32,9 @@ class Ahead(Iterator[Item], Generic[Item]):
     def __next__(self) -> Item:
         """The next item; waits for it."""
         while not self._stopped.is_set():
-            try:
-                said = self._queue.get(timeout=_WAKE_SECONDS)
-            except Empty:
+            if not self.wait(_WAKE_SECONDS):
                 continue
+            said = self._next.pop()
             if isinstance(said, tuple):
                 return said[0]
             self._stopped.set()
@@ -42,9 +42,14 @@ class Ahead(Iterator[Item], Generic[Item]):
                 raise said
         raise StopIteration
 
-    def is_waiting(self) -> bool:
-        """Whether the next item is not there yet."""
-        return self._queue.empty()
+    def wait(self, seconds: float) -> bool:
+        """Whether, at most so many seconds later, the next item or the end is there; 0 to ask only."""
+        try:
+            if not self._next:
+                self._next.append(self._queue.get(block=seconds > 0, timeout=seconds or None))
+        except Empty:
+            return False
+        return True
 
     def stop(self) -> None:
         """Nothing more comes; may be called from a signal handler."""

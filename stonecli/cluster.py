@@ -22,11 +22,11 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from stonecli._version import __version__
 from stonecli.ahead import Ahead
-from stonecli.engine import Outcome, Run, error_line, run
+from stonecli.engine import NOT_YET, NotYet, Outcome, Run, error_line, run
 from stonecli.errors import ClusterError
 from stonecli.model import KeyModel
 from stonecli.places import Place
@@ -34,10 +34,11 @@ from stonecli.storage import Found
 from stonecli.tagger import TagResult
 from stonecli.worker import Answers, ModelPlace, stop_run
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 15.0
 MOST_IN_BATCH = 32  # files; beyond, the scheduler gains nothing and a worker that dies costs more
 BATCHES_A_THREAD = 2  # one that is heard and one that waits beside it
 _LEAST_IN_FLIGHT = 4  # a cluster that grows on demand has to see a demand
+_WAIT_SECONDS = 0.1  # for the next place, before what has been done meanwhile is looked at
 _COUNT_SECONDS = 5.0  # between two looks at how many workers there are
 
 Work = TypeVar("Work", bound=Callable[..., Answers])
@@ -55,7 +56,8 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
     except ImportError:
         raise ClusterError("a cluster needs the extra cluster: pip install 'stonecli[cluster]'") from None
     if not os.environ.get("STONE_DEBUG"):  # what fails, we say ourselves
-        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     make_client: Any = distributed.Client  # typed in part
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that versions of some packages differ
@@ -164,7 +166,7 @@ class ClusterRun(Generic[Work]):
         Raises:
             ClusterError: the scheduler is gone, or a worker cannot do the run at all. What came before is done.
         """
-        yield from self._outcomes(self._work, self._batches(), is_last=False)
+        yield from self._outcomes(self._work, cast("Iterator[tuple[Place, ...]]", self._batches()), is_last=False)
         if self._suspects and not self._stopped:
             # The workers that had them died, again and again. It may be the fault of one of their files, or of none.
             yield from self._outcomes(replace(self._work, alone=True), iter(self._suspects), is_last=True)  # type: ignore[type-var]
@@ -211,18 +213,24 @@ class ClusterRun(Generic[Work]):
                 raise ClusterError(outcome.result.refusal)
         yield from self._lost_ones()
 
-    def _batches(self) -> Iterator[tuple[Place, ...]]:
+    def _batches(self) -> Iterator[tuple[Place, ...] | NotYet]:
         """Batches that grow, so that a hundred files keep all workers busy as well, and that do not wait for a pipe."""
         taken = 0
         batch: list[Place] = []
-        for one in self._found:
+        while not self._stopped:
+            if not self._found.wait(_WAIT_SECONDS):
+                yield NOT_YET
+                continue
+            one = next(self._found, None)
+            if one is None:
+                break
             if one.error is not None:
                 self._lost.append(Outcome(one.place, None, one.error))
                 continue
             batch.append(one.place)
             taken += 1
             in_flight = self._runs[0].in_flight if self._runs else _LEAST_IN_FLIGHT
-            if len(batch) >= min(self._most, 1 + taken // (4 * in_flight)) or self._found.is_waiting():
+            if len(batch) >= min(self._most, 1 + taken // (4 * in_flight)) or not self._found.wait(0):
                 yield tuple(batch)
                 batch = []
         if batch and not self._stopped:

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 _LOOK_AHEAD_FACTOR = 8
 _WAKE_SECONDS = 0.2  # on Windows Ctrl-C does not end a wait, it is seen after it
 _ERROR_LENGTH = 400  # characters; some libraries put whole arrays into their messages
+
+
+class NotYet(Enum):
+    """What ``items`` may yield where the next one is not there yet: outcomes are looked at before it is asked again."""
+
+    NOT_YET = "not yet"
+
+
+NOT_YET = NotYet.NOT_YET
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ def run(
 
     Args:
         function: called with one item; for processes and clusters it must be picklable.
-        items: consumed one by one as there is room, in the thread that iterates.
+        items: consumed one by one as there is room, in the thread that iterates; ``NOT_YET`` is passed over.
         executor: where ``function`` runs. It is not shut down here.
         in_flight: most items submitted and not known to be finished; above the number of workers, so that
             none of them waits for the consumer.
@@ -202,7 +212,7 @@ class Run(Iterator[Outcome[Item, Result]]):
             except StopIteration:
                 self._takes_items = False
                 return
-            if self._stopped:  # by a signal handler, during next()
+            if self._stopped or item is NOT_YET:  # the first by a signal handler, during next()
                 return
             future = self._submitted(item)
             task: _Task[Item, Result] = _Task(item)

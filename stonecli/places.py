@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -36,7 +37,8 @@ class Url:
     def name(self) -> str:
         """The last part, decoded; "" for a folder that ends in a slash."""
         if self.is_web:
-            return unquote(urlsplit(self.text).path).rpartition("/")[2]
+            with suppress(ValueError):  # no address after all
+                return unquote(urlsplit(self.text).path).rpartition("/")[2]
         return self.text.partition("://")[2].rpartition("/")[2]
 
     @property

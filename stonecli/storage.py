@@ -203,12 +203,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        cause = error.__cause__  # fsspec calls everything missing that a web server does not give
+        return _reason(cause) if isinstance(cause, Exception) and cause is not error else "no such file"
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server does not answer"
     status = getattr(error, "status", None)  # of aiohttp: its text repeats the address
     if isinstance(status, int):
-        return f"the server answers {status}"
+        return "no such file" if status == 404 else f"the server answers {status}"
     return error_line(error).removeprefix("unexpected ")

@@ -177,14 +177,12 @@ def load_model(place: ModelPlace) -> KeyModel:
     """The model, loaded once a process.
 
     Raises:
-        RefusalError: it is another one than was asked for. ModelError, DeviceError, OSError: as ``KeyModel``.
+        ModelError: among others, it is another one than was asked for. DeviceError, OSError: as ``KeyModel``.
     """
     with _models_lock:
         model = _models.get((place.sha256, place.device))
         if model is None:
-            model = KeyModel(_model_path(place), place.device)
-            if model.sha256 != place.sha256:
-                raise RefusalError("has another model")
+            model = KeyModel(_model_path(place), place.device, sha256=place.sha256)
             while len(_models) >= _KEPT_MODELS:
                 del _models[next(iter(_models))]
             _models[place.sha256, place.device] = model

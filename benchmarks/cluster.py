@@ -1,0 +1,246 @@
+"""What a cluster costs besides the music: ``python benchmarks/cluster.py``, all on this machine.
+
+A scheduler, workers and the client are processes of their own, as on a cluster; the files are made up, and "hearing"
+one is to sleep as long as that takes, and to answer with a result of the real size. Measured are
+
+1. what a file costs the scheduler and the client in batches of 1 to 128 (CPU time; no sleep);
+2. how their memory grows, up to ``--files`` (100,000), and what follows for a million;
+3. files a second with 1, 2 and 4 workers that sleep 0.38 s a file, beside what sleeping alone would allow;
+4. bytes a file: of a result on its way, in NDJSON, in Parquet, and of an undo record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import psutil
+import soundfile
+
+from stonecli.ahead import Ahead
+from stonecli.cluster import MOST_IN_BATCH, ClusterRun, connected, count_threads
+from stonecli.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.places import Place
+from stonecli.report.parquet import ParquetFolder
+from stonecli.report.records import tag_record
+from stonecli.report.resumable import ResumableLog
+from stonecli.segments import Segment
+from stonecli.storage import Found
+from stonecli.tagger import TagResult
+from stonecli.tags import write_key
+from stonecli.tags.journal import UndoJournal
+from stonecli.worker import Answers
+
+DECODE_SECONDS = 0.38  # CPU time of all that stone does with four minutes of MP3 (docs/performance.md)
+BATCHES = (1, 4, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """Answers for a batch, after as long as it takes to hear it."""
+
+    seconds: float
+
+    def __call__(self, places: Sequence[Place]) -> Answers:
+        time.sleep(self.seconds * len(places))
+        return Answers([(result_for(place), None) for place in places])
+
+
+def result_for(place: Place) -> TagResult:
+    """A result of the usual size, unlike the others: five minutes with two changes of key."""
+    chance = np.random.default_rng(crc32(str(place).encode()))
+    shares = chance.dirichlet(np.ones(24)).astype(np.float32)
+    keys = [Key.from_index(int(index)) for index in chance.integers(24, size=3)]
+    ends = [0.0, *sorted(map(float, chance.uniform(30, 300, 3)))]
+    segments = tuple(Segment(ends[i], ends[i + 1], key, float(chance.uniform())) for i, key in enumerate(keys))
+    confidence, tuning, sureness = map(float, chance.uniform(size=3))
+    estimate = KeyEstimate(keys[0], confidence, shares, (), segments, 50 * tuning, ends[-1], sureness)
+    return TagResult(place, "detected", estimate.key, None, None, estimate)
+
+
+def names(count: int) -> Iterator[Found]:
+    """Paths as long as those of real libraries."""
+    for number in range(count):
+        folder = f"/storage/music/Some Artist {number // 120:05}/2019 - An Album of Theirs"
+        yield Found(Path(f"{folder}/{number % 12:02} - The Title of It {number:07}.mp3"), None)
+
+
+@contextmanager
+def cluster(workers: int, threads: int) -> Iterator[tuple[Any, psutil.Process]]:
+    """A client, and the process of its scheduler."""
+    here = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        file = folder / "scheduler.json"
+        common = ["--scheduler-file", str(file), "--no-dashboard", "--host", "127.0.0.1"]
+
+        def start(module: str, *options: str) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", f"distributed.cli.{module}", *common, *options]
+            process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        scheduler = start("dask_scheduler", "--port", "0")
+        for _ in range(workers):
+            start("dask_worker", "--no-nanny", "--nthreads", str(threads), "--death-timeout", "300")
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        client = stack.enter_context(connected(address, timeout=120))
+        while count_threads(client) < workers * threads:
+            time.sleep(0.1)
+        yield client, psutil.Process(scheduler.pid)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """CPU seconds and wall time of one run, and memory in MB at its end."""
+
+    scheduler: float
+    client: float
+    wall: float
+    scheduler_mb: float
+    client_mb: float
+
+
+def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, seconds: float, output: Path) -> Spent:
+    """What it costs to pretend to hear so many files, with all that the client does with a result."""
+    pretended = importlib.import_module("cluster").Pretended(seconds)  # by name: the workers import it as well
+    this = psutil.Process()
+
+    def cpu(process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    output.unlink(missing_ok=True)
+    before, start = (cpu(scheduler), cpu(this)), time.perf_counter()
+    with ResumableLog(output) as log:
+        going = ClusterRun(client, pretended, Ahead(names(files), 4096), most_in_batch=batch)
+        for outcome in going:
+            if outcome.error is not None:
+                raise SystemExit(outcome.error)
+            log.write(tag_record(outcome.item, outcome.result, None, None))
+    wall = time.perf_counter() - start
+    memory = [process.memory_info().rss / 1e6 for process in (scheduler, this)]
+    return Spent(cpu(scheduler) - before[0], cpu(this) - before[1], wall, *memory)
+
+
+def by_batch(folder: Path, files: int) -> None:
+    """Measurement 1."""
+    print(f"1. {files} files, 2 workers, no sleep; CPU milliseconds a file")
+    print("   batch  scheduler  client  (scheduler a batch)  files/s")
+    with cluster(2, 2) as (client, scheduler):
+        spend(client, scheduler, 200, 1, 0, folder / "warm.ndjson")
+        for batch in BATCHES:
+            count = min(files, 400 * batch)
+            spent = spend(client, scheduler, count, batch, 0, folder / "x.ndjson")
+            each, ours = 1000 * spent.scheduler / count, 1000 * spent.client / count
+            print(
+                f"   {batch:5}  {each:9.3f}  {ours:6.3f}  {each * batch:19.2f}  {count / spent.wall:7.0f}", flush=True
+            )
+
+
+def by_count(folder: Path, files: int) -> None:
+    """Measurement 2."""
+    print(f"2. batches of {MOST_IN_BATCH}, 2 workers, no sleep; memory at the end, CPU milliseconds a file")
+    print("      files  scheduler MB  client MB  scheduler ms  client ms")
+    with cluster(2, 2) as (client, scheduler):
+        spend(client, scheduler, 200, MOST_IN_BATCH, 0, folder / "warm.ndjson")
+        rows = []
+        count = 1000
+        while count <= files:
+            spent = spend(client, scheduler, count, MOST_IN_BATCH, 0, folder / "x.ndjson")
+            cost = f"{1000 * spent.scheduler / count:12.3f}  {1000 * spent.client / count:9.3f}"
+            print(f"   {count:8}  {spent.scheduler_mb:12.0f}  {spent.client_mb:9.0f}  {cost}", flush=True)
+            rows.append((count, spent))
+            count *= 10
+        (few, first), (many, last) = rows[0], rows[-1]
+        a_million = [
+            getattr(last, name) + (getattr(last, name) - getattr(first, name)) * (1e6 - many) / (many - few)
+            for name in ("scheduler_mb", "client_mb")
+        ]
+        minutes = 1e6 * last.scheduler / many / 60
+        print(f"   a million, if both go on so: {a_million[0]:.0f} and {a_million[1]:.0f} MB, {minutes:.1f} minutes of")
+        print("   the scheduler's processor")
+
+
+def by_workers(folder: Path, files: int) -> None:
+    """Measurement 3."""
+    print(f"3. {files} files a worker thread, {DECODE_SECONDS} s each, 1 thread a worker")
+    print("   workers  files/s  of what sleeping alone would allow")
+    for workers in (1, 2, 4):
+        with cluster(workers, 1) as (client, scheduler):
+            spend(client, scheduler, 4 * workers, 1, 0, folder / "warm.ndjson")
+            count = files * workers
+            spent = spend(client, scheduler, count, MOST_IN_BATCH, DECODE_SECONDS, folder / "x.ndjson")
+            share = count * DECODE_SECONDS / workers / spent.wall
+            print(f"   {workers:7}  {count / spent.wall:7.2f}  {share:.3f}", flush=True)
+
+
+def by_bytes(folder: Path) -> None:
+    """Measurement 4."""
+    count = 8192
+    places = [found.place for found in names(count)]
+    answers = Answers([(result_for(place), None) for place in places[:MOST_IN_BATCH]])
+    sent = len(pickle.dumps(answers)) / MOST_IN_BATCH
+    records = [tag_record(place, result_for(place), None, None) for place in places]
+    with ResumableLog(folder / "x.ndjson") as log:
+        for record in records:
+            log.write(record)
+    with ParquetFolder(folder / "x.parquet") as table:
+        for record in records:
+            table.write(record)
+    (part,) = (folder / "x.parquet").iterdir()
+    song = folder / "song.mp3"
+    axis = np.arange(2 * 22050) / 22050
+    soundfile.write(song, np.sin(440 * 2 * np.pi * axis) / 2, 22050, format="MP3", subtype="MPEG_LAYER_III")
+    journal = UndoJournal(folder / "undo.sqlite3")
+    run = journal.start("benchmark")
+    for number in range(200):
+        copy = folder / f"{number}.mp3"
+        copy.write_bytes(song.read_bytes())
+        write_key(copy, Key.parse("8A"), journal=run)
+    journal.close()
+    undo = (folder / "undo.sqlite3").stat().st_size / 200
+    sizes = [(folder / "x.ndjson").stat().st_size / count, part.stat().st_size / count]
+    print(f"4. bytes a file: {sent:.0f} as a result on its way, {sizes[0]:.0f} in NDJSON, {sizes[1]:.0f} in Parquet")
+    print(f"   {undo:.0f} as an undo record of a short path")
+
+
+def main() -> None:
+    """Run the four, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=100_000, help="most files of the second measurement")
+    parser.add_argument("--only", type=int, choices=(1, 2, 3, 4), help="measure one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stone-benchmark-") as name:
+        folder = Path(name)
+        if options.only in (None, 4):
+            by_bytes(folder)
+        if options.only in (None, 1):
+            by_batch(folder, options.files // 5)
+        if options.only in (None, 2):
+            by_count(folder, options.files)
+        if options.only in (None, 3):
+            by_workers(folder, 100)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Against real servers on this machine: S3 by moto, and web servers of our own, some of which lie."""
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from stonecli.errors import StorageError
+from stonecli.places import Seen, Url, place_of
+from stonecli.storage import fetched, find_places
+
+fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
+pytest.importorskip("aiohttp", reason="needs stonecli[cluster]")
+
+Invoke = Callable[..., Result]
+BUCKET = "music"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A client of an S3 server with an empty bucket; s3fs finds the server by the environment."""
+    pytest.importorskip("s3fs", reason="needs stonecli[cluster]")
+    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
+    import boto3
+
+    server = server_module.ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+    server.stop()
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's file system in memory, empty."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+class Liar(http.server.BaseHTTPRequestHandler):
+    """A web server that does by its paths what servers should not."""
+
+    def do_GET(self) -> None:
+        if self.path == "/missing.mp3":
+            self.send_error(404)
+            return
+        if self.path == "/secret.mp3":
+            self.send_error(403)
+            return
+        self.send_response(200)
+        if self.path == "/short.mp3":  # says more than it sends
+            self.send_header("Content-Length", "1000")
+        self.end_headers()
+        try:
+            if self.path == "/endless.mp3":
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            self.wfile.write(b"x" * 10)
+        except ConnectionError:
+            self.close_connection = True
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], str]]:
+    """Starts a web server; its address, without a slash at the end."""
+    servers = []
+
+    def start(handler: Any) -> str:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def found(*texts: str) -> list[tuple[str, str | None]]:
+    return [(str(one.place), one.error) for one in find_places(map(place_of, texts))]
+
+
+# What is found
+
+
+def test_a_bucket_is_searched_in_depth_a_page_at_a_time(s3: Any) -> None:
+    names = [f"all/{number:04}.mp3" for number in range(1005)]  # a page has a thousand
+    for name in [*names, "all/deep/er/b c.FLAC", "all/.hidden/x.mp3", "all/@eaDir/x.mp3", "all/cover.jpg", "also.mp3"]:
+        s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
+    wanted = sorted([*names, "all/deep/er/b c.FLAC"])
+    assert found(f"s3://{BUCKET}/all") == [(f"s3://{BUCKET}/{name}", None) for name in wanted]
+    assert len(found(f"s3://{BUCKET}")) == len(wanted) + 1
+    assert found(f"s3://{BUCKET}/all/deep/") == [(f"s3://{BUCKET}/all/deep/er/b c.FLAC", None)]
+
+
+def test_an_address_that_ends_as_music_does_is_not_asked_for() -> None:
+    assert found("s3://no-such-bucket/x.mp3") == [("s3://no-such-bucket/x.mp3", None)]
+
+
+def test_what_cannot_be_searched_is_an_error(s3: Any) -> None:
+    ((_, error),) = found("s3://no-such-bucket/folder/")
+    assert error is not None or found("s3://no-such-bucket/folder/") == [("s3://no-such-bucket/folder/", None)]
+    assert found("nonsense://x/") == [("nonsense://x/", "nonsense:// is not known")]
+
+
+def test_a_web_folder(serve: Callable[[Any], str], tmp_path: Path) -> None:
+    for name in ("a.mp3", "b c.mp3", "d/e.flac", "d/text.txt", ".x/f.mp3"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    top = serve(partial(Quiet, directory=tmp_path))
+    assert found(f"{top}/") == [(f"{top}/{name}", None) for name in ("a.mp3", "b%20c.mp3", "d/e.flac")]
+
+
+def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"x")
+    memory.pipe("/m/a.mp3", b"x")
+    seen = Seen()
+    seen.add("memory:///m/b.mp3")
+    memory.pipe("/m/b.mp3", b"x")
+    places = [tmp_path, tmp_path / "a.mp3", place_of("memory:///m"), place_of("memory:///m/a.mp3")]
+    names = [str(one.place) for one in find_places(places, None, seen)]
+    assert names == [str(tmp_path / "a.mp3"), "memory:///m/a.mp3"]
+
+
+# What is fetched
+
+
+def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
+    content = bytes(range(256)) * 50_000  # more than a block
+    s3.put_object(Bucket=BUCKET, Key="odd?name::#.flac", Body=content)
+    with fetched(Url(f"s3://{BUCKET}/odd?name::#.flac")) as copy:
+        assert copy.read_bytes() == content
+        assert copy.suffix == ".flac"
+    assert not copy.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("missing.mp3", "no such file"),
+        ("secret.mp3", "the server answers 403"),
+        ("short.mp3", "cannot be fetched|ClientPayloadError|10 of 1000 bytes"),
+        ("endless.mp3", "larger than 1 MB"),
+    ],
+)
+def test_servers_that_lie(serve: Callable[[Any], str], name: str, error: str) -> None:
+    with pytest.raises(StorageError, match=error), fetched(Url(f"{serve(Liar)}/{name}"), max_bytes=1 << 20):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("http://127.0.0.1:9/a.mp3", "[Cc]onnect"),
+        ("nonsense://a.mp3", "not known"),
+        ("memory://gone.mp3", "no such file"),
+        ("zip://a.mp3::memory://x.zip", "irectory|o such file"),
+        ("http://[/a.mp3", "Invalid"),
+    ],
+)
+def test_addresses_that_lead_nowhere(memory: Any, text: str, error: str) -> None:
+    with pytest.raises(StorageError, match=error) as caught, fetched(Url(text)):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_beyond_the_limit_is_not_fetched(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="large.mp3", Body=bytes(2 << 20))
+    with (
+        pytest.raises(StorageError, match="larger than 1 MB"),
+        fetched(Url(f"s3://{BUCKET}/large.mp3"), max_bytes=1 << 20),
+    ):
+        pass
+
+
+# stone tag
+
+
+def test_stone_tag_hears_addresses(
+    invoke: Invoke, s3: Any, serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    kinds = ["mp3", "m4a aac", "opus"]
+    for kind in kinds:
+        s3.put_object(Bucket=BUCKET, Key=f"tag/{songs[kind].name}", Body=songs[kind].read_bytes())
+    shutil.copy(songs["flac"], tmp_path / "a b.flac")
+    web = f"{serve(partial(Quiet, directory=tmp_path))}/a%20b.flac"
+    output = tmp_path / "keys.ndjson"
+    result = invoke("tag", f"s3://{BUCKET}/tag", web, (tmp_path / "a b.flac").as_uri(), "--output", output)
+    assert (result.exit_code, result.stderr) == (0, "")
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    s3_names = [f"s3://{BUCKET}/tag/{songs[kind].name}" for kind in kinds]
+    assert sorted(record["path"] for record in records) == sorted([*s3_names, web, str(tmp_path / "a b.flac")])
+    assert {(record["key"]["camelot"], record["status"]) for record in records} == {("7A", "detected")}
+
+
+def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: Mapping[str, Path]) -> None:
+    memory.pipe("/a.flac", songs["flac"].read_bytes())
+    result = invoke("tag", "memory:///a.flac", "--write-tags")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "stone: memory:///a.flac: tags are written to files, and this is an address\n",
+    )
+    result = invoke("tag", "memory:///a.flac", "--remove")
+    assert result.exit_code == 1
+    assert result.stderr == "memory:///a.flac: tags are not written to addresses, only to files\n"
+    assert memory.cat("/a.flac") == songs["flac"].read_bytes()
+
+
+def test_a_list_may_hold_addresses(
+    stone_command: list[str], serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    import subprocess
+
+    shutil.copy(songs["flac"], tmp_path / "a.flac")
+    top = serve(partial(Quiet, directory=tmp_path))
+    result = subprocess.run(
+        [*stone_command, "tag", "-", "--json"],
+        input=f"{top}/a.flac\n{tmp_path}/a.flac\n{top}/gone.flac\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["status"] for record in records] == ["detected", "detected", "error"]
+    assert result.stderr == f"{top}/gone.flac: no such file\n"
