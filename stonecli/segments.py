@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -37,6 +37,7 @@ CHANGE_COST = 6.0  # nats: one window, however sure, changes nothing, not even t
 EVIDENCE_SECONDS = 15.0  # for which an emission counts once
 LEAST_SEGMENT_SECONDS = 30.0
 BORDER_TOLERANCE = 1e-6  # seconds: rounding
+SHARE_STEPS = 30  # then it moves by less than a hundredth
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,12 +71,14 @@ def find_segments(
     if not len(probabilities):
         return ()
     advance = np.append(np.diff(starts), ends[-1] - starts[-1])
-    likelihoods = probabilities.astype(np.float64) @ _heard_as().T
-    evidence = np.log(likelihoods) * (advance / EVIDENCE_SECONDS)[:, None]
+    heard = probabilities.astype(np.float64)
+    evidence = np.log(heard @ _heard_as().T)
+    evidence *= (advance / EVIDENCE_SECONDS)[:, None]
     path = _most_likely_path(evidence)
+    border = cache(partial(_border, starts, ends, heard))  # most stay when a segment goes
     while True:
         changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
-        inner = [_border(starts, ends, likelihoods, path, change) for change in changes[1:-1]]
+        inner = [border(change, int(path[change - 1]), int(path[change])) for change in changes[1:-1]]
         borders = [float(starts[0]), *inner, float(ends[-1])]
         lengths = np.diff(borders)
         shortest = int(lengths.argmin())
@@ -119,22 +122,30 @@ def _heard_as() -> Floats:
     return np.where(far, rest / far.sum(axis=1, keepdims=True), rows)
 
 
-def _border(starts: Floats, ends: Floats, likelihoods: Floats, path: npt.NDArray[np.int64], change: int) -> float:
-    """Where the key changes, in seconds, between the windows ``change - 1`` and ``change``.
+def _border(starts: Floats, ends: Floats, heard: Floats, change: int, old: int, new: int) -> float:
+    """Where the key changes from ``old`` to ``new``, in seconds, between the windows ``change - 1`` and ``change``.
 
     Where windows overlap, two segments meet in the middle of the overlap. Else one of the two windows may hold the
-    change, and then it hears some of either key: each is shared between the keys as they explain it.
+    change, and then it hears some of either key: each is shared between the keys as they explain it best.
     """
     if starts[change] < ends[change - 1] - BORDER_TOLERANCE:
         return float(starts[change] + ends[change - 1]) / 2
-    old, new = path[change - 1], path[change]
-    own, other = _heard_as()[old, old], _heard_as()[old, new]
+    heard_as = _heard_as()
     border = float(starts[change - 1])
     for window in (change - 1, change):
-        share = likelihoods[window, old] / (likelihoods[window, old] + likelihoods[window, new])
-        share = (share * (own + other) - other) / (own - other)  # as each key leaks into the other
-        border += float(np.clip(share, 0.0, 1.0) * (ends[window] - starts[window]))
+        border += _share(heard[window], heard_as[old], heard_as[new]) * float(ends[window] - starts[window])
     return min(max(border, float(starts[change - 1])), float(ends[change]))
+
+
+def _share(heard: Floats, old: Floats, new: Floats) -> float:
+    """The part of a window, 0..1, that is most likely in the old key, where it is heard in these keys.
+
+    Expectation and maximization for the weight of one of two known distributions, float64 [24] as ``heard``.
+    """
+    share = 0.5
+    for _ in range(SHARE_STEPS):
+        share = float((heard * (share * old / (share * old + (1.0 - share) * new))).sum() / heard.sum())
+    return share
 
 
 def _most_likely_path(emissions: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

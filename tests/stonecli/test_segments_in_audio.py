@@ -74,9 +74,9 @@ def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str,
             begin = int(random.integers(0, len(whole) - length + 1))
             parts.append(whole[begin : begin + length].astype(np.float32))
         join = len(parts[0]) / RATE
-        borders = [segment.start for segment in heard(key_model, parts, 0.5).segments[1:]]
+        borders = [segment.start for segment in heard(key_model, parts).segments[1:]]
         found.append(any(abs(border - join) <= NEAR_SECONDS for border in borders))
-    assert np.mean(found) >= 0.7  # 23 of 30 in both orders: 0.77
+    assert np.mean(found) >= 0.8  # 102 of 120 with four seeds in both orders: 0.85; benchmarks/key_changes.py has more
 
 
 @pytest.mark.parametrize("cents", [-30.0, -12.0, 17.0, 35.0])
