@@ -6,7 +6,6 @@ there alone.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import sys
@@ -267,6 +266,8 @@ def _why_no_cuda() -> str | None:
     """Why CUDA cannot be used, or None where a device and the runtime for it are there."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "this build of onnxruntime has no CUDA"
+    import ctypes  # a tenth of what this package's own modules take to load
+
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         count = ctypes.c_int(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -68,11 +68,7 @@ def analyze(
     from stonecli.detect import detect_key
     from stonecli.engine import error_line
     from stonecli.report.analysis import print_analysis
-    from stonecli.report.npz import save_npz
-    from stonecli.report.page import page_track, save_page
     from stonecli.report.records import estimate_record
-    from stonecli.report.table import error_text
-    from stonecli.tags.info import TrackInfo, read_info
 
     key_model = load_model(model, device)
     console, errors = output_console(), error_console()
@@ -85,16 +81,19 @@ def analyze(
         except Exception as error:  # one bad file does not end the run
             if os.environ.get("STONE_DEBUG"):
                 raise
+            from stonecli.report.table import error_text
+
             failed += 1
             errors.print(error_text(path, error_line(error)), soft_wrap=True)
-            tracks.append(page_track(path, None, None, TrackInfo(), "error", error_line(error)))
+            if html:
+                tracks.append(_track(path, None, error_line(error)))
             if as_json:
                 print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
             continue
         if npz:
             heard.append((path, estimate))
         if html:
-            tracks.append(page_track(path, estimate.key, estimate, read_info(path), "detected"))
+            tracks.append(_track(path, estimate, None))
         if plot:
             pictures.append(_picture(path, estimate))
         if as_json:
@@ -102,8 +101,12 @@ def analyze(
         else:
             print_analysis(console, path, estimate, per_window=per_window)
     if npz:
+        from stonecli.report.npz import save_npz
+
         save_npz(npz, heard, key_model)
     if html:
+        from stonecli.report.page import save_page
+
         save_page(html, tracks)
     if plot and pictures:
         from stonecli.report.analysis_plot import save_analysis_plot
@@ -127,6 +130,16 @@ def _check_plot(plot: Path | None, count: int) -> None:
         require_matplotlib()
     except PlotError as error:
         fail(str(error), EXIT_USAGE)
+
+
+def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
+    """The file's row of the page, with what its tags say where it could be heard."""
+    from stonecli.report.page import page_track
+    from stonecli.tags.info import TrackInfo, read_info  # the readers of all kinds of tags: only where they are shown
+
+    if estimate is None:
+        return page_track(path, None, None, TrackInfo(), "error", error)
+    return page_track(path, estimate.key, estimate, read_info(path), "detected")
 
 
 def _picture(path: Path, estimate: KeyEstimate) -> Picture:

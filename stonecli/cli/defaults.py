@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stonecli.cli.common import EXIT_USAGE, fail
+from stonecli.cli.start import COMMANDS
 
 WITHOUT = frozenset({"config"})  # which has to work when the file is broken
 
@@ -61,11 +62,24 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
     """The options of a command by their long names without dashes; ``--help`` and such are none."""
     from stonecli.config import ConfigError
 
-    commands: dict[str, Any] = getattr(context.command, "commands", {})
-    if command not in commands or command in WITHOUT:
+    if command not in COMMANDS or command in WITHOUT:
         raise ConfigError(f"[{command}] is no command of stone")
-    options = [param for param in commands[command].params if param.param_type_name == "option" and not param.is_eager]
+    options = [
+        param for param in _command(context, command).params if param.param_type_name == "option" and not param.is_eager
+    ]
     return {opt.removeprefix("--"): param for param in options for opt in param.opts if opt.startswith("--")}
+
+
+def _command(context: Any, name: str) -> Any:
+    """A command of the program, which may have been started without it."""
+    commands = getattr(context.command, "commands", {})
+    if name not in commands:
+        from typer.main import get_command
+
+        from stonecli.cli.app import make_app
+
+        commands = getattr(get_command(make_app([name])), "commands", {})
+    return commands[name]
 
 
 def check_tables(context: Any, tables: dict[str, dict[str, Any]]) -> None:

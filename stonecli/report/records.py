@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stonecli.detect import KeyEstimate, Window
-from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.places import Place
-from stonecli.tagger import TagResult
+if TYPE_CHECKING:  # stone analyze shows no tags, and starts without what reads them
+    from stonecli.detect import KeyEstimate, Window
+    from stonecli.key import Key
+    from stonecli.model import KeyModel
+    from stonecli.places import Place
+    from stonecli.tagger import TagResult
 
 CSV_COLUMNS = (
     "path",

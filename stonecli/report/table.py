@@ -6,16 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from stonecli.key import Key, Notation
-from stonecli.places import Place
 from stonecli.report.colors import key_style
 from stonecli.report.text import printable, shortened
-from stonecli.tagger import TagResult
+
+if TYPE_CHECKING:  # as in records.py
+    from stonecli.places import Place
+    from stonecli.tagger import TagResult
 
 OLD_WIDTH, KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, STATUS_WIDTH = 6, 4, 5, 10, 10
 LEAST_FILE_WIDTH = 16

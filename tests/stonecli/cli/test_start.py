@@ -1,6 +1,8 @@
 import inspect
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,10 @@ from stonecli import __version__
 from stonecli.cli.main import app
 from stonecli.cli.start import COMMANDS, help_text
 
-CALL = "import sys; from stonecli.cli.start import run; run(); print(*sys.modules, file=sys.stderr)"
+CALL = (
+    "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    "from stonecli.cli.start import run; run()"
+)
 
 
 def start(*arguments: str) -> tuple[str, set[str]]:
@@ -31,7 +36,29 @@ def test_the_help_lists_the_commands_that_there_are() -> None:
 def test_nothing_is_loaded_for_it(option: str) -> None:
     printed, modules = start(option)
     assert printed == (f"stone {__version__}\n" if option == "--version" else help_text() + "\n")
-    assert not {"typer", "rich", "stonecli.cli.main", "stonecli.key"} & modules
+    assert not {"typer", "rich", "stonecli.cli.app", "stonecli.key"} & modules
+
+
+def test_only_the_command_that_is_run_is_loaded() -> None:
+    _, modules = start("cache")
+    assert "stonecli.cli.cache" in modules
+    assert not {"stonecli.cli.analyze", "stonecli.cli.tag", "stonecli.cli.train"} & modules
+
+
+def test_analyzing_reads_no_tags(songs: Mapping[str, Path]) -> None:
+    printed, modules = start("analyze", "--device", "cpu", str(songs["flac"]))
+    assert "Camelot" in printed
+    assert not {"mutagen", "sqlite3", "matplotlib", "urllib.request", "stonecli.cli.tag", "stonecli.tagger"} & modules
+
+
+def test_a_config_file_speaks_of_commands_that_are_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[tag]\njobs = 2\n\n[undo]\nno-such-option = 1\n")
+    monkeypatch.setenv("STONE_CONFIG_DIR", str(tmp_path))
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        start("cache")
+    assert failure.value.returncode == 2
+    assert "[undo] no-such-option: stone undo has no such option" in failure.value.stderr
 
 
 def test_anything_else_is_for_the_commands() -> None:
