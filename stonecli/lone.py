@@ -19,8 +19,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     job, places, limit = pickle.load(sys.stdin.buffer)  # noqa: S301 (the worker's own)
-    if limit is not None:
-        with suppress(ImportError, ValueError, OSError):  # Windows has no limits, others may have lower ones
+    if limit is not None and sys.platform != "win32":  # which has no such limits
+        with suppress(ValueError, OSError):  # there may be a lower one
             import resource
 
             resource.setrlimit(resource.RLIMIT_AS, (max(limit, LEAST_MEMORY),) * 2)

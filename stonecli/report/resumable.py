@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 from stonecli.errors import OutputError
+from stonecli.locks import take_lock
 from stonecli.places import Seen
 
 _BEGINNING = b'{"path"'  # of every record
@@ -115,13 +116,5 @@ class ResumableLog:
 
 def _lock(file: BinaryIO, path: Path) -> None:
     """Nothing, if no other run holds the file; it is held until it is closed. Windows has no such locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"{path}: another run is writing to it") from None
-    except OSError:  # a file system without locks
-        return
+    if not take_lock(file):
+        raise OutputError(f"{path}: another run is writing to it")
