@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from xml.etree import ElementTree
@@ -25,7 +26,7 @@ def test_the_examples_run(
 ) -> None:
     folder = tmp_path / "music"
     songs = {name: song(name, "song") for name in ("mp3", "flac")}
-    before = {name: path.read_bytes() for name, path in songs.items()}
+    before = {name: sha256(path.read_bytes()).hexdigest() for name, path in songs.items()}
     tiny_model(folder / "my_model.onnx")
     (folder / "broken.mp3").write_bytes(b"no music")
     (folder / "music").mkdir()
@@ -40,8 +41,8 @@ def test_the_examples_run(
     assert "7A Dm D minor" in text
     assert f"{Path('music', 'other.flac')} 7A" in text
     assert "cannot be decoded: " in text
-    assert f"{songs['mp3']} is what it was, byte for byte" in text
-    assert {name: path.read_bytes() for name, path in songs.items()} == before
+    assert text.count("is what it was, byte for byte") == 3  # changes, of two files
+    assert {name: sha256(path.read_bytes()).hexdigest() for name, path in songs.items()} == before
 
 
 def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_stone_writes_every_kind_of_file_and_beets_agrees(
     beets.configure(stone={"auto": False})
     beets.imported("-m")  # a copy would be younger than the file whose time beets has noted
     assert {item["initial_key"] for item in beets.items().values()} == {None}
-    before = {title: item["path"].read_bytes() for title, item in beets.items().items()}
+    before = {title: sha256(item["path"].read_bytes()).hexdigest() for title, item in beets.items().items()}
     output = beets("stone")
     assert output.count(": Dm") == len(songs)
     items = beets.items()
@@ -175,7 +176,7 @@ def test_stone_writes_every_kind_of_file_and_beets_agrees(
     assert beets("update", "-p") == ""
     assert beets("stone") == ""  # they have keys now
     assert stone("undo").returncode == 0
-    assert {title: item["path"].read_bytes() for title, item in items.items()} == before
+    assert {title: sha256(item["path"].read_bytes()).hexdigest() for title, item in items.items()} == before
 
 
 def test_pretend_nowrite_force_and_queries(
