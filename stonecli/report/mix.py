@@ -48,8 +48,8 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
         key, bpm, cents = _cells(track, notation)
         style = key_style(track.track.key) if track.track else ""
         first, last = _ends(track, notation)
-        ends = f"{first}-{last}" if {first, last} - {key} else ""
-        line = Text.assemble((f"{key:5}", style), f"{ends:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
+        both = f"{first}-{last}" if {first, last} - {key} else ""
+        line = Text.assemble((f"{key:5}", style), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
         clash = move is not None and move.cost > GOOD_COST
         line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", "yellow" if clash else "")
         name = _name(track)
