@@ -160,12 +160,25 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
         x = graph.op("Add", x, branch)
     # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
     x = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
-    x = graph.reshape(x, [0, 0, config.n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
-    x = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)  # [batch, channels, 12]
+    if config.head_channels:
+        x = _circular_head(graph, graph.reshape(x, [0, -1, BINS_PER_OCTAVE]), weights)
+    else:
+        x = graph.reshape(x, [0, 0, config.n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
+        x = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)
+    # [batch, channels, 12]
     kernel, bias = _folded_classifier(config, weights)
     x = graph.op("MatMul", graph.constant(kernel, "classifier.weight"), x)
     x = graph.op("Add", x, graph.constant(bias, "classifier.bias"))
     graph.op("Softmax", graph.reshape(x, [0, -1]), axis=-1, name="probabilities")
+
+
+def _circular_head(graph: GraphBuilder, x: str, weights: dict[str, Array]) -> str:
+    """``CircularHead.forward`` of channels and octaves folded together, [batch, n, 12] -> [batch, width, 12]."""
+    kernels = {f"head.{name}.weight": weights[f"head.{name}.weight"][:, :, :, 0] for name in ("mix", "around")}
+    both = weights | kernels  # of one dimension less: there are no frames
+    mixed = graph.op("Gelu", _conv(graph, _norm(graph, x, both, "head.norm"), both, "head.mix"))
+    circle = graph.op("Concat", mixed, graph.slice(mixed, 2, 0, BINS_PER_OCTAVE - 1), axis=2)
+    return graph.op("Add", mixed, graph.op("Gelu", _conv(graph, circle, both, "head.around")))
 
 
 def _folded_classifier(config: ChromaNetConfig, weights: dict[str, Array]) -> tuple[Array, Array]:

@@ -34,6 +34,8 @@ class ChromaNetConfig:
         kernels: size of each block's square depthwise kernel, odd.
         temperature: of the softmax.
         drop_path: probability that a residual branch is dropped in training (stochastic depth).
+        head_channels: width of a ``CircularHead`` between the blocks and the classifier; 0, as published, for the mean
+            over octaves alone.
     """
 
     rows: Literal[1, 2] = 2
@@ -43,6 +45,7 @@ class ChromaNetConfig:
     kernels: tuple[int, ...] = (7, 7, 7, 7, 7, 5, 5)
     temperature: float = 1.0
     drop_path: float = 0.1
+    head_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.rows not in (1, 2):
@@ -55,6 +58,8 @@ class ChromaNetConfig:
             raise ValueError("out_channels and kernels have one entry for each block")
         if min(self.out_channels) < 1 or any(size < 1 or size % 2 == 0 for size in self.kernels):
             raise ValueError("channels are positive and kernel sizes odd")
+        if self.head_channels < 0:
+            raise ValueError("head_channels is 0 or above")
         if not self.temperature > 0 or not 0 <= self.drop_path < 1:
             raise ValueError("temperature is above 0 and drop_path in 0..1")
 
@@ -85,7 +90,10 @@ class ChromaNet(nn.Module):
             ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels))
             for channels, size in zip(config.out_channels, config.kernels, strict=True)
         )
-        self.classifier = nn.Conv2d(config.out_channels[-1], config.rows, kernel_size=1)
+        channels, octaves = config.out_channels[-1], config.n_bins // BINS_PER_OCTAVE
+        width = config.head_channels
+        self.head: nn.Module = CircularHead(channels, octaves, width) if width else OctavePool()
+        self.classifier = nn.Conv2d(width or channels, config.rows, kernel_size=1)
         self.batch_norm = nn.BatchNorm2d(config.rows, affine=False) if config.rows == 2 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +108,7 @@ class ChromaNet(nn.Module):
         """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel."""
         for downsample, block in zip(self.time_downsampling_blocks, self.convnext_blocks, strict=True):
             x = block(downsample(x))
-        pooled: Tensor = self.classifier(octave_pool(x).mean(dim=-1, keepdim=True))
+        pooled: Tensor = self.classifier(self.head(x))
         return pooled
 
     def normalise(self, scores: Tensor) -> Tensor:
@@ -148,6 +156,40 @@ class TimeDownsamplingBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The block's output, with half the frames."""
         return functional.gelu(self.conv(self.norm(x)))
+
+
+class OctavePool(nn.Module):
+    """Mean over octaves and frames: [batch, channels, bins, n] -> [batch, channels, 12, 1] (STONE, section 3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean."""
+        return octave_pool(x).mean(dim=-1, keepdim=True)
+
+
+class CircularHead(nn.Module):
+    """Octaves kept apart, then every pitch class against all others.
+
+    [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves forgets whether a note
+    was in the bass, and no block before it spans the octave from end to end. Here each pitch class is a mixture of all
+    octaves' channels, and one convolution goes round the circle of twelve. Moving the input by a bin moves the output by
+    a place but for what passes into the next octave; that this changes nothing is learnt, for training crops over more
+    than an octave.
+    """
+
+    def __init__(self, channels: int, octaves: int, width: int) -> None:
+        super().__init__()
+        self.norm = ItemNorm()
+        self.mix = nn.Conv2d(channels * octaves, width, kernel_size=1)
+        self.around = nn.Conv2d(width, width, kernel_size=(BINS_PER_OCTAVE, 1))
+        nn.init.normal_(self.around.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Channels of the twelve pitch classes, from the lowest bin's on."""
+        folded = x.mean(dim=-1, keepdim=True).reshape(len(x), -1, BINS_PER_OCTAVE, 1)
+        mixed = functional.gelu(self.mix(self.norm(folded)))
+        circle = torch.cat([mixed, mixed[:, :, : BINS_PER_OCTAVE - 1]], dim=2)
+        out: Tensor = mixed + functional.gelu(self.around(circle))
+        return out
 
 
 class FrameNorm(nn.LayerNorm):

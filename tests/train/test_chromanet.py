@@ -87,6 +87,15 @@ def plain_norm(x: Array, weights: dict[str, Array], prefix: str) -> Array:
     return (x - mean) / np.sqrt(variance + 1e-5) * scale + offset
 
 
+def plain_head(x: Array, w: dict[str, Array]) -> Array:
+    """The circular head for one item [channels, bins], its frames averaged: [width, 12]."""
+    folded = plain_norm(np.array([x[:, pitch::12].ravel() for pitch in range(12)]).T, w, "head.norm")
+    mixed = gelu(w["head.mix.weight"][:, :, 0, 0] @ folded + w["head.mix.bias"][:, None])
+    around = w["head.around.weight"][:, :, :, 0]  # [out, in, interval]
+    heard = np.array([np.einsum("oik,ik->o", around, np.roll(mixed, -pitch, axis=1)) for pitch in range(12)]).T
+    return mixed + gelu(heard + w["head.around.bias"][:, None])
+
+
 def plain_network(x: Array, network: ChromaNet) -> Array:
     """ChromaNet in eval mode for one item [bins, frames], written down from the papers."""
     config = network.config
@@ -103,7 +112,10 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
         branch = gelu(branch @ w[f"{conv}.pwconv1.weight"].T + w[f"{conv}.pwconv1.bias"])
         branch = w[f"{conv}.gamma"] * (branch @ w[f"{conv}.pwconv2.weight"].T + w[f"{conv}.pwconv2.bias"])
         x = x + branch.transpose(2, 0, 1)
-    chroma = np.array([x[:, pitch::12].mean((1, 2)) for pitch in range(12)]).T  # [channels, 12]
+    if config.head_channels:
+        chroma = plain_head(x.mean(2), w)
+    else:
+        chroma = np.array([x[:, pitch::12].mean((1, 2)) for pitch in range(12)]).T  # [channels, 12]
     scores = w["classifier.weight"][:, :, 0, 0] @ chroma + w["classifier.bias"][:, None]
     if config.rows == 2:
         scores -= w["batch_norm.running_mean"][:, None]
@@ -115,8 +127,9 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("normalisation", ["affine", "plain"])
 @pytest.mark.parametrize("frames", [4, 11])
-def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, frames: int) -> None:
-    network = random_network(rows=rows, normalisation=normalisation, temperature=1.7, **SMALL)
+@pytest.mark.parametrize("head", [0, 5])
+def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, frames: int, head: int) -> None:
+    network = random_network(rows=rows, normalisation=normalisation, temperature=1.7, head_channels=head, **SMALL)
     x = torch.randn(2, 1, 24, frames)
     with torch.inference_mode():
         answer = network(x).numpy()
@@ -232,8 +245,9 @@ def test_min_frames_is_enough_and_one_less_is_not(config: dict[str, Any]) -> Non
             network(torch.randn(1, 1, bins, least - 1))
 
 
-def test_the_gradient_reaches_every_parameter() -> None:
-    network = random_network(7, drop_path=0.0).train()
+@pytest.mark.parametrize("head", [0, 6])
+def test_the_gradient_reaches_every_parameter(head: int) -> None:
+    network = random_network(7, drop_path=0.0, head_channels=head).train()
     answer = network(torch.randn(4, 1, 84, 130))
     answer[:, 0].log().sum().backward()
     # Batch norm takes the mean away, so that the classifier's bias has no say.
@@ -295,6 +309,7 @@ def test_a_network_in_training_varies() -> None:
         ({"out_channels": (2,), "kernels": (-1,)}, "odd"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"head_channels": -1}, "head_channels"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"drop_path": -0.1}, "drop_path"),
     ],
