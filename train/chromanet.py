@@ -172,8 +172,8 @@ class CircularHead(nn.Module):
     [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves forgets whether a note
     was in the bass, and no block before it spans the octave from end to end. Here each pitch class is a mixture of all
     octaves' channels, and one convolution goes round the circle of twelve. Moving the input by a bin moves the output
-    by a place but for what passes into the next octave; that this changes nothing is learnt, for training crops over more
-    than an octave.
+    by a place but for what passes into the next octave; that this changes nothing is learnt, for training crops
+    over more than an octave.
     """
 
     def __init__(self, channels: int, octaves: int, width: int) -> None:
