@@ -33,7 +33,7 @@ Answer: TypeAlias = tuple[TagResult | None, str | None]
 """What became of one file, or one line that says what went wrong: one of the two is None."""
 
 _KEPT_MODELS = 2  # a worker may outlive many runs
-_CLOCKS_SECONDS = 300.0  # by which the clocks of two file servers may differ
+_CLOCKS_SECONDS = 30.0  # by which the clocks of two file servers may differ
 _models: dict[tuple[str, Device], KeyModel] = {}
 _models_lock = threading.Lock()
 _stopped: set[str] = set()

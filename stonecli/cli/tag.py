@@ -128,6 +128,9 @@ def tag(
     with ExitStack() as stack:
         targets = Targets(output, playlist, rekordbox, html)
         results = stack.enter_context(results_at(output)) if output and output.suffix.lower() == ".parquet" else None
+        screen = TagScreen(manner, roots, notation, write_tags)
+        if results and output:
+            screen.going_on(results, output)
         journal = stack.enter_context(journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (
             Remover(rules, write_tags, preserve_mtime, journal)
@@ -147,7 +150,6 @@ def tag(
         found = list(find_places(roots, leftovers, results.seen if results else None))
         if write_tags:
             remove_leftovers(leftovers)
-        screen = TagScreen(manner, roots, notation, write_tags)
         copies = replace(tagger, cache=None) if isinstance(tagger, Tagger) else tagger
         act = AnyPlace(copies, write_tags or remove, tagger)
         outputs = stack.enter_context(Outputs(targets, notation, getattr(tagger, "model", None), results))

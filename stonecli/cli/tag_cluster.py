@@ -58,11 +58,11 @@ def tag_on_cluster(
     with ExitStack() as stack:
         client = stack.enter_context(connected(address))
         results = stack.enter_context(results_at(output)) if output else None
-        if results and len(results.seen):
-            screen.errors.remark(f"{len(results.seen)} files are in {output} already")
+        if results and output:
+            screen.going_on(results, output)
         threads = count_threads(client)
         if not threads:
-            screen.errors.remark("the cluster has no workers yet; waiting for them")
+            screen.tell("the cluster has no workers yet; waiting for them")
         by = f"{model.name} ({model.sha256[:12]})" if model else "nobody"
         screen.remark(f"heard by {by} on a cluster of {threads} threads")
         journals, what = None, f"{'remove' if how.remove else 'write'} on a cluster"

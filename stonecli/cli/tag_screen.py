@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stonecli.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, error_console, fail, output_console, print_json
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    error_console,
+    fail,
+    output_console,
+    print_json,
+)
 from stonecli.cli.running import Errors, progress_bar
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stonecli.places import Place
     from stonecli.report.outputs import Outputs
+    from stonecli.report.resumable import Results
     from stonecli.tagger import TagResult
 
 
@@ -77,6 +88,18 @@ class TagScreen:
             self._table.row(result)
         if error is not None:
             self.errors.show(place, error)
+
+    def going_on(self, results: Results, output: Path) -> None:
+        """Say what is in ``output`` already, and is passed over; wrong usage if that are previews and this is none."""
+        if self._write and results.statuses & {"detected", "incomplete", "removable"}:
+            fail(f"{output}: holds a preview, whose files would be passed over; give another --output", EXIT_USAGE)
+        if len(results.seen):
+            self.tell(f"{len(results.seen)} files are in {output} already")
+
+    def tell(self, text: str) -> None:
+        """Say on standard error what is worth knowing, unless nothing but errors was asked for."""
+        if not self._manner.quiet:
+            self.errors.remark(text)
 
     def remark(self, text: str) -> None:
         """Say on standard error what goes on, if that was asked for."""

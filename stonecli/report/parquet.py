@@ -43,6 +43,7 @@ class ParquetFolder:
         self._path = path
         self._rows = rows
         self.seen = Seen()
+        self.statuses: set[str] = set()
 
     def __enter__(self) -> ParquetFolder:
         self._path.mkdir(exist_ok=True)
@@ -55,6 +56,7 @@ class ParquetFolder:
             for part in parts:
                 self._recall(part)
             # The program may have ended between a part and the emptying of what it was made of.
+            self.statuses |= self._log.statuses
             self._pending = [record for record in self._log.records() if self.seen.add(_text(record["path"]))]
             self._stack = stack.pop_all()
         return self
@@ -81,9 +83,10 @@ class ParquetFolder:
 
         try:
             with ParquetFile(part) as file:
-                for batch in file.iter_batches(columns=["path"]):
+                for batch in file.iter_batches(columns=["path", "status"]):
                     for path in batch.column("path").to_pylist():
                         self.seen.add(path)
+                    self.statuses.update(map(str, batch.column("status").unique().to_pylist()))
         except (ArrowException, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{part}: is no table of stone tag; move it away") from error
 

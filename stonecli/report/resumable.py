@@ -22,9 +22,11 @@ class Results(Protocol):
 
     Attributes:
         seen: the places that have a record.
+        statuses: that the records which were there have.
     """
 
     seen: Seen
+    statuses: set[str]
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds a record of ``records.tag_record``; it is there when this returns, whatever happens to the program."""
@@ -56,6 +58,7 @@ class ResumableLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.seen = Seen()
+        self.statuses: set[str] = set()
 
     def __enter__(self) -> ResumableLog:
         self._file: BinaryIO = self._path.open("a+b", buffering=0)
@@ -63,6 +66,7 @@ class ResumableLog:
             _lock(self._file, self._path)
             for record in self.records():
                 self.seen.add(record["path"])
+                self.statuses.add(str(record.get("status")))
         except BaseException:
             self._file.close()
             raise

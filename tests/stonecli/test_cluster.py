@@ -151,6 +151,18 @@ def test_a_second_run_does_what_is_left(invoke: Invoke, address: str, folder: Pa
     assert sorted(output.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
+def test_a_preview_is_not_gone_on_with_by_a_run_that_writes(
+    invoke: Invoke, address: str, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("keys.ndjson", "keys.parquet"):
+        output = tmp_path / name
+        assert invoke("tag", folder / "00.flac", "--cluster", address, "--output", output).exit_code == 0
+        result = invoke("tag", folder, "--cluster", address, "--output", output, "--write-tags")
+        said = f"stone: {output}: holds a preview, whose files would be passed over; give another --output\n"
+        assert (result.exit_code, result.stderr) == (2, said)
+    assert {read_tags(path).text for path in folder.iterdir()} == {None}
+
+
 def test_parquet(invoke: Invoke, address: str, folder: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "keys.parquet"
@@ -160,6 +172,31 @@ def test_parquet(invoke: Invoke, address: str, folder: Path, tmp_path: Path) -> 
     assert sorted(table["path"].to_pylist()) == sorted(map(str, folder.iterdir()))
     assert {key["camelot"] for key in table["key"].to_pylist()} == {"7A"}
     assert sorted(path.name for path in output.iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_addresses_are_fetched_by_the_workers(
+    invoke: Invoke,
+    address: str,
+    client: Any,
+    s3: Any,
+    serve: Callable[[Path], str],
+    folder: Path,
+    songs: Mapping[str, Path],
+    tmp_path: Path,
+) -> None:
+    client.run(os.environ.update, {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
+    for number in range(5):
+        s3.put_object(Bucket="music", Key=f"cluster/{number}.mp3", Body=songs["mp3"].read_bytes())
+    top = serve(folder)
+    output = tmp_path / "keys.ndjson"
+    places = ["s3://music/cluster", "s3://music/gone.mp3", f"{top}/", folder / "00.flac"]
+    result = invoke("tag", *places, "--cluster", address, "--output", output)
+    assert (result.exit_code, result.stderr) == (1, "s3://music/gone.mp3: no such file\n")
+    wanted = [f"s3://music/cluster/{number}.mp3" for number in range(5)] + [
+        f"{top}/{number:02}.flac" for number in range(30)
+    ]
+    heard = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
+    assert heard == dict.fromkeys([*wanted, str(folder / "00.flac")], "7A") | {"s3://music/gone.mp3": None}
 
 
 def test_another_model_is_sent_and_loaded_once(

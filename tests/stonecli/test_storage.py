@@ -3,9 +3,7 @@
 import http.server
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +18,7 @@ fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
 pytest.importorskip("aiohttp", reason="needs stonecli[cluster]")
 
 Invoke = Callable[..., Result]
-BUCKET = "music"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """A client of an S3 server with an empty bucket; s3fs finds the server by the environment."""
-    pytest.importorskip("s3fs", reason="needs stonecli[cluster]")
-    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
-    import boto3
-
-    server = server_module.ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        yield client
-    server.stop()
+BUCKET = "music"  # as the fixture s3 has it
 
 
 @pytest.fixture
@@ -81,29 +58,6 @@ class Liar(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Any], str]]:
-    """Starts a web server; its address, without a slash at the end."""
-    servers = []
-
-    def start(handler: Any) -> str:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 def found(*texts: str) -> list[tuple[str, str | None]]:
     return [(str(one.place), one.error) for one in find_places(map(place_of, texts))]
 
@@ -136,7 +90,7 @@ def test_a_web_folder(serve: Callable[[Any], str], tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    top = serve(partial(Quiet, directory=tmp_path))
+    top = serve(tmp_path)
     assert found(f"{top}/") == [(f"{top}/{name}", None) for name in ("a.mp3", "b%20c.mp3", "d/e.flac")]
 
 
@@ -212,7 +166,7 @@ def test_stone_tag_hears_addresses(
     for kind in kinds:
         s3.put_object(Bucket=BUCKET, Key=f"tag/{songs[kind].name}", Body=songs[kind].read_bytes())
     shutil.copy(songs["flac"], tmp_path / "a b.flac")
-    web = f"{serve(partial(Quiet, directory=tmp_path))}/a%20b.flac"
+    web = f"{serve(tmp_path)}/a%20b.flac"
     output = tmp_path / "keys.ndjson"
     result = invoke("tag", f"s3://{BUCKET}/tag", web, (tmp_path / "a b.flac").as_uri(), "--output", output)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -241,7 +195,7 @@ def test_a_list_may_hold_addresses(
     import subprocess
 
     shutil.copy(songs["flac"], tmp_path / "a.flac")
-    top = serve(partial(Quiet, directory=tmp_path))
+    top = serve(tmp_path)
     result = subprocess.run(
         [*stone_command, "tag", "-", "--json"],
         input=f"{top}/a.flac\n{tmp_path}/a.flac\n{top}/gone.flac\n",
