@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from stonecli.audio import Samples
 
-FRAME_SECONDS = 0.3715  # 8192 samples at 22.05 kHz: bins of 2.7 Hz
+FRAME_SECONDS = 8192 / 22050  # bins of 2.7 Hz; the same at every rate: what is hardly in tune changes with it
 LOWEST_HZ, HIGHEST_HZ = 80.0, 2000.0  # below, a bin is half a semitone; above, partials are stretched and noise loud
 PEAK_RANGE_DB = 40.0  # peaks this far below the frame's highest do not count
 FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wide there in cents
@@ -72,23 +72,36 @@ def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
 
     A recording shorter than a frame counts as one, filled up with silence.
     """
-    size = 1 << round(np.log2(FRAME_SECONDS * sample_rate))
+    size = round(FRAME_SECONDS * sample_rate)
+    padded = _fast_length(size)
     if len(samples) < size:
         samples = np.pad(samples, (0, size - len(samples)))
     count = len(samples) // size
     direction = np.zeros(count, dtype=np.complex64)
     tonal = np.zeros(count, dtype=np.bool_)
     window = np.hanning(size).astype(np.float32)
-    bin_hz = sample_rate / size
+    bin_hz = sample_rate / padded
     low = int(LOWEST_HZ / bin_hz)
     high = low + (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
     for start in range(0, count, 16):  # a few frames at a time keep the temporaries in the cache
         frames = samples[start * size : min(start + 16, count) * size].reshape(-1, size)
-        spectrum = np.fft.rfft(frames * window, axis=1)[:, low - 1 : high + 1]
+        spectrum = np.fft.rfft(frames * window, padded, axis=1)[:, low - 1 : high + 1]
         power = spectrum.real**2 + spectrum.imag**2 + np.float32(1e-18)
         chosen = slice(start, start + len(frames))
         direction[chosen], tonal[chosen] = _peaks(power.astype(np.float32, copy=False), low, bin_hz)
     return FramePeaks(size / sample_rate, direction, tonal)
+
+
+def _fast_length(size: int) -> int:
+    """The least length from ``size`` on without prime factors above 5, for which a Fourier transform is fast."""
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 1
 
 
 def _peaks(power: Floats, low: int, bin_hz: float) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:

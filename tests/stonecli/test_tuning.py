@@ -82,3 +82,14 @@ def test_frames_by_time(music: Callable[..., Samples]) -> None:
     assert not peaks.tonal_between(10.5, 20).any()
     assert not len(peaks.tonal_between(-5, 0))
     assert len(peaks.tonal_between(19.99, 20)) == 1  # the last frame speaks for the incomplete one after it
+
+
+@pytest.mark.parametrize("rate", [11025, 12000, 16000, 22050, 24000])
+def test_frames_are_of_one_length_whatever_the_rate(rate: int) -> None:
+    """What is hardly in tune gets another estimate from frames of another length: 48 kHz must not differ from 44.1."""
+    time = np.arange(20 * rate) / rate
+    wandering = sum(np.sin(2 * np.pi * hertz * time + 8 * np.sin(2 * np.pi * time / 7)) for hertz in (200, 333, 512))
+    found = frame_peaks((0.1 * wandering).astype(np.float32), rate)
+    assert found.frame_seconds == pytest.approx(8192 / 22050, abs=0.5 / rate)
+    expected = frame_peaks(soxr.resample(0.1 * wandering, rate, 22050).astype(np.float32), 22050)
+    assert cents_of(found.total) == pytest.approx(cents_of(expected.total), abs=1.0)
