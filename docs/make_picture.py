@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from stonecli.cli import tag as command
+from stonecli.cli import tag_screen
+from stonecli.cli.main import app
+
+FONT_ADDRESS = re.compile(r',\s*url\("https?://[^"]*"\) format\("woff2?"\)')  # Rich's picture would fetch its font
 
 folder = Path(sys.argv[1])
 console = Console(
     record=True, file=io.StringIO(), force_terminal=True, width=100, color_system="truecolor", highlight=False
 )
-nowhere = Console(file=io.StringIO())
-draw_progress = command._progress
-command.output_console = lambda: console  # the command itself runs, onto a console that remembers
-command._progress = lambda *_: draw_progress(nowhere, nowhere)  # a still picture has no use for its frames
+draw_progress = tag_screen.progress_bar
+tag_screen.output_console = lambda: console  # the command itself runs, onto a console that remembers
+# A still picture has no use for the frames of a progress bar.
+tag_screen.progress_bar = lambda out, err, hidden=False: draw_progress(out, err, hidden=True)
 console.print(f"$ stone tag ~/{folder.name} --write-tags")
-command.tag(paths=[folder], write_tags=True)
-console.save_svg(str(Path(__file__).with_name("tag.svg")), title="stone")
+app(["tag", str(folder), "--write-tags", "--no-cache"], standalone_mode=False)
+picture = Path(__file__).with_name("tag.svg")
+picture.write_text(FONT_ADDRESS.sub("", console.export_svg(title="stone")), encoding="utf-8")
