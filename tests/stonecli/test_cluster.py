@@ -184,7 +184,7 @@ def test_addresses_are_fetched_by_the_workers(
     songs: Mapping[str, Path],
     tmp_path: Path,
 ) -> None:
-    client.run(os.environ.update, {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
+    client.run(_set_environment, {name: text for name, text in os.environ.items() if name.startswith("AWS_")})
     for number in range(5):
         s3.put_object(Bucket="music", Key=f"cluster/{number}.mp3", Body=songs["mp3"].read_bytes())
     top = serve(folder)
@@ -197,6 +197,10 @@ def test_addresses_are_fetched_by_the_workers(
     ]
     heard = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
     assert heard == dict.fromkeys([*wanted, str(folder / "00.flac")], "7A") | {"s3://music/gone.mp3": None}
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    os.environ.update(values)
 
 
 def test_another_model_is_sent_and_loaded_once(
