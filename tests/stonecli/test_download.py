@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -22,9 +23,9 @@ import pytest
 from stonecli import download
 from stonecli.download import DownloadError, check_url, fetch
 
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(0).randbytes(300_000)  # the same in every process of xdist
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-OTHER = os.urandom(300_000)
+OTHER = random.Random(1).randbytes(300_000)
 
 
 @dataclass
