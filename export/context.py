@@ -14,7 +14,7 @@ def context_frames(checkpoint: Checkpoint) -> int:
 
     Where audio is cut off, the transform mirrors it and its decimations take silence for what is missing: in the first
     and last frames there is what nobody played, and the network hears it as a chord. Given the music that is there,
-    it was seen to change its mind by up to 0.3. Published models get none: they are kept to the last digit.
+    it was seen to change its mind by up to 0.12. Published models get none: they are kept to the last digit.
     """
     if is_as_published(checkpoint):
         return 0
