@@ -55,6 +55,7 @@ class Pretended:
     """Answers for a batch, after as long as it takes to hear it."""
 
     seconds: float
+    alone: bool = False  # as a job has it
 
     def __call__(self, places: Sequence[Place]) -> Answers:
         time.sleep(self.seconds * len(places))
@@ -159,26 +160,26 @@ def by_batch(folder: Path, files: int) -> None:
 
 def by_count(folder: Path, files: int) -> None:
     """Measurement 2."""
-    print(f"2. batches of {MOST_IN_BATCH}, 2 workers, no sleep; memory at the end, CPU milliseconds a file")
-    print("      files  scheduler MB  client MB  scheduler ms  client ms")
+    print(f"2. batches of {MOST_IN_BATCH}, 2 workers, no sleep; memory after so many files, CPU milliseconds a file")
+    print("      files  scheduler MB  client MB  scheduler ms  client ms  files/s")
     with cluster(2, 2) as (client, scheduler):
         spend(client, scheduler, 200, MOST_IN_BATCH, 0, folder / "warm.ndjson")
-        rows = []
-        count = 1000
-        while count <= files:
-            spent = spend(client, scheduler, count, MOST_IN_BATCH, 0, folder / "x.ndjson")
-            cost = f"{1000 * spent.scheduler / count:12.3f}  {1000 * spent.client / count:9.3f}"
-            print(f"   {count:8}  {spent.scheduler_mb:12.0f}  {spent.client_mb:9.0f}  {cost}", flush=True)
-            rows.append((count, spent))
-            count *= 10
-        (few, first), (many, last) = rows[0], rows[-1]
-        a_million = [
-            getattr(last, name) + (getattr(last, name) - getattr(first, name)) * (1e6 - many) / (many - few)
-            for name in ("scheduler_mb", "client_mb")
-        ]
-        minutes = 1e6 * last.scheduler / many / 60
-        print(f"   a million, if both go on so: {a_million[0]:.0f} and {a_million[1]:.0f} MB, {minutes:.1f} minutes of")
-        print("   the scheduler's processor")
+        share = files // 8
+        spent = [spend(client, scheduler, share, MOST_IN_BATCH, 0, folder / "x.ndjson")]
+        for done in range(share, 9 * share, share):
+            last = spent[-1]
+            cost = f"{1000 * last.scheduler / share:12.3f}  {1000 * last.client / share:9.3f}"
+            print(
+                f"   {done:8}  {last.scheduler_mb:12.0f}  {last.client_mb:9.0f}  {cost}  {share / last.wall:7.0f}",
+                flush=True,
+            )
+            if done < 8 * share:
+                spent.append(spend(client, scheduler, share, MOST_IN_BATCH, 0, folder / "x.ndjson"))
+    first, last = spent[0], spent[-1]
+    more = (1e6 - files) / (files - share)
+    a_million = last.scheduler_mb + more * (last.scheduler_mb - first.scheduler_mb)
+    ours = last.client_mb + more * (last.client_mb - first.client_mb)
+    print(f"   a million, if both go on so: {a_million:.0f} and {ours:.0f} MB")
 
 
 def by_workers(folder: Path, files: int) -> None:
@@ -235,7 +236,7 @@ def main() -> None:
         if options.only in (None, 4):
             by_bytes(folder)
         if options.only in (None, 1):
-            by_batch(folder, options.files // 5)
+            by_batch(folder, 20_000)
         if options.only in (None, 2):
             by_count(folder, options.files)
         if options.only in (None, 3):
