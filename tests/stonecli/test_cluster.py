@@ -330,7 +330,9 @@ def test_a_client_that_dies_is_gone_on_with(
     assert {name: content for name, (_, _, content) in fingerprint(folder).items()} == before
 
 
-def test_a_scheduler_that_dies_is_one_line(stone_command: list[str], folder: Path, tmp_path: Path) -> None:
+def test_a_scheduler_that_dies_is_one_line(
+    stone_command: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import socket
 
     with socket.socket() as free:
@@ -351,6 +353,7 @@ def test_a_scheduler_that_dies_is_one_line(stone_command: list[str], folder: Pat
         with distributed.Client(where, timeout=PATIENCE, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=PATIENCE)
         output = tmp_path / "keys.ndjson"
+        monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "10s")  # after which it is given up
         process = start(stone_command, "tag", folder, "--cluster", where, "--output", output)
         wait_until(lambda: lines_in(output) >= 1)
         scheduler.kill()

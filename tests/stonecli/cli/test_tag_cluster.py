@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Invoke = Callable[..., Result]
+Song = Callable[..., Path]
+
+WITHOUT = """
+import sys
+for name in ("distributed", "dask", "fsspec", "s3fs", "aiohttp", "pyarrow"):
+    sys.modules[name] = None
+from stonecli.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (
+            ["--cluster", "tcp://127.0.0.1:9"],
+            1,
+            "stone: a cluster needs the extra cluster: pip install 'stonecli[cluster]'",
+        ),
+        (["--output", "x.parquet"], 1, "stone: Parquet needs the extra cluster: pip install 'stonecli[cluster]'"),
+        (["s3://b/x.mp3"], 1, "s3://b/x.mp3: addresses need the extra cluster: pip install 'stonecli[cluster]'"),
+        (["https://h/x/"], 1, "https://h/x/: addresses need the extra cluster: pip install 'stonecli[cluster]'"),
+        ([], 0, ""),
+    ],
+)
+def test_without_the_extra(song: Song, tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    command = [sys.executable, "-c", WITHOUT, "tag", str(song("flac")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.strip()) == (code, said)
+
+
+def test_parquet_on_one_machine_is_gone_on_with(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
+    output = tmp_path / "keys.parquet"
+    first, second = song("flac", "a"), song("mp3", "b")
+    assert invoke("tag", first, "--output", output).exit_code == 0
+    result = invoke("tag", first, second, "--output", output)
+    assert (result.exit_code, result.stderr) == (0, f"stone: 1 files are in {output} already\n")
+    assert len(result.stdout.splitlines()) == 2
+    table = parquet.read_table(output)
+    assert table["path"].to_pylist() == [str(first), str(second)]
+    assert invoke("tag", first, "--output", output, "--write-tags").exit_code == 2  # it holds a preview
+
+
+def test_what_is_no_parquet_folder_is_left(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    output = tmp_path / "keys.parquet"
+    output.write_bytes(b"mine")
+    result = invoke("tag", song("flac"), "--output", output)
+    assert (result.exit_code, result.stderr) == (2, f"stone: {output}: is no folder\n")
+    assert output.read_bytes() == b"mine"
