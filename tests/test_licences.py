@@ -42,7 +42,7 @@ def test_copyleft_is_said() -> None:
             info = metadata.metadata(name)
         except metadata.PackageNotFoundError:  # of another system
             continue
-        said = f"{info['License-Expression'] or info['License'] or ''} {info.get_all('Classifier')}"
+        said = f"{info.get('License-Expression') or info.get('License') or ''} {info.get_all('Classifier')}"
         if "GPL" in said or "General Public" in said:
             assert re.search(rf"^\| {name} \| \*\*A?L?GPL-", text, re.MULTILINE), name
 
