@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -49,6 +50,11 @@ _FFMPEG = {  # name: ending, options
     "wavpack": ("wv", ["-c:a", "wavpack"]),
 }
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through to the tests and to what they start: a job that a script puts behind itself ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -51,6 +51,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (folder / "sitecustomize.py").write_text(KILLER)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+    root = str(Path(__file__).parents[2])  # as tests.stonecli.test_cluster workers import this file, along our path
+    sys.path.append(root)
     settings = {
         "distributed.scheduler.allowed-failures": 1,
         "distributed.comm.timeouts.connect": "120s",
@@ -64,6 +66,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             ) as made:
                 yield made
         finally:
+            sys.path.remove(root)
             os.environ.pop("PYTHONPATH")
             if before:
                 os.environ["PYTHONPATH"] = before
