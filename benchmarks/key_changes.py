@@ -2,9 +2,10 @@
 
 Each file of labels has ``path`` (of a recording, from where the file lies) and ``key``. Two or three of its recordings
 are joined, again and again: each from a random place on, moved by whole semitones so that neighbours, relatives and
-parallels come up and not far keys alone, all tuned alike. A join counts as found where a segment begins within 7.5 s of
-it. Every other recording of a file is kept for the second half: tune on one, report the other. Alone, the recordings
-say how often a change is found that is none (though their keys may well change inside: those of a sonata do).
+parallels come up and not far keys alone (with ``--any-keys`` as chance has it), all tuned alike. A join counts as found
+where a segment begins within 7.5 s of it. Every other recording of a file is kept for the second half: tune on one,
+report the other. Alone, the recordings say how often a change is found that is none (though their keys may well change
+inside: those of a sonata do).
 
 Renderings to join come of ``python -m train.corpus.render --held-out --seconds 60 --audio``: the sound lies beside the
 ``.npy`` named in their ``labels.csv`` as ``.flac``.
@@ -83,7 +84,7 @@ def stretch(samples: Samples, seconds: float, random: np.random.Generator) -> Sa
 
 
 def joined(
-    pool: Sequence[Recording], parts: int, random: np.random.Generator
+    pool: Sequence[Recording], parts: int, random: np.random.Generator, any_keys: bool
 ) -> tuple[Samples, list[float], list[Relation]]:
     """Recordings joined, at which seconds, and how the keys there are related."""
     keys: list[Key] = []
@@ -92,8 +93,9 @@ def joined(
         recording = pool[int(random.integers(len(pool)))]
         steps = np.arange(-MOST_SEMITONES, MOST_SEMITONES + 1)
         if keys:
-            wanted = RELATIONS[int(random.integers(len(RELATIONS)))]
-            steps = np.array([s for s in steps if relation(keys[-1], recording.key.transposed(int(s))) == wanted])
+            there = [relation(keys[-1], recording.key.transposed(int(step))) for step in steps]
+            wanted = ["same"] if any_keys else [RELATIONS[int(random.integers(len(RELATIONS)))]]
+            steps = steps[[(name in wanted) != any_keys for name in there]]
         if not len(steps):
             continue
         semitones = int(random.choice(steps))
@@ -105,9 +107,9 @@ def joined(
     return moved(np.concatenate(pieces), cents / 100), places.tolist(), related
 
 
-def heard(model: KeyModel, samples: Samples) -> KeyEstimate:
+def heard(model: KeyModel, samples: Samples, overlap: float) -> KeyEstimate:
     """The estimate for the samples."""
-    return detect_key_in_audio(iter([samples]), model, RATE)
+    return detect_key_in_audio(iter([samples]), model, RATE, overlap=overlap)
 
 
 def main() -> None:
@@ -116,6 +118,8 @@ def main() -> None:
     parser.add_argument("labels", type=Path, nargs="+")
     parser.add_argument("--model", type=Path, help="else the one that stone carries")
     parser.add_argument("--joined", type=int, default=60, help="made of each half")
+    parser.add_argument("--any-keys", action="store_true", help="whatever keys meet, but for the same")
+    parser.add_argument("--overlap", type=float, default=0.0, help="as of stone analyze")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     model = KeyModel(options.model, device="cpu")
@@ -126,14 +130,18 @@ def main() -> None:
             found: dict[Relation, list[bool]] = defaultdict(list)
             wrong = []
             for _ in range(options.joined):
-                samples, places, related = joined(pool, 3 if random.random() < 0.4 else 2, random)
-                starts = np.array([segment.start for segment in heard(model, samples).segments[1:]])
+                parts = 3 if random.random() < 0.4 else 2
+                samples, places, related = joined(pool, parts, random, options.any_keys)
+                starts = np.array([segment.start for segment in heard(model, samples, options.overlap).segments[1:]])
                 hits = [bool((np.abs(starts - place) <= NEAR_SECONDS).any()) for place in places]
                 for name, hit in zip(related, hits, strict=True):
                     found[name].append(hit)
                 wrong.append(max(0, len(starts) - sum(hits)))
-            alone = [len(heard(model, recording.samples).segments) - 1 for recording in pool]
-            print(f"{labels}, half {half + 1}: {sum(map(len, found.values()))} joins of {len(pool)} recordings")
+            alone = [len(heard(model, recording.samples, options.overlap).segments) - 1 for recording in pool]
+            joins = [hit for of_name in found.values() for hit in of_name]
+            print(
+                f"{labels}, half {half + 1}: {np.mean(joins):.0%} of {len(joins)} joins of {len(pool)} recordings found"
+            )
             for name, of_name in sorted(found.items()):
                 print(f"  {name:9} {np.mean(of_name):4.0%} of {len(of_name)} found")
             print(f"  {np.mean(wrong):.2f} other changes in what is joined, {np.mean(alone):.2f} in a recording alone")

@@ -56,7 +56,7 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
     except ImportError:
         raise ClusterError("a cluster needs the extra cluster: pip install 'stonecli[cluster]'") from None
     if not os.environ.get("STONE_DEBUG"):  # what fails, we say ourselves
-        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     make_client: Any = distributed.Client  # typed in part
     with warnings.catch_warnings():
