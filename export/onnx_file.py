@@ -211,6 +211,8 @@ def describe(
         "circle_type": checkpoint.circle_type,
         "temperature": checkpoint.chromanet.temperature,
         "least_confidence": checkpoint.least_confidence,
+        "sharpness": checkpoint.sharpness,
+        "sharpness_per_doubling": checkpoint.sharpness_per_doubling,
         "licence": checkpoint.licence,
         "trained_on": checkpoint.trained_on,
         "checkpoint_sha256": sha256,

@@ -17,19 +17,21 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from stonecli.audio import Samples, open_audio
+from stonecli.certainty import recording_probabilities
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, WindowProbabilities, default_model
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 6  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 7  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -80,7 +82,7 @@ class KeyEstimate:
         key: the key, or None where there is none to be heard: nothing tonal (silence, noise), or nothing that the model
             is sure enough of (speech, drums; ``ModelInfo.least_confidence``).
         confidence: 0..1; 0 without a key.
-        probabilities: float32 [24] by ``Key.index``, the mean over the tonal windows; uniform without any.
+        probabilities: float32 [24] by ``Key.index``, from the mean over the tonal windows; uniform without any.
         windows: what was heard when.
         segments: the recording's keys over time; empty without a key.
         tuning_cents: deviation from A = 440 Hz, -50..50; None where nothing is tonal.
@@ -176,18 +178,19 @@ def detect_key_in_audio(
     uniform = np.full(24, 1 / 24, dtype=np.float32)
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
-    probabilities = np.array([window.probabilities for window in tonal]).mean(axis=0)
-    if probabilities.max() < model.info.least_confidence:
+    mean = np.array([window.probabilities for window in tonal]).mean(axis=0)
+    probabilities = recording_probabilities(mean, duration * len(tonal) / len(windows), model.info)
+    if mean.max() < model.info.least_confidence:
         return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
-    key = Key.from_index(int(probabilities.argmax()))
+    key = Key.from_index(int(mean.argmax()))
     heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
     starts, ends = (np.array([getattr(window, side) for window in windows]) for side in ("start", "end"))
-    segments = find_segments(starts, ends, heard, least_segment)
+    segments = find_segments(starts, ends, heard, least_segment, partial(recording_probabilities, info=model.info))
     if len(segments) == 1:  # a recording without a change has one key, by whichever of the two ways it is found
-        segments = (replace(segments[0], key=key, confidence=float(heard[:, key.index].mean())),)
+        segments = (replace(segments[0], key=key, confidence=float(probabilities[key.index])),)
     return KeyEstimate(
         key=key,
-        confidence=float(min(1.0, probabilities.max())),
+        confidence=float(min(1.0, probabilities[key.index])),
         probabilities=probabilities,
         windows=tuple(windows),
         segments=segments,

@@ -15,6 +15,7 @@ FORMAT_VERSION = 1
 MAX_DESCRIPTION = 64 << 10  # characters
 MAX_TEXT = 4000  # characters, of a licence or the like
 MAX_WINDOW_SECONDS = 600.0
+MAX_SHARPNESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class ModelInfo:
             there, and are dropped.
         circle_type: 1 or 7, the circle of its training loss; None where unknown.
         temperature: of its softmax.
-        least_confidence: of an answer, 0..1; below, a recording has no key.
+        least_confidence: of a recording's mean probabilities, 0..1; below, it has no key.
+        sharpness, sharpness_per_doubling: how sure a recording is, of which some of its windows say more than one
+            does alone: ``stonecli.certainty``.
         licence: of the weights.
         trained_on: what it was trained on, in one line.
         checkpoint_sha256: of the checkpoint that it was exported from.
@@ -51,6 +54,8 @@ class ModelInfo:
     circle_type: int | None
     temperature: float
     least_confidence: float
+    sharpness: float
+    sharpness_per_doubling: float
     licence: str
     trained_on: str
     checkpoint_sha256: str
@@ -91,6 +96,8 @@ def parse_info(text: str) -> ModelInfo:
             circle_type=values["circle_type"],
             temperature=_finite(values["temperature"]),
             least_confidence=_finite(values.get("least_confidence", 0.0)),  # this
+            sharpness=_finite(values.get("sharpness", 1.0)),  # and these
+            sharpness_per_doubling=_finite(values.get("sharpness_per_doubling", 0.0)),
             licence=_typed(values, "licence", str)[:MAX_TEXT],
             trained_on=_typed(values, "trained_on", str)[:MAX_TEXT],
             checkpoint_sha256=_typed(values, "checkpoint_sha256", str)[:MAX_TEXT],
@@ -139,6 +146,8 @@ def _check(info: ModelInfo) -> None:
         raise ModelError(f"odd context: {info.context_samples} samples of {info.minimum_samples}")
     if info.temperature <= 0:
         raise ModelError(f"odd temperature: {info.temperature}")
+    if not 0.0 < info.sharpness <= MAX_SHARPNESS or not 0.0 <= info.sharpness_per_doubling <= MAX_SHARPNESS:
+        raise ModelError(f"odd sharpness: {info.sharpness} and {info.sharpness_per_doubling} for each doubling")
     if info.circle_type not in (None, 1, 7) or isinstance(info.circle_type, bool | float):
         raise ModelError("odd circle type: neither 1 nor 7")
     if not 1 <= info.frames_averaged <= 1000:

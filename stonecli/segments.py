@@ -16,6 +16,7 @@ that it resembles more.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
@@ -49,7 +50,7 @@ class Segment:
     Attributes:
         start, end: in seconds.
         key: its key.
-        confidence: mean probability of the key over the segment, 0..1.
+        confidence: probability of the key over the segment, 0..1.
     """
 
     start: float
@@ -59,7 +60,11 @@ class Segment:
 
 
 def find_segments(
-    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], least_seconds: float = LEAST_SEGMENT_SECONDS
+    starts: Floats,
+    ends: Floats,
+    probabilities: npt.NDArray[np.float32],
+    least_seconds: float = LEAST_SEGMENT_SECONDS,
+    together: Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]] = lambda mean, _: mean,
 ) -> tuple[Segment, ...]:
     """The segments of a recording, in order, without gaps between them.
 
@@ -67,6 +72,7 @@ def find_segments(
         starts, ends: float64 [windows], seconds, ascending.
         probabilities: float32 [windows, 24] by ``Key.index``; a uniform row says nothing.
         least_seconds: length of the shortest segment, unless it is all there is.
+        together: a segment's probabilities from their mean over its windows and its length in seconds.
     """
     if not len(probabilities):
         return ()
@@ -92,7 +98,9 @@ def find_segments(
             start=borders[number],
             end=borders[number + 1],
             key=Key.from_index(int(path[first])),
-            confidence=float(probabilities[first:last, path[first]].mean()),
+            confidence=float(
+                together(probabilities[first:last].mean(axis=0), borders[number + 1] - borders[number])[path[first]]
+            ),
         )
         for number, (first, last) in enumerate(itertools.pairwise(changes))
     )

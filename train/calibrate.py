@@ -1,18 +1,25 @@
 """Trained checkpoint -> one whose confidence means something.
 
-    python -m train.calibrate CKPT.pt --labels RENDERS/labels.csv --out CALIBRATED.pt
+    python -m train.calibrate CKPT.pt --labels RENDERS/labels.csv --recordings CACHE --out CALIBRATED.pt
 
 Renderings that training never heard (``train.corpus.render --held-out``) give the temperature at which the probability
 of the answer, averaged over a track's windows, is as often right as it says (temperature scaling: Guo et al., *On
 Calibration of Modern Neural Networks*, ICML 2017, section 4.2); and the confidence below which an answer is "no key",
 from the tracks among them that have none. Neither changes which key comes first in a window.
+
+Recordings are harder than renderings, and have many windows, whose mean is right more often than one that is as sure.
+Unlabelled ones say by how much: the key that some windows in a row have on average is compared with that of all others
+of the same recording. The power of the mean at which its probability is the share of agreement, as a function of the
+number of windows, is what ``stonecli.certainty`` raises it to. A recording counts by how clear its other windows are:
+one that wanders says less about the windows.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +28,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from stonecli.certainty import sharpened
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import calibration_error
@@ -29,6 +37,12 @@ from train.chromanet import average_frames
 from train.data import cut, read_labels
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
+SHARPNESS = np.arange(0.4, 2.01, 0.05)
+SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
+RUNS = (1, 2, 4)  # windows in a row
+RUNS_OF_A_RECORDING = 6  # of each length
+OTHERS = 4  # windows at least, to compare with
+MOST_WINDOWS = 40  # of a recording
 REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
 
 Floats = npt.NDArray[np.float32]
@@ -59,7 +73,7 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
         features: uint8 [frames, bins] of ``train.features``.
     """
     network = checkpoint.network()
-    size = int(checkpoint.window_seconds * checkpoint.vqt.sample_rate) // checkpoint.vqt.hop_length + 1
+    size = _window_frames(checkpoint)
     count = max(1, len(features) // size)
     windows = np.stack([cut(features, number * size, size) for number in range(count)])
     level = torch.from_numpy(windows[:, :, : checkpoint.chromanet.n_bins].astype(np.float32) / 255.0).transpose(1, 2)
@@ -75,6 +89,61 @@ def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, n
         [functional.softmax(torch.from_numpy(rows) / temperature, dim=-1).mean(dim=0).numpy() for rows in logits]
     )
     return means.max(axis=1), means.argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """What ``stonecli.certainty`` needs.
+
+    Attributes:
+        sharpness: power of one window's probabilities.
+        per_doubling: what is added to it with every doubling of the windows.
+        agreement: share of the runs of windows whose key the rest of the recording has, 0..1.
+        error: expected calibration error of the runs, with that share for truth.
+    """
+
+    sharpness: float
+    per_doubling: float
+    agreement: float
+    error: float
+
+
+def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
+    """The powers with the least Brier score of runs of windows, whose truth is the rest of their recording.
+
+    Args:
+        recordings: logits of each one's windows, float32 [windows, classes].
+        temperature: of the windows.
+
+    Raises:
+        StoneError: no recording is long enough.
+    """
+    random = np.random.default_rng(0)
+    means, lengths, agrees, weights = [], [], [], []
+    for logits in recordings:
+        heard = functional.softmax(torch.from_numpy(logits) / temperature, dim=-1).numpy()
+        for length in RUNS:
+            for _ in range(RUNS_OF_A_RECORDING if len(heard) >= length + OTHERS else 0):
+                start = int(random.integers(len(heard) - length + 1))
+                rest = np.delete(heard, range(start, start + length), axis=0).mean(axis=0)
+                means.append(heard[start : start + length].mean(axis=0))
+                lengths.append(length)
+                agrees.append(means[-1].argmax() == rest.argmax())
+                weights.append(rest.max())
+    if not means:
+        raise StoneError(f"no recording has the {RUNS[0] + OTHERS} windows that are needed to compare some with others")
+    doublings, right, weight = np.log2(lengths), np.array(agrees), np.array(weights, dtype=np.float64)
+
+    def confidence(powers: tuple[float, float]) -> Floats:
+        most: Floats = sharpened(np.array(means), (powers[0] + powers[1] * doublings)[:, None]).max(axis=1)
+        return most
+
+    best = min(
+        itertools.product(SHARPNESS.tolist(), SHARPNESS_PER_DOUBLING.tolist()),
+        key=lambda powers: float((weight * (confidence(powers) - right) ** 2).sum()),
+    )
+    error = calibration_error(confidence(best).astype(np.float64), right)
+    return Sharpness(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
 
 
 def calibrate(logits: Sequence[Floats], places: Sequence[int | None]) -> Calibration:
@@ -111,6 +180,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--labels", type=Path, required=True, help="CSV of held-out renderings")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="FOLDER",
+        help="of .npy features, as training caches them, of unlabelled recordings",
+    )
     parser.add_argument("--licence", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
     options = parser.parse_args(arguments)
@@ -123,9 +198,15 @@ def main(arguments: Sequence[str]) -> int:
         labels = read_labels(options.labels)
         logits = [window_logits(checkpoint, np.load(path, allow_pickle=False)) for path, _ in labels]
         found = calibrate(logits, [order.index(key) if key else None for _, key in labels])
+        alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
+        features = sorted(options.recordings.glob("*.npy")) if options.recordings else []
+        recordings = (window_logits(checkpoint, _beginning(path, checkpoint)) for path in features)
+        power = sharpness(recordings, found.temperature) if options.recordings else alone
         save_checkpoint(
             replace(
                 checkpoint,
+                sharpness=power.sharpness,
+                sharpness_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
                 least_confidence=found.least_confidence,
                 licence=options.licence if options.licence is not None else checkpoint.licence,
@@ -137,8 +218,18 @@ def main(arguments: Sequence[str]) -> int:
     except (StoneError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(found)
+    print(found, *([power] if options.recordings else []), sep="\n")
     return 0
+
+
+def _beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
+    """As many frames of the features at ``path`` as are looked at, uint8 [frames, bins]."""
+    features: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    return features[: MOST_WINDOWS * _window_frames(checkpoint)]
+
+
+def _window_frames(checkpoint: Checkpoint) -> int:
+    return int(checkpoint.window_seconds * checkpoint.vqt.sample_rate) // checkpoint.vqt.hop_length + 1
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ FORMAT_VERSION = 1
 TrainType = Literal["ks", "ks_mode"]
 
 
+_LATER = {"least_confidence": 0.0, "sharpness": 1.0, "sharpness_per_doubling": 0.0}
+"""What the first checkpoints of this version do not have."""
+
 MAX_WINDOW_SECONDS = 600.0
 MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimiser has a few thousand
 
@@ -54,6 +57,7 @@ class Checkpoint:
         classes: names of the classes in output order, or None where training without labels leaves them open.
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
         least_confidence: of an answer, 0..1; below, a recording has no key (``train.calibrate``).
+        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.certainty``, ``train.calibrate``).
         trained_on: one line for the model card.
         licence: of the weights.
         config: the resolved training configuration.
@@ -72,6 +76,8 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     circle_type: int | None = None
     least_confidence: float = 0.0
+    sharpness: float = 1.0
+    sharpness_per_doubling: float = 0.0
     trained_on: str = ""
     licence: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +91,10 @@ class Checkpoint:
             raise TypeError("trained_on and licence are text")
         if not isinstance(self.least_confidence, float) or not 0.0 <= self.least_confidence < 1.0:
             raise ValueError(f"least_confidence is from 0 up to 1, not {self.least_confidence!r}")
+        for name, most, least in (("sharpness", 10.0, 0.01), ("sharpness_per_doubling", 10.0, 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, float) or not least <= value <= most:
+                raise ValueError(f"{name} is from {least} to {most}, not {value!r}")
         if not isinstance(self.circle_type, int | None):
             raise TypeError(f"circle_type is a number, not {type(self.circle_type).__name__}")
         if self.classes is not None and not all(isinstance(name, str) for name in self.classes):
@@ -172,7 +182,7 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(version, int) or version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is not known to this version of stone")
     try:
-        content = {"least_confidence": 0.0, **content}  # which the first checkpoints of this version do not have
+        content = _LATER | dict(content)
         values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
         values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
         values["vqt"] = VQTConfig(**values["vqt"])

@@ -257,9 +257,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_tags_nothing_twice(
     fingerprint: Fingerprint,
     tmp_path: Path,
 ) -> None:
-    music = sorted(
-        folder.iterdir()
-    )  # later there may be what the worker that died was writing
+    music = sorted(folder.iterdir())  # later there may be what the worker that died was writing
     before = {name: content for name, (_, _, content) in fingerprint(folder).items()}
     output = tmp_path / "keys.ndjson"
     process = start(stone_command, "tag", folder, "--cluster", address, "--write-tags", "--output", output)

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.calibrate import calibrate, main, window_logits
+from train.calibrate import calibrate, main, sharpness, window_logits
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.chromanet import ChromaNet
 from train.config import TrainConfig
@@ -50,6 +50,34 @@ def test_without_any_key() -> None:
         calibrate([np.zeros((1, 24), dtype=np.float32)], [None])
 
 
+def recordings(count: int, spread: float, seed: int = 0) -> list[np.ndarray]:
+    """Logits of twelve windows each: of the recording's key, and what every window has of its own, ``spread`` wide."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        logits = rng.normal(0.0, spread, (12, 24))
+        logits[:, rng.integers(24)] += 3.0
+        made.append(logits.astype(np.float32))
+    return made
+
+
+def test_windows_that_agree_are_believed_more_than_ones_that_do_not() -> None:
+    clear, wandering = (sharpness(recordings(150, spread), 1.0) for spread in (1.5, 2.0))
+    assert clear.agreement > wandering.agreement
+    assert clear.sharpness > wandering.sharpness
+    assert all(found.per_doubling > 0 for found in (clear, wandering))
+    assert all(found.error < 0.06 for found in (clear, wandering))
+
+
+def test_sharpness_is_the_same_again() -> None:
+    assert sharpness(recordings(20, 2.0), 0.7) == sharpness(recordings(20, 2.0), 0.7)
+
+
+def test_recordings_that_are_too_short() -> None:
+    with pytest.raises(StoneError, match="no recording has the 5 windows"):
+        sharpness([np.zeros((4, 24), dtype=np.float32)], 1.0)
+
+
 def test_the_command_keeps_the_weights_and_their_answers(
     tiny_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +106,18 @@ def test_the_command_keeps_the_weights_and_their_answers(
     assert (made.licence, made.state) == ("MIT", {})
     assert made.chromanet.temperature != 1.0
     np.testing.assert_allclose(window_logits(made, features), window_logits(checkpoint, features), atol=1e-5)
+
+    assert (made.sharpness, made.sharpness_per_doubling) == (1.0, 0.0)
+
+    (tmp_path / "music").mkdir()
+    for number in range(2):
+        features = rng.integers(0, 256, (config.segment_frames * 9, config.vqt.n_bins), dtype=np.uint8)
+        np.save(tmp_path / "music" / f"{number}.npy", features)
+    assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
+    assert load_checkpoint(tmp_path / "b.pt").sharpness_per_doubling >= 0.0
+    assert "Sharpness(" in capsys.readouterr().out
+    assert main([*arguments, "--recordings", str(tmp_path / "nothing")]) == 1
+    assert "no recording has" in capsys.readouterr().err
 
     assert main([str(tmp_path / "none.pt"), *arguments[1:]]) == 1
     assert "none.pt" in capsys.readouterr().err
