@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hypothesis_numpy
 from stonecli.certainty import recording_probabilities, sharpened
 from stonecli.model import KeyModel, default_model
 
-MEANS = hypothesis_numpy.arrays(np.float32, 24, elements=st.floats(0.0, 1.0, width=32)).filter(lambda row: row.sum() > 0)
+ROWS = hypothesis_numpy.arrays(np.float32, 24, elements=st.floats(0.0, 1.0, width=32))
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def model() -> KeyModel:
     return default_model()
 
 
-@given(MEANS, st.floats(0.01, 400.0))
+@given(ROWS.filter(lambda row: row.sum() > 0), st.floats(0.01, 400.0))
 def test_the_order_stays_and_the_sum_is_one(row: np.ndarray, power: float) -> None:
     mean = row / row.sum()
     made = sharpened(mean, power)
