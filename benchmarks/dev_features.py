@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,14 @@ import torch
 from export.onnx_file import AudioNetwork
 from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
+from stonecli.certainty import sharpened
+from stonecli.detect import LEAST_TAIL
 from stonecli.key import Key
 from stonecli.metrics import calibration_error, reliability, scores, track_points
+from train.calibrate import window_frames
 from train.checkpoint import Checkpoint
 from train.chromanet import average_frames
 
-WINDOW_FRAMES = 646  # 15 s
 SURE = 0.8
 
 
@@ -47,18 +50,27 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
 def answers(
     checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``Key.index`` and probability of the answer for each track, uint8 [bins, frames]; whole, or mean over windows."""
+    """``Key.index`` and confidence of the answer for each track, uint8 [bins, frames].
+
+    With ``windows`` as ``stonecli.detect`` hears it; else all of a track at once.
+    """
     network = checkpoint.network()
     found, confidence = [], []
     for track in tracks:
-        level = torch.from_numpy(track[: checkpoint.chromanet.n_bins].astype(np.float32) / 255.0)
-        starts = range(0, max(1, level.shape[1] - WINDOW_FRAMES + 1), WINDOW_FRAMES) if windows else [0]
-        length = WINDOW_FRAMES if windows else level.shape[1]
-        pieces = [average_frames(level[:, start : start + length], checkpoint.frames_averaged) for start in starts]
+        level = track[: checkpoint.chromanet.n_bins].astype(np.float32) / np.float32(255.0)
+        size = window_frames(checkpoint) if windows else level.shape[1]
+        cuts = np.split(level, range(size, level.shape[1], size), axis=1)
+        pieces = [piece for piece in cuts if piece.shape[1] >= LEAST_TAIL * size] or [level]
+        least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
+        whole = [piece if piece.shape[1] >= least else np.resize(piece.T, (size, len(piece))).T for piece in pieces]
+        averaged = [average_frames(torch.from_numpy(piece), checkpoint.frames_averaged) for piece in whole]
         with torch.inference_mode():
-            profile = torch.stack([network(piece[None, None])[0] for piece in pieces]).mean(dim=0)
-        found.append(keys[int(profile.argmax())].index)
-        confidence.append(float(profile.max()))
+            profiles = [network(piece[None, None])[0] for piece in averaged]
+        count = max(1.0, sum(piece.shape[1] for piece in pieces) / size)
+        power = checkpoint.sharpness + checkpoint.sharpness_per_doubling * math.log2(count)
+        probabilities = sharpened(torch.stack(profiles).mean(dim=0).numpy(), power if windows else 1.0)
+        found.append(keys[int(probabilities.argmax())].index)
+        confidence.append(float(probabilities.max()))
     return np.array(found), np.array(confidence)
 
 
@@ -91,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--eval", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--windows", action="store_true", help="mean over windows of 15 s instead of the whole track")
+    parser.add_argument("--windows", action="store_true", help="as stone hears, instead of the whole track at once")
     parser.add_argument("--plot", type=Path, help="SVG of how often an answer of some confidence is right; --windows")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -37,6 +37,7 @@ SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
 LEAST_TONAL_SHARE = 0.1  # of a window's frames; below, it is noise, drums or breath
 LEAST_TAIL = 0.5  # share of a window that a last, incomplete one has to have
+SHORT_STEP = 0.25  # seconds: lengths of incomplete windows, for the runtime keeps a plan for each length it has seen
 LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
 LEAST_SECONDS = 0.5  # of audio; less has no key
 RESAMPLER_REACH = 64  # samples on either side that soxr MQ looks at, and more
@@ -317,7 +318,7 @@ class _Windower:
     def _ask(self, piece: Samples, position: int, rate: float, around: list[_Stretch]) -> _Asked:
         """The model, asked about what lies between the margins of ``piece``, resampled to ``rate``.
 
-        It is repeated where it is shorter than a window.
+        It is repeated to a window's length where it is shorter than anything that the model can be given.
         """
         length = len(piece) - 2 * self._margin
         start, end = position / self._rate, (position + length) / self._rate
@@ -330,13 +331,17 @@ class _Windower:
         if rate != self._rate:
             scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
         ratio = rate / self._rate
-        if length < self._size:
-            first = round(self._margin * ratio)
-            heard = np.resize(scaled[first : first + max(1, round(length * ratio))], self._window + self._context)
-            window = np.concatenate([scaled[first - self._context : first], heard])
+        inside = self._window if length >= self._size else round(length * ratio)
+        if inside >= self._model.info.least_window:
+            if inside < self._window:
+                step = round(SHORT_STEP * self._model.info.sample_rate)
+                inside = max(self._model.info.least_window, inside // step * step)
+            first = round((self._margin + length / 2) * ratio - inside / 2) - self._context
+            window = scaled[first : first + inside + 2 * self._context]
         else:
-            first = round((self._margin + length / 2) * ratio - self._window / 2) - self._context
-            window = scaled[first : first + self._window + 2 * self._context]
+            first = round(self._margin * ratio)
+            heard = np.resize(scaled[first : first + max(1, inside)], self._window + self._context)
+            window = np.concatenate([scaled[first - self._context : first], heard])
         return _Asked(start, end, self._model.listen(window), classes)
 
 

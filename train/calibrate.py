@@ -65,6 +65,11 @@ class Calibration:
     keyless_refused: float | None
 
 
+def window_frames(checkpoint: Checkpoint) -> int:
+    """VQT frames in a window of the checkpoint."""
+    return int(checkpoint.window_seconds * checkpoint.vqt.sample_rate) // checkpoint.vqt.hop_length + 1
+
+
 def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Floats:
     """Logits of a track's windows at temperature 1, float32 [windows, classes]; cut as ``stonecli.detect`` does.
 
@@ -73,7 +78,7 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
         features: uint8 [frames, bins] of ``train.features``.
     """
     network = checkpoint.network()
-    size = _window_frames(checkpoint)
+    size = window_frames(checkpoint)
     count = max(1, len(features) // size)
     windows = np.stack([cut(features, number * size, size) for number in range(count)])
     level = torch.from_numpy(windows[:, :, : checkpoint.chromanet.n_bins].astype(np.float32) / 255.0).transpose(1, 2)
@@ -225,11 +230,7 @@ def main(arguments: Sequence[str]) -> int:
 def _beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
     """As many frames of the features at ``path`` as are looked at, uint8 [frames, bins]."""
     features: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    return features[: MOST_WINDOWS * _window_frames(checkpoint)]
-
-
-def _window_frames(checkpoint: Checkpoint) -> int:
-    return int(checkpoint.window_seconds * checkpoint.vqt.sample_rate) // checkpoint.vqt.hop_length + 1
+    return features[: MOST_WINDOWS * window_frames(checkpoint)]
 
 
 if __name__ == "__main__":
