@@ -78,6 +78,7 @@ class Progress:
     best: float = math.inf
     bad_epochs: int = 0
     recoveries: int = 0
+    is_tuned: bool = False
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Run:
         watchers: told of what happens; in the first process only.
         stop: asked after every step; True saves and ends the run.
         trained_on: one line for the model card.
+        start: whose weights a new run begins with, instead of random ones.
         batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
         channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/train.py``), more with longer segments.
@@ -110,6 +112,7 @@ class Run:
     watchers: Sequence[Watcher] = ()
     stop: Callable[[], bool] = lambda: False
     trained_on: str = ""
+    start: Checkpoint | None = None
     batches: Dataset[Batch] | None = None
     channels_last: bool = True
 
@@ -136,10 +139,13 @@ class Run:
         folder.
 
         Raises:
-            TrainError: the folder holds a run of another architecture, or the loss stays no number.
+            TrainError: the folder holds a run of another architecture, or ``start`` is of one, or the loss stays no
+                number.
             OSError: a checkpoint cannot be written; the old one is whole.
         """
         self.resume()
+        if self.start is not None and not self.progress.step:
+            self.begin_with(self.start)
         config = self.config.optimiser
         started = saved = time.monotonic()
         stream = self.new_stream()
@@ -235,9 +241,10 @@ class Run:
         return replace(batch, labels=labels, shifts=shifts)
 
     def update_average(self) -> None:
-        """Move the averaged weights towards the present ones; early on the average is short."""
+        """Move the averaged weights towards the present ones; early on the average is short, unless it is a model's."""
         decay = self.config.optimiser.ema
-        decay = min(decay, (1 + self.progress.step) / (20 + self.progress.step)) if decay else 0.0
+        if decay and not self.progress.is_tuned:
+            decay = min(decay, (1 + self.progress.step) / (20 + self.progress.step))
         with torch.no_grad():
             for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
                 if mean.dtype.is_floating_point:
@@ -314,6 +321,23 @@ class Run:
         if path.exists():
             self.restore(load_checkpoint(path))
             self.say(f"resumed after step {self.progress.step}")
+
+    def begin_with(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint's weights, and nothing else of it: windows, data and objective may be others.
+
+        Raises:
+            TrainError: it is of another architecture, or its outputs stand for other keys.
+        """
+        mine, theirs = self.config, checkpoint
+        ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
+        chromanet = replace(theirs.chromanet, temperature=mine.network.temperature)  # which calibration changes
+        if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
+            raise TrainError("the checkpoint to begin with is of another architecture than the configuration")
+        if self.labelled and theirs.classes not in (None, class_names(mine)):
+            raise TrainError("the outputs of the checkpoint to begin with stand for other keys than the labels teach")
+        for network in (self.network, self.average):
+            network.load_state_dict(theirs.weights)
+        self.progress.is_tuned = True
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state.

@@ -12,6 +12,7 @@ import typer
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
 
 if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
     from train.config import TrainConfig
 
 
@@ -33,6 +34,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-g", metavar="FILE", help="TOML, or the original's gin; flags override.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="CKPT", help="Begin with the weights of this checkpoint.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of features; else in SAVE_DIR.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches.")] = None,
@@ -80,7 +84,17 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         fail("no CUDA device can be used: PyTorch finds none", EXIT_USAGE)
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind)
+    begin = None
+    if start is not None:
+        from train.checkpoint import CheckpointError, load_checkpoint
+
+        try:
+            begin = load_checkpoint(start)
+        except CheckpointError as error:
+            fail(f"{start}: {error}", EXIT_USAGE)
+        except OSError as error:
+            fail(f"{start}: {error.strerror}", EXIT_USAGE)
+    interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin)
     if interrupted:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
 
@@ -90,7 +104,14 @@ def _config_name(train_type: str, has_labels: bool) -> str:
 
 
 def _train(
-    config: TrainConfig, data: Path | None, labels: Path | None, name: str, save_dir: Path, cache: Path, kind: str
+    config: TrainConfig,
+    data: Path | None,
+    labels: Path | None,
+    name: str,
+    save_dir: Path,
+    cache: Path,
+    kind: str,
+    start: Checkpoint | None,
 ) -> bool:
     """Run the training; True when interrupted."""
     import torch
@@ -148,6 +169,7 @@ def _train(
             watchers,
             stop=lambda: bool(wanted),
             trained_on=f"{len(unlabelled)} unlabelled and {len(labelled)} labelled tracks",
+            start=start,
         )
         run.train()
     return bool(wanted)

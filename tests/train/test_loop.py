@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from train import loop  # noqa: E402
-from train.checkpoint import load_checkpoint  # noqa: E402
+from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 from train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
 from train.data import Track, WaveformTracks  # noqa: E402
@@ -403,6 +403,53 @@ def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_confi
     loop.save_checkpoint(replace(load_checkpoint(run.folder / "last.pt"), state={}), run.folder / "last.pt")
     with pytest.raises(TrainError, match="cannot be resumed"):
         start(tiny_config()).train()
+
+
+# --- beginning with a model -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(start: Any, tiny_config: Config) -> Checkpoint:
+    run = start(tiny_config("cross_entropy"), "before", data="labelled")
+    run.train()
+    made = load_checkpoint(run.folder / "best.pt")
+    calibrated = replace(made.chromanet, temperature=0.5)
+    return replace(made, chromanet=calibrated, state={})
+
+
+def test_it_begins_with_a_models_weights(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+    longer = tiny_config("cross_entropy", optimiser__lr=1e-12, input__window_seconds=2.0)
+    assert longer.input.window_seconds != trained.window_seconds
+    run = start(longer, data="mixed", start=trained)
+    run.train()
+    made = load_checkpoint(run.folder / "last.pt")
+    learnt = {name: value for name, value in trained.weights.items() if "running" not in name and "batches" not in name}
+    for name, value in learnt.items():
+        torch.testing.assert_close(made.weights[name], value, atol=1e-6, rtol=0)
+        torch.testing.assert_close(made.state["weights"][name], value, atol=1e-6, rtol=0)
+    assert made.window_seconds == 2.0
+
+
+def test_it_begins_once(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+    config = tiny_config("cross_entropy", optimiser__epochs=2)
+    straight = start(config, "straight", data="labelled", start=trained)
+    straight.train()
+    count = iter(range(3))
+    stopped = start(config, "stopped", data="labelled", start=trained, stop=lambda: next(count, None) is None)
+    stopped.train()
+    assert 0 < stopped.progress.step < straight.progress.step
+    start(config, "stopped", data="labelled", start=trained).train()
+    assert_same_checkpoint(straight.folder / "last.pt", stopped.folder / "last.pt")
+
+
+def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+    assert trained.classes is not None
+    other = tiny_config("cross_entropy", input__frames_averaged=2)
+    with pytest.raises(TrainError, match="another architecture than the configuration"):
+        start(other, data="labelled", start=trained).train()
+    turned = replace(trained, classes=(*trained.classes[1:], trained.classes[0]))
+    with pytest.raises(TrainError, match="stand for other keys"):
+        start(tiny_config("cross_entropy"), data="labelled", start=turned).train()
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

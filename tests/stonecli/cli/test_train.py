@@ -222,6 +222,22 @@ def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any
     assert last.read_bytes() == before
 
 
+def test_beginning_with_a_checkpoint(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    data = ("--data", folder / "music", "-e", "1")
+    assert invoke(*arguments("skey", *data)).exit_code == 0
+    first = tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt"
+    result = invoke(*arguments("skey", *data, "-n", "second", "--from", first, "--lr", "1e-12"))
+    assert result.exit_code == 0, result.stderr
+    one, other = (load_checkpoint(path).weights for path in (first, first.parents[1] / "second" / "last.pt"))
+    learnt = [name for name in one if "running" not in name and "batches" not in name]
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in learnt)
+
+    (tmp_path / "text.pt").write_text("text")
+    for path, reason in (("text.pt", "not a readable checkpoint"), ("none.pt", "No such file or directory")):
+        line = refused(invoke(*arguments("skey", *data, "-n", "third", "--from", tmp_path / path)), 2)
+        assert line.startswith(f"{tmp_path / path}: {reason}")
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
