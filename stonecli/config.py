@@ -5,7 +5,6 @@ What the names and values mean, the command line knows; here they are only read 
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: it cannot be read, or is not made of tables of plain values.
     """
+    import tomllib  # here: whoever has no such file can do without
+
     try:
         tables = tomllib.loads(_text(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:

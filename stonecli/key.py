@@ -6,8 +6,6 @@ circle of fifths, so no table of 24 rows is kept: the two name tables below are 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterator
@@ -101,16 +99,16 @@ class Key:
     @property
     def relative(self) -> Key:
         """The key with the same signature and the other mode."""
-        return Key((self.tonic - 3) % 12, "minor") if self.mode == "major" else Key((self.tonic + 3) % 12, "major")
+        return _ALL_KEYS[12 + (self.tonic - 3) % 12 if self.mode == "major" else (self.tonic + 3) % 12]
 
     @property
     def parallel(self) -> Key:
         """The key with the same tonic and the other mode."""
-        return Key(self.tonic, "minor" if self.mode == "major" else "major")
+        return _ALL_KEYS[(self.index + 12) % 24]
 
     def transposed(self, semitones: int) -> Key:
         """This key moved up by ``semitones`` (negative: down)."""
-        return Key((self.tonic + semitones) % 12, self.mode)
+        return _ALL_KEYS[(self.tonic + semitones) % 12 + self.index - self.tonic]
 
     def neighbours(self) -> tuple[Key, Key, Key]:
         """The keys that mix with this one: relative, a fifth up, a fifth down (Camelot: other letter, +1, -1)."""
@@ -145,6 +143,7 @@ class Key:
         raise ValueError(f"not a key: {text[:40]!r}")
 
 
+# The methods above look keys up here, for making one anew takes several times as long.
 _ALL_KEYS = tuple(Key(tonic, mode) for mode in ("major", "minor") for tonic in range(12))
 
 
@@ -182,6 +181,9 @@ def _parse_musical(spelling: str) -> Key | None:
 def _parse_mixed_in_key(spelling: str) -> Key | None:
     """The key in Mixed In Key's block, e.g. ``{"algorithm":94,"key":"5A","source":"mixedinkey"}``, also in base64."""
     if not spelling.startswith("{"):
+        import base64
+        import binascii
+
         try:
             spelling = base64.b64decode(spelling, validate=True).decode("utf-8").strip()
         except (binascii.Error, ValueError):

@@ -91,12 +91,12 @@ def stored_model(name: str) -> StoredModel:
         ModelError: there is none.
     """
     from stonecli.engine import error_line
-    from stonecli.model import describe_model, read_model
+    from stonecli.model import built_in_path, describe_model, read_model
 
     path, record, info, size = None, {"sha256": "", "source": "", "added": ""}, None, 0
     try:
         if name == BUILT_IN:
-            path, content = _built_in_path(), read_model(None)
+            path, content = built_in_path(), read_model(None)
             record["sha256"] = hashlib.sha256(content).hexdigest()
         else:
             record = _read_record(name)
@@ -120,7 +120,9 @@ def model_path(text: str) -> Path:
     if not is_name(text):
         return Path(text)
     if text == BUILT_IN:
-        return _built_in_path()
+        from stonecli.model import built_in_path
+
+        return built_in_path()
     try:
         return _file(text, _read_record(text)["sha256"])
     except _NoSuchModelError:
@@ -202,12 +204,6 @@ class _NoSuchModelError(ModelError):
 
 def _folder() -> Path:
     return data_folder() / "models"
-
-
-def _built_in_path() -> Path:
-    from stonecli.model import DEFAULT_MODEL
-
-    return Path(__file__).parent / "models" / DEFAULT_MODEL
 
 
 def _record_path(name: str) -> Path:

@@ -1,34 +1,15 @@
-"""``stone analyze``: what is heard in a few files, in full."""
+"""``stone analyze``: what is heard in a few files, in full. Plain command lines come by another way: ``plain.py``."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from stonecli.cli.common import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    DeviceOption,
-    ModelOption,
-    NullOption,
-    check_ending,
-    check_target,
-    error_console,
-    fail,
-    listed,
-    load_model,
-    one_line_errors,
-    output_console,
-    print_json,
-    silence_native_stderr,
-)
-
-if TYPE_CHECKING:
-    from stonecli.detect import KeyEstimate
-    from stonecli.report.analysis_plot import Picture
+from stonecli.cli.analyze_files import analyze_files
+from stonecli.cli.common import EXIT_USAGE, check_ending, check_target, fail, listed, one_line_errors
+from stonecli.cli.options import DeviceOption, ModelOption, NullOption
 
 
 @one_line_errors
@@ -63,57 +44,21 @@ def analyze(
     check_ending(html, (".html", ".htm"), "--html")
     check_target(html)
     _check_plot(plot, len(files))
-    silence_native_stderr()
-
-    from stonecli.detect import detect_key
-    from stonecli.engine import error_line
-    from stonecli.report.analysis import print_analysis
-    from stonecli.report.records import estimate_record
-
-    key_model = load_model(model, device)
-    console, errors = output_console(), error_console()
-    heard, pictures, tracks, failed = [], [], [], 0
-    for path in files:
-        try:
-            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment)
-        except ValueError as error:
-            fail(str(error), EXIT_USAGE)
-        except Exception as error:  # one bad file does not end the run
-            if os.environ.get("STONE_DEBUG"):
-                raise
-            from stonecli.report.table import error_text
-
-            failed += 1
-            errors.print(error_text(path, error_line(error)), soft_wrap=True)
-            if html:
-                tracks.append(_track(path, None, error_line(error)))
-            if as_json:
-                print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
-            continue
-        if npz:
-            heard.append((path, estimate))
-        if html:
-            tracks.append(_track(path, estimate, None))
-        if plot:
-            pictures.append(_picture(path, estimate))
-        if as_json:
-            print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
-        else:
-            print_analysis(console, path, estimate, per_window=per_window)
-    if npz:
-        from stonecli.report.npz import save_npz
-
-        save_npz(npz, heard, key_model)
-    if html:
-        from stonecli.report.page import save_page
-
-        save_page(html, tracks)
-    if plot and pictures:
-        from stonecli.report.analysis_plot import save_analysis_plot
-
-        save_analysis_plot(plot, pictures, theme)
-    if failed:
-        raise typer.Exit(EXIT_FAILED)
+    code = analyze_files(
+        files,
+        per_window=per_window,
+        window=window,
+        overlap=overlap,
+        min_segment=min_segment,
+        as_json=as_json,
+        npz=npz,
+        plot=plot,
+        theme=theme,
+        html=html,
+        device=device,
+        model=model,
+    )
+    raise typer.Exit(code)
 
 
 def _check_plot(plot: Path | None, count: int) -> None:
@@ -130,22 +75,3 @@ def _check_plot(plot: Path | None, count: int) -> None:
         require_matplotlib()
     except PlotError as error:
         fail(str(error), EXIT_USAGE)
-
-
-def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
-    """The file's row of the page, with what its tags say where it could be heard."""
-    from stonecli.report.page import page_track
-    from stonecli.tags.info import TrackInfo, read_info  # the readers of all kinds of tags: only where they are shown
-
-    if estimate is None:
-        return page_track(path, None, None, TrackInfo(), "error", error)
-    return page_track(path, estimate.key, estimate, read_info(path), "detected")
-
-
-def _picture(path: Path, estimate: KeyEstimate) -> Picture:
-    from stonecli.audio import read_audio
-    from stonecli.chroma import SAMPLE_RATE, chroma_of
-    from stonecli.report.analysis_plot import Picture
-
-    chroma = chroma_of(read_audio(path, SAMPLE_RATE), estimate.tuning_cents or 0.0)
-    return Picture(path.name, estimate, chroma)

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from stonecli import __version__
+from stonecli.cli.common import collect_garbage
 from stonecli.cli.defaults import Defaults
-from stonecli.cli.start import COMMANDS
+from stonecli.cli.start import COMMANDS, show_as_escapes
 
 
 def make_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -41,13 +42,12 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
+    collect_garbage()
     if not {"--help", "-h"} & set(sys.argv[1:]):  # help shows stone's own defaults, whatever the config file says
         context.default_map = Defaults(context)
 
 
 def run(commands: Iterable[str] = COMMANDS) -> None:
     """Run the program with these commands to choose from, and leave."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # an old code page shows escapes, not a traceback
+    show_as_escapes()
     make_app(commands)()

@@ -1,16 +1,19 @@
-"""What the commands share: the consoles, errors as one line, exit codes, model and device options."""
+"""What the commands share: the consoles, errors as one line, exit codes, the model that is wanted.
+
+Typer is loaded only where it is needed, for ``stone analyze`` may run without it (``plain.py``). What ends the program
+raises SystemExit, which Typer lets pass.
+"""
 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar, cast
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -23,39 +26,6 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 Device = Literal["auto", "cpu", "cuda"]
-DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA when it is there.")]
-
-
-def model_file(text: str) -> Path:
-    """The file of the model that ``text`` names, else ``text`` as a path; :func:`load_model` says what is wrong."""
-    from stonecli.errors import ModelError
-    from stonecli.model_store import model_path
-
-    try:
-        return model_path(text)
-    except ModelError:
-        return Path(text)
-
-
-ModelOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", parser=model_file, metavar="NAME|FILE", help="Another model: see stone models, stone export."
-    ),
-]
-WriteTagsOption = Annotated[bool, typer.Option("--write-tags", help="Write the keys. Without it nothing changes.")]
-ModeOption = Annotated[
-    Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
-]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Hear and write files that have a key as well; else they are left.")
-]
-MinConfidenceOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
-]
-PreserveMtimeOption = Annotated[
-    bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.")
-]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,7 +52,7 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     from stonecli.report.text import printable
 
     error_console().print(Text(f"stone: {printable(message)}"), soft_wrap=True)
-    raise typer.Exit(code)
+    raise SystemExit(code)
 
 
 def check_target(path: Path | None, *, is_folder: bool = False) -> None:
@@ -93,11 +63,6 @@ def check_target(path: Path | None, *, is_folder: bool = False) -> None:
         fail(f"{path}: is {'no' if is_folder else 'a'} folder", EXIT_USAGE)
     if not path.absolute().parent.is_dir():
         fail(f"{path.parent}: no such folder", EXIT_USAGE)
-
-
-NullOption = Annotated[
-    bool, typer.Option("--null", "-0", help="With - for a list of files on standard input: NUL stands between them.")
-]
 
 
 def listed(paths: list[Path], null: bool) -> list[Path]:
@@ -111,7 +76,9 @@ def listed(paths: list[Path], null: bool) -> list[Path]:
 def listed_names(names: list[str], null: bool) -> Iterator[str]:
     """As :func:`listed`, one by one as they come, for lists without end and for addresses, which are no paths."""
     if null and "-" not in names:
-        raise typer.BadParameter("goes with - for standard input", param_hint="--null")
+        from typer import BadParameter
+
+        raise BadParameter("goes with - for standard input", param_hint="--null")
     return _listed_names(names, b"\0" if null else b"\n")
 
 
@@ -151,7 +118,9 @@ def refuse_addresses(places: Iterable[Place], reason: str) -> None:
 def check_ending(path: Path | None, endings: tuple[str, ...], option: str) -> None:
     """Leave with wrong usage if ``path`` ends in none of ``endings``: what is made must not be mistaken for music."""
     if path is not None and path.suffix.lower() not in endings:
-        raise typer.BadParameter(f"ends in {' or '.join(endings)}", param_hint=option)
+        from typer import BadParameter
+
+        raise BadParameter(f"ends in {' or '.join(endings)}", param_hint=option)
 
 
 def print_json(record: dict[str, Any]) -> None:
@@ -170,11 +139,11 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             fail("interrupted", EXIT_INTERRUPTED)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (the interpreter flushes it at exit)
-            raise typer.Exit(EXIT_FAILED) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
+            raise SystemExit(EXIT_FAILED) from None
         except Exception as error:
-            if os.environ.get("STONE_DEBUG"):
+            from typer import Abort, BadParameter, Exit
+
+            if os.environ.get("STONE_DEBUG") or isinstance(error, Abort | BadParameter | Exit):
                 raise
             from stonecli.engine import error_line
 
@@ -186,18 +155,35 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def load_model(path: Path | None, device: Device) -> KeyModel:
     """The model of the options; an unusable one or a missing device ends the program as wrong usage."""
-    from stonecli.engine import error_line
     from stonecli.errors import DeviceError, ModelError
     from stonecli.model import KeyModel
-    from stonecli.model_store import model_path, recorded_sha256
 
     try:
-        file = path if path is None or path.exists() else model_path(str(path))  # which says what names there are
-        return KeyModel(file, device, sha256=recorded_sha256(file) if file else None)
+        if path is None:
+            key_model = KeyModel(None, device)
+        else:
+            from stonecli.model_store import model_path, recorded_sha256
+
+            file = path if path.exists() else model_path(str(path))  # which says what names there are
+            key_model = KeyModel(file, device, sha256=recorded_sha256(file))
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
     except (ModelError, OSError) as error:
+        from stonecli.engine import error_line
+
         fail(f"{path or 'built-in model'}: {error_line(error)}", EXIT_USAGE)
+    collect_garbage()
+    return key_model
+
+
+def collect_garbage() -> None:
+    """Have Python look for garbage from now on, if it was kept from that while the program was loaded (``start.py``).
+
+    What is there already stays, so it is never looked through.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def silence_native_stderr() -> None:

@@ -12,18 +12,16 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    DeviceOption,
-    ModelOption,
     check_target,
     error_console,
     fail,
     load_model,
-    model_file,
     one_line_errors,
     output_console,
     print_json,
     silence_native_stderr,
 )
+from stonecli.cli.options import DeviceOption, ModelOption, model_file
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,9 +13,6 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    DeviceOption,
-    ModelOption,
-    NullOption,
     check_ending,
     check_target,
     error_console,
@@ -27,6 +24,7 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
+from stonecli.cli.options import DeviceOption, ModelOption, NullOption
 from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
 from stonecli.key import Notation
 

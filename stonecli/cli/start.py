@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 
 from stonecli._version import __version__
@@ -21,6 +23,8 @@ COMMANDS = {
     "train": "Train a key model",
 }
 
+HEARING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # each file in one thread, several at a time
+
 
 def run() -> None:
     """Entry point of the installed command."""
@@ -29,10 +33,33 @@ def run() -> None:
     elif sys.argv[1:] in (["--help"], ["-h"]):
         print(help_text())
     else:
+        _run_command(sys.argv[1] if len(sys.argv) > 1 else "")
+
+
+def _run_command(wanted: str) -> None:
+    """Run a command, or what is none, and leave."""
+    show_as_escapes()
+    if wanted in HEARING:
+        # Before numpy is loaded. A file is heard in one thread; those of OpenBLAS would only be started, and wait.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # while modules are loaded, which stay: looking through them finds nothing (common.collect_garbage)
+    try:
+        if wanted == "analyze":
+            from stonecli.cli.plain import run_plain
+
+            run_plain(sys.argv[2:])
         from stonecli.cli.app import run as run_command
 
-        wanted = sys.argv[1] if len(sys.argv) > 1 else ""
         run_command([wanted] if wanted in COMMANDS else COMMANDS)  # Typer and pydantic ask a price for each
+    finally:
+        gc.freeze()  # nor is what goes with the process looked through at its end
+
+
+def show_as_escapes() -> None:
+    """What an old code page has no letters for is shown as escapes from now on, not as a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def help_text() -> str:

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stonecli.cli.common import (
+    check_ending,
+    check_target,
+    listed_names,
+    load_model,
+    one_line_errors,
+    refuse_addresses,
+    silence_native_stderr,
+)
+from stonecli.cli.options import (
     DeviceOption,
     MinConfidenceOption,
     ModelOption,
@@ -19,13 +28,6 @@ from stonecli.cli.common import (
     OverwriteOption,
     PreserveMtimeOption,
     WriteTagsOption,
-    check_ending,
-    check_target,
-    listed_names,
-    load_model,
-    one_line_errors,
-    refuse_addresses,
-    silence_native_stderr,
 )
 from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c
 from stonecli.cli.tag_screen import Manner, TagScreen

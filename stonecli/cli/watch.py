@@ -11,13 +11,6 @@ import typer
 
 from stonecli.cli.common import (
     EXIT_USAGE,
-    DeviceOption,
-    MinConfidenceOption,
-    ModelOption,
-    ModeOption,
-    OverwriteOption,
-    PreserveMtimeOption,
-    WriteTagsOption,
     error_console,
     fail,
     load_model,
@@ -25,6 +18,15 @@ from stonecli.cli.common import (
     output_console,
     print_json,
     silence_native_stderr,
+)
+from stonecli.cli.options import (
+    DeviceOption,
+    MinConfidenceOption,
+    ModelOption,
+    ModeOption,
+    OverwriteOption,
+    PreserveMtimeOption,
+    WriteTagsOption,
 )
 from stonecli.cli.running import Errors, field_rules, journal_run, result_cache
 from stonecli.key import Notation

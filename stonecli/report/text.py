@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len, chop_cells
-
 
 def printable(text: str) -> str:
     """``text`` on one line, with everything that a terminal could obey or hide shown as an escape.
@@ -22,6 +20,8 @@ def one_line(text: str) -> str:
 
 def shortened(text: str, width: int) -> str:
     """``text`` in at most ``width`` terminal cells, its beginning cut where it is longer: the end tells files apart."""
+    from rich.cells import cell_len, chop_cells
+
     if cell_len(text) <= width:
         return text
     kept = "".join(reversed(chop_cells(text[::-1], max(1, width - 1))[0])) if width > 1 else ""

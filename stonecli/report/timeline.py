@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.text import Text
-
-from stonecli.report.colors import key_block_style
+from stonecli.report.screen import KeyStyle, Line, Screen
 from stonecli.report.text import clock
 from stonecli.segments import Segment
 
@@ -16,16 +13,17 @@ NARROWEST = 24
 LEAST_BETWEEN = 2  # cells between two times on the axis
 
 
-def timeline(console: Console, segments: Sequence[Segment], indent: int = 2) -> list[Text]:
+def timeline(screen: Screen, segments: Sequence[Segment], indent: int = 2) -> list[Line]:
     """Two lines: a block a segment with its Camelot code, as long as it lasts, and the times where they begin.
 
     Where there is no colour, each block begins with a bar: ``|8A--------|9A---``.
     """
-    width = max(NARROWEST, min(WIDEST, console.width - indent))
+    width = max(NARROWEST, min(WIDEST, screen.width - indent))
     start, end = segments[0].start, segments[-1].end
-    coloured = has_colour(console)
+    coloured = screen.has_colours
     scale = width / max(end - start, 1e-9)
-    blocks, axis = Text(" " * indent), " " * indent
+    blocks: Line = [(" " * indent, "")]
+    axis = " " * indent
     for segment in segments:
         first = round((segment.start - start) * scale)
         last = round((segment.end - start) * scale)
@@ -34,18 +32,13 @@ def timeline(console: Console, segments: Sequence[Segment], indent: int = 2) -> 
         label = segment.key.camelot
         if coloured:
             text = f" {label}" if last - first > len(label) else label
-            blocks.append(text[: last - first].ljust(last - first), key_block_style(segment.key))
+            blocks.append((text[: last - first].ljust(last - first), KeyStyle(segment.key, is_block=True)))
         else:
-            blocks.append(f"|{label}"[: last - first].ljust(last - first, "-"))
+            blocks.append((f"|{label}"[: last - first].ljust(last - first, "-"), ""))
         time = clock(segment.start)
         if len(axis) <= indent + first and first + len(time) + LEAST_BETWEEN <= width - len(clock(end)):
             axis = axis.ljust(indent + first) + time + " " * LEAST_BETWEEN
     axis = axis.ljust(indent + width - len(clock(end))) + clock(end)
     if not coloured:
-        blocks.append("|")
-    return [blocks, Text(axis, "dim")]
-
-
-def has_colour(console: Console) -> bool:
-    """Whether colours are told apart: not in a pipe, not where NO_COLOR is set, not among 16 colours."""
-    return console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor")
+        blocks.append(("|", ""))
+    return [blocks, [(axis, "dim")]]

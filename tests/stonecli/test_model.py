@@ -250,7 +250,7 @@ def test_a_model_cannot_read_other_files(
     external = location.format(folder=tmp_path.name, path=tmp_path)
     with pytest.raises(ModelError, match="keeps weights in other files"):
         KeyModel(tiny_model(tmp_path / "x.onnx", external=external))
-    monkeypatch.setattr(model, "describe_model", lambda _: key_model.info)  # and if it had not been seen:
+    monkeypatch.setattr(model, "describe_model", lambda *_, **__: key_model.info)  # and if it had not been seen:
     with pytest.raises(ModelError, match="not a model that can be loaded"):
         KeyModel(tmp_path / "x.onnx")
 

@@ -58,6 +58,22 @@ def test_the_built_in_model() -> None:
     theirs = onnx.load_from_string(content)
     assert metadata == {entry.key: entry.value for entry in theirs.metadata_props}
     assert {node.op_type for node in theirs.graph.node} <= OPERATORS
+    assert check_onnx(content, with_graph=False) == metadata
+
+
+def test_only_the_built_in_model_is_taken_with_its_graph_unseen(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def note(content: bytes, *, with_graph: bool = True) -> dict[str, str]:
+        seen.append(with_graph)
+        return check_onnx(content, with_graph=with_graph)
+
+    monkeypatch.setattr(model, "check_onnx", note)
+    for path in (tiny_model(tmp_path / "x.onnx"), model.built_in_path(), None):
+        model.KeyModel(path, "cpu")
+    assert seen == [True, True, False]
 
 
 KINDS = {np.dtype(kind): kind for kind in ("f4", "u1", "i1", "i4", "i8", "?", "f2", "f8")}
@@ -341,7 +357,7 @@ def test_onnxruntime_s_own_format_is_never_taken(
     content = (tmp_path / "x.ort").read_bytes()
     assert content[4:8] == b"ORTM"
     refused(content, "not a (key )?model")
-    monkeypatch.setattr(model, "describe_model", lambda _: key_model.info)  # and if it had not been seen:
+    monkeypatch.setattr(model, "describe_model", lambda *_, **__: key_model.info)  # and if it had not been seen:
     with pytest.raises(ModelError, match="not a model that can be loaded"):
         KeyModel(tmp_path / "x.ort")
 

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from stonecli.detect import KeyEstimate
 from stonecli.report.analysis import print_analysis
+from stonecli.report.screen import RichScreen
 
 
 def printed(estimate: KeyEstimate, name: str = "a.mp3", *, per_window: bool = False) -> str:
     console = Console(file=io.StringIO(), width=40, highlight=False)
-    print_analysis(console, Path("/folder") / name, estimate, per_window=per_window)
+    print_analysis(RichScreen(console), Path("/folder") / name, estimate, per_window=per_window)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -1,0 +1,113 @@
+"""What ``stone analyze`` does once its command line is read: hear the files, print, draw. Loads no Typer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stonecli.cli.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Device,
+    error_console,
+    fail,
+    load_model,
+    print_json,
+    silence_native_stderr,
+)
+
+if TYPE_CHECKING:
+    from stonecli.detect import KeyEstimate
+    from stonecli.report.analysis_plot import Picture
+
+
+def analyze_files(
+    files: list[Path],
+    *,
+    per_window: bool = False,
+    window: float | None = None,
+    overlap: float = 0.0,
+    min_segment: float = 30.0,
+    as_json: bool = False,
+    npz: Path | None = None,
+    plot: Path | None = None,
+    theme: Literal["light", "dark"] = "light",
+    html: Path | None = None,
+    device: Device = "auto",
+    model: Path | None = None,
+) -> int:
+    """The exit code, after all files are heard and shown; the arguments are the options of ``stone analyze``.
+
+    What is to be written to has been checked already.
+    """
+    silence_native_stderr()
+
+    from stonecli.detect import detect_key
+    from stonecli.report.analysis import print_analysis
+    from stonecli.report.records import estimate_record
+    from stonecli.report.screen import output_screen
+
+    key_model = load_model(model, device)
+    screen = output_screen()
+    heard, pictures, tracks, failed = [], [], [], 0
+    for path in files:
+        try:
+            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment)
+        except ValueError as error:
+            fail(str(error), EXIT_USAGE)
+        except Exception as error:  # one bad file does not end the run
+            if os.environ.get("STONE_DEBUG"):
+                raise
+            from stonecli.engine import error_line
+            from stonecli.report.table import error_text
+
+            failed += 1
+            error_console().print(error_text(path, error_line(error)), soft_wrap=True)
+            if html:
+                tracks.append(_track(path, None, error_line(error)))
+            if as_json:
+                print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
+            continue
+        if npz:
+            heard.append((path, estimate))
+        if html:
+            tracks.append(_track(path, estimate, None))
+        if plot:
+            pictures.append(_picture(path, estimate))
+        if as_json:
+            print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
+        else:
+            print_analysis(screen, path, estimate, per_window=per_window)
+    if npz:
+        from stonecli.report.npz import save_npz
+
+        save_npz(npz, heard, key_model)
+    if html:
+        from stonecli.report.page import save_page
+
+        save_page(html, tracks)
+    if plot and pictures:
+        from stonecli.report.analysis_plot import save_analysis_plot
+
+        save_analysis_plot(plot, pictures, theme)
+    return EXIT_FAILED if failed else 0
+
+
+def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
+    """The file's row of the page, with what its tags say where it could be heard."""
+    from stonecli.report.page import page_track
+    from stonecli.tags.info import TrackInfo, read_info  # the readers of all kinds of tags: only where they are shown
+
+    if estimate is None:
+        return page_track(path, None, None, TrackInfo(), "error", error)
+    return page_track(path, estimate.key, estimate, read_info(path), "detected")
+
+
+def _picture(path: Path, estimate: KeyEstimate) -> Picture:
+    from stonecli.audio import read_audio
+    from stonecli.chroma import SAMPLE_RATE, chroma_of
+    from stonecli.report.analysis_plot import Picture
+
+    chroma = chroma_of(read_audio(path, SAMPLE_RATE), estimate.tuning_cents or 0.0)
+    return Picture(path.name, estimate, chroma)

@@ -1,0 +1,71 @@
+"""A plain ``stone analyze``, read without Typer, which takes three times as long to load as a short file to hear.
+
+Only lines of file names and of the options below are read here, and only where no config file gives other defaults.
+Whatever else there is, wrong lines and help included, is for Typer; a test holds the two to the same reading.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from stonecli.cli.common import Device, one_line_errors
+
+SWITCHES = {"--json": "as_json", "--per-window": "per_window"}
+DEVICES: tuple[str, ...] = get_args(Device)
+_EXPANDED = frozenset("*?[~$%")  # in a file name on Windows, where no shell has done it before
+
+
+def plain_arguments(arguments: Sequence[str]) -> dict[str, Any] | None:
+    """The arguments of ``analyze_files`` that the line after ``stone analyze`` stands for; None if it is for Typer."""
+    files: list[Path] = []
+    found: dict[str, Any] = {"files": files}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in SWITCHES:
+            found[SWITCHES[argument]] = True
+        elif argument == "--device":
+            found["device"] = next(rest, None)
+            if found["device"] not in DEVICES:
+                return None
+        elif not argument or argument.startswith("-") or (os.name == "nt" and _EXPANDED & set(argument)):
+            return None
+        else:
+            files.append(Path(argument))
+    return found if files else None
+
+
+def run_plain(arguments: Sequence[str]) -> None:
+    """Run ``stone analyze`` and leave, if its command line is a plain one; else do nothing."""
+    found = plain_arguments(arguments)
+    if found is None or _is_asked_to_complete() or _may_be_configured():
+        return
+    sys.exit(_analyze(found))
+
+
+@one_line_errors
+def _analyze(found: dict[str, Any]) -> int:
+    from stonecli.cli.analyze_files import analyze_files
+
+    return analyze_files(**found)
+
+
+def _is_asked_to_complete() -> bool:
+    """Whether a shell wants to know how the line could go on; the variable has the name of the program in it."""
+    return any(name.startswith("_") and name.endswith("_COMPLETE") for name in os.environ)
+
+
+def _may_be_configured() -> bool:
+    """Whether there is a config file, or something in its place that cannot be looked at."""
+    from stonecli.config import config_path
+
+    try:
+        config_path().lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
