@@ -17,7 +17,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 
 BLOCK = 1 << 18  # bytes that a stretch is read by: twice that fits a processor's own memory
 LONG = 1 << 20  # bytes of a stretch that is hashed by columns
-_ROW = 1 << 16  # bytes
+ROW = 1 << 16  # bytes
 _FACTOR = 0x9E3779B97F4A7C15  # odd, so that no difference is lost
 
 
@@ -51,12 +51,12 @@ class Digest:
             return count
         import numpy as np
 
-        columns, spare = np.zeros((2, _ROW // 8), np.uint64)
+        columns, spare = np.zeros((2, ROW // 8), np.uint64)
         factor, half = np.uint64(_FACTOR), np.uint64(32)
         for block in blocks:
             count += len(block)
-            whole = len(block) // _ROW * _ROW
-            for row in np.frombuffer(block[:whole], np.uint64).reshape(-1, _ROW // 8):
+            whole = len(block) // ROW * ROW
+            for row in np.frombuffer(block[:whole], np.uint64).reshape(-1, ROW // 8):
                 np.add(columns, row, out=columns)
                 np.multiply(columns, factor, out=columns)
                 # A product carries differences up only; this brings them down.

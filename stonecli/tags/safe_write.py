@@ -1,9 +1,9 @@
 """A file is replaced by a changed copy in one step, or not at all.
 
-The copy is made next to the file under a hidden name (``.stone-*.tmp``), checked, given the file's owner, mode and
-extended attributes, flushed to the disk and renamed over it. Whatever goes wrong before the rename, a full disk or the
-power included, the file is the old one, byte for byte; after it, the new one. A copy that a crash leaves behind is
-cleaned by the next run (:func:`remove_leftovers`).
+The copy is made next to the file under a hidden name (``.stone-*.tmp``), checked while it is made, given the file's
+owner, mode and extended attributes, flushed to the disk and renamed over it. Whatever goes wrong before the rename, a
+full disk or the power included, the file is the old one, byte for byte; after it, the new one. A copy that a crash
+leaves behind is cleaned by the next run (:func:`remove_leftovers`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -25,16 +25,13 @@ from typing import BinaryIO, TypeAlias
 from stonecli.errors import TagError
 from stonecli.library import TEMPORARY_PREFIX as PREFIX
 from stonecli.library import TEMPORARY_SUFFIX as SUFFIX
+from stonecli.tags.checked_copy import checked_copy
 from stonecli.tags.digest import Digest
-from stonecli.tags.splice import Kept, Splice, file_size, inverse, is_spliced, kept, ordered, same_blocks
+from stonecli.tags.splice import Kept, Splice, both_ways, file_size, is_spliced
 from stonecli.tags.undo import Undo, places_after, places_before, whole_digest
 
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
-
-_BLOCK = 1 << 20  # bytes copied at a time
-_KERNEL_BLOCK = 1 << 26  # bytes the kernel is asked to copy at a time
-_FICLONE = 0x40049409  # Linux: share all blocks of another file until one of the two is written
 
 
 Journal: TypeAlias = Callable[[Path, Undo], AbstractContextManager[None]]
@@ -84,26 +81,23 @@ def replace_file(
     handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as copy:
+        with os.fdopen(handle, "w+b") as copy, ThreadPoolExecutor(1) as beside:
             _lock(copy)  # so that no other run takes it for a leftover
-            back = inverse(file, splices)
-            with ThreadPoolExecutor(1) as beside:
-                _write_copy(file, copy, splices)
-                copy.flush()
-                _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
-                flushed = beside.submit(os.fsync, copy.fileno())  # while the copy is compared and hashed
-                known = [Kept(same.new, same.old, same.length) for same in kept(back, file_size(copy))]
-                rest = Digest() if journal else None
-                if not _is_common(file, copy, known, rest) or not is_spliced(copy, file, splices, known):
-                    raise TagError("the bytes of the copy are not those that were written")
-                check(copy, known)
-                record = _undo(file, copy, back, known, rest) if rest else None
-                flushed.result()
+            there, back = both_ways(file, splices)
+            rest = Digest() if journal else None
+            known = checked_copy(file, copy, there, rest)
+            _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
+            flushed = beside.submit(os.fsync, copy.fileno())  # while the tags are read back and the journal is written
+            if known is None or not is_spliced(copy, file, splices, known):
+                _refuse_changed(path, before)
+                raise TagError("the bytes of the copy are not those that were written")
+            check(copy, known)
+            record = _undo(file, copy, back, known, rest) if rest else None
             if os.name == "posix":
-                _rename(temporary, path, before, journal, record)
+                _rename(temporary, path, before, flushed, journal, record)
         if os.name != "posix":  # Windows renames no open file, and has no locks that would have to be held on to
             file.close()
-            _rename(temporary, path, before, journal, record)
+            _rename(temporary, path, before, flushed, journal, record)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -135,21 +129,19 @@ def remove_leftovers(paths: Iterable[Path]) -> int:
     return removed
 
 
-def _rename(temporary: Path, path: Path, before: os.stat_result, journal: Journal | None, record: Undo | None) -> None:
+def _rename(
+    temporary: Path,
+    path: Path,
+    before: os.stat_result,
+    flushed: Future[None],
+    journal: Journal | None,
+    record: Undo | None,
+) -> None:
     recorded = journal(path, record) if journal and record else contextlib.nullcontext()
     with recorded:
-        if not _is_same(path.stat(), before):
-            raise TagError("the file was changed by another program meanwhile")
+        flushed.result()
+        _refuse_changed(path, before)
         temporary.replace(path)
-
-
-def _is_common(file: BinaryIO, copy: BinaryIO, parts: Sequence[Kept], digest: Digest | None) -> bool:
-    """Whether these parts are the same, byte for byte, in both; they are hashed while they are at hand."""
-    for part in parts:
-        same = same_blocks(file, part.old, copy, part.new, part.length)
-        if (digest.add_stretch(same, part.length) if digest else sum(map(len, same))) != part.length:
-            return False
-    return True
 
 
 def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: Digest) -> Undo:
@@ -176,52 +168,6 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-def _write_copy(file: BinaryIO, copy: BinaryIO, splices: Sequence[Splice]) -> None:
-    changes = ordered(splices)
-    in_place = all(splice.length == len(splice.data) for splice in changes)
-    if in_place and _clone(file, copy):
-        for splice in changes:
-            copy.seek(splice.offset)
-            copy.write(splice.data)
-        return
-    at = 0
-    for splice in changes:
-        _copy_range(file, copy, at, splice.offset - at)
-        copy.write(splice.data)
-        at = splice.offset + splice.length
-    _copy_range(file, copy, at, file_size(file) - at)
-
-
-def _clone(file: BinaryIO, copy: BinaryIO) -> bool:
-    """Whether the file system has made the copy without copying (Btrfs, XFS, bcachefs)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(copy.fileno(), _FICLONE, file.fileno())
-    except OSError:
-        return False
-    return True
-
-
-def _copy_range(file: BinaryIO, copy: BinaryIO, offset: int, length: int) -> None:
-    """Appends a range of the file to the copy; by the kernel if it can, which on a network drive is the server."""
-    if hasattr(os, "copy_file_range"):
-        copy.flush()
-        with contextlib.suppress(OSError):
-            while done := os.copy_file_range(file.fileno(), copy.fileno(), min(length, _KERNEL_BLOCK), offset):
-                offset, length = offset + done, length - done
-        copy.seek(0, os.SEEK_END)
-    file.seek(offset)
-    while length > 0:
-        block = file.read(min(_BLOCK, length))
-        if not block:
-            raise TagError("the file was changed by another program meanwhile")
-        copy.write(block)
-        length -= len(block)
-
-
 def _copy_status(path: Path, temporary: Path, before: os.stat_result, *, preserve_mtime: bool) -> None:
     if hasattr(os, "chown"):
         # Only root may give files away; a member of the group can keep the group.
@@ -234,11 +180,12 @@ def _copy_status(path: Path, temporary: Path, before: os.stat_result, *, preserv
         os.utime(temporary)
 
 
-def _is_same(now: os.stat_result, before: os.stat_result) -> bool:
+def _refuse_changed(path: Path, before: os.stat_result) -> None:
     def identity(status: os.stat_result) -> tuple[int, ...]:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
-    return identity(now) == identity(before)
+    if identity(path.stat()) != identity(before):
+        raise TagError("the file was changed by another program meanwhile")
 
 
 def _sync_directory(path: Path) -> None:

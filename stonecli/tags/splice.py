@@ -78,15 +78,20 @@ def ordered(splices: Sequence[Splice]) -> list[Splice]:
     return result
 
 
-def inverse(file: BinaryIO, splices: Sequence[Splice]) -> list[Splice]:
-    """The splices that turn what ``splices`` make of the file into the file again; they hold only what differs."""
-    result: list[Splice] = []
-    growth = 0
+def both_ways(file: BinaryIO, splices: Sequence[Splice]) -> tuple[list[Splice], list[Splice]]:
+    """The same change of the file in splices that hold only what differs, and the splices that take it back."""
+    there: list[Splice] = []
+    back: list[Splice] = []
+    growth = growth_there = 0
     for splice in ordered(splices):
-        old = read_at(file, splice.offset, splice.length)
-        result += _differences(old, splice.data, splice.offset + growth)
+        start = splice.offset + growth
+        for undo in _differences(read_at(file, splice.offset, splice.length), splice.data, start):
+            data = splice.data[undo.offset - start :][: undo.length]
+            there.append(Splice(undo.offset - growth_there, len(undo.data), data))
+            back.append(undo)
+            growth_there += len(data) - len(undo.data)
         growth += len(splice.data) - splice.length
-    return result
+    return there, back
 
 
 def kept(splices: Sequence[Splice], size: int) -> Iterator[Kept]:

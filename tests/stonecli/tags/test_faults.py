@@ -3,20 +3,21 @@
 import errno
 import io
 import os
+import random
 from pathlib import Path
 
 import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read, take_back, write_key
+from stonecli.tags import FieldRule, checked_copy, read, remove_key, take_back, write_key
 from stonecli.tags.journal import UndoJournal
 
 A_MINOR = Key.parse("8A")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"))
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EPERM]
 CALLS = ["open", "close", "fstat", "stat", "lstat", "fsync", "replace", "chown", "chmod", "utime", "unlink", "readlink"]
-CALLS += ["copy_file_range", "listxattr", "getxattr", "setxattr"]
+CALLS += ["posix_fadvise", "listxattr", "getxattr", "setxattr"]
 
 
 class Faults:
@@ -129,6 +130,27 @@ def test_a_fault_at_every_call_of_a_write(sample, make, failing, monkeypatch):
     assert counts["new"] >= len(ERRORS)
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_fault_at_every_call_of_a_write_of_many_blocks(grows, make, failing, monkeypatch):
+    path = make("flac")
+    rules = (*RULES, FieldRule("grouping", "camelot", "append")) if grows else RULES
+    if not grows:
+        write_key(path, A_MINOR, RULES)  # makes the padding
+        remove_key(path, RULES)
+    path.write_bytes(path.read_bytes() + random.Random(1).randbytes(700_000))
+    content = path.read_bytes()
+    write_key(path, A_MINOR, rules)
+    after = path.read_bytes()
+    assert (len(after) > len(content)) == grows
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(checked_copy, "BLOCK", 1 << 16)
+        small.setattr(checked_copy, "_PIECE", 1 << 17)
+        counts = every_fault(path, lambda: write_key(path, A_MINOR, rules), failing, monkeypatch, after)
+    assert counts["old"] > 150
+    assert counts["new"] >= len(ERRORS)
+
+
 @pytest.mark.parametrize("kind", ["flac", "mp3"])
 def test_a_fault_at_every_call_of_an_undo(kind, make, failing, monkeypatch, tmp_path_factory):
     path = make(kind)
@@ -238,10 +260,11 @@ def test_windows_renames_no_open_file(make, monkeypatch, left_over):
         name = "nt"
 
         def __getattr__(self, name):
-            if name in ("chown", "copy_file_range"):
+            if name == "chown":
                 raise AttributeError(name)
             return getattr(os, name)
 
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
     monkeypatch.setattr(safe_write, "os", Windows())
     monkeypatch.setattr(Path, "open", lambda path, *arguments, **options: note(real_open(path, *arguments, **options)))
     monkeypatch.setattr(os, "fdopen", lambda *arguments: note(real_fdopen(*arguments)))

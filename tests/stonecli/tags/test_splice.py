@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stonecli.errors import TagError
-from stonecli.tags.splice import Kept, Splice, inverse, is_same_range, is_spliced, kept
+from stonecli.tags.splice import Kept, Splice, both_ways, is_same_range, is_spliced, kept
 
 
 def spliced(content: bytes, splices: list[Splice]) -> bytes:
@@ -30,8 +30,12 @@ def contents_and_splices(draw: st.DrawFn) -> tuple[bytes, list[Splice]]:
 def test_an_inverse_leads_back(drawn: tuple[bytes, list[Splice]]) -> None:
     content, splices = drawn
     changed = spliced(content, splices)
-    back = inverse(io.BytesIO(content), splices)
+    there, back = both_ways(io.BytesIO(content), splices)
     assert spliced(changed, back) == content
+    assert spliced(content, there) == changed
+    assert [Kept(same.new, same.old, same.length) for same in kept(back, len(changed))] == list(
+        kept(there, len(content))
+    )
     assert is_spliced(io.BytesIO(content), io.BytesIO(changed), back)
     assert is_spliced(io.BytesIO(changed), io.BytesIO(content), splices)
 
@@ -57,7 +61,7 @@ def test_what_is_known_is_not_read_and_all_else_is(drawn: tuple[bytes, list[Spli
     changed = spliced(content, splices)
     known = list(kept(splices, len(content)))
     assert all(content[same.old :][: same.length] == changed[same.new :][: same.length] for same in known)
-    back = inverse(io.BytesIO(content), splices)
+    _, back = both_ways(io.BytesIO(content), splices)
     swapped = [Kept(same.new, same.old, same.length) for same in known]
     blank = bytearray(content)
     for same in known:
@@ -74,17 +78,20 @@ def test_a_picture_that_only_moves_is_not_kept() -> None:
     picture = random.Random(2).randbytes(500_000)
     old = b"comments, short" + picture + bytes(1000)
     new = b"comments that have grown, and say more" + picture + bytes(977)
-    back = inverse(io.BytesIO(old), [Splice(0, len(old), new)])
+    there, back = both_ways(io.BytesIO(old), [Splice(0, len(old), new)])
     assert spliced(new, back) == old
+    assert sum(len(splice.data) for splice in there) < 200
     assert sum(len(splice.data) for splice in back) < 200
 
 
 def test_what_has_nothing_in_common_is_kept_whole() -> None:
     chance = random.Random(3)
     old, new = chance.randbytes(200_000), chance.randbytes(150_000)
-    assert inverse(io.BytesIO(old), [Splice(0, len(old), new)]) == [Splice(0, len(new), old)]
+    there, back = both_ways(io.BytesIO(old), [Splice(0, len(old), new)])
+    assert back == [Splice(0, len(new), old)]
+    assert there == [Splice(0, len(old), new)]
 
 
 def test_changes_that_overlap_are_refused() -> None:
     with pytest.raises(TagError, match="overlap"):
-        inverse(io.BytesIO(bytes(10)), [Splice(0, 5, b""), Splice(4, 1, b"xx")])
+        both_ways(io.BytesIO(bytes(10)), [Splice(0, 5, b""), Splice(4, 1, b"xx")])
