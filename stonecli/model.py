@@ -6,7 +6,6 @@ there alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import weakref
@@ -69,7 +68,6 @@ class KeyModel:
 
     Attributes:
         name: of the file.
-        sha256: of the file, in hexadecimal.
         info: what the model says of itself.
         device: where it runs: ``"cpu"`` or ``"cuda"``.
 
@@ -90,7 +88,8 @@ class KeyModel:
         self._arguments = (path, device, threads, sha256, batch)
         content = read_model(path)
         self.name: str = Path(path).name if path is not None else DEFAULT_MODEL
-        self.sha256: str = hashlib.sha256(content).hexdigest()
+        self._sha256 = None if path is None and sha256 is None else _sha256_of(content)
+        self._content = content if self._sha256 is None else b""  # 1 MB, to be hashed when somebody asks
         if sha256 is not None and self.sha256 != sha256:
             raise ModelError(f"not the model that was meant: its SHA-256 is {self.sha256}")
         # Before onnxruntime gets these very bytes. Whoever can change stone's own model can change this line as well.
@@ -107,6 +106,13 @@ class KeyModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyModel, self._arguments  # a session cannot travel; the other process loads its own
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal; of the built-in model made on first use, for OpenSSL takes 3 ms to load."""
+        if self._sha256 is None:
+            self._sha256 = _sha256_of(self._content)
+        return self._sha256
 
     def __call__(self, audio: Samples) -> WindowProbabilities:
         """Probabilities for float32 [batch, samples] at ``info.sample_rate``, at least ``info.minimum_samples`` long.
@@ -313,6 +319,12 @@ def _check_outputs(session: onnxruntime.InferenceSession, info: ModelInfo) -> li
 def _are_distributions(rows: Floats) -> bool:
     """Whether each row of [batch, classes] is finite, not negative, and sums to 1 as closely as float32 may."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all())
+
+
+def _sha256_of(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
 
 
 def _one_line(error: Exception) -> str:

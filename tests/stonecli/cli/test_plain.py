@@ -118,6 +118,7 @@ def test_it_loads_nothing_that_it_does_not_need(
     loaded = set(result.stderr.split())
     assert "stonecli.detect" in loaded
     assert not NOT_NEEDED & loaded
+    assert ("hashlib" in loaded) == ("--json" in options)  # which names the model by its hash
 
 
 def test_it_says_what_the_command_says(unconfigured: Path, songs: Mapping[str, Path], stone: Stone) -> None:
