@@ -5,7 +5,8 @@ Three measurements, each beside what it is to be compared with in the same run:
 1. a second run over 100,000 recordings that were heard before: seconds and peak memory (under 60 s and 300 MB);
 2. 1,000 tagged MP3 files, re-checked by ``stone tag --write-tags``: files a second (500 or more);
 3. a key written into a FLAC file of 200 MB that has padding, against one copy of it: as it is, flushed to the disk, and
-   put in the file's place as well, which is the least that a writer can do that never leaves half a file.
+   put in the file's place as well, which is the least that a writer can do that never leaves half a file. The file is
+   in memory before each; the ratios are medians of those of each round.
 
 Everything happens in a temporary folder, with a journal and a cache of its own.
 """

@@ -18,7 +18,7 @@ from stonecli.tags.digest import BLOCK, ROW, Digest
 from stonecli.tags.splice import Kept, Splice, file_size, ordered, same_blocks
 
 _FICLONE = 0x40049409  # Linux: share all blocks of another file until one of the two is written
-_PIECE = 1 << 23  # bytes of the copy that are sent to the disk at a time
+_PIECE = 1 << 25  # bytes of the copy that are sent to the disk at a time: with fewer ext4 makes the writes wait
 
 
 def checked_copy(
