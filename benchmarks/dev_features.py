@@ -15,6 +15,7 @@ import csv
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,14 @@ import torch
 from export.onnx_file import AudioNetwork
 from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
-from stonecli.certainty import sharpened
-from stonecli.detect import LEAST_TAIL
+from stonecli.certainty import sharpened, together
 from stonecli.key import Key
 from stonecli.metrics import calibration_error, reliability, scores, track_points
-from train.calibrate import window_frames
+from train.calibrate import window_frames, window_lengths, window_logits
 from train.checkpoint import Checkpoint
-from train.chromanet import average_frames
 
 SURE = 0.8
+WHOLE_SECONDS = 500.0  # no track is longer
 
 
 def class_keys(checkpoint: Checkpoint) -> list[Key]:
@@ -54,21 +54,16 @@ def answers(
 
     With ``windows`` as ``stonecli.detect`` hears it; else all of a track at once.
     """
-    network = checkpoint.network()
+    size = window_frames(checkpoint)
     found, confidence = [], []
     for track in tracks:
-        level = track[: checkpoint.chromanet.n_bins].astype(np.float32) / np.float32(255.0)
-        size = window_frames(checkpoint) if windows else level.shape[1]
-        cuts = np.split(level, range(size, level.shape[1], size), axis=1)
-        pieces = [piece for piece in cuts if piece.shape[1] >= LEAST_TAIL * size] or [level]
-        least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
-        whole = [piece if piece.shape[1] >= least else np.resize(piece.T, (size, len(piece))).T for piece in pieces]
-        averaged = [average_frames(torch.from_numpy(piece), checkpoint.frames_averaged) for piece in whole]
-        with torch.inference_mode():
-            profiles = [network(piece[None, None])[0] for piece in averaged]
-        count = max(1.0, sum(piece.shape[1] for piece in pieces) / size)
-        power = checkpoint.sharpness + checkpoint.sharpness_per_doubling * math.log2(count)
-        probabilities = sharpened(torch.stack(profiles).mean(dim=0).numpy(), power if windows else 1.0)
+        cut_by = checkpoint if windows else replace(checkpoint, window_seconds=WHOLE_SECONDS)
+        logits = window_logits(cut_by, track.T) / checkpoint.chromanet.temperature
+        softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
+        lengths = window_lengths(track.shape[1], size) if windows else [track.shape[1]]
+        mean = together(softmax / softmax.sum(axis=1, keepdims=True), np.array(lengths, dtype=np.float64))
+        power = checkpoint.sharpness + checkpoint.sharpness_per_doubling * math.log2(max(1.0, track.shape[1] / size))
+        probabilities = sharpened(mean, power)
         found.append(keys[int(probabilities.argmax())].index)
         confidence.append(float(probabilities.max()))
     return np.array(found), np.array(confidence)

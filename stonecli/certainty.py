@@ -1,8 +1,9 @@
-"""Windows' mean probabilities -> those of the recording: how sure many windows are together.
+"""What the windows say -> the probabilities of the recording: how sure many windows are together.
 
-A window may be sure and wrong. The mean over many is less sure than most of them, for some always hear a neighbour, and
-yet it is right more often than one window that is as sure: so it is raised to a power that grows with their number.
-``train.calibrate`` finds the power for a model; without one, the mean stands as it is.
+Windows are joined by the mean of their logarithms, weighted by their lengths: as a network of this kind would hear them
+all at once, for its scores are means over time. A mean is less sure than most windows, for some always hear a
+neighbour, and yet it is right more often than one window that is as sure: so it is raised to a power that grows with
+their number. ``train.calibrate`` finds the power for a model; without one, the mean stands as it is.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ import numpy.typing as npt
 
 from stonecli.model_info import ModelInfo
 
+LEAST_PROBABILITY = 1e-6  # that one window can give a key: it does not rule out what all others hear
+
 Floats = npt.NDArray[np.float32]
 
 
+def together(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
+    """Probabilities float32 [classes] of windows [windows, classes] that are so many ``seconds`` long; sums to 1."""
+    logarithms = np.log(np.maximum(windows, LEAST_PROBABILITY, dtype=np.float64))
+    mean = np.exp(np.average(logarithms, axis=0, weights=seconds))
+    result: Floats = (mean / mean.sum()).astype(np.float32)
+    return result
+
+
 def recording_probabilities(mean: Floats, seconds: float, info: ModelInfo) -> Floats:
-    """Probabilities of the 24 keys, float32 [24]: calibrated, and in the order of ``mean``.
+    """Calibrated probabilities, float32 [classes], in the order of ``mean``.
 
     Args:
-        mean: float32 [24] over the windows; sums to 1.
+        mean: float32 [classes], of :func:`together`.
         seconds: of music in those windows, counted once where they overlap.
         info: of the model that was asked.
     """

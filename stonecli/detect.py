@@ -8,23 +8,24 @@ one resampling.
 A window is resampled with some of the music around it, for what a resampler or a transform makes of a cut is heard as
 if it had been played. At the ends of a recording its mirror image is taken, which continues without a step. Where
 windows begin does not depend on the tuning, which moves their ends by a few per cent about their middle: else all that
-follow would lie elsewhere for a cent more or less.
+follow would lie elsewhere for a cent more or less. The last window takes what is left, and is up to twice as long as
+the others: nothing is left out.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from stonecli.audio import Samples, open_audio
-from stonecli.certainty import recording_probabilities
+from stonecli.certainty import recording_probabilities, together
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, WindowProbabilities, default_model
@@ -36,8 +37,8 @@ STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
 LEAST_TONAL_SHARE = 0.1  # of a window's frames; below, it is noise, drums or breath
-LEAST_TAIL = 0.5  # share of a window that a last, incomplete one has to have
-SHORT_STEP = 0.25  # seconds: lengths of incomplete windows, for the runtime keeps a plan for each length it has seen
+LONGEST_SECONDS = 300.0  # of a last window, where others are nearly as long
+LENGTH_STEP = 0.25  # seconds: lengths of last windows, for the runtime keeps a plan for each length that it has seen
 LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
 LEAST_SECONDS = 0.5  # of audio; less has no key
 RESAMPLER_REACH = 64  # samples on either side that soxr MQ looks at, and more
@@ -83,7 +84,7 @@ class KeyEstimate:
         key: the key, or None where there is none to be heard: nothing tonal (silence, noise), or nothing that the model
             is sure enough of (speech, drums; ``ModelInfo.least_confidence``).
         confidence: 0..1; 0 without a key.
-        probabilities: float32 [24] by ``Key.index``, from the mean over the tonal windows; uniform without any.
+        probabilities: float32 [24] by ``Key.index``, of the tonal windows together; uniform without any.
         windows: what was heard when.
         segments: the recording's keys over time; empty without a key.
         tuning_cents: deviation from A = 440 Hz, -50..50; None where nothing is tonal.
@@ -179,14 +180,21 @@ def detect_key_in_audio(
     uniform = np.full(24, 1 / 24, dtype=np.float32)
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
-    mean = np.array([window.probabilities for window in tonal]).mean(axis=0)
-    probabilities = recording_probabilities(mean, duration * len(tonal) / len(windows), model.info)
+    lengths = np.array([window.end - window.start for window in tonal])
+    mean = together(np.array([window.probabilities for window in tonal]), lengths)
+    share = lengths.sum() / sum(window.end - window.start for window in windows)
+    probabilities = recording_probabilities(mean, float(duration * share), model.info)
     if mean.max() < model.info.least_confidence:
         return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
     key = Key.from_index(int(mean.argmax()))
     heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
     starts, ends = (np.array([getattr(window, side) for window in windows]) for side in ("start", "end"))
-    segments = find_segments(starts, ends, heard, least_segment, partial(recording_probabilities, info=model.info))
+
+    def of_segment(first: int, last: int, seconds: float) -> Floats:
+        mean = together(heard[first:last], ends[first:last] - starts[first:last])
+        return recording_probabilities(mean, seconds, model.info)
+
+    segments = find_segments(starts, ends, heard, of_segment, least_segment)
     if len(segments) == 1:  # a recording without a change has one key, by whichever of the two ways it is found
         segments = (replace(segments[0], key=key, confidence=float(probabilities[key.index])),)
     return KeyEstimate(
@@ -276,12 +284,15 @@ class _Windower:
             samples = stretch.taken()
             end = base + len(held) + len(samples)
             last = after is None
-            while start + self._size + (0 if last else self._margin) <= end:
+            while start + self._size + (self._step if last else max(self._step, self._margin)) <= end:
                 # No name for the piece: it may be a view, which would keep the stretch.
                 yield self._ask(self._surrounded(held, samples, base, start, start + self._size), start, rate, around)
                 start += self._step
-            if last and (end - start >= LEAST_TAIL * self._size or (start == 0 and end)):
-                yield self._ask(self._surrounded(held, samples, base, start, end), start, rate, around)
+            if last and end > start:
+                parts = math.ceil((end - start) / max(self._size, LONGEST_SECONDS * self._rate))
+                cuts = [start + (end - start) * part // parts for part in range(parts + 1)]
+                for one, other in itertools.pairwise(cuts):
+                    yield self._ask(self._surrounded(held, samples, base, one, other), one, rate, around)
             kept = max(base, start - self._margin)
             held, base = _joined(held, samples, kept - base, end - base).copy(), kept  # as above
             before = stretch
@@ -331,10 +342,10 @@ class _Windower:
         if rate != self._rate:
             scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
         ratio = rate / self._rate
-        inside = self._window if length >= self._size else round(length * ratio)
+        inside = self._window if length == self._size else round(length * ratio)
         if inside >= self._model.info.least_window:
-            if inside < self._window:
-                step = round(SHORT_STEP * self._model.info.sample_rate)
+            if length != self._size:
+                step = round(LENGTH_STEP * self._model.info.sample_rate)
                 inside = max(self._model.info.least_window, inside // step * step)
             first = round((self._margin + length / 2) * ratio - inside / 2) - self._context
             window = scaled[first : first + inside + 2 * self._context]

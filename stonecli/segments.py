@@ -63,19 +63,21 @@ def find_segments(
     starts: Floats,
     ends: Floats,
     probabilities: npt.NDArray[np.float32],
+    probabilities_of: Callable[[int, int, float], npt.NDArray[np.float32]] | None = None,
     least_seconds: float = LEAST_SEGMENT_SECONDS,
-    together: Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]] = lambda mean, _: mean,
 ) -> tuple[Segment, ...]:
     """The segments of a recording, in order, without gaps between them.
 
     Args:
         starts, ends: float64 [windows], seconds, ascending.
         probabilities: float32 [windows, 24] by ``Key.index``; a uniform row says nothing.
+        probabilities_of: those of a segment, float32 [24], from its first window, the one after its last, and its
+            length in seconds; by default the mean over its windows.
         least_seconds: length of the shortest segment, unless it is all there is.
-        together: a segment's probabilities from their mean over its windows and its length in seconds.
     """
     if not len(probabilities):
         return ()
+    probabilities_of = probabilities_of or (lambda first, last, _: probabilities[first:last].mean(axis=0))
     advance = np.append(np.diff(starts), ends[-1] - starts[-1])
     heard = probabilities.astype(np.float64)
     evidence = np.log(heard @ _heard_as().T)
@@ -98,9 +100,7 @@ def find_segments(
             start=borders[number],
             end=borders[number + 1],
             key=Key.from_index(int(path[first])),
-            confidence=float(
-                together(probabilities[first:last].mean(axis=0), borders[number + 1] - borders[number])[path[first]]
-            ),
+            confidence=float(probabilities_of(first, last, borders[number + 1] - borders[number])[path[first]]),
         )
         for number, (first, last) in enumerate(itertools.pairwise(changes))
     )

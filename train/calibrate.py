@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from stonecli.certainty import sharpened
+from stonecli.certainty import sharpened, together
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import calibration_error
@@ -42,7 +42,7 @@ SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
 RUNS = (1, 2, 4)  # windows in a row
 RUNS_OF_A_RECORDING = 6  # of each length
 OTHERS = 4  # windows at least, to compare with
-MOST_WINDOWS = 40  # of a recording
+MOST_WINDOWS = 50  # of a recording
 REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
 
 Floats = npt.NDArray[np.float32]
@@ -70,30 +70,46 @@ def window_frames(checkpoint: Checkpoint) -> int:
     return int(checkpoint.window_seconds * checkpoint.vqt.sample_rate) // checkpoint.vqt.hop_length + 1
 
 
+def window_lengths(frames: int, size: int) -> list[int]:
+    """Frames of each window of a track as ``stonecli.detect`` cuts it: the last one takes what is left."""
+    count = max(1, frames // size)
+    return [size] * (count - 1) + [frames - (count - 1) * size]
+
+
 def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Floats:
-    """Logits of a track's windows at temperature 1, float32 [windows, classes]; cut as ``stonecli.detect`` does.
+    """Logits of a track's windows at temperature 1, float32 [windows, classes].
 
     Args:
         checkpoint: of the network.
         features: uint8 [frames, bins] of ``train.features``.
     """
     network = checkpoint.network()
-    size = window_frames(checkpoint)
-    count = max(1, len(features) // size)
-    windows = np.stack([cut(features, number * size, size) for number in range(count)])
-    level = torch.from_numpy(windows[:, :, : checkpoint.chromanet.n_bins].astype(np.float32) / 255.0).transpose(1, 2)
-    with torch.inference_mode():
-        logits = network.logits(average_frames(level, checkpoint.frames_averaged)[:, None])
-    scaled: Floats = (logits * checkpoint.chromanet.temperature).numpy()
-    return scaled
+    lengths = window_lengths(len(features), window_frames(checkpoint))
+    least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
+    level = features[:, : checkpoint.chromanet.n_bins].astype(np.float32).T / np.float32(255.0)
+    logits = []
+    for window in np.split(level, np.cumsum(lengths)[:-1], axis=1):
+        whole = cut(window.T, 0, max(least, window.shape[1])).T
+        averaged = average_frames(torch.from_numpy(np.ascontiguousarray(whole)), checkpoint.frames_averaged)
+        with torch.inference_mode():
+            logits.append(network.logits(averaged[None, None])[0] * checkpoint.chromanet.temperature)
+    stacked: Floats = torch.stack(logits).numpy()
+    return stacked
 
 
 def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Probability and place of the answer for each track, float32 [tracks] and int64 [tracks]."""
-    means = np.array(
-        [functional.softmax(torch.from_numpy(rows) / temperature, dim=-1).mean(dim=0).numpy() for rows in logits]
-    )
+    means = np.array([_joined(_probabilities(rows, temperature)) for rows in logits])
     return means.max(axis=1), means.argmax(axis=1)
+
+
+def _probabilities(logits: Floats, temperature: float) -> Floats:
+    softmax: Floats = functional.softmax(torch.from_numpy(logits) / temperature, dim=-1).numpy()
+    return softmax
+
+
+def _joined(windows: Floats) -> Floats:
+    return together(windows, np.ones(len(windows)))
 
 
 @dataclass(frozen=True)
@@ -126,12 +142,12 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     random = np.random.default_rng(0)
     means, lengths, agrees, weights = [], [], [], []
     for logits in recordings:
-        heard = functional.softmax(torch.from_numpy(logits) / temperature, dim=-1).numpy()
+        heard = _probabilities(logits, temperature)
         for length in RUNS:
             for _ in range(RUNS_OF_A_RECORDING if len(heard) >= length + OTHERS else 0):
                 start = int(random.integers(len(heard) - length + 1))
-                rest = np.delete(heard, range(start, start + length), axis=0).mean(axis=0)
-                means.append(heard[start : start + length].mean(axis=0))
+                rest = _joined(np.delete(heard, range(start, start + length), axis=0))
+                means.append(_joined(heard[start : start + length]))
                 lengths.append(length)
                 agrees.append(means[-1].argmax() == rest.argmax())
                 weights.append(rest.max())
