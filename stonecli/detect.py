@@ -180,23 +180,24 @@ def detect_key_in_audio(
     uniform = np.full(24, 1 / 24, dtype=np.float32)
     if not tonal or duration < LEAST_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)
-    lengths = np.array([window.end - window.start for window in tonal])
-    mean = together(np.array([window.probabilities for window in tonal]), lengths)
-    share = lengths.sum() / sum(window.end - window.start for window in windows)
-    probabilities = recording_probabilities(mean, float(duration * share), model.info)
-    if mean.max() < model.info.least_confidence:
-        return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
-    key = Key.from_index(int(mean.argmax()))
     heard = np.array([window.probabilities if window.tonal else uniform for window in windows])
     starts, ends = (np.array([getattr(window, side) for window in windows]) for side in ("start", "end"))
-
-    def of_segment(first: int, last: int, seconds: float) -> Floats:
-        mean = together(heard[first:last], ends[first:last] - starts[first:last])
-        return recording_probabilities(mean, seconds, model.info)
-
-    segments = find_segments(starts, ends, heard, of_segment, least_segment)
+    weights = (ends - starts) * [window.tonal for window in windows]
+    seconds = float(duration * weights.sum() / (ends - starts).sum())
+    probabilities = recording_probabilities(together(heard, weights), seconds, model.info)
+    # Music that changes its key is not sure of any; what has none hears little in every window.
+    if np.average(heard, axis=0, weights=weights).max() < model.info.least_confidence:
+        return KeyEstimate(None, 0.0, probabilities, tuple(windows), (), windower.cents, duration)
+    key = Key.from_index(int(probabilities.argmax()))
+    segments = find_segments(starts, ends, heard, least_segment)
     if len(segments) == 1:  # a recording without a change has one key, by whichever of the two ways it is found
         segments = (replace(segments[0], key=key, confidence=float(probabilities[key.index])),)
+    else:
+        number = np.searchsorted([segment.start for segment in segments[1:]], (starts + ends) / 2, side="right")
+        segments = tuple(
+            replace(segment, confidence=_confidence(segment, heard, weights * (number == place), model))
+            for place, segment in enumerate(segments)
+        )
     return KeyEstimate(
         key=key,
         confidence=float(min(1.0, probabilities[key.index])),
@@ -207,6 +208,14 @@ def detect_key_in_audio(
         duration=duration,
         tuning_confidence=windower.agreement,
     )
+
+
+def _confidence(segment: Segment, heard: Floats, weights: npt.NDArray[np.float64], model: KeyModel) -> float:
+    """Probability of the segment's key by the windows that have a weight."""
+    if not weights.any():
+        return segment.confidence
+    mean = together(heard, weights)
+    return float(recording_probabilities(mean, segment.end - segment.start, model.info)[segment.key.index])
 
 
 @dataclass(eq=False)

@@ -16,7 +16,6 @@ that it resembles more.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal
@@ -50,7 +49,7 @@ class Segment:
     Attributes:
         start, end: in seconds.
         key: its key.
-        confidence: probability of the key over the segment, 0..1.
+        confidence: probability of the key over the segment, 0..1; of ``find_segments`` the mean over its windows.
     """
 
     start: float
@@ -60,24 +59,17 @@ class Segment:
 
 
 def find_segments(
-    starts: Floats,
-    ends: Floats,
-    probabilities: npt.NDArray[np.float32],
-    probabilities_of: Callable[[int, int, float], npt.NDArray[np.float32]] | None = None,
-    least_seconds: float = LEAST_SEGMENT_SECONDS,
+    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], least_seconds: float = LEAST_SEGMENT_SECONDS
 ) -> tuple[Segment, ...]:
     """The segments of a recording, in order, without gaps between them.
 
     Args:
         starts, ends: float64 [windows], seconds, ascending.
         probabilities: float32 [windows, 24] by ``Key.index``; a uniform row says nothing.
-        probabilities_of: those of a segment, float32 [24], from its first window, the one after its last, and its
-            length in seconds; by default the mean over its windows.
         least_seconds: length of the shortest segment, unless it is all there is.
     """
     if not len(probabilities):
         return ()
-    probabilities_of = probabilities_of or (lambda first, last, _: probabilities[first:last].mean(axis=0))
     advance = np.append(np.diff(starts), ends[-1] - starts[-1])
     heard = probabilities.astype(np.float64)
     evidence = np.log(heard @ _heard_as().T)
@@ -100,7 +92,7 @@ def find_segments(
             start=borders[number],
             end=borders[number + 1],
             key=Key.from_index(int(path[first])),
-            confidence=float(probabilities_of(first, last, borders[number + 1] - borders[number])[path[first]]),
+            confidence=float(probabilities[first:last, path[first]].mean()),
         )
         for number, (first, last) in enumerate(itertools.pairwise(changes))
     )

@@ -207,12 +207,15 @@ def main(arguments: Sequence[str]) -> int:
         metavar="FOLDER",
         help="of .npy features, as training caches them, of unlabelled recordings",
     )
+    parser.add_argument("--window-seconds", type=float, help="that recordings are heard in; else what was trained with")
     parser.add_argument("--licence", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         checkpoint = load_checkpoint(options.checkpoint)
+        if options.window_seconds is not None:
+            checkpoint = replace(checkpoint, window_seconds=options.window_seconds)
         if checkpoint.classes is None or checkpoint.chromanet.rows != 2:
             raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]
@@ -236,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
             ),
             options.out,
         )
-    except (StoneError, OSError) as error:
+    except (StoneError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(found, *([power] if options.recordings else []), sep="\n")

@@ -76,7 +76,7 @@ def test_the_recordings_that_are_at_hand(shared: Path, key_model: KeyModel) -> N
     assert fork.duration == pytest.approx(33.6, abs=0.5)
     violin = heard["bach_bwv1002_sarabande_garner.mp3"]
     assert violin.tuning_cents == pytest.approx(13.2, abs=1.5)  # baroque or not, above 440 Hz
-    assert 0.5 < violin.confidence < fork.confidence
+    assert violin.confidence > 0.5
 
 
 def test_every_container(songs: Mapping[str, Path], key_model: KeyModel, any_container: str) -> None:
