@@ -137,7 +137,7 @@ def main() -> None:
                 for name, hit in zip(related, hits, strict=True):
                     found[name].append(hit)
                 wrong.append(max(0, len(starts) - sum(hits)))
-            alone = [len(heard(model, recording.samples, options.overlap).segments) - 1 for recording in pool]
+            alone = [len(heard(model, recording.samples, options.overlap).segments[1:]) for recording in pool]
             joins = [hit for of_name in found.values() for hit in of_name]
             print(
                 f"{labels}, half {half + 1}: {np.mean(joins):.0%} of {len(joins)} joins of {len(pool)} recordings found"

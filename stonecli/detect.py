@@ -293,7 +293,9 @@ class _Windower:
             samples = stretch.taken()
             end = base + len(held) + len(samples)
             last = after is None
-            while start + self._size + (self._step if last else max(self._step, self._margin)) <= end:
+            # What is left need not be quite a window, or a sample that is rounded away would double the last one.
+            after_it = self._step - self._size // 100
+            while start + self._size + (after_it if last else max(self._step, self._margin)) <= end:
                 # No name for the piece: it may be a view, which would keep the stretch.
                 yield self._ask(self._surrounded(held, samples, base, start, start + self._size), start, rate, around)
                 start += self._step
