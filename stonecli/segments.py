@@ -115,16 +115,11 @@ def relation(one: Key, other: Key) -> Relation:
 @cache
 def _heard_as() -> Floats:
     """float64 [24, 24]: how probable it is that music in a key (row) is heard in each key (column)."""
-    major, minor = Key(0, "major"), Key(0, "minor")  # of the others the same, so many semitones higher
-    from_c = np.array(
-        [
-            [
-                [HEARD_AS.get(relation(one, Key(tonic, other.mode)), 0.0) for tonic in range(12)]
-                for other in (major, minor)
-            ]
-            for one in (major, minor)
-        ]
-    )
+    in_c = (Key(0, "major"), Key(0, "minor"))  # of the other tonics the same, so many semitones higher
+    of_c = [
+        [HEARD_AS.get(relation(one, other.transposed(by)), 0.0) for other in in_c for by in range(12)] for one in in_c
+    ]
+    from_c = np.array(of_c).reshape(2, 2, 12)
     rows = np.concatenate([[np.roll(row, tonic, axis=1).ravel() for tonic in range(12)] for row in from_c])
     rest = 1.0 - rows.sum(axis=1, keepdims=True)
     far = rows == 0
