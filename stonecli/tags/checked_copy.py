@@ -117,6 +117,6 @@ def _begin_writing(copy: BinaryIO, before: int, now: int) -> None:
     Linux does so when it is told that they are not needed in memory. It is a hint: errors come up in the flush.
     """
     start, end = before // _PIECE * _PIECE, now // _PIECE * _PIECE
-    if start < end and hasattr(os, "posix_fadvise"):
+    if sys.platform == "linux" and start < end:
         with contextlib.suppress(OSError):
             os.posix_fadvise(copy.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
