@@ -117,6 +117,7 @@ def _begin_writing(copy: BinaryIO, before: int, now: int) -> None:
     Linux does so when it is told that they are not needed in memory. It is a hint: errors come up in the flush.
     """
     start, end = before // _PIECE * _PIECE, now // _PIECE * _PIECE
-    if sys.platform == "linux" and start < end:
+    if start < end and hasattr(os, "posix_fadvise"):
+        not_needed = os.POSIX_FADV_DONTNEED  # type: ignore[attr-defined,unused-ignore]  # where the function is
         with contextlib.suppress(OSError):
-            os.posix_fadvise(copy.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(copy.fileno(), start, end - start, not_needed)
