@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from export.onnx_file import AudioNetwork
 from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
-from stonecli.certainty import sharpened, together
+from stonecli.certainty import recording_probabilities, together
 from stonecli.key import Key
 from stonecli.metrics import calibration_error, reliability, scores, track_points
 from train.calibrate import window_frames, window_lengths, window_logits
@@ -62,8 +61,8 @@ def answers(
         softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
         lengths = window_lengths(track.shape[1], size) if windows else [track.shape[1]]
         mean = together(softmax / softmax.sum(axis=1, keepdims=True), np.array(lengths, dtype=np.float64))
-        power = checkpoint.sharpness + checkpoint.sharpness_per_doubling * math.log2(max(1.0, track.shape[1] / size))
-        probabilities = sharpened(mean, power)
+        seconds = track.shape[1] / size * checkpoint.window_seconds
+        probabilities = recording_probabilities(mean, seconds, checkpoint)
         found.append(keys[int(probabilities.argmax())].index)
         confidence.append(float(probabilities.max()))
     return np.array(found), np.array(confidence)

@@ -9,15 +9,30 @@ their number. ``train.calibrate`` finds the power for a model; without one, the 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.model_info import ModelInfo
-
 LEAST_PROBABILITY = 1e-6  # that one window can give a key: it does not rule out what all others hear
 
 Floats = npt.NDArray[np.float32]
+
+
+class Calibrated(Protocol):
+    """What says how sure windows are together: a ``ModelInfo``, or the checkpoint that the model came from."""
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of a window."""
+
+    @property
+    def sharpness(self) -> float:
+        """Power of one window's probabilities."""
+
+    @property
+    def sharpness_per_doubling(self) -> float:
+        """What is added to it with every doubling of the windows."""
 
 
 def together(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
@@ -28,13 +43,13 @@ def together(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
     return result
 
 
-def recording_probabilities(mean: Floats, seconds: float, info: ModelInfo) -> Floats:
+def recording_probabilities(mean: Floats, seconds: float, info: Calibrated) -> Floats:
     """Calibrated probabilities, float32 [classes], in the order of ``mean``.
 
     Args:
         mean: float32 [classes], of :func:`together`.
         seconds: of music in those windows, counted once where they overlap.
-        info: of the model that was asked.
+        info: the model that was asked, by what it says of itself.
     """
     windows = max(1.0, seconds / info.window_seconds)
     return sharpened(mean, info.sharpness + info.sharpness_per_doubling * math.log2(windows))

@@ -54,7 +54,7 @@ class Calibration:
 
     Attributes:
         temperature: by which the logits are divided.
-        least_confidence: below which there is no key.
+        least_confidence: largest mean probability over the windows, below which there is no key.
         error: expected calibration error on the tracks with a key, 0..1.
         keyless_refused: share of the tracks without a key that are below ``least_confidence``; None without any.
     """
@@ -106,6 +106,11 @@ def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, n
 def _probabilities(logits: Floats, temperature: float) -> Floats:
     softmax: Floats = functional.softmax(torch.from_numpy(logits) / temperature, dim=-1).numpy()
     return softmax
+
+
+def _mean_probabilities(logits: Sequence[Floats], temperature: float) -> Floats:
+    """Largest mean probability of each track, float32 [tracks]: by this ``stonecli.detect`` refuses a key."""
+    return np.array([_probabilities(rows, temperature).mean(axis=0).max() for rows in logits], dtype=np.float32)
 
 
 def _joined(windows: Floats) -> Floats:
@@ -189,8 +194,8 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None]) -> Calibra
 
     temperature = min(TEMPERATURES.tolist(), key=brier)
     confidence, answer = confidences(tonal, temperature)
-    least = float(np.quantile(confidence, REFUSED))
-    refused = float((confidences(keyless, temperature)[0] < least).mean()) if keyless else None
+    least = float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED))
+    refused = float((_mean_probabilities(keyless, temperature) < least).mean()) if keyless else None
     error = calibration_error(confidence.astype(np.float64), answer == truth)
     return Calibration(temperature, least if keyless else 0.0, error, refused)
 
