@@ -61,8 +61,9 @@ class LossConfig:
         labelled_weight: of the loss of a labelled batch.
         unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
         unlabelled: for ``cross_entropy``, what unlabelled tracks are asked for: ``views`` for what ``semi_tone`` asks,
-            ``teacher`` for what the run's own averaged weights hear in two segments of the track.
-        least_sure: for ``teacher``: tracks of whose key it is less sure are left out.
+            ``teacher`` for what the run's own averaged weights hear in two segments of the track, ``lessons`` for what
+            other checkpoints heard beforehand (``train.lessons``).
+        least_sure: for ``teacher`` and ``lessons``: segments of whose key they are less sure are left out.
     """
 
     name: LossName = "stone"
@@ -72,7 +73,7 @@ class LossConfig:
     smoothing: float = 0.14
     labelled_weight: float = 1.0
     unlabelled_weight: float = 1.0
-    unlabelled: Literal["views", "teacher"] = "views"
+    unlabelled: Literal["views", "teacher", "lessons"] = "views"
     least_sure: float = 0.5
 
 

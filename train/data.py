@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ from stonecli.library import find_music
 from train.augment import augmented
 from train.config import TrainConfig
 from train.features import FeatureCache
+from train.lessons import Lessons, Teachers
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
+_REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]
+_Row = tuple[Segment, Segment, int, tuple[int, int], npt.NDArray[np.float32]]
+_NO_LESSON = np.zeros(0, dtype=np.float32)
 Report = Callable[[str], None]
 
 
@@ -50,11 +54,13 @@ class Track:
         features: .npy file of uint8 [frames, bins].
         key: the label; None for an unlabelled track, and for one that has no key.
         keyless: whether its label says that it has no key.
+        lessons: what teachers hear in an unlabelled track, where they were asked.
     """
 
     features: Path
     key: Key | None = None
     keyless: bool = False
+    lessons: Lessons | None = None
 
 
 @dataclass(frozen=True)
@@ -63,24 +69,31 @@ class Batch:
 
     Attributes:
         first: uint8 [rows, frames, bins], a segment of each track.
-        second: the same, another segment; empty (0 rows) for a labelled batch.
+        second: the same, another segment; empty (0 rows) for a labelled batch, and for one with lessons.
         labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabelled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
+        lessons: float32 [rows, 24], probabilities by ``Key.index`` that teachers give the segments; else empty.
     """
 
     first: Tensor
     second: Tensor
     labels: Tensor
     shifts: Tensor
+    lessons: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def is_labelled(self) -> bool:
         """Whether the batch has labels."""
         return len(self.labels) > 0
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether the batch has lessons."""
+        return len(self.lessons) > 0
+
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
-        return Batch(self.first.to(device), self.second.to(device), self.labels.to(device), self.shifts.to(device))
+        return Batch(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
 def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
@@ -167,6 +180,26 @@ def collect_tracks(
     return [track for track in tracks if not (track.key or track.keyless)], labelled_tracks
 
 
+def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, report: Report = print) -> list[Track]:
+    """The unlabelled tracks with what the teachers hear in them.
+
+    Raises:
+        DataError: they are not sure of anything.
+        OSError: features cannot be read, or answers not kept.
+    """
+    found = []
+    for number, track in enumerate(tracks, 1):
+        found.append(replace(track, lessons=teachers.lessons(track.features)))
+        if number % _REPORT_EVERY == 0:
+            report(f"{number} of {len(tracks)} recordings heard by the teachers")
+    heard = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
+    sure = int((heard >= least_sure).sum())
+    if not sure:
+        raise DataError("the teachers are not sure of a single key in the unlabelled tracks")
+    report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(heard)} stretches")
+    return found
+
+
 def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
     """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two."""
     order = np.random.default_rng([seed, 0x5117]).permutation(len(tracks))
@@ -208,6 +241,9 @@ class StepDataset(Dataset[Batch]):
         if config.loss.name != "cross_entropy" and self._keyless:
             raise DataError(f"the {config.loss.name} loss cannot learn from tracks without a key")
         self._unlabelled = tuple(unlabelled)
+        takes_lessons = config.loss.name == "cross_entropy" and config.loss.unlabelled == "lessons"
+        self._lessons = _lessons_by_mode(unlabelled, config) if takes_lessons else []
+        self._can_ask = bool(self._lessons) or not takes_lessons
         self._modes = [
             [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")
         ]
@@ -218,32 +254,52 @@ class StepDataset(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
-        both = bool(self._unlabelled) and bool(self._labelled)
+        both = bool(self._unlabelled) and bool(self._labelled) and self._can_ask
         is_labelled = step % self._config.data.unlabelled_every != 0 if both else bool(self._labelled)
-        rows = [self._row(np.random.default_rng([*self._seed, step, row]), is_labelled) for row in self._rows]
-        first, second, labels, shifts = zip(*rows, strict=True)
+        draw = self._labelled_row if is_labelled else self._taught_row if self._lessons else self._unlabelled_row
+        rows = [draw(np.random.default_rng([*self._seed, step, row])) for row in self._rows]
+        first, second, labels, shifts, lessons = zip(*rows, strict=True)
         return Batch(
             torch.from_numpy(np.stack(first)),
-            torch.from_numpy(np.stack(second)) if not is_labelled else torch.empty(0, dtype=torch.uint8),
+            torch.from_numpy(np.stack(second)) if draw == self._unlabelled_row else torch.empty(0, dtype=torch.uint8),
             torch.tensor(labels if is_labelled else [], dtype=torch.int64),
             torch.tensor(shifts, dtype=torch.int64),
+            torch.from_numpy(np.stack(lessons)) if draw == self._taught_row else torch.empty(0),
         )
 
-    def _row(self, rng: np.random.Generator, is_labelled: bool) -> tuple[Segment, Segment, int, tuple[int, int]]:
-        config = self._config
-        spare = config.vqt.n_bins - config.network.n_bins
-        frames = config.segment_frames
-        if not is_labelled:
-            features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
-            first, second = two_starts(len(features), frames, rng)
-            shifts = draw_shifts(spare, rng)
-            # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
-            one, two = (self._segment(features, start, rng, is_labelled) for start in (first, second))
-            return one, two, -1, shifts
+    def _unlabelled_row(self, rng: np.random.Generator) -> _Row:
+        features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
+        first, second = two_starts(len(features), self._config.segment_frames, rng)
+        shifts = draw_shifts(self._spare, rng)
+        # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
+        one, two = (self._segment(features, start, rng, False) for start in (first, second))
+        return one, two, -1, shifts, _NO_LESSON
+
+    def _taught_row(self, rng: np.random.Generator) -> _Row:
+        """A stretch that teachers heard, moved by up to a quarter of a segment; either mode is as likely."""
+        mode = self._lessons[int(rng.integers(len(self._lessons)))]
+        track, places = mode[int(rng.integers(len(mode)))]
+        assert track.lessons is not None  # noqa: S101
+        place = int(rng.choice(places))
+        features = self._load(track)
+        frames = self._config.segment_frames
+        move = int(rng.integers(-(frames // 4), frames // 4 + 1))
+        start = min(max(0, int(track.lessons.starts[place]) + move), max(0, len(features) - frames))
+        segment = self._segment(features, start, rng, False)
+        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[place]
+
+    def _labelled_row(self, rng: np.random.Generator) -> _Row:
         track = self._draw_labelled(rng)
         features = self._load(track)
-        segment = self._segment(features, int(rng.integers(max(1, len(features) - frames + 1))), rng, is_labelled)
-        return segment, segment, track.key.index if track.key else NO_KEY_INDEX, draw_shifts(spare, rng)
+        start = int(rng.integers(max(1, len(features) - self._config.segment_frames + 1)))
+        segment = self._segment(features, start, rng, True)
+        label = track.key.index if track.key else NO_KEY_INDEX
+        return segment, segment, label, draw_shifts(self._spare, rng), _NO_LESSON
+
+    @property
+    def _spare(self) -> int:
+        """Bins of the features that the network does not see at once."""
+        return self._config.vqt.n_bins - self._config.network.n_bins
 
     def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
         frames = self._config.segment_frames
@@ -271,6 +327,19 @@ class StepDataset(Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": {}}  # maps of files do not travel to worker processes
+
+
+def _lessons_by_mode(tracks: Sequence[Track], config: TrainConfig) -> list[list[tuple[Track, npt.NDArray[np.int64]]]]:
+    """For major and for minor (where there are such): the tracks with sure lessons in that mode, and their places."""
+    modes: list[list[tuple[Track, npt.NDArray[np.int64]]]] = [[], []]
+    for track in tracks:
+        if track.lessons is not None:
+            sure = track.lessons.keys.max(axis=1, initial=0.0) >= config.loss.least_sure
+            minor = track.lessons.keys.argmax(axis=1) >= NO_KEY_INDEX // 2
+            for mode, places in zip(modes, (np.flatnonzero(sure & ~minor), np.flatnonzero(sure & minor)), strict=True):
+                if len(places):
+                    mode.append((track, places))
+    return [mode for mode in modes if mode]
 
 
 def two_starts(length: int, frames: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,8 +146,8 @@ def _transform(config: VQTConfig) -> VQT:
     return VQT(config).eval()
 
 
-def save_atomically(path: Path, features: Features) -> None:
-    """Write a .npy file that is either whole or not there.
+def save_atomically(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write ``array`` to a .npy file that is either whole or not there.
 
     Raises:
         OSError: it cannot be written; an old one is whole.
@@ -155,7 +156,7 @@ def save_atomically(path: Path, features: Features) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, features)
+            np.save(file, array)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

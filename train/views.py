@@ -40,13 +40,13 @@ def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
     """What the network is asked about a batch, float32 [views, rows, 1, n_bins, frames].
 
     Unlabelled: first segment, second segment, first segment transposed. Labelled: the segment, the segment transposed;
-    for ``cross_entropy`` the segment alone.
+    for ``cross_entropy``, and with lessons, the segment alone.
     """
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
-    if not batch.is_labelled:
-        pairs = [(batch.first, plain), (batch.second, plain), (batch.first, transposed)]
-    elif config.loss.name == "cross_entropy":
+    if batch.is_taught or (batch.is_labelled and config.loss.name == "cross_entropy"):
         pairs = [(batch.first, plain)]
+    elif not batch.is_labelled:
+        pairs = [(batch.first, plain), (batch.second, plain), (batch.first, transposed)]
     else:
         pairs = [(batch.first, plain), (batch.first, transposed)]
     return torch.stack([network_input(segments, shifts, config) for segments, shifts in pairs])
@@ -67,6 +67,9 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
     if loss.name == "cross_entropy" and batch.is_labelled:
         target = label_profiles(batch.labels, plain, config)
         return {"total": loss.labelled_weight * soft_cross_entropy(logits[0], target)}
+    if batch.is_taught:
+        target = lesson_profiles(batch.lessons, plain)
+        return {"total": loss.unlabelled_weight * soft_cross_entropy(logits[0], target)}
     profiles = functional.softmax(logits.float(), dim=-1)
     shift = transposed - plain
     if batch.is_labelled:
@@ -172,6 +175,18 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
     for place, weight in related:
         soft += weight * functional.one_hot(place, classes)
     return (1.0 - config.loss.smoothing) * hot + config.loss.smoothing * soft / soft.sum(dim=1, keepdim=True)
+
+
+def lesson_profiles(lessons: Tensor, shifts: Tensor) -> Tensor:
+    """The KSPs that teachers ask for, float32 [rows, 24]: ``lessons`` in the order of the outputs for each crop.
+
+    Args:
+        lessons: float32 [rows, 24] by ``Key.index``.
+        shifts: int64 [rows], bins left out from below.
+    """
+    places = torch.arange(BINS_PER_OCTAVE, device=shifts.device)
+    tonics = (places + LOWEST_PITCH_CLASS + shifts[:, None]) % BINS_PER_OCTAVE
+    return torch.cat([half.gather(1, tonics) for half in lessons.chunk(2, dim=1)], dim=1)
 
 
 def class_names(config: TrainConfig) -> tuple[str, ...]:

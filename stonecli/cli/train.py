@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,6 +38,10 @@ def train(
     ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", metavar="CKPT", help="Begin with the weights of this checkpoint.")
+    ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="CKPT", help="Hears the music without labels beforehand; several are asked together."),
     ] = None,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of features; else in SAVE_DIR.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches.")] = None,
@@ -84,19 +89,27 @@ def train(
     if device == "cuda" and not torch.cuda.is_available():
         fail("no CUDA device can be used: PyTorch finds none", EXIT_USAGE)
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    begin = None
-    if start is not None:
-        from train.checkpoint import CheckpointError, load_checkpoint
-
-        try:
-            begin = load_checkpoint(start)
-        except CheckpointError as error:
-            fail(f"{start}: {error}", EXIT_USAGE)
-        except OSError as error:
-            fail(f"{start}: {error.strerror}", EXIT_USAGE)
-    interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin)
+    if bool(teacher) != (settings.loss.unlabelled == "lessons"):
+        fail('--teacher goes with loss.unlabelled = "lessons" in the configuration, and that with it', EXIT_USAGE)
+    if teacher and data is None:
+        fail("the teachers have nothing to hear: give --data FOLDER", EXIT_USAGE)
+    begin = _checkpoint(start) if start is not None else None
+    teachers = [_checkpoint(path) for path in teacher or ()]
+    interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin, teachers)
     if interrupted:
         fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``, or one line and the end."""
+    from train.checkpoint import CheckpointError, load_checkpoint
+
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        fail(f"{path}: {error}", EXIT_USAGE)
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", EXIT_USAGE)
 
 
 def _config_name(train_type: str, has_labels: bool) -> str:
@@ -112,12 +125,14 @@ def _train(
     cache: Path,
     kind: str,
     start: Checkpoint | None,
+    teachers: Sequence[Checkpoint],
 ) -> bool:
     """Run the training; True when interrupted."""
     import torch
 
-    from train.data import collect_tracks, split_tracks
+    from train.data import collect_tracks, split_tracks, taught
     from train.features import FeatureCache
+    from train.lessons import Teachers
     from train.loop import Run
     from train.parallel import join_processes, leave_processes
     from train.watchers import CsvLog, TensorBoardLog
@@ -132,6 +147,9 @@ def _train(
             errors.print(text, markup=False, soft_wrap=True)
 
     unlabelled, labelled = collect_tracks(data, labels, features, report)
+    if teachers:
+        asked = Teachers(teachers, config.segment_frames, cache / "lessons")
+        unlabelled = taught(unlabelled, asked, config.loss.least_sure, report)
     share, seed = config.data.validation_share, config.optimiser.seed
     training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed)
     training_labelled, validation_labelled = split_tracks(labelled, share, seed)

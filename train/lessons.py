@@ -1,0 +1,142 @@
+"""Unlabelled recordings -> lessons: what trained networks hear in them, fixed before training begins.
+
+Self-training (Xie et al., *Self-training with Noisy Student improves ImageNet classification*, CVPR 2020): several
+teachers, each asked about several transpositions of a stretch and of its neighbours, know more than a student who hears
+one stretch, changed by ``train.augment``. A teacher that is fixed cannot follow the student where it drifts, as the
+mean teacher of ``train.views`` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stonecli.certainty import recording_probabilities, together
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from train.checkpoint import Checkpoint
+from train.chromanet import BINS_PER_OCTAVE, average_frames
+from train.features import save_atomically
+
+TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features have room for 15
+STEP_SECONDS = 12.0  # from one stretch to the next
+NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a stretch and of those beside it: modulations are rarer than mistakes
+MOST_STRETCHES = 60  # of a recording, spread over it
+KEYS = 24
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What teachers hear in stretches of one recording.
+
+    Attributes:
+        starts: int64 [n], first frame of each stretch of its features.
+        keys: float32 [n, 24], probabilities by ``Key.index``.
+    """
+
+    starts: npt.NDArray[np.int64]
+    keys: Floats
+
+
+class Teachers:
+    """Trained networks that are asked together.
+
+    Args:
+        checkpoints: of 24 classes with names, all with the same input.
+        frames: VQT frames in a stretch.
+        folder: where answers are kept; they are named by recording, networks and stretch.
+
+    Raises:
+        StoneError: a checkpoint cannot teach keys, or the checkpoints hear different things.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], frames: int, folder: Path) -> None:
+        if not checkpoints:
+            raise StoneError("no teachers")
+        first = checkpoints[0]
+        for each in checkpoints:
+            if each.classes is None or each.chromanet.rows != 2:
+                raise StoneError("a teacher is a model of 24 keys that was trained with labels")
+            if (each.vqt, each.corrects_tuning) != (first.vqt, first.corrects_tuning):
+                raise StoneError("the teachers were trained on different features")
+            if each.chromanet.n_bins + max(TRANSPOSITIONS) > each.vqt.n_bins:
+                raise StoneError(f"the features leave no room for {max(TRANSPOSITIONS)} semitones")
+        self.checkpoints = tuple(checkpoints)
+        self._networks = [each.network() for each in checkpoints]
+        self._orders = [[Key.parse(name).index for name in each.classes or ()] for each in checkpoints]
+        least = max(each.chromanet.min_frames * each.frames_averaged for each in checkpoints)
+        self._frames = max(frames, least)
+        self._folder = folder
+        digest = hashlib.sha256(repr((self._frames, TRANSPOSITIONS, STEP_SECONDS, NEIGHBOURS, MOST_STRETCHES)).encode())
+        for each in checkpoints:
+            for name, tensor in each.weights.items():
+                digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+            digest.update(repr((each.chromanet, each.sharpness, each.sharpness_per_doubling)).encode())
+        self._digest = digest.hexdigest()
+
+    def lessons(self, features: Path) -> Lessons:
+        """Lessons for the recording whose features lie at ``features``; kept, and read where they are kept already.
+
+        Raises:
+            OSError: features or answers cannot be read or written.
+        """
+        name = hashlib.sha256(f"{features.resolve()} {features.stat().st_mtime_ns} {self._digest}".encode())
+        entry = self._folder / f"{name.hexdigest()[:32]}.npy"
+        try:
+            rows: Floats = np.load(entry, allow_pickle=False)
+            if rows.ndim == 2 and rows.shape[1] == KEYS + 1 and rows.dtype == np.float32:
+                return Lessons(rows[:, 0].astype(np.int64), rows[:, 1:])
+        except (OSError, ValueError, EOFError):  # not there, or cut off
+            pass
+        found = self._listen(np.load(features, mmap_mode="r", allow_pickle=False))
+        save_atomically(entry, np.column_stack([found.starts, found.keys]).astype(np.float32))
+        return found
+
+    def _listen(self, features: npt.NDArray[np.uint8]) -> Lessons:
+        """Lessons for features, uint8 [frames, bins]; none where they are shorter than a stretch."""
+        config = self.checkpoints[0].vqt
+        last = len(features) - self._frames
+        if last < 0:
+            return Lessons(np.zeros(0, dtype=np.int64), np.zeros((0, KEYS), dtype=np.float32))
+        step = STEP_SECONDS * config.sample_rate / config.hop_length
+        count = min(MOST_STRETCHES, int(last / step) + 1)
+        starts = np.unique(np.linspace(0, last, count).astype(np.int64))
+        heard = np.stack([self._heard(np.asarray(features[start : start + self._frames])) for start in starts])
+        padded = np.pad(heard, ((1, 1), (0, 0), (0, 0)), mode="edge")
+        seconds = self._frames * config.hop_length / config.sample_rate
+        keys = np.empty((len(starts), KEYS), dtype=np.float32)
+        for place in range(len(starts)):
+            around = padded[place : place + len(NEIGHBOURS)]
+            mean = together(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, heard.shape[1]))
+            keys[place] = np.mean(
+                [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
+            )
+        return Lessons(starts, keys)
+
+    def _heard(self, stretch: npt.NDArray[np.uint8]) -> Floats:
+        """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [answers, 24]."""
+        level = torch.from_numpy(stretch).float().T / 255.0
+        answers = []
+        for checkpoint, network, order in zip(self.checkpoints, self._networks, self._orders, strict=True):
+            averaged = average_frames(level, checkpoint.frames_averaged)
+            bins = checkpoint.chromanet.n_bins
+            with torch.inference_mode():
+                heard = network(torch.stack([averaged[None, shift : shift + bins] for shift in TRANSPOSITIONS])).numpy()
+            for probabilities, shift in zip(heard, TRANSPOSITIONS, strict=True):
+                by_index = np.empty(KEYS, dtype=np.float32)
+                by_index[[_raised(index, shift) for index in order]] = probabilities
+                answers.append(by_index)
+        return np.stack(answers)
+
+
+def _raised(index: int, semitones: int) -> int:
+    """``Key.index`` of the key so many semitones above: a crop from below sounds lower than it is."""
+    return (index + semitones) % BINS_PER_OCTAVE + index // BINS_PER_OCTAVE * BINS_PER_OCTAVE
