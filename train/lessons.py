@@ -123,7 +123,7 @@ class Teachers:
 
     def _heard(self, stretch: npt.NDArray[np.uint8]) -> Floats:
         """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [answers, 24]."""
-        level = torch.from_numpy(stretch).float().T / 255.0
+        level = torch.from_numpy(stretch.astype(np.float32)).T / 255.0
         answers = []
         for checkpoint, network, order in zip(self.checkpoints, self._networks, self._orders, strict=True):
             averaged = average_frames(level, checkpoint.frames_averaged)

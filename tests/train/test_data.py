@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from stonecli.key import Key  # noqa: E402
+from train.checkpoint import load_checkpoint  # noqa: E402
 from train.config import TrainConfig  # noqa: E402
 from train.data import (  # noqa: E402
     NO_KEY_INDEX,
@@ -34,9 +35,11 @@ from train.data import (  # noqa: E402
     read_labels,
     split_tracks,
     step_numbers,
+    taught,
     two_starts,
 )
 from train.features import FeatureCache  # noqa: E402
+from train.lessons import Lessons, Teachers  # noqa: E402
 from train.loop import batch_stream  # noqa: E402
 from train.vqt import VQT, VQTConfig  # noqa: E402
 
@@ -333,6 +336,55 @@ def test_ranks_share_out_the_rows_of_one_process(kind: str, count: int, datasets
             whole.shifts[rank::count],
         )
         assert same(part, Batch(*expected))
+
+
+def with_lessons(tracks: list[Track], sure: float, key: Key) -> list[Track]:
+    """The tracks, in two stretches of which teachers hear ``key`` with the probability ``sure``."""
+    keys = np.full((2, 24), (1 - sure) / 23, dtype=np.float32)
+    keys[:, key.index] = sure
+    return [replace(track, lessons=Lessons(np.array([10, 250]), keys)) for track in tracks]
+
+
+def test_lessons_are_drawn_from_either_mode_alike(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
+    many, few, doubtful = (
+        make_tracks(tmp_path / n, c, labelled=False, frames=320) for n, c in (("a", 9), ("b", 1), ("c", 5))
+    )
+    tracks = [
+        *with_lessons(many, 0.9, Key(0, "major")),
+        *with_lessons(few, 0.6, Key(9, "minor")),
+        *with_lessons(doubtful, 0.4, Key(5, "major")),
+    ]
+    labelled = make_tracks(tmp_path / "l", 4, labelled=True, frames=200)
+    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__least_sure=0.5, data__batch_size=32)
+    dataset = StepDataset(tracks, labelled, config, (1,))
+    kinds = [(dataset[step].is_taught, dataset[step].is_labelled) for step in range(4)]
+    assert kinds == [(True, False), (False, True)] * 2
+    batch = dataset[0]
+    assert (batch.lessons.dtype, batch.lessons.shape, len(batch.second)) == (torch.float32, (32, 24), 0)
+    drawn = Counter(batch.lessons.argmax(dim=1).tolist())
+    assert set(drawn) == {0, 21}  # what nobody is sure of teaches nothing
+    assert 8 <= drawn[21] <= 24
+    assert same(batch, StepDataset(tracks, labelled, config, (1,))[0])
+
+
+def test_where_no_lesson_is_sure_labels_are_all(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
+    tracks = with_lessons(make_tracks(tmp_path / "u", 2, labelled=False, frames=320), 0.4, Key(5, "major"))
+    labelled = make_tracks(tmp_path / "l", 4, labelled=True, frames=200)
+    dataset = StepDataset(tracks, labelled, tiny_config("cross_entropy", loss__unlabelled="lessons"), (1,))
+    assert all(dataset[step].is_labelled for step in range(4))
+
+
+def test_tracks_are_taught(tmp_path: Path, make_tracks: Tracks) -> None:
+    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_2.pt")
+    tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
+    said: list[str] = []
+    teachers = Teachers([checkpoint], 600, tmp_path / "kept")
+    found = taught(tracks, teachers, 0.0, said.append)
+    assert [track.features for track in found] == [track.features for track in tracks]
+    assert all(track.lessons is not None and len(track.lessons.starts) == 1 for track in found)
+    assert said == ["3 recordings: the teachers are sure of the key in 3 of 3 stretches"]
+    with pytest.raises(DataError, match="not sure of a single key"):
+        taught(tracks, teachers, 1.1)
 
 
 def test_a_batch_has_to_be_divisible(datasets: Any) -> None:

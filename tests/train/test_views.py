@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from train.views import (  # noqa: E402
     class_names,
     label_places,
     label_profiles,
+    lesson_profiles,
     network_input,
     relative_rows,
     teacher_loss,
@@ -85,6 +87,25 @@ def test_the_views(tiny_config: Config) -> None:
     labelled = Batch(first, torch.empty(0), torch.tensor([0, 1]), shifts)
     assert torch.equal(view_inputs(labelled, config), unlabelled[[0, 2]])
     assert torch.equal(view_inputs(labelled, tiny_config("cross_entropy")), unlabelled[:1])
+
+
+@pytest.mark.parametrize("shift", [0, 1, 7, 15])
+def test_a_lesson_that_is_certain_asks_for_what_a_label_does(shift: int, tiny_config: Config) -> None:
+    config = tiny_config("cross_entropy", loss__smoothing=0.0)
+    labels, shifts = torch.arange(24), torch.full((24,), shift)
+    lessons = functional.one_hot(labels, 24).float()
+    assert torch.equal(lesson_profiles(lessons, shifts), label_profiles(labels, shifts, config))
+
+
+def test_lessons_are_cross_entropy_on_one_view(tiny_config: Config) -> None:
+    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__unlabelled_weight=0.5)
+    lessons = torch.tensor([[0.75] + [0.25 / 23] * 23])
+    batch = replace(batch_of([], [(2, 9)]), second=torch.empty(0, dtype=torch.uint8), lessons=lessons)
+    assert view_inputs(batch, config).shape[0] == 1
+    logits = torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(0))
+    expected = -(lesson_profiles(lessons, torch.tensor([2])) * torch.log_softmax(logits[0], dim=-1)).sum()
+    terms = batch_loss(logits, view_inputs(batch, config), batch, config)
+    torch.testing.assert_close(terms["total"], 0.5 * expected)
 
 
 # --- places of labels -------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -120,6 +121,29 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert [event.step for event in events.Scalars("train/total")] == list(range(8))
     assert {"schedule/lr", "schedule/weight_decay", "validation/total"} <= set(events.Tags()["scalars"])
     assert set(events.Tags()["images"]) == ({"circle", "confusion"} if given == "both" else {"circle"})
+
+
+def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_2.pt"
+    text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
+    text = text.replace("frames_averaged = 4", "frames_averaged = 4\ncorrects_tuning = true")
+    (folder / "lessons.toml").write_text(text.replace("[data]", 'unlabelled = "lessons"\nleast_sure = 0.2\n[data]'))
+    (folder / "half.csv").write_text("\n".join((folder / "labels.csv").read_text().splitlines()[:5]))
+    (folder / "long").mkdir(exist_ok=True)
+    soundfile.write(folder / "long" / "a.wav", np.tile(soundfile.read(folder / "music" / "6.wav")[0], 4), 22050)
+    given = ["--data", folder / "long", "--labels", folder / "half.csv"]
+    result = invoke(*arguments("lessons", *given, "--teacher", own, "--teacher", own))
+    assert (result.exit_code, result.stderr.count("the teachers are sure of the key in")) == (0, 1), result.stderr
+    assert list((folder / "cache" / "lessons").iterdir())
+    assert (
+        load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt").config["loss"]["least_sure"] == 0.2
+    )
+    for wrong in (["--data", folder / "long"], ["--labels", folder / "half.csv", "--teacher", own]):
+        assert invoke(*arguments("lessons", *wrong)).exit_code == 2
+    result = invoke(*arguments("semi_tone", *given, "--teacher", own))
+    assert (result.exit_code, "--teacher goes with" in result.stderr) == (2, True)
+    result = invoke(*arguments("lessons", *given, "--teacher", folder / "labels.csv"))
+    assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
 
 
 def test_the_cache_is_used_again(folder: Path, arguments: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:

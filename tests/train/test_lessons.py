@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from stonecli.errors import StoneError  # noqa: E402
+from stonecli.key import Key  # noqa: E402
+from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
+from train.features import track_features  # noqa: E402
+from train.lessons import Teachers  # noqa: E402
+from train.vqt import VQTConfig  # noqa: E402
+
+CHECKPOINTS = sorted((Path(__file__).resolve().parents[2] / "checkpoints").glob("stone_*.pt"))
+FRAMES = 646  # 15 s
+Save = Callable[[str, npt.NDArray[np.uint8]], Path]
+
+
+@pytest.fixture(scope="module")
+def checkpoints() -> list[Checkpoint]:
+    """Our own trained networks."""
+    return [load_checkpoint(path) for path in CHECKPOINTS[-2:]]
+
+
+@pytest.fixture(scope="module")
+def features(music: Any) -> npt.NDArray[np.uint8]:
+    """Forty seconds in E minor, then forty in Bb major."""
+    samples = np.concatenate([music("E minor", seconds=40.0), music("Bb major", seconds=40.0)])
+    return track_features(samples, VQTConfig(), corrects_tuning=True)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def write(name: str, array: npt.NDArray[np.uint8]) -> Path:
+        np.save(tmp_path / name, array)
+        return tmp_path / name
+
+    return write
+
+
+def test_teachers_hear_the_key_of_each_stretch(
+    checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
+) -> None:
+    lessons = Teachers(checkpoints, FRAMES, tmp_path / "kept").lessons(save("a.npy", features))
+    assert lessons.starts[0] == 0
+    assert lessons.starts[-1] == len(features) - FRAMES  # nothing is left out
+    np.testing.assert_allclose(lessons.keys.sum(axis=1), 1.0, atol=1e-5)
+    heard = [Key.from_index(int(index)) for index in lessons.keys.argmax(axis=1)]
+    assert heard[0] == Key.parse("E minor")
+    assert heard[-1] == Key.parse("Bb major")
+
+
+def test_a_transposed_recording_has_transposed_lessons(
+    checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
+) -> None:
+    teachers = Teachers(checkpoints[-1:], FRAMES, tmp_path / "kept")
+    plain = teachers.lessons(save("plain.npy", features))
+    higher = teachers.lessons(save("higher.npy", np.roll(features, 2, axis=1)))
+    for before, after in zip(plain.keys[[0, -1]], higher.keys[[0, -1]], strict=True):
+        assert Key.from_index(int(after.argmax())) == Key.from_index(int(before.argmax())).transposed(2)
+
+
+def test_answers_are_kept_and_damaged_ones_made_again(
+    checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
+) -> None:
+    path, kept = save("a.npy", features), tmp_path / "kept"
+    first = Teachers(checkpoints[:1], FRAMES, kept).lessons(path)
+    (entry,) = kept.iterdir()
+    written = entry.stat().st_mtime_ns
+    again = Teachers(checkpoints[:1], FRAMES, kept).lessons(path)
+    assert entry.stat().st_mtime_ns == written
+    assert np.array_equal(first.starts, again.starts)
+    assert np.array_equal(first.keys, again.keys)
+    entry.write_bytes(entry.read_bytes()[:200])
+    assert np.array_equal(first.keys, Teachers(checkpoints[:1], FRAMES, kept).lessons(path).keys)
+    Teachers(checkpoints[-1:], FRAMES, kept).lessons(path)  # other networks say something else
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_what_is_shorter_than_a_stretch_teaches_nothing(
+    checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
+) -> None:
+    lessons = Teachers(checkpoints[:1], FRAMES, tmp_path / "kept").lessons(save("a.npy", features[: FRAMES - 1]))
+    assert (lessons.starts.shape, lessons.keys.shape) == ((0,), (0, 24))
+
+
+def test_who_cannot_teach(checkpoints: list[Checkpoint], tmp_path: Path) -> None:
+    one = checkpoints[0]
+    with pytest.raises(StoneError, match="no teachers"):
+        Teachers([], FRAMES, tmp_path)
+    with pytest.raises(StoneError, match="trained with labels"):
+        Teachers([replace(one, classes=None)], FRAMES, tmp_path)
+    with pytest.raises(StoneError, match="different features"):
+        Teachers([one, replace(one, corrects_tuning=not one.corrects_tuning)], FRAMES, tmp_path)
+    with pytest.raises(StoneError, match="no room"):
+        Teachers([replace(one, chromanet=replace(one.chromanet, n_bins=96))], FRAMES, tmp_path)
