@@ -251,7 +251,8 @@ def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
         spent: dict[str, float] = defaultdict(float)
         with (
             timed(detect, "frame_peaks", spent, "tuning"),
-            timed(detect.soxr, "resample", spent, "resample"),
+            timed(detect, "Resampler", spent, "resample"),
+            timed(detect.Resampler, "__call__", spent, "resample"),
             timed(model._Network, "__call__", spent, "model"),
         ):
             detect_key(path, key_model)
