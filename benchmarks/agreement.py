@@ -1,7 +1,8 @@
 """Whether speed has changed answers: ``python benchmarks/agreement.py CHECKPOINT FOLDER...`` (extra ``train``).
 
 Hears every music file twice: by the way that ``stone`` takes, and by the straightforward one (soxr HQ to 22.05 kHz, the
-transform that the network was trained with, soxr MQ for the tuning). Prints how many keys are equal, and how far probabilities are apart.
+transform that the network was trained with, soxr MQ for the tuning). Prints how many keys are equal, and how far
+probabilities are apart.
 """
 
 from __future__ import annotations
