@@ -47,6 +47,7 @@ from stonecli.detect import detect_key  # noqa: E402
 from stonecli.engine import default_jobs, run  # noqa: E402
 from stonecli.errors import DeviceError  # noqa: E402
 from stonecli.model import Device, KeyModel  # noqa: E402
+from stonecli.resampling import Resampler  # noqa: E402
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 STONE = [sys.executable, "-m", "stonecli"]
@@ -251,7 +252,8 @@ def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
         spent: dict[str, float] = defaultdict(float)
         with (
             timed(detect, "frame_peaks", spent, "tuning"),
-            timed(detect.soxr, "resample", spent, "resample"),
+            timed(Resampler, "__init__", spent, "resample"),
+            timed(Resampler, "__call__", spent, "resample"),
             timed(model._Network, "__call__", spent, "model"),
         ):
             detect_key(path, key_model)

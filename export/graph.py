@@ -61,11 +61,12 @@ def build_model(
     else:
         power = _without_context(graph, add_power(graph, low_rate), 1, context)
         features = _averaged_decibels(graph, power, checkpoint.frames_averaged)
-        magnitude = graph.op("Transpose", graph.op("Sqrt", power), perm=[0, 2, 1])
     features = graph.op("Unsqueeze", features, graph.constant([1]))
     _chromanet(graph, features, checkpoint.chromanet, weights)
     outputs = ["probabilities"]
     if major_tonic_bins is not None:
+        if low_rate is not None:
+            magnitude = graph.op("Transpose", graph.op("Sqrt", power), perm=[0, 2, 1])
         _major_share(graph, magnitude, checkpoint.chromanet.n_bins, major_tonic_bins)
         outputs.append("major_share")
     classes = BINS_PER_OCTAVE * checkpoint.chromanet.rows
@@ -116,7 +117,7 @@ def _without_context(graph: GraphBuilder, x: str, axis: int, frames: int) -> str
 
 
 def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:
-    """Decibels with the floor, scaled to about 0..1: the rest of ``VQT.forward``."""
+    """Decibels with the floor, scaled to about 0..1: the rest of ``VQT.forward``, [batch, bins, frames]."""
     clamped = graph.op("Max", magnitude, graph.constant(AMPLITUDE_FLOOR))
     level = graph.op("Mul", graph.op("Log", clamped), graph.constant(float(10 / np.log(10) / DB_RANGE)))
     peak = graph.op("ReduceMax", level, graph.constant([1, 2]), keepdims=1)
@@ -125,7 +126,7 @@ def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:
 
 
 def _averaged_decibels(graph: GraphBuilder, power: str, count: int) -> str:
-    """``_log_magnitude`` and ``_average_frames`` of the power [batch, frames, bins]: [batch, bins, frames // count]."""
+    """``_log_magnitude`` and ``_average_frames`` of the power [batch, frames, bins]: [batch, frames // count, bins]."""
     clamped = graph.op("Max", power, graph.constant(AMPLITUDE_FLOOR**2))
     level = graph.op("Mul", graph.op("Log", clamped), graph.constant(float(5 / np.log(10) / DB_RANGE)))
     peak = graph.op("ReduceMax", level, graph.constant([1, 2]), keepdims=1)
@@ -136,30 +137,37 @@ def _averaged_decibels(graph: GraphBuilder, power: str, count: int) -> str:
         groups = graph.op("Reshape", graph.slice(level, 1, 0, whole), shape)
         level = graph.op("ReduceMean", groups, graph.constant([2]), keepdims=0)
     # What is added to all alike is added to the few that are left.
-    return graph.op("Transpose", graph.op("Add", level, graph.constant(1.0)), perm=[0, 2, 1])
+    return graph.op("Add", level, graph.constant(1.0))
 
 
 def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
-    if count == 1:
-        return features
-    whole = graph.op("Mul", graph.divide(graph.length(features, 2), count), graph.constant([count]))
-    groups = graph.reshape(graph.slice(features, 2, 0, whole), [0, 0, -1, count])
-    return graph.op("ReduceMean", groups, graph.constant([3]), keepdims=0)
+    """Means over ``count`` frames of [batch, bins, frames]: [batch, frames // count, bins]."""
+    if count > 1:
+        whole = graph.op("Mul", graph.divide(graph.length(features, 2), count), graph.constant([count]))
+        groups = graph.reshape(graph.slice(features, 2, 0, whole), [0, 0, -1, count])
+        features = graph.op("ReduceMean", groups, graph.constant([3]), keepdims=0)
+    return graph.op("Transpose", features, perm=[0, 2, 1])
 
 
 def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: dict[str, Array]) -> None:
-    """``ChromaNet.forward``; the output is called ``probabilities``."""
+    """``ChromaNet.forward`` of features [batch, 1, frames, bins]; the output is called ``probabilities``.
+
+    Bins come last, unlike there: ONNX Runtime copies row by row, and a row of frames has no more than 40, at last 1.
+    """
+    weights = weights | {
+        name: kernel.swapaxes(2, 3) for name, kernel in weights.items() if kernel.ndim == 4 and "_blocks." in name
+    }
     for block, size in enumerate(config.kernels):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
         x = _norm(graph, x, weights, f"{down}.norm")
-        x = graph.op("Gelu", _conv(graph, x, weights, f"{down}.conv", strides=[1, 2], kernel_shape=[1, 2]))
+        x = graph.op("Gelu", _conv(graph, x, weights, f"{down}.conv", strides=[2, 1], kernel_shape=[2, 1]))
         branch = _depthwise(graph, x, weights, f"{conv}.dwconv", config.out_channels[block], size)
         branch = _norm(graph, branch, weights, f"{conv}.norm")
         branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
         branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
         x = graph.op("Add", x, branch)
     # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
-    x = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
+    x = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)
     if config.head_channels:
         x = _circular_head(graph, graph.reshape(x, [0, -1, BINS_PER_OCTAVE]), weights)
     else:
@@ -193,11 +201,11 @@ def _folded_classifier(config: ChromaNetConfig, weights: dict[str, Array]) -> tu
 
 def _norm(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str) -> str:
     if f"{prefix}.weight" in weights:  # FrameNorm: over bins and channels of each frame, learned
-        by_frame = graph.op("Transpose", x, perm=[0, 3, 2, 1])
+        by_frame = graph.op("Transpose", x, perm=[0, 2, 3, 1])
         scale = graph.constant(weights[f"{prefix}.weight"], f"{prefix}.weight")
         offset = graph.constant(weights[f"{prefix}.bias"], f"{prefix}.bias")
         normed = graph.op("LayerNormalization", by_frame, scale, offset, axis=2, epsilon=NORM_EPSILON)
-        return graph.op("Transpose", normed, perm=[0, 3, 2, 1])
+        return graph.op("Transpose", normed, perm=[0, 3, 1, 2])
     flat = graph.reshape(x, [0, 1, -1])  # ItemNorm: one instance of one channel
     one, zero = graph.constant([1.0]), graph.constant([0.0])
     normed = graph.op("InstanceNormalization", flat, one, zero, epsilon=NORM_EPSILON)

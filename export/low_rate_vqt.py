@@ -26,7 +26,7 @@ STEP = 4  # from one level's rate to the next one's
 LEVEL_OCTAVES = 2
 N_BINS = 84  # computed, whatever the network sees of them: the most that lie below HIGHEST_SHARE
 WIDTH = 256  # samples that hold the longest kernel of two octaves
-BLOCK = 64  # of samples, whose neighbours make the rows of a matrix product
+BLOCK = 32  # of samples, whose neighbours make the rows of a matrix product; with longer ones, more of it is zeros
 HIGHEST_SHARE = 0.35  # of the rate: up to it a signal that was decimated to the rate is what it was
 
 

@@ -40,7 +40,7 @@ _STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of progr
 _HEADER_BYTES = 1 << 16
 _BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
 _OUTPUTS = 16  # samples that one row of the decimating matrix product makes
-_KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
+KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
 _ONE_THREAD = 1 << 13  # rows times columns up to which OpenBLAS multiplies by a narrow matrix in the calling thread
 
 # Demuxers of ffmpeg that may open a file; playlists and their like, which lead to other files, are not among them.
@@ -339,7 +339,7 @@ class _Decimator:
 def decimating_matrix(channels: int, factor: int) -> Samples:
     """The right matrix of :class:`_Decimator`: windowed sinc (Kaiser), float32 [16 * factor * channels, 2 * 16]."""
     taps = _OUTPUTS * factor + 1
-    low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, _KAISER_BETA)
+    low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, KAISER_BETA)
     low_pass /= low_pass.sum() * channels
     band = np.zeros((2 * _OUTPUTS * factor, _OUTPUTS))
     for output in range(_OUTPUTS):

@@ -22,17 +22,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from stonecli.audio import Samples, open_audio
 from stonecli.certainty import recording_probabilities, together
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, WindowProbabilities, default_model
+from stonecli.resampling import Resampler
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 7  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 8  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -41,7 +41,7 @@ LONGEST_SECONDS = 300.0  # of a last window, where others are nearly as long
 LENGTH_STEP = 0.25  # seconds: lengths of last windows, for the runtime keeps a plan for each length that it has seen
 LEAST_CORRECTION = 0.5  # cents; less is not worth a resampling
 LEAST_SECONDS = 0.5  # of audio; less has no key
-RESAMPLER_REACH = 64  # samples on either side that soxr MQ looks at, and more
+RESAMPLER_REACH = 64  # samples on either side that a resampler looks at, and more
 MOST_STRETCHED = 2.0 ** (50 / 1200)  # a recording half a semitone too low has so much more of it in a window
 BETWEEN_CENTS = 40.0  # from here on a recording lies between two semitones, and its key has two names
 
@@ -289,7 +289,7 @@ class _Windower:
         start = 0  # of the next window
         for stretch, after in _with_next(self._stretches(blocks)):
             around = [part for part in (before, stretch, after) if part is not None]
-            rate = self._corrected_rate(around)
+            resampler = Resampler(self._rate, self._corrected_rate(around))
             samples = stretch.taken()
             end = base + len(held) + len(samples)
             last = after is None
@@ -297,13 +297,15 @@ class _Windower:
             after_it = self._step - self._size // 100
             while start + self._size + (after_it if last else max(self._step, self._margin)) <= end:
                 # No name for the piece: it may be a view, which would keep the stretch.
-                yield self._ask(self._surrounded(held, samples, base, start, start + self._size), start, rate, around)
+                yield self._ask(
+                    self._surrounded(held, samples, base, start, start + self._size), start, resampler, around
+                )
                 start += self._step
             if last and end > start:
                 parts = math.ceil((end - start) / max(self._size, LONGEST_SECONDS * self._rate))
                 cuts = [start + (end - start) * part // parts for part in range(parts + 1)]
                 for one, other in itertools.pairwise(cuts):
-                    yield self._ask(self._surrounded(held, samples, base, one, other), one, rate, around)
+                    yield self._ask(self._surrounded(held, samples, base, one, other), one, resampler, around)
             kept = max(base, start - self._margin)
             held, base = _joined(held, samples, kept - base, end - base).copy(), kept  # as above
             before = stretch
@@ -337,8 +339,8 @@ class _Windower:
         missing = (self._margin - (start - first), last - first - len(piece))
         return np.pad(piece, missing, mode="reflect") if any(missing) else piece
 
-    def _ask(self, piece: Samples, position: int, rate: float, around: list[_Stretch]) -> _Asked:
-        """The model, asked about what lies between the margins of ``piece``, resampled to ``rate``.
+    def _ask(self, piece: Samples, position: int, resampler: Resampler, around: list[_Stretch]) -> _Asked:
+        """The model, asked about what lies between the margins of ``piece``, resampled.
 
         It is repeated to a window's length where it is shorter than anything that the model can be given.
         """
@@ -349,10 +351,8 @@ class _Windower:
         audible = level > SILENCE and level > QUIET * self._level
         if not audible or _tonal_share(around, start, end) < LEAST_TONAL_SHARE:
             return _Asked(start, end, None, classes)
-        scaled = piece / np.float32(self._level)
-        if rate != self._rate:
-            scaled = soxr.resample(scaled, self._rate, rate, quality="MQ")
-        ratio = rate / self._rate
+        scaled = resampler(piece / np.float32(self._level))
+        ratio = resampler.ratio
         inside = self._window if length == self._size else round(length * ratio)
         if inside >= self._model.info.least_window:
             if length != self._size:

@@ -26,6 +26,7 @@ FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wid
 FLOOR_BINS = 60  # bins over which the local median is taken
 TONAL_PEAK = 3  # so many peaks of a frame have to stand out: one or two may be hum or chance
 TONAL_DB = 13.0  # by this much above the local median
+BATCH = 32  # frames that are computed together: half a megabyte of spectra stays in the cache
 
 Floats = npt.NDArray[np.float32]
 
@@ -83,8 +84,8 @@ def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
     bin_hz = sample_rate / padded
     low = int(LOWEST_HZ / bin_hz)
     high = low + (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
-    for start in range(0, count, 16):  # a few frames at a time keep the temporaries in the cache
-        frames = samples[start * size : min(start + 16, count) * size].reshape(-1, size)
+    for start in range(0, count, BATCH):
+        frames = samples[start * size : min(start + BATCH, count) * size].reshape(-1, size)
         spectrum = np.fft.rfft(frames * window, padded, axis=1)[:, low - 1 : high + 1]
         power = spectrum.real**2 + spectrum.imag**2 + np.float32(1e-18)
         chosen = slice(start, start + len(frames))
