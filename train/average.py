@@ -1,5 +1,7 @@
 """Checkpoints of one run -> their average: python -m train.average A.pt B.pt --out MEAN.pt
 
+One that is named twice weighs twice.
+
 Weights along one run lie in one valley, the mean of some of them nearer to its middle (Izmailov et al., *Averaging
 Weights Leads to Wider Optima and Better Generalization*, UAI 2018).
 """
@@ -27,9 +29,8 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     if not checkpoints:
         raise StoneError("nothing to average")
     last = checkpoints[-1]
-    if any(
-        (each.chromanet, each.vqt, each.classes) != (last.chromanet, last.vqt, last.classes) for each in checkpoints
-    ):
+    kinds = [(replace(each.chromanet, temperature=1.0), each.vqt, each.classes) for each in checkpoints]
+    if any(kind != kinds[-1] for kind in kinds):  # the temperature is calibration's
         raise StoneError("checkpoints of different architectures have no average")
     weights = {}
     for name, tensor in last.weights.items():
