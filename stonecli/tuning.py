@@ -26,7 +26,7 @@ FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wid
 FLOOR_BINS = 60  # bins over which the local median is taken
 TONAL_PEAK = 3  # so many peaks of a frame have to stand out: one or two may be hum or chance
 TONAL_DB = 13.0  # by this much above the local median
-BATCH = 32  # frames that are computed together: half a megabyte of spectra stays in the cache
+BATCH = 24  # frames that are computed together: 0.4 MB of spectra stay in the cache
 
 Floats = npt.NDArray[np.float32]
 
