@@ -213,6 +213,7 @@ def describe(
         "least_confidence": checkpoint.least_confidence,
         "sharpness": checkpoint.sharpness,
         "sharpness_per_doubling": checkpoint.sharpness_per_doubling,
+        "major_odds": checkpoint.major_odds,
         "licence": checkpoint.licence,
         "trained_on": checkpoint.trained_on,
         "checkpoint_sha256": sha256,

@@ -4,6 +4,10 @@ Windows are joined by the mean of their logarithms, weighted by their lengths: a
 all at once, for its scores are means over time. A mean is less sure than most windows, for some always hear a
 neighbour, and yet it is right more often than one window that is as sure: so it is raised to a power that grows with
 their number. ``train.calibrate`` finds the power for a model; without one, the mean stands as it is.
+
+What is likelier before anything was heard (major, in most libraries) counts once for a recording and not in each
+window, as in Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*, Neural Computation
+2002: a network that was trained on as much minor as major does not know of it.
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ class Calibrated(Protocol):
     def sharpness_per_doubling(self) -> float:
         """What is added to it with every doubling of the windows."""
 
+    @property
+    def major_odds(self) -> float:
+        """Of major against minor before anything was heard, where in training they were as likely."""
+
 
 def together(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
     """Probabilities float32 [classes] of windows [windows, classes] that are so many ``seconds`` long; sums to 1."""
@@ -47,11 +55,15 @@ def recording_probabilities(mean: Floats, seconds: float, info: Calibrated) -> F
     """Calibrated probabilities, float32 [classes], in the order of ``mean``.
 
     Args:
-        mean: float32 [classes], of :func:`together`.
+        mean: float32 [classes], of :func:`together`; of 24 classes, the major ones come first.
         seconds: of music in those windows, counted once where they overlap.
         info: the model that was asked, by what it says of itself.
     """
     windows = max(1.0, seconds / info.window_seconds)
+    if info.major_odds != 1.0:
+        leaning = mean.copy()
+        leaning[: len(mean) // 2] *= info.major_odds
+        mean = leaning / leaning.sum()
     return sharpened(mean, info.sharpness + info.sharpness_per_doubling * math.log2(windows))
 
 

@@ -38,6 +38,7 @@ class ModelInfo:
         least_confidence: of a recording's mean probabilities, 0..1; below, it has no key.
         sharpness, sharpness_per_doubling: how sure a recording is, of which some of its windows say more than one
             does alone: ``stonecli.certainty``.
+        major_odds: of major against minor before anything was heard; 1 for as likely (the same).
         licence: of the weights.
         trained_on: what it was trained on, in one line.
         checkpoint_sha256: of the checkpoint that it was exported from.
@@ -56,6 +57,7 @@ class ModelInfo:
     least_confidence: float
     sharpness: float
     sharpness_per_doubling: float
+    major_odds: float
     licence: str
     trained_on: str
     checkpoint_sha256: str
@@ -98,6 +100,7 @@ def parse_info(text: str) -> ModelInfo:
             least_confidence=_finite(values.get("least_confidence", 0.0)),  # this
             sharpness=_finite(values.get("sharpness", 1.0)),  # and these
             sharpness_per_doubling=_finite(values.get("sharpness_per_doubling", 0.0)),
+            major_odds=_finite(values.get("major_odds", 1.0)),
             licence=_typed(values, "licence", str)[:MAX_TEXT],
             trained_on=_typed(values, "trained_on", str)[:MAX_TEXT],
             checkpoint_sha256=_typed(values, "checkpoint_sha256", str)[:MAX_TEXT],
@@ -146,6 +149,8 @@ def _check(info: ModelInfo) -> None:
         raise ModelError(f"odd context: {info.context_samples} samples of {info.minimum_samples}")
     if info.temperature <= 0:
         raise ModelError(f"odd temperature: {info.temperature}")
+    if not 0.01 <= info.major_odds <= 100.0:
+        raise ModelError(f"odd odds of major: {info.major_odds}")
     if not 0.0 < info.sharpness <= MAX_SHARPNESS or not 0.0 <= info.sharpness_per_doubling <= MAX_SHARPNESS:
         raise ModelError(f"odd sharpness: {info.sharpness} and {info.sharpness_per_doubling} for each doubling")
     if info.circle_type not in (None, 1, 7) or isinstance(info.circle_type, bool | float):

@@ -7,10 +7,9 @@ of the answer, averaged over a track's windows, is as often right as it says (te
 Calibration of Modern Neural Networks*, ICML 2017, section 4.2); and the confidence below which an answer is "no key",
 from the tracks among them that have none. Neither changes which key comes first in a window.
 
-Training draws major and minor alike (``data.balance_modes``), and renderings are half in minor; recordings are not.
-``--major-odds`` says how many times likelier than minor major is where the model is to be used, and the scores of the
-network are moved by its logarithm (Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori
-Probabilities*, Neural Computation 2002, section 2.2).
+Training draws major and minor alike (``data.balance_modes``); libraries are not like that. ``--major-odds`` says how
+many times likelier than minor major is where the model is to be used; it is kept in the checkpoint for
+``stonecli.certainty``, which takes it into account once for a recording.
 
 Recordings are harder than renderings, and have many windows, whose mean is right more often than one that is as sure.
 Unlabelled ones say by how much: the key that some windows in a row have on average is compared with that of all others
@@ -23,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +37,7 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import calibration_error
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import BINS_PER_OCTAVE, average_frames
+from train.chromanet import average_frames
 from train.data import cut, read_labels
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
@@ -178,16 +176,12 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     return Sharpness(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
 
 
-def calibrate(
-    logits: Sequence[Floats], places: Sequence[int | None], lean: npt.NDArray[np.float64] | None = None
-) -> Calibration:
+def calibrate(logits: Sequence[Floats], places: Sequence[int | None]) -> Calibration:
     """The temperature with the least Brier score of the answers, and the least confidence that goes with it.
 
     Args:
         logits: of each track's windows, float32 [windows, classes].
         places: of each track's key among the classes; None for a track without a key.
-        lean: float64 [classes], logarithm of how much likelier each key will be than it is among these tracks: the
-            temperature is found without, all else with it.
 
     Raises:
         StoneError: no track has a key.
@@ -203,34 +197,11 @@ def calibrate(
         return float(((confidence - (answer == truth)) ** 2).mean())
 
     temperature = min(TEMPERATURES.tolist(), key=brier)
-    if lean is not None:
-        tonal, keyless = (
-            [rows + (temperature * lean).astype(np.float32) for rows in kind] for kind in (tonal, keyless)
-        )
     confidence, answer = confidences(tonal, temperature)
     least = float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED))
     refused = float((_mean_probabilities(keyless, temperature) < least).mean()) if keyless else None
     error = calibration_error(confidence.astype(np.float64), answer == truth)
     return Calibration(temperature, least if keyless else 0.0, error, refused)
-
-
-def leaning(checkpoint: Checkpoint, temperature: float, major_odds: float) -> dict[str, torch.Tensor]:
-    """The weights with which each major key has ``major_odds`` times the probability beside minor ones that it had.
-
-    The last normalisation takes a mean off the scores of each row of keys: it is that mean that moves.
-
-    Args:
-        checkpoint: of 24 classes, a row of one mode and then one of the other.
-        temperature: by which the logits are divided.
-        major_odds: above 0; 1 changes nothing.
-    """
-    weights = {name: tensor.clone() for name, tensor in checkpoint.weights.items()}
-    mean, variance = (weights[f"batch_norm.running_{name}"] for name in ("mean", "var"))
-    row = [Key.parse(name).mode for name in checkpoint.classes or ()].index("major") // BINS_PER_OCTAVE
-    epsilon = checkpoint.network().batch_norm.eps
-    assert isinstance(epsilon, float)  # noqa: S101
-    mean[row] -= temperature * math.log(major_odds) * torch.sqrt(variance[row] + epsilon)
-    return weights
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -260,19 +231,15 @@ def main(arguments: Sequence[str]) -> int:
         order = [Key.parse(name) for name in checkpoint.classes]
         labels = read_labels(options.labels)
         logits = [window_logits(checkpoint, np.load(path, allow_pickle=False)) for path, _ in labels]
-        if not 0.01 <= options.major_odds <= 100.0:
-            raise StoneError("--major-odds is from 0.01 to 100")
-        lean = np.array([math.log(options.major_odds) * (key.mode == "major") for key in order])
-        found = calibrate(logits, [order.index(key) if key else None for _, key in labels], lean)
+        found = calibrate(logits, [order.index(key) if key else None for _, key in labels])
         alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
         features = sorted(options.recordings.glob("*.npy")) if options.recordings else []
-        # Without the lean: windows that share it do not agree for it.
         recordings = (window_logits(checkpoint, _beginning(path, checkpoint)) for path in features)
         power = sharpness(recordings, found.temperature) if options.recordings else alone
         save_checkpoint(
             replace(
                 checkpoint,
-                weights=leaning(checkpoint, found.temperature, options.major_odds),
+                major_odds=options.major_odds,
                 sharpness=power.sharpness,
                 sharpness_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 TrainType = Literal["ks", "ks_mode"]
 
 
-_LATER = {"least_confidence": 0.0, "sharpness": 1.0, "sharpness_per_doubling": 0.0}
+_LATER = {"least_confidence": 0.0, "sharpness": 1.0, "sharpness_per_doubling": 0.0, "major_odds": 1.0}
 """What the first checkpoints of this version do not have."""
 
 MAX_WINDOW_SECONDS = 600.0
@@ -58,6 +58,7 @@ class Checkpoint:
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
         least_confidence: of an answer, 0..1; below, a recording has no key (``train.calibrate``).
         sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.certainty``, ``train.calibrate``).
+        major_odds: of major against minor where it is used, if they were as likely in training (as above).
         trained_on: one line for the model card.
         licence: of the weights.
         config: the resolved training configuration.
@@ -78,6 +79,7 @@ class Checkpoint:
     least_confidence: float = 0.0
     sharpness: float = 1.0
     sharpness_per_doubling: float = 0.0
+    major_odds: float = 1.0
     trained_on: str = ""
     licence: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,9 @@ class Checkpoint:
             raise TypeError("trained_on and licence are text")
         if not isinstance(self.least_confidence, float) or not 0.0 <= self.least_confidence < 1.0:
             raise ValueError(f"least_confidence is from 0 up to 1, not {self.least_confidence!r}")
-        for name, most, least in (("sharpness", 10.0, 0.01), ("sharpness_per_doubling", 10.0, 0.0)):
+        for name, most, least in (
+            ("sharpness", 10.0, 0.01), ("sharpness_per_doubling", 10.0, 0.0), ("major_odds", 100.0, 0.01),
+        ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, float) or not least <= value <= most:
                 raise ValueError(f"{name} is from {least} to {most}, not {value!r}")

@@ -79,7 +79,7 @@ class Teachers:
         for each in checkpoints:
             for name, tensor in each.weights.items():
                 digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-            digest.update(repr((each.chromanet, each.sharpness, each.sharpness_per_doubling)).encode())
+            digest.update(repr((each.chromanet, each.sharpness, each.sharpness_per_doubling, each.major_odds)).encode())
         self._digest = digest.hexdigest()
 
     def lessons(self, features: Path) -> Lessons:

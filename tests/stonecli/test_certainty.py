@@ -33,7 +33,7 @@ def test_a_power_of_one_changes_nothing() -> None:
 
 
 def test_many_windows_are_surer_than_one(model: KeyModel) -> None:
-    info = replace(model.info, sharpness=0.8, sharpness_per_doubling=0.3, window_seconds=15.0)
+    info = replace(model.info, sharpness=0.8, sharpness_per_doubling=0.3, major_odds=1.0, window_seconds=15.0)
     mean = np.full(24, 0.4 / 23, dtype=np.float32)
     mean[3] = 0.6
     sure = [float(recording_probabilities(mean, seconds, info)[3]) for seconds in (4, 15, 30, 60, 240)]
@@ -43,6 +43,18 @@ def test_many_windows_are_surer_than_one(model: KeyModel) -> None:
 
 
 def test_a_model_that_says_nothing_of_it(model: KeyModel) -> None:
-    info = replace(model.info, sharpness=1.0, sharpness_per_doubling=0.0)
+    info = replace(model.info, sharpness=1.0, sharpness_per_doubling=0.0, major_odds=1.0)
     mean = np.random.default_rng(0).dirichlet(np.ones(24)).astype(np.float32)
     np.testing.assert_array_equal(recording_probabilities(mean, 600.0, info), mean)
+
+
+@pytest.mark.parametrize("seconds", [4.0, 600.0])
+@pytest.mark.parametrize("odds", [0.5, 1.8])
+def test_the_odds_of_major_count_once(model: KeyModel, odds: float, seconds: float) -> None:
+    info = replace(model.info, sharpness=1.0, sharpness_per_doubling=0.0, major_odds=odds)
+    mean = np.random.default_rng(0).dirichlet(np.ones(24)).astype(np.float32)
+    before = mean.copy()
+    leant = recording_probabilities(mean, seconds, info)
+    expected = mean * np.repeat([odds, 1.0], 12)
+    np.testing.assert_allclose(leant, expected / expected.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(mean, before)

@@ -186,6 +186,8 @@ def test_a_damaged_description(tiny_model: Build, tmp_path: Path, metadata: str)
         ({"least_confidence": float("-inf")}, "damaged: -Infinity is no number"),
         ({"sharpness": 0}, "odd sharpness"),
         ({"sharpness_per_doubling": -0.1}, "odd sharpness"),
+        ({"major_odds": 0.0}, "odd odds of major"),
+        ({"major_odds": 101}, "odd odds of major"),
         ({"sharpness_per_doubling": float("inf")}, "damaged: Infinity is no number"),
         ({"circle_type": 5}, "odd circle type"),
         ({"circle_type": True}, "odd circle type"),

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from stonecli.errors import StoneError  # noqa: E402
-from stonecli.key import Key  # noqa: E402
-from train.calibrate import calibrate, leaning, main, sharpness, window_logits  # noqa: E402
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from train.calibrate import calibrate, main, sharpness, window_logits
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.chromanet import ChromaNet
+from train.config import TrainConfig
 
 
 def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
@@ -44,30 +43,6 @@ def test_what_has_no_key_is_refused() -> None:
     found = calibrate([*logits, *flat], [*places, *[None] * 50])
     assert found.keyless_refused == 1.0
     assert 1 / 24 < found.least_confidence < 0.3
-
-
-def test_a_lean_moves_all_but_the_temperature() -> None:
-    logits, places = drawn(3000, 2.0)
-    flat = [np.random.default_rng(1).normal(0.0, 0.1, (2, 24)).astype(np.float32) for _ in range(50)]
-    plain = calibrate([*logits, *flat], [*places, *[None] * 50])
-    leaning = calibrate([*logits, *flat], [*places, *[None] * 50], np.repeat([np.log(8.0), 0.0], 12))
-    assert leaning.temperature == plain.temperature
-    assert leaning.error > plain.error + 0.02  # these keys are not of such a kind
-    assert leaning.least_confidence != plain.least_confidence
-
-
-@pytest.mark.parametrize("odds", [0.5, 1.0, 1.8])
-def test_the_odds_of_major(odds: float) -> None:
-    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_2.pt")
-    assert checkpoint.classes is not None
-    temperature = 0.7
-    before = replace(checkpoint, chromanet=replace(checkpoint.chromanet, temperature=temperature))
-    after = replace(before, weights=leaning(before, temperature, odds))
-    sound = torch.rand(2, 1, 84, 80, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        plain, leant = (each.network()(sound).numpy() for each in (before, after))
-    expected = plain * [odds if Key.parse(name).mode == "major" else 1.0 for name in checkpoint.classes]
-    np.testing.assert_allclose(leant, expected / expected.sum(axis=1, keepdims=True), rtol=1e-3, atol=1e-6)
 
 
 def test_without_any_key() -> None:
@@ -126,9 +101,9 @@ def test_the_command_keeps_the_weights_and_their_answers(
             np.save(tmp_path / f"{number}.npy", features)
             writer.writerow([f"{number}.npy", "none" if number == 5 else Key.from_index(number).name])
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
-    assert main([*arguments, "--licence", "MIT"]) == 0
+    assert main([*arguments, "--licence", "MIT", "--major-odds", "1.5"]) == 0
     made = load_checkpoint(tmp_path / "b.pt")
-    assert (made.licence, made.state) == ("MIT", {})
+    assert (made.licence, made.state, made.major_odds) == ("MIT", {}, 1.5)
     assert made.chromanet.temperature != 1.0
     np.testing.assert_allclose(window_logits(made, features), window_logits(checkpoint, features), atol=1e-5)
 
