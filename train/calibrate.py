@@ -176,12 +176,13 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     return Sharpness(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
 
 
-def calibrate(logits: Sequence[Floats], places: Sequence[int | None]) -> Calibration:
+def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperature: float | None = None) -> Calibration:
     """The temperature with the least Brier score of the answers, and the least confidence that goes with it.
 
     Args:
         logits: of each track's windows, float32 [windows, classes].
         places: of each track's key among the classes; None for a track without a key.
+        temperature: instead of the best one.
 
     Raises:
         StoneError: no track has a key.
@@ -196,7 +197,8 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None]) -> Calibra
         confidence, answer = confidences(tonal, temperature)
         return float(((confidence - (answer == truth)) ** 2).mean())
 
-    temperature = min(TEMPERATURES.tolist(), key=brier)
+    if temperature is None:
+        temperature = min(TEMPERATURES.tolist(), key=brier)
     confidence, answer = confidences(tonal, temperature)
     least = float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED))
     refused = float((_mean_probabilities(keyless, temperature) < least).mean()) if keyless else None
@@ -217,6 +219,7 @@ def main(arguments: Sequence[str]) -> int:
         help="of .npy features, as training caches them, of unlabelled recordings",
     )
     parser.add_argument("--window-seconds", type=float, help="that recordings are heard in; else what was trained with")
+    parser.add_argument("--temperature", type=float, help="instead of the one that fits the renderings best")
     parser.add_argument("--major-odds", type=float, default=1.0, help="of major against minor where it will be used")
     parser.add_argument("--licence", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
@@ -231,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
         order = [Key.parse(name) for name in checkpoint.classes]
         labels = read_labels(options.labels)
         logits = [window_logits(checkpoint, np.load(path, allow_pickle=False)) for path, _ in labels]
-        found = calibrate(logits, [order.index(key) if key else None for _, key in labels])
+        found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
         alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
         features = sorted(options.recordings.glob("*.npy")) if options.recordings else []
         recordings = (window_logits(checkpoint, _beginning(path, checkpoint)) for path in features)

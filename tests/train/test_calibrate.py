@@ -45,6 +45,13 @@ def test_what_has_no_key_is_refused() -> None:
     assert 1 / 24 < found.least_confidence < 0.3
 
 
+def test_a_temperature_that_is_given_is_taken() -> None:
+    logits, places = drawn(300, 1.0)
+    found, other = calibrate(logits, places), calibrate(logits, places, 2.0)
+    assert other.temperature == 2.0
+    assert other.error > found.error
+
+
 def test_without_any_key() -> None:
     with pytest.raises(StoneError, match="no tracks with a key"):
         calibrate([np.zeros((1, 24), dtype=np.float32)], [None])
