@@ -1,0 +1,62 @@
+"""What a package of game music may hold besides plain recordings; nothing is fetched here."""
+
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+import soundfile
+
+pytest.importorskip("torch")
+
+from train.corpus.game_music import _is_music, _played, _unpack_music
+
+
+def tracker_module() -> bytes:
+    """A ProTracker module of one pattern (7.7 s) in which one short, looped sample sounds."""
+    samples = struct.pack(">22sHBBHH", b"square", 16, 0, 64, 0, 16) + 30 * struct.pack(">22sHBBHH", b"", 0, 0, 0, 0, 1)
+    order = bytes([1, 127, *[0] * 128])
+    note = struct.pack(">HH", 428, 0x1000)  # C-2 of the first sample
+    pattern = b"".join(note + bytes(12) if row % 8 == 0 else bytes(16) for row in range(64))
+    return b"made for a test".ljust(20, b"\0") + samples + order + b"M.K." + pattern + bytes([100] * 16 + [156] * 16)
+
+
+def test_a_tracker_module_is_played(tmp_path: Path) -> None:
+    demuxers = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-demuxers"], capture_output=True, check=False).stdout
+    if b"libopenmpt" not in demuxers:
+        pytest.skip("this ffmpeg plays no tracker modules")
+    module = tmp_path / "song.mod"
+    module.write_bytes(tracker_module())
+    out = _played(module)
+    assert out == tmp_path / "song.mod.ogg"
+    samples, rate = soundfile.read(out)
+    assert 7.0 < len(samples) / rate < 9.0
+    assert abs(samples).max() > 0.05
+    assert not _is_music(out)  # shorter than music is
+
+
+def test_what_is_no_module_stays_what_it_is(tmp_path: Path) -> None:
+    module = tmp_path / "song.mod"
+    module.write_bytes(b"module example.org/game\n\ngo 1.22\n")
+    assert _played(module) == module
+
+
+def test_music_in_a_zip_lies_beside_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "public.zip", "w") as archive:
+        archive.writestr("audio/music/one.ogg", b"one")
+        archive.writestr("../../outside/two.ogg", b"two")
+        archive.writestr("art/picture.png", b"no music")
+    _unpack_music(tmp_path / "public.zip")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".ogg"} == {
+        "0_one.ogg": b"one",
+        "1_two.ogg": b"two",
+    }
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_damaged_zip_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
+    _unpack_music(tmp_path / "broken.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.zip"]
