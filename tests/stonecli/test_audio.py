@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import subprocess
@@ -481,3 +482,37 @@ def test_what_cannot_be_opened_at_the_low_rate_raises(tmp_path: Path, tones: Cal
     (tmp_path / "b.flac").write_bytes(tones("flac").read_bytes()[:9000])
     with pytest.raises(AudioError, match="truncated"):
         low_rate(tmp_path / "b.flac")
+
+
+@pytest.mark.parametrize(
+    ("rate", "low"), [(44100, 11025), (48000, 11025), (22050, 11025), (32000, 11025), (8000, 11025)]
+)
+def test_what_ffmpeg_decodes_comes_at_the_rate_that_was_asked_for(
+    tmp_path: Path, encode: Callable[..., Path], rate: int, low: int
+) -> None:
+    time = np.arange(round(9.3 * rate)) / rate
+    path = encode((0.2 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate, "m4a alac", tmp_path / "a")
+    found, samples = low_rate(path)
+    assert found == low
+    assert len(samples) == pytest.approx(9.3 * low, abs=2)
+    expected = 0.2 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / low)
+    assert np.abs(samples - expected)[200:-200].max() < 1e-3
+
+
+def test_a_decoder_that_nobody_reads_is_ended(
+    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tone(), 44100, "m4a aac", tmp_path / "a")
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def spy(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    audio = open_audio(path, 11025)
+    assert started[0].poll() is None or started[0].returncode == 0
+    del audio
+    gc.collect()
+    assert started[0].poll() is not None
