@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from export.graph_builder import END, GraphBuilder
 from export.low_rate_vqt import LowRateVQT, add_power
 from train.checkpoint import Checkpoint
-from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
+from train.chromanet import BINS_PER_OCTAVE, GATE_RANGE, ChromaNetConfig
 from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT, frame_block
 
 OPSET = 20
@@ -157,6 +157,7 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     weights = weights | {
         name: kernel.swapaxes(2, 3) for name, kernel in weights.items() if kernel.ndim == 4 and "_blocks." in name
     }
+    over_time: list[str] = []  # [batch, channels, bins]
     for block, size in enumerate(config.kernels):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
         x = _norm(graph, x, weights, f"{down}.norm")
@@ -166,8 +167,10 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
         branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
         branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
         x = graph.op("Add", x, branch)
-    # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
-    x = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)
+        # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
+        if config.gate_channels or block == len(config.kernels) - 1:
+            over_time.append(graph.op("ReduceMean", x, graph.constant([2]), keepdims=0))
+    x = over_time[-1]
     if config.head_channels:
         x = _circular_head(graph, graph.reshape(x, [0, -1, BINS_PER_OCTAVE]), weights)
     else:
@@ -177,7 +180,29 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     kernel, bias = _folded_classifier(config, weights)
     x = graph.op("MatMul", graph.constant(kernel, "classifier.weight"), x)
     x = graph.op("Add", x, graph.constant(bias, "classifier.bias"))
-    graph.op("Softmax", graph.reshape(x, [0, -1]), axis=-1, name="probabilities")
+    logits = graph.reshape(x, [0, -1])
+    if config.gate_channels:
+        logits = graph.op("Mul", logits, _tonal_gate(graph, over_time, weights))
+    graph.op("Softmax", logits, axis=-1, name="probabilities")
+
+
+def _tonal_gate(graph: GraphBuilder, over_time: Sequence[str], weights: dict[str, Array]) -> str:
+    """``TonalGate.forward`` of ``block_levels``, [batch, 1], of means over frames [batch, channels, bins]."""
+    levels = []
+    bins = graph.constant([2])
+    for x in over_time:
+        mean = graph.op("ReduceMean", x, bins, keepdims=1)
+        apart = graph.op("Sub", x, mean)
+        square = graph.op("ReduceMean", graph.op("Mul", apart, apart), bins, keepdims=0)
+        levels += [graph.op("Squeeze", mean, bins), graph.op("Sqrt", square)]
+    x = graph.op("Sub", graph.op("Concat", *levels, axis=1), graph.constant(weights["gate.mean"], "gate.mean"))
+    x = graph.op("Div", x, graph.constant(weights["gate.deviation"], "gate.deviation"))
+    x = graph.op("Clip", x, graph.constant(-GATE_RANGE), graph.constant(GATE_RANGE))
+    for layer in ("gate.hidden", "gate.out"):
+        matrix = graph.constant(np.ascontiguousarray(weights[f"{layer}.weight"].T), f"{layer}.weight")
+        x = graph.op("Add", graph.op("MatMul", x, matrix), graph.constant(weights[f"{layer}.bias"], f"{layer}.bias"))
+        x = graph.op("Gelu" if layer == "gate.hidden" else "Sigmoid", x)
+    return x
 
 
 def _circular_head(graph: GraphBuilder, x: str, weights: dict[str, Array]) -> str:

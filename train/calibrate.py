@@ -23,13 +23,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from stonecli.certainty import sharpened, together
@@ -88,17 +89,21 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
         features: uint8 [frames, bins] of ``train.features``.
     """
     network = checkpoint.network()
+    with torch.inference_mode():
+        logits = [network.logits(window)[0] for window in windows(checkpoint, features)]
+        stacked: Floats = (torch.stack(logits) * checkpoint.chromanet.temperature).numpy()
+    return stacked
+
+
+def windows(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
+    """What the network sees of each window of a track, float32 [1, 1, bins, frames]; ``features`` as above."""
     lengths = window_lengths(len(features), window_frames(checkpoint))
     least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
     level = features[:, : checkpoint.chromanet.n_bins].astype(np.float32).T / np.float32(255.0)
-    logits = []
     for window in np.split(level, np.cumsum(lengths)[:-1], axis=1):
         whole = cut(window.T, 0, max(least, window.shape[1])).T
         averaged = average_frames(torch.from_numpy(np.ascontiguousarray(whole)), checkpoint.frames_averaged)
-        with torch.inference_mode():
-            logits.append(network.logits(averaged[None, None])[0] * checkpoint.chromanet.temperature)
-    stacked: Floats = torch.stack(logits).numpy()
-    return stacked
+        yield averaged[None, None]
 
 
 def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, npt.NDArray[np.int64]]:
@@ -237,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
         found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
         alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
         features = sorted(options.recordings.glob("*.npy")) if options.recordings else []
-        recordings = (window_logits(checkpoint, _beginning(path, checkpoint)) for path in features)
+        recordings = (window_logits(checkpoint, beginning(path, checkpoint)) for path in features)
         power = sharpness(recordings, found.temperature) if options.recordings else alone
         save_checkpoint(
             replace(
@@ -260,7 +265,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
+def beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
     """As many frames of the features at ``path`` as are looked at, uint8 [frames, bins]."""
     features: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
     return features[: MOST_WINDOWS * window_frames(checkpoint)]

@@ -15,7 +15,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -121,6 +121,11 @@ class Checkpoint:
         """Shortest audio that the transform can take and that leaves the network one frame."""
         frames = self.chromanet.min_frames * self.frames_averaged
         return max((frames - 1) * self.vqt.hop_length, self.vqt.min_samples)
+
+    def without_gate(self) -> Checkpoint:
+        """The network as it was trained: what ``train.gate`` fitted to it is left out."""
+        weights = {name: value for name, value in self.weights.items() if not name.startswith("gate.")}
+        return replace(self, chromanet=replace(self.chromanet, gate_channels=0), weights=weights)
 
     def network(self) -> ChromaNet:
         """The network with these weights, in evaluation mode.

@@ -8,6 +8,7 @@ but for what falls off the edge of the VQT.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BINS_PER_OCTAVE = 12
+GATE_RANGE = 5.0  # deviations beyond which a level says no more to the gate
 
 Normalisation = Literal["affine", "plain"]
 
@@ -36,6 +38,8 @@ class ChromaNetConfig:
         drop_path: probability that a residual branch is dropped in training (stochastic depth).
         head_channels: width of a ``CircularHead`` between the blocks and the classifier; 0, as published, for the mean
             over octaves alone.
+        gate_channels: width of a ``TonalGate``, which ``train.gate`` fits to a trained network; 0, as published, for
+            none.
     """
 
     rows: Literal[1, 2] = 2
@@ -46,6 +50,7 @@ class ChromaNetConfig:
     temperature: float = 1.0
     drop_path: float = 0.1
     head_channels: int = 0
+    gate_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.rows not in (1, 2):
@@ -60,6 +65,8 @@ class ChromaNetConfig:
             raise ValueError("channels are positive and kernel sizes odd")
         if self.head_channels < 0:
             raise ValueError("head_channels is 0 or above")
+        if self.gate_channels < 0:
+            raise ValueError("gate_channels is 0 or above")
         if not self.temperature > 0 or not 0 <= self.drop_path < 1:
             raise ValueError("temperature is above 0 and drop_path in 0..1")
 
@@ -95,21 +102,36 @@ class ChromaNet(nn.Module):
         self.head: nn.Module = CircularHead(channels, octaves, width) if width else OctavePool()
         self.classifier = nn.Conv2d(width or channels, config.rows, kernel_size=1)
         self.batch_norm = nn.BatchNorm2d(config.rows, affine=False) if config.rows == 2 else nn.Identity()
+        self.gate = TonalGate(2 * sum(config.out_channels), config.gate_channels) if config.gate_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The KSP: softmax of ``logits`` over all classes."""
         return functional.softmax(self.logits(x), dim=-1)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores divided by the temperature, [batch, 12 * rows]; for losses that want them before the softmax."""
-        return self.normalise(self.scores(x))
+        """Class scores divided by the temperature, [batch, 12 * rows]; for losses that want them before the softmax.
+
+        With a gate, they are smaller where the sound is less tonal: at 0 no class is likelier than another.
+        """
+        outputs = self.blocks(x)
+        logits = self.normalise(self.classifier(self.head(outputs[-1])))
+        return logits if self.gate is None else logits * self.gate(block_levels(outputs))
 
     def scores(self, x: Tensor) -> Tensor:
-        """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel."""
+        """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel.
+
+        What is trained; the gate, which is fitted to a network that stays as it is, is not in it.
+        """
+        pooled: Tensor = self.classifier(self.head(self.blocks(x)[-1]))
+        return pooled
+
+    def blocks(self, x: Tensor) -> list[Tensor]:
+        """Output of each block, [batch, out channels, bins, frames]."""
+        outputs = []
         for downsample, block in zip(self.time_downsampling_blocks, self.convnext_blocks, strict=True):
             x = block(downsample(x))
-        pooled: Tensor = self.classifier(self.head(x))
-        return pooled
+            outputs.append(x)
+        return outputs
 
     def normalise(self, scores: Tensor) -> Tensor:
         """Logits [batch, 12 * rows] of ``scores``: in training, batch norm sees the whole batch here."""
@@ -192,6 +214,33 @@ class CircularHead(nn.Module):
         return out
 
 
+class TonalGate(nn.Module):
+    """How tonal a sound is, from 0 (drums, noise, speech) to 1 (music in a key).
+
+    ``block_levels`` [batch, n] -> [batch, 1]. Not in the papers. A drum that rings is one loud pitch: to the classifier
+    that is a key, while the blocks before it see by its course and its overtones that it is a drum.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("deviation", torch.ones(inputs))
+        self.hidden = nn.Linear(inputs, width)
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """The gate."""
+        return torch.sigmoid(self.score(levels))
+
+    def score(self, levels: Tensor) -> Tensor:
+        """Its logit, [batch, 1]."""
+        normed = ((levels - self.mean) / self.deviation).clamp(-GATE_RANGE, GATE_RANGE)
+        score: Tensor = self.out(functional.gelu(self.hidden(normed)))
+        return score
+
+
 class FrameNorm(nn.LayerNorm):
     """Layer norm over bins and channels of each frame, with learned scale and offset [bins, channels].
 
@@ -218,6 +267,18 @@ def octave_pool(x: Tensor) -> Tensor:
     """Mean over octaves: [batch, channels, 12 * octaves, n] -> [batch, channels, 12, n] (STONE, section 3)."""
     batch, channels, bins, _ = x.shape
     return x.reshape(batch, channels, bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE, -1).mean(dim=2)
+
+
+def block_levels(outputs: Sequence[Tensor]) -> Tensor:
+    """What a ``TonalGate`` sees: of each block's channels, averaged over frames, mean and deviation over bins.
+
+    [batch, 2 * channels of all blocks], block by block, means before deviations; where the pitches lie is lost.
+    """
+    levels = []
+    for output in outputs:
+        over_time = output.mean(dim=-1)
+        levels += [over_time.mean(dim=-1), over_time.std(dim=-1, correction=0)]
+    return torch.cat(levels, dim=-1)
 
 
 def average_frames(vqt: Tensor, count: int) -> Tensor:

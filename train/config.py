@@ -316,6 +316,8 @@ def _check(config: TrainConfig) -> None:
     rows = 1 if config.loss.name == "stone" else 2
     if config.network.rows != rows:
         raise ConfigError(f"the {config.loss.name} loss is for network.rows = {rows}")
+    if config.network.gate_channels:
+        raise ConfigError("network.gate_channels is for train.gate, which fits a gate to a network that is trained")
     if config.network.n_bins >= config.vqt.n_bins:
         raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
     positive = {

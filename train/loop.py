@@ -328,7 +328,7 @@ class Run:
         Raises:
             TrainError: it is of another architecture, or its outputs stand for other keys.
         """
-        mine, theirs = self.config, checkpoint
+        mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
         chromanet = replace(theirs.chromanet, temperature=mine.network.temperature)  # which calibration changes
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):

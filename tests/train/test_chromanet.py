@@ -19,6 +19,7 @@ from train.chromanet import (  # noqa: E402
     FrameNorm,
     ItemNorm,
     average_frames,
+    block_levels,
     octave_pool,
 )
 
@@ -96,11 +97,18 @@ def plain_head(x: Array, w: dict[str, Array]) -> Array:
     return mixed + gelu(heard + w["head.around.bias"][:, None])
 
 
+def plain_gate(levels: list[Array], w: dict[str, Array]) -> float:
+    normed = np.clip((np.concatenate(levels) - w["gate.mean"]) / w["gate.deviation"], -5.0, 5.0)
+    hidden = gelu(w["gate.hidden.weight"] @ normed + w["gate.hidden.bias"])
+    return float(1.0 / (1.0 + np.exp(-(w["gate.out.weight"] @ hidden + w["gate.out.bias"]))[0]))
+
+
 def plain_network(x: Array, network: ChromaNet) -> Array:
     """ChromaNet in eval mode for one item [bins, frames], written down from the papers."""
     config = network.config
     w = {name: value.double().numpy() for name, value in network.state_dict().items()}
     x = x[None]
+    levels: list[Array] = []
     for block in range(len(config.kernels)):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
         x = plain_norm(x, w, f"{down}.norm")
@@ -112,6 +120,7 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
         branch = gelu(branch @ w[f"{conv}.pwconv1.weight"].T + w[f"{conv}.pwconv1.bias"])
         branch = w[f"{conv}.gamma"] * (branch @ w[f"{conv}.pwconv2.weight"].T + w[f"{conv}.pwconv2.bias"])
         x = x + branch.transpose(2, 0, 1)
+        levels += [x.mean(2).mean(1), x.mean(2).std(1)]
     if config.head_channels:
         chroma = plain_head(x.mean(2), w)
     else:
@@ -120,6 +129,7 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
     if config.rows == 2:
         scores -= w["batch_norm.running_mean"][:, None]
         scores /= np.sqrt(w["batch_norm.running_var"][:, None] + 1e-5)
+    scores = scores * plain_gate(levels, w) if config.gate_channels else scores
     exponentials = np.exp(scores.ravel() / config.temperature - (scores / config.temperature).max())
     return exponentials / exponentials.sum()
 
@@ -136,6 +146,31 @@ def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, f
     expected = [plain_network(item[0].double().numpy(), network) for item in x]
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     assert np.ptp(expected, axis=1).min() > 0.01  # not all the same, where anything would agree
+
+
+@pytest.mark.parametrize("head", [0, 5])
+def test_a_gated_network_equals_a_plain_computation(head: int) -> None:
+    network = random_network(gate_channels=3, head_channels=head, temperature=0.7, **SMALL)
+    x = torch.randn(3, 1, 24, 9)
+    with torch.inference_mode():
+        answer = network(x).numpy()
+        levels = block_levels(network.blocks(x))
+        assert network.gate is not None
+        gates = network.gate(levels)
+        ungated = network.normalise(network.scores(x))
+        np.testing.assert_allclose(network.logits(x), ungated * gates, atol=1e-6)
+    assert 0 < float(gates.min()) < float(gates.max()) < 1
+    expected = [plain_network(item[0].double().numpy(), network) for item in x]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+def test_behind_a_closed_gate_all_keys_are_alike() -> None:
+    network = random_network(gate_channels=3, **SMALL)
+    assert network.gate is not None
+    with torch.no_grad():
+        network.gate.out.weight.zero_()
+        network.gate.out.bias.fill_(-50.0)
+    np.testing.assert_allclose(network(torch.randn(1, 1, 24, 9)).detach().numpy(), 1 / 24, atol=1e-6)
 
 
 def test_item_norm_is_over_channel_bin_and_frame() -> None:
@@ -310,6 +345,7 @@ def test_a_network_in_training_varies() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"head_channels": -1}, "head_channels"),
+        ({"gate_channels": -1}, "gate_channels"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"drop_path": -0.1}, "drop_path"),
     ],

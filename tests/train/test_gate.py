@@ -1,0 +1,142 @@
+"""The gate on levels and features whose kind is known."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from train.calibrate import window_logits
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.chromanet import ChromaNet
+from train.config import ConfigError, TrainConfig, load_config
+from train.gate import fit, main, window_levels, with_gate
+
+
+def levels(count: int, middle: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(middle, 1.0, (count, 8)).astype(np.float32)
+
+
+def test_it_tells_one_kind_from_the_other_on_others_of_the_kind() -> None:
+    gate = fit(levels(3000, 1.0, 0), levels(100, -1.0, 1)).gate
+    with torch.inference_mode():
+        tonal, keyless = (gate(torch.from_numpy(levels(500, middle, 2)))[:, 0] for middle in (1.0, -1.0))
+    assert (tonal > 0.5).float().mean() > 0.95  # 0.998 for the best there is
+    assert (keyless < 0.5).float().mean() > 0.95
+
+
+def test_kinds_weigh_the_same_however_many_there_are() -> None:
+    found = fit(levels(5000, 0.3, 0), levels(50, -0.3, 1))
+    assert found.tonal == pytest.approx(found.keyless, abs=0.15)
+    assert found.tonal > 0.7
+
+
+def test_nothing_can_be_told_from_noise() -> None:
+    gate = fit(levels(2000, 0.0, 0), levels(2000, 0.0, 1)).gate
+    with torch.inference_mode():
+        assert abs(float(gate(torch.from_numpy(levels(2000, 0.0, 2))).mean()) - 0.5) < 0.05
+
+
+def test_a_fit_is_the_same_again_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(5)
+    drawn = float(torch.rand(1))
+    torch.manual_seed(5)
+    first, second = (fit(levels(50, 1.0, 0), levels(50, -1.0, 1)).gate.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert float(torch.rand(1)) == drawn
+
+
+@pytest.mark.parametrize("kinds", [(0, 5), (5, 0)])
+def test_one_kind_alone(kinds: tuple[int, int]) -> None:
+    with pytest.raises(StoneError, match="with a key and windows without"):
+        fit(*(levels(count, 0.0, 0) for count in kinds))
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Callable[..., TrainConfig]) -> Checkpoint:
+    config = tiny_config("cross_entropy")
+    torch.manual_seed(0)
+    return Checkpoint(
+        config.network,
+        ChromaNet(config.network).state_dict(),
+        config.vqt,
+        config.input.frames_averaged,
+        window_seconds=config.input.window_seconds,
+        classes=tuple(key.name for key in Key.all()),
+        state={"step": 1},
+    )
+
+
+def sound(checkpoint: Checkpoint, tonal: bool, frames: int, seed: int) -> np.ndarray:
+    """Lasting pitches, or bursts of noise."""
+    rng = np.random.default_rng(seed)
+    shape = (frames, checkpoint.vqt.n_bins)
+    if not tonal:
+        return (rng.integers(0, 256, shape) * (rng.random((frames, 1)) < 0.3)).astype(np.uint8)
+    pitches = rng.choice(shape[1], shape[1] // 3, replace=False)
+    return np.where(np.isin(np.arange(shape[1]), pitches), 230, 20).astype(np.uint8)[None].repeat(frames, axis=0)
+
+
+def test_the_command(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(checkpoint, tmp_path / "a.pt")
+    frames = 700
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "key"])
+        for number in range(40):
+            np.save(tmp_path / f"{number}.npy", sound(checkpoint, number % 2 == 0, frames, number))
+            writer.writerow([f"{number}.npy", "none" if number % 2 else Key.from_index(number % 24).name])
+    (tmp_path / "music").mkdir()
+    np.save(tmp_path / "music" / "a.npy", sound(checkpoint, True, frames, 99))
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
+    assert "recordings counted as music" in capsys.readouterr().out
+    made = load_checkpoint(tmp_path / "b.pt")
+    assert made.chromanet.gate_channels > 0
+    assert made.state == {}
+    before, after = (
+        [np.ptp(window_logits(each, sound(checkpoint, tonal, frames, 200))) for tonal in (True, False)]
+        for each in (checkpoint, made)
+    )
+    kept = np.array(after) / np.array(before)
+    assert kept[0] > 0.8
+    assert kept[1] < 0.2
+    plain = made.without_gate()
+    assert plain.chromanet == checkpoint.chromanet
+    assert {*plain.weights} == {*checkpoint.weights}
+
+    # fitted anew, not on top of the first
+    assert main([str(tmp_path / "b.pt"), *arguments[1:3], "--out", str(tmp_path / "c.pt")]) == 0
+    assert {*load_checkpoint(tmp_path / "c.pt").weights} == {*made.weights}
+
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "key"], ["0.npy", "C"]])
+    assert main(arguments) == 1
+    assert "without one" in capsys.readouterr().err
+
+
+def test_levels_are_one_row_a_window(checkpoint: Checkpoint) -> None:
+    network: Any = checkpoint.network()
+    rows, most = window_levels(network, checkpoint, sound(checkpoint, True, 700, 0))
+    assert rows.shape[1] == 2 * sum(checkpoint.chromanet.out_channels)
+    assert len(rows) == len(window_logits(checkpoint, sound(checkpoint, True, 700, 0)))
+    assert 1 / 24 <= most <= 1
+    gate = fit(rows, rows + 1).gate
+    assert with_gate(checkpoint, gate).network().gate is not None
+
+
+def test_a_gate_is_not_trained(tmp_path: Path) -> None:
+    network = '[network]\nrows = 2\nnormalisation = "plain"\ngate_channels = 4\n'
+    (tmp_path / "a.toml").write_text(network + '[loss]\nname = "skey"\n')
+    with pytest.raises(ConfigError, match="gate_channels"):
+        load_config(tmp_path / "a.toml")
