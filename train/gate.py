@@ -100,8 +100,8 @@ def fit(tonal: Floats, keyless: Floats, seed: int = 0) -> Fit:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     with torch.inference_mode():
-        score = np.asarray(gate.eval().score(both[is_tonal])[:, 0])
-        gate.out.bias.add_(max(0.0, -float(np.quantile(score, HELD_BACK))))
+        passing = gate.eval().score(both[is_tonal])[:, 0].numpy()
+        gate.out.bias.add_(max(0.0, -float(np.quantile(passing, HELD_BACK))))
         opened = gate(both)[:, 0] > 0.5
     return Fit(gate, float(opened[is_tonal].float().mean()), float((~opened[~is_tonal]).float().mean()))
 
