@@ -110,17 +110,17 @@ class _Source(Protocol):
 def _open(path: Path, target: int) -> _Source:
     unsure_length = _check_file(path)
     sound = None if unsure_length else _open_sound(path)
-    source: _Source
     if sound is None:
-        source = _Ffmpeg(path, check_length=not unsure_length)
-    elif sound.subtype == "OPUS":
+        return _Ffmpeg(path, check_length=not unsure_length)
+    if sound.subtype == "OPUS":
         sound.close()
-        source = _Ffmpeg(path, rate=target)
-    else:
-        source = _Libsndfile(sound)
-    if not (0 < source.channels <= MAX_CHANNELS and MIN_RATE <= source.rate <= MAX_RATE):
-        raise AudioError(f"odd format: {source.channels} channels at {source.rate} Hz")
-    return source
+        return _Ffmpeg(path, rate=target)
+    return _Libsndfile(sound)
+
+
+def _check_format(channels: int, rate: int) -> None:
+    if not (0 < channels <= MAX_CHANNELS and MIN_RATE <= rate <= MAX_RATE):
+        raise AudioError(f"odd format: {channels} channels at {rate} Hz")
 
 
 def _check_file(path: Path) -> bool:
@@ -163,6 +163,11 @@ class _Libsndfile:
         self.rate: int = sound.samplerate
         self.channels: int = sound.channels
         self._sound = sound
+        try:
+            _check_format(self.channels, self.rate)
+        except AudioError:
+            sound.close()
+            raise
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
         buffer = np.empty((_block_frames(self, converter), self.channels), dtype=np.float32)
@@ -194,13 +199,15 @@ class _Ffmpeg:
 
     def __init__(self, path: Path, *, rate: int | None = None, check_length: bool = True) -> None:
         self._check_length = check_length
-        self._process = ExitStack()
-        self._output, self._log = self._process.enter_context(_ffmpeg(path, rate))
-        found = _rate_of_wav(self._output)
-        if found is None:
-            self._process.close()
-            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
-        self.rate = found
+        with ExitStack() as process:
+            self._output, self._log = process.enter_context(_ffmpeg(path, rate))
+            found = _rate_of_wav(self._output)
+            if found is not None:
+                _check_format(self.channels, found)
+                self.rate = found
+                self._process = process.pop_all()
+                return
+        raise AudioError(f"not audio that can be decoded: {self._log.reason}")
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
         size = _block_frames(self, converter) * 4

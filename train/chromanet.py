@@ -113,9 +113,7 @@ class ChromaNet(nn.Module):
 
         With a gate, they are smaller where the sound is less tonal: at 0 no class is likelier than another.
         """
-        outputs = self.blocks(x)
-        logits = self.normalise(self.classifier(self.head(outputs[-1])))
-        return logits if self.gate is None else logits * self.gate(block_levels(outputs))
+        return self.logits_of(self.blocks(x))
 
     def scores(self, x: Tensor) -> Tensor:
         """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel.
@@ -124,6 +122,11 @@ class ChromaNet(nn.Module):
         """
         pooled: Tensor = self.classifier(self.head(self.blocks(x)[-1]))
         return pooled
+
+    def logits_of(self, outputs: list[Tensor]) -> Tensor:
+        """``logits`` of what ``blocks`` gave."""
+        logits = self.normalise(self.classifier(self.head(outputs[-1])))
+        return logits if self.gate is None else logits * self.gate(block_levels(outputs))
 
     def blocks(self, x: Tensor) -> list[Tensor]:
         """Output of each block, [batch, out channels, bins, frames]."""

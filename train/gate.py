@@ -53,7 +53,7 @@ class Fit:
 
 
 def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> tuple[Floats, float]:
-    """``block_levels`` of each window of a track, float32 [windows, n], and its largest mean probability.
+    """``block_levels`` of each window of a track, float32 [windows, n], and its largest mean probability, 0..1.
 
     Args:
         network: of the checkpoint; not changed.
@@ -63,8 +63,9 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: npt.NDAr
     levels, heard = [], []
     with torch.inference_mode():
         for window in windows(checkpoint, features):
-            levels.append(block_levels(network.blocks(window))[0])
-            heard.append(network(window)[0])
+            outputs = network.blocks(window)
+            levels.append(block_levels(outputs)[0])
+            heard.append(functional.softmax(network.logits_of(outputs), dim=-1)[0])
         most = float(torch.stack(heard).mean(dim=0).max())
         return torch.stack(levels).numpy(), most
 

@@ -502,7 +502,7 @@ def test_what_ffmpeg_decodes_comes_at_its_own_rate_by_a_whole_number(
 def test_a_decoder_that_nobody_reads_is_ended(
     tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = encode(tone(), 44100, "m4a aac", tmp_path / "a")
+    path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
 
@@ -512,7 +512,28 @@ def test_a_decoder_that_nobody_reads_is_ended(
 
     monkeypatch.setattr(subprocess, "Popen", spy)
     audio = open_audio(path, 11025)
-    assert started[0].poll() is None or started[0].returncode == 0
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits for someone to take two minutes from the pipe
+        started[0].wait(0.3)
     del audio
     gc.collect()
     assert started[0].poll() is not None
+
+
+@pytest.mark.parametrize("frames", [0, 1000, 8 * 44100, 8 * 44100 + 1])
+def test_what_ffmpeg_decodes_may_end_with_a_block(tmp_path: Path, encode: Callable[..., Path], frames: int) -> None:
+    path = encode(np.full(frames, 0.25, dtype=np.float32), 44100, "wavpack", tmp_path / "a")
+    if frames == 0:
+        with pytest.raises(AudioError, match="not audio that can be decoded"):
+            low_rate(path)
+        return
+    assert len(low_rate(path)[1]) == -(-frames // 4)
+
+
+@pytest.mark.parametrize("container", ["wav 16 bit", "wavpack"])
+def test_an_odd_rate_is_refused(
+    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, container: str
+) -> None:
+    path = encode(tone(seconds=120), 44100, container, tmp_path / "a")
+    monkeypatch.setattr("stonecli.audio.MAX_RATE", 8000)
+    with pytest.raises(AudioError, match="odd format: 1 channels at 44100 Hz"):
+        open_audio(path, 11025)

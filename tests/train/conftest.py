@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
 from stonecli.key import Key  # noqa: E402
+from train.checkpoint import Checkpoint  # noqa: E402
+from train.chromanet import ChromaNet  # noqa: E402
 from train.config import TrainConfig, config_from_dict  # noqa: E402
 from train.data import Track  # noqa: E402
 
@@ -59,6 +61,22 @@ def tiny_config() -> Callable[..., TrainConfig]:
         return config_from_dict(values)
 
     return make
+
+
+@pytest.fixture
+def tiny_checkpoint(tiny_config: Callable[..., TrainConfig]) -> Checkpoint:
+    """A checkpoint of 24 keys with the first weights that seed 0 gives."""
+    config = tiny_config("cross_entropy")
+    torch.manual_seed(0)
+    return Checkpoint(
+        config.network,
+        ChromaNet(config.network).state_dict(),
+        config.vqt,
+        config.input.frames_averaged,
+        window_seconds=config.input.window_seconds,
+        classes=tuple(key.name for key in Key.all()),
+        state={"step": 1},
+    )
 
 
 @pytest.fixture(scope="session")

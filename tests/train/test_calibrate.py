@@ -15,7 +15,6 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from train.calibrate import calibrate, main, sharpness, window_logits
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import ChromaNet
 from train.config import TrainConfig
 
 
@@ -86,18 +85,12 @@ def test_recordings_that_are_too_short() -> None:
 
 
 def test_the_command_keeps_the_weights_and_their_answers(
-    tiny_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_config: Callable[..., TrainConfig],
+    tiny_checkpoint: Checkpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = tiny_config("cross_entropy")
-    checkpoint = Checkpoint(
-        config.network,
-        ChromaNet(config.network).state_dict(),
-        config.vqt,
-        config.input.frames_averaged,
-        window_seconds=config.input.window_seconds,
-        classes=tuple(key.name for key in Key.all()),
-        state={"step": 1},
-    )
+    config, checkpoint = tiny_config("cross_entropy"), tiny_checkpoint
     save_checkpoint(checkpoint, tmp_path / "a.pt")
     rng = np.random.default_rng(0)
     with (tmp_path / "labels.csv").open("w", newline="") as file:

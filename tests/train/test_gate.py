@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from train.calibrate import window_logits
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import ChromaNet
-from train.config import ConfigError, TrainConfig, load_config
+from train.config import ConfigError, load_config
 from train.gate import fit, main, window_levels, with_gate
 
 
@@ -56,21 +54,6 @@ def test_one_kind_alone(kinds: tuple[int, int]) -> None:
         fit(*(levels(count, 0.0, 0) for count in kinds))
 
 
-@pytest.fixture
-def checkpoint(tiny_config: Callable[..., TrainConfig]) -> Checkpoint:
-    config = tiny_config("cross_entropy")
-    torch.manual_seed(0)
-    return Checkpoint(
-        config.network,
-        ChromaNet(config.network).state_dict(),
-        config.vqt,
-        config.input.frames_averaged,
-        window_seconds=config.input.window_seconds,
-        classes=tuple(key.name for key in Key.all()),
-        state={"step": 1},
-    )
-
-
 def sound(checkpoint: Checkpoint, tonal: bool, frames: int, seed: int) -> np.ndarray:
     """Lasting pitches, or bursts of noise."""
     rng = np.random.default_rng(seed)
@@ -81,17 +64,17 @@ def sound(checkpoint: Checkpoint, tonal: bool, frames: int, seed: int) -> np.nda
     return np.where(np.isin(np.arange(shape[1]), pitches), 230, 20).astype(np.uint8)[None].repeat(frames, axis=0)
 
 
-def test_the_command(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_checkpoint(checkpoint, tmp_path / "a.pt")
+def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
     frames = 700
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "key"])
         for number in range(40):
-            np.save(tmp_path / f"{number}.npy", sound(checkpoint, number % 2 == 0, frames, number))
+            np.save(tmp_path / f"{number}.npy", sound(tiny_checkpoint, number % 2 == 0, frames, number))
             writer.writerow([f"{number}.npy", "none" if number % 2 else Key.from_index(number % 24).name])
     (tmp_path / "music").mkdir()
-    np.save(tmp_path / "music" / "a.npy", sound(checkpoint, True, frames, 99))
+    np.save(tmp_path / "music" / "a.npy", sound(tiny_checkpoint, True, frames, 99))
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
     assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
     assert "recordings counted as music" in capsys.readouterr().out
@@ -99,15 +82,15 @@ def test_the_command(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.Capt
     assert made.chromanet.gate_channels > 0
     assert made.state == {}
     before, after = (
-        [np.ptp(window_logits(each, sound(checkpoint, tonal, frames, 200))) for tonal in (True, False)]
-        for each in (checkpoint, made)
+        [np.ptp(window_logits(each, sound(tiny_checkpoint, tonal, frames, 200))) for tonal in (True, False)]
+        for each in (tiny_checkpoint, made)
     )
     kept = np.array(after) / np.array(before)
     assert kept[0] > 0.8
     assert kept[1] < 0.2
     plain = made.without_gate()
-    assert plain.chromanet == checkpoint.chromanet
-    assert {*plain.weights} == {*checkpoint.weights}
+    assert plain.chromanet == tiny_checkpoint.chromanet
+    assert {*plain.weights} == {*tiny_checkpoint.weights}
 
     # fitted anew, not on top of the first
     assert main([str(tmp_path / "b.pt"), *arguments[1:3], "--out", str(tmp_path / "c.pt")]) == 0
@@ -119,14 +102,14 @@ def test_the_command(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.Capt
     assert "without one" in capsys.readouterr().err
 
 
-def test_levels_are_one_row_a_window(checkpoint: Checkpoint) -> None:
-    network: Any = checkpoint.network()
-    rows, most = window_levels(network, checkpoint, sound(checkpoint, True, 700, 0))
-    assert rows.shape[1] == 2 * sum(checkpoint.chromanet.out_channels)
-    assert len(rows) == len(window_logits(checkpoint, sound(checkpoint, True, 700, 0)))
+def test_levels_are_one_row_a_window(tiny_checkpoint: Checkpoint) -> None:
+    network: Any = tiny_checkpoint.network()
+    rows, most = window_levels(network, tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0))
+    assert rows.shape[1] == 2 * sum(tiny_checkpoint.chromanet.out_channels)
+    assert len(rows) == len(window_logits(tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0)))
     assert 1 / 24 <= most <= 1
     gate = fit(rows, rows + 1).gate
-    assert with_gate(checkpoint, gate).network().gate is not None
+    assert with_gate(tiny_checkpoint, gate).network().gate is not None
 
 
 def test_a_gate_is_not_trained(tmp_path: Path) -> None:
