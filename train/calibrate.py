@@ -42,13 +42,15 @@ from train.chromanet import average_frames
 from train.data import cut, read_labels
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
-SHARPNESS = np.arange(0.4, 2.01, 0.05)
+SHARPNESS = np.arange(0.4, 2.01, 0.025)
 SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
 RUNS = (1, 2, 4)  # windows in a row
 RUNS_OF_A_RECORDING = 6  # of each length
 OTHERS = 4  # windows at least, to compare with
 MOST_WINDOWS = 50  # of a recording
+NEVER = 1e-6  # probability of what was thought impossible: the logarithmic score stays finite
 REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
+KEYLESS_REFUSED = 0.96  # share of what has no key that is refused at most: more would refuse more music
 
 Floats = npt.NDArray[np.float32]
 
@@ -144,7 +146,9 @@ class Sharpness:
 
 
 def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
-    """The powers with the least Brier score of runs of windows, whose truth is the rest of their recording.
+    """The powers with the best logarithmic score of runs of windows, whose truth is the rest of their recording.
+
+    That score and not Brier's, for it minds most what is sure and wrong.
 
     Args:
         recordings: logits of each one's windows, float32 [windows, classes].
@@ -175,7 +179,7 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
 
     best = min(
         itertools.product(SHARPNESS.tolist(), SHARPNESS_PER_DOUBLING.tolist()),
-        key=lambda powers: float((weight * (confidence(powers) - right) ** 2).sum()),
+        key=lambda powers: -float((weight * np.log(np.abs(confidence(powers) - ~right).clip(NEVER))).sum()),
     )
     error = calibration_error(confidence(best).astype(np.float64), right)
     return Sharpness(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
@@ -205,10 +209,15 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
     if temperature is None:
         temperature = min(TEMPERATURES.tolist(), key=brier)
     confidence, answer = confidences(tonal, temperature)
-    least = float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED))
-    refused = float((_mean_probabilities(keyless, temperature) < least).mean()) if keyless else None
     error = calibration_error(confidence.astype(np.float64), answer == truth)
-    return Calibration(temperature, least if keyless else 0.0, error, refused)
+    if not keyless:
+        return Calibration(temperature, 0.0, error, None)
+    most = _mean_probabilities(keyless, temperature)
+    least = min(
+        float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED)),
+        float(np.quantile(most, KEYLESS_REFUSED, method="higher")),
+    )
+    return Calibration(temperature, least, error, float((most < least).mean()))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.calibrate import calibrate, main, sharpness, window_logits
+from train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import TrainConfig
 
@@ -38,10 +38,20 @@ def test_the_temperature_undoes_what_was_done(sharpness: float) -> None:
 
 def test_what_has_no_key_is_refused() -> None:
     logits, places = drawn(500, 3.0)
-    flat = [np.random.default_rng(1).normal(0.0, 0.1, (2, 24)).astype(np.float32) for _ in range(50)]
+    flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *flat], [*places, *[None] * 50])
-    assert found.keyless_refused == 1.0
-    assert 1 / 24 < found.least_confidence < 0.3
+    assert found.keyless_refused == pytest.approx(KEYLESS_REFUSED, abs=0.02)
+    assert 1 / 24 < found.least_confidence < 0.1
+
+
+def test_no_more_music_is_refused_for_the_sake_of_what_has_no_key() -> None:
+    logits, places = drawn(500, 3.0)
+    loud = [np.random.default_rng(seed).normal(0.0, 6.0, (2, 24)).astype(np.float32) for seed in range(50)]
+    found = calibrate([*logits, *loud], [*places, *[None] * 50])
+    assert found.keyless_refused is not None
+    assert found.keyless_refused < 0.5
+    confidence, _ = confidences(logits, found.temperature)
+    assert (confidence < found.least_confidence).mean() <= 1 / 500
 
 
 def test_a_temperature_that_is_given_is_taken() -> None:
