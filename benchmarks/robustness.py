@@ -41,6 +41,7 @@ SECONDS = 60.0
 CENTS = tuple(range(-50, 51, 10))
 SEMITONES = tuple(range(-5, 7))
 KEYLESS_COUNT = 40  # of each kind
+LIKELY = 0.5  # confidence from which on the key is likelier than all others together; steps, rain and engines are below
 
 Floats = npt.NDArray[np.float32]
 
@@ -156,6 +157,7 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
     }
     right: dict[str, list[float]] = {}
     same: dict[str, list[bool]] = {}
+    same_likely: dict[str, list[bool]] = {}
     points: dict[str, list[float]] = {}
     errors: list[float] = []
     refused: list[str] = []
@@ -186,16 +188,23 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
             shift = steps + offset
             if plain.key is not None:
                 same.setdefault(name, []).append(estimate.key == plain.key.transposed(shift))
+                if plain.confidence >= LIKELY:
+                    same_likely.setdefault(name, []).append(same[name][-1])
             if label is not None:
                 right.setdefault(name, []).append(estimate.key == label.transposed(shift))
                 points.setdefault(name, []).append(mirex_score(label.transposed(shift), estimate.key))
     return {
         "refused a key": refused,  # look whether they have one
         "tuning error in cents (median, 95th percentile)": [float(np.quantile(errors, q)) for q in (0.5, 0.95)],
-        "same answer as untouched": {name: round(float(np.mean(values)), 3) for name, values in same.items()},
-        "right": {name: round(float(np.mean(values)), 3) for name, values in right.items()},
-        "MIREX": {name: round(float(np.mean(values)), 3) for name, values in points.items()},
+        "same answer as untouched": _means(same),
+        f"of those at least {LIKELY} sure": _means(same_likely),
+        "right": _means(right),
+        "MIREX": _means(points),
     }
+
+
+def _means(values: dict[str, list[bool]] | dict[str, list[float]]) -> dict[str, float]:
+    return {name: round(float(np.mean(row)), 3) for name, row in values.items()}
 
 
 if __name__ == "__main__":
