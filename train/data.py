@@ -237,7 +237,7 @@ class StepDataset(Dataset[Batch]):
         self._keyless = [track for track in labelled if track.keyless]
         self._labelled = tuple(track for track in labelled if not track.keyless)
         if config.loss.name == "cross_entropy" and not self._labelled:
-            raise DataError("the cross_entropy loss needs labels")
+            raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
         if config.loss.name != "cross_entropy" and self._keyless:
             raise DataError(f"the {config.loss.name} loss cannot learn from tracks without a key")
         self._unlabelled = tuple(unlabelled)

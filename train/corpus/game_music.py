@@ -10,9 +10,9 @@ by ffmpeg into Ogg Vorbis. What was used for which model, and under which licenc
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -219,7 +219,9 @@ def _is_music(path: Path) -> bool:
 
 def main() -> None:
     """Fetch all packages into the folder given on the command line."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m train.corpus.game_music", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder.absolute()  # a name that begins with a dash would be an option elsewhere
     for package in PACKAGES:
         count = fetch_package(package, folder)
         print(f"{package}: {count} tracks" if count else f"{package}: no music, or not in this Debian", flush=True)
