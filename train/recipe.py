@@ -1,6 +1,6 @@
 """All that leads from scores to a model, by one command: python -m train.recipe --corpus CORPORA --out FOLDER
 
-A recipe is a TOML file with a list of steps, each a command of this repository; ``train/configs/recipe.toml`` is that
+A recipe is a TOML file with a list of steps, each a command of this repository; ``train/recipe.toml`` is that
 of the built-in model. Steps are done in their order, each in a process of its own. What is done is written down in
 FOLDER/done.json: the same command goes on after a stop, at the step that was stopped (which goes on where it was,
 too), also on another machine that the folder was moved to.
@@ -25,6 +25,7 @@ from typing import Any
 from stonecli.errors import StoneError
 
 CONFIGS = Path(__file__).with_name("configs")
+RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model
 DONE = "done.json"
 STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # how a step ends that was stopped
 
@@ -132,7 +133,7 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Exit code after the last step: 130 when it was stopped."""
     parser = argparse.ArgumentParser(prog="python -m train.recipe", description=__doc__.split("\n")[0])
-    parser.add_argument("recipe", type=Path, nargs="?", default=CONFIGS / "recipe.toml")
+    parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 from stonecli.cli.main import app
 from stonecli.errors import StoneError
 from train.checkpoint import load_checkpoint
-from train.recipe import CONFIGS, DONE, follow, main, read_recipe
+from train.recipe import CONFIGS, DONE, RECIPE, follow, main, read_recipe
 
 TINY = """
 [network]
@@ -188,7 +188,7 @@ def options(module: str, command: str) -> set[str]:
 
 def test_the_recipe_of_the_built_in_model_can_be_followed() -> None:
     """Its modules, options and configurations exist, and what a step reads an earlier one made."""
-    steps = read_recipe(CONFIGS / "recipe.toml")
+    steps = read_recipe(RECIPE)
     made: set[str] = set()
     for step in steps:
         module, *arguments = step.command
