@@ -1,9 +1,9 @@
 """All that leads from scores to a model, by one command: python -m train.recipe --corpus CORPORA --out FOLDER
 
-A recipe is a TOML file with a list of steps, each a command of this repository; ``train/recipe.toml`` is that
-of the built-in model. Steps are done in their order, each in a process of its own. What is done is written down in
-FOLDER/done.json: the same command goes on after a stop, at the step that was stopped (which goes on where it was,
-too), also on another machine that the folder was moved to.
+A recipe is a TOML file with a list of steps, each a command of this repository; ``train/recipe.toml`` is that of the
+built-in model. Steps are done in their order, each in a process of its own. What is done is written down in
+FOLDER/done.json: the same command goes on after a stop, at the step that was stopped (which goes on where it was, too),
+also on another machine that the folder was moved to.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def read_recipe(path: Path) -> list[Step]:
     """
     try:
         rows: Any = tomllib.loads(path.read_text(encoding="utf-8"))["step"]
-        steps = [Step(row["name"], tuple(shlex.split(row["run"]))) for row in rows]
+        steps = [Step(str(row["name"]), tuple(shlex.split(row["run"]))) for row in rows]
         for step in steps:
             step.arguments(dict.fromkeys(("out", "corpus", "configs", "jobs"), ""))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoneError(f"{path}: not a list of steps with a name and a command: {error!r}") from None
     if not steps or len({step.name for step in steps}) < len(steps) or not all(step.command for step in steps):
         raise StoneError(f"{path}: every step needs a name of its own and a command")
@@ -78,6 +78,7 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int) -> None:
 
     Raises:
         StoneError: a step failed, or ``out`` was made by another recipe.
+        OSError: ``out`` cannot be written.
         KeyboardInterrupt: a step was stopped.
     """
     out.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,7 @@ def test_the_folder_of_another_recipe_is_left_alone(words: Path, tmp_path: Path)
         "[[step]]\nname = 'a'",
         "[[step]]\nname = 'a'\nrun = ''",
         "[[step]]\nname = 'a'\nrun = 'x {home}'",
+        "[[step]]\nname = 'a'\nrun = 'x {}'",
         "[[step]]\nname = 'a'\nrun = 'x \"'",
         "[[step]]\nname = 'a'\nrun = 'x'\n[[step]]\nname = 'a'\nrun = 'y'",
         "[[step",
