@@ -233,6 +233,7 @@ def main(arguments: Sequence[str]) -> int:
         help="of .npy features, as training caches them, of unlabelled recordings",
     )
     parser.add_argument("--window-seconds", type=float, help="that recordings are heard in; else what was trained with")
+    parser.add_argument("--dense-blocks", type=int, help="of the network, that leave out no frame (train.chromanet)")
     parser.add_argument("--temperature", type=float, help="instead of the one that fits the renderings best")
     parser.add_argument("--major-odds", type=float, default=1.0, help="of major against minor where it will be used")
     parser.add_argument("--licence", default=None)
@@ -243,6 +244,9 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint = load_checkpoint(options.checkpoint)
         if options.window_seconds is not None:
             checkpoint = replace(checkpoint, window_seconds=options.window_seconds)
+        if options.dense_blocks is not None:
+            heard = replace(checkpoint.chromanet, dense_blocks=options.dense_blocks)
+            checkpoint = replace(checkpoint, chromanet=heard)
         if checkpoint.classes is None or checkpoint.chromanet.rows != 2:
             raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]

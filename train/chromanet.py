@@ -40,6 +40,10 @@ class ChromaNetConfig:
             over octaves alone.
         gate_channels: width of a ``TonalGate``, which ``train.gate`` fits to a trained network; 0, as published, for
             none.
+        dense_blocks: that many of the last blocks hear every pair of neighbours instead of every second one, and what
+            follows in them lies as far apart as it would: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
+            2014, section 3.5). Halving drops what is odd, in the last blocks up to half of a window; with the same
+            weights this is the mean over all places where the halvings could have begun. 0, as published, for none.
     """
 
     rows: Literal[1, 2] = 2
@@ -51,6 +55,7 @@ class ChromaNetConfig:
     drop_path: float = 0.1
     head_channels: int = 0
     gate_channels: int = 0
+    dense_blocks: int = 0
 
     def __post_init__(self) -> None:
         if self.rows not in (1, 2):
@@ -67,6 +72,8 @@ class ChromaNetConfig:
             raise ValueError("head_channels is 0 or above")
         if self.gate_channels < 0:
             raise ValueError("gate_channels is 0 or above")
+        if not 0 <= self.dense_blocks <= len(self.out_channels):
+            raise ValueError(f"dense_blocks is from 0 to the number of blocks, not {self.dense_blocks}")
         if not self.temperature > 0 or not 0 <= self.drop_path < 1:
             raise ValueError("temperature is above 0 and drop_path in 0..1")
 
@@ -74,6 +81,15 @@ class ChromaNetConfig:
     def min_frames(self) -> int:
         """Fewest frames that leave one after all halvings."""
         return 1 << len(self.out_channels)
+
+    def steps(self, block: int) -> tuple[int, int]:
+        """How many frames neighbours are apart: in the block's input, and in its output. 1 and 1 where it halves."""
+        dense = self.dense_blocks - (len(self.out_channels) - block)
+        return (1 << dense, 2 << dense) if dense >= 0 else (1, 1)
+
+    def halves(self, block: int) -> bool:
+        """Whether every second pair is left out there."""
+        return block < len(self.out_channels) - self.dense_blocks
 
 
 class ChromaNet(nn.Module):
@@ -90,12 +106,14 @@ class ChromaNet(nn.Module):
         self.config = config = config or ChromaNetConfig()
         inputs = (1, *config.out_channels[:-1])
         self.time_downsampling_blocks = nn.ModuleList(
-            TimeDownsamplingBlock(channels, out, _norm(config, channels))
-            for channels, out in zip(inputs, config.out_channels, strict=True)
+            TimeDownsamplingBlock(
+                channels, out, _norm(config, channels), config.steps(block)[0], 2 if config.halves(block) else 1
+            )
+            for block, (channels, out) in enumerate(zip(inputs, config.out_channels, strict=True))
         )
         self.convnext_blocks = nn.ModuleList(
-            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels))
-            for channels, size in zip(config.out_channels, config.kernels, strict=True)
+            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels), config.steps(block)[1])
+            for block, (channels, size) in enumerate(zip(config.out_channels, config.kernels, strict=True))
         )
         channels, octaves = config.out_channels[-1], config.n_bins // BINS_PER_OCTAVE
         width = config.head_channels
@@ -149,12 +167,19 @@ class ConvNeXtBlock(nn.Module):
 
     ``share`` is (rank, count) where ``count`` processes train together, each with every ``count``-th item of the batch:
     an item's branch is then dropped or kept as if one process had them all.
+    Frames of the kernel are ``step`` apart.
     """
 
-    def __init__(self, channels: int, kernel_size: int, drop_path: float, norm: nn.Module) -> None:
+    def __init__(self, channels: int, kernel_size: int, drop_path: float, norm: nn.Module, step: int = 1) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(
-            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, padding_mode="replicate"
+            channels,
+            channels,
+            kernel_size,
+            padding=(kernel_size // 2, kernel_size // 2 * step),
+            dilation=(1, step),
+            groups=channels,
+            padding_mode="replicate",
         )
         self.norm = norm
         self.pwconv1 = nn.Linear(channels, 4 * channels)
@@ -171,15 +196,18 @@ class ConvNeXtBlock(nn.Module):
 
 
 class TimeDownsamplingBlock(nn.Module):
-    """gelu(conv(norm(x))) with a kernel of 1 bin by 2 frames: [batch, c, bins, n] -> [batch, out, bins, n // 2]."""
+    """gelu(conv(norm(x))) with a kernel of 1 bin by 2 frames: [batch, c, bins, n] -> [batch, out, bins, n // 2].
 
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module) -> None:
+    With a ``stride`` of 1, of every pair of frames that are ``step`` apart: n - step frames.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, step: int = 1, stride: int = 2) -> None:
         super().__init__()
         self.norm = norm
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=(1, 2), stride=(1, 2))
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, 2), stride=(1, stride), dilation=(1, step))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, with half the frames."""
+        """The block's output, with fewer frames."""
         return functional.gelu(self.conv(self.norm(x)))
 
 

@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     "circular head, 12 classes": {"rows": 1, "head_channels": 4, "normalisation": "affine", "blocks": 4},
     "gate": {"gate_channels": 7, "out_channels": (4, 6, 5), "kernels": (3, 5, 3), "frames_averaged": 4},
     "gate and circular head, 12 classes": {"rows": 1, "gate_channels": 3, "head_channels": 4, "blocks": 4},
+    "dense": {"dense_blocks": 3, "out_channels": (4, 6, 5, 3), "kernels": (3, 5, 3, 5), "frames_averaged": 4},
+    "all dense, affine, gate": {"dense_blocks": 4, "normalisation": "affine", "gate_channels": 3, "blocks": 4},
     "11 kHz": {"vqt": VQTConfig(sample_rate=11025, hop_length=256, n_bins=84), "blocks": 4},
     "odd hops": {"vqt": VQTConfig(hop_length=384, fmin=1000.0, n_bins=36), "n_bins": 36, "blocks": 3},
     "all the bins there are": {"vqt": VQTConfig(sample_rate=24000, n_bins=96), "n_bins": 96, "blocks": 4},

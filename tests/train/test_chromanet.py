@@ -148,6 +148,27 @@ def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, f
     assert np.ptp(expected, axis=1).min() > 0.01  # not all the same, where anything would agree
 
 
+@pytest.mark.parametrize("frames", [8, 11, 15])
+@pytest.mark.parametrize("dense", [1, 2, 3])
+def test_dense_blocks_hear_all_that_halving_could_have_begun_with(dense: int, frames: int) -> None:
+    """Without norms (they see all frames) and in the middle (edges are replicated), it is every shift by itself."""
+    shape: dict[str, Any] = {"n_bins": 24, "out_channels": (3, 4, 2), "kernels": (1, 1, 1)}
+    network, other = random_network(**shape), random_network(dense_blocks=dense, **shape)
+    for each in (network, other):
+        for module in (*each.time_downsampling_blocks, *each.convnext_blocks):
+            module.norm = torch.nn.Identity()
+    other.load_state_dict(network.state_dict())
+    x = torch.randn(2, 1, 24, frames)
+    halved = 1 << (3 - dense)  # a shift by less is one that the first blocks have
+    coarse = frames // halved
+    shifts = range(coarse - (1 << dense) + 1)
+    with torch.inference_mode():
+        expected = [network.blocks(x[..., shift * halved :])[-1][..., :1] for shift in shifts]
+        answer = other.blocks(x)[-1]
+    torch.testing.assert_close(answer, torch.cat(expected, dim=-1))
+    assert answer.shape[-1] == len(shifts)
+
+
 @pytest.mark.parametrize("head", [0, 5])
 def test_a_gated_network_equals_a_plain_computation(head: int) -> None:
     network = random_network(gate_channels=3, head_channels=head, temperature=0.7, **SMALL)
@@ -346,6 +367,8 @@ def test_a_network_in_training_varies() -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"head_channels": -1}, "head_channels"),
         ({"gate_channels": -1}, "gate_channels"),
+        ({"dense_blocks": -1}, "dense_blocks"),
+        ({"dense_blocks": 8}, "dense_blocks"),
         ({"drop_path": 1.0}, "drop_path"),
         ({"drop_path": -0.1}, "drop_path"),
     ],
