@@ -129,5 +129,12 @@ def test_the_command_keeps_the_weights_and_their_answers(
     assert main([*arguments, "--recordings", str(tmp_path / "nothing")]) == 1
     assert "no recording has" in capsys.readouterr().err
 
+    assert main([*arguments, "--dense-blocks", "1"]) == 0
+    made = load_checkpoint(tmp_path / "b.pt")
+    assert made.chromanet.dense_blocks == 1
+    assert np.abs(window_logits(made, features) - window_logits(checkpoint, features)).max() > 1e-4
+    assert main([*arguments, "--dense-blocks", "99"]) == 1
+    assert "dense_blocks" in capsys.readouterr().err
+
     assert main([str(tmp_path / "none.pt"), *arguments[1:]]) == 1
     assert "none.pt" in capsys.readouterr().err
