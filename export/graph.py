@@ -249,7 +249,11 @@ def _pairs(
 ) -> str:
     """The convolution of a ``TimeDownsamplingBlock``."""
     step, stride = config.steps(block)[0], 2 if config.halves(block) else 1
-    return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], dilations=[step, 1])
+    return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], **_apart(step))
+
+
+def _apart(step: int) -> dict[str, Any]:
+    return {"dilations": [step, 1]} if step > 1 else {}
 
 
 def _depthwise(
@@ -266,7 +270,7 @@ def _depthwise(
         f"{prefix}.weight": np.concatenate([kernel, np.zeros((spare, *kernel.shape[1:]))]),
         f"{prefix}.bias": np.concatenate([bias, np.zeros(spare)]),
     }
-    out = _conv(graph, padded, filled, prefix, group=channels + spare, kernel_shape=[size, size], dilations=[step, 1])
+    out = _conv(graph, padded, filled, prefix, group=channels + spare, kernel_shape=[size, size], **_apart(step))
     return graph.slice(out, 1, 0, channels) if spare else out
 
 
