@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import struct
 import subprocess
@@ -302,6 +303,22 @@ class _FfmpegLog:
 
 
 @contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """For a child that is started within, Ctrl-C is blocked for good; for this thread it comes afterwards.
+
+    The child begins its own session when it is there: a Ctrl-C just before would end it, and its file look damaged.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[IO[bytes], _FfmpegLog]]:
     """ffmpeg decoding ``path`` into a mono float32 WAV (at ``rate``) on a pipe; killed when the block is left early."""
     import imageio_ffmpeg
@@ -314,15 +331,16 @@ def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[IO[bytes], _FfmpegLo
     command += ["-ac", "1", "-rematrix_maxval", "1", "-map_metadata", "-1", "-fflags", "+bitexact"]
     command += ["-ar", str(rate)] if rate else []
     command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]  # for its header, which has the rate
-    process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Ctrl-C in the terminal is for us: ffmpeg would end in good order, and half a file would look whole.
-        start_new_session=True,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
+    with _interrupts_blocked():
+        process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C in the terminal is for us: ffmpeg would end in good order, and half a file would look whole.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
     assert process.stdout is not None  # noqa: S101 (for the type checker)
     assert process.stderr is not None  # noqa: S101
     log = _FfmpegLog()

@@ -1,6 +1,7 @@
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -389,6 +390,21 @@ def test_an_ffmpeg_that_dies_half_way_is_an_error(tmp_path: Path, encode: Callab
     os.kill(child, 9)
     with pytest.raises(AudioError, match=r"truncated|the decoder failed"):
         list(blocks)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_an_interrupt_that_reaches_the_decoder_all_the_same_does_nothing(
+    tmp_path: Path, encode: Callable[..., Path]
+) -> None:
+    """It would, between its start and that of its session (tests/stonecli/cli/test_tag.py met it once)."""
+    path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
+    blocks = read_audio(path, RATE)
+    first = next(blocks)
+    (child,) = running_ffmpegs()
+    os.kill(child, signal.SIGINT)
+    assert_is_the_tone(np.concatenate([first, *blocks]), 120)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGINT not in blocked
 
 
 def test_the_decoder_is_out_of_reach_of_ctrl_c(
