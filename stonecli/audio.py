@@ -308,7 +308,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
     The child begins its own session when it is there: a Ctrl-C just before would end it, and its file look damaged.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32":  # which has no masks
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
