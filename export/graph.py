@@ -160,10 +160,10 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     over_time: list[str] = []  # [batch, channels, bins]
     for block, size in enumerate(config.kernels):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
+        stride, apart, step = config.pace(block)
         x = _norm(graph, x, weights, f"{down}.norm")
-        x = graph.op("Gelu", _pairs(graph, x, weights, f"{down}.conv", config, block))
-        channels, step = config.out_channels[block], config.steps(block)[1]
-        branch = _depthwise(graph, x, weights, f"{conv}.dwconv", channels, size, step)
+        x = graph.op("Gelu", _pairs(graph, x, weights, f"{down}.conv", stride, apart))
+        branch = _depthwise(graph, x, weights, f"{conv}.dwconv", config.out_channels[block], size, step)
         branch = _norm(graph, branch, weights, f"{conv}.norm")
         branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
         branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
@@ -244,11 +244,8 @@ def _conv(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, *
     return graph.op("Conv", x, kernel, bias, **attributes)
 
 
-def _pairs(
-    graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, config: ChromaNetConfig, block: int
-) -> str:
+def _pairs(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, stride: int, step: int) -> str:
     """The convolution of a ``TimeDownsamplingBlock``."""
-    step, stride = config.steps(block)[0], 2 if config.halves(block) else 1
     return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], **_apart(step))
 
 

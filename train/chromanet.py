@@ -82,14 +82,10 @@ class ChromaNetConfig:
         """Fewest frames that leave one after all halvings."""
         return 1 << len(self.out_channels)
 
-    def steps(self, block: int) -> tuple[int, int]:
-        """How many frames neighbours are apart: in the block's input, and in its output. 1 and 1 where it halves."""
+    def pace(self, block: int) -> tuple[int, int, int]:
+        """Stride and dilation of the block's pairs of frames, and dilation of its ConvNeXt kernel: 2, 1, 1 if it halves."""
         dense = self.dense_blocks - (len(self.out_channels) - block)
-        return (1 << dense, 2 << dense) if dense >= 0 else (1, 1)
-
-    def halves(self, block: int) -> bool:
-        """Whether every second pair is left out there."""
-        return block < len(self.out_channels) - self.dense_blocks
+        return (2, 1, 1) if dense < 0 else (1, 1 << dense, 2 << dense)
 
 
 class ChromaNet(nn.Module):
@@ -106,13 +102,11 @@ class ChromaNet(nn.Module):
         self.config = config = config or ChromaNetConfig()
         inputs = (1, *config.out_channels[:-1])
         self.time_downsampling_blocks = nn.ModuleList(
-            TimeDownsamplingBlock(
-                channels, out, _norm(config, channels), config.steps(block)[0], 2 if config.halves(block) else 1
-            )
+            TimeDownsamplingBlock(channels, out, _norm(config, channels), *config.pace(block)[:2])
             for block, (channels, out) in enumerate(zip(inputs, config.out_channels, strict=True))
         )
         self.convnext_blocks = nn.ModuleList(
-            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels), config.steps(block)[1])
+            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels), config.pace(block)[2])
             for block, (channels, size) in enumerate(zip(config.out_channels, config.kernels, strict=True))
         )
         channels, octaves = config.out_channels[-1], config.n_bins // BINS_PER_OCTAVE
@@ -201,7 +195,7 @@ class TimeDownsamplingBlock(nn.Module):
     With a ``stride`` of 1, of every pair of frames that are ``step`` apart: n - step frames.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, step: int = 1, stride: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, stride: int = 2, step: int = 1) -> None:
         super().__init__()
         self.norm = norm
         self.conv = nn.Conv2d(in_channels, out_channels, (1, 2), stride=(1, stride), dilation=(1, step))
