@@ -83,7 +83,7 @@ class ChromaNetConfig:
         return 1 << len(self.out_channels)
 
     def pace(self, block: int) -> tuple[int, int, int]:
-        """Stride and dilation of the block's pairs of frames, and dilation of its ConvNeXt kernel: 2, 1, 1 if it halves."""
+        """Stride and dilation of the pairs of frames, and dilation of the ConvNeXt kernel: 2, 1, 1 where it halves."""
         dense = self.dense_blocks - (len(self.out_channels) - block)
         return (2, 1, 1) if dense < 0 else (1, 1 << dense, 2 << dense)
 
