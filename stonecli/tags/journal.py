@@ -211,6 +211,8 @@ class UndoJournal:
             self._database.execute("ATTACH ? AS other", (str(other),))
             try:
                 self._database.execute("BEGIN IMMEDIATE")
+                if not self._database.execute("SELECT 1 FROM other.sqlite_schema LIMIT 1").fetchone():
+                    return  # whoever made it was ended before it could hold anything
                 self._database.execute(
                     "INSERT OR IGNORE INTO runs (id, started, what) SELECT ?, started, what FROM other.runs LIMIT 1",
                     (run,),

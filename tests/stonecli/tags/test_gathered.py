@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +71,27 @@ def test_a_run_that_was_taken_for_empty_comes_back(journal: UndoJournal, song: S
     run.end()  # the client was interrupted, and a worker finishes its file
     assert journal.started() == []
     write(folder, song("flac"))
+    gather(journal)
+    assert [run.changes for run in journal.runs()] == [1]
+
+
+@pytest.mark.parametrize("statements", [(), ("BEGIN IMMEDIATE", "CREATE TABLE runs (id INTEGER)")])
+def test_a_worker_that_was_killed_before_its_journal_was_made(
+    journal: UndoJournal, song: Song, statements: tuple[str, ...]
+) -> None:
+    number = journal.start("write").number
+    folder = make_folder(journal, number, "word")
+    write(folder, song("flac"))
+    code = (
+        "import os, signal, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA journal_mode = DELETE')\n"
+        "for statement in sys.argv[2:]: database.execute(statement)\n"
+        "os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))\n"
+    )
+    half = folder / "0.sqlite3"  # the first to be taken in
+    assert subprocess.run([sys.executable, "-c", code, half, *statements], check=False).returncode != 0
+    assert half.exists()
     gather(journal)
     assert [run.changes for run in journal.runs()] == [1]
 
