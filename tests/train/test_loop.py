@@ -430,6 +430,14 @@ def test_it_begins_with_a_models_weights(start: Any, tiny_config: Config, traine
     assert made.window_seconds == 2.0
 
 
+def test_it_goes_on_with_blocks_that_leave_out_no_frame(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+    run = start(tiny_config("cross_entropy", network__dense_blocks=2), data="mixed", start=trained)
+    run.train()
+    made = load_checkpoint(run.folder / "best.pt")
+    assert (trained.chromanet.dense_blocks, made.chromanet.dense_blocks) == (0, 2)
+    assert any(not torch.equal(value, trained.weights[name]) for name, value in made.weights.items())
+
+
 def test_it_begins_once(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     config = tiny_config("cross_entropy", optimiser__epochs=2)
     straight = start(config, "straight", data="labelled", start=trained)
