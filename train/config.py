@@ -38,11 +38,14 @@ class InputConfig:
 
     Attributes:
         window_seconds: length of a segment.
+        shortest_seconds: each batch is cut to a length drawn from this up to ``window_seconds``, as the last windows of
+            recordings are of all lengths; 0 leaves it whole.
         frames_averaged: VQT frames averaged into one.
         corrects_tuning: whether tracks are resampled to A = 440 Hz.
     """
 
     window_seconds: float = 15.0
+    shortest_seconds: float = 0.0
     frames_averaged: int = 1
     corrects_tuning: bool = False
 
@@ -157,7 +160,15 @@ class TrainConfig:
     @property
     def segment_frames(self) -> int:
         """VQT frames in a segment."""
-        return int(self.input.window_seconds * self.vqt.sample_rate) // self.vqt.hop_length + 1
+        return self._frames(self.input.window_seconds)
+
+    @property
+    def shortest_frames(self) -> int:
+        """Fewest VQT frames of a batch's segments."""
+        return self._frames(self.input.shortest_seconds or self.input.window_seconds)
+
+    def _frames(self, seconds: float) -> int:
+        return int(seconds * self.vqt.sample_rate) // self.vqt.hop_length + 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings: for checkpoints and JSON."""
@@ -352,8 +363,11 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"data.unlabelled_every is 2 or above, not {config.data.unlabelled_every}")
     if config.input.window_seconds > MAX_WINDOW_SECONDS:
         raise ConfigError(f"input.window_seconds is at most {MAX_WINDOW_SECONDS:.0f}")
-    if config.segment_frames // config.input.frames_averaged < config.network.min_frames:
-        raise ConfigError("input.window_seconds is too short for so many halvings of the frames")
+    if not 0 <= config.input.shortest_seconds <= config.input.window_seconds:
+        raise ConfigError("input.shortest_seconds is from 0 to input.window_seconds")
+    for name, frames in (("window", config.segment_frames), ("shortest", config.shortest_frames)):
+        if frames // config.input.frames_averaged < config.network.min_frames:
+            raise ConfigError(f"input.{name}_seconds is too short for so many halvings of the frames")
     if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
         raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
     if not all(0 <= beta < 1 for beta in config.optimiser.betas):

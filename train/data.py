@@ -259,9 +259,13 @@ class StepDataset(Dataset[Batch]):
         draw = self._labelled_row if is_labelled else self._taught_row if self._lessons else self._unlabelled_row
         rows = [draw(np.random.default_rng([*self._seed, step, row])) for row in self._rows]
         first, second, labels, shifts, lessons = zip(*rows, strict=True)
+        drawn = np.random.default_rng([*self._seed, step])  # the same in all processes
+        frames = int(drawn.integers(self._config.shortest_frames, self._config.segment_frames + 1))
         return Batch(
-            torch.from_numpy(np.stack(first)),
-            torch.from_numpy(np.stack(second)) if draw == self._unlabelled_row else torch.empty(0, dtype=torch.uint8),
+            torch.from_numpy(np.stack(first)[:, :frames]),
+            torch.from_numpy(np.stack(second)[:, :frames])
+            if draw == self._unlabelled_row
+            else torch.empty(0, dtype=torch.uint8),
             torch.tensor(labels if is_labelled else [], dtype=torch.int64),
             torch.tensor(shifts, dtype=torch.int64),
             torch.from_numpy(np.stack(lessons)) if draw == self._taught_row else torch.empty(0),

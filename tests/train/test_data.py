@@ -338,6 +338,24 @@ def test_ranks_share_out_the_rows_of_one_process(kind: str, count: int, datasets
         assert same(part, Batch(*expected))
 
 
+@pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
+def test_batches_of_many_lengths(kind: str, datasets: Any, tiny_config: Config) -> None:
+    config = tiny_config(input__shortest_seconds=1.0)
+    dataset, whole = datasets(kind, input__shortest_seconds=1.0), datasets(kind)
+    lengths = set()
+    for step in range(60):
+        batch, uncut = dataset[step], whole[step]
+        frames = batch.first.shape[1]
+        lengths.add(frames)
+        assert torch.equal(batch.first, uncut.first[:, :frames])
+        if kind == "unlabelled":
+            assert torch.equal(batch.second, uncut.second[:, :frames])
+        other_process = datasets(kind, rank=1, count=2, input__shortest_seconds=1.0)[step]
+        assert torch.equal(other_process.first, batch.first[1::2])
+    assert config.shortest_frames <= min(lengths) < max(lengths) <= config.segment_frames
+    assert len(lengths) > 10
+
+
 def with_lessons(tracks: list[Track], sure: float, key: Key) -> list[Track]:
     """The tracks, in two stretches of which teachers hear ``key`` with the probability ``sure``."""
     keys = np.full((2, 24), (1 - sure) / 23, dtype=np.float32)
