@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def test_the_mean_of_two(tiny_config: Callable[..., TrainConfig], tmp_path: Path
     mean.network()  # it can be used
     alone = average(pair[:1]).weights
     assert all(torch.equal(alone[name], tensor) for name, tensor in pair[0].weights.items())
+
+
+def test_how_densely_frames_are_heard_is_as_in_the_last(tiny_config: Callable[..., TrainConfig]) -> None:
+    network = tiny_config("cross_entropy").network
+    mean = average([checkpoint(network, 1), checkpoint(replace(network, dense_blocks=2), 2)])
+    assert mean.chromanet.dense_blocks == 2
+    mean.network()
 
 
 def test_what_has_no_average(
