@@ -331,8 +331,8 @@ class Run:
         mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
         # Calibration changes the temperature; how densely frames are heard is for the weights alike.
-        same = {name: getattr(mine.network, name) for name in ("temperature", "dense_blocks")}
-        chromanet = replace(theirs.chromanet, **same)
+        asked = mine.network
+        chromanet = replace(theirs.chromanet, temperature=asked.temperature, dense_blocks=asked.dense_blocks)
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
             raise TrainError("the checkpoint to begin with is of another architecture than the configuration")
         if self.labelled and theirs.classes not in (None, class_names(mine)):
