@@ -5,7 +5,9 @@
 FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track
 uint8 [bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch
 fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA;
-with --windows, which is how ``stone`` hears a track, also how far its confidence is to be trusted.
+the MIREX score that the probabilities expect and their loss (the mean of -log of what the right key is given), which
+tell small differences where answers do not; with --windows, which is how ``stone`` hears a track, also how far its
+confidence is to be trusted, and how many tracks would be refused a key.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import argparse
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from export.onnx_file import AudioNetwork
@@ -25,12 +28,13 @@ from export.pitch_fork import find_class_order
 from export.published import read_checkpoint
 from stonecli.certainty import recording_probabilities, together
 from stonecli.key import Key
-from stonecli.metrics import calibration_error, reliability, scores, track_points
+from stonecli.metrics import calibration_error, mirex_score, reliability, scores, track_points
 from train.calibrate import window_frames, window_lengths, window_logits
 from train.checkpoint import Checkpoint
 
 SURE = 0.8
 WHOLE_SECONDS = 500.0  # no track is longer
+NEVER = 1e-6  # what a key that was thought impossible counts as, in the loss
 
 
 def class_keys(checkpoint: Checkpoint) -> list[Key]:
@@ -46,26 +50,49 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
     return [Key.parse(name.split("/")[0]) for name in order]
 
 
-def answers(
-    checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """``Key.index`` and confidence of the answer for each track, uint8 [bins, frames].
+@dataclass(frozen=True)
+class Heard:
+    """What a checkpoint says of some tracks.
 
-    With ``windows`` as ``stonecli.detect`` hears it; else all of a track at once.
+    Attributes:
+        probabilities: float32 [tracks, 24] by ``Key.index``, calibrated.
+        refused: bool [tracks], less likely than the checkpoint's least confidence.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    refused: npt.NDArray[np.bool_]
+
+    @property
+    def answers(self) -> npt.NDArray[np.int64]:
+        """``Key.index`` of the likeliest key of each track, int64 [tracks]; of those refused, too."""
+        return self.probabilities.argmax(axis=1)
+
+
+def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool = True) -> Heard:
+    """What the checkpoint says of tracks, uint8 [bins, frames].
+
+    With ``windows`` as ``stonecli.detect`` hears them; else all of a track at once. Without a name for each of 24
+    classes (``keys``) minor ones stay at 0.
     """
     size = window_frames(checkpoint)
-    found, confidence = [], []
-    for track in tracks:
-        cut_by = checkpoint if windows else replace(checkpoint, window_seconds=WHOLE_SECONDS)
+    order = [key.index for key in keys]
+    probabilities = np.zeros((len(tracks), 24), dtype=np.float32)
+    refused = np.zeros(len(tracks), dtype=bool)
+    cut_by = checkpoint if windows else replace(checkpoint, window_seconds=WHOLE_SECONDS)
+    for number, track in enumerate(tracks):
         logits = window_logits(cut_by, track.T) / checkpoint.chromanet.temperature
         softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
-        lengths = window_lengths(track.shape[1], size) if windows else [track.shape[1]]
-        mean = together(softmax / softmax.sum(axis=1, keepdims=True), np.array(lengths, dtype=np.float64))
+        softmax /= softmax.sum(axis=1, keepdims=True)
+        lengths = np.array(window_lengths(track.shape[1], size) if windows else [track.shape[1]], dtype=np.float64)
         seconds = track.shape[1] / size * checkpoint.window_seconds
-        probabilities = recording_probabilities(mean, seconds, checkpoint)
-        found.append(keys[int(probabilities.argmax())].index)
-        confidence.append(float(probabilities.max()))
-    return np.array(found), np.array(confidence)
+        probabilities[number, order] = recording_probabilities(together(softmax, lengths), seconds, checkpoint)
+        refused[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.least_confidence
+    return Heard(probabilities, refused)
+
+
+def possible_points(truth: int) -> npt.NDArray[np.float64]:
+    """MIREX score of each answer, float64 [24] by ``Key.index``, where ``truth`` is right."""
+    return np.array([mirex_score(Key.from_index(truth), Key.from_index(answer)) for answer in range(24)])
 
 
 def interval(points: np.ndarray) -> tuple[float, float]:
@@ -110,7 +137,10 @@ def main() -> None:
         rows = [row for row in csv.DictReader(labels) if row["id"] in features]
         tracks = [features[row["id"]] for row in rows]
     truth = np.array([Key.parse(row["key"]).index for row in rows])
-    found, confidence = answers(checkpoint, tracks, keys, options.windows)
+    heard = hear(checkpoint, tracks, keys, options.windows)
+    found, confidence = heard.answers, heard.probabilities.max(axis=1)
+    right_key = heard.probabilities[np.arange(len(truth)), truth]
+    expected = (heard.probabilities * np.array([possible_points(index) for index in truth])).sum(axis=1)
     sources = np.array([row["source"] for row in rows])
     report = {}
     for source in ["all", *sorted(set(sources))]:
@@ -120,6 +150,8 @@ def main() -> None:
         low, high = interval(points[:, 0])
         ksea_low, ksea_high = interval(points[:, 3])
         report[source] = {"tracks": int(chosen.sum()), **values}
+        report[source] |= {"expected_mirex": round(100 * float(expected[chosen].mean()), 1)}
+        report[source] |= {"loss": round(float(-np.log(right_key[chosen].clip(NEVER)).mean()), 3)}
         report[source] |= {"mirex_95": [round(100 * low, 1), round(100 * high, 1)]}
         report[source] |= {"ksea_95": [round(100 * ksea_low, 1), round(100 * ksea_high, 1)]}
     if options.windows:
@@ -129,6 +161,7 @@ def main() -> None:
             "expected_calibration_error": round(calibration_error(confidence, right), 3),
             "answers_above_0.8": int(sure.sum()),
             "right_of_those": round(float(right[sure].mean()), 3) if sure.any() else None,
+            "refused": int(heard.refused.sum()),
             "reliability": [tuple(round(value, 2) for value in row) for row in reliability(confidence, right)],
         }
         if options.plot:
