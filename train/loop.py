@@ -98,7 +98,7 @@ class Run:
         start: whose weights a new run begins with, instead of random ones.
         batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
         channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
-            frames averaged by four (``benchmarks/train.py``), more with longer segments.
+            frames averaged by four (``benchmarks/training_step.py``), more with longer segments.
     """
 
     config: TrainConfig

@@ -1,21 +1,19 @@
-"""How fast ``stone train`` is, and how much of a step is the network: ``python benchmarks/train.py``.
+"""How fast ``stone train`` is, and how much of a step is the network: ``python benchmarks/training_step.py``.
 
 Tracks are drawn into a feature cache of their own, so that neither music nor decoding is needed. Every part of a step
 is timed where the loop does it: waiting for the batch, bringing it to the device and cropping its views, forward,
 loss and backward, optimiser and clipping, average of weights. The share outside the network is all but forward, loss
 and backward. Reported are medians over steps, for the machine may be shared.
 
-    python benchmarks/train.py --config train/configs/laptop_ks.toml
-    python benchmarks/train.py --config train/configs/laptop_ks.toml --no-channels-last
+    python benchmarks/training_step.py --config train/configs/laptop_ks.toml
+    python benchmarks/training_step.py --config train/configs/laptop_ks.toml --no-channels-last
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,19 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 
-# This file has the name of the package that it measures, and Python looks for that beside a script first. So this
-# folder is not looked in; and where another script here was started and imported this, it gets the package instead.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-if __name__ == "train":
-    del sys.modules["train"]
-    sys.modules["train"] = importlib.import_module("train")
-
-from stonecli.key import Key  # noqa: E402
-from train import loop  # noqa: E402
-from train.chromanet import ChromaNet  # noqa: E402
-from train.config import CONFIGS, TrainConfig, load_config, override  # noqa: E402
-from train.data import Batch, Track  # noqa: E402
-from train.loop import Run  # noqa: E402
+from stonecli.key import Key
+from train import loop
+from train.chromanet import ChromaNet
+from train.config import CONFIGS, TrainConfig, load_config, override
+from train.data import Batch, Track
+from train.loop import Run
 
 NETWORK = ("forward", "loss", "backward")
 WARM_UP = 2  # steps that are not counted
