@@ -94,6 +94,7 @@ class DataConfig:
         unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
             has three views and costs three labelled ones.
         keyless_share: of the rows of labelled batches: tracks without a key, where there are any.
+        tempo: with ``augment``, segments are played up to so many times as fast or as slowly, at the same pitch; from 1.
     """
 
     batch_size: int = 128
@@ -103,6 +104,7 @@ class DataConfig:
     balance_modes: bool = False
     unlabelled_every: int = 2
     keyless_share: float = 0.1
+    tempo: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -380,6 +382,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"loss.smoothing is from 0 up to 1, not {config.loss.smoothing}")
     if not 0 < config.data.validation_share < 1:
         raise ConfigError(f"data.validation_share is between 0 and 1, not {config.data.validation_share}")
+    if not 1 <= config.data.tempo <= 2:
+        raise ConfigError(f"data.tempo is from 1 to 2, not {config.data.tempo}")
     if not 0 <= config.data.keyless_share < 1:
         raise ConfigError(f"data.keyless_share is from 0 up to 1, not {config.data.keyless_share}")
     if not 0 <= config.optimiser.ema < 1:

@@ -306,10 +306,16 @@ class StepDataset(Dataset[Batch]):
         return self._config.vqt.n_bins - self._config.network.n_bins
 
     def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
-        frames = self._config.segment_frames
-        segment = cut(features, start, frames)
+        frames, tempo = self._config.segment_frames, self._config.data.tempo
         if not self._config.data.augment:
-            return segment
+            return cut(features, start, frames)
+        if tempo == 1.0:  # nothing is drawn: runs of configurations from before see what they saw
+            segment = cut(features, start, frames)
+        else:
+            speed = tempo ** rng.uniform(-1.0, 1.0)
+            played = np.arange(frames) * speed
+            heard = int(played[-1]) + 1
+            segment = cut(features, max(0, min(start, len(features) - heard)), heard)[played.astype(np.int64)]
         other = None
         if is_labelled and self._unlabelled:
             donor = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])

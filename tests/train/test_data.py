@@ -506,6 +506,26 @@ def test_augmentation_changes_every_segment_and_no_label(datasets: Any) -> None:
         assert plain.is_labelled or not torch.equal(plain.second, changed.second)
 
 
+def test_segments_are_played_faster_and_more_slowly_on_demand(
+    datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.data.augmented", lambda segment, *_: segment)
+    for number in range(24):
+        frames = np.arange(200, dtype=np.uint8)[:, None]  # each frame says its number
+        np.save(tmp_path / "l" / f"{number}.npy", np.repeat(frames, 99, axis=1))
+    plain = datasets("labelled", data__batch_size=64, data__augment=True)[0].first[:, :, 0].int()
+    assert (plain.diff(dim=1) == 1).all()
+    batch = datasets("labelled", data__batch_size=64, data__augment=True, data__tempo=1.4)[0]
+    numbers = batch.first[:, :, 0].int()
+    spans = (numbers[:, -1] - numbers[:, 0]) / (numbers.shape[1] - 1)
+    assert (spans > 1 / 1.4 - 0.02).all()
+    assert (spans < 1.4 + 0.02).all()
+    assert spans.max() > 1.25
+    assert spans.min() < 0.8
+    assert set(numbers.diff(dim=1).unique().tolist()) <= {0, 1, 2}  # steadily
+    assert torch.equal(batch.first[:, :, 0], batch.first[:, :, -1])
+
+
 def test_a_short_track_is_repeated(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
     tracks = make_tracks(tmp_path, 1, labelled=False, frames=50)
     batch = StepDataset(tracks, [], tiny_config(), (1,))[0]
