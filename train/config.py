@@ -94,7 +94,7 @@ class DataConfig:
         unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
             has three views and costs three labelled ones.
         keyless_share: of the rows of labelled batches: tracks without a key, where there are any.
-        tempo: with ``augment``, segments are played up to so many times as fast or as slowly, at the same pitch; from 1.
+        tempo: with ``augment``, segments are played up to so many times as fast or as slowly, at the same pitch.
     """
 
     batch_size: int = 128

@@ -29,8 +29,8 @@ from train.data import read_labels
 
 WIDTH = 16
 SURE = 0.45  # mean probability over a recording's windows from which on it is music in a key
-STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 500, 512, 3e-3, 0.1
-DROPOUT = 0.2
+STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 2000, 512, 3e-3, 0.1
+DROPOUT = 0.1
 TARGETS = (0.01, 0.99)  # no label is certain
 HELD_BACK = 0.001  # share of the windows with a key that may be below 0.5; what is near it wavers between keys
 
