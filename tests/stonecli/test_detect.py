@@ -48,7 +48,7 @@ def assert_is_consistent(estimate: KeyEstimate) -> None:
     if estimate.key is None:
         assert estimate.confidence == 0
         assert estimate.segments == ()
-        assert estimate.tuning_cents is None or estimate.windows  # what sounds may be tuned, and yet have no key
+        assert estimate.tuning_cents is None
         return
     assert estimate.key.index == estimate.probabilities.argmax()
     assert estimate.confidence == pytest.approx(float(estimate.probabilities.max()), abs=1e-6)
@@ -170,13 +170,14 @@ def test_no_audio_at_all_is_an_error(key_model: KeyModel) -> None:
             detect_key_in_audio(blocks, key_model, RATE)
 
 
-@pytest.mark.parametrize("seconds", [0.6, 1, 3, 10, 14.9])
+# The gate of stone_5 takes half a second of chords for no music: a step back from stone_4 (docs/model-log.md).
+@pytest.mark.parametrize("seconds", [pytest.param(0.6, marks=pytest.mark.xfail(strict=True)), 1, 3, 10, 14.9])
 def test_a_file_shorter_than_a_window_gets_an_answer(
     music: Music, hear: Callable[..., KeyEstimate], seconds: float
 ) -> None:
     estimate = hear(music("F minor", seconds=seconds))
     assert_is_consistent(estimate)
-    assert estimate.key is not None or seconds < 1  # of half a second the model may say that it is not sure
+    assert estimate.key is not None
     assert [(window.start, window.end) for window in estimate.windows] == [(0.0, pytest.approx(seconds, abs=1e-3))]
     if seconds >= 3:
         assert estimate.key == Key.parse("F minor")
