@@ -29,12 +29,11 @@ from export.published import read_checkpoint
 from stonecli.certainty import recording_probabilities, together
 from stonecli.key import Key
 from stonecli.metrics import calibration_error, mirex_score, reliability, scores, track_points
-from train.calibrate import window_frames, window_lengths, window_logits
+from train.calibrate import NEVER, window_frames, window_lengths, window_logits
 from train.checkpoint import Checkpoint
 
 SURE = 0.8
 WHOLE_SECONDS = 500.0  # no track is longer
-NEVER = 1e-6  # what a key that was thought impossible counts as, in the loss
 
 
 def class_keys(checkpoint: Checkpoint) -> list[Key]:
