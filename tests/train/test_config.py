@@ -180,6 +180,7 @@ def test_mistakes_in_gin(text: str, message: str, written: Any, capsys: pytest.C
         ("[network]\nrows = 1\n[input]\nframes_averaged = 0", r"input\.frames_averaged is above 0"),
         ("[network]\nrows = 1\n[data]\nworkers = -1", r"data\.workers is 0 or above"),
         ("[network]\nrows = 1\n[data]\nvalidation_share = 1.0", r"data\.validation_share"),
+        ("[network]\nrows = 1\n[data]\ntempo = 0.7", r"data\.tempo is from 1 to 2, not 0\.7"),
         ("[network]\nrows = 1\n[optimiser]\nseed = -1", r"optimiser\.seed is 0 or above"),
         ("[network]\nrows = 1\n[optimiser]\nlr = 0.0", r"optimiser\.lr is above 0"),
         ("[network]\nrows = 1\n[optimiser]\nema = 1.0", r"optimiser\.ema"),
