@@ -7,7 +7,10 @@ uint8 [bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a m
 fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA;
 the MIREX score that the probabilities expect and their loss (the mean of -log of what the right key is given), which
 tell small differences where answers do not; with --windows, which is how ``stone`` hears a track, also how far its
-confidence is to be trusted, and how many tracks would be refused a key.
+confidence is to be trusted, and how many tracks would be refused a key; with --transposed, too, how often the answer
+moves along when the features are moved by -5 to 6 semitones, and when they are played faster by as much as a tape would
+be. (What was below the lowest bin is not there: bins that would have it are given what the lowest has, as in recordings
+that are transposed before, whose levels go on evenly there.)
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from stonecli.metrics import calibration_error, mirex_score, reliability, scores
 from train.calibrate import NEVER, window_frames, window_lengths, window_logits
 from train.checkpoint import Checkpoint
 
-SURE = 0.8
+SURE, HALF_SURE = 0.8, 0.5
+STEPS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones
 WHOLE_SECONDS = 500.0  # no track is longer
 
 
@@ -89,6 +93,29 @@ def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], 
     return Heard(probabilities, refused)
 
 
+def transposed(track: np.ndarray, semitones: int, as_tape: bool) -> np.ndarray:
+    """The track, uint8 [bins, frames], higher by so many ``semitones``; of a tape, with fewer frames by as much."""
+    moved = track[np.clip(np.arange(len(track)) - semitones, 0, len(track) - 1)]
+    if not as_tape:
+        return moved
+    speed = 2.0 ** (semitones / 12.0)
+    place = np.arange(int((track.shape[1] - 1) / speed)) * speed
+    frame = place.astype(int)
+    later = place - frame
+    played: np.ndarray = np.round(moved[:, frame] * (1 - later) + moved[:, frame + 1] * later).astype(np.uint8)
+    return played
+
+
+def moved_along(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], as_tape: bool) -> np.ndarray:
+    """Whether the answer moves along with each of ``STEPS`` and is given, bool [steps, tracks]."""
+    found = hear(checkpoint, tracks, keys).answers
+    alike = []
+    for step in STEPS:
+        heard = hear(checkpoint, [transposed(track, step, as_tape) for track in tracks], keys)
+        alike.append((heard.answers == (found + step) % 12 + found // 12 * 12) & ~heard.refused)
+    return np.array(alike)
+
+
 def possible_points(truth: int) -> npt.NDArray[np.float64]:
     """MIREX score of each answer, float64 [24] by ``Key.index``, where ``truth`` is right."""
     return np.array([mirex_score(Key.from_index(truth), Key.from_index(answer)) for answer in range(24)])
@@ -125,6 +152,7 @@ def main() -> None:
     parser.add_argument("--eval", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--windows", action="store_true", help="as stone hears, instead of the whole track at once")
     parser.add_argument("--plot", type=Path, help="SVG of how often an answer of some confidence is right; --windows")
+    parser.add_argument("--transposed", action="store_true", help="how steady answers are; with --windows; minutes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -165,6 +193,17 @@ def main() -> None:
         }
         if options.plot:
             draw_reliability(reliability(confidence, right), options.plot)
+    if options.windows and options.transposed:
+        given = ~heard.refused
+        for kind in ("pitch", "tape"):
+            alike = moved_along(checkpoint, tracks, keys, kind == "tape")
+            half_sure = given & (confidence >= HALF_SURE)
+            report[f"transposed, {kind}"] = {
+                "alike": round(float(alike[:, given].mean()), 4),
+                "half_sure": int(half_sure.sum()),
+                "alike_of_those": round(float(alike[:, half_sure].mean()), 4),
+                "by_step": dict(zip(STEPS, alike[:, given].mean(axis=1).round(3).tolist(), strict=True)),
+            }
     if options.json:
         print(json.dumps(report))
         return

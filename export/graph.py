@@ -157,7 +157,8 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     weights = weights | {
         name: kernel.swapaxes(2, 3) for name, kernel in weights.items() if kernel.ndim == 4 and "_blocks." in name
     }
-    over_time: list[str] = []  # [batch, channels, bins]
+    over_time = ""  # [batch, channels, bins]
+    levels: list[str] = []
     for block, size in enumerate(config.kernels):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
         stride, apart, step = config.pace(block)
@@ -170,8 +171,10 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
         x = graph.op("Add", x, branch)
         # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
         if config.gate_channels or block == len(config.kernels) - 1:
-            over_time.append(graph.op("ReduceMean", x, graph.constant([2]), keepdims=0))
-    x = over_time[-1]
+            over_time = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)
+        if config.gate_channels:
+            levels += _block_levels(graph, x, over_time, config.gate_statistics)
+    x = over_time
     if config.head_channels:
         x = _circular_head(graph, graph.reshape(x, [0, -1, BINS_PER_OCTAVE]), weights)
     else:
@@ -183,19 +186,34 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     x = graph.op("Add", x, graph.constant(bias, "classifier.bias"))
     logits = graph.reshape(x, [0, -1])
     if config.gate_channels:
-        logits = graph.op("Mul", logits, _tonal_gate(graph, over_time, weights))
+        logits = graph.op("Mul", logits, _tonal_gate(graph, levels, weights))
     graph.op("Softmax", logits, axis=-1, name="probabilities")
 
 
-def _tonal_gate(graph: GraphBuilder, over_time: Sequence[str], weights: dict[str, Array]) -> str:
-    """``TonalGate.forward`` of ``block_levels``, [batch, 1], of means over frames [batch, channels, bins]."""
-    levels = []
-    bins = graph.constant([2])
-    for x in over_time:
-        mean = graph.op("ReduceMean", x, bins, keepdims=1)
-        apart = graph.op("Sub", x, mean)
-        square = graph.op("ReduceMean", graph.op("Mul", apart, apart), bins, keepdims=0)
-        levels += [graph.op("Squeeze", mean, bins), graph.op("Sqrt", square)]
+def _block_levels(graph: GraphBuilder, x: str, over_time: str, statistics: int) -> list[str]:
+    """``block_levels`` of one block, each [batch, channels], of its output [batch, channels, frames, bins] and the mean
+    of that over frames."""
+    mean, deviation = _mean_and_deviation(graph, over_time)
+    if statistics == 2:
+        return [mean, deviation]
+    together = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
+    apart = graph.op("Sub", x, graph.op("Unsqueeze", over_time, graph.constant([2])))
+    square = graph.op("ReduceMean", graph.op("Mul", apart, apart), graph.constant([2]), keepdims=0)
+    over_bins = graph.op("ReduceMean", graph.op("Sqrt", square), graph.constant([2]), keepdims=0)
+    return [mean, deviation, _mean_and_deviation(graph, together)[1], over_bins]
+
+
+def _mean_and_deviation(graph: GraphBuilder, x: str) -> tuple[str, str]:
+    """Over the last axis of [batch, channels, n], each [batch, channels]."""
+    last = graph.constant([2])
+    mean = graph.op("ReduceMean", x, last, keepdims=1)
+    apart = graph.op("Sub", x, mean)
+    square = graph.op("ReduceMean", graph.op("Mul", apart, apart), last, keepdims=0)
+    return graph.op("Squeeze", mean, last), graph.op("Sqrt", square)
+
+
+def _tonal_gate(graph: GraphBuilder, levels: Sequence[str], weights: dict[str, Array]) -> str:
+    """``TonalGate.forward`` of ``levels``, each [batch, channels], one after the other: [batch, 1]."""
     x = graph.op("Sub", graph.op("Concat", *levels, axis=1), graph.constant(weights["gate.mean"], "gate.mean"))
     x = graph.op("Div", x, graph.constant(weights["gate.deviation"], "gate.deviation"))
     x = graph.op("Clip", x, graph.constant(-GATE_RANGE), graph.constant(GATE_RANGE))

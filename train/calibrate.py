@@ -50,6 +50,7 @@ OTHERS = 4  # windows at least, to compare with
 MOST_WINDOWS = 50  # of a recording
 NEVER = 1e-6  # probability of what was thought impossible: the logarithmic score stays finite
 REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
+HARDLY_HEARD = 1.2  # times what every key has where nothing is heard: what has less is refused in any case
 KEYLESS_REFUSED = 0.96  # share of what has no key that is refused at most: more would refuse more music
 
 Floats = npt.NDArray[np.float32]
@@ -217,6 +218,7 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
         float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED)),
         float(np.quantile(most, KEYLESS_REFUSED, method="higher")),
     )
+    least = max(least, HARDLY_HEARD / keyless[0].shape[1])
     return Calibration(temperature, least, error, float((most < least).mean()))
 
 

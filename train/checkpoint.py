@@ -125,7 +125,7 @@ class Checkpoint:
     def without_gate(self) -> Checkpoint:
         """The network as it was trained: what ``train.gate`` fitted to it is left out."""
         weights = {name: value for name, value in self.weights.items() if not name.startswith("gate.")}
-        return replace(self, chromanet=replace(self.chromanet, gate_channels=0), weights=weights)
+        return replace(self, chromanet=replace(self.chromanet, gate_channels=0, gate_statistics=2), weights=weights)
 
     def network(self) -> ChromaNet:
         """The network with these weights, in evaluation mode.

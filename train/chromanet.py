@@ -40,6 +40,7 @@ class ChromaNetConfig:
             over octaves alone.
         gate_channels: width of a ``TonalGate``, which ``train.gate`` fits to a trained network; 0, as published, for
             none.
+        gate_statistics: numbers that it is given for each channel: 2, or 4 where it hears the course of time as well.
         dense_blocks: that many of the last blocks hear every pair of neighbours instead of every second one, and what
             follows in them lies as far apart as it would: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
             2014, section 3.5). Halving drops what is odd, in the last blocks up to half of a window; with the same
@@ -55,6 +56,7 @@ class ChromaNetConfig:
     drop_path: float = 0.1
     head_channels: int = 0
     gate_channels: int = 0
+    gate_statistics: Literal[2, 4] = 2
     dense_blocks: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ class ChromaNetConfig:
             raise ValueError("head_channels is 0 or above")
         if self.gate_channels < 0:
             raise ValueError("gate_channels is 0 or above")
+        if self.gate_statistics not in (2, 4):
+            raise ValueError(f"gate_statistics is 2 or 4, not {self.gate_statistics}")
         if not 0 <= self.dense_blocks <= len(self.out_channels):
             raise ValueError(f"dense_blocks is from 0 to the number of blocks, not {self.dense_blocks}")
         if not self.temperature > 0 or not 0 <= self.drop_path < 1:
@@ -114,7 +118,8 @@ class ChromaNet(nn.Module):
         self.head: nn.Module = CircularHead(channels, octaves, width) if width else OctavePool()
         self.classifier = nn.Conv2d(width or channels, config.rows, kernel_size=1)
         self.batch_norm = nn.BatchNorm2d(config.rows, affine=False) if config.rows == 2 else nn.Identity()
-        self.gate = TonalGate(2 * sum(config.out_channels), config.gate_channels) if config.gate_channels else None
+        levels = config.gate_statistics * sum(config.out_channels)
+        self.gate = TonalGate(levels, config.gate_channels) if config.gate_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """The KSP: softmax of ``logits`` over all classes."""
@@ -138,7 +143,9 @@ class ChromaNet(nn.Module):
     def logits_of(self, outputs: list[Tensor]) -> Tensor:
         """``logits`` of what ``blocks`` gave."""
         logits = self.normalise(self.classifier(self.head(outputs[-1])))
-        return logits if self.gate is None else logits * self.gate(block_levels(outputs))
+        if self.gate is not None:
+            logits = logits * self.gate(block_levels(outputs, self.config.gate_statistics))
+        return logits
 
     def blocks(self, x: Tensor) -> list[Tensor]:
         """Output of each block, [batch, out channels, bins, frames]."""
@@ -294,15 +301,19 @@ def octave_pool(x: Tensor) -> Tensor:
     return x.reshape(batch, channels, bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE, -1).mean(dim=2)
 
 
-def block_levels(outputs: Sequence[Tensor]) -> Tensor:
-    """What a ``TonalGate`` sees: of each block's channels, averaged over frames, mean and deviation over bins.
+def block_levels(outputs: Sequence[Tensor], statistics: int) -> Tensor:
+    """What a ``TonalGate`` sees: levels of each channel of each block; where the pitches lie is lost.
 
-    [batch, 2 * channels of all blocks], block by block, means before deviations; where the pitches lie is lost.
+    [batch, statistics * channels of all blocks], block by block: of the averages over frames the mean and the deviation
+    over bins; of 4 ``statistics`` then the deviation over frames of the mean over bins (what comes and goes together,
+    as a drum does), and the mean over bins of the deviation over frames.
     """
     levels = []
     for output in outputs:
         over_time = output.mean(dim=-1)
         levels += [over_time.mean(dim=-1), over_time.std(dim=-1, correction=0)]
+        if statistics == 4:
+            levels += [output.mean(dim=-2).std(dim=-1, correction=0), output.std(dim=-1, correction=0).mean(dim=-1)]
     return torch.cat(levels, dim=-1)
 
 

@@ -4,16 +4,19 @@ A network of keys names one for any pitch that is loud, be it of a drum; taught 
 network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell music from drums, noise and speech: a
 logistic regression with one hidden layer, each kind weighing half. Recordings without labels count as music where the
 checkpoint itself is sure of their key; without them, one in twenty is taken for a drum: renderings sound different.
-Then it is opened as far as nearly all music needs: half open, it would weigh windows by what is no matter of keys.
+Half of what it is fitted to is shorter than a window: a loop of a second is heard again and again, and otherwise one
+in five is taken for a drum. Then it is opened as far as nearly all windows of music need, and made to open and shut
+more decidedly than it was fitted to: half open, it would weigh windows by what is no matter of keys.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +25,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from stonecli.errors import StoneError
-from train.calibrate import beginning, windows
+from train.calibrate import beginning, window_frames, windows
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.chromanet import ChromaNet, TonalGate, block_levels
 from train.data import read_labels
 
-WIDTH = 16
+WIDTH = 32
+STATISTICS: Literal[4] = 4  # of each channel
 SURE = 0.45  # mean probability over a recording's windows from which on it is music in a key
-STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 2000, 512, 3e-3, 0.1
+PIECES, SHORTEST_SECONDS = 3, 0.6  # of each recording, as long as chance will have it, up to a window
+STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 4000, 512, 3e-3, 0.1
 DROPOUT = 0.1
 TARGETS = (0.01, 0.99)  # no label is certain
+DECIDEDNESS = 3.0  # by which the score is larger than fitted
 HELD_BACK = 0.001  # share of the windows with a key that may be below 0.5; what is near it wavers between keys
 
 Floats = npt.NDArray[np.float32]
+Features = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Of sounds of one kind.
+
+    Attributes:
+        windows: ``block_levels`` of whole windows, float32 [windows, n].
+        pieces: the same of what is shorter, float32 [pieces, n]; may be none.
+    """
+
+    windows: Floats
+    pieces: Floats
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class Fit:
     keyless: float
 
 
-def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> tuple[Floats, float]:
+def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features) -> tuple[Floats, float]:
     """``block_levels`` of each window of a track, float32 [windows, n], and its largest mean probability, 0..1.
 
     Args:
@@ -64,47 +84,87 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: npt.NDAr
     with torch.inference_mode():
         for window in windows(checkpoint, features):
             outputs = network.blocks(window)
-            levels.append(block_levels(outputs)[0])
+            levels.append(block_levels(outputs, STATISTICS)[0])
             heard.append(functional.softmax(network.logits_of(outputs), dim=-1)[0])
         most = float(torch.stack(heard).mean(dim=0).max())
         return torch.stack(levels).numpy(), most
 
 
-def fit(tonal: Floats, keyless: Floats, seed: int = 0) -> Fit:
+def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
+    """``PIECES`` stretches of a track, uint8 [frames, bins], no longer than a window; as many octaves of length are as
+    likely everywhere."""
+    shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
+    longest = max(shortest, window_frames(checkpoint))
+    for _ in range(PIECES):
+        length = int(np.exp(random.uniform(np.log(shortest), np.log(longest))))
+        start = int(random.integers(max(1, len(features) - length + 1)))
+        yield features[start : start + length]
+
+
+def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
     """The gate that tells the one from the other; the same again for the same ``seed``.
 
     Args:
-        tonal, keyless: levels of windows with and without a key, float32 [windows, n].
+        tonal, keyless: of sounds with and without a key.
         seed: of the first weights, the order and what is dropped.
 
     Raises:
-        StoneError: there is nothing of one kind.
+        StoneError: there are no windows of one kind.
     """
-    if not len(tonal) or not len(keyless):
+    if not len(tonal.windows) or not len(keyless.windows):
         raise StoneError("a gate needs windows with a key and windows without one")
-    both = torch.from_numpy(np.concatenate([tonal, keyless]))
-    is_tonal = torch.arange(len(both)) < len(tonal)
+    groups = [tonal.windows, tonal.pieces, keyless.windows, keyless.pieces]
+    levels = torch.from_numpy(np.concatenate(groups))
+    sizes = torch.tensor([len(group) for group in groups])
+    group_of = torch.repeat_interleave(torch.arange(4), sizes)
     low, high = TARGETS
-    target = torch.where(is_tonal, high, low)
-    weight = torch.where(is_tonal, 0.5 / len(tonal), 0.5 / len(keyless)) * len(both)
+    target = torch.where(group_of < 2, high, low)
+    parts = (sizes.view(2, 2) > 0).sum(dim=1).repeat_interleave(2)  # of a kind: windows, or windows and pieces
+    weight = (len(levels) / (2 * parts * sizes.clamp(min=1)))[group_of]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        gate = TonalGate(both.shape[1], WIDTH)
-        gate.mean.copy_(both.mean(dim=0))
-        gate.deviation.copy_(both.std(dim=0, correction=0) + 1e-4)
+        gate = TonalGate(levels.shape[1], WIDTH)
+        gate.mean.copy_(levels.mean(dim=0))
+        gate.deviation.copy_(levels.std(dim=0, correction=0) + 1e-4)
         optimiser = torch.optim.AdamW(gate.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         for _ in range(STEPS):
-            rows = torch.randint(len(both), (ROWS,))
-            score = gate.score(_dropped(both[rows], gate.mean))[:, 0]
+            rows = torch.randint(len(levels), (ROWS,))
+            score = gate.score(_dropped(levels[rows], gate.mean))[:, 0]
             loss = functional.binary_cross_entropy_with_logits(score, target[rows], weight[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     with torch.inference_mode():
-        passing = gate.eval().score(both[is_tonal])[:, 0].numpy()
+        passing = gate.eval().score(torch.from_numpy(tonal.windows))[:, 0].numpy()
         gate.out.bias.add_(max(0.0, -float(np.quantile(passing, HELD_BACK))))
-        opened = gate(both)[:, 0] > 0.5
-    return Fit(gate, float(opened[is_tonal].float().mean()), float((~opened[~is_tonal]).float().mean()))
+        for weights in gate.out.parameters():
+            weights.mul_(DECIDEDNESS)
+        passed, opened = (gate(torch.from_numpy(kind.windows))[:, 0] > 0.5 for kind in (tonal, keyless))
+    return Fit(gate, float(passed.float().mean()), float((~opened).float().mean()))
+
+
+class _Collector:
+    """``Levels`` of the sounds of one kind."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint, self._network = checkpoint, checkpoint.network()
+        self._random = np.random.default_rng(0)
+        empty = np.zeros((0, STATISTICS * sum(checkpoint.chromanet.out_channels)), dtype=np.float32)
+        self._windows, self._pieces = [empty], [empty]
+
+    def add(self, features: Features, least: float = 0.0) -> bool:
+        """Whether the track counts: its largest mean probability is above ``least``."""
+        levels, most = window_levels(self._network, self._checkpoint, features)
+        if most <= least:
+            return False
+        self._windows.append(levels)
+        for piece in pieces(self._checkpoint, features, self._random):
+            self._pieces.append(window_levels(self._network, self._checkpoint, piece)[0])
+        return True
+
+    def levels(self) -> Levels:
+        """Of all that counted."""
+        return Levels(np.concatenate(self._windows), np.concatenate(self._pieces))
 
 
 def _dropped(levels: Tensor, mean: Tensor) -> Tensor:
@@ -116,7 +176,7 @@ def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
     """The checkpoint with the gate, instead of one that it had."""
     weights = checkpoint.without_gate().weights
     weights |= {f"gate.{name}": value.detach().clone() for name, value in gate.state_dict().items()}
-    config = replace(checkpoint.chromanet, gate_channels=gate.hidden.out_features)
+    config = replace(checkpoint.chromanet, gate_channels=gate.hidden.out_features, gate_statistics=STATISTICS)
     return replace(checkpoint, chromanet=config, weights=weights, state={})
 
 
@@ -137,20 +197,13 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(1)
     try:
         checkpoint = load_checkpoint(options.checkpoint).without_gate()
-        network = checkpoint.network()
-        tonal: list[Floats] = []
-        keyless: list[Floats] = []
+        tonal, keyless = _Collector(checkpoint), _Collector(checkpoint)
         for path, key in read_labels(options.labels):
-            levels, _ = window_levels(network, checkpoint, np.load(path, allow_pickle=False))
-            (tonal if key else keyless).append(levels)
+            (tonal if key else keyless).add(np.load(path, allow_pickle=False))
         sure = 0
         for path in sorted(options.recordings.glob("*.npy")) if options.recordings else []:
-            levels, most = window_levels(network, checkpoint, beginning(path, checkpoint))
-            if most > SURE:
-                tonal.append(levels)
-                sure += 1
-        empty = np.zeros((0, 1), dtype=np.float32)
-        found = fit(np.concatenate(tonal or [empty]), np.concatenate(keyless or [empty]), options.seed)
+            sure += tonal.add(beginning(path, checkpoint), SURE)
+        found = fit(tonal.levels(), keyless.levels(), options.seed)
         save_checkpoint(with_gate(checkpoint, found.gate), options.out)
     except (StoneError, OSError, ValueError) as error:
         print(error, file=sys.stderr)

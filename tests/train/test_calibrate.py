@@ -38,8 +38,8 @@ def test_the_temperature_undoes_what_was_done(sharpness: float) -> None:
 
 def test_what_has_no_key_is_refused() -> None:
     logits, places = drawn(500, 3.0)
-    flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
-    found = calibrate([*logits, *flat], [*places, *[None] * 50])
+    quiet = [np.random.default_rng(seed).normal(0.0, 0.3, (2, 24)).astype(np.float32) for seed in range(50)]
+    found = calibrate([*logits, *quiet], [*places, *[None] * 50])
     assert found.keyless_refused == pytest.approx(KEYLESS_REFUSED, abs=0.02)
     assert 1 / 24 < found.least_confidence < 0.1
 
@@ -52,6 +52,14 @@ def test_no_more_music_is_refused_for_the_sake_of_what_has_no_key() -> None:
     assert found.keyless_refused < 0.5
     confidence, _ = confidences(logits, found.temperature)
     assert (confidence < found.least_confidence).mean() <= 1 / 500
+
+
+def test_what_is_hardly_likelier_than_by_chance_is_refused_in_any_case() -> None:
+    logits, places = drawn(500, 3.0)
+    flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
+    found = calibrate([*logits, *flat], [*places, *[None] * 50])
+    assert found.least_confidence == pytest.approx(1.2 / 24)
+    assert found.keyless_refused == 1.0
 
 
 def test_a_temperature_that_is_given_is_taken() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,8 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
         branch = w[f"{conv}.gamma"] * (branch @ w[f"{conv}.pwconv2.weight"].T + w[f"{conv}.pwconv2.bias"])
         x = x + branch.transpose(2, 0, 1)
         levels += [x.mean(2).mean(1), x.mean(2).std(1)]
+        if config.gate_statistics == 4:
+            levels += [x.mean(1).std(1), x.std(2).mean(1)]
     if config.head_channels:
         chroma = plain_head(x.mean(2), w)
     else:
@@ -169,13 +171,13 @@ def test_dense_blocks_hear_all_that_halving_could_have_begun_with(dense: int, fr
     assert answer.shape[-1] == len(shifts)
 
 
-@pytest.mark.parametrize("head", [0, 5])
-def test_a_gated_network_equals_a_plain_computation(head: int) -> None:
-    network = random_network(gate_channels=3, head_channels=head, temperature=0.7, **SMALL)
+@pytest.mark.parametrize(("head", "statistics"), [(0, 2), (5, 2), (0, 4)])
+def test_a_gated_network_equals_a_plain_computation(head: int, statistics: Literal[2, 4]) -> None:
+    network = random_network(gate_channels=3, gate_statistics=statistics, head_channels=head, temperature=0.7, **SMALL)
     x = torch.randn(3, 1, 24, 9)
     with torch.inference_mode():
         answer = network(x).numpy()
-        levels = block_levels(network.blocks(x))
+        levels = block_levels(network.blocks(x), statistics)
         assert network.gate is not None
         gates = network.gate(levels)
         ungated = network.normalise(network.scores(x))
@@ -367,6 +369,7 @@ def test_a_network_in_training_varies() -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"head_channels": -1}, "head_channels"),
         ({"gate_channels": -1}, "gate_channels"),
+        ({"gate_statistics": 3}, "gate_statistics"),
         ({"dense_blocks": -1}, "dense_blocks"),
         ({"dense_blocks": 8}, "dense_blocks"),
         ({"drop_path": 1.0}, "drop_path"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,30 @@ import torch
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.calibrate import window_logits
+from train.calibrate import window_frames, window_logits
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.config import ConfigError, load_config
-from train.gate import fit, main, window_levels, with_gate
+from train.gate import SHORTEST_SECONDS, STATISTICS, Levels, fit, main, pieces, window_levels, with_gate
 
 
-def levels(count: int, middle: float, seed: int) -> np.ndarray:
+@pytest.fixture(autouse=True)
+def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These kinds are told apart sooner than real ones."""
+    monkeypatch.setattr("train.gate.STEPS", 500)
+
+
+def rows(count: int, middle: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(middle, 1.0, (count, 8)).astype(np.float32)
+
+
+def levels(count: int, middle: float, seed: int) -> Levels:
+    return Levels(rows(count, middle, seed), rows(0, 0.0, 0))
 
 
 def test_it_tells_one_kind_from_the_other_on_others_of_the_kind() -> None:
     gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
     with torch.inference_mode():
-        tonal, keyless = (gate(torch.from_numpy(levels(500, middle, 2)))[:, 0] for middle in (2.0, -2.0))
+        tonal, keyless = (gate(torch.from_numpy(rows(500, middle, 2)))[:, 0] for middle in (2.0, -2.0))
     assert (tonal > 0.5).float().mean() > 0.99
     assert (keyless < 0.5).float().mean() > 0.99
 
@@ -37,6 +48,41 @@ def test_where_kinds_are_alike_music_passes() -> None:
     found = fit(levels(5000, 0.3, 0), levels(5000, -0.3, 1))
     assert found.tonal == pytest.approx(0.999, abs=0.0005)
     assert 0.01 < found.keyless < 0.6
+
+
+def test_a_gate_is_open_or_shut() -> None:
+    gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
+    with torch.inference_mode():
+        opened = gate(torch.from_numpy(np.concatenate([rows(500, 2.0, 2), rows(500, -2.0, 3)])))
+    assert ((opened < 0.05) | (opened > 0.95)).float().mean() > 0.97
+
+
+def test_pieces_are_learnt_from_but_windows_say_how_far_it_is_opened() -> None:
+    apart = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float32)  # pieces differ where windows do not
+    tonal = Levels(rows(500, 2.0, 0), rows(300, 0.0, 1) + 2 * apart)
+    keyless = Levels(rows(100, -2.0, 2), np.concatenate([rows(300, 0.0, 3) - 2 * apart, rows(30, 2.0, 4)]))
+    found = fit(tonal, keyless)
+    assert found.tonal >= 0.998
+    assert found.keyless > 0.98
+    without = fit(Levels(tonal.windows, rows(0, 0, 0)), Levels(keyless.windows, rows(0, 0, 0))).gate
+    with torch.inference_mode():
+        passed = found.gate(torch.from_numpy(rows(500, 0.0, 5) + 2 * apart))[:, 0] > 0.5
+        opened = found.gate(torch.from_numpy(rows(500, 0.0, 6) - 2 * apart))[:, 0] > 0.5
+        guessed = without(torch.from_numpy(rows(500, 0.0, 5) + 2 * apart))[:, 0] > 0.5
+    assert passed.float().mean() > 0.98
+    assert opened.float().mean() < 0.02
+    assert guessed.float().mean() < 0.9
+
+
+def test_pieces_are_inside_their_track_and_no_longer_than_a_window(tiny_checkpoint: Checkpoint) -> None:
+    random = np.random.default_rng(0)
+    window = window_frames(tiny_checkpoint)
+    shortest = window_frames(replace(tiny_checkpoint, window_seconds=SHORTEST_SECONDS))
+    for frames in (1, shortest, window, 3 * window):
+        track = np.arange(frames, dtype=np.uint8)[:, None].repeat(tiny_checkpoint.vqt.n_bins, axis=1)
+        for piece in [piece for _ in range(50) for piece in pieces(tiny_checkpoint, track, random)]:
+            assert min(frames, shortest) <= len(piece) <= min(frames, window)
+            assert (np.diff(piece[:, 0].astype(int)) % 256 == 1).all()
 
 
 def test_a_fit_is_the_same_again_and_leaves_the_generator_alone() -> None:
@@ -104,11 +150,11 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
 
 def test_levels_are_one_row_a_window(tiny_checkpoint: Checkpoint) -> None:
     network: Any = tiny_checkpoint.network()
-    rows, most = window_levels(network, tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0))
-    assert rows.shape[1] == 2 * sum(tiny_checkpoint.chromanet.out_channels)
-    assert len(rows) == len(window_logits(tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0)))
+    found, most = window_levels(network, tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0))
+    assert found.shape[1] == STATISTICS * sum(tiny_checkpoint.chromanet.out_channels)
+    assert len(found) == len(window_logits(tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0)))
     assert 1 / 24 <= most <= 1
-    gate = fit(rows, rows + 1).gate
+    gate = fit(Levels(found, found), Levels(found + 1, found[:0])).gate
     assert with_gate(tiny_checkpoint, gate).network().gate is not None
 
 
