@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
-DEFAULT_MODEL = "stone_5.onnx"
+DEFAULT_MODEL = "stone_6.onnx"
 MAX_MODEL_BYTES = 64 << 20
 MAX_MEMORY = 4 << 30  # of all that models are computing at a time; hearing takes a fiftieth
 MAX_CONSTANT = 64 << 20  # bytes of what is computed once, when a model is loaded

@@ -4,9 +4,11 @@ A network of keys names one for any pitch that is loud, be it of a drum; taught 
 network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell music from drums, noise and speech: a
 logistic regression with one hidden layer, each kind weighing half. Recordings without labels count as music where the
 checkpoint itself is sure of their key; without them, one in twenty is taken for a drum: renderings sound different.
+
 Half of what it is fitted to is shorter than a window: a loop of a second is heard again and again, and otherwise one
-in five is taken for a drum. Then it is opened as far as nearly all windows of music need, and made to open and shut
-more decidedly than it was fitted to: half open, it would weigh windows by what is no matter of keys.
+in five is taken for a drum. Some of that is changed, or comes through a telephone, for it must be known there as well.
+Then it is opened as far as nearly all windows of music need, and made to open and shut more decidedly than it was
+fitted to: half open, it would weigh windows by what is no matter of keys.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stonecli.errors import StoneError
+from train.augment import augmented, narrowed
 from train.calibrate import beginning, window_frames, windows
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.chromanet import ChromaNet, TonalGate, block_levels
@@ -33,7 +36,7 @@ from train.data import read_labels
 WIDTH = 32
 STATISTICS: Literal[4] = 4  # of each channel
 SURE = 0.45  # mean probability over a recording's windows from which on it is music in a key
-PIECES, SHORTEST_SECONDS = 3, 0.6  # of each recording, as long as chance will have it, up to a window
+SHORTEST_SECONDS = 0.6  # of the pieces of each recording, as long as chance will have it, up to a window
 STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 4000, 512, 3e-3, 0.1
 DROPOUT = 0.1
 TARGETS = (0.01, 0.99)  # no label is certain
@@ -91,14 +94,15 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
 
 
 def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
-    """``PIECES`` stretches of a track, uint8 [frames, bins], no longer than a window; as many octaves of length are as
-    likely everywhere."""
+    """Three stretches of a track, uint8 [frames, bins], no longer than a window: one as it is, one changed as in
+    training, one through a telephone; any octave of lengths is as likely."""
     shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
     longest = max(shortest, window_frames(checkpoint))
-    for _ in range(PIECES):
+    for change in (None, augmented, narrowed):
         length = int(np.exp(random.uniform(np.log(shortest), np.log(longest))))
         start = int(random.integers(max(1, len(features) - length + 1)))
-        yield features[start : start + length]
+        piece = features[start : start + length]
+        yield piece if change is None else change(piece, random)
 
 
 def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:

@@ -170,8 +170,7 @@ def test_no_audio_at_all_is_an_error(key_model: KeyModel) -> None:
             detect_key_in_audio(blocks, key_model, RATE)
 
 
-# The gate of stone_5 takes half a second of chords for no music: a step back from stone_4 (docs/model-log.md).
-@pytest.mark.parametrize("seconds", [pytest.param(0.6, marks=pytest.mark.xfail(strict=True)), 1, 3, 10, 14.9])
+@pytest.mark.parametrize("seconds", [0.6, 1, 3, 10, 14.9])
 def test_a_file_shorter_than_a_window_gets_an_answer(
     music: Music, hear: Callable[..., KeyEstimate], seconds: float
 ) -> None:

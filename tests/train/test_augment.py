@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from train.augment import augmented  # noqa: E402
+from train.augment import augmented, narrowed  # noqa: E402
 
 
 @settings(max_examples=60, deadline=None)
@@ -19,10 +19,11 @@ from train.augment import augmented  # noqa: E402
 )
 def test_shape_and_type_stay(seed: int, frames: int, bins: int, level: int) -> None:
     segment = np.full((frames, bins), level, np.uint8)
-    changed = augmented(segment, np.random.default_rng(seed))
-    assert changed.shape == segment.shape
-    assert changed.dtype == np.uint8
-    assert (segment == level).all()
+    for change in (augmented, narrowed):
+        changed = change(segment, np.random.default_rng(seed))
+        assert changed.shape == segment.shape
+        assert changed.dtype == np.uint8
+        assert (segment == level).all()
 
 
 def test_it_is_a_function_of_its_generator() -> None:
@@ -76,3 +77,19 @@ def test_every_kind_of_change_occurs() -> None:
     assert 30 < hits < 90  # three tenths of 200
     assert min(middle) < 110
     assert max(middle) > 135
+
+
+def test_a_narrow_band_stays_as_it_is_and_the_rest_is_dimmed() -> None:
+    segment = np.random.default_rng(0).integers(0, 256, (50, 99)).astype(np.uint8)
+    lost = []
+    for seed in range(100):
+        change = narrowed(segment, np.random.default_rng(seed)).astype(int) - segment
+        assert (change[:, 46:74] == 0).all()
+        assert (change <= 0).all()
+        assert (change >= -130).all()
+        lost.append((change < 0).any(axis=0))
+    share = np.mean(lost, axis=0)
+    assert share[0] > 0.9
+    assert share[98] > 0.9
+    assert (np.diff(share[:46]) <= 0).all()
+    assert (np.diff(share[74:]) >= 0).all()

@@ -80,9 +80,10 @@ def test_pieces_are_inside_their_track_and_no_longer_than_a_window(tiny_checkpoi
     shortest = window_frames(replace(tiny_checkpoint, window_seconds=SHORTEST_SECONDS))
     for frames in (1, shortest, window, 3 * window):
         track = np.arange(frames, dtype=np.uint8)[:, None].repeat(tiny_checkpoint.vqt.n_bins, axis=1)
-        for piece in [piece for _ in range(50) for piece in pieces(tiny_checkpoint, track, random)]:
-            assert min(frames, shortest) <= len(piece) <= min(frames, window)
-            assert (np.diff(piece[:, 0].astype(int)) % 256 == 1).all()
+        for plain, *changed in [list(pieces(tiny_checkpoint, track, random)) for _ in range(50)]:
+            assert all(min(frames, shortest) <= len(piece) <= min(frames, window) for piece in (plain, *changed))
+            assert (np.diff(plain[:, 0].astype(int)) % 256 == 1).all()
+            assert all(piece.dtype == np.uint8 and piece.shape[1:] == track.shape[1:] for piece in changed)
 
 
 def test_a_fit_is_the_same_again_and_leaves_the_generator_alone() -> None:
