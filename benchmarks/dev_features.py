@@ -106,9 +106,13 @@ def transposed(track: np.ndarray, semitones: int, as_tape: bool) -> np.ndarray:
     return played
 
 
-def moved_along(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], as_tape: bool) -> np.ndarray:
-    """Whether the answer moves along with each of ``STEPS`` and is given, bool [steps, tracks]."""
-    found = hear(checkpoint, tracks, keys).answers
+def moved_along(
+    checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], found: np.ndarray, as_tape: bool
+) -> np.ndarray:
+    """Whether the answer, by windows, moves along with each of ``STEPS`` and is given, bool [steps, tracks].
+
+    ``found`` are those to the tracks as they are, ``Heard.answers``.
+    """
     alike = []
     for step in STEPS:
         heard = hear(checkpoint, [transposed(track, step, as_tape) for track in tracks], keys)
@@ -196,7 +200,7 @@ def main() -> None:
     if options.windows and options.transposed:
         given = ~heard.refused
         for kind in ("pitch", "tape"):
-            alike = moved_along(checkpoint, tracks, keys, kind == "tape")
+            alike = moved_along(checkpoint, tracks, keys, found, kind == "tape")
             half_sure = given & (confidence >= HALF_SURE)
             report[f"transposed, {kind}"] = {
                 "alike": round(float(alike[:, given].mean()), 4),

@@ -5,8 +5,8 @@ network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell musi
 logistic regression with one hidden layer, each kind weighing half. Recordings without labels count as music where the
 checkpoint itself is sure of their key; without them, one in twenty is taken for a drum: renderings sound different.
 
-Half of what it is fitted to is shorter than a window: a loop of a second is heard again and again, and otherwise one
-in five is taken for a drum. Some of that is changed, or comes through a telephone, for it must be known there as well.
+Half of what it is fitted to is shorter than a window: half a second is heard again and again, and otherwise one in
+five is taken for a drum. Some of that is changed, or comes through a telephone, for it must be known there as well.
 Then it is opened as far as nearly all windows of music need, and made to open and shut more decidedly than it was
 fitted to: half open, it would weigh windows by what is no matter of keys.
 """
