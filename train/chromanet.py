@@ -292,9 +292,9 @@ class ItemNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised ``x``, [batch, channels, bins, frames]."""
-        if self.training:  # the same, and the only one of the two that leaves channels last where they are
-            return functional.group_norm(x, 1)
-        return functional.layer_norm(x, x.shape[1:])  # what is exported
+        if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            return functional.group_norm(x, 1)  # the same sum, which leaves channels last; layer norm copies it
+        return functional.layer_norm(x, x.shape[1:])
 
 
 def octave_pool(x: Tensor) -> Tensor:

@@ -196,12 +196,14 @@ def test_behind_a_closed_gate_all_keys_are_alike() -> None:
     np.testing.assert_allclose(network(torch.randn(1, 1, 24, 9)).detach().numpy(), 1 / 24, atol=1e-6)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_item_norm_is_over_channel_bin_and_frame(training: bool) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_item_norm_is_over_channel_bin_and_frame(layout: torch.memory_format) -> None:
     x = 3 * torch.randn(2, 4, 12, 5) + 7
     mean = x.mean((1, 2, 3), keepdim=True)
     expected = (x - mean) / torch.sqrt(((x - mean) ** 2).mean((1, 2, 3), keepdim=True) + 1e-5)
-    torch.testing.assert_close(ItemNorm().train(training)(x), expected)
+    normed = ItemNorm()(x.to(memory_format=layout))
+    torch.testing.assert_close(normed, expected)
+    assert normed.is_contiguous(memory_format=layout)
 
 
 def test_frame_norm_is_over_bins_and_channels_of_each_frame() -> None:

@@ -16,7 +16,7 @@ from stonecli.metrics import CIRCLE  # noqa: E402
 from train.chromanet import ChromaNet  # noqa: E402
 from train.config import TrainConfig  # noqa: E402
 from train.data import Track  # noqa: E402
-from train.metrics import MAX_WINDOWS, score_network, track_profile  # noqa: E402
+from train.metrics import MAX_TRACKS, MAX_WINDOWS, score_network, track_profile  # noqa: E402
 from train.views import class_names  # noqa: E402
 
 Config = Callable[..., TrainConfig]
@@ -91,6 +91,14 @@ def test_tracks_without_a_label_do_not_count(tiny_config: Config, tmp_path: Path
     tracks = loud_tracks(tmp_path)
     mixed = [tracks[0], Track(tracks[1].features), tracks[2]]
     assert score_network(Listener(config), mixed, config, CPU).tracks == 2  # type: ignore[arg-type]
+
+
+def test_of_many_tracks_some_are_scored_spread_over_all(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config("semi_tone")
+    tracks = [track for track in loud_tracks(tmp_path) for _ in range(30)]
+    got = score_network(Listener(config), tracks, config, CPU)  # type: ignore[arg-type]
+    assert got.tracks == MAX_TRACKS < len(tracks)
+    assert got.confusion.sum(axis=1).min() >= MAX_TRACKS // 24  # each key as often
 
 
 @pytest.mark.parametrize(
