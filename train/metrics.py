@@ -48,11 +48,10 @@ def score_network(network: ChromaNet, tracks: Sequence[Track], config: TrainConf
     """
     keys = [Key.parse(name.split("/")[0]) for name in class_names(config)]
     truth, answers = [], []
-    known = [track for track in tracks if track.key is not None]
+    known = [(track, track.key) for track in tracks if track.key is not None]
     for place in np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_TRACKS)).astype(int):
-        track = known[place]
-        assert track.key is not None  # noqa: S101
-        truth.append(track.key.index)
+        track, key = known[place]
+        truth.append(key.index)
         answers.append(keys[int(track_profile(network, track, config, device).argmax())].index)
     reference, estimate = np.array(truth), np.array(answers)
     values = scores(reference, estimate)
