@@ -38,7 +38,6 @@ os.environ.update(dict.fromkeys(THREADS, "1"))  # before numpy is loaded
 
 import imageio_ffmpeg  # noqa: E402
 import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
 import soundfile  # noqa: E402
 
 from stonecli import detect, model  # noqa: E402
@@ -47,6 +46,7 @@ from stonecli.detect import detect_key  # noqa: E402
 from stonecli.engine import default_jobs, run  # noqa: E402
 from stonecli.errors import DeviceError  # noqa: E402
 from stonecli.model import Device, KeyModel  # noqa: E402
+from stonecli.onnx_runtime import onnxruntime  # noqa: E402
 from stonecli.resampling import Resampler  # noqa: E402
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -418,6 +418,7 @@ def start_up(folder: Path, rounds: int = 15) -> dict[str, dict[str, float]]:
     }
     without = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
+    environment |= {"ORT_DISABLE_TELEMETRY": "1"}  # for the bare import, too: stone has it off
     environment |= {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "STONE_CONFIG_DIR": str(folder / "no-config")}
     times: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import soxr
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.model_info import FORMAT_VERSION, METADATA_KEY
+from stonecli.onnx_runtime import onnxruntime
 from train.checkpoint import Checkpoint, file_sha256
 from train.chromanet import ChromaNet, average_frames
 from train.vqt import VQT

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from stonecli.audio import Samples
 from stonecli.errors import DeviceError, ModelError
 from stonecli.model_info import METADATA_KEY, ModelInfo, parse_info
 from stonecli.onnx_check import check_onnx
+from stonecli.onnx_runtime import onnxruntime
 
 if TYPE_CHECKING:
     from stonecli.batching import Batcher
@@ -37,6 +37,7 @@ MAX_MEMORY = 4 << 30  # of all that models are computing at a time; hearing take
 MAX_CONSTANT = 64 << 20  # bytes of what is computed once, when a model is loaded
 _NO_FOLDER = f"{os.devnull}/none"  # cannot be made, for it lies below a device
 CUDA_BATCH = 32  # windows; 350 MB of activations
+_WARNING, _FATAL = 2, 4  # from which severity on onnxruntime logs; the first unless it is told
 SUM_TOLERANCE = 1e-3  # a softmax that was exported sums to 1 within this
 
 
@@ -251,7 +252,7 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails, we say ourselves
+    options.log_severity_level = _FATAL  # what fails, we say ourselves
     # A model may keep weights in other files, anywhere below the current folder or above it: not one of ours.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
     options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not ORT's own format
@@ -259,7 +260,8 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return onnxruntime.InferenceSession(content, options, providers=list(providers))
+        # Its own fallback from CUDA is told on standard output, where answers stand.
+        return onnxruntime.InferenceSession(content, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # as above
         raise ModelError(f"not a model that can be loaded: {_one_line(error)}") from error
 
@@ -292,12 +294,19 @@ def _why_no_cuda() -> str | None:
 
 
 def _try_cuda(content: bytes, threads: int) -> onnxruntime.InferenceSession | None:
-    """A session that does run on CUDA, or None: onnxruntime itself would fall back with a warning."""
+    """A session that does run on CUDA, or None, of which onnxruntime says nothing."""
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    onnxruntime.set_default_logger_severity(_FATAL)
     try:
-        onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
-        session = _new_session(content, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        with redirect_stdout(StringIO()):  # where a driver is and the libraries are not, each is named there
+            onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
+            session = _new_session(content, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
     except Exception:  # whatever fails here, the CPU can do the work
         return None
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
     return session if "CUDAExecutionProvider" in session.get_providers() else None
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import soxr
+
+from stonecli.onnx_runtime import onnxruntime
 
 torch = pytest.importorskip("torch")
 helper = pytest.importorskip("onnx").helper

@@ -1,5 +1,8 @@
 import ctypes
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 
 from stonecli import model
@@ -16,6 +18,7 @@ from stonecli.key import Key
 from stonecli.model import KeyModel, default_model
 from stonecli.model_info import parse_info
 from stonecli.onnx_check import check_onnx
+from stonecli.onnx_runtime import onnxruntime
 
 Samples = npt.NDArray[np.float32]
 Build = Callable[..., Path]
@@ -313,7 +316,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
         real = onnxruntime.InferenceSession
 
         class Session:
-            def __init__(self, content: bytes, options: Any, providers: list[str]) -> None:
+            def __init__(self, content: bytes, options: Any, providers: list[str], enable_fallback: int) -> None:
                 asked.append(providers)
                 self._on_cuda = providers[0] == "CUDAExecutionProvider" and loads == "yes"
                 if providers[0] == "CUDAExecutionProvider" and loads == "raises":
@@ -360,6 +363,28 @@ def test_without_cuda_auto_runs_on_the_cpu_and_says_nothing(
     assert loaded.device == "cpu"
     assert asked[-1] == ["CPUExecutionProvider"]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="a build without CUDA")
+def test_a_driver_without_the_libraries_is_no_matter_for_anyone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("a machine with a GPU")
+    real = ctypes.CDLL
+    driver = Driver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, *rest: driver if "cuda.so.1" in name else real(name, *rest))
+    assert KeyModel().device == "cpu"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_onnxruntime_keeps_no_records_of_this_machine(tmp_path: Path) -> None:
+    """It would queue them below the user's cache folder, and send them."""
+    call = "from stonecli import KeyModel; KeyModel(device='cpu')"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    environment |= {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", call], env=environment, check=True, timeout=60)
+    assert [*tmp_path.rglob("*")] == []
 
 
 @pytest.mark.parametrize("name", BAD_MACHINES)

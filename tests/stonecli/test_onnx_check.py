@@ -347,7 +347,7 @@ def test_text_that_is_none() -> None:
 def test_onnxruntime_s_own_format_is_never_taken(
     tiny_model: Build, key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnxruntime
+    from stonecli.onnx_runtime import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "x.ort")
