@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from stonecli.library import MUSIC_SUFFIXES, find_music
+from stonecli.library import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -86,8 +87,14 @@ class FolderWatcher:
             self._done[path] = look
 
     def __iter__(self) -> Iterator[Path]:
-        """The files, as they arrive; ends after :meth:`stop`."""
+        """The files, as they arrive; ends after :meth:`stop`.
+
+        Raises:
+            FileNotFoundError: the folder is there no more.
+        """
         while not self._stopped:
+            if not self._folder.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(self._folder))
             self._take_events(time.monotonic)
             yield from self._arrived(time.monotonic())
 
@@ -125,9 +132,13 @@ class FolderWatcher:
 
 
 def _is_music(path: Path, folder: Path) -> bool:
-    """Whether a folder search would take it: by its ending, and nothing hidden on the way."""
+    """Whether a folder search would take it: by its ending, and nothing hidden on the way, no bin, no thumbnails."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else path.parts
-    return path.suffix.lower() in MUSIC_SUFFIXES and not any(part.startswith(".") for part in parts)
+    return (
+        path.suffix.lower() in MUSIC_SUFFIXES
+        and not any(part.startswith(".") for part in parts)
+        and not any(part.casefold() in SYSTEM_FOLDERS for part in parts[:-1])
+    )
 
 
 def _look(path: Path) -> _Look | None:

@@ -40,6 +40,7 @@ def analyze(
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
     files = listed(files, null)
+    check_ending(npz, (".npz",), "--npz")
     check_target(npz)
     check_ending(html, (".html", ".htm"), "--html")
     check_target(html)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stonecli.cli.common import (
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     EXIT_USAGE,
     Device,
     error_console,
@@ -51,34 +53,39 @@ def analyze_files(
     key_model = load_model(model, device)
     screen = output_screen()
     heard, pictures, tracks, failed = [], [], [], 0
-    for path in files:
-        try:
-            estimate = detect_key(path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment)
-        except ValueError as error:
-            fail(str(error), EXIT_USAGE)
-        except Exception as error:  # one bad file does not end the run
-            if os.environ.get("STONE_DEBUG"):
-                raise
-            from stonecli.engine import error_line
-            from stonecli.report.table import error_text
+    interrupted = True
+    with suppress(KeyboardInterrupt):
+        for path in files:
+            try:
+                estimate = detect_key(
+                    path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment
+                )
+            except ValueError as error:
+                fail(str(error), EXIT_USAGE)
+            except Exception as error:  # one bad file does not end the run
+                if os.environ.get("STONE_DEBUG"):
+                    raise
+                from stonecli.engine import error_line
+                from stonecli.report.table import error_text
 
-            failed += 1
-            error_console().print(error_text(path, error_line(error)), soft_wrap=True)
+                failed += 1
+                error_console().print(error_text(path, error_line(error)), soft_wrap=True)
+                if html:
+                    tracks.append(_track(path, None, error_line(error)))
+                if as_json:
+                    print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
+                continue
+            if npz:
+                heard.append((path, estimate))
             if html:
-                tracks.append(_track(path, None, error_line(error)))
+                tracks.append(_track(path, estimate, None))
+            if plot:
+                pictures.append(_picture(path, estimate))
             if as_json:
-                print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
-            continue
-        if npz:
-            heard.append((path, estimate))
-        if html:
-            tracks.append(_track(path, estimate, None))
-        if plot:
-            pictures.append(_picture(path, estimate))
-        if as_json:
-            print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
-        else:
-            print_analysis(screen, path, estimate, per_window=per_window)
+                print_json(estimate_record(path, estimate, None, key_model, per_window=per_window))
+            else:
+                print_analysis(screen, path, estimate, per_window=per_window)
+        interrupted = False
     if npz:
         from stonecli.report.npz import save_npz
 
@@ -91,6 +98,8 @@ def analyze_files(
         from stonecli.report.analysis_plot import save_analysis_plot
 
         save_analysis_plot(plot, pictures, theme)
+    if interrupted:
+        fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
     return EXIT_FAILED if failed else 0
 
 

@@ -63,6 +63,8 @@ def check_target(path: Path | None, *, is_folder: bool = False) -> None:
         fail(f"{path}: is {'no' if is_folder else 'a'} folder", EXIT_USAGE)
     if not path.absolute().parent.is_dir():
         fail(f"{path.parent}: no such folder", EXIT_USAGE)
+    if not os.access(path.absolute().parent, os.W_OK):  # where it is put when it is whole
+        fail(f"{path.parent}: nothing can be written there", EXIT_USAGE)
 
 
 def listed(paths: list[Path], null: bool) -> list[Path]:

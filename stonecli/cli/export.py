@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stonecli.cli.common import EXIT_USAGE, fail, one_line_errors, output_console
+from stonecli.library import MUSIC_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint into a model for --model; its class order is checked by ear, its numbers against PyTorch."""
+    if model.suffix.lower() in MUSIC_SUFFIXES:
+        raise typer.BadParameter("would replace music", param_hint="MODEL.onnx")
     report = exporter("stone export")(checkpoint, model, pitch_fork)
     console = output_console()
     origin = "as the checkpoint says" if report.order_was_known else "found by the pitch fork"

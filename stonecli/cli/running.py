@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from stonecli.places import Place
     from stonecli.tags import FieldRule
     from stonecli.tags.journal import JournalRun
+
+
+ENDS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if sys.platform != "win32" else ()))
+"""Signals that ask a program to end."""
 
 
 @contextmanager
@@ -97,21 +102,27 @@ def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progres
 def stopped_by_ctrl_c(outcomes: Stoppable) -> Iterator[list[bool]]:
     """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
 
-    Yields a list that is not empty after a Ctrl-C.
+    So does being told to end, and a terminal that is closed, unless it was asked to outlive it (nohup).
+    Yields a list that is not empty after any of them.
     """
     interrupts: list[bool] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: handler for number in ENDS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(number: int, frame: object) -> None:
         interrupts.append(True)
-        signal.signal(signal.SIGINT, before)
+        restore()
         outcomes.stop()
 
-    signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> AbstractContextManager[JournalRun]:

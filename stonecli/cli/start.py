@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import NoReturn
 
 from stonecli._version import __version__
 
@@ -27,7 +28,53 @@ HEARING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # each file
 
 
 def run() -> None:
-    """Entry point of the installed command."""
+    """Entry point of the installed command: it leaves with one line at most, whatever becomes of standard output."""
+    open_closed_streams()
+    try:
+        try:
+            _answer()
+        except SystemExit as leaving:
+            if not leaving.code:
+                sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # at its end the interpreter would do so, with a code and a text of its own
+    except KeyboardInterrupt:  # before a command, which has its own way, or after it
+        _leave("interrupted", 130)
+    except OSError as error:
+        _leave(None if isinstance(error, BrokenPipeError) else error.strerror or str(error), 1)
+    finally:
+        _drop_what_cannot_be_printed()
+
+
+def open_closed_streams() -> None:
+    """Have standard input empty, and output go nowhere, where whoever calls has closed them (``<&-``).
+
+    Else the next file that is opened gets their number, and what a library has to say goes into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 (until the end)
+
+
+def _leave(message: str | None, code: int) -> NoReturn:
+    if message:
+        print(f"stone: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _drop_what_cannot_be_printed() -> None:
+    """Keep the interpreter from trying it once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _answer() -> None:
+    if "" in sys.argv[1:]:  # a variable of a script that is not set; as a path it would be the current folder
+        _leave("an empty argument names nothing; the current folder is .", 2)
     if sys.argv[1:] == ["--version"]:
         print(f"stone {__version__}")
     elif sys.argv[1:] in (["--help"], ["-h"]):

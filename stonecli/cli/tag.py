@@ -64,7 +64,9 @@ def tag(
     ] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Hear everything anew, and remember nothing.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache/--cache", help="Hear everything anew, and remember nothing.", show_default=False)
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json, .ndjson or .parquet.")
     ] = None,
@@ -80,10 +82,17 @@ def tag(
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Dask cluster: tcp://scheduler:8786.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json/--no-json", help="Print one JSON object a file.", show_default=False)
+    ] = False,
     null: NullOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error what goes on.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet/--no-quiet", "-q", help="Print nothing but errors.", show_default=False)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose/--no-verbose", "-v", help="Say on standard error what goes on.", show_default=False),
+    ] = False,
     preserve_mtime: PreserveMtimeOption = False,
 ) -> None:
     """Hear the key of music files and write it into their tags.

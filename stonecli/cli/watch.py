@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +27,7 @@ from stonecli.cli.options import (
     PreserveMtimeOption,
     WriteTagsOption,
 )
-from stonecli.cli.running import Errors, field_rules, journal_run, result_cache
+from stonecli.cli.running import Errors, field_rules, journal_run, result_cache, stopped_by_ctrl_c
 from stonecli.key import Notation
 
 
@@ -49,7 +48,9 @@ def watch(
     ] = 3.0,
     existing: Annotated[bool, typer.Option("--existing", help="Begin with what is there.")] = False,
     poll: Annotated[bool, typer.Option("--poll", help="For network drives that report no changes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json/--no-json", help="Print one JSON object a file.", show_default=False)
+    ] = False,
     preserve_mtime: PreserveMtimeOption = False,
     device: DeviceOption = "auto",
     model: ModelOption = None,
@@ -84,9 +85,7 @@ def watch(
             cache=stack.enter_context(result_cache()),
         )
         watcher = stack.enter_context(FolderWatcher(folder, settle, polling=poll, existing=existing))
-        for number in (signal.SIGINT, signal.SIGTERM):  # the file in hand is finished, then it ends
-            before = signal.signal(number, lambda *_: watcher.stop())
-            stack.callback(signal.signal, number, before)
+        stack.enter_context(stopped_by_ctrl_c(watcher))  # the file in hand is finished
         errors.remark(f"watching {folder}; Ctrl-C ends it")
         if not as_json:
             table.header()

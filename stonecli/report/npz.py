@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -12,7 +11,7 @@ import numpy as np
 
 from stonecli.detect import KeyEstimate
 from stonecli.model import KeyModel
-from stonecli.report.output import umask
+from stonecli.report.whole_file import temporary_file
 
 
 def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: KeyModel) -> None:
@@ -31,15 +30,8 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
         times = [(window.start, window.end) for window in estimate.windows]
         arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
-        with os.fdopen(handle, "wb") as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
+    with temporary_file(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from stonecli.report.records import CSV_COLUMNS, tag_row
+from stonecli.report.whole_file import make_temporary, put_in_place
 
 FORMATS = (".csv", ".json", ".ndjson")
 
@@ -37,10 +36,9 @@ class OutputFile:
         self._count = 0
 
     def __enter__(self) -> OutputFile:
-        handle, temporary = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".tmp", dir=self._path.parent)
-        self._temporary = Path(temporary)
+        self._temporary = make_temporary(self._path)
         # Names that are not valid UTF-8 come out as the bytes that they are.
-        self._file: TextIO = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._file: TextIO = self._temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
         if self._format == ".csv":
             self._csv = csv.DictWriter(self._file, CSV_COLUMNS)
             self._csv.writeheader()
@@ -62,12 +60,4 @@ class OutputFile:
         with self._file:
             if self._format == ".json":
                 self._file.write("\n]\n" if self._count else "[]\n")
-        self._temporary.chmod(0o666 & ~umask())
-        self._temporary.replace(self._path)
-
-
-def umask() -> int:
-    """The process's mask for the permissions of new files; mkstemp goes by its own."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        put_in_place(self._temporary, self._path)

@@ -85,10 +85,10 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._stack:
-            if self._targets.playlist:
-                save_playlist(self._targets.playlist, self._entries)
-            if self._targets.rekordbox:
-                save_rekordbox(self._targets.rekordbox, self._entries, self._notation, "stone")
+        with self._stack as stack:  # each by itself: where one cannot be written, the others are
             if self._targets.html:
-                save_page(self._targets.html, self._tracks)
+                stack.callback(save_page, self._targets.html, self._tracks)
+            if self._targets.rekordbox:
+                stack.callback(save_rekordbox, self._targets.rekordbox, self._entries, self._notation, "stone")
+            if self._targets.playlist:
+                stack.callback(save_playlist, self._targets.playlist, self._entries)

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from stonecli.report.output import umask
-
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
@@ -19,12 +17,63 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: it cannot be written.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+    with (
+        temporary_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path``, to be filled, that replaces it at the end; after an error it is gone.
+
+    Raises:
+        OSError: it cannot be made or put in place.
+    """
+    temporary = make_temporary(path)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            yield file
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(path)
+        yield temporary
+        put_in_place(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_temporary(path: Path) -> Path:
+    """An empty file beside ``path``, hidden.
+
+    Raises:
+        OSError: it cannot be made; it names ``path``, which the user knows.
+    """
+    with _naming(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    return Path(name)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Replace ``path`` by ``temporary``, with the permissions of a new file.
+
+    Raises:
+        OSError: as above.
+    """
+    with _naming(path):
+        temporary.chmod(0o666 & ~umask())
+        temporary.replace(path)
+
+
+def umask() -> int:
+    """The process's mask for the permissions of new files; mkstemp goes by its own."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise

@@ -46,6 +46,9 @@ def test_what_arrives(watch: Callable[[int], list[Path]], tmp_path: Path) -> Non
     (folder / "a.mp3").write_bytes(b"whole")
     (folder / "notes.txt").write_bytes(b"no music")
     (folder / ".hidden.mp3").write_bytes(b"in the making")
+    for name in ("#recycle", "@eaDir"):
+        (folder / name).mkdir()
+        (folder / name / "old.mp3").write_bytes(b"thrown away")
     (folder / "empty.mp3").touch()
     (folder / "b.flac.part").write_bytes(b"download")
     (folder / "b.flac.part").rename(folder / "b.flac")  # an atomic rename

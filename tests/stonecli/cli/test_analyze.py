@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,3 +216,29 @@ def test_a_record_between_two_semitones(invoke: Invoke, music: Callable[..., Sam
     record = json.loads(invoke("analyze", tmp_path / "a.wav", "--json").stdout)
     assert record["tuning_cents"] == pytest.approx(46, abs=3)
     assert {record["key"]["musical"], record["other_name"]["musical"]} == {"Am", "Bbm"}
+
+
+@pytest.mark.parametrize("option", ["--npz", "--html", "--plot"])
+def test_what_is_saved_never_replaces_music(invoke: Invoke, song: Song, option: str) -> None:
+    first, second = song("mp3", "1.mp3"), song("mp3", "2.mp3")
+    before = first.read_bytes()
+    assert invoke("analyze", option, first, second).exit_code == 2
+    assert first.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_keeps_what_was_heard(stone_command: list[str], song: Song, tmp_path: Path) -> None:
+    files = [song("flac", f"{number}.flac") for number in range(200)]
+    npz, page = tmp_path / "heard.npz", tmp_path / "heard.html"
+    command = [*stone_command, "analyze", *map(str, files), "--json", "--npz", str(npz), "--html", str(page)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "stone: interrupted; what is shown above is done\n")
+    heard = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
+    assert 1 <= len(heard) < len(files)
+    with np.load(npz) as arrays:
+        assert heard <= set(arrays.files)
+    assert "0.flac" in page.read_text("utf-8")

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -109,3 +110,15 @@ def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert not config_path().exists()
+
+
+def test_a_switch_that_is_set_is_taken_back_on_the_command_line(invoke: Invoke, song: Song) -> None:
+    assert invoke("config", "set", "tag.write-tags", "true").exit_code == 0
+    assert invoke("config", "set", "tag.quiet", "true").exit_code == 0
+    path = song("flac")
+    before = path.read_bytes()
+    result = invoke("tag", path, "--no-write-tags", "--no-quiet", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["status"]) == (0, "detected")
+    assert path.read_bytes() == before
+    assert invoke("tag", path).exit_code == 0
+    assert path.read_bytes() != before

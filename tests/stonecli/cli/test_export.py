@@ -172,3 +172,10 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, module:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == f"stone: stone export needs {module}: pip install 'stonecli[train]'\n"
+
+
+def test_music_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    song = tmp_path / "song.MP3"
+    song.write_bytes(b"music")
+    assert run(checkpoint, song).exit_code == 2
+    assert song.read_bytes() == b"music"

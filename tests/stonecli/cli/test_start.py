@@ -1,7 +1,8 @@
 import inspect
+import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from stonecli import __version__
 from stonecli.cli.main import app
 from stonecli.cli.start import COMMANDS, help_text
+from stonecli.tags import read_tags
 
 CALL = (
     "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
@@ -66,3 +68,65 @@ def test_anything_else_is_for_the_commands() -> None:
         start("nonsense")
     assert failure.value.returncode == 2
     assert "nonsense" in failure.value.stderr
+
+
+PLAIN = "from stonecli.cli.start import run; run()"
+LINES = (["--version"], ["--help"], ["models"], ["config", "path"], ["undo", "--list"], ["tag", "--help"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_output_that_takes_nothing_more_is_one_line(line: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", PLAIN, *line], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (result.returncode, result.stderr) == (1, "stone: No space left on device\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_a_reader_that_has_left_is_told_nothing(line: list[str], unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with os.fdopen(writing, "w") as pipe:
+        result = subprocess.run(
+            [sys.executable, "-c", PLAIN, *line], stdout=pipe, stderr=subprocess.PIPE, env=environment, timeout=60
+        )
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="wants sh")
+def test_closed_streams_are_as_good_as_empty_ones(song: Callable[..., Path]) -> None:
+    path = str(song("flac"))
+    for closed, line in (("<&-", ["tag", "-"]), (">&-", ["analyze", path]), ("2>&-", ["tag", path, "--write-tags"])):
+        command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", PLAIN, *line]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stderr) == (0, "")
+    assert read_tags(Path(path)).text == "7A"
+
+
+@pytest.mark.parametrize("line", [["tag", "", "--write-tags"], ["watch", ""], ["mix", ""], ["analyze", ""]])
+def test_an_empty_argument_is_not_the_current_folder(line: list[str], song: Callable[..., Path]) -> None:
+    path = song("flac")
+    before = path.read_bytes()
+    command = [sys.executable, "-c", PLAIN, *line]
+    result = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "stone: an empty argument names nothing; the current folder is .\n"
+    assert path.read_bytes() == before
+
+
+def test_ctrl_c_before_all_is_loaded_is_one_line() -> None:
+    pressed = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'stonecli.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", pressed + PLAIN, "cache"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "stone: interrupted\n")

@@ -659,8 +659,9 @@ def test_cuda_where_there_is_none(stone: Stone, song: Song) -> None:
     assert stone("tag", "--device", "auto", path).stderr == ""
 
 
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_ctrl_c_keeps_what_is_finished(
-    stone_command: list[str], songs: Mapping[str, Path], folder: Path, tmp_path: Path
+    stone_command: list[str], songs: Mapping[str, Path], folder: Path, tmp_path: Path, end: str
 ) -> None:
     contents = {}
     for number in range(50):
@@ -679,7 +680,7 @@ def test_ctrl_c_keeps_what_is_finished(
     )
     assert process.stdout is not None
     head = [process.stdout.readline() for _ in range(6)]
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all that belong together
+    os.killpg(process.pid, getattr(signal, end))  # as the terminal does: to all that belong together
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "stone: interrupted; what is shown above is done\n"
@@ -694,6 +695,7 @@ def test_ctrl_c_keeps_what_is_finished(
         else:
             assert path.read_bytes() == content
     assert set(folder.iterdir()) == set(contents)  # and no temporary file
+    assert [*tmp_path.glob(".*.tmp")] == []
 
 
 def test_a_reader_that_leaves_is_no_traceback(

@@ -39,3 +39,14 @@ def test_what_arrives_is_tagged_once_and_ctrl_c_ends_it(
 def test_wrong_usage(invoke: Callable[..., Result], tmp_path: Path) -> None:
     assert invoke("watch", tmp_path / "none").exit_code == 2
     assert invoke("watch", tmp_path, "--field", "colour").exit_code == 2
+
+
+def test_a_folder_that_is_gone_ends_it(stone_command: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    process = subprocess.Popen([*stone_command, "watch", str(folder)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "watching" in process.stderr.readline()
+    folder.rmdir()
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (1, f"stone: {folder}: the folder is gone\n")
