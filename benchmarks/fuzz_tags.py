@@ -27,6 +27,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import soundfile
+from mutagen.apev2 import APEv2
 
 from stonecli.errors import TagError
 from stonecli.key import Key
@@ -69,6 +70,16 @@ def make_samples(folder: Path) -> dict[str, bytes]:
         write_key(folder / name, Key.parse("3B"), [FieldRule(), FieldRule("comment"), FieldRule("grouping")])
         samples[name] = (folder / name).read_bytes()
         (folder / name).unlink()
+    # Without an ID3v2 tag, and with what else names the music: a new tag begins with that.
+    plain, wav = samples["mp3"].partition(b"\xff\xfb")[2], samples["wav"].partition(b"id3 ")[0]
+    ape = APEv2()
+    ape.update({"Title": "A - B", "Artist": "C", "Comment": "8A", "Year": "2001-05-03"})
+    (folder / "old").write_bytes(b"\xff\xfb" + plain)
+    ape.save(folder / "old")
+    samples["mp3 old"] = (folder / "old").read_bytes() + b"TAG" + b"A - B".ljust(124, b"\0") + b"\x11"
+    (folder / "old").unlink()
+    wav += b"LIST\x1c\0\0\0INFOINAM\x05\0\0\0A - B\0IART\x01\0\0\0C\0"
+    samples["wav old"] = wav[:4] + (len(wav) - 8).to_bytes(4, "little") + wav[8:]
     return samples
 
 

@@ -1,13 +1,16 @@
 """ID3v2 tags as bytes: a key, comment, grouping or title is put in, every other frame stays as it is written.
 
 The version that is there is kept, v2.2 included (its key frame is ``TKE``): nothing is converted, so nothing can be
-lost. A new tag is v2.3. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
+lost. A new tag is v2.3, and begins with what the file's other tags say, since many programs that find it look no
+further. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from stonecli.errors import TagError
 from stonecli.tags.rules import Changes
@@ -44,13 +47,19 @@ class _Tag:
     unsynchronised: bool = False
 
 
-def edit_tag(old: bytes, changes: Changes) -> bytes:
-    """The tag ``old`` (``b""``: none) with the changes; as long as before if they fit, ``b""`` if no frame is left.
+def edit_tag(old: bytes, changes: Changes, others: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The tag ``old`` (``b""``: none) with the changes; as long as before if they fit, ``b""`` if nothing is left.
+
+    Args:
+        old: the tag as it stands in the file.
+        changes: what to change.
+        others: what other tags of the file say, by frame (:func:`stonecli.tags.other_tags.other_texts`). A new tag says
+            so, too; one that says no more than that is not needed, and nothing is left.
 
     Raises:
         TagError: the tag is damaged, or of a kind that cannot be changed without loss.
     """
-    tag = _parse(old) if old else _Tag()
+    tag = _parse(old) if old else _new_tag(others)
     for name, text in changes.items():
         if name == "key":
             _set_key(tag, text)
@@ -59,7 +68,18 @@ def edit_tag(old: bytes, changes: Changes) -> bytes:
         else:
             frame_name = b"TIT2" if name == "title" else _grouping_frame(tag)
             _set_text(tag, frame_name, text)
-    return _render(tag, len(old)) if tag.frames else b""
+    left = [frame.raw for frame in tag.frames]
+    return _render(tag, len(old)) if left and left != [frame.raw for frame in _new_tag(others).frames] else b""
+
+
+def _new_tag(texts: Mapping[str, str]) -> _Tag:
+    tag = _Tag()
+    for name, text in texts.items():
+        if name == "COMM":
+            _set_comment(tag, text)
+        else:
+            _set_text(tag, name.encode(), text)
+    return tag
 
 
 def _set_key(tag: _Tag, text: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 
 from stonecli.errors import TagError
 from stonecli.tags.id3 import edit_tag
+from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes
 from stonecli.tags.sniff import id3v2_length
 from stonecli.tags.splice import Span, Splice, file_size, read_at
@@ -43,8 +44,9 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     order = _order(container)
     tag = next((chunk for chunk in chunks if chunk.name in _TAG_NAMES[container]), None)
     size = file_size(file)
+    others = other_texts(file, container)
     if tag is None:
-        new = edit_tag(b"", changes)
+        new = edit_tag(b"", changes, others)
         pad = b"\0" * (size % 2)  # the last chunk is odd and lacks its pad byte
         change = Splice(size, 0, pad + _chunk(_TAG_NAMES[container][0], new, order) if new else b"")
     else:
@@ -52,7 +54,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
         length = id3v2_length(content)
         if content[length:].strip(b"\0"):
             raise TagError("the chunk of the ID3 tag holds something else")
-        new = edit_tag(content[:length], changes)
+        new = edit_tag(content[:length], changes, others)
         if len(new) == length:
             return [Splice(tag.content, length, new)]
         change = Splice(tag.offset, tag.end - tag.offset, _chunk(tag.name, new, order) if new else b"")

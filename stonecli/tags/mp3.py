@@ -1,4 +1,7 @@
-"""MP3 files: the ID3v2 tag at the start. ID3v1 and APEv2 blocks at the end are left as they are."""
+"""MP3 files: the ID3v2 tag at the start. ID3v1 and APEv2 blocks at the end are left as they are.
+
+They are read where a new tag is made (:mod:`stonecli.tags.other_tags`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from stonecli.tags.id3 import edit_tag
+from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes
 from stonecli.tags.sniff import id3v2_length
 from stonecli.tags.splice import Span, Splice, file_size, read_at
@@ -18,7 +22,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
         TagError: the tag cannot be changed without loss.
     """
     length = _tag_length(file)
-    return [Splice(0, length, edit_tag(read_at(file, 0, length), changes))]
+    return [Splice(0, length, edit_tag(read_at(file, 0, length), changes, other_texts(file, container)))]
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:

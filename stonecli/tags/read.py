@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.tags.bounded import bounded
+from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes, Field, KeyTags
 from stonecli.tags.sniff import sniff
 from stonecli.tags.vorbis import is_plain_key
@@ -102,19 +103,28 @@ def as_tag_error() -> Iterator[None]:
         raise TagError(f"the tags are damaged ({kind})" if kind else "the tags are damaged") from error
 
 
-def snapshot(file: BinaryIO, container: str) -> Snapshot:
-    """What an open file says in the fields that concern us; may raise anything if it is damaged."""
+def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapshot:
+    """What an open file says in the fields that concern us; may raise anything if it is damaged.
+
+    With ``as_new`` an MP3, WAV or AIFF file that has no ID3v2 tag says what a new one would begin with.
+    """
     module, name, reader = _READERS[container]
     load: Any = getattr(import_module(f"mutagen.{module}"), name)
     seen = bounded(file, container)
     file.seek(0)
     try:
         loaded = load(seen, **(_ID3_OPTIONS if reader is _read_id3 else {}))
+        tags = loaded.tags if hasattr(loaded, "info") else loaded
     except Exception as error:
-        if type(error).__name__ in _NO_TAG:
-            return reader(None)
-        raise
-    return reader(loaded.tags if hasattr(loaded, "info") else loaded)
+        if type(error).__name__ not in _NO_TAG:
+            raise
+        tags = None
+    found = reader(tags)
+    if as_new and tags is None and reader is _read_id3:
+        others = other_texts(file, container)
+        names: dict[Field, str] = {"comment": "COMM", "title": "TIT2"}
+        found = replace(found, texts={field: others[name] for field, name in names.items() if name in others})
+    return found
 
 
 def _read_id3(tags: Any) -> Snapshot:
