@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.places import Place
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
-from stonecli.tags.safe_write import Journal
+from stonecli.tags.safe_write import CHANGED_MEANWHILE, Journal
 
 Status = Literal["detected", "written", "unchanged", "kept", "incomplete", "no key", "unsure", "removed", "removable"]
 
@@ -74,16 +75,17 @@ class Tagger:
         Raises:
             AudioError, TagError, ModelError, OSError: the file cannot be heard or written; it is as it was.
         """
+        seen = _status(path)  # before anything of it is read
         old = self._old_tags(path)
         rules = self.rules
         if old.text is not None and not self.overwrite:
             rules = tuple(rule for rule in rules if rule.field != "key")
             if old.key is not None:
-                return TagResult(path, self._complete(path, old.key, rules), old.key, old.text, old.key, None)
+                return TagResult(path, self._complete(path, seen, old.key, rules), old.key, old.text, old.key, None)
             if not rules:
                 return TagResult(path, "kept", None, old.text, None, None)
         estimate, identity = self._hear(path)
-        status = self._act(path, estimate, rules)
+        status = self._act(path, seen, estimate, rules)
         if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
             self.cache.note(path, stamp_of(path), identity)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
@@ -106,31 +108,50 @@ class Tagger:
         identity = memory.identity or identity_of(path)
         known = self.cache.estimate(identity, self.model) if identity else None
         estimate = known or replace(detect_key(path, self.model), windows=())
-        if stamp_of(path) != memory.stamp or not memory.stamp:
-            return estimate, None  # it was changed meanwhile: nobody knows which of the two was heard
+        if not memory.stamp:
+            return estimate, None
+        if stamp_of(path) != memory.stamp:  # nobody knows which of the two was heard
+            raise TagError(CHANGED_MEANWHILE)
         if identity and not known:
             self.cache.keep(identity, self.model, estimate)
         if identity and not memory.identity:
             self.cache.note(path, memory.stamp, identity)
         return estimate, identity
 
-    def _complete(self, path: Path, key: Key, rules: tuple[FieldRule, ...]) -> Status:
+    def _complete(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> Status:
         """Write the key that the file has to its other fields; nothing has to be heard for that."""
-        if not rules or not self._write(path, key, rules):
+        if not rules or not self._write(path, seen, key, rules):
             return "kept"
         return "written" if self.write else "incomplete"
 
-    def _write(self, path: Path, key: Key, rules: tuple[FieldRule, ...]) -> bool:
-        return write_key(path, key, rules, preserve_mtime=self.preserve_mtime, journal=self.journal, write=self.write)
+    def _write(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> bool:
+        return write_key(
+            path,
+            key,
+            rules,
+            preserve_mtime=self.preserve_mtime,
+            journal=self.journal,
+            write=self.write,
+            seen=seen,
+        )
 
-    def _act(self, path: Path, estimate: KeyEstimate, rules: tuple[FieldRule, ...]) -> Status:
+    def _act(
+        self, path: Path, seen: os.stat_result | None, estimate: KeyEstimate, rules: tuple[FieldRule, ...]
+    ) -> Status:
         if estimate.key is None:
             return "no key"
         if estimate.confidence < self.min_confidence:
             return "unsure"
         if not self.write:
             return "detected"
-        return "written" if self._write(path, estimate.key, rules) else "unchanged"
+        return "written" if self._write(path, seen, estimate.key, rules) else "unchanged"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (OSError, ValueError):  # what reads it says what is wrong
+        return None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from stonecli.tags.digest import Digest
 from stonecli.tags.splice import Kept, Splice, both_ways, file_size, is_spliced
 from stonecli.tags.undo import Undo, places_after, places_before, whole_digest
 
+CHANGED_MEANWHILE = "the file was changed by another program meanwhile"
+
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
 
@@ -48,6 +50,22 @@ def refuse_unsafe(status: os.stat_result) -> None:
         raise TagError("the file is read-only")
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content")
+
+
+def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:
+    """Nothing, if a file with this status is still what it was when it had the other.
+
+    Raises:
+        TagError: it is another, or was written since.
+    """
+
+    def identity(status: os.stat_result) -> tuple[int, ...]:
+        # A tag written in place, with the time set back, shows in this alone. Windows has another time by this name.
+        changed = status.st_ctime_ns if os.name == "posix" else 0
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed
+
+    if identity(now) != identity(before):
+        raise TagError(CHANGED_MEANWHILE)
 
 
 def replace_file(
@@ -89,7 +107,7 @@ def replace_file(
             _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
             flushed = beside.submit(os.fsync, copy.fileno())  # while the tags are read back and the journal is written
             if known is None or not is_spliced(copy, file, splices, known):
-                _refuse_changed(path, before)
+                refuse_changed(path.stat(), before)
                 raise TagError("the bytes of the copy are not those that were written")
             check(copy, known)
             record = _undo(file, copy, back, known, rest) if rest else None
@@ -140,7 +158,7 @@ def _rename(
     recorded = journal(path, record) if journal and record else contextlib.nullcontext()
     with recorded:
         flushed.result()
-        _refuse_changed(path, before)
+        refuse_changed(path.stat(), before)
         temporary.replace(path)
 
 
@@ -178,14 +196,6 @@ def _copy_status(path: Path, temporary: Path, before: os.stat_result, *, preserv
     shutil.copystat(path, temporary)
     if not preserve_mtime:
         os.utime(temporary)
-
-
-def _refuse_changed(path: Path, before: os.stat_result) -> None:
-    def identity(status: os.stat_result) -> tuple[int, ...]:
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-    if identity(path.stat()) != identity(before):
-        raise TagError("the file was changed by another program meanwhile")
 
 
 def _sync_directory(path: Path) -> None:

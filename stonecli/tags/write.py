@@ -15,7 +15,7 @@ from stonecli.tags.containers import editor_for
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
-from stonecli.tags.safe_write import Journal, refuse_unsafe, replace_file
+from stonecli.tags.safe_write import Journal, refuse_changed, refuse_unsafe, replace_file
 from stonecli.tags.sniff import sniff
 from stonecli.tags.splice import Kept
 from stonecli.tags.undo import Undo
@@ -29,6 +29,7 @@ def write_key(
     preserve_mtime: bool = False,
     journal: Journal | None = None,
     write: bool = True,
+    seen: os.stat_result | None = None,
 ) -> bool:
     """Whether the file was changed; False if it was right already, and then nothing was written.
 
@@ -39,6 +40,8 @@ def write_key(
         preserve_mtime: whether the file keeps its modification time.
         journal: gets the record of how to go back before the change is made: see :func:`stonecli.tags.recorded`.
         write: with False nothing ever is, and the answer is what would be.
+        seen: the file's status when the key was looked for; if another program has written the file since, the key may
+            not be that of what is in it now, and nothing is written.
 
     The file is replaced in one step by a copy whose audio and tags have been checked. A file with more than one hard
     link is refused: the other names would keep the old content, or writing in place would give up the safety.
@@ -47,7 +50,7 @@ def write_key(
         TagError: the file cannot be written without risk; it is exactly as it was.
         ValueError: a rule would replace a title.
     """
-    return _update(path, key, rules, preserve_mtime, journal, write)
+    return _update(path, key, rules, preserve_mtime, journal, write, seen)
 
 
 def remove_key(
@@ -119,6 +122,7 @@ def _update(
     preserve_mtime: bool,
     journal: Journal | None,
     write: bool,
+    seen: os.stat_result | None = None,
 ) -> bool:
     check_rules(rules)
     with as_tag_error():
@@ -130,6 +134,8 @@ def _update(
             changes = _changes(now, key, rules)
             if not changes or not write:
                 return bool(changes)
+            if seen:
+                refuse_changed(before, seen)
             refuse_unsafe(before)
             splices = editor_for(container).splices(file, container, changes)
 

@@ -14,6 +14,7 @@ from mutagen.flac import FLAC
 from stonecli import cache as cache_module
 from stonecli.cache import FILE_NAME, ResultCache, identity_of, open_cache, stamp_of
 from stonecli.detect import KeyEstimate
+from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.tagger import Tagger
@@ -170,7 +171,8 @@ def test_a_file_that_changes_while_it_is_heard_is_not_remembered(
         return estimate_of("Am")
 
     monkeypatch.setattr("stonecli.tagger.detect_key", hear)
-    Tagger(key_model, cache=cache)(path)
+    with pytest.raises(TagError, match="changed by another program"):
+        Tagger(key_model, cache=cache)(path)
     assert cache.count() == 0
 
 

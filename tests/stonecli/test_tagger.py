@@ -1,3 +1,4 @@
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -5,11 +6,14 @@ from pathlib import Path
 import pytest
 from mutagen.flac import FLAC
 
+from stonecli import tagger
+from stonecli.cache import ResultCache
+from stonecli.detect import KeyEstimate
 from stonecli.errors import AudioError, TagError
 from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.tagger import Remover, Tagger
-from stonecli.tags import FieldRule, read_tags, write_key
+from stonecli.tags import FieldRule, KeyTags, read_tags, write_key
 
 D_MINOR = Key.parse("Dm")
 Song = Callable[..., Path]
@@ -125,6 +129,78 @@ def test_other_fields_of_a_file_whose_key_is_none_are_heard(key_model: KeyModel,
     assert (FLAC(path)["initialkey"], FLAC(path)["comment"]) == (["loud"], ["7A"])
 
 
+@pytest.fixture
+def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """From now on another program writes a key while a file is heard: in place, and sets the time back."""
+
+    def begin(text: str) -> None:
+        hear = tagger.detect_key
+
+        def hear_and_tag(path: Path, model: KeyModel) -> KeyEstimate:
+            estimate = hear(path, model)
+            status = path.stat()
+            tags = FLAC(path)
+            tags["initialkey"] = text
+            tags.save()
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return estimate
+
+        monkeypatch.setattr(tagger, "detect_key", hear_and_tag)
+
+    return begin
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_another_program_writes_while_a_file_is_heard_stays(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path, remembers: bool
+) -> None:
+    path = song("flac")
+    FLAC(path).save(padding=lambda _: 1000)  # so that the size stays, too
+    tagged_meanwhile("C♯ minor")
+    cache = ResultCache(tmp_path / "cache") if remembers else None
+    before = path.stat()
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, write=True, cache=cache)(path)
+    assert FLAC(path)["initialkey"] == ["C♯ minor"]
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert Tagger(key_model, write=True, cache=cache)(path).status == "kept"
+
+
+def test_a_preview_of_a_file_that_changes_is_no_answer(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path
+) -> None:
+    tagged_meanwhile("C")
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, cache=ResultCache(tmp_path / "cache"))(song("flac"))
+
+
+def test_where_another_program_writes_the_same_all_is_well(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None]
+) -> None:
+    tagged_meanwhile("7A")
+    assert Tagger(key_model, write=True)(song("flac")).status == "unchanged"
+
+
+def test_a_file_that_is_replaced_before_its_other_fields_are_written(
+    key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("flac")
+    write_key(path, D_MINOR)
+
+    def read_and_replace(name: Path) -> KeyTags:
+        tags = read_tags(name)
+        other = song("flac", "other")
+        write_key(other, Key.parse("C"))
+        other.replace(name)
+        return tags
+
+    monkeypatch.setattr(tagger, "read_tags", read_and_replace)
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, rules=(FieldRule("comment"),), write=True)(path)
+    assert read_tags(path).key == Key.parse("C")
+    assert "comment" not in FLAC(path)
+
+
 def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     tags = FLAC(path)
@@ -155,6 +231,6 @@ def test_a_file_that_cannot_be_tagged_is_not_listened_to(
 
 
 def test_it_can_be_sent_to_another_process(key_model: KeyModel, song: Song) -> None:
-    tagger = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
-    result = pickle.loads(pickle.dumps(tagger(song("mp3"))))
+    sent = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
+    result = pickle.loads(pickle.dumps(sent(song("mp3"))))
     assert (result.status, result.key) == ("written", D_MINOR)
