@@ -40,14 +40,17 @@ Journal: TypeAlias = Callable[[Path, Undo], AbstractContextManager[None]]
 """Makes a record that is on the disk when the context is entered, and takes it back if an error leaves it."""
 
 
-def refuse_unsafe(status: os.stat_result) -> None:
-    """Nothing, if a file with this status may be replaced.
+def refuse_unsafe(path: Path, status: os.stat_result) -> None:
+    """Nothing, if the file at ``path``, which has this status, may be replaced.
 
     Raises:
-        TagError: it is write-protected (which binds root as well), or has other hard links.
+        TagError: it is write-protected (which binds root as well), the user may not write it (the right to write its
+            folder is enough to replace it, and not meant), or it has other hard links.
     """
     if not status.st_mode & stat.S_IWUSR:
         raise TagError("the file is read-only")
+    if not os.access(path, os.W_OK):
+        raise TagError("the file is not yours to write")
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content")
 
@@ -91,7 +94,8 @@ def replace_file(
         journal: gets the record of how to go back, before the rename.
 
     Raises:
-        TagError: the file has changed since ``before``, or another run is writing it.
+        TagError: the file has changed since ``before``, its owner or group could not be kept, or another run is writing
+            it.
         OSError: the copy cannot be written.
     """
     if not _lock(file):
@@ -193,6 +197,10 @@ def _copy_status(path: Path, temporary: Path, before: os.stat_result, *, preserv
             os.chown(temporary, -1, before.st_gid)
         with contextlib.suppress(OSError):
             os.chown(temporary, before.st_uid, -1)
+    # Compared as the system shows them: a share that gives all files one owner gives it to the copy as well.
+    now = temporary.stat()
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        raise TagError("the file would change its owner or group")
     shutil.copystat(path, temporary)
     if not preserve_mtime:
         os.utime(temporary)

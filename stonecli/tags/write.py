@@ -85,7 +85,7 @@ def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
             if undo.is_before(file):
                 return False
             raise TagError("the file has changed since")
-        refuse_unsafe(status)
+        refuse_unsafe(path, status)
 
         def check(copy: BinaryIO, known: Sequence[Kept]) -> None:
             if not undo.is_before(copy):
@@ -136,7 +136,7 @@ def _update(
                 return bool(changes)
             if seen:
                 refuse_changed(before, seen)
-            refuse_unsafe(before)
+            refuse_unsafe(target, before)
             splices = editor_for(container).splices(file, container, changes)
 
             def check(copy: BinaryIO, known: Sequence[Kept]) -> None:

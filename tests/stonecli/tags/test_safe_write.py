@@ -1,9 +1,12 @@
 """Whatever goes wrong, the file is the old one or the new one."""
 
+import ctypes
 import io
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,8 +15,10 @@ import pytest
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, flac, read_tags, remove_key, safe_write, write_key
+from stonecli.tags.journal import UndoJournal
 from stonecli.tags.splice import Splice
 
+ROOT = Path(__file__).parents[3]
 A_MINOR = Key.parse("8A")
 
 
@@ -85,6 +90,85 @@ def test_mode_owner_and_attributes_stay(song):
     assert after.st_ino != before.st_ino
     if attribute:
         assert os.getxattr(song, "user.rating") == b"five"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.tags import remove_key, take_back, write_key
+from stonecli.tags.journal import UndoJournal
+path, journal = map(Path, sys.argv[1:3])
+for act in (
+    lambda: write_key(path, Key.parse("3B")),
+    lambda: remove_key(path),
+    lambda: [take_back(change.path, change.undo) for change in UndoJournal(journal).changes(1)],
+):
+    try:
+        print(act())
+    except TagError as error:
+        print(error)
+"""
+
+
+def _drop_powers():
+    """From the next exec on root is a user like any other: of the group 0, and of 3456."""
+    for capability in range(5):  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID
+        if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):
+            raise OSError("prctl")
+
+
+@pytest.fixture
+def as_user(song, tmp_path_factory):
+    """Writes, removes and takes back without root's powers; what each has said of a file with this status."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("needs root, to give files away")
+    journal = UndoJournal(tmp_path_factory.mktemp("journal") / "undo.sqlite3")
+    assert write_key(song, A_MINOR, journal=journal.start(""))
+    journal.close()
+
+    def run(owner, group, mode):
+        os.chown(song, owner, group)
+        song.chmod(mode)
+        command = [sys.executable, "-c", WRITER, song, journal.path]
+        options = {"extra_groups": [0, 3456], "preexec_fn": _drop_powers, "cwd": ROOT}
+        return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "reason"),
+    [
+        (1234, 2345, 0o644, "the file is not yours to write"),
+        (1234, 0, 0o644, "the file is not yours to write"),
+        (1234, 0, 0o664, "the file would change its owner or group"),
+        (1234, 2345, 0o666, "the file would change its owner or group"),
+        (0, 2345, 0o664, "the file would change its owner or group"),  # its owner is not in the group
+    ],
+)
+def test_a_file_of_somebody_else_is_left_to_him(owner, group, mode, reason, as_user, song, left_over):
+    content = song.read_bytes()
+    assert as_user(owner, group, mode) == [reason] * 3
+    status = song.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner, group, mode)
+    assert song.read_bytes() == content
+    assert left_over() == []
+
+
+@pytest.mark.parametrize("group", [0, 3456])
+def test_a_file_of_ones_own_keeps_its_group(group, as_user, song):
+    assert as_user(0, group, 0o644) == ["True", "True", "the file has changed since"]
+    assert (song.stat().st_uid, song.stat().st_gid) == (0, group)
+
+
+def test_a_folder_that_gives_its_group_to_all_files(as_user, song):
+    """The owner of the file is not in the group, and the copy has it as the file had."""
+    os.chown(song.parent, 0, 2345)
+    song.parent.chmod(0o2777)
+    assert as_user(0, 2345, 0o644) == ["True", "True", "the file has changed since"]
+    assert song.stat().st_gid == 2345
 
 
 def test_the_time_is_new_or_kept(song):
