@@ -32,6 +32,8 @@ KEPT_BYTES = 512 << 20  # of records; the oldest runs are forgotten beyond
 _EMPTY_RUN_SECONDS = 7 * 86400.0  # a run without a change may still be going on
 _BUSY_SECONDS = 60.0  # that another run may take to write its record
 _VERSION = 1
+# What is undone has a time there; a run, the number of its last change that was gone through. Journals of before have a
+# time there, too, which is larger than any number.
 _SCHEMA = """
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, what TEXT NOT NULL, undone REAL);
 CREATE TABLE changes (
@@ -138,11 +140,14 @@ class UndoJournal:
             return [int(number) for (number,) in self._database.execute("SELECT id FROM runs ORDER BY id")]
 
     def last_run(self) -> int | None:
-        """Number of the last run that changed anything and that has not been gone through to take it back."""
+        """Number of the last run with a change that stands and that nobody has tried to take back yet.
+
+        So one that was gone through while it went on comes again, if it has changed more since.
+        """
         with self._journal_errors(), self._lock:
             row = self._database.execute(
                 "SELECT max(runs.id) FROM runs JOIN changes ON changes.run = runs.id"
-                " WHERE runs.undone IS NULL AND changes.undone IS NULL"
+                " WHERE changes.undone IS NULL AND (runs.undone IS NULL OR changes.id > runs.undone)"
             ).fetchone()
         return None if row[0] is None else int(row[0])
 
@@ -171,10 +176,16 @@ class UndoJournal:
         with self._journal_errors(), self._lock:
             self._database.execute("UPDATE changes SET undone = ? WHERE id = ?", (time.time(), change.number))
 
-    def mark_run_undone(self, run: int) -> None:
-        """Notes that the run has been gone through; what could not be taken back can be tried again by its number."""
+    def mark_run_undone(self, run: int, last: int | None = None) -> None:
+        """Notes that the run has been gone through; what could not be taken back can be tried again by its number.
+
+        Args:
+            run: number of the run.
+            last: number of the last change that was gone through; None for all that there are.
+        """
+        query = "UPDATE runs SET undone = coalesce(?, (SELECT max(id) FROM changes WHERE run = ?), 0) WHERE id = ?"
         with self._journal_errors(), self._lock:
-            self._database.execute("UPDATE runs SET undone = ? WHERE id = ?", (time.time(), run))
+            self._database.execute(query, (last, run, run))
 
     def add(self, run: int, path: Path, undo: Undo) -> int:
         """Number of the record of a change, which is on the disk now.

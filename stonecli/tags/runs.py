@@ -55,7 +55,7 @@ def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list
     """What became of each file that a run had changed, the last change first; empty where nothing is to be taken back.
 
     Args:
-        number: of the run; None for the last one that was not taken back.
+        number: of the run; None for the last one with changes that nobody has tried to take back.
         preserve_mtime: whether the files keep their modification time.
 
     Raises:
@@ -72,10 +72,14 @@ def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list
 def take_back_run(journal: UndoJournal, number: int, *, preserve_mtime: bool = False) -> Iterator[Undone]:
     """The same one by one, as the files are done; the run counts as taken back when all are.
 
+    What a run that still goes on changes meanwhile is not among them.
+
     Raises:
         JournalError: the journal cannot be used.
     """
+    last = 0
     for change in journal.changes(number):
+        last = max(last, change.number)
         try:
             take_back(change.path, change.undo, preserve_mtime=preserve_mtime)
         except TagError as error:
@@ -83,4 +87,4 @@ def take_back_run(journal: UndoJournal, number: int, *, preserve_mtime: bool = F
         else:
             journal.mark_undone(change)
             yield Undone(change.path, None)
-    journal.mark_run_undone(number)
+    journal.mark_run_undone(number, last)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import Result
 
 from stonecli.key import Key
-from stonecli.tags import read_tags, write_key
+from stonecli.tags import read_tags, recorded, write_key
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -59,6 +59,19 @@ def test_the_last_run_is_taken_back_and_then_the_one_before(
     assert content_of(folder) == first
     result = invoke("undo")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "stone: nothing to take back\n")
+
+
+def test_a_run_that_goes_on(invoke: Invoke, tag: Invoke, song: Song) -> None:
+    older, first, second = song("flac"), song("mp3"), song("aiff")
+    tag(older)
+    with recorded("write key") as run:
+        write_key(first, A_MINOR, journal=run)
+        assert invoke("undo").stdout == f"{first}\trestored\n"
+        write_key(second, A_MINOR, journal=run)
+        lines = invoke("undo", "--list").stdout.splitlines()
+        assert [line.split("\t")[3:] for line in lines] == [["files", "taken back"], ["2", "1"], ["1", "0"]]
+        assert invoke("undo").stdout == f"{second}\trestored\n"
+        assert invoke("undo").stdout == f"{older}\trestored\n"
 
 
 def test_a_run_by_its_number(invoke: Invoke, tag: Invoke, song: Song) -> None:

@@ -20,6 +20,7 @@ from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, journal, read_tags, remove_key, take_back, write_key
 from stonecli.tags.journal import FILE_NAME, UndoJournal
+from stonecli.tags.runs import take_back_run
 from stonecli.tags.splice import Splice
 from stonecli.tags.undo import Undo
 
@@ -314,6 +315,47 @@ def test_runs_are_listed_with_their_counts(make, undo_journal):
     assert listed == [(second.number, "remove key", 1, 0), (first.number, "write key", 2, 1)]
     assert abs(undo_journal.runs()[0].started - time.time()) < 3600
     assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_a_run_that_goes_on_after_it_was_taken_back_comes_again(make, undo_journal):
+    older, going_on = undo_journal.start("older"), undo_journal.start("going on")
+    paths = [make("flac", name) for name in "abcd"]
+    contents = [path.read_bytes() for path in paths]
+    write_key(paths[0], A_MINOR, journal=older)
+    write_key(paths[1], A_MINOR, journal=going_on)
+    for undone in take_back_run(undo_journal, undo_journal.last_run()):
+        assert undone.error is None
+        write_key(paths[2], A_MINOR, journal=going_on)  # while it is taken back
+    assert undo_journal.last_run() == going_on.number
+    assert [undone.path for undone in take_back_run(undo_journal, going_on.number)] == [paths[2]]
+    assert undo_journal.last_run() == older.number
+    write_key(paths[3], A_MINOR, journal=going_on)
+    assert [(run.changes, run.undone) for run in undo_journal.runs()] == [(3, 2), (1, 0)]
+    for number in (going_on.number, older.number):
+        assert undo_journal.last_run() == number
+        assert [undone.error for undone in take_back_run(undo_journal, number)] == [None]
+    assert undo_journal.last_run() is None
+    assert [path.read_bytes() for path in paths] == contents
+
+
+def test_what_cannot_be_taken_back_does_not_come_again_with_what_was_changed_since(make, undo_journal):
+    run = undo_journal.start("")
+    first, second = make("flac", "a"), make("flac", "b")
+    write_key(first, A_MINOR, journal=run)
+    write_key(first, D_FLAT)
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == ["the file has changed since"]
+    assert undo_journal.last_run() is None
+    write_key(second, A_MINOR, journal=run)
+    assert undo_journal.last_run() == run.number
+    list(take_back_run(undo_journal, run.number))
+    assert (undo_journal.last_run(), read_tags(second).text, read_tags(first).key) == (None, None, D_FLAT)
+
+
+def test_a_run_that_an_older_stone_has_taken_back_does_not_come_again(make, undo_journal):
+    run = undo_journal.start("")
+    write_key(make("flac"), A_MINOR, journal=run)
+    undo_journal._database.execute("UPDATE runs SET undone = ?", (time.time(),))
+    assert undo_journal.last_run() is None
 
 
 def test_names_that_are_not_utf8(make, undo_journal):
