@@ -62,15 +62,17 @@ def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> t
     """The rules that texts such as ``key`` and ``comment=camelot`` ask for; without ``=``, ``notation`` counts.
 
     Raises:
-        ValueError: there is no such field or notation.
+        ValueError: there is no such field or notation, or a field is named twice.
     """
-    rules = []
+    rules: list[FieldRule] = []
     for text in fields:
         name, equals, own = text.partition("=")
         for word, known in ((name, FIELDS), (own if equals else notation, NOTATIONS)):
             if word not in known:
                 raise ValueError(f"{word!r} is none of {', '.join(known)}")
         field = cast(Field, name)
+        if any(rule.field == field for rule in rules):  # only the last one would last
+            raise ValueError(f"{name!r} is named twice")
         rules.append(
             FieldRule(field, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode)
         )

@@ -250,6 +250,7 @@ def test_least_confidence_and_another_model(
     [
         {"notation": "german"},
         {"field": ["album"]},
+        {"field": ["key", "comment", "key"]},
         {"field": ["title"], "mode": "replace"},
         {"min_confidence": 2},
         {"jobs": -1},

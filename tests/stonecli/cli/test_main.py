@@ -80,6 +80,7 @@ def test_version(invoke: Callable[..., Result]) -> None:
         ["tag", "--min-confidence", "nan", "."],
         ["tag", "--field", "artist", "."],
         ["tag", "--field", "comment=german", "."],
+        ["tag", "--field", "comment=camelot", "--field", "comment=openkey", "."],
         ["tag", "--field", "title", "--mode", "replace", "."],
         ["tag", "--device", "tpu", "."],
         ["tag", "--remove", "--overwrite", "."],

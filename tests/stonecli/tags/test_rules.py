@@ -1,0 +1,27 @@
+import pytest
+
+from stonecli.tags.rules import FieldRule, parse_rules
+
+
+def test_what_is_named_is_a_rule():
+    assert parse_rules([], "camelot", "prepend") == ()
+    assert parse_rules(["key", "comment=openkey", "title"], "musical", "append") == (
+        FieldRule("key", "musical", "replace"),
+        FieldRule("comment", "openkey", "append"),
+        FieldRule("title", "musical", "append"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (["album"], "'album' is none of key, comment, grouping, title"),
+        (["key=german"], "'german' is none of"),
+        (["key="], "'' is none of"),
+        (["comment=camelot", "key", "comment=openkey"], "'comment' is named twice"),
+        (["key", "key"], "'key' is named twice"),
+    ],
+)
+def test_what_cannot_be_followed_is_named(fields, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_rules(fields, "camelot", "prepend")
