@@ -22,8 +22,8 @@ _V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2"
 _FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some write v2.2 names into v2.3 tags
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 _UNSYNCHRONISED, _EXTENDED, _FOOTER = 0x80, 0x40, 0x10  # flags of the tag's header
-_FRAME_UNSYNCHRONISED = 0x02  # flag of a v2.4 frame
-_FRAME_UNREADABLE = {3: 0xE0, 4: 0x4D}  # compressed, encrypted, grouped, with a data length
+_FRAME_UNSYNCHRONISED, _FRAME_DATA_LENGTH = 0x02, 0x01  # flags of a v2.4 frame
+_FRAME_UNREADABLE = {3: 0xE0, 4: 0x4C}  # compressed, encrypted, grouped
 _MAX_SIZE = (1 << 28) - 1
 
 
@@ -150,6 +150,8 @@ def _readable_body(tag: _Tag, frame: _Frame) -> bytes:
     if frame.flags & _FRAME_UNREADABLE.get(tag.version, 0):
         raise TagError("a text frame is compressed or encrypted")
     body = frame.body
+    if tag.version == 4 and frame.flags & _FRAME_DATA_LENGTH:
+        body = body[4:]  # after the length that the rest has without unsynchronisation
     if tag.version == 4 and (frame.flags & _FRAME_UNSYNCHRONISED or tag.flags & _UNSYNCHRONISED):
         body = body.replace(b"\xff\x00", b"\xff")
     if not body or body[0] >= len(_ENCODINGS):

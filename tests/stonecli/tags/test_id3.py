@@ -308,6 +308,21 @@ def test_an_unsynchronised_tag_stays_so(make):
     assert content[5] == 0x80
 
 
+def test_a_frame_with_its_length_in_front_is_written_anew_without(make):
+    title = frame(4, b"TIT2", synchsafe(5) + b"\x03Song", flags=0x0001)
+    comment = frame(4, b"COMM", synchsafe(10) + b"\x01eng\xff\x00\xfe\x00\x00\xff\x00\xfea\x00", flags=0x0003)
+    other = frame(4, b"TALB", synchsafe(3) + b"\x03ab", flags=0x0001)
+    path = make("mp3")
+    path.write_bytes(tag(4, title, comment, other, padding=200) + path.read_bytes())
+    assert write_key(path, A_MINOR, [FieldRule("title", "camelot", "append"), COMMENT])
+    content = path.read_bytes()
+    assert split(content[: id3v2_length(content)]) == [
+        frame(4, b"TIT2", b"\x03Song - 8A"),
+        frame(4, b"COMM", b"\x01eng\xff\xfe\x00\x00\xff\xfe" + "8A - a".encode("utf-16-le")),
+        other,
+    ]
+
+
 def test_version_4_with_the_frame_sizes_of_old_itunes():
     picture = frame(4, b"APIC", b"\x00image/png\x00\x03\x00" + bytes(range(256)) * 3, plain=True)
     title = frame(4, b"TIT2", b"\x03x", plain=True)
@@ -352,6 +367,9 @@ def test_damage_is_refused(old, reason, make):
 @pytest.mark.parametrize(
     "comment",
     [
+        frame(4, b"COMM", synchsafe(9) + b"\x00eng\x00x", flags=0x0009),  # compressed
+        frame(4, b"COMM", synchsafe(9) + b"\x00eng\x00x", flags=0x0005),  # encrypted
+        frame(4, b"COMM", synchsafe(9), flags=0x0001),
         frame(3, b"COMM", struct.pack(">I", 7) + b"x", flags=0x0080),  # compressed
         frame(3, b"COMM", b"\x01eng\xff\xfe\x00\x00\xff\xfe\x00\xd8"),  # half of a surrogate pair
         frame(3, b"COMM", b"\x07eng\x00x"),
@@ -360,7 +378,7 @@ def test_damage_is_refused(old, reason, make):
 )
 def test_text_that_cannot_be_read_is_not_replaced(comment, make):
     path = make("mp3")
-    path.write_bytes(tag(3, comment, padding=100) + path.read_bytes())
+    path.write_bytes(tag(4 if comment[9] & 0x0F else 3, comment, padding=100) + path.read_bytes())
     content = path.read_bytes()
     with pytest.raises(TagError):
         write_key(path, A_MINOR, [COMMENT])
