@@ -14,7 +14,7 @@ from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.places import Place
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
-from stonecli.tags.safe_write import CHANGED_MEANWHILE, Journal
+from stonecli.tags.safe_write import CHANGED_MEANWHILE, Journal, check_writable
 
 Status = Literal["detected", "written", "unchanged", "kept", "incomplete", "no key", "unsure", "removed", "removable"]
 
@@ -101,13 +101,13 @@ class Tagger:
     def _hear(self, path: Path) -> tuple[KeyEstimate, bytes | None]:
         """What is or was heard in the file, and the identity of the recording, if it is known."""
         if self.cache is None:
-            return replace(detect_key(path, self.model), windows=()), None
+            return self._detect(path), None
         memory = self.cache.recall(path, self.model)
         if memory.estimate:
             return memory.estimate, memory.identity
         identity = memory.identity or identity_of(path)
         known = self.cache.estimate(identity, self.model) if identity else None
-        estimate = known or replace(detect_key(path, self.model), windows=())
+        estimate = known or self._detect(path)
         if not memory.stamp:
             return estimate, None
         if stamp_of(path) != memory.stamp:  # nobody knows which of the two was heard
@@ -117,6 +117,11 @@ class Tagger:
         if identity and not memory.identity:
             self.cache.note(path, memory.stamp, identity)
         return estimate, identity
+
+    def _detect(self, path: Path) -> KeyEstimate:
+        if self.write:
+            check_writable(path)  # before the work of listening, which may take minutes
+        return replace(detect_key(path, self.model), windows=())
 
     def _complete(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> Status:
         """Write the key that the file has to its other fields; nothing has to be heard for that."""

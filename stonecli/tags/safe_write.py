@@ -9,6 +9,7 @@ leaves behind is cleaned by the next run (:func:`remove_leftovers`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -53,6 +54,19 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
         raise TagError("the file is not yours to write")
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content")
+
+
+def check_writable(path: Path) -> None:
+    """Nothing, if the file at ``path``, or that the link there leads to, seems to be one that may be replaced.
+
+    Raises:
+        TagError: :func:`refuse_unsafe` refuses it, or no copy can be made in its folder.
+        OSError: it cannot be looked at.
+    """
+    target = Path(os.path.realpath(path))
+    refuse_unsafe(target, target.stat())
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise TagError(os.strerror(errno.EACCES))  # as the attempt would say
 
 
 def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:

@@ -230,6 +230,57 @@ def test_a_file_that_cannot_be_tagged_is_not_listened_to(
         Tagger(key_model, write=True)(path)
 
 
+@pytest.mark.parametrize(
+    ("hinder", "reason"),
+    [
+        (lambda path: path.chmod(0o444), "read-only"),
+        (lambda path: os.link(path, path.with_name("other")), "hard links"),
+    ],
+)
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_file_that_cannot_be_written_is_not_listened_to(
+    key_model: KeyModel,
+    song: Song,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hinder: Callable[[Path], None],
+    reason: str,
+    remembers: bool,
+) -> None:
+    path = song("flac")
+    link = path.with_name("link.flac")
+    link.symlink_to(path)
+    hinder(path)
+    cache = ResultCache(tmp_path / "cache") if remembers else None
+    with monkeypatch.context() as patch:
+        patch.setattr(tagger, "detect_key", lambda *_: pytest.fail("it was listened to"))
+        for name in (path, link):
+            with pytest.raises(TagError, match=reason):
+                Tagger(key_model, write=True, cache=cache)(name)
+    assert Tagger(key_model, cache=cache)(path).status == "detected"  # a preview says what the ear says
+
+
+def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
+    key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("flac")
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda name, mode: name != path.parent and can(name, mode))  # root always can
+    monkeypatch.setattr(tagger, "detect_key", lambda *_: pytest.fail("it was listened to"))
+    with pytest.raises(TagError, match="Permission denied"):
+        Tagger(key_model, write=True)(path)
+
+
+def test_a_read_only_file_that_is_known_to_be_right_is_no_error(
+    key_model: KeyModel, song: Song, tmp_path: Path
+) -> None:
+    path = song("flac")
+    again = Tagger(key_model, write=True, overwrite=True, cache=ResultCache(tmp_path / "cache"))
+    assert again(path).status == "written"
+    path.chmod(0o444)
+    assert again(path).status == "unchanged"
+
+
 def test_it_can_be_sent_to_another_process(key_model: KeyModel, song: Song) -> None:
     sent = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
     result = pickle.loads(pickle.dumps(sent(song("mp3"))))
