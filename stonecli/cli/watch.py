@@ -96,7 +96,8 @@ def watch(
             except Exception as caught:  # one bad file does not end the watch
                 error = error_line(caught)
                 errors.show(path, error)
-            watcher.done(path)
+            else:
+                watcher.done(path)  # not of a file that somebody has written meanwhile: that comes again
             if as_json:
                 print_json(tag_record(path, result, error, key_model))
             elif result is not None:
