@@ -43,7 +43,7 @@ name = "renderings"
 run = "train.corpus.render --source styles --out {out}/renderings --count 6 --seconds 8 --no-soundfonts"
 [[step]]
 name = "keyless"
-run = "train.corpus.render --source keyless --out {out}/renderings --count 3 --seconds 8 --seed 2"
+run = "train.corpus.render --source keyless --out {out}/renderings --count 3 --seconds 8 --seed 2 --no-soundfonts"
 [[step]]
 name = "run"
 run = "stonecli train --type ks_mode -g {corpus}/tiny.toml --labels {out}/renderings/labels.csv -s {out}/runs"

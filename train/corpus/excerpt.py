@@ -14,7 +14,7 @@ from stonecli.tuning import cents_of, frame_peaks
 from train.corpus import effects, fluidsynth, keyless, mixing, sampler, synth, voices
 from train.corpus.arrange import Part
 from train.corpus.levels import normalised, rms
-from train.corpus.sources import Excerpt, Library
+from train.corpus.sources import Excerpt, Library, RejectedError
 from train.corpus.tape import detuned
 
 RATE = 22050  # Hz, of VQTConfig's defaults
@@ -26,6 +26,10 @@ LEAST_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
 
 Floats = npt.NDArray[np.float32]
+
+
+class UnsuitableError(StoneError):
+    """Nothing that was drawn makes this excerpt; it is left out, and others are none the worse."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
     """Excerpt ``number`` of a run.
 
     Raises:
-        StoneError: nothing that was drawn made an excerpt, or FluidSynth is not there.
+        UnsuitableError: nothing that was drawn made an excerpt.
+        StoneError: FluidSynth or another program does not do its work.
+        OSError: there is no room for what lies between, or a program cannot be started.
     """
     names = [name for name, _ in settings.sources]
     shares = np.array([share for _, share in settings.sources])
@@ -89,11 +95,13 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
                 return _keyless(rng, settings)
             excerpt = library.draw(rng, source, settings.seconds * _MARGIN)
             return _rendering(rng, excerpt, settings)
+        except fluidsynth.FluidSynthError:  # drawn again until no part needs it, all would sound like synthesizers
+            raise
         except (StoneError, ValueError) as error:
-            if settings.soundfonts and not fluidsynth.is_installed(settings.held_out):
-                raise
             reason = error
-    raise StoneError(f"nothing to render after {ATTEMPTS} attempts: {reason}")
+    is_drawn = isinstance(reason, RejectedError | AudioError | ValueError)
+    kind = UnsuitableError if is_drawn else StoneError
+    raise kind(f"nothing to render after {ATTEMPTS} attempts: {reason}")
 
 
 def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -> Rendering:

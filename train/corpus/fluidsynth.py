@@ -29,6 +29,10 @@ _ALL_SOUND_OFF = 120  # MIDI controller
 SECONDS_LIMIT = 60.0  # of CPU that a run may take
 
 
+class FluidSynthError(StoneError):
+    """FluidSynth cannot play here, whatever it is given."""
+
+
 @dataclass(frozen=True)
 class SoundFont:
     """A soundfont of a Debian package.
@@ -65,15 +69,24 @@ def is_installed(held_out: bool = False) -> bool:
     return shutil.which("fluidsynth") is not None and bool(installed_fonts(held_out))
 
 
+def check_installed(held_out: bool = False) -> None:
+    """Nothing, where FluidSynth and a soundfont are there.
+
+    Raises:
+        FluidSynthError: they are not; it names their packages.
+    """
+    if not is_installed(held_out):
+        packages = " ".join(font.package for font in SOUND_FONTS if font.held_out == held_out)
+        raise FluidSynthError(f"FluidSynth or its soundfonts are not here: apt-get install fluidsynth {packages}")
+
+
 def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
     """One of the soundfonts that are there.
 
     Raises:
-        StoneError: FluidSynth or its soundfonts are not there.
+        FluidSynthError: FluidSynth or its soundfonts are not there.
     """
-    if not is_installed(held_out):
-        packages = " ".join(font.package for font in SOUND_FONTS if font.held_out == held_out)
-        raise StoneError(f"FluidSynth or its soundfonts are not here: apt-get install fluidsynth {packages}")
+    check_installed(held_out)
     fonts = installed_fonts(held_out)
     weights = np.array([font.weight for font in fonts])
     return fonts[int(rng.choice(len(fonts), p=weights / weights.sum()))]
@@ -120,7 +133,8 @@ def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: i
     """What each part sounds like, mono float32 [samples], dry and at full volume.
 
     Raises:
-        StoneError: FluidSynth fails or takes too long.
+        FluidSynthError: FluidSynth fails.
+        StoneError: it takes too long.
     """
     samples = round(seconds * rate)
     with tempfile.TemporaryDirectory(prefix="stone-") as name:
@@ -136,7 +150,7 @@ def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: i
         except subprocess.TimeoutExpired as error:
             raise StoneError("FluidSynth took too long") from error
         if done.returncode or not sound.exists():
-            raise StoneError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
+            raise FluidSynthError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
         raw = np.fromfile(sound, dtype="<f4")
     mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1)
     starts = [round(number * (seconds + GAP) * rate) for number in range(len(parts))]

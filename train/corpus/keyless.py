@@ -42,6 +42,7 @@ def draw_keyless(rng: np.random.Generator, seconds: float, rate: int, held_out: 
 
     Raises:
         StoneError: espeak-ng failed.
+        OSError: it cannot be started.
     """
     kind = str(rng.choice(["drums", "noise", "speech"], p=[0.45, 0.1, 0.45]))
     if kind == "drums":
@@ -104,7 +105,7 @@ def _say(text: str, voice: tuple[str, ...], rate: int) -> Floats:
     try:
         run = subprocess.run(command, capture_output=True, timeout=60, check=True)  # noqa: S603
         samples, own_rate = soundfile.read(io.BytesIO(run.stdout), dtype="float32")
-    except (OSError, subprocess.SubprocessError, soundfile.LibsndfileError) as error:
+    except (subprocess.SubprocessError, soundfile.LibsndfileError) as error:
         raise StoneError(f"{SPEECH_PROGRAM}: {error}") from error
     if len(samples) == 0:
         raise StoneError(f"{SPEECH_PROGRAM}: said nothing")

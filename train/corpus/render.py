@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stonecli.engine import run
+from stonecli.engine import error_line, run
 from stonecli.errors import StoneError
-from train.corpus import keyless
+from train.corpus import fluidsynth, keyless
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus
     from train.corpus.excerpt import Settings
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
+RENDERED, THERE = "rendered", "there already"
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
 
 _library: Library | None = None  # of this worker process
@@ -44,22 +45,25 @@ def stem_of(settings: Settings, number: int) -> str:
     return f"{'h' if settings.held_out else ''}{settings.seed}_{number:06d}"
 
 
-def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool, number: int) -> bool:
-    """Render excerpt ``number`` into ``out``; False where it was there already.
+def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool, number: int) -> str:
+    """What became of excerpt ``number`` of ``out``: rendered, there already, or why nothing suits it.
 
     Raises:
-        StoneError: it cannot be rendered.
+        StoneError: it cannot be rendered here.
         OSError: it cannot be written.
     """
-    from train.corpus.excerpt import RATE, render_excerpt
+    from train.corpus.excerpt import RATE, UnsuitableError, render_excerpt
     from train.features import save_atomically, track_features
     from train.vqt import VQTConfig
 
     stem = stem_of(settings, number)
     features, record = out / f"{stem}.npy", out / f"{stem}.json"
     if features.exists() and record.exists():
-        return False
-    rendering = render_excerpt(library, settings, number)
+        return THERE
+    try:
+        rendering = render_excerpt(library, settings, number)
+    except UnsuitableError as error:
+        return f"failed: {error}"
     if keeps_audio:
         import soundfile
 
@@ -71,7 +75,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         "seed": settings.seed, "origin": rendering.origin, "cents": round(rendering.cents, 1),
     }  # fmt: skip
     _write_atomically(record, json.dumps(row))
-    return True
+    return RENDERED
 
 
 def write_labels(out: Path) -> int:
@@ -113,7 +117,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _in_worker(settings: Settings, out: Path, keeps_audio: bool, number: int) -> bool:
+def _in_worker(settings: Settings, out: Path, keeps_audio: bool, number: int) -> str:
     assert _library is not None  # noqa: S101
     return render_to(_library, settings, out, keeps_audio, number)
 
@@ -127,7 +131,12 @@ def render_all(
     keeps_audio: bool = False,
     report: Callable[[str], None] = print,
 ) -> Counter[str]:
-    """How many of ``numbers`` were rendered into ``out``, were there already, and failed for which reason."""
+    """How many of ``numbers`` were rendered into ``out``, were there already, and failed for which reason.
+
+    Raises:
+        StoneError: an excerpt cannot be rendered or written here, as others could not: what is rendered stays.
+        OSError: the folder or the labels cannot be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     try:
@@ -148,17 +157,24 @@ def _outcomes(
         _one_thread()
         for number in numbers:
             try:
-                yield "rendered" if render_to(library, settings, out, keeps_audio, number) else "there already"
+                yield render_to(library, settings, out, keeps_audio, number)
             except (StoneError, OSError) as error:
-                yield f"failed: {error}"
+                raise _stopped(number, error_line(error)) from error
         return
     task = partial(_in_worker, settings, out, keeps_audio)
-    with ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(library,)) as executor:
-        for outcome in run(task, numbers, executor=executor, in_flight=4 * jobs):
-            if outcome.error is not None:
-                yield f"failed: {outcome.error}"
-            else:
-                yield "rendered" if outcome.result else "there already"
+    with (
+        ProcessPoolExecutor(jobs, initializer=_start_worker, initargs=(library,)) as executor,
+        run(task, numbers, executor=executor, in_flight=4 * jobs) as outcomes,
+    ):
+        for outcome in outcomes:
+            if outcome.result is None:
+                raise _stopped(outcome.item, outcome.error)
+            yield outcome.result
+
+
+def _stopped(number: int, reason: str | None) -> StoneError:
+    """The error that ends a run: a corpus of what happened to work would be a biased one."""
+    return StoneError(f"excerpt {number}: {reason}; what is rendered stays, and the same command goes on")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -202,6 +218,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     skipped: Skipped = Counter()
     try:
+        if settings.soundfonts:
+            fluidsynth.check_installed(settings.held_out)
         if options.instruments is not None:
             load_sampler(options.instruments, options.held_out)  # a folder that is not one is told before all else
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
@@ -216,7 +234,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     for reason, count in counts.most_common():
         print(f"{count} x {reason}", flush=True)
-    return 0 if counts["rendered"] + counts["there already"] else 1
+    return 0 if counts[RENDERED] + counts[THERE] else 1
 
 
 if __name__ == "__main__":

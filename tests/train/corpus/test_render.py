@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,9 +18,10 @@ pytest.importorskip("pedalboard")
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
+from train import features
 from train.corpus import fluidsynth
 from train.corpus.excerpt import RATE, Settings, render_excerpt
-from train.corpus.render import main, render_all, write_labels
+from train.corpus.render import RENDERED, main, render_all, write_labels
 from train.corpus.score import Chord, Note, Passage
 from train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
 
@@ -122,20 +125,73 @@ def test_a_run_is_resumable_and_parallel_runs_give_the_same(tmp_path: Path) -> N
     assert [row["path"] for row in rows(tmp_path / "a")] == [f"2_{number:06d}.npy" for number in range(4)]
     for row in rows(tmp_path / "a"):
         Key.parse(row["key"])
-        features = np.load(tmp_path / "a" / row["path"])
-        assert features.dtype == np.uint8
-        assert features.shape[1] == 99
-        assert abs(len(features) - 6 * RATE / 512) < 12  # the correction of the tuning changes the length
-        assert features.max() == 255
-        assert np.array_equal(features, np.load(tmp_path / "b" / row["path"]))
+        found = np.load(tmp_path / "a" / row["path"])
+        assert found.dtype == np.uint8
+        assert found.shape[1] == 99
+        assert abs(len(found) - 6 * RATE / 512) < 12  # the correction of the tuning changes the length
+        assert found.max() == 255
+        assert np.array_equal(found, np.load(tmp_path / "b" / row["path"]))
 
 
 def test_failures_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
     settings = Settings((("cocopops", 0.5), ("styles", 0.5)), seconds=4.0, soundfonts=False)
     counts = render_all(Library({}), settings, tmp_path, range(6), report=lambda line: None)
-    assert counts["rendered"] >= 1
-    assert counts["rendered"] + sum(n for reason, n in counts.items() if "cocopops: nothing in" in reason) == 6
-    assert len(rows(tmp_path)) == counts["rendered"]
+    assert counts[RENDERED] >= 1
+    assert counts[RENDERED] + sum(n for reason, n in counts.items() if "cocopops: nothing in" in reason) == 6
+    assert len(rows(tmp_path)) == counts[RENDERED]
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed on standard error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_full_disk_ends_the_run_which_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = features.save_atomically
+
+    def full(path: Path, array: np.ndarray) -> None:
+        if path.stem == "1_000001":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(path, array)
+
+    monkeypatch.setattr(features, "save_atomically", full)
+    arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "4", "--out", str(tmp_path), "--count", "3"]
+    assert main(arguments) == 1
+    assert one_line(capsys).startswith("excerpt 1: No space left on device; ")
+    assert [row["path"] for row in rows(tmp_path)] == ["1_000000.npy"]
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert len(rows(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_missing_soundfonts_are_told_before_all_else(
+    held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fluidsynth, "installed_fonts", lambda held_out=False: [])
+    arguments = ["--source", "keyless", "--seconds", "4", "--out", str(tmp_path / "out"), "--count", "2"]
+    assert main([*arguments, *["--held-out"] * held_out]) == 1
+    assert ("musescore-general-soundfont" if held_out else "timgm6mb-soundfont") in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_fluidsynth_that_does_not_play_ends_the_run(
+    jobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without that, what needs no soundfont would be rendered, and nothing else."""
+    program = tmp_path / "bin" / "fluidsynth"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho no soundfont >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    arguments = ["--source", "styles", "--style", "folk", "--seconds", "4", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--count", "2", "--jobs", jobs]) == 1
+    assert one_line(capsys).startswith("excerpt 0: FluidSynth failed: no soundfont")
 
 
 def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
