@@ -429,7 +429,8 @@ def batch_stream(data: Dataset[Batch], start: int, workers: int) -> Iterator[Bat
 def _quiet_worker(number: int) -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves first
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the main process, which saves first
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

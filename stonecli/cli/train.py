@@ -48,7 +48,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Of the network on the CPU.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
 ) -> None:
-    """Train a key model; stop it with Ctrl-C, go on with the same command.
+    """Train a key model; stop it with Ctrl-C (or SIGTERM), go on with the same command.
 
     Without --config: STONE for --type ks; for ks_mode Semi-TONE where there are labels, else S-KEY. Several GPUs:
     torchrun --nproc-per-node N -m stonecli train ...
@@ -157,11 +157,12 @@ def _train(
     folder = save_dir / "models" / place
     folder.mkdir(parents=True, exist_ok=True)
     wanted: list[bool] = []
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
         wanted.append(True)
-        signal.signal(signal.SIGINT, before)  # a second Ctrl-C does not wait for the step
+        if number == signal.SIGINT:  # a second Ctrl-C does not wait for the step; SIGTERM may come from two at once
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     with ExitStack() as stack:
         stack.callback(leave_processes)
@@ -173,8 +174,9 @@ def _train(
             tensorboard = TensorBoardLog(save_dir / "tensorboard" / place, config, shown, device)
             stack.callback(tensorboard.close)
             watchers = [screen, CsvLog(folder / "log.csv"), tensorboard]
-        signal.signal(signal.SIGINT, interrupt)
-        stack.callback(signal.signal, signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, interrupt)
+            stack.callback(signal.signal, number, handler)
         run = Run(
             config,
             folder,

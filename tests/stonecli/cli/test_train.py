@@ -192,7 +192,7 @@ def straight(folder: Path, invoke: Any) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals there are others")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     kind: signal.Signals,
     straight: Path,
@@ -202,10 +202,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     stone_command: list[str],
     tmp_path: Path,
 ) -> None:
-    """Real recordings, a real process, a real signal when its first epoch is over: Ctrl-C as a terminal sends it, to
-    the processes that make batches as well."""
+    """Real recordings, a real process, a real signal when its first epoch is over: Ctrl-C as a terminal sends it,
+    SIGTERM as systemd and Slurm do, to the processes that make batches as well."""
     run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
-    command = [*stone_command, *map(str, run), "--workers", "1" if kind == signal.SIGINT else "0"]
+    command = [*stone_command, *map(str, run), "--workers", "0" if kind == signal.SIGKILL else "1"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, start_new_session=True) as process:
         assert process.stdout is not None
@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     stopped = tmp_path / "models" / "ks_mode" / "7" / "basic"
     done = load_checkpoint(stopped / "last.pt").state["progress"]["step"]
     assert 12 <= done < 60
-    if kind == signal.SIGINT:
+    if kind != signal.SIGKILL:
         assert process.returncode == 130
         assert lines(errors) == ["stone: interrupted; the same command goes on from here"]
     else:
@@ -231,6 +231,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())
         assert all(torch.equal(value, other.state["weights"][key]) for key, value in one.state["weights"].items())
         assert one.state["progress"] == other.state["progress"]
+
+
+def test_signals_are_afterwards_what_they_were(folder: Path, arguments: Any, invoke: Any) -> None:
+    def handler(*_: Any) -> None: ...
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        assert invoke(*arguments("stone", "--data", folder / "music", "-e", "1")).exit_code == 0
+        assert [signal.getsignal(number) for number in numbers] == [handler, handler]
+    finally:
+        for number, was in zip(numbers, before, strict=True):
+            signal.signal(number, was)
 
 
 def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
