@@ -201,7 +201,20 @@ def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, repor
 
 
 def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
-    """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two."""
+    """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two.
+
+    Of tracks without a key there may be many more: where they alone would fill one part, they and the others are split
+    each for themselves. Elsewhere not, for a run that is resumed knows its split by the seed alone.
+    """
+    parts = _split(tracks, share, seed)
+    if all(any(not track.keyless for track in part) for part in parts):
+        return parts
+    kinds = [[track for track in tracks if track.keyless == keyless] for keyless in (False, True)]
+    (training, validation), (keyless_training, keyless_validation) = (_split(kind, share, seed) for kind in kinds)
+    return [*training, *keyless_training], [*validation, *keyless_validation]
+
+
+def _split(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
     order = np.random.default_rng([seed, 0x5117]).permutation(len(tracks))
     count = min(max(round(share * len(tracks)), 1), len(tracks) - 1) if len(tracks) > 1 else 0
     chosen = set(order[:count].tolist())

@@ -141,8 +141,10 @@ class Run:
         Raises:
             TrainError: the folder holds a run of another architecture, or ``start`` is of one, or the loss stays no
                 number.
+            DataError: the tracks are not what the loss learns from, or is validated with; before the first step.
             OSError: a checkpoint cannot be written; the old one is whole.
         """
+        self.validation_data()  # what is wrong with it is better known now than after an epoch
         self.resume()
         if self.start is not None and not self.progress.step:
             self.begin_with(self.start)
@@ -183,6 +185,12 @@ class Run:
             self.unlabelled, self.labelled, self.config, purpose, self.processes.rank, self.processes.count
         )
         return batch_stream(data, self.progress.step, self.config.data.workers)
+
+    def validation_data(self) -> Dataset[Batch]:
+        """Validation batches, the same every time."""
+        return self.batches or StepDataset(
+            self.validation_unlabelled, self.validation_labelled, self.config, (VALIDATION,)
+        )
 
     def must_stop(self) -> bool:
         """Whether ``stop`` says so in any process."""
@@ -276,8 +284,7 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Mean losses of the averaged weights on validation tracks; every process computes the same."""
-        tracks = (self.validation_unlabelled, self.validation_labelled)
-        data = self.batches or StepDataset(*tracks, self.config, (VALIDATION,))
+        data = self.validation_data()
         seen: list[dict[str, float]] = []
         with torch.inference_mode():
             for step in range(self.config.optimiser.val_steps):

@@ -216,6 +216,35 @@ def test_a_lone_track_is_both() -> None:
     assert split_tracks([], 0.1, 0) == ([], [])
 
 
+def labelled(keyed: int, keyless: int) -> list[Track]:
+    keys = [Track(Path(f"{number}.npy"), Key.from_index(number % 24)) for number in range(keyed)]
+    return [*keys, *(Track(Path(f"n{number}.npy"), keyless=True) for number in range(keyless))]
+
+
+def test_the_split_of_a_seed_is_what_it_always_was() -> None:
+    """A run that is resumed must not learn from what it was validated with."""
+    for tracks, expected in (
+        (labelled(20, 0), ["0", "2", "6", "13", "14"]),
+        (labelled(14, 6), ["0", "2", "6", "13", "n0"]),
+    ):
+        assert [track.features.stem for track in split_tracks(tracks, 0.25, 3)[1]] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(keyed=st.integers(2, 5), keyless=st.integers(1, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
+def test_few_tracks_with_a_key_are_in_both_parts(keyed: int, keyless: int, share: float, seed: int) -> None:
+    tracks = labelled(keyed, keyless)
+    parts = split_tracks(tracks, share, seed)
+    assert all(any(track.key for track in part) for part in parts)
+    if keyless > 1:
+        assert sorted([*parts[0], *parts[1]], key=tracks.index) == tracks
+
+
+def test_tracks_without_a_key_alone_are_split_as_others() -> None:
+    parts = split_tracks(labelled(0, 3), 0.25, 0)
+    assert [len(part) for part in parts] == [2, 1]
+
+
 # --- segments ---------------------------------------------------------------------------------------------------------
 
 

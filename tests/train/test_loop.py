@@ -23,7 +23,7 @@ from train import loop  # noqa: E402
 from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 from train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
-from train.data import Track, WaveformTracks  # noqa: E402
+from train.data import DataError, Track, WaveformTracks  # noqa: E402
 from train.loop import EpochReport, Run, TrainError, learning_rate, new_optimiser, weight_decay  # noqa: E402
 from train.metrics import track_profile  # noqa: E402
 from train.views import class_names  # noqa: E402
@@ -102,6 +102,14 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
             assert torch.equal(value, second[name]), name
         else:
             assert value == second[name], name
+
+
+def test_what_cannot_be_validated_with_is_refused_before_the_first_step(start: Any, tiny_config: Config) -> None:
+    run = start(tiny_config("cross_entropy"), data="labelled")
+    run.validation_labelled = [replace(track, key=None, keyless=True) for track in run.validation_labelled]
+    with pytest.raises(DataError, match="others to validate with"):
+        run.train()
+    assert recorder(run).steps == []
 
 
 # --- schedules and optimiser ------------------------------------------------------------------------------------------

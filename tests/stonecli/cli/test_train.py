@@ -345,6 +345,20 @@ def test_mistakes_in_labels(text: str, message: str, folder: Path, arguments: An
     assert refused(invoke(*arguments("stone", "--labels", tmp_path / "labels.csv")), 1) == message
 
 
+def test_few_tracks_with_a_key_among_many_without(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
+    (folder / "cross_entropy.toml").write_text(text)
+    names = [f"{folder}/music/{number}.wav," for number in range(8)]
+    rows = [name + key for name, key in zip(names, ["C", "Am", *["none"] * 6], strict=True)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,key", *rows]))
+    for seed in ("0", "3"):  # the second, drawn over all, leaves only tracks without a key to validate with
+        run = arguments("cross_entropy", "--labels", tmp_path / "few.csv", "--seed", seed, "-n", seed)
+        assert invoke(*run, "-e", "1").exit_code == 0
+    (tmp_path / "few.csv").write_text("\n".join(["path,key", *rows[2:]]))
+    line = refused(invoke(*arguments("cross_entropy", "--labels", tmp_path / "few.csv")), 1)
+    assert line.startswith("the cross_entropy loss needs labels")
+
+
 def test_missing_labels(arguments: Any, invoke: Any, tmp_path: Path) -> None:
     line = refused(invoke(*arguments("stone", "--labels", tmp_path / "none.csv")), 1)
     assert line == f"{tmp_path / 'none.csv'}: No such file or directory"
