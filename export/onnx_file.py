@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from stonecli.model_info import FORMAT_VERSION, METADATA_KEY
 from stonecli.onnx_runtime import onnxruntime
 from train.checkpoint import Checkpoint, file_sha256
 from train.chromanet import ChromaNet, average_frames
+from train.errors import named
 from train.vqt import VQT
 
 AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
@@ -100,7 +99,7 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
         OSError: a file cannot be read or written.
     """
     _check_target(model_path, checkpoint_path, pitch_fork)
-    with _named(checkpoint_path):
+    with named(checkpoint_path):
         checkpoint, classes, content, difference = _build(checkpoint_path)
     model_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
@@ -111,7 +110,7 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
             os.fsync(file.fileno())
         model = KeyModel(temporary, device="cpu")  # the runtime has to accept it
         if pitch_fork is not None:
-            with _named(pitch_fork):
+            with named(pitch_fork):
                 _check_with_recording(model, pitch_fork, classes)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(model_path)
@@ -134,16 +133,6 @@ def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
     model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes), context=context)
     describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path), context)
     model_path.write_bytes(model.SerializeToString())
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors from within say which file they are about, as an OSError does: in ``filename``."""
-    try:
-        yield
-    except StoneError as error:
-        vars(error).setdefault("filename", str(path))
-        raise
 
 
 def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:

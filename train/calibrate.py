@@ -40,6 +40,8 @@ from stonecli.metrics import calibration_error
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.chromanet import average_frames
 from train.data import cut, read_labels
+from train.errors import message
+from train.features import load_features
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
 SHARPNESS = np.arange(0.4, 2.01, 0.025)
@@ -252,11 +254,12 @@ def main(arguments: Sequence[str]) -> int:
         if checkpoint.classes is None or checkpoint.chromanet.rows != 2:
             raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]
-        labels = read_labels(options.labels)
-        logits = [window_logits(checkpoint, np.load(path, allow_pickle=False)) for path, _ in labels]
+        bins = checkpoint.vqt.n_bins
+        labels = labelled_features(options.labels, bins)
+        features = recorded_features(options.recordings, bins) if options.recordings else []
+        logits = [window_logits(checkpoint, load_features(path, bins)) for path, _ in labels]
         found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
         alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
-        features = sorted(options.recordings.glob("*.npy")) if options.recordings else []
         recordings = (window_logits(checkpoint, beginning(path, checkpoint)) for path in features)
         power = sharpness(recordings, found.temperature) if options.recordings else alone
         save_checkpoint(
@@ -274,16 +277,44 @@ def main(arguments: Sequence[str]) -> int:
             options.out,
         )
     except (StoneError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(message(error), file=sys.stderr)
         return 1
     print(found, *([power] if options.recordings else []), sep="\n")
     return 0
 
 
+def labelled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
+    """The rows of a CSV, as ``read_labels``, each of them looked at: it holds features.
+
+    Raises:
+        DataError: the labels have a mistake.
+        AudioError: a row's file does not hold features of ``bins`` bins.
+        OSError: a file cannot be read.
+    """
+    rows = read_labels(labels)
+    for path, _ in rows:
+        load_features(path, bins)
+    return rows
+
+
+def recorded_features(folder: Path, bins: int) -> list[Path]:
+    """The .npy files in ``folder`` by name, each of them looked at: it holds features.
+
+    Raises:
+        StoneError: there is no such folder, or nothing of the kind in it.
+        AudioError, OSError: as :func:`labelled_features`.
+    """
+    paths = sorted(folder.glob("*.npy"))
+    if not paths:
+        raise StoneError(f"{folder}: " + ("no .npy files in it" if folder.is_dir() else "no such folder"))
+    for path in paths:
+        load_features(path, bins)
+    return paths
+
+
 def beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
-    """As many frames of the features at ``path`` as are looked at, uint8 [frames, bins]."""
-    features: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    return features[: MOST_WINDOWS * window_frames(checkpoint)]
+    """As many frames of what ``load_features`` gives as are looked at, uint8 [frames, bins]; its errors."""
+    return load_features(path, checkpoint.vqt.n_bins)[: MOST_WINDOWS * window_frames(checkpoint)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from stonecli.audio import Samples, read_audio
 from stonecli.errors import AudioError
 from stonecli.tuning import cents_of, frame_peaks
+from train.errors import named
 from train.vqt import BLOCK, VQT, VQTConfig
 
 FORMAT_VERSION = 1
@@ -69,8 +70,7 @@ class FeatureCache:
             OSError: it cannot be read, or the cache cannot be written.
         """
         if path.suffix == ".npy":
-            if not _is_whole(path, self.vqt.n_bins):
-                raise AudioError(f"not features of {self.vqt.n_bins} bins")
+            load_features(path, self.vqt.n_bins)
             return path
         entry = self.entry(path)
         if not _is_whole(entry, self.vqt.n_bins):
@@ -80,12 +80,30 @@ class FeatureCache:
         return entry
 
 
+def load_features(path: Path, bins: int) -> Features:
+    """The features that lie at ``path``, uint8 [frames, ``bins``], at least one frame; read as they are looked at.
+
+    Raises:
+        AudioError: it holds something else; which file it was is in ``filename``.
+        OSError: it cannot be read.
+    """
+    with named(path):
+        try:
+            features = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:  # no .npy file, or one that is cut off
+            raise AudioError(f"not features of {bins} bins in a .npy file") from error
+        if features.dtype != np.uint8 or features.ndim != 2 or not len(features) or features.shape[1] != bins:
+            raise AudioError(f"not features of {bins} bins: {features.dtype} {list(features.shape)}")
+    whole: Features = features
+    return whole
+
+
 def _is_whole(entry: Path, bins: int) -> bool:
     try:
-        features = np.load(entry, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or cut off by a crash of the machine
+        load_features(entry, bins)
+    except (OSError, AudioError):  # not there, or cut off by a crash of the machine
         return False
-    return bool(features.dtype == np.uint8 and features.ndim == 2 and len(features) and features.shape[1] == bins)
+    return True
 
 
 def read_track(path: Path, sample_rate: int) -> Samples:

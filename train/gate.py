@@ -28,10 +28,11 @@ from torch.nn import functional
 
 from stonecli.errors import StoneError
 from train.augment import augmented, narrowed
-from train.calibrate import beginning, window_frames, windows
+from train.calibrate import beginning, labelled_features, recorded_features, window_frames, windows
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.chromanet import ChromaNet, TonalGate, block_levels
-from train.data import read_labels
+from train.errors import message
+from train.features import load_features
 
 WIDTH = 32
 STATISTICS: Literal[4] = 4  # of each channel
@@ -202,15 +203,18 @@ def main(arguments: Sequence[str]) -> int:
     try:
         checkpoint = load_checkpoint(options.checkpoint).without_gate()
         tonal, keyless = _Collector(checkpoint), _Collector(checkpoint)
-        for path, key in read_labels(options.labels):
-            (tonal if key else keyless).add(np.load(path, allow_pickle=False))
+        bins = checkpoint.vqt.n_bins
+        labels = labelled_features(options.labels, bins)
+        recordings = recorded_features(options.recordings, bins) if options.recordings else []
+        for path, key in labels:
+            (tonal if key else keyless).add(load_features(path, bins))
         sure = 0
-        for path in sorted(options.recordings.glob("*.npy")) if options.recordings else []:
+        for path in recordings:
             sure += tonal.add(beginning(path, checkpoint), SURE)
         found = fit(tonal.levels(), keyless.levels(), options.seed)
         save_checkpoint(with_gate(checkpoint, found.gate), options.out)
     except (StoneError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(message(error), file=sys.stderr)
         return 1
     print(f"{found.tonal:.3f} of the windows with a key pass, {found.keyless:.3f} of those without are held back")
     if options.recordings:

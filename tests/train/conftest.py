@@ -79,6 +79,32 @@ def tiny_checkpoint(tiny_config: Callable[..., TrainConfig]) -> Checkpoint:
     )
 
 
+def _save_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _save_audio(path: Path) -> None:
+    path.write_bytes(b"RIFF$\0\0\0WAVEfmt ")
+
+
+NO_FEATURES: dict[str, Callable[[Path], None]] = {
+    "audio": _save_audio,
+    "nothing": _save_nothing,
+    "other bins": lambda path: np.save(path, np.zeros((700, 50), dtype=np.uint8)),
+    "other numbers": lambda path: np.save(path, np.zeros((700, 99))),
+    "no frames": lambda path: np.save(path, np.zeros((0, 99), dtype=np.uint8)),
+    "one dimension": lambda path: np.save(path, np.zeros(700, dtype=np.uint8)),
+}
+
+
+@pytest.fixture(params=NO_FEATURES)
+def no_features(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file that is called .npy and holds no features, one kind after the other."""
+    path = tmp_path / "no features.npy"
+    NO_FEATURES[request.param](path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def draw_features() -> Callable[..., npt.NDArray[np.uint8]]:
     """The log-VQT that a track in a key might have: ``draw_features(Key(0, "major"), 700, seed)``, [frames, 99]."""

@@ -134,7 +134,9 @@ def test_the_command_keeps_the_weights_and_their_answers(
     assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
     assert load_checkpoint(tmp_path / "b.pt").sharpness_per_doubling >= 0.0
     assert "Sharpness(" in capsys.readouterr().out
-    assert main([*arguments, "--recordings", str(tmp_path / "nothing")]) == 1
+    (tmp_path / "short").mkdir()
+    np.save(tmp_path / "short" / "a.npy", features[: config.segment_frames])
+    assert main([*arguments, "--recordings", str(tmp_path / "short")]) == 1
     assert "no recording has" in capsys.readouterr().err
 
     assert main([*arguments, "--dense-blocks", "1"]) == 0
@@ -146,3 +148,30 @@ def test_the_command_keeps_the_weights_and_their_answers(
 
     assert main([str(tmp_path / "none.pt"), *arguments[1:]]) == 1
     assert "none.pt" in capsys.readouterr().err
+
+
+def test_what_holds_no_features_is_refused_by_name(
+    no_features: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
+    np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    for name, more in ((no_features.name, []), ("whole.npy", ["--recordings", str(tmp_path)])):
+        (tmp_path / "labels.csv").write_text(f"path,key\n{name},C\n")
+        assert main([*arguments, *more]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{no_features}: not features of 99 bins")
+    assert not (tmp_path / "b.pt").exists()
+
+
+def test_recordings_that_are_not_there(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
+    np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
+    (tmp_path / "labels.csv").write_text("path,key\nwhole.npy,C\n")
+    (tmp_path / "empty").mkdir()
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    for name, reason in (("none", "no such folder"), ("a.pt", "no such folder"), ("empty", "no .npy files in it")):
+        assert main([*arguments, "--recordings", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err == f"{tmp_path / name}: {reason}\n"

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 from stonecli.errors import AudioError  # noqa: E402
 from train import features  # noqa: E402
-from train.features import FeatureCache, read_track, save_atomically, track_features  # noqa: E402
+from train.features import FeatureCache, load_features, read_track, save_atomically, track_features  # noqa: E402
 from train.vqt import VQT, VQTConfig  # noqa: E402
 
 Samples = npt.NDArray[np.float32]
@@ -306,3 +306,17 @@ def test_features_are_their_own_entry(tmp_path: Path) -> None:
     np.save(path, np.zeros((50, 84), dtype=np.uint8))
     with pytest.raises(AudioError, match="not features of 99 bins"):
         cache.features(path)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (50, 99), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", drawn)
+    assert np.array_equal(load_features(tmp_path / "a.npy", 99), drawn)
+
+
+def test_what_holds_no_features_is_named(no_features: Path) -> None:
+    with pytest.raises(AudioError, match=r"^not features of 99 bins") as caught:
+        load_features(no_features, 99)
+    assert vars(caught.value)["filename"] == str(no_features)
+    with pytest.raises(FileNotFoundError):
+        load_features(no_features.with_name("none.npy"), 99)

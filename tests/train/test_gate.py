@@ -164,3 +164,30 @@ def test_a_gate_is_not_trained(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(network + '[loss]\nname = "skey"\n')
     with pytest.raises(ConfigError, match="gate_channels"):
         load_config(tmp_path / "a.toml")
+
+
+def test_what_holds_no_features_is_refused_by_name(
+    no_features: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
+    np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    for name, more in ((no_features.name, []), ("whole.npy", ["--recordings", str(tmp_path)])):
+        (tmp_path / "labels.csv").write_text(f"path,key\n{name},C\n")
+        assert main([*arguments, *more]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{no_features}: not features of 99 bins")
+    assert not (tmp_path / "b.pt").exists()
+
+
+def test_recordings_that_are_not_there(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
+    np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
+    (tmp_path / "labels.csv").write_text("path,key\nwhole.npy,C\n")
+    (tmp_path / "empty").mkdir()
+    arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
+    for name, reason in (("none", "no such folder"), ("a.pt", "no such folder"), ("empty", "no .npy files in it")):
+        assert main([*arguments, "--recordings", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err == f"{tmp_path / name}: {reason}\n"

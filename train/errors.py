@@ -1,0 +1,28 @@
+"""Errors that say which file they are about, and the one line that a command prints of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stonecli.errors import StoneError
+from stonecli.report.text import printable
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors from within say which file they are about, as an OSError does: in ``filename``."""
+    try:
+        yield
+    except StoneError as error:
+        vars(error).setdefault("filename", str(path))
+        raise
+
+
+def message(error: Exception) -> str:
+    """One printable line for the user: the file that the error is about, where it says so, and what is wrong."""
+    name = getattr(error, "filename", None)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable((f"{os.fsdecode(name)}: " if name else "") + text)
