@@ -18,6 +18,7 @@ import torch
 
 from stonecli.errors import StoneError
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.errors import message
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         save_checkpoint(average([load_checkpoint(path) for path in options.checkpoints]), options.out)
     except (StoneError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(message(error), file=sys.stderr)
         return 1
     return 0
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stonecli.errors import StoneError
 from train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
+from train.errors import named
 from train.vqt import VQTConfig
 
 FORMAT = "stone-checkpoint"
@@ -173,10 +174,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint of ``stone train`` at ``path``.
 
     Raises:
-        CheckpointError: it is none, or was written by a newer version.
+        CheckpointError: it is none, or was written by a newer version; which file it was is in ``filename``.
         OSError: the file cannot be read.
     """
-    return checkpoint_from_content(load_untrusted(path))
+    with named(path):
+        return checkpoint_from_content(load_untrusted(path))
 
 
 def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:

@@ -50,7 +50,12 @@ def test_what_has_no_average(
     one, other = tiny_config("cross_entropy").network, tiny_config("stone").network
     save_checkpoint(checkpoint(one, 1), tmp_path / "a.pt")
     save_checkpoint(checkpoint(other, 1), tmp_path / "b.pt")
-    for second in ("b.pt", "none.pt"):
+    torch.save({"weights": {}}, tmp_path / "foreign.pt")
+    for second, reason in (
+        ("b.pt", "checkpoints of different architectures have no average\n"),
+        ("none.pt", f"{tmp_path / 'none.pt'}: No such file or directory\n"),
+        ("foreign.pt", f"{tmp_path / 'foreign.pt'}: not a checkpoint of stone train\n"),
+    ):
         assert main([str(tmp_path / "a.pt"), str(tmp_path / second), "--out", str(tmp_path / "c.pt")]) == 1
-    assert "different architectures" in capsys.readouterr().err
+        assert capsys.readouterr().err == reason
     assert not (tmp_path / "c.pt").exists()

@@ -180,6 +180,13 @@ def test_what_holds_no_features_is_refused_by_name(
     assert not (tmp_path / "b.pt").exists()
 
 
+def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.pt").write_text("text")
+    assert main([str(tmp_path / "a.pt"), "--labels", str(tmp_path / "none.csv"), "--out", str(tmp_path / "b.pt")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'a.pt'}: not a readable checkpoint")
+
+
 def test_recordings_that_are_not_there(
     tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

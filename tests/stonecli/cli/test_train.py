@@ -259,6 +259,14 @@ def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any
     assert last.read_bytes() == before
 
 
+def test_a_damaged_checkpoint_is_named(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    last = tmp_path / "models" / "ks" / "7" / "basic" / "last.pt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"\x80\x02}q\x00.")
+    assert refused(invoke(*arguments("stone", "--data", folder / "music")), 1).startswith(f"{last}: not a")
+    assert last.read_bytes() == b"\x80\x02}q\x00."
+
+
 def test_beginning_with_a_checkpoint(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     data = ("--data", folder / "music", "-e", "1")
     assert invoke(*arguments("skey", *data)).exit_code == 0
