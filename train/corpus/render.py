@@ -29,12 +29,14 @@ from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
 from train.data import NO_KEY
+from train.errors import message
 
 if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
     from train.corpus.excerpt import Settings
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 RENDERED, THERE = "rendered", "there already"
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 1800.0  # of an excerpt: in less no key sounds, more is not learnt from
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
 
 _library: Library | None = None  # of this worker process
@@ -177,17 +179,43 @@ def _stopped(number: int, reason: str | None) -> StoneError:
     return StoneError(f"excerpt {number}: {reason}; what is rendered stays, and the same command goes on")
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """What makes a whole number of an option's text."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"is at least {least}, not {text}")
+        return int(text)
+
+    return number
+
+
+def number_of_seconds(text: str) -> float:
+    """Of an option's text.
+
+    Raises:
+        argparse.ArgumentTypeError: an excerpt is not that short or long.
+        ValueError: it is no number.
+    """
+    seconds = float(text)
+    if not SHORTEST_SECONDS < seconds <= LONGEST_SECONDS:  # nor not a number
+        raise argparse.ArgumentTypeError(
+            f"is above {SHORTEST_SECONDS:.0f} and at most {LONGEST_SECONDS:.0f}, not {text}"
+        )
+    return seconds
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m train.corpus.render", description=__doc__.split("\n")[0])
     parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, keyless.SOURCE, "all"])
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--start", type=int, default=0, help="number of the first excerpt")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=24.0)
+    parser.add_argument("--count", type=_at_least(1), required=True)
+    parser.add_argument("--start", type=_at_least(0), default=0, help="number of the first excerpt")
+    parser.add_argument("--seed", type=_at_least(0), default=1)
+    parser.add_argument("--jobs", type=_at_least(1), default=1)
+    parser.add_argument("--seconds", type=number_of_seconds, default=24.0)
     parser.add_argument("--style", action="append", choices=list(STYLES), help="keep to these styles")
     parser.add_argument("--without", action="append", default=[], choices=list(READERS), help="leave a source out")
     parser.add_argument("--held-out", action="store_true", help="timbres, loops and pieces kept out of training")
@@ -220,6 +248,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if settings.soundfonts:
             fluidsynth.check_installed(settings.held_out)
+        options.out.mkdir(parents=True, exist_ok=True)
         if options.instruments is not None:
             load_sampler(options.instruments, options.held_out)  # a folder that is not one is told before all else
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
@@ -229,8 +258,8 @@ def main(arguments: Sequence[str]) -> int:
         counts = render_all(
             library, settings, options.out, numbers, options.jobs, options.audio, partial(print, flush=True)
         )
-    except StoneError as error:
-        print(error, file=sys.stderr)
+    except (StoneError, OSError) as error:
+        print(message(error), file=sys.stderr)
         return 1
     for reason, count in counts.most_common():
         print(f"{count} x {reason}", flush=True)

@@ -202,6 +202,36 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--corpus" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--seconds", value) for value in ("0", "-3", "1", "nan", "inf", "1e9", "long")]
+    + [("--count", "0"), ("--jobs", "0"), ("--seed", "-1"), ("--start", "-1"), ("--jobs", "two")],
+)
+def test_numbers_that_nothing_can_be_made_of(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--source", "styles", "--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1", option, value])
+    assert ended.value.code == 2
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith(f"python -m train.corpus.render: error: argument {option}")
+    )
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("source", ["styles", "keyless"])
+def test_the_shortest_excerpts_come_to_an_end(source: str, tmp_path: Path) -> None:
+    arguments = ["--source", source, "--no-soundfonts", "--out", str(tmp_path), "--count", "4", "--seconds", "1.01"]
+    assert main(arguments) == 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("text")
+    for out in (tmp_path / "file", tmp_path / "file" / "a"):
+        assert main(["--source", "styles", "--no-soundfonts", "--out", str(out), "--count", "1"]) == 1
+        assert one_line(capsys).startswith(f"{out}: ")
+
+
 def agreement(settings: Settings, numbers: range) -> float:
     """Share of excerpts whose key the built-in model names."""
     import soxr
