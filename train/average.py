@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"train.average needs {error.name}: pip install 'stonecli[train]'")
 
 from stonecli.errors import StoneError
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

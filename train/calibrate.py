@@ -29,7 +29,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"train.calibrate needs {error.name}: pip install 'stonecli[train]'")
 from torch import Tensor
 from torch.nn import functional
 

@@ -22,7 +22,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"train.gate needs {error.name}: pip install 'stonecli[train]'")
 from torch import Tensor
 from torch.nn import functional
 

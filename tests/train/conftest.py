@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,30 @@ TINY: dict[str, dict[str, Any]] = {
     "data": {"batch_size": 8, "workers": 0, "validation_share": 0.25},
     "optimiser": {"epochs": 2, "train_steps": 5, "val_steps": 2, "lr": 0.01, "warmup_epochs": 0.0},
 }
+
+
+MISSING = """
+import runpy
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+_, package, module, *sys.argv[1:] = sys.argv
+sys.meta_path.insert(0, Missing())
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def without() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``python -m MODULE`` in a Python without a package: ``without("torch", "train.average", "a.pt")``."""
+
+    def run(package: str, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", MISSING, package, module, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="session")

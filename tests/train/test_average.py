@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +60,8 @@ def test_what_has_no_average(
         assert main([str(tmp_path / "a.pt"), str(tmp_path / second), "--out", str(tmp_path / "c.pt")]) == 1
         assert capsys.readouterr().err == reason
     assert not (tmp_path / "c.pt").exists()
+
+
+def test_without_the_extra_one_line_says_what_to_install(without: Any) -> None:
+    done = without("torch", "train.average", "a.pt")
+    assert (done.returncode, done.stderr) == (1, "train.average needs torch: pip install 'stonecli[train]'\n")

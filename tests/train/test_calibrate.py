@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,3 +183,8 @@ def test_recordings_that_are_not_there(
     for name, reason in (("none", "no such folder"), ("a.pt", "no such folder"), ("empty", "no .npy files in it")):
         assert main([*arguments, "--recordings", str(tmp_path / name)]) == 1
         assert capsys.readouterr().err == f"{tmp_path / name}: {reason}\n"
+
+
+def test_without_the_extra_one_line_says_what_to_install(without: Any) -> None:
+    done = without("torch", "train.calibrate", "a.pt")
+    assert (done.returncode, done.stderr) == (1, "train.calibrate needs torch: pip install 'stonecli[train]'\n")

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING
 
 from stonecli.engine import error_line, run
 from stonecli.errors import StoneError
-from train.corpus import fluidsynth, keyless
+from train.corpus import fluidsynth, keyless, pop909
 from train.corpus.score import Skipped
 from train.corpus.sources import GENERATED, MIX, READERS, Library
 from train.corpus.styles import STYLES
-from train.data import NO_KEY
 from train.errors import message
 
 if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
@@ -55,6 +54,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         OSError: it cannot be written.
     """
     from train.corpus.excerpt import RATE, UnsuitableError, render_excerpt
+    from train.data import NO_KEY
     from train.features import save_atomically, track_features
     from train.vqt import VQTConfig
 
@@ -228,14 +228,19 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Exit code after running the command."""
     options = parse_arguments(arguments)
+    mix = MIX if options.source == "all" else {options.source: 1.0}
+    mix = {name: share for name, share in mix.items() if name not in options.without}
     try:
+        import torch  # noqa: F401  (of the features; its absence is better known now)
+
+        if pop909.SOURCE in mix:
+            import mido  # noqa: F401  (of its scores)
+
         from train.corpus.excerpt import Settings
         from train.corpus.sampler import load_sampler
     except ModuleNotFoundError as error:
         print(f"rendering needs {error.name}: pip install 'stonecli[corpus]'", file=sys.stderr)
         return 1
-    mix = MIX if options.source == "all" else {options.source: 1.0}
-    mix = {name: share for name, share in mix.items() if name not in options.without}
     settings = Settings(
         tuple(mix.items()),
         options.seconds,
