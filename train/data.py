@@ -252,7 +252,10 @@ class StepDataset(Dataset[Batch]):
         if config.loss.name == "cross_entropy" and not self._labelled:
             raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
         if config.loss.name != "cross_entropy" and self._keyless:
-            raise DataError(f"the {config.loss.name} loss cannot learn from tracks without a key")
+            raise DataError(
+                f"the {config.loss.name} loss cannot learn from tracks without a key, which the labels call {NO_KEY}: "
+                "leave them out, or take a --config with the cross_entropy loss (docs/training.md)"
+            )
         self._unlabelled = tuple(unlabelled)
         takes_lessons = config.loss.name == "cross_entropy" and config.loss.unlabelled == "lessons"
         self._lessons = _lessons_by_mode(unlabelled, config) if takes_lessons else []

@@ -367,6 +367,20 @@ def test_few_tracks_with_a_key_among_many_without(folder: Path, arguments: Any, 
     assert line.startswith("the cross_entropy loss needs labels")
 
 
+def test_tracks_without_a_key_and_a_loss_that_cannot_learn_from_them(
+    folder: Path, arguments: Any, invoke: Any, tmp_path: Path
+) -> None:
+    rows = [f"{folder}/music/{number}.wav,{key}" for number, key in enumerate(["C", "Am", "none", "none"])]
+    (tmp_path / "keys.csv").write_text("\n".join(["path,key", *rows]))
+    line = refused(invoke(*arguments("semi_tone", "--labels", tmp_path / "keys.csv")), 1)
+    assert line.startswith("the semi_tone loss cannot learn from tracks without a key")
+    assert "--config with the cross_entropy loss" in line
+    laptop = Path(__file__).resolve().parents[3] / "train" / "configs" / "laptop_ks_mode.toml"  # the one of the manual
+    small = ["-e", "1", "--train-steps", "1", "--val-steps", "1", "--batch-size", "2", "--workers", "0"]
+    result = invoke(*arguments("semi_tone", "--labels", tmp_path / "keys.csv", "-g", laptop, *small, "-n", "other"))
+    assert result.exit_code == 0, result.stderr
+
+
 def test_missing_labels(arguments: Any, invoke: Any, tmp_path: Path) -> None:
     line = refused(invoke(*arguments("stone", "--labels", tmp_path / "none.csv")), 1)
     assert line == f"{tmp_path / 'none.csv'}: No such file or directory"
