@@ -75,6 +75,14 @@ class Rendering:
     cents: float
 
 
+def source_of(settings: Settings, number: int) -> str:
+    """The name of the source that excerpt ``number`` of a run is drawn from."""
+    names = [name for name, _ in settings.sources]
+    shares = np.array([share for _, share in settings.sources])
+    first = np.random.default_rng([settings.seed, number, int(settings.held_out)])
+    return names[int(first.choice(len(names), p=shares / shares.sum()))]
+
+
 def render_excerpt(library: Library, settings: Settings, number: int) -> Rendering:
     """Excerpt ``number`` of a run.
 
@@ -83,11 +91,8 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
         StoneError: FluidSynth or another program does not do its work.
         OSError: there is no room for what lies between, or a program cannot be started.
     """
-    names = [name for name, _ in settings.sources]
-    shares = np.array([share for _, share in settings.sources])
     reason: Exception | None = None
-    first = np.random.default_rng([settings.seed, number, int(settings.held_out)])
-    source = names[int(first.choice(len(names), p=shares / shares.sum()))]
+    source = source_of(settings, number)
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([settings.seed, number, int(settings.held_out), attempt + 1])
         try:

@@ -4,7 +4,7 @@
 
 writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``train.features``, tuning corrected), its record
 ``SEED_NUMBER.json``, and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
-that a run can be interrupted, resumed and spread over processes.
+that a run can be interrupted, resumed and spread over processes. Another source needs another seed, or folder.
 """
 
 from __future__ import annotations
@@ -78,6 +78,25 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
     }  # fmt: skip
     _write_atomically(record, json.dumps(row))
     return RENDERED
+
+
+def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None:
+    """Nothing, where the excerpts that are there already are of the sources that they would be drawn from.
+
+    Raises:
+        StoneError: one is of another: it was made by another command with the same seed.
+        OSError: a record cannot be read.
+    """
+    from train.corpus.excerpt import source_of
+
+    for number in numbers:
+        stem = stem_of(settings, number)
+        features, record = out / f"{stem}.npy", out / f"{stem}.json"
+        if features.exists() and record.exists():
+            there, expected = json.loads(record.read_text("utf-8"))["source"], source_of(settings, number)
+            if there != expected:
+                reason = f"is there already, of {there} where {expected} is to come"
+                raise StoneError(f"{features}: {reason}: take another --seed or --out")
 
 
 def write_labels(out: Path) -> int:
@@ -253,13 +272,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if settings.soundfonts:
             fluidsynth.check_installed(settings.held_out)
+        if not mix:
+            raise StoneError(f"--without leaves nothing of {options.source}")
         options.out.mkdir(parents=True, exist_ok=True)
+        numbers = range(options.start, options.start + options.count)
+        check_sources(settings, options.out, numbers)
         if options.instruments is not None:
             load_sampler(options.instruments, options.held_out)  # a folder that is not one is told before all else
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
         for reason, count in skipped.most_common():
             print(f"left out: {count} x {reason}", flush=True)
-        numbers = range(options.start, options.start + options.count)
         counts = render_all(
             library, settings, options.out, numbers, options.jobs, options.audio, partial(print, flush=True)
         )

@@ -7,7 +7,9 @@ import errno
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from stonecli.key import Key
 from train import features
 from train.corpus import fluidsynth
 from train.corpus.excerpt import RATE, Settings, render_excerpt
-from train.corpus.render import RENDERED, main, render_all, write_labels
+from train.corpus.render import RENDERED, check_sources, main, parse_arguments, render_all, write_labels
 from train.corpus.score import Chord, Note, Passage
 from train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
 
@@ -231,6 +233,43 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     for out in (tmp_path / "file", tmp_path / "file" / "a"):
         assert main(["--source", "styles", "--no-soundfonts", "--out", str(out), "--count", "1"]) == 1
         assert one_line(capsys).startswith(f"{out}: ")
+
+
+def test_another_source_at_the_same_seed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--no-soundfonts", "--seconds", "4", "--out", str(tmp_path), "--count", "2"]
+    assert main(["--source", "styles", *arguments]) == 0
+    assert main(["--source", "keyless", *arguments]) == 1
+    expected = f"{tmp_path / '1_000000.npy'}: is there already, of styles where keyless is to come: "
+    assert one_line(capsys).startswith(expected)
+    assert main(["--source", "keyless", *arguments, "--seed", "2"]) == 0
+    assert Counter(row["source"] for row in rows(tmp_path)) == {"styles": 2, "keyless": 2}
+    assert main(["--source", "styles", *arguments]) == 0  # its own may go on
+
+
+def test_a_mix_is_known_by_the_sources_of_its_excerpts(tmp_path: Path) -> None:
+    mixed = Settings((("cocopops", 0.5), ("styles", 0.5)), seconds=4.0, soundfonts=False)
+    render_all(library(), mixed, tmp_path, range(6), report=lambda line: None)
+    assert {row["source"] for row in rows(tmp_path)} == {"cocopops", "styles"}
+    check_sources(mixed, tmp_path, range(6))
+    for other in (replace(mixed, sources=GENERATED), replace(mixed, sources=mixed.sources[::-1])):
+        with pytest.raises(StoneError, match="take another --seed"):
+            check_sources(other, tmp_path, range(6))
+
+
+def test_a_mix_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1"]
+    assert main(["--source", "pop909", "--without", "pop909", *arguments]) == 1
+    assert "nothing of pop909" in one_line(capsys)
+
+
+def test_the_commands_of_the_manual_do_not_get_in_each_others_way() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "corpus.md").read_text(encoding="utf-8")
+    places = []
+    for line in text.splitlines():
+        if line.startswith("python -m train.corpus.render"):
+            options = parse_arguments(line.split()[3:])
+            places.append((options.out, options.seed))
+    assert len(places) == len(set(places)) == 11
 
 
 def agreement(settings: Settings, numbers: range) -> float:
