@@ -152,7 +152,8 @@ def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: i
         if done.returncode or not sound.exists():
             raise FluidSynthError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
         raw = np.fromfile(sound, dtype="<f4")
-    mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1).astype(np.float32)
     starts = [round(number * (seconds + GAP) * rate) for number in range(len(parts))]
-    mono = np.pad(mono, (0, max(0, starts[-1] + samples - len(mono)))).astype(np.float32)
+    if len(mono) < starts[-1] + samples:  # it goes on for two seconds after the end, and says nothing of a full disk
+        raise FluidSynthError(f"FluidSynth failed: its sound is cut off; is {tempfile.gettempdir()} full?")
     return [mono[start : start + samples] for start in starts]

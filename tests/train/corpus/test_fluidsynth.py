@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stonecli.tuning import cents_of, frame_peaks
 from train.corpus.arrange import Part, Tone
-from train.corpus.fluidsynth import GAP, SOUND_FONTS, draw_font, installed_fonts, is_installed, midi_file, render_parts
+from train.corpus.fluidsynth import (
+    GAP,
+    SOUND_FONTS,
+    FluidSynthError,
+    draw_font,
+    installed_fonts,
+    is_installed,
+    midi_file,
+    render_parts,
+)
 
 RATE = 22050
 PARTS = (
@@ -45,6 +57,17 @@ def test_there_is_room_for_more_parts_than_channels() -> None:
 def test_every_font_is_either_for_training_or_held_out() -> None:
     assert {font.held_out for font in SOUND_FONTS} == {False, True}
     assert not {font.path for font in installed_fonts(True)} & {font.path for font in installed_fonts(False)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_a_sound_that_is_cut_off_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FluidSynth leaves it on a full disk, and ends with 0."""
+    program = tmp_path / "fluidsynth"
+    program.write_text('#!/bin/sh\nwhile [ "$1" != -F ]; do shift; done\nhead -c 80000 /dev/zero > "$2"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(FluidSynthError, match="cut off"):
+        render_parts(PARTS[:1], SOUND_FONTS[0], 5.0, RATE)
 
 
 @pytest.mark.skipif(not is_installed(), reason="FluidSynth or its soundfonts are not here")
