@@ -23,11 +23,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio import Samples, open_audio
+from stonecli.audio import MAX_RATE, MIN_RATE, Samples, open_audio
 from stonecli.certainty import recording_probabilities, together
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model import KeyModel, WindowProbabilities, default_model
+from stonecli.model_info import ModelInfo
 from stonecli.resampling import Resampler
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
@@ -169,7 +170,13 @@ def detect_key_in_audio(
     overlap: float = 0.0,
     least_segment: float = LEAST_SEGMENT_SECONDS,
 ) -> KeyEstimate:
-    """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above."""
+    """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above.
+
+    Raises:
+        ValueError: also for a rate that is not 1 kHz to 1 MHz.
+    """
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"a rate is from {MIN_RATE} to {MAX_RATE} Hz, not {rate}")
     windower = _Windower(model, rate, window_seconds, overlap)
     asked = list(windower.run(blocks))  # all of it, before the first answer is waited for
     windows = [item.window() for item in asked]
@@ -208,6 +215,19 @@ def detect_key_in_audio(
         duration=duration,
         tuning_confidence=windower.agreement,
     )
+
+
+def check_windows(info: ModelInfo, window_seconds: float | None, overlap: float) -> None:
+    """Nothing, where a model can hear such windows; arguments as above.
+
+    Raises:
+        ValueError: a window length or overlap that makes no sense.
+    """
+    if not 0.0 <= overlap <= 0.95:
+        raise ValueError(f"overlap is a share of the window from 0 to 0.95, not {overlap}")
+    least = info.least_window / info.sample_rate
+    if window_seconds is not None and not least <= window_seconds <= STRETCH_SECONDS:
+        raise ValueError(f"a window of this model is {least:.1f} to {STRETCH_SECONDS:.0f} s long")
 
 
 def _confidence(segment: Segment, heard: Floats, weights: npt.NDArray[np.float64], model: KeyModel) -> float:
@@ -254,11 +274,7 @@ class _Windower:
 
     def __init__(self, model: KeyModel, rate: float, window_seconds: float | None, overlap: float) -> None:
         info = model.info
-        if not 0.0 <= overlap <= 0.95:
-            raise ValueError(f"overlap is a share of the window from 0 to 0.95, not {overlap}")
-        least = info.least_window / info.sample_rate
-        if window_seconds is not None and not least <= window_seconds <= STRETCH_SECONDS:
-            raise ValueError(f"a window of this model is {least:.1f} to {STRETCH_SECONDS:.0f} s long")
+        check_windows(info, window_seconds, overlap)
         self._model = model
         self._rate = rate
         self._window = info.window_samples if window_seconds is None else round(window_seconds * info.sample_rate)

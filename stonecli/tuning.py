@@ -71,7 +71,7 @@ def cents_of(direction: complex) -> float | None:
 def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
     """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; a last, incomplete frame is dropped.
 
-    A recording shorter than a frame counts as one, filled up with silence.
+    A recording shorter than a frame counts as one, filled up with silence. The rate is at least ``audio.MIN_RATE``.
     """
     size = round(FRAME_SECONDS * sample_rate)
     padded = _fast_length(size)
@@ -83,7 +83,8 @@ def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
     window = np.hanning(size).astype(np.float32)
     bin_hz = sample_rate / padded
     low = int(LOWEST_HZ / bin_hz)
-    high = low + (int(HIGHEST_HZ / bin_hz) - low) // FLOOR_BINS * FLOOR_BINS
+    top = min(int(HIGHEST_HZ / bin_hz), padded // 2)  # what is sampled below 4 kHz has no 2 kHz
+    high = low + (top - low) // FLOOR_BINS * FLOOR_BINS
     for start in range(0, count, BATCH):
         frames = samples[start * size : min(start + BATCH, count) * size].reshape(-1, size)
         spectrum = np.fft.rfft(frames * window, padded, axis=1)[:, low - 1 : high + 1]

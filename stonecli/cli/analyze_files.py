@@ -45,12 +45,16 @@ def analyze_files(
     """
     silence_native_stderr()
 
-    from stonecli.detect import detect_key
+    from stonecli.detect import check_windows, detect_key
     from stonecli.report.analysis import print_analysis
     from stonecli.report.records import estimate_record
     from stonecli.report.screen import output_screen
 
     key_model = load_model(model, device)
+    try:
+        check_windows(key_model.info, window, overlap)
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
     screen = output_screen()
     heard, pictures, tracks, failed = [], [], [], 0
     interrupted = True
@@ -60,8 +64,6 @@ def analyze_files(
                 estimate = detect_key(
                     path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment
                 )
-            except ValueError as error:
-                fail(str(error), EXIT_USAGE)
             except Exception as error:  # one bad file does not end the run
                 if os.environ.get("STONE_DEBUG"):
                     raise

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 import soxr
 
 import stonecli
@@ -258,6 +259,24 @@ def test_other_windows(music: Music, hear: Callable[..., KeyEstimate], window: f
 def test_options_that_make_no_sense(key_model: KeyModel, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="window"):
         detect_key_in_audio([silence(1)], key_model, RATE, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [0, -1, 999, 1_000_001, float("nan"), float("inf")])
+def test_a_rate_that_makes_no_sense(key_model: KeyModel, rate: float) -> None:
+    with pytest.raises(ValueError, match="a rate is from 1000 to 1000000 Hz, not"):
+        detect_key_in_audio([silence(1)], key_model, rate)
+
+
+@pytest.mark.parametrize("rate", [2000, 3900])
+@pytest.mark.parametrize("key", ["F major", "D minor"])
+def test_what_is_sampled_at_a_low_rate_is_heard(
+    tmp_path: Path, music: Music, key_model: KeyModel, key: str, rate: int
+) -> None:
+    soundfile.write(tmp_path / "low.wav", music(key, seconds=31, rate=rate), rate)
+    estimate = detect_key(tmp_path / "low.wav", key_model)
+    assert_is_consistent(estimate)
+    assert estimate.key == Key.parse(key)
+    assert estimate.duration == pytest.approx(31, abs=0.01)
 
 
 def test_a_change_of_key_makes_two_segments(music: Music, hear: Callable[..., KeyEstimate]) -> None:

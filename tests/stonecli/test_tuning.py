@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from stonecli.audio import read_audio
+from stonecli.audio import MIN_RATE, read_audio
 from stonecli.tuning import cents_of, frame_peaks
 
 Samples = npt.NDArray[np.float32]
@@ -82,6 +82,21 @@ def test_frames_by_time(music: Callable[..., Samples]) -> None:
     assert not peaks.tonal_between(10.5, 20).any()
     assert not len(peaks.tonal_between(-5, 0))
     assert len(peaks.tonal_between(19.99, 20)) == 1  # the last frame speaks for the incomplete one after it
+
+
+@pytest.mark.parametrize("rate", [2000, 2501, 3000, 3900, 4000])
+@pytest.mark.parametrize("detuned", [-30, 20])
+def test_what_is_sampled_below_4_khz_is_measured_by_what_there_is(
+    music: Callable[..., Samples], rate: int, detuned: int
+) -> None:
+    peaks = frame_peaks(music("A minor", seconds=16, rate=rate, cents=detuned), rate)
+    assert cents_of(peaks.total) == pytest.approx(detuned, abs=5)
+    assert peaks.tonal.mean() > 0.9
+
+
+def test_the_lowest_rate_has_frames_as_well(music: Callable[..., Samples]) -> None:
+    for rate in range(MIN_RATE, MIN_RATE + 100, 7):
+        assert len(frame_peaks(music(rate=rate), rate).tonal) == pytest.approx(16 / (8192 / 22050), abs=1)
 
 
 @pytest.mark.parametrize("rate", [11025, 12000, 16000, 22050, 24000])

@@ -132,6 +132,30 @@ def test_a_bad_file_does_not_end_the_run(
     assert result.stderr.count("unexpected ZeroDivisionError: a bug\n") == 2
 
 
+def test_what_is_wrong_with_a_file_is_no_wrong_usage(
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, music: Callable[..., Samples], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "low.wav", music("D minor", rate=2000), 2000)
+    result = invoke("analyze", song("flac"), tmp_path / "low.wav", song("mp3"), "--json")
+    assert result.exit_code == 0
+    assert [json.loads(line)["key"]["musical"] for line in result.stdout.splitlines()] == ["Dm"] * 3
+
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("stonecli.detect.frame_peaks", broken)
+    result = invoke("analyze", song("flac"), song("mp3"))
+    assert result.exit_code == 1
+    assert result.stderr.count("unexpected ValueError: a bug\n") == 2
+
+
+def test_wrong_windows_are_wrong_usage_before_a_file_is_heard(invoke: Invoke, tmp_path: Path) -> None:
+    for options in (("--window", "1"), ("--overlap", "nan")):
+        result = invoke("analyze", tmp_path / "none.wav", *options)
+        assert result.exit_code == 2
+        assert "none.wav" not in result.stderr
+
+
 def test_targets_are_checked_before_the_work(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     for target in (tmp_path, tmp_path / "none" / "x.npz"):
         result = invoke("analyze", song("flac"), "--npz", target)
