@@ -8,6 +8,7 @@ two is decided by content, never by the file's ending.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -40,6 +41,8 @@ TRUNCATION_TOLERANCE = 0.01  # share of the announced length that may be missing
 TRUNCATION_SECONDS = 0.5  # and what may always be missing: encoder delay, rounded durations
 _STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of programs that could not seek back
 _HEADER_BYTES = 1 << 16
+_PROBES = (0.16, 0.3, 0.61, 0.91)  # of a file; in equal steps, copies of one recording could look like a longer one
+_NO_LENGTH = 1 << 62  # frames; libsndfile announces the highest number where it does not know
 _BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
 _OUTPUTS = 16  # samples that one row of the decimating matrix product makes
 KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
@@ -116,6 +119,9 @@ def _open(path: Path, target: int) -> _Source:
     if sound.subtype == "OPUS":
         sound.close()
         return _Ffmpeg(path, rate=target)
+    if sound.format == "OGG" and (sound.frames > _NO_LENGTH or _is_chained_ogg(path)):
+        sound.close()
+        return _Ffmpeg(path, check_length=False)
     return _Libsndfile(sound)
 
 
@@ -487,6 +493,31 @@ def _has_zero_length(file: BinaryIO) -> bool:
                 raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
             return size == 0 and there > 0
         position += 8 + size + size % 2
+    return False
+
+
+def _is_chained_ogg(path: Path) -> bool:
+    """Whether an Ogg file holds several recordings one behind the other, of which libsndfile reads the first.
+
+    Looked for at its ends and a few places between, for the last one may have the number of the first. Within a
+    recording all pages belong to streams that begin at its beginning, and each stream counts its pages.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        places = sorted({0, *(int(end * share) for share in _PROBES), max(0, end - _HEADER_BYTES)})
+        numbers: dict[int, int] = {}  # of the last page of each stream
+        is_beginning = True
+        for place, after in itertools.pairwise([*places, end]):
+            file.seek(place)
+            data = file.read(min(_HEADER_BYTES, after - place))  # no page is longer
+            for page in re.finditer(rb"OggS\0([\0-\7]).{8}(.{4})(.{4})", data, re.DOTALL):
+                begins_stream = page[1][0] & 2 != 0
+                is_beginning = is_beginning and begins_stream
+                stream, number = (int.from_bytes(page[part], "little") for part in (2, 3))
+                is_known = stream in numbers and number > numbers[stream]
+                if not is_beginning and (begins_stream or not is_known):
+                    return True
+                numbers[stream] = number
     return False
 
 

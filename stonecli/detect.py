@@ -33,7 +33,7 @@ from stonecli.resampling import Resampler
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 9  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 10  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
