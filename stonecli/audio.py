@@ -8,7 +8,6 @@ two is decided by content, never by the file's ending.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import signal
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Thread
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +30,14 @@ import soundfile
 import soxr
 
 from stonecli.errors import AudioError
+from stonecli.lengths import TRUNCATION_TOLERANCE, has_zero_length, is_chained_ogg, is_mp3_without_length
 
 Samples = npt.NDArray[np.float32]
 
 BLOCK_SECONDS = 4.0
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
-TRUNCATION_TOLERANCE = 0.01  # share of the announced length that may be missing
-TRUNCATION_SECONDS = 0.5  # and what may always be missing: encoder delay, rounded durations
-_STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of programs that could not seek back
-_HEADER_BYTES = 1 << 16
-_PROBES = (0.16, 0.3, 0.61, 0.91)  # of a file; in equal steps, copies of one recording could look like a longer one
+TRUNCATION_SECONDS = 0.5  # that may be missing as well: encoder delay, rounded durations
 _NO_LENGTH = 1 << 62  # frames; libsndfile announces the highest number where it does not know
 _BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
 _OUTPUTS = 16  # samples that one row of the decimating matrix product makes
@@ -119,10 +115,20 @@ def _open(path: Path, target: int) -> _Source:
     if sound.subtype == "OPUS":
         sound.close()
         return _Ffmpeg(path, rate=target)
-    if sound.format == "OGG" and (sound.frames > _NO_LENGTH or _is_chained_ogg(path)):
+    if _is_cut_short(path, sound):
         sound.close()
         return _Ffmpeg(path, check_length=False)
     return _Libsndfile(sound)
+
+
+def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
+    """Whether libsndfile is mistaken in the length of the file, where it would stop."""
+    if sound.frames > _NO_LENGTH:
+        return True
+    with path.open("rb") as file:
+        if sound.format == "OGG":
+            return is_chained_ogg(file)
+        return sound.format == "MP3" and is_mp3_without_length(file)
 
 
 def _check_format(channels: int, rate: int) -> None:
@@ -131,13 +137,13 @@ def _check_format(channels: int, rate: int) -> None:
 
 
 def _check_file(path: Path) -> bool:
-    """Whether the length that the file announces is not to be relied on; raises where there is nothing to decode."""
+    """Whether the length that the file announces is nought; raises where there is nothing to decode, or too little."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes to would be waited for at open()
         raise AudioError("not a regular file but a folder, pipe, socket or device")
     with path.open("rb") as file:  # an OSError with its reason, before any decoder hides it
         if not file.read(1):
             raise AudioError("the file is empty")
-        return _has_zero_length(file) or _is_mp3_without_length(file)
+        return has_zero_length(file)
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -464,83 +470,3 @@ def _check_length(seconds: float, announced: float) -> None:
     missing = announced - seconds
     if missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced:
         raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")
-
-
-def _has_zero_length(file: BinaryIO) -> bool:
-    """Whether the file is a WAV or AIFF with sample data of length 0 and yet more bytes: a recorder that was cut off.
-
-    libsndfile finds nothing in it; ffmpeg takes what there is.
-
-    Raises:
-        AudioError: the sample data is announced to be longer than the file; libsndfile would shrug.
-    """
-    file.seek(0)
-    form = file.read(12)
-    data_name, order = {b"RIFF": (b"data", "little"), b"FORM": (b"SSND", "big")}.get(form[:4], (None, "little"))
-    if data_name is None:
-        return False
-    end = file.seek(0, os.SEEK_END)
-    position = 12
-    for _ in range(1000):
-        file.seek(position)
-        header = file.read(8)
-        if len(header) < 8:
-            return False
-        size = int.from_bytes(header[4:], "little" if order == "little" else "big")
-        if header[:4] == data_name:
-            there = end - position - 8
-            if size not in _STREAMED_SIZES and size - there > max(4096, TRUNCATION_TOLERANCE * size):
-                raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
-            return size == 0 and there > 0
-        position += 8 + size + size % 2
-    return False
-
-
-def _is_chained_ogg(path: Path) -> bool:
-    """Whether an Ogg file holds several recordings one behind the other, of which libsndfile reads the first.
-
-    Looked for at its ends and a few places between, for the last one may have the number of the first. Within a
-    recording all pages belong to streams that begin at its beginning, and each stream counts its pages.
-    """
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        places = sorted({0, *(int(end * share) for share in _PROBES), max(0, end - _HEADER_BYTES)})
-        numbers: dict[int, int] = {}  # of the last page of each stream
-        is_beginning = True
-        for place, after in itertools.pairwise([*places, end]):
-            file.seek(place)
-            data = file.read(min(_HEADER_BYTES, after - place))  # no page is longer
-            for page in re.finditer(rb"OggS\0([\0-\7]).{8}(.{4})(.{4})", data, re.DOTALL):
-                begins_stream = page[1][0] & 2 != 0
-                is_beginning = is_beginning and begins_stream
-                stream, number = (int.from_bytes(page[part], "little") for part in (2, 3))
-                is_known = stream in numbers and number > numbers[stream]
-                if not is_beginning and (begins_stream or not is_known):
-                    return True
-                numbers[stream] = number
-    return False
-
-
-def _is_mp3_without_length(file: BinaryIO) -> bool:
-    """Whether the file is an MP3 with no Xing, Info or VBRI header.
-
-    libsndfile then guesses the length from the first frame's bit rate and stops there: of a file with variable bit
-    rate it may read a sixth.
-    """
-    file.seek(0)
-    head = file.read(10)
-    position = 0
-    while len(head) == 10 and head[:3] == b"ID3":
-        size = (head[6] & 0x7F) << 21 | (head[7] & 0x7F) << 14 | (head[8] & 0x7F) << 7 | head[9] & 0x7F
-        position += 10 + size + (10 if head[5] & 0x10 else 0)
-        file.seek(position)
-        head = file.read(10)
-    file.seek(position)
-    start = file.read(_HEADER_BYTES)
-    if start[:4] in (b"fLaC", b"OggS", b"RIFF", b"FORM"):  # with an ID3 tag in front, where some programs put one
-        return False
-    sync = re.search(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff]", start)  # MPEG audio, layer III
-    if sync is None or (position == 0 and sync.start() != 0):
-        return False  # with no ID3 in front, only a file that starts with a frame is taken for MP3 here
-    frame = start[sync.start() : sync.start() + 200]
-    return not any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

@@ -15,7 +15,6 @@ import pytest
 import soundfile
 from mutagen.apev2 import APEv2
 from mutagen.id3 import ID3, TIT2
-from mutagen.oggvorbis import OggVorbis
 
 from stonecli.audio import open_audio, read_audio
 from stonecli.errors import AudioError
@@ -121,51 +120,6 @@ def test_a_variable_bit_rate_mp3_without_a_header_is_read_to_its_end(
     assert (tmp_path / "id3.mp3").read_bytes()[:3] == b"ID3"
     for name in ("bare.mp3", "id3.mp3"):
         assert len(decoded(tmp_path / name)) / RATE == pytest.approx(20, abs=0.2)
-
-
-@pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]) -> Callable[[str], bytes]:
-    """Ogg Vorbis files laid end to end, by their letters: a of 10 s, b of 13 s."""
-    folder = tmp_path_factory.mktemp("parts")
-    for name, seconds, number in (("a", 10, 1), ("b", 13, 2)):
-        noise = np.random.default_rng(0).standard_normal((44100 * seconds, 2)) * 0.2  # for which it takes many bytes
-        soundfile.write(folder / "a.wav", noise + tone(seconds=seconds)[:, None], 44100)
-        options = ["-c:a", "libvorbis", "-q:a", "9", "-fflags", "+bitexact", "-serial_offset", str(number)]
-        ffmpeg("-i", folder / "a.wav", *options, folder / f"{name}.ogg")
-    return lambda names: b"".join((folder / f"{name}.ogg").read_bytes() for name in names)
-
-
-@pytest.mark.parametrize(
-    ("names", "seconds"),
-    [("ab", 23), ("ba", 23), ("bab", 36), ("aba", 33), ("aa", 20), ("aaaaa", 50), ("ababababa", 102)],
-)
-def test_a_chained_ogg_is_read_to_its_end(
-    tmp_path: Path, parts: Callable[[str], bytes], names: str, seconds: float
-) -> None:
-    (tmp_path / "a.ogg").write_bytes(parts(names))
-    assert len(decoded(tmp_path / "a.ogg")) / RATE == pytest.approx(seconds, abs=0.06)
-
-
-def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
-    tmp_path: Path,
-    parts: Callable[[str], bytes],
-    song: Callable[..., Path],
-    ffmpeg: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "a.ogg").write_bytes(parts("a"))
-    (tmp_path / "with art.ogg").write_bytes(parts("a"))
-    tags = OggVorbis(tmp_path / "with art.ogg")
-    tags["metadata_block_picture"] = ["A" * 500_000]
-    tags.save()
-    (tmp_path / "b.oga").write_bytes(parts("b"))
-    two = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
-    ffmpeg(*two, tmp_path / "two at once.ogg")
-    assert len(decoded(tmp_path / "two at once.ogg")) / RATE == pytest.approx(10, abs=0.06)
-    monkeypatch.setattr("stonecli.audio._ffmpeg", None)
-    for path in (tmp_path / "a.ogg", tmp_path / "with art.ogg"):
-        assert len(decoded(path)) / RATE == pytest.approx(10, abs=0.06)
-    assert len(decoded(song("ogg vorbis"))) / RATE == pytest.approx(16, abs=0.06)
 
 
 def test_an_mp3_between_its_tags(tones: Callable[[str], Path], tmp_path: Path) -> None:

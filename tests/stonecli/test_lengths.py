@@ -1,0 +1,202 @@
+"""Files whose length libsndfile gets wrong, and those of their kind that need no second look."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from mutagen.apev2 import APEv2
+from mutagen.id3 import APIC, ID3, TIT2
+from mutagen.oggvorbis import OggVorbis
+
+from stonecli.audio import open_audio
+from stonecli.lengths import is_mp3_without_length
+
+Samples = npt.NDArray[np.float32]
+
+
+def seconds_of(path: Path) -> float:
+    """Length of what is heard."""
+    audio = open_audio(path, 11025)
+    return sum(len(block) for block in audio.blocks) / audio.rate
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that need ffmpeg cannot be read."""
+    monkeypatch.setattr("stonecli.audio._ffmpeg", None)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]) -> Callable[[str], bytes]:
+    """Ogg Vorbis files laid end to end, by their letters: a of 10 s, b of 13 s."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name, seconds, number in (("a", 10, 1), ("b", 13, 2)):
+        noise = np.random.default_rng(0).standard_normal((44100 * seconds, 2)) * 0.2  # for which it takes many bytes
+        soundfile.write(folder / "a.wav", noise, 44100)
+        options = ["-c:a", "libvorbis", "-q:a", "9", "-fflags", "+bitexact", "-serial_offset", str(number)]
+        ffmpeg("-i", folder / "a.wav", *options, folder / f"{name}.ogg")
+    return lambda names: b"".join((folder / f"{name}.ogg").read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "seconds"),
+    [("ab", 23), ("ba", 23), ("bab", 36), ("aba", 33), ("aa", 20), ("aaaaa", 50), ("ababababa", 102)],
+)
+def test_a_chained_ogg_is_read_to_its_end(
+    tmp_path: Path, parts: Callable[[str], bytes], names: str, seconds: float
+) -> None:
+    (tmp_path / "a.ogg").write_bytes(parts(names))
+    assert seconds_of(tmp_path / "a.ogg") == pytest.approx(seconds, abs=0.06)
+
+
+def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
+    tmp_path: Path,
+    parts: Callable[[str], bytes],
+    song: Callable[..., Path],
+    ffmpeg: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a.ogg").write_bytes(parts("a"))
+    (tmp_path / "with art.ogg").write_bytes(parts("a"))
+    tags = OggVorbis(tmp_path / "with art.ogg")
+    tags["metadata_block_picture"] = ["A" * 500_000]
+    tags.save()
+    (tmp_path / "b.oga").write_bytes(parts("b"))
+    two = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
+    ffmpeg(*two, tmp_path / "two at once.ogg")
+    assert seconds_of(tmp_path / "two at once.ogg") == pytest.approx(10, abs=0.06)
+    monkeypatch.setattr("stonecli.audio._ffmpeg", None)
+    for path in (tmp_path / "a.ogg", tmp_path / "with art.ogg"):
+        assert seconds_of(path) == pytest.approx(10, abs=0.06)
+    assert seconds_of(song("ogg vorbis")) == pytest.approx(16, abs=0.06)
+
+
+# MP3
+
+
+@pytest.fixture(scope="session")
+def mp3s(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]) -> Callable[[str], bytes]:
+    """An MP3 of 20 s, the first half of which is nearly silent: small frames, where their size may vary."""
+    folder = tmp_path_factory.mktemp("mp3s")
+    samples = np.random.default_rng(0).standard_normal((44100 * 20, 2)) * 0.3
+    samples[: 44100 * 10] *= 1e-4
+    soundfile.write(folder / "a.wav", samples, 44100)
+    for name, options in MP3S.items():
+        ffmpeg("-i", folder / "a.wav", *options, "-id3v2_version", "0", folder / f"{name}.mp3")
+    return lambda name: (folder / f"{name}.mp3").read_bytes()
+
+
+MP3S = {
+    "cbr": ["-b:a", "192k"],
+    "cbr 320": ["-b:a", "320k"],
+    "cbr mpeg-2": ["-ar", "22050", "-b:a", "64k"],
+    "cbr mpeg-2.5": ["-ar", "8000", "-b:a", "16k"],
+    "abr": ["-abr", "1", "-b:a", "160k"],
+    "vbr": ["-q:a", "2"],
+    "vbr mono": ["-ac", "1", "-q:a", "6"],
+    "vbr mpeg-2": ["-ar", "16000", "-q:a", "4"],
+    "bare": ["-q:a", "2", "-write_xing", "0"],
+}
+
+
+def announcing(content: bytes, flags: int = 15, frames: float = 1.0, size: float = 1.0) -> bytes:
+    """The MP3 with other flags in its header, and a share of its numbers."""
+    at = max(content.find(name, 0, 200) for name in (b"Xing", b"Info")) + 4
+    _, *numbers = struct.unpack_from(">III", content, at)
+    changed = (round(number * share) for number, share in zip(numbers, (frames, size), strict=True))
+    return content[:at] + struct.pack(">III", flags, *changed) + content[at + 12 :]
+
+
+@pytest.mark.parametrize("name", [name for name in MP3S if name != "bare"])
+def test_an_mp3_whose_header_is_right_needs_no_ffmpeg(
+    tmp_path: Path, mp3s: Callable[[str], bytes], no_ffmpeg: None, name: str
+) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3s(name))
+    assert seconds_of(path) == pytest.approx(20, abs=0.01)
+    path.write_bytes(random.Random(0).randbytes(300) + mp3s(name))
+    assert seconds_of(path) == pytest.approx(20, abs=0.01)
+
+    path.write_bytes(mp3s(name))
+    tags = ID3()
+    tags.add(TIT2(encoding=3, text="Xing, Info"))
+    tags.add(APIC(encoding=3, mime="image/jpeg", type=3, data=b"\xff\xfb\x90\x64" * 400_000))
+    tags.save(path, v1=0)
+    end = APEv2()
+    end["Cover Art (Front)"] = "x" * 300_000
+    end.save(path)
+    content = path.read_bytes()
+    assert content[-32:].startswith(b"APETAGEX")
+    lyrics = b"LYRICSBEGININD0000200LYR" + b"99999" + b"x" * 99_999
+    size = bytes([4, 0, 0x10, 0, 5, 0, 0])  # version 2.4.0 with a footer; 5 << 14 bytes
+    appended = b"ID3" + size + bytes(5 << 14) + b"3DI" + size
+    path.write_bytes(content + appended + lyrics + b"%06dLYRICS200" % len(lyrics) + b"TAG" + bytes(125))
+    assert seconds_of(path) == pytest.approx(20, abs=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in MP3S if name != "bare"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"flags": 0},
+        {"flags": 14},
+        {"frames": 0},
+        {"frames": 0.001},  # 1
+        {"frames": 0.1},
+        {"frames": 0, "size": 0},
+        {"frames": 0.1, "size": 0},
+        {"frames": 0.5, "size": 0.5},
+    ],
+    ids=str,
+)
+def test_an_mp3_whose_header_says_too_little(
+    tmp_path: Path, mp3s: Callable[[str], bytes], name: str, changes: dict[str, Any]
+) -> None:
+    (tmp_path / "a.mp3").write_bytes(announcing(mp3s(name), **changes))
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(20, abs=0.3)
+
+
+@pytest.mark.parametrize("name", MP3S)
+def test_mp3s_end_to_end(tmp_path: Path, mp3s: Callable[[str], bytes], name: str) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_bytes(mp3s(name) * 2)
+    assert seconds_of(path) == pytest.approx(40, abs=0.5)
+    path.write_bytes(mp3s(name))
+    tags = ID3()
+    tags.add(APIC(encoding=3, mime="image/jpeg", type=3, data=bytes(100_000)))
+    tags.save(path, v1=2)
+    path.write_bytes(path.read_bytes() * 2)
+    assert seconds_of(path) == pytest.approx(40, abs=0.5)
+
+
+@pytest.mark.parametrize("junk", [bytes(300), random.Random(0).randbytes(300), b"\xff\xfb\x90\x64" * 75])
+def test_an_mp3_without_a_header_behind_other_bytes(tmp_path: Path, mp3s: Callable[[str], bytes], junk: bytes) -> None:
+    (tmp_path / "a.mp3").write_bytes(junk + mp3s("bare"))
+    assert seconds_of(tmp_path / "a.mp3") == pytest.approx(20, abs=0.1)
+
+
+def test_vbri_is_a_length_as_well(tmp_path: Path, mp3s: Callable[[str], bytes]) -> None:
+    """Fraunhofer's header, which no encoder at hand writes: made of the other one."""
+    content = mp3s("vbr")
+    at = content.index(b"Xing")
+    _, frames, size = struct.unpack_from(">III", content, at + 4)
+    for count in (frames, 0):
+        header = struct.pack(">4sHHHIIHHHH", b"VBRI", 1, 0, 50, size, count, 0, 1, 2, 1)
+        made = content[:36] + header + bytes(156 - 36 - len(header)) + content[156:]
+        with BytesIO(made) as file:
+            assert is_mp3_without_length(file) == (count == 0)
+
+
+@pytest.mark.parametrize("length", [1, 4, 10, 150, 500])
+def test_the_beginning_of_an_mp3_is_read_without_harm(mp3s: Callable[[str], bytes], length: int) -> None:
+    for name in ("vbr", "bare"):
+        assert isinstance(is_mp3_without_length(BytesIO(mp3s(name)[:length])), bool)
