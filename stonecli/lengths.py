@@ -6,12 +6,14 @@ import itertools
 import os
 import re
 import struct
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import AudioError
 
 TRUNCATION_TOLERANCE = 0.01  # share of the announced length that may be missing
 _STREAMED_SIZES = (0, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF)  # data sizes of programs that could not seek back
+_ENDLESS = 1 << 62  # and sizes of 64 bits from which on they stand for no size
 _LOOK = 1 << 16  # bytes read at one place; no page of Ogg is longer
 _PROBES = (0.16, 0.3, 0.61, 0.91)  # of a file; in equal steps, copies of one recording could look like a longer one
 
@@ -26,34 +28,80 @@ _RATES = (44100, 48000, 32000)  # of MPEG-1; half of it in MPEG-2, a quarter in 
 _MP3_SLACK = 8192  # bytes behind an MP3 that need not be audio, besides the tags that are known
 
 
+@dataclass(frozen=True)
+class _Chunks:
+    """How a container is made of chunks.
+
+    Attributes:
+        first: where they begin.
+        samples: name of the one with the samples.
+        header: struct of a chunk's name and size.
+        step: of which a chunk's length is a multiple.
+        counted: bytes of its header that a size counts.
+    """
+
+    first: int
+    samples: bytes
+    header: str
+    step: int = 1
+    counted: int = 0
+
+
+_WAV = _Chunks(12, b"data", "<4sI", step=2)
+_CONTAINERS = {
+    b"RIFF": _WAV,
+    b"RF64": _WAV,
+    b"BW64": _WAV,
+    b"FORM": _Chunks(12, b"SSND", ">4sI", step=2),
+    b"riff": _Chunks(40, b"data" + bytes.fromhex("f3acd3118cd100c04f8edb8a"), "<16sq", step=8, counted=24),  # W64
+    b"caff": _Chunks(8, b"data", ">4sq"),
+}
+_AU = {b".snd": ">II", b"dns.": "<II"}
+
+
 def has_zero_length(file: BinaryIO) -> bool:
-    """Whether the file is a WAV or AIFF with sample data of length 0 and yet more bytes: a recorder that was cut off.
+    """Whether the file is a WAV or AIFF with samples of length 0 and yet more bytes: a recorder that was cut off.
 
     libsndfile finds nothing in it; ffmpeg takes what there is.
 
     Raises:
-        AudioError: the sample data is announced to be longer than the file; libsndfile would shrug.
+        AudioError: the samples of any such file (RF64, W64, AU and CAF as well) are announced to be longer than it is;
+            libsndfile would shrug.
     """
+    position, size = _announced_samples(file) or (0, -1)
+    there = file.seek(0, os.SEEK_END) - position
+    is_known = size not in _STREAMED_SIZES and 0 < size < _ENDLESS
+    if is_known and size - there > max(4096, TRUNCATION_TOLERANCE * size):
+        raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
     file.seek(0)
-    form = file.read(12)
-    data_name, order = {b"RIFF": (b"data", "little"), b"FORM": (b"SSND", "big")}.get(form[:4], (None, "little"))
-    if data_name is None:
-        return False
-    end = file.seek(0, os.SEEK_END)
-    position = 12
+    return size == 0 and there > 0 and file.read(4) in (b"RIFF", b"FORM")
+
+
+def _announced_samples(file: BinaryIO) -> tuple[int, int] | None:
+    """Where the samples of an uncompressed file begin, and how many bytes they are said to be."""
+    file.seek(0)
+    start = file.read(36)
+    if (order := _AU.get(start[:4])) and len(start) >= 12:
+        offset, size = struct.unpack_from(order, start, 4)
+        return offset, size
+    container = _CONTAINERS.get(start[:4])
+    if container is None:
+        return None
+    position = container.first
     for _ in range(1000):
         file.seek(position)
-        header = file.read(8)
-        if len(header) < 8:
-            return False
-        size = int.from_bytes(header[4:], "little" if order == "little" else "big")
-        if header[:4] == data_name:
-            there = end - position - 8
-            if size not in _STREAMED_SIZES and size - there > max(4096, TRUNCATION_TOLERANCE * size):
-                raise AudioError(f"truncated: {there} of {size} bytes of audio are there")
-            return size == 0 and there > 0
-        position += 8 + size + size % 2
-    return False
+        header = file.read(struct.calcsize(container.header))
+        if len(header) < struct.calcsize(container.header):
+            return None
+        name, size = struct.unpack(container.header, header)
+        size -= container.counted
+        position += len(header)
+        if name == container.samples:
+            if size == 0xFFFFFFFF and start[12:16] == b"ds64":
+                (size,) = struct.unpack_from("<Q", start, 28)
+            return position, size
+        position += max(0, min(size, _ENDLESS)) + -size % container.step
+    return None
 
 
 def is_chained_ogg(file: BinaryIO) -> bool:

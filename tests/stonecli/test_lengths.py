@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,7 +20,8 @@ from mutagen.id3 import APIC, ID3, TIT2
 from mutagen.oggvorbis import OggVorbis
 
 from stonecli.audio import open_audio
-from stonecli.lengths import is_mp3_without_length
+from stonecli.errors import AudioError
+from stonecli.lengths import has_zero_length, is_mp3_without_length
 
 Samples = npt.NDArray[np.float32]
 
@@ -200,3 +203,76 @@ def test_vbri_is_a_length_as_well(tmp_path: Path, mp3s: Callable[[str], bytes]) 
 def test_the_beginning_of_an_mp3_is_read_without_harm(mp3s: Callable[[str], bytes], length: int) -> None:
     for name in ("vbr", "bare"):
         assert isinstance(is_mp3_without_length(BytesIO(mp3s(name)[:length])), bool)
+
+
+# Samples as they are
+
+
+SAMPLES = {  # name: options of ffmpeg
+    "rf64": ["-f", "wav", "-rf64", "always"],
+    "w64": ["-f", "w64"],
+    "au": ["-f", "au"],
+    "caf": ["-f", "caf"],
+    "alac.caf": ["-f", "caf", "-c:a", "alac"],
+}
+
+
+@pytest.fixture(params=[*SAMPLES, "libsndfile RF64", "libsndfile W64", "libsndfile AU", "libsndfile CAF", "little AU"])
+def samples_file(request: pytest.FixtureRequest, tmp_path: Path, ffmpeg: Callable[..., None]) -> Path:
+    """Ten seconds of noise in a file that announces how many bytes they take."""
+    noise = np.random.default_rng(0).standard_normal((44100 * 10, 2)) * 0.1
+    path = tmp_path / "a"
+    if request.param in SAMPLES:
+        soundfile.write(tmp_path / "a.wav", noise, 44100)
+        ffmpeg("-i", tmp_path / "a.wav", *SAMPLES[request.param], path)
+    else:
+        order = "LITTLE" if request.param.startswith("little") else None
+        kind = request.param.split()[1]
+        soundfile.write(path, noise, 44100, format=kind, subtype="PCM_16", endian=order)
+    return path
+
+
+def test_a_file_of_samples_that_ends_early_is_truncated(samples_file: Path) -> None:
+    assert seconds_of(samples_file) == pytest.approx(10, abs=0.1)
+    content = samples_file.read_bytes()
+    samples_file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioError, match=r"truncated: \d+ of \d+ bytes of audio are there"):
+        seconds_of(samples_file)
+    samples_file.write_bytes(content[:20])
+    with pytest.raises(AudioError):
+        seconds_of(samples_file)
+
+
+@pytest.mark.parametrize("name", ["w64", "au", "caf"])
+def test_samples_without_a_length_are_read_to_their_end(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(44100 * 10) * 0.1, 44100)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", tmp_path / "a.wav", *SAMPLES[name], "pipe:1"]
+    content = subprocess.run(command, check=True, capture_output=True).stdout
+    assert b"\xff" * 4 in content[:200]
+    (tmp_path / "a").write_bytes(content)
+    assert seconds_of(tmp_path / "a") == pytest.approx(10, abs=0.01)
+
+
+def test_a_flac_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(44100 * 10) * 0.1, 44100)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", tmp_path / "a.wav", "-f", "flac", "pipe:1"]
+    (tmp_path / "a.flac").write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert soundfile.info(tmp_path / "a.flac").frames > 1 << 62
+    assert seconds_of(tmp_path / "a.flac") == pytest.approx(10, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b".snd",
+        b"caff\0\1\0\0" + b"desc" + b"\xff" * 8 + b"data",
+        b"caff\0\1\0\0" + b"desc\x7f" + b"\xff" * 7 + b"data",
+        b"riff" + bytes(52) + b"\xff" * 7 + b"\x7f",
+        b"riff" + bytes(36) + bytes(24) * 9,
+        b"RF64\xff\xff\xff\xffWAVEds64",
+        b"RIFF" + bytes(8) + b"abcd\xff\xff\xff\xff",
+    ],
+)
+def test_a_damaged_beginning_is_no_trap(start: bytes) -> None:
+    assert not has_zero_length(BytesIO(start))
+    assert not has_zero_length(BytesIO(start + bytes(10_000)))
