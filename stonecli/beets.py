@@ -75,7 +75,8 @@ class Settings:
 class StonePlugin(plugins.BeetsPlugin):
     """Fills ``initial_key`` with what stone hears."""
 
-    item_types = {"key_confidence": types.FLOAT}  # noqa: RUF012 (beets reads it as it is)
+    # With two digits: 0.95 with one is 1.0.
+    item_types = {"key_confidence": types.Float(2)}  # noqa: RUF012 (beets reads it as it is)
 
     def __init__(self) -> None:
         super().__init__("stone")

@@ -121,6 +121,17 @@ def test_import_puts_the_key_into_the_library_and_leaves_files_that_are_imported
     assert read_tags(items["has one"]["path"]).text == "Am"
 
 
+def test_the_confidence_has_two_digits(beets: Beets, track: Callable[..., Path]) -> None:
+    track("mp3", "one")
+    beets.imported()
+    heard = float(beets.items()["one"]["key_confidence"])
+    assert beets("ls", "-f", "$key_confidence") == f"{heard:.2f}\n"
+    beets("modify", "-y", "-W", "-M", "one", "key_confidence=0.95")
+    assert beets("ls", "-f", "$key_confidence") == "0.95\n"
+    assert beets("ls", "-f", "$title", "key_confidence:0.94..0.96") == "one\n"
+    assert beets("ls", "-f", "$title", "key_confidence:0.96..") == ""
+
+
 def test_import_with_write_says_the_key_in_files_that_are_imported_as_they_are(
     beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any], stone: Callable[..., Any]
 ) -> None:
