@@ -4,17 +4,22 @@ Threads that decode hand their windows in and decode on; one thread takes what h
 and hands each its answer. While a batch is computed the next one gathers by itself, so that batches are as large as the
 decoders are fast; only when nothing is being computed is a moment waited for company. What is handed in while ``size``
 times ``LINE`` windows are waiting makes its thread wait: memory is bounded, and decoding goes no faster than listening.
+
+A forked process begins anew: the thread stays with the parent, as do the windows that were handed in there.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, Queue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -48,10 +53,15 @@ class Batcher(Generic[Answer]):
             raise ValueError(f"a batch has at least 1 window, not {size}")
         self._run = run
         self._size = size
-        self._waiting: Queue[_Asked[Answer] | None] = Queue(size * LINE)  # None ends it
+        self._closed = False
+        self._begin()
+        _batchers.add(self)
+
+    def _begin(self) -> None:
+        """Nothing waits, and no thread is there."""
+        self._waiting: Queue[_Asked[Answer] | None] = Queue(self._size * LINE)  # None ends it
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._closed = False
 
     def submit(self, window: Samples) -> Future[Answer]:
         """What will be the answer; its ``result()`` raises what ``run`` did for this very window.
@@ -130,3 +140,16 @@ class Batcher(Generic[Answer]):
             asked.answer.set_exception(error.with_traceback(None))  # it would keep the audio
         else:
             asked.answer.set_result(answer)
+
+
+_batchers: weakref.WeakSet[Batcher[Any]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """What a fork does first, when no other thread is there."""
+    for batcher in list(_batchers):
+        batcher._begin()
+
+
+if sys.platform != "win32":  # where there is no fork
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,6 +1,8 @@
 """Batches on the CPU, by the code that fills a GPU."""
 
 import gc
+import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -165,6 +167,41 @@ def test_a_batch_of_none_makes_no_sense() -> None:
         Batcher(Runner(), 0)
 
 
+def in_a_fork(work: Callable[[], bool]) -> bool:
+    """What ``work`` says in a forked process; one that hangs is ended, and says no."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LONG)
+        right = False
+        try:
+            right = work()
+        finally:
+            os._exit(0 if right else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_begins_anew_and_leaves_its_parent_alone() -> None:
+    runner = Runner(open_gate=False)
+    with batcher(runner, 1) as batches:
+        answers = [batches.submit(window(number)) for number in range(1 + LINE)]
+        assert runner.begun.acquire(timeout=LONG)  # one is being answered, and no more may wait
+
+        def work() -> bool:
+            runner.gate.set()
+            right = [batches.submit(window(number)).result() for number in (7, 8)] == [7, 8]
+            batches.close()
+            return right
+
+        with batches._lock:
+            assert in_a_fork(work)
+        assert not any(answer.done() for answer in answers)
+        runner.gate.set()
+        assert [answer.result(LONG) for answer in answers] == list(range(1 + LINE))
+
+
 # With the model, on files
 
 
@@ -251,3 +288,11 @@ def test_a_model_that_is_let_go_ends_its_thread() -> None:
     assert gone() is None
     thread.join(LONG)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_model_that_was_used_is_used_in_a_fork(songs: Mapping[str, Path], batching_model: KeyModel) -> None:
+    key = detect_key(songs["flac"], batching_model).key
+    assert in_a_fork(lambda: detect_key(songs["flac"], batching_model).key == key)
+    assert detect_key(songs["mp3"], batching_model).key == key
