@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import IO, Protocol
 
 import numpy as np
@@ -39,6 +39,7 @@ MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
 TRUNCATION_SECONDS = 0.5  # that may be missing as well: encoder delay, rounded durations
 _NO_LENGTH = 1 << 62  # frames; libsndfile announces the highest number where it does not know
+SILENT_SECONDS = 60  # after which a decoder that gives nothing has hung
 _BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
 _OUTPUTS = 16  # samples that one row of the decimating matrix product makes
 KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
@@ -215,6 +216,7 @@ class _Ffmpeg:
         with ExitStack() as process:
             self._output, self._log = process.enter_context(_ffmpeg(path, rate))
             found = _rate_of_wav(self._output)
+            self._output.check()
             if found is not None:
                 _check_format(self.channels, found)
                 self.rate = found
@@ -229,6 +231,8 @@ class _Ffmpeg:
             while not last:
                 data = self._output.read(size)
                 last = len(data) < size
+                if last:
+                    self._output.check()
                 samples = np.frombuffer(data, dtype="<f4", count=len(data) // 4)
                 done += len(samples)
                 out = converter.process(samples[:, None], last=last)
@@ -251,7 +255,7 @@ def _block_frames(source: _Source, converter: _Converter) -> int:
     return max(1, size // converter.step) * converter.step
 
 
-def _rate_of_wav(stream: IO[bytes]) -> int | None:
+def _rate_of_wav(stream: _Output) -> int | None:
     """Samples a second, by the header of a WAV that is read to where its samples begin; None where there is none."""
     rate = None
     if len(stream.read(12)) < 12:  # RIFF, its size, WAVE
@@ -264,6 +268,56 @@ def _rate_of_wav(stream: IO[bytes]) -> int | None:
         if name == b"fmt ":
             (rate,) = struct.unpack_from("<I", content, 4)
     return None
+
+
+class _Output:
+    """What a decoder gives. One that gives nothing for long, while it is waited for, is killed.
+
+    The time is counted by a thread of its own, second by second: no system but POSIX can wait for a pipe and a time,
+    and the clock may go on while the machine sleeps.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+        self._process = process
+        self._stream = stream
+        self._has_hung = False
+        self._is_waited_for = False
+        self._reads = 0
+        self._ended = Event()
+        Thread(target=self._watch, name="stone-decoder", daemon=True).start()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, fewer than ``size`` at the end alone."""
+        self._reads += 1
+        self._is_waited_for = True
+        try:
+            return self._stream.read(size)
+        finally:
+            self._is_waited_for = False
+
+    def check(self) -> None:
+        """Nothing, unless what was read is not all.
+
+        Raises:
+            AudioError: the decoder was killed.
+        """
+        if self._has_hung:
+            raise AudioError(f"the decoder fell silent: nothing in {SILENT_SECONDS} s")
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._ended.set()
+        self._stream.close()
+
+    def _watch(self) -> None:
+        seconds, reads = 0, 0
+        while not self._ended.wait(1.0):
+            seconds = seconds + 1 if self._is_waited_for and self._reads == reads else 0
+            reads = self._reads
+            if seconds >= SILENT_SECONDS:
+                self._has_hung = True
+                self._process.kill()
+                return
 
 
 class _FfmpegLog:
@@ -331,7 +385,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[IO[bytes], _FfmpegLog]]:
+def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[_Output, _FfmpegLog]]:
     """ffmpeg decoding ``path`` into a mono float32 WAV (at ``rate``) on a pipe; killed when the block is left early."""
     import imageio_ffmpeg
 
@@ -358,15 +412,16 @@ def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[IO[bytes], _FfmpegLo
     log = _FfmpegLog()
     reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
     reader.start()
+    output = _Output(process, process.stdout)
     try:
-        yield process.stdout, log
+        yield output, log
         log.exit_code = process.wait()
         reader.join()
     finally:
         process.kill()
         process.wait()
         reader.join()
-        process.stdout.close()
+        output.close()
         process.stderr.close()
 
 

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -422,6 +424,48 @@ def test_the_decoder_is_out_of_reach_of_ctrl_c(
     decoded(path)
     assert len(groups) == 1
     assert os.getpgrp() not in groups
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.parametrize("blocks_before", [0, 2])
+def test_a_decoder_that_falls_silent_is_ended(
+    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, blocks_before: int
+) -> None:
+    path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def spy(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))  # type: ignore[call-overload]
+        if blocks_before == 0:
+            started[-1].send_signal(signal.SIGSTOP)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    monkeypatch.setattr("stonecli.audio.SILENT_SECONDS", 1)
+    blocks = read_audio(path, RATE)
+    assert len(list(itertools.islice(blocks, blocks_before))) == blocks_before
+    for process in started:
+        process.send_signal(signal.SIGSTOP)
+    with pytest.raises(AudioError, match="the decoder fell silent"):
+        list(blocks)
+    assert len(started) == 1
+    assert started[0].poll() is not None
+
+
+def test_a_decoder_that_has_to_wait_for_us_has_not_fallen_silent(
+    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tone(seconds=60), 44100, "m4a alac", tmp_path / "a")
+    monkeypatch.setattr("stonecli.audio.SILENT_SECONDS", 1)
+    blocks = read_audio(path, RATE)
+    first = next(blocks)
+    time.sleep(2.5)
+    assert_is_the_tone(np.concatenate([first, *blocks]), 60)
+    for thread in threading.enumerate():
+        if thread.name == "stone-decoder":
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 # At the lowest rate
