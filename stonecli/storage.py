@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urldefrag, urljoin
 
 from stonecli.engine import error_line
 from stonecli.errors import StorageError, TagError
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 2 << 30  # of one recording: three hours of 24 bits, 48 kHz, stereo
 _BLOCK = 8 << 20
 _CONNECT_SECONDS, _SILENT_SECONDS = 30, 60  # that a web server may take to answer, and be silent for
+_KINDS = ("file", "directory")
+_PAGES = ("text/html", "application/xhtml+xml")
 NOT_WRITTEN = "tags are not written to addresses, only to files"
 
 
@@ -71,10 +75,11 @@ def find_urls(url: Url) -> Iterator[Found]:
         if not (url.text.endswith("/") if url.is_web else files.isdir(path)):
             yield Found(url, None)
             return
-        names = _s3_names(files, path) if url.protocol in ("s3", "s3a") else _walked(files, path, url.text)
+        names = _s3_names(files, path) if url.protocol in ("s3", "s3a") else _walked(files, path, url)
+        decoded = unquote if url.is_web else str
         for name in names:
             below = Url(name if "://" in name else files.unstrip_protocol(name))
-            if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(name.removeprefix(path)):
+            if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(decoded(name).removeprefix(decoded(path))):
                 yield Found(below, None)
     except Exception as error:  # each storage has classes of its own
         yield Found(url, _reason(error))
@@ -181,17 +186,54 @@ def _s3_names(files: Any, path: str) -> Iterator[str]:
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _walked(files: Any, top: str, url: str) -> Iterator[str]:
+def _walked(files: Any, top: str, url: Url) -> Iterator[str]:
     """Names below a folder; one folder's are held at a time."""
+    entries = _linked if url.is_web else _listed
     pending, seen = [top], {top}
     while pending:
-        folder = pending.pop()
-        entries = sorted(files.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
-        yield from (str(entry["name"]) for entry in entries if entry["type"] == "file")
-        for name in (str(entry["name"]) for entry in reversed(entries) if entry["type"] == "directory"):
-            if name.startswith(top) and name not in seen:  # a page may lead anywhere
+        listed = sorted(entries(files, pending.pop()))
+        yield from (name for name, is_folder in listed if not is_folder)
+        for name in (name for name, is_folder in reversed(listed) if is_folder):
+            if name not in seen:
                 seen.add(name)
                 pending.append(name)
+
+
+def _listed(files: Any, folder: str) -> set[tuple[str, bool]]:
+    """Name of each entry of a folder, and whether it is a folder itself."""
+    entries = files.ls(folder, detail=True)
+    return {(str(entry["name"]), entry["type"] == "directory") for entry in entries if entry["type"] in _KINDS}
+
+
+def _linked(files: Any, page: str) -> set[tuple[str, bool]]:
+    """The same of a web folder: what its page links to below itself.
+
+    fsspec finds links by a pattern that knows neither ``&amp;`` and apostrophes in a name nor ``./`` before it, and so
+    Apache and Caddy write them.
+    """
+    if files.info(page).get("mimetype", _PAGES[0]) not in _PAGES:  # a stream may have no end
+        return set()
+    links = _Links()
+    links.feed(files.cat_file(page).decode("utf-8", "replace"))
+    found = set()
+    for link in links.found:
+        with suppress(ValueError):  # no address
+            name = urldefrag(urljoin(page, link.strip())).url
+            if name != page and unquote(name).startswith(unquote(page)):  # a page may lead anywhere
+                found.add((name, name.endswith("/")))
+    return found
+
+
+class _Links(HTMLParser):
+    """Collects where the links of a page lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Called for each tag, with its attributes unescaped."""
+        self.found += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
 
 
 def _is_hidden(name: str) -> bool:

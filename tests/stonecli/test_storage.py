@@ -97,6 +97,63 @@ def test_a_web_folder(serve: Callable[[Any], str], tmp_path: Path) -> None:
     assert found(f"{top}/") == [(f"{top}/{name}", None) for name in ("a.mp3", "b%20c.mp3", "d/e.flac")]
 
 
+LISTINGS = {
+    # As Apache, Caddy and IIS write them; and a stream, which is no page.
+    "/apache/": (
+        '<a href="?C=N;O=D">Name</a><a href="/">Parent Directory</a><a href="Don\'t%20Stop.mp3">Don\'t Stop</a>'
+        '<a href="R%20&amp;%20B.mp3">R &amp; B</a><a href="https.mp3">https</a><a href="sub%20way/">sub way</a>'
+        '<a href="%40eaDir/">@eaDir</a><a href="http://[/x.mp3">no address</a><a href="/other/x.mp3">elsewhere</a>'
+    ),
+    "/apache/sub%20way/": '<a href="/apache/">Parent Directory</a><a href="deep.flac">deep</a>',
+    "/apache/@eaDir/": '<a href="thumbnail.mp3">thumbnail</a>',
+    "/caddy/": '<a href="..">up</a><a href="./a.mp3">a</a><a href="./sub/">sub</a>',
+    "/caddy/sub/": '<a href="..">up</a><a href="./b.mp3">b</a>',
+    "/i%20s/": '<A HREF="/">[To Parent Directory]</A><A HREF="/i%20s/a\'b.mp3">a</A><A HREF=/i%20s/c.mp3>c</A>',
+}
+
+
+class Listings(http.server.BaseHTTPRequestHandler):
+    """A web server with the listings of others."""
+
+    def do_GET(self) -> None:
+        page = LISTINGS.get(self.path)
+        if page is None and self.path != "/stream/":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html;charset=UTF-8" if page else "audio/mpeg")
+        self.end_headers()
+        try:
+            while self.command == "GET":
+                self.wfile.write(page.encode() if page else bytes(1 << 10))
+                if page:
+                    break
+        except ConnectionError:
+            self.close_connection = True
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        ("apache/", ["Don't%20Stop.mp3", "R%20&%20B.mp3", "https.mp3", "sub%20way/deep.flac"]),
+        ("caddy/", ["a.mp3", "sub/b.mp3"]),
+        ("i s/", ["a'b.mp3", "c.mp3"]),
+        ("stream/", []),
+    ],
+)
+def test_web_folders_of_other_servers(serve: Callable[[Any], str], folder: str, names: list[str]) -> None:
+    top = serve(Listings)
+    wanted = [(f"{top}/{folder.replace(' ', '%20')}{name}", None) for name in names]
+    assert found(f"{top}/{folder}") == wanted
+    ((_, error),) = found(f"{top}/gone/")
+    assert error == "no such file"
+
+
 def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"x")
     memory.pipe("/m/a.mp3", b"x")
