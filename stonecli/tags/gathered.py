@@ -7,12 +7,14 @@ ends, or later by ``stone undo``, they are taken into the journal there, under t
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from stonecli.errors import JournalError
@@ -56,8 +58,11 @@ def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
     """
     if not hasattr(_thread, "name"):
         _thread.name = uuid.uuid4().hex
-    journal = UndoJournal(folder / f"{_thread.name}.sqlite3", on_network=True)
+    file = folder / f"{_thread.name}.sqlite3"
+    journal = UndoJournal(file, on_network=True)
     try:
+        with suppress(OSError):
+            os.utime(file)  # a sign of life, for a run may change nothing for days
         runs = journal.started()
         yield JournalRun(journal, runs[0]) if runs else journal.start(what)
     finally:
@@ -82,7 +87,7 @@ def gather(journal: UndoJournal, *, ended: int | None = None) -> None:
 
     Args:
         ended: number of a run that nobody works for any more; its folder is deleted. Others are a day after the last
-            change in them.
+            batch of files that a worker has begun.
 
     Raises:
         JournalError: a journal cannot be read or written; what is not gathered stays where it is.
@@ -93,9 +98,30 @@ def gather(journal: UndoJournal, *, ended: int | None = None) -> None:
         files = sorted(folder.glob("*.sqlite3"))
         last = max((_changed(file) for file in (folder, *files)), default=0.0)
         for file in files:
-            journal.take_in(number, file)
+            _take_in(journal, number, file)
         if number == ended or time.time() - last > _LATE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_in(journal: UndoJournal, run: int, file: Path) -> None:
+    try:
+        journal.take_in(run, file)
+    except JournalError as error:
+        if damage := _damage(file):  # else it is the journal itself, and the error names that
+            raise JournalError(f"the journal of a worker {file} is damaged ({damage}); move it away") from error
+        raise
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with a worker's journal, or None."""
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # it cannot be opened, or is locked
+        return None
+    except sqlite3.Error as error:
+        return str(error)
+    return None if verdict == "ok" else " ".join(str(verdict).split())
 
 
 def _changed(path: Path) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stonecli.errors import TagError
+from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
 from stonecli.tags import take_back, write_key
 from stonecli.tags.gathered import gather, is_seen, make_folder, thread_journal, was_changed
@@ -106,6 +106,41 @@ def test_folders_go_a_day_after_the_last_change(journal: UndoJournal, song: Song
     gather(journal)
     assert [folder.exists() for folder in folders] == [False, True]
     assert sum(run.changes for run in journal.runs()) == 2
+
+
+def test_a_run_that_changes_nothing_for_days_still_goes_on(journal: UndoJournal, song: Song) -> None:
+    folder = make_folder(journal, journal.start("write").number, "word")
+    write(folder, song("flac"))
+    old = time.time() - 2 * 86400
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (old, old))
+    write(folder)  # a batch of files that have a key
+    gather(journal)  # by stone undo, or another run
+    assert is_seen(folder, "word")
+
+
+@pytest.mark.parametrize("damage", ["no database", "half of it", "a page"])
+def test_a_damaged_journal_of_a_worker_is_named(journal: UndoJournal, song: Song, damage: str) -> None:
+    number = journal.start("write").number
+    folder = make_folder(journal, number, "word")
+    write(folder, song("flac"))
+    (file,) = folder.glob("*.sqlite3")
+    content = file.read_bytes()
+    size = 4096  # of a page
+    file.write_bytes(
+        {
+            "no database": b"text" * 1000,
+            "half of it": content[: len(content) // 2 // size * size],
+            "a page": content[:size] + b"\xff" * size + content[2 * size :],
+        }[damage]
+    )
+    with pytest.raises(JournalError) as caught:
+        gather(journal, ended=number)
+    assert str(caught.value).startswith(f"the journal of a worker {file} is damaged (")
+    assert str(caught.value).endswith("); move it away")
+    file.rename(journal.path.parent / "away")
+    gather(journal, ended=number)
+    assert not folder.exists()
 
 
 def test_a_worker_that_comes_back_after_the_end_writes_nothing(journal: UndoJournal, song: Song) -> None:
