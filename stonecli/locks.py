@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 
@@ -20,3 +23,24 @@ def take_lock(file: BinaryIO) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+@contextmanager
+def folder_to_oneself(folder: Path) -> Iterator[None]:
+    """While open, others that ask for the same folder wait; where locks are unknown, nobody does.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    if sys.platform == "win32" or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

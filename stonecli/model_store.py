@@ -2,7 +2,8 @@
 
 ``models/NAME.json`` says which bytes a name stands for and where they came from; ``models/DIGITS/NAME.onnx`` holds
 them, the digits being the first of their SHA-256. The first is written last and removed first, each by one rename or
-unlink: whatever interrupts it, a name stands for a whole model that was checked, or for none.
+unlink: whatever interrupts it, a name stands for a whole model that was checked, or for none. One adds or removes at a
+time, or one would delete the file of which the other has just written the record.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from stonecli.errors import ModelError
 from stonecli.folders import data_folder
+from stonecli.locks import folder_to_oneself
 
 if TYPE_CHECKING:
     from stonecli.model_info import ModelInfo
@@ -157,13 +159,19 @@ def add_model(content: bytes, name: str, source: str, *, replace: bool = False) 
         raise ModelError(f"no name for a model: {name[:80]!r} (small letters, digits, - and _)")
     if name == BUILT_IN:
         raise ModelError(f"{name} is the built-in model: choose another --name")
+    describe_model(content)
+    _folder().mkdir(parents=True, exist_ok=True)
+    with folder_to_oneself(_folder()):
+        return _add(content, name, source, replace)
+
+
+def _add(content: bytes, name: str, source: str, replace: bool) -> StoredModel:
     sha256 = hashlib.sha256(content).hexdigest()
     before = _before(name)
     if before == sha256 and stored_model(name).error is None:
         return stored_model(name)
     if before and before != sha256 and not replace:
         raise ModelError(f"there is another model called {name}: --replace, or choose another --name")
-    describe_model(content)
     _sweep()
     target = _file(name, sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,12 +197,15 @@ def remove_model(name: str) -> None:
     """
     if name == BUILT_IN:
         raise ModelError(f"{name} is built in and stays")
-    before = _before(name)
-    if before is None:
+    if _before(name) is None:
         raise _NoSuchModelError(name)
-    _record_path(name).unlink()
-    if before:
-        _remove_file(_file(name, before))
+    with folder_to_oneself(_folder()):
+        before = _before(name)
+        if before is None:  # another has removed it meanwhile
+            raise _NoSuchModelError(name)
+        _record_path(name).unlink()
+        if before:
+            _remove_file(_file(name, before))
 
 
 class _NoSuchModelError(ModelError):

@@ -1,10 +1,11 @@
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,29 @@ def test_many_at_once(tiny: Callable[..., bytes]) -> None:
         assert all(model.error is None for model in executor.map(add, range(12)))
     assert [model.name for model in stored_models()] == [BUILT_IN, *(f"model-{number}" for number in range(4))]
     assert len(files()) == 8
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no locks")
+def test_what_one_removes_another_does_not_add_meanwhile(
+    tiny: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tiny(), tiny(licence="other")
+    add_model(first, "mine", "")
+    remove_file = model_store._remove_file
+    others: list[Future[StoredModel]] = []
+
+    def slowly(path: Path) -> None:
+        if not others:  # the record is that of the second, and the file of the first is to go
+            others.append(executor.submit(add_model, first, "mine", "", replace=True))
+            wait(others, timeout=3)
+        remove_file(path)
+
+    monkeypatch.setattr(model_store, "_remove_file", slowly)
+    with ThreadPoolExecutor(1) as executor:
+        assert add_model(second, "mine", "", replace=True).error is None
+        assert others[0].result().error is None
+    assert stored_model("mine").error is None
+    assert stored_model("mine").sha256 == hashlib.sha256(first).hexdigest()
 
 
 def test_a_folder_that_cannot_be_written(
