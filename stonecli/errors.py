@@ -5,6 +5,10 @@ Library functions raise them where the cause is known; ``engine`` and ``cli`` tu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class StoneError(Exception):
     """Base of every expected error; ``str(error)`` is one line for the user, without the file's name."""
@@ -40,3 +44,13 @@ class ClusterError(StoneError):
 
 class OutputError(StoneError):
     """What is there already cannot be gone on with."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While open, an OSError names ``path``, which the user knows, and no other: a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stonecli.errors import ModelError
+from stonecli.errors import ModelError, naming
 from stonecli.folders import data_folder
 from stonecli.locks import folder_to_oneself
 
@@ -175,14 +175,16 @@ def _add(content: bytes, name: str, source: str, replace: bool) -> StoredModel:
     _sweep()
     target = _file(name, sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write(target, content, lambda temporary: _try(temporary, sha256))
+    with naming(target):
+        _write(target, content, lambda temporary: _try(temporary, sha256))
     record = {
         "version": RECORD_VERSION,
         "sha256": sha256,
         "source": source,
         "added": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(_record_path(name), json.dumps(record).encode(), lambda temporary: None)
+    with naming(_record_path(name)):
+        _write(_record_path(name), json.dumps(record).encode(), lambda temporary: None)
     if before and before != sha256:
         _remove_file(_file(name, before))
     return stored_model(name)

@@ -8,6 +8,7 @@ import os
 from types import TracebackType
 from typing import BinaryIO
 
+from stonecli.errors import naming
 from stonecli.folders import cache_folder
 from stonecli.locks import take_lock
 
@@ -43,11 +44,13 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     def append(self, block: bytes) -> None:
         """Add what has arrived."""
-        self._file.write(block)
+        with naming(self._path):
+            self._file.write(block)
         self.size += len(block)
 
     def clear(self, validator: str | None = None) -> None:
@@ -55,11 +58,13 @@ class PartialFile:
         self._file.truncate(0)
         self.size = 0
         self.validator = validator
-        self._record.write_text(json.dumps({"validator": validator}), "utf-8")
+        with naming(self._record):
+            self._record.write_text(json.dumps({"validator": validator}), "utf-8")
 
     def read(self) -> bytes:
         """All that is there."""
-        self._file.flush()
+        with naming(self._path):
+            self._file.flush()
         self._file.seek(0)
         return self._file.read()
 

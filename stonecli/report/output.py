@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from stonecli.errors import naming
 from stonecli.report.records import CSV_COLUMNS, tag_row
 from stonecli.report.whole_file import make_temporary, put_in_place
 
@@ -46,18 +47,19 @@ class OutputFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one record of ``records.tag_record``."""
-        if self._format == ".csv":
-            self._csv.writerow(tag_row(record))
-        elif self._format == ".ndjson":
-            self._file.write(json.dumps(record) + "\n")
-        else:
-            self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
+        with naming(self._path):
+            if self._format == ".csv":
+                self._csv.writerow(tag_row(record))
+            elif self._format == ".ndjson":
+                self._file.write(json.dumps(record) + "\n")
+            else:
+                self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
         self._count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._file:
+        with naming(self._path), self._file:
             if self._format == ".json":
                 self._file.write("\n]\n" if self._count else "[]\n")
         put_in_place(self._temporary, self._path)

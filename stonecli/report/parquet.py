@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from stonecli.errors import OutputError
+from stonecli.errors import OutputError, naming
 from stonecli.places import Seen
 from stonecli.report.resumable import ResumableLog
 
@@ -51,7 +51,8 @@ class ParquetFolder:
             self._log = stack.enter_context(ResumableLog(self._path / _PENDING))
             for rest in self._path.glob(".part-*.tmp"):
                 rest.unlink()
-            parts = sorted(self._path.glob("*.parquet"))
+            # As data tools do, without the ._part-00000.parquet that a Mac puts beside each on drives of others.
+            parts = sorted(part for part in self._path.glob("*.parquet") if not part.name.startswith((".", "_")))
             self._next = 1 + max((int(match[1]) for part in parts if (match := _PART.fullmatch(part.name))), default=-1)
             for part in parts:
                 self._recall(part)
@@ -82,12 +83,15 @@ class ParquetFolder:
         from pyarrow.parquet import ParquetFile
 
         try:
-            with ParquetFile(part) as file:
+            # Opened by Python: pyarrow takes no name that is not UTF-8.
+            with part.open("rb") as source, ParquetFile(source) as file:
                 for batch in file.iter_batches(columns=["path", "status"]):
                     for path in batch.column("path").to_pylist():
                         self.seen.add(path)
                     self.statuses.update(map(str, batch.column("status").unique().to_pylist()))
-        except (ArrowException, KeyError, TypeError, AttributeError) as error:
+        except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # what is damaged has no number
+                raise
             raise OutputError(f"{part}: is no table of stone tag; move it away") from error
 
     def _make_part(self) -> None:
@@ -97,7 +101,7 @@ class ParquetFolder:
         table = Table.from_pylist([_values(record) for record in self._pending], schema())
         part = self._path / f"part-{self._next:05}.parquet"
         temporary = self._path / f".{part.stem}.tmp"
-        with temporary.open("wb") as file:
+        with naming(part), temporary.open("wb") as file:
             write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())

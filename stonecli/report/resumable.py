@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from stonecli.errors import OutputError
+from stonecli.errors import OutputError, naming
 from stonecli.locks import take_lock
 from stonecli.places import Seen
 
@@ -91,8 +91,9 @@ class ResumableLog:
     def write(self, record: dict[str, Any]) -> None:
         """Adds a record; it is in the file when this returns."""
         line = memoryview(json.dumps(record).encode() + b"\n")
-        while line:
-            line = line[self._file.write(line) or 0 :]
+        with naming(self._path):
+            while line:
+                line = line[self._file.write(line) or 0 :]
 
     def clear(self) -> None:
         """Takes all records out, which are somewhere else now."""
@@ -105,7 +106,7 @@ class ResumableLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._file:
+        with naming(self._path), self._file:
             self.sync()
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:

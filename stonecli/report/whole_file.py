@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from stonecli.errors import naming
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
@@ -46,7 +48,7 @@ def make_temporary(path: Path) -> Path:
     Raises:
         OSError: it cannot be made; it names ``path``, which the user knows.
     """
-    with _naming(path):
+    with naming(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
     return Path(name)
@@ -58,7 +60,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     Raises:
         OSError: as above.
     """
-    with _naming(path):
+    with naming(path):
         temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
 
@@ -68,12 +70,3 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise

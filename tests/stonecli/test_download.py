@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -547,6 +547,13 @@ def test_a_cache_folder_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"directory|exists"):
         fetch(server.url)
+
+
+def test_a_full_disk_is_named(server: Server, no_room: Callable[[], AbstractContextManager[None]]) -> None:
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        fetch(server.url)
+    assert caught.value.filename in map(str, parts())
+    assert fetch(server.url) == CONTENT
 
 
 def test_a_damaged_record(server: Server) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,14 @@ def test_what_one_removes_another_does_not_add_meanwhile(
         assert others[0].result().error is None
     assert stored_model("mine").error is None
     assert stored_model("mine").sha256 == hashlib.sha256(first).hexdigest()
+
+
+def test_a_full_disk_is_named(tiny: Callable[..., bytes], no_room: Callable[[], AbstractContextManager[None]]) -> None:
+    content = tiny(licence="x" * 5000)
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        add_model(content, "mine", "")
+    assert Path(caught.value.filename).name == "mine.onnx"
+    assert files() == []
 
 
 def test_a_folder_that_cannot_be_written(

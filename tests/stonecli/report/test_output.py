@@ -3,6 +3,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,13 @@ def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), OutputFile(tmp_path / "none" / "out.csv"):
         pass
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "ndjson"])
+def test_a_full_disk_is_named(
+    tmp_path: Path, records: list[dict[str, Any]], ending: str, no_room: Callable[[], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / f"x.{ending}"
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        written(path, records * 20)
+    assert caught.value.filename == str(path)

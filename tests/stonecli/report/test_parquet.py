@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,56 @@ def test_what_is_not_ours_is_left(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="move it away"), ParquetFolder(path):
             pass
         assert other.read_bytes() == content
+
+
+def test_a_damaged_part_is_named(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "keys.parquet"
+    write(path, records, rows=10)
+    part = path / "part-00000.parquet"
+    whole = part.read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 13):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        try:
+            with ParquetFolder(path):
+                pass
+        except OutputError as error:
+            assert str(error) == f"{part}: is no table of stone tag; move it away"  # noqa: PT017
+            refused += 1
+    assert refused > 100
+
+
+def test_what_a_mac_puts_beside_each_file_is_no_part(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "keys.parquet"
+    write(path, records[:5])
+    for part in list(path.iterdir()):
+        (path / f"._{part.name}").write_bytes(b"\0\5\x16\7")
+    write(path, records[5:])
+    assert parquet.read_table(path)["path"].to_pylist() == [plain(record)["path"] for record in records]
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    try:
+        path.mkdir()
+    except OSError:
+        pytest.skip("no such names here")
+    write(path, records)
+    with ParquetFolder(path) as folder:
+        assert len(folder.seen) == len(records)
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(
+    tmp_path: Path, records: list[dict[str, Any]], no_room: Callable[[], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / "keys.parquet"
+    with ParquetFolder(path) as folder:
+        folder.write(records[-1])
+        with pytest.raises(OSError, match="File too large") as caught, no_room():
+            folder._make_part()
+    assert caught.value.filename == str(path / "part-00000.parquet")
+    with ParquetFolder(path) as folder:
+        assert len(folder.seen) == 1
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

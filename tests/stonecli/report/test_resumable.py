@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,18 @@ def test_any_record_comes_back(tmp_path_factory: pytest.TempPathFactory, extras:
     written(path, records)
     with ResumableLog(path) as log:
         assert list(log.records()) == records
+
+
+def test_a_full_disk_is_named_and_costs_the_line_that_it_cuts(
+    tmp_path: Path, no_room: Callable[[], AbstractContextManager[None]]
+) -> None:
+    path = tmp_path / "x.ndjson"
+    record = {"path": "/a.mp3", "error": "x" * 400}
+    with ResumableLog(path) as log:
+        log.write(record)
+        log.write(record)
+        with pytest.raises(OSError, match="File too large") as caught, no_room():
+            log.write(record)
+    assert caught.value.filename == str(path)
+    with ResumableLog(path) as log:
+        assert list(log.records()) == [record] * 2
