@@ -1,7 +1,9 @@
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,22 @@ def test_the_cache_is_shown_and_cleared(invoke: Invoke, song: Song) -> None:
     assert invoke("cache", "clear").stdout.startswith(f"{cache_file()}: 0 results, ")
     assert invoke("cache").stdout.startswith(f"{cache_file()}: 0 results, ")
     assert invoke("cache", "burn").exit_code == 2
+
+
+def test_a_cache_that_cannot_be_used_is_one_line(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("tag", song("mp3"))
+    monkeypatch.setattr("stonecli.cache._BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(cache_file(), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for arguments in ([], ["clear"]):
+            result = invoke("cache", *arguments)
+            assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: database is locked\n")
+    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "other"))
+    cache_file().mkdir(parents=True)
+    result = invoke("cache")
+    assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: unable to open database file\n")
 
 
 def test_a_damaged_cache_is_no_error(invoke: Invoke, song: Song) -> None:
