@@ -78,6 +78,7 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     import hashlib
 
     from stonecli.cli.export import require_exporter
+    from stonecli.download import DownloadError, check_url
     from stonecli.errors import ModelError
     from stonecli.model import read_model
     from stonecli.model_store import add_model, is_name, name_for
@@ -88,6 +89,12 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     published = PUBLISHED.get(what)
     if published is not None and sha256 is not None:
         raise typer.BadParameter(f"the hash of {what} is known", param_hint="--sha256")
+    if "://" in what:
+        try:
+            check_url(what)
+        except DownloadError as error:
+            vars(error).setdefault("filename", what)
+            raise
     wanted = name or (what if published else name_for(urlsplit(what).path if "://" in what else what))
     if not is_name(wanted):
         raise typer.BadParameter("small letters, digits, - and _; what shall it be called?", param_hint="--name")

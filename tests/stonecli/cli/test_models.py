@@ -193,6 +193,7 @@ def test_from_an_address(invoke: Invoke, tiny_model: Build, site: tuple[Path, st
     fails(invoke("models", "add", f"{url}/none.onnx"), 1, f"{url}/none.onnx: the server says 404")
     fails(invoke("models", "add", "http://example.org/x.onnx"), 1, "http://example.org/x.onnx: only https")
     fails(invoke("models", "add", "file:///etc/passwd"), 1, "not an address")
+    fails(invoke("models", "add", "https://[::1/x.onnx"), 1, "stone: https://[::1/x.onnx: not an address\n")
 
 
 def test_a_model_that_was_cut_off_is_refused_even_without_a_hash(
