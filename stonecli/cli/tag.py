@@ -133,15 +133,17 @@ def tag(
     from stonecli.tagger import Remover, Tagger
     from stonecli.tags.safe_write import remove_leftovers
 
-    roots = list(places)
+    goes_on = output is not None and output.suffix.lower() == ".parquet"
+    # A later run may start in another folder, where a relative name means another file.
+    roots = [place.absolute() if goes_on and isinstance(place, Path) else place for place in places]
     if playlist or rekordbox or html:
         refuse_addresses(roots, "--playlist, --rekordbox and --html list files")
     with ExitStack() as stack:
         targets = Targets(output, playlist, rekordbox, html)
-        results = stack.enter_context(results_at(output)) if output and output.suffix.lower() == ".parquet" else None
+        results = stack.enter_context(results_at(output)) if output and goes_on else None
         screen = TagScreen(manner, roots, notation, write_tags)
         if results and output:
-            screen.going_on(results, output)
+            screen.going_on(results, output, remove=remove)
         journal = stack.enter_context(journal_run(rules, remove)) if write_tags else None  # before the work
         tagger = (
             Remover(rules, write_tags, preserve_mtime, journal)

@@ -59,7 +59,7 @@ def tag_on_cluster(
         client = stack.enter_context(connected(address))
         results = stack.enter_context(results_at(output)) if output else None
         if results and output:
-            screen.going_on(results, output)
+            screen.going_on(results, output, remove=how.remove)
         threads = count_threads(client)
         if not threads:
             screen.tell("the cluster has no workers yet; waiting for them")

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from stonecli.tagger import TagResult
 
 
+_HEARS, _REMOVES = {"detected", "incomplete", "written", "kept", "no key", "unsure"}, {"removable", "removed"}
+
+
 @dataclass(frozen=True)
 class Manner:
     """How much is printed, and for whom."""
@@ -89,10 +92,16 @@ class TagScreen:
         if error is not None:
             self.errors.show(place, error)
 
-    def going_on(self, results: Results, output: Path) -> None:
-        """Say what is in ``output`` already, and is passed over; wrong usage if that are previews and this is none."""
+    def going_on(self, results: Results, output: Path, *, remove: bool) -> None:
+        """Say what is in ``output`` already, and is passed over; wrong usage if that is of a run of another kind."""
         if self._write and results.statuses & {"detected", "incomplete", "removable"}:
             fail(f"{output}: holds a preview, whose files would be passed over; give another --output", EXIT_USAGE)
+        if results.statuses & (_HEARS if remove else _REMOVES):
+            kind = "without" if remove else "with"
+            fail(
+                f"{output}: is of a run {kind} --remove, whose files would be passed over; give another --output",
+                EXIT_USAGE,
+            )
         if len(results.seen):
             self.tell(f"{len(results.seen)} files are in {output} already")
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -5,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from typer.testing import Result
+
+from stonecli.tags import read_tags
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -49,6 +52,36 @@ def test_parquet_on_one_machine_is_gone_on_with(invoke: Invoke, song: Song, tmp_
     table = parquet.read_table(output)
     assert table["path"].to_pylist() == [str(first), str(second)]
     assert invoke("tag", first, "--output", output, "--write-tags").exit_code == 2  # it holds a preview
+
+
+def test_parquet_has_absolute_paths(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
+    output = tmp_path / "keys.parquet"
+    albums = [tmp_path / "first", tmp_path / "second"]
+    for album in albums:
+        album.mkdir()
+        shutil.copy(song("flac"), album / "01.flac")
+        monkeypatch.chdir(album)
+        assert invoke("tag", ".", "--output", output, "--write-tags").exit_code == 0
+    assert parquet.read_table(output)["path"].to_pylist() == [str(album / "01.flac") for album in albums]
+    assert {read_tags(album / "01.flac").text for album in albums} == {"7A"}
+
+
+def test_what_was_written_is_not_passed_over_when_it_is_to_be_removed(
+    invoke: Invoke, song: Song, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
+    output, other, path = tmp_path / "keys.parquet", tmp_path / "other.parquet", song("flac")
+    said = "{}: is of a run {} --remove, whose files would be passed over; give another --output"
+    assert invoke("tag", path, "--output", output, "--write-tags").exit_code == 0
+    result = invoke("tag", path, "--output", output, "--write-tags", "--remove")
+    assert (result.exit_code, result.stderr) == (2, f"stone: {said.format(output, 'without')}\n")
+    assert invoke("tag", path, "--output", other, "--write-tags", "--remove").exit_code == 0
+    assert invoke("tag", path, "--output", other, "--write-tags", "--remove").exit_code == 0  # it goes on
+    result = invoke("tag", path, "--output", other, "--write-tags")
+    assert (result.exit_code, result.stderr) == (2, f"stone: {said.format(other, 'with')}\n")
 
 
 def test_what_is_no_parquet_folder_is_left(invoke: Invoke, song: Song, tmp_path: Path) -> None:
