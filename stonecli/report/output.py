@@ -59,7 +59,15 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with naming(self._path), self._file:
-            if self._format == ".json":
-                self._file.write("\n]\n" if self._count else "[]\n")
-        put_in_place(self._temporary, self._path)
+        try:
+            with naming(self._path), self._file:
+                if self._format == ".json":
+                    self._file.write("\n]\n" if self._count else "[]\n")
+        except OSError as last:
+            error = error or last
+            raise
+        finally:
+            if isinstance(error, OSError) and error.filename == str(self._path):  # a full disk: the old one is whole
+                self._temporary.unlink()
+            else:
+                put_in_place(self._temporary, self._path)

@@ -257,10 +257,11 @@ def test_ctrl_c_keeps_what_was_heard(stone_command: list[str], song: Song, tmp_p
     command = [*stone_command, "analyze", *map(str, files), "--json", "--npz", str(npz), "--html", str(page)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    assert process.stderr is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "stone: interrupted; what is shown above is done\n")
+    rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
+    assert (process.wait(timeout=60), errors) == (130, "stone: interrupted; what is shown above is done\n")
     heard = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
     assert 1 <= len(heard) < len(files)
     with np.load(npz) as arrays:

@@ -679,10 +679,11 @@ def test_ctrl_c_keeps_what_is_finished(
         start_new_session=True,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     head = [process.stdout.readline() for _ in range(6)]
     os.killpg(process.pid, getattr(signal, end))  # as the terminal does: to all that belong together
-    rest, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
+    assert process.wait(timeout=60) == 130
     assert errors == "stone: interrupted; what is shown above is done\n"
     records = [json.loads(line) for line in [*head, *rest.splitlines()]]
     assert 6 <= len(records) < len(contents)

@@ -107,6 +107,9 @@ def test_a_full_disk_is_named(
     tmp_path: Path, records: list[dict[str, Any]], ending: str, no_room: Callable[[], AbstractContextManager[None]]
 ) -> None:
     path = tmp_path / f"x.{ending}"
+    path.write_text("the table of last time")
     with pytest.raises(OSError, match="File too large") as caught, no_room():
         written(path, records * 20)
     assert caught.value.filename == str(path)
+    assert path.read_text() == "the table of last time"
+    assert [*tmp_path.iterdir()] == [path]
