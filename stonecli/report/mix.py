@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.cells import cell_len
@@ -18,14 +19,15 @@ from stonecli.report.text import printable, shortened
 
 MOVE_WIDTH, ENDS_WIDTH = 13, 9
 DIGITS = 2
+UNSEEN = 0.005  # points: rounding, and less than any record shows
 
 
 def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
     """Print the tracks in their order, each with the move that leads to it, and the sum."""
     print_rows(console, _rows(mix), notation)
     if console.is_terminal and mix.transitions:
-        gap = f"at most {mix.gap:.0%} of it can be saved" if mix.gap > 0.005 else "no order is better"
-        console.print(Text(f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {gap}", "dim"), soft_wrap=True)
+        tracks = f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {_what_is_left(mix)}"
+        console.print(Text(tracks, "dim"), soft_wrap=True)
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
@@ -116,6 +118,13 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
         return "", "", ""
     cents = f"{round(known.tuning_cents):+d}" if known.tuning_cents is not None else ""
     return known.key.spelled(notation), f"{known.bpm:g}" if known.bpm else "", cents
+
+
+def _what_is_left(mix: Mix) -> str:
+    """What a better order could save: rounded up, for "at most" and "no order" are promises."""
+    if mix.cost - mix.bound < UNSEEN:
+        return "no order is better"
+    return f"at most {math.ceil(100 * mix.gap)}% of it can be saved"
 
 
 def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:

@@ -1,0 +1,29 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from stonecli.key import Key
+from stonecli.mix import Mix, MixTrack
+from stonecli.moves import Track, transition
+from stonecli.report.mix import print_mix
+from stonecli.tags.info import TrackInfo
+
+
+@pytest.mark.parametrize(
+    ("cost", "bound", "claim"),
+    [
+        (200.0, 200.0, "no order is better"),
+        (200.0, 199.9999, "no order is better"),  # rounding of float32
+        (200.0, 199.2, "at most 1% of it can be saved"),  # nothing says that there is none better
+        (200.0, 189.1, "at most 6% of it can be saved"),
+    ],
+)
+def test_the_promise_under_the_table_holds(cost: float, bound: float, claim: str) -> None:
+    tracks = [Track(Path(name), Key.parse("8A")) for name in "ab"]
+    rows = tuple(MixTrack(track.path, track, TrackInfo(), None) for track in tracks)
+    mix = Mix(rows, (transition(*tracks),), cost, bound, 1 - bound / cost)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_mix(console, mix, "camelot")
+    assert console.file.getvalue().splitlines()[-1] == f"2 tracks, {cost:.1f} points; {claim}"  # type: ignore[attr-defined]
