@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,63 @@ def test_search(page: Any) -> None:
     assert count(page) == "1 of 20,000"
     type_into_search(page, "no such thing")
     assert names(page) == []
+
+
+def test_search_without_accents(browser: Any, tmp_path: Path) -> None:
+    """A Mac has the accents of file names as characters of their own; a keyboard types one character, or none."""
+    names_ = [unicodedata.normalize(form, f"{form} Beyoncé Déjà Vu.mp3") for form in ("NFC", "NFD")]
+    tracks = [page_track(tmp_path / name, Key.parse("Am"), None, TrackInfo(), "kept") for name in (*names_, "x.mp3")]
+    save_page(tmp_path / "a.html", tracks)
+    browser.get((tmp_path / "a.html").as_uri())
+    for text in ("Beyoncé", unicodedata.normalize("NFD", "DÉJÀ"), "beyonce deja"):
+        type_into_search(browser, text)
+        assert count(browser) == "2 of 3"
+
+
+def test_one_track_is_no_tracks(browser: Any, tmp_path: Path) -> None:
+    save_page(tmp_path / "a.html", [page_track(tmp_path / "a.mp3", Key.parse("Am"), None, TrackInfo(), "kept")])
+    browser.get((tmp_path / "a.html").as_uri())
+    assert count(browser) == "1 track"
+    group = browser.find_element("css selector", f"#wheel g[data-key='{Key.parse('Am').index}']")
+    assert group.get_attribute("aria-label") == "8A Am, 1 track"
+
+
+def test_the_keyboard(page: Any) -> None:
+    """Through the list, to what mixes, and back; a screen reader is told which row it is."""
+    from selenium.webdriver import Keys
+
+    def press(key: str) -> None:
+        page.switch_to.active_element.send_keys(key)
+        page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+    def focused() -> str:
+        return str(page.switch_to.active_element.get_attribute("id"))
+
+    def spoken() -> tuple[str, str, str]:
+        """Of the tree that a screen reader reads: name of the focused list, and name and place of its active row."""
+        space = page.switch_to.active_element
+        row = page.find_element("id", space.get_attribute("aria-activedescendant"))
+        assert row.get_attribute("aria-selected") == "true"
+        assert row.get_attribute("aria-setsize") == str(MANY)
+        return space.aria_role, space.accessible_name, row.get_attribute("aria-posinset")
+
+    page.execute_script("document.getElementById('space').focus()")
+    press(Keys.ARROW_DOWN)
+    press(Keys.ARROW_DOWN)
+    assert spoken() == ("listbox", "Tracks", "2")
+    press(Keys.END)
+    assert spoken()[2] == str(MANY)
+    assert names(page)[-1] == f"Title {MANY - 4}"
+    page.find_element("css selector", ".near").send_keys(Keys.ENTER)
+    assert focused() == "close"
+    assert len(page.find_elements("css selector", ".row[aria-selected=true]")) == 1  # the table went there
+    press(Keys.ENTER)
+    assert focused() == "space"
+    press(Keys.HOME)
+    assert spoken()[2] == "1"
+    page.find_element("id", "close").send_keys(Keys.ESCAPE)
+    assert focused() == "space"
+    assert not page.find_element("id", "more").is_displayed()
 
 
 def test_sort(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
