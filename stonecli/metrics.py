@@ -4,9 +4,9 @@ Two keys are compared as :class:`Key`, many as integer arrays of ``Key.index`` (
 an estimator that found no key. Finding none is always wrong: every label names a key.
 
 **Which fifths count.** MIREX gives half a point for a key at the "distance of perfect fifth". Here that is a fifth up
-or down, as in MIREX itself since 2017 (what ``mir_eval.key.weighted_score`` calls ``allow_descending_fifths=True``).
-``mir_eval`` by default, and MIREX before 2017, count only an estimate a fifth above the label; ``fifths="above"``
-gives that rule, under which no score can be higher.
+or down, as in MIREX itself since 2017 (what the development version of ``mir_eval.key.weighted_score`` calls
+``allow_descending_fifths=True``; the release 0.8.2 has no such option). ``mir_eval`` by default, and MIREX before 2017,
+count only an estimate a fifth above the label; ``fifths="above"`` gives that rule, under which no score can be higher.
 """
 
 from __future__ import annotations
