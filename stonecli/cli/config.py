@@ -63,7 +63,9 @@ def _parsed(option: Any, values: list[str]) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if str(number) == text:  # else it would come back as another text: a model called 007 as 7
+            return number
     return text

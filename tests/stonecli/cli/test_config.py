@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from stonecli.config import MAX_BYTES, config_path
+from stonecli.config import MAX_BYTES, config_path, read_config
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -34,6 +34,15 @@ def test_defaults_are_set_used_shown_and_taken_out(invoke: Invoke, song: Song) -
     assert invoke("tag", path).stdout.splitlines()[1].split("\t")[2] == "7A"
     again = invoke("config", "unset", "tag.notation")
     assert (again.exit_code, again.stderr) == (1, "stone: tag.notation is not set\n")
+
+
+@pytest.mark.parametrize("text", ["007", "1e5", "1_0", "7", "0.50", "nan"])
+def test_a_text_stays_as_it_was_written(invoke: Invoke, text: str) -> None:
+    """Though it looks like a number: the value of --model is the name of a file."""
+    assert invoke("config", "set", "tag.model", text).exit_code == 0
+    value = read_config(config_path())["tag"]["model"]
+    assert str(value) == text
+    assert invoke("tag", config_path().parent / "none.mp3").stderr.startswith(f"stone: {text}: ")
 
 
 def test_comments_and_a_link_stay(invoke: Invoke, tmp_path: Path) -> None:
