@@ -117,7 +117,7 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
     if known is None:
         return "", "", ""
     cents = f"{round(known.tuning_cents):+d}" if known.tuning_cents is not None else ""
-    return known.key.spelled(notation), f"{known.bpm:g}" if known.bpm else "", cents
+    return known.key.spelled(notation), f"{known.bpm:.5g}" if known.bpm else "", cents
 
 
 def _what_is_left(mix: Mix) -> str:

@@ -65,8 +65,8 @@ def read_info(path: Path) -> TrackInfo:
 
 
 def parse_bpm(text: str) -> float | None:
-    """The tempo that ``text`` names (``128``, ``127.99``, ``128,5``), or None."""
-    if not re.fullmatch(r"\s*[0-9]{1,4}([.,][0-9]{1,9})?\s*", text, re.ASCII):
+    """The tempo that ``text`` names (``128``, ``128,5``, ``117.45383522727273``), or None."""
+    if not re.fullmatch(r"\s*[0-9]{1,4}([.,][0-9]{1,30})?\s*", text, re.ASCII):
         return None
     bpm = float(text.replace(",", "."))
     return bpm if SLOWEST_BPM <= bpm <= FASTEST_BPM else None

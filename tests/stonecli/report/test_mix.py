@@ -7,7 +7,7 @@ from rich.console import Console
 from stonecli.key import Key
 from stonecli.mix import Mix, MixTrack
 from stonecli.moves import Track, transition
-from stonecli.report.mix import print_mix
+from stonecli.report.mix import print_mix, print_rows
 from stonecli.tags.info import TrackInfo
 
 
@@ -27,3 +27,12 @@ def test_the_promise_under_the_table_holds(cost: float, bound: float, claim: str
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     print_mix(console, mix, "camelot")
     assert console.file.getvalue().splitlines()[-1] == f"2 tracks, {cost:.1f} points; {claim}"  # type: ignore[attr-defined]
+
+
+def test_a_tempo_of_many_digits_keeps_the_columns() -> None:
+    tracks = [Track(Path(name), Key.parse("8A"), bpm=bpm) for name, bpm in (("a", 117.45383522727273), ("b", 128.0))]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_rows(console, [(MixTrack(track.path, track, TrackInfo(), None), None) for track in tracks], "camelot")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "117.45" in lines[1]
+    assert [line.rindex("  ") for line in lines[1:]] == [lines[0].index("file") - 2] * 2
