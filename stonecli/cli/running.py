@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from stonecli.tags.journal import JournalRun
 
 
-ENDS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if sys.platform != "win32" else ()))
+ENDS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform != "win32":
+    ENDS += (signal.SIGHUP,)
 """Signals that ask a program to end."""
 
 
