@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stonecli.engine import error_line
 from stonecli.errors import StoneError
 from stonecli.report.text import printable
 
@@ -24,5 +25,4 @@ def named(path: Path) -> Iterator[None]:
 def message(error: Exception) -> str:
     """One printable line for the user: the file that the error is about, where it says so, and what is wrong."""
     name = getattr(error, "filename", None)
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable((f"{os.fsdecode(name)}: " if name else "") + text)
+    return (f"{printable(os.fsdecode(name))}: " if name else "") + error_line(error)

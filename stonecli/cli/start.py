@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
 
 from stonecli._version import __version__
 
@@ -39,9 +38,10 @@ def run() -> None:
             raise
         sys.stdout.flush()  # at its end the interpreter would do so, with a code and a text of its own
     except KeyboardInterrupt:  # before a command, which has its own way, or after it
-        _leave("interrupted", 130)
+        raise _leaving("interrupted", 130) from None
     except OSError as error:
-        _leave(None if isinstance(error, BrokenPipeError) else error.strerror or str(error), 1)
+        message = None if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+        raise _leaving(message, 1) from None
     finally:
         _drop_what_cannot_be_printed()
 
@@ -56,10 +56,11 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 (until the end)
 
 
-def _leave(message: str | None, code: int) -> NoReturn:
+def _leaving(message: str | None, code: int) -> SystemExit:
+    """What leaves with ``code``, after the message, if there is one."""
     if message:
         print(f"stone: {message}", file=sys.stderr)
-    raise SystemExit(code)
+    return SystemExit(code)
 
 
 def _drop_what_cannot_be_printed() -> None:
@@ -74,7 +75,7 @@ def _drop_what_cannot_be_printed() -> None:
 
 def _answer() -> None:
     if "" in sys.argv[1:]:  # a variable of a script that is not set; as a path it would be the current folder
-        _leave("an empty argument names nothing; the current folder is .", 2)
+        raise _leaving("an empty argument names nothing; the current folder is .", 2)
     if sys.argv[1:] == ["--version"]:
         print(f"stone {__version__}")
     elif sys.argv[1:] in (["--help"], ["-h"]):

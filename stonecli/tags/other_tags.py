@@ -2,7 +2,8 @@
 
 Many programs read the first kind of tag that a file has and no other: beside an ID3v2 tag that held nothing but the
 key, the title in an ID3v1 block would be gone for them. The other tags are only read here, and with distrust: what is
-damaged or too large to be text says nothing.
+damaged or too large to be text says nothing. (mutagen would take of a damaged APE tag what comes before the damage,
+refuses one that is not UTF-8, and knows neither INFO nor the chunks of AIFF.)
 """
 
 from __future__ import annotations

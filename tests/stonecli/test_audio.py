@@ -426,22 +426,37 @@ def test_the_decoder_is_out_of_reach_of_ctrl_c(
     assert os.getpgrp() not in groups
 
 
+@pytest.fixture
+def decoders(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[subprocess.Popen[bytes]]]:
+    """Gives a list that the processes come into which are started from then on, ``stopped`` at once or not."""
+
+    def watched(*, stopped: bool = False) -> list[subprocess.Popen[bytes]]:
+        started: list[subprocess.Popen[bytes]] = []
+        popen = subprocess.Popen
+
+        def spy(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+            started.append(popen(*arguments, **options))  # type: ignore[call-overload]
+            if stopped:
+                started[-1].send_signal(signal.SIGSTOP)
+            return started[-1]
+
+        monkeypatch.setattr(subprocess, "Popen", spy)
+        return started
+
+    return watched
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
 @pytest.mark.parametrize("blocks_before", [0, 2])
 def test_a_decoder_that_falls_silent_is_ended(
-    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, blocks_before: int
+    tmp_path: Path,
+    encode: Callable[..., Path],
+    decoders: Callable[..., list[subprocess.Popen[bytes]]],
+    monkeypatch: pytest.MonkeyPatch,
+    blocks_before: int,
 ) -> None:
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def spy(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
-        started.append(popen(*arguments, **options))  # type: ignore[call-overload]
-        if blocks_before == 0:
-            started[-1].send_signal(signal.SIGSTOP)
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", spy)
+    started = decoders(stopped=blocks_before == 0)
     monkeypatch.setattr("stonecli.audio.SILENT_SECONDS", 1)
     blocks = read_audio(path, RATE)
     assert len(list(itertools.islice(blocks, blocks_before))) == blocks_before
@@ -560,17 +575,10 @@ def test_what_ffmpeg_decodes_comes_at_its_own_rate_by_a_whole_number(
 
 
 def test_a_decoder_that_nobody_reads_is_ended(
-    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encode: Callable[..., Path], decoders: Callable[..., list[subprocess.Popen[bytes]]]
 ) -> None:
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def spy(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
-        started.append(popen(*arguments, **options))  # type: ignore[call-overload]
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", spy)
+    started = decoders()
     audio = open_audio(path, 11025)
     with pytest.raises(subprocess.TimeoutExpired):  # it waits for someone to take two minutes from the pipe
         started[0].wait(0.3)

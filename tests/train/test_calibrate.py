@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import train.calibrate
+import train.gate
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
@@ -151,29 +154,45 @@ def test_the_command_keeps_the_weights_and_their_answers(
     assert "none.pt" in capsys.readouterr().err
 
 
+# What train.gate is given as well, and looks at in the same way.
+BOTH = pytest.mark.parametrize("command", [train.calibrate, train.gate], ids=["calibrate", "gate"])
+
+
+@BOTH
 def test_what_holds_no_features_is_refused_by_name(
-    no_features: Path, tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: ModuleType,
+    no_features: Path,
+    tiny_checkpoint: Checkpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
     np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
     for name, more in ((no_features.name, []), ("whole.npy", ["--recordings", str(tmp_path)])):
         (tmp_path / "labels.csv").write_text(f"path,key\n{name},C\n")
-        assert main([*arguments, *more]) == 1
+        assert command.main([*arguments, *more]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"{no_features}: not features of 99 bins")
     assert not (tmp_path / "b.pt").exists()
 
 
-def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@BOTH
+def test_what_is_no_checkpoint_is_refused_by_name(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.pt").write_text("text")
-    assert main([str(tmp_path / "a.pt"), "--labels", str(tmp_path / "none.csv"), "--out", str(tmp_path / "b.pt")]) == 1
+    assert (
+        command.main([str(tmp_path / "a.pt"), "--labels", str(tmp_path / "none.csv"), "--out", str(tmp_path / "b.pt")])
+        == 1
+    )
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{tmp_path / 'a.pt'}: not a readable checkpoint")
 
 
+@BOTH
 def test_recordings_that_are_not_there(
-    tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: ModuleType, tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")
     np.save(tmp_path / "whole.npy", np.full((700, 99), 100, dtype=np.uint8))
@@ -181,10 +200,12 @@ def test_recordings_that_are_not_there(
     (tmp_path / "empty").mkdir()
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
     for name, reason in (("none", "no such folder"), ("a.pt", "no such folder"), ("empty", "no .npy files in it")):
-        assert main([*arguments, "--recordings", str(tmp_path / name)]) == 1
+        assert command.main([*arguments, "--recordings", str(tmp_path / name)]) == 1
         assert capsys.readouterr().err == f"{tmp_path / name}: {reason}\n"
 
 
-def test_without_the_extra_one_line_says_what_to_install(without: Any) -> None:
-    done = without("torch", "train.calibrate", "a.pt")
-    assert (done.returncode, done.stderr) == (1, "train.calibrate needs torch: pip install 'stonecli[train]'\n")
+@BOTH
+def test_without_the_extra_one_line_says_what_to_install(command: ModuleType, without: Any) -> None:
+    name = command.__name__
+    done = without("torch", name, "a.pt")
+    assert (done.returncode, done.stderr) == (1, f"{name} needs torch: pip install 'stonecli[train]'\n")
