@@ -1,11 +1,11 @@
-"""Hears the musical key of recordings.
+"""Detects the musical key of recordings.
 
     >>> from stonecli import detect_key
     >>> estimate = detect_key("song.mp3")
     >>> estimate.key.camelot, estimate.confidence
     ('8A', 0.91)
 
-``detect_keys`` hears many files; ``stonecli.tags`` reads and writes their tags (docs/python.md).
+``detect_keys`` analyzes many files; ``stonecli.tags`` reads and writes their tags (docs/python.md).
 
 The names below are loaded on first use, so that ``import stonecli`` (and ``stone --help``) costs nothing.
 """
@@ -43,3 +43,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'stonecli' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All names, also those that are not loaded yet: for ``dir(stonecli)`` and completion with Tab."""
+    return sorted({*globals(), *__all__})

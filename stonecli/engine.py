@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -106,12 +104,10 @@ def run(
 
 
 def default_jobs() -> int:
-    """The number of CPUs this process may use, at least 1; cgroup quotas are not counted."""
-    if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of CPUs this process may use, at least 1; affinity and the quotas of containers are counted."""
+    from stonecli.cpus import available_cpus
+
+    return available_cpus()
 
 
 class _Task(Generic[Item, Result]):

@@ -57,6 +57,10 @@ class Key:
         if not 0 <= self.tonic <= 11 or self.mode not in ("major", "minor"):
             raise ValueError(f"no such key: tonic {self.tonic!r}, mode {self.mode!r}")
 
+    def __str__(self) -> str:
+        """The short musical spelling, as :attr:`musical`: ``F#m``."""
+        return self.musical
+
     @property
     def index(self) -> int:
         """Place in the order of ``Key.all()``: C major 0 .. B major 11, C minor 12 .. B minor 23."""

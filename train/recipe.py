@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stonecli.engine import default_jobs
 from stonecli.errors import StoneError
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=default_jobs())
     options = parser.parse_args(arguments)
     try:
         follow(read_recipe(options.recipe), options.corpus, options.out, options.jobs)

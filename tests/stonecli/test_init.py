@@ -1,0 +1,35 @@
+"""What ``import stonecli`` shows to a person at a prompt."""
+
+import subprocess
+import sys
+
+import stonecli
+from stonecli import Key
+
+
+def test_dir_lists_every_public_name_before_any_is_loaded() -> None:
+    code = "import sys, stonecli; print(*dir(stonecli)); print(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, modules = process.stdout.splitlines()
+    assert {*stonecli.__all__} <= {*names.split()}
+    assert {"numpy", "onnxruntime", "soundfile", "stonecli.detect"}.isdisjoint(modules.split())
+
+
+def test_tab_completes_public_names() -> None:
+    code = (
+        "import rlcompleter, stonecli; complete = rlcompleter.Completer({'stonecli': stonecli}).complete; "
+        "print([complete('stonecli.detect_k', number) for number in range(2)])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "stonecli.detect_key" in process.stdout
+    assert "stonecli.detect_keys" in process.stdout
+
+
+def test_every_public_name_can_be_loaded() -> None:
+    assert all(getattr(stonecli, name) is not None for name in stonecli.__all__)
+
+
+def test_a_key_prints_as_musicians_write_it() -> None:
+    assert [str(Key.parse(text)) for text in ("8A", "8B", "F# minor")] == ["Am", "C", "F#m"]
+    assert f"in {Key(9, 'minor')}" == "in Am"
+    assert repr(Key(9, "minor")) == "Key(tonic=9, mode='minor')"
