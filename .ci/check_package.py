@@ -22,19 +22,22 @@ def main(folder: Path) -> None:
     [wheel] = folder.glob("stonecli-*.whl")
     [sdist] = folder.glob("stonecli-*.tar.gz")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    packages = {pattern.rstrip("*") for pattern in patterns}
+    setuptools = project["tool"]["setuptools"]
+    folders = setuptools["package-dir"]  # by installed name
+    packages = {folders.get(package, package) for package in setuptools["packages"]}
+    installed = {folder: package for package, folder in folders.items()}
     tracked = subprocess.run(
         ["git", "ls-tree", "-r", "--name-only", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\n")
     wanted = {name for name in tracked if name.split("/")[0] in packages}
+    in_wheel = {"/".join([installed.get(top, top), *rest]) for top, *rest in (name.split("/") for name in wanted)}
 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
         info = message_from_bytes(archive.read(metadata))
     about = metadata.split("/")[0]
-    expect_same(wheel, wanted, {name for name in names if not name.startswith(f"{about}/")})
+    expect_same(wheel, in_wheel, {name for name in names if not name.startswith(f"{about}/")})
     assert f"{about}/licenses/LICENSE" in names, "no licence in the wheel"
 
     with tarfile.open(sdist) as archive:

@@ -16,8 +16,8 @@ import imageio_ffmpeg
 import soundfile
 
 import stonecli
-from export.pitch_fork import play_key
 from stonecli import Key
+from stonecli_export.pitch_fork import play_key
 
 STONE = Path(sysconfig.get_path("scripts")) / ("stone.exe" if os.name == "nt" else "stone")
 RATE = 44100

@@ -15,13 +15,13 @@ from unittest import mock
 
 import numpy as np
 
-from export.onnx_file import export_checkpoint, export_straightforward
 from stonecli import resampling
 from stonecli.audio import read_audio
 from stonecli.detect import KeyEstimate, detect_key, detect_key_in_audio
 from stonecli.errors import StoneError
 from stonecli.library import find_music
 from stonecli.model import KeyModel
+from stonecli_export.onnx_file import export_checkpoint, export_straightforward
 
 
 def straightforward(path: Path, model: KeyModel) -> KeyEstimate:

@@ -26,14 +26,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.onnx_file import AudioNetwork
-from export.pitch_fork import find_class_order
-from export.published import read_checkpoint
 from stonecli.certainty import recording_probabilities, together
 from stonecli.key import Key
 from stonecli.metrics import calibration_error, mirex_score, reliability, scores, track_points
-from train.calibrate import NEVER, window_frames, window_lengths, window_logits
-from train.checkpoint import Checkpoint
+from stonecli_export.onnx_file import AudioNetwork
+from stonecli_export.pitch_fork import find_class_order
+from stonecli_export.published import read_checkpoint
+from stonecli_train.calibrate import NEVER, window_frames, window_lengths, window_logits
+from stonecli_train.checkpoint import Checkpoint
 
 SURE, HALF_SURE = 0.8, 0.5
 STEPS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones

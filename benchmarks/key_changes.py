@@ -7,8 +7,8 @@ where a segment begins within 7.5 s of it. Every other recording of a file is ke
 report the other. Alone, the recordings say how often a change is found that is none (though their keys may well change
 inside: those of a sonata do).
 
-Renderings to join come of ``python -m train.corpus.render --held-out --seconds 60 --audio``: the sound lies beside the
-``.npy`` named in their ``labels.csv`` as ``.flac``.
+Renderings to join come of ``python -m stonecli_train.corpus.render --held-out --seconds 60 --audio``: the sound lies
+beside the ``.npy`` named in their ``labels.csv`` as ``.flac``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 LABELS.csv (path, key) gives recordings for accuracies; FOLDER others, whose answers are compared with those to the
 untouched recording. Of each, 60 s from its middle are heard. Detuning and transposition are done as a tape would,
-by speed. What has no key is made here: noise, silence, drums (``train.corpus``), and speech by espeak-ng (Debian), in
-voices that training does not use.
+by speed. What has no key is made here: noise, silence, drums (``stonecli_train.corpus``), and speech by espeak-ng
+(Debian), in voices that training does not use.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from stonecli.key import Key
 from stonecli.library import find_music
 from stonecli.metrics import mirex_score
 from stonecli.model import KeyModel
-from train.corpus.excerpt import RATE as CORPUS_RATE
-from train.corpus.excerpt import Settings, play
-from train.corpus.keyless import draw_keyless
+from stonecli_train.corpus.excerpt import RATE as CORPUS_RATE
+from stonecli_train.corpus.excerpt import Settings, play
+from stonecli_train.corpus.keyless import draw_keyless
 
 RATE = 44100
 SECONDS = 60.0

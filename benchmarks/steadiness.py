@@ -25,11 +25,11 @@ import torch
 from dev_features import class_keys, hear
 from robustness import RATE, middle
 
-from export.published import read_checkpoint
 from stonecli.errors import StoneError
 from stonecli.library import find_music
-from train.checkpoint import Checkpoint
-from train.features import save_atomically, track_features
+from stonecli_export.published import read_checkpoint
+from stonecli_train.checkpoint import Checkpoint
+from stonecli_train.features import save_atomically, track_features
 
 STEPS = (0, -5, -2, 3, 6)  # semitones
 

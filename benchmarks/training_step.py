@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from stonecli.key import Key
-from train import loop
-from train.chromanet import ChromaNet
-from train.config import CONFIGS, TrainConfig, load_config, override
-from train.data import Batch, Track
-from train.loop import Run
+from stonecli_train import loop
+from stonecli_train.chromanet import ChromaNet
+from stonecli_train.config import CONFIGS, TrainConfig, load_config, override
+from stonecli_train.data import Batch, Track
+from stonecli_train.loop import Run
 
 NETWORK = ("forward", "loss", "backward")
 WARM_UP = 2  # steps that are not counted

@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from export.pitch_fork import play_key
 from stonecli import Key, KeyEstimate, KeyModel
 from stonecli.detect import detect_key_in_audio
 from stonecli.report.colors import key_hex
+from stonecli_export.pitch_fork import play_key
 
 GREY = "#82858f"
 FIRST, SECOND = "#c8553d", "#3d7dc8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.checkpoint import Checkpoint
+from stonecli_train.checkpoint import Checkpoint
 
 # 0.19 s of either side at the usual hop. The kernel of the lowest bin reaches 0.31 s, but what is left of its window
 # there weighs nothing: with twice as many no probability moved by more than 0.001.

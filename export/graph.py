@@ -2,7 +2,8 @@
 
 The graph is built node by node rather than traced: the result is small, the same to the byte from one torch version to
 the next, and its batch and sample axes are dynamic without a symbolic-shape solver in between. That it computes what
-``train.vqt`` and ``train.chromanet`` compute is checked at every export (``export.onnx_file``).
+``stonecli_train.vqt`` and ``stonecli_train.chromanet`` compute is checked at every export
+(``stonecli_export.onnx_file``).
 Parameters are folded where that is exact: layer scale into the second pointwise convolution, batch norm and
 temperature into the classifier.
 """
@@ -18,11 +19,11 @@ import onnx
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from export.graph_builder import END, GraphBuilder
-from export.low_rate_vqt import LowRateVQT, add_power
-from train.checkpoint import Checkpoint
-from train.chromanet import BINS_PER_OCTAVE, GATE_RANGE, ChromaNetConfig
-from train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT, frame_block
+from stonecli_export.graph_builder import END, GraphBuilder
+from stonecli_export.low_rate_vqt import LowRateVQT, add_power
+from stonecli_train.checkpoint import Checkpoint
+from stonecli_train.chromanet import BINS_PER_OCTAVE, GATE_RANGE, ChromaNetConfig
+from stonecli_train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, VQT, frame_block
 
 OPSET = 20
 NORM_EPSILON = 1e-5
@@ -47,8 +48,8 @@ def build_model(
             lowest bin, in output order. Adds the output ``major_share`` float32 [batch, 12]: the chroma energy at the
             major tonic against that at the minor tonic of the same signature, 0..1 (S-KEY, section 3, uses the same
             comparison as pseudo-label of the mode), so that a model of signatures can still name a key.
-        low_rate: makes ``audio`` half the rate, and the features those of ``export.low_rate_vqt``.
-        context: frames at either end of ``audio`` that are dropped (``export.context``).
+        low_rate: makes ``audio`` half the rate, and the features those of ``stonecli_export.low_rate_vqt``.
+        context: frames at either end of ``audio`` that are dropped (``stonecli_export.context``).
     """
     network = checkpoint.network()
     weights = {name: _array(value) for name, value in network.state_dict().items()}

@@ -57,7 +57,7 @@ class GraphBuilder:
         return self.op("Pad", x, self.constant([0, before, 0, after]), mode=mode)
 
     def block_product(self, signal: str, matrix: str, rows: int, block: int) -> str:
-        """``train.vqt._block_product``: every run of neighbouring blocks of ``signal`` times ``matrix`` [rows, n]."""
+        """``stonecli_train.vqt._block_product``: runs of blocks of ``signal`` times ``matrix`` [rows, n]."""
         whole = self.op("Mul", self.divide(self.length(signal, 1), block), self.constant([block]))
         blocks = self.reshape(self.slice(signal, 1, 0, whole), [0, -1, block])
         neighbours = rows // block

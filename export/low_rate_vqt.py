@@ -5,8 +5,8 @@ kHz carries everything. There the transform is cheapest when the octaves are tak
 kernels of an octave and of the one below it, twice as long, are one matrix; then the rate is divided by four with 65
 taps (``stonecli.audio``), for no bin of the next level lies near the edge that 256 taps would keep sharp.
 
-``train.vqt`` is the definition: windows are Hann windows as long as there (rounded up at the octave's own rate), scaled
-as there, centred on the same times.
+``stonecli_train.vqt`` is the definition: windows are Hann windows as long as there (rounded up at the octave's own
+rate), scaled as there, centred on the same times.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.context import is_as_published
-from export.graph_builder import END, GraphBuilder
 from stonecli.audio import decimating_matrix
-from train.checkpoint import Checkpoint
-from train.vqt import VQTConfig
+from stonecli_export.context import is_as_published
+from stonecli_export.graph_builder import END, GraphBuilder
+from stonecli_train.checkpoint import Checkpoint
+from stonecli_train.vqt import VQTConfig
 
 STEP = 4  # from one level's rate to the next one's
 LEVEL_OCTAVES = 2

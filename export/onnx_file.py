@@ -16,21 +16,21 @@ import soxr
 import torch
 from torch import Tensor, nn
 
-from export.context import context_frames
-from export.graph import build_model
-from export.low_rate_vqt import LowRateVQT
-from export.pitch_fork import check_recording, find_class_order, play_key
-from export.published import read_checkpoint
 from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.model_info import FORMAT_VERSION, METADATA_KEY
 from stonecli.onnx_runtime import onnxruntime
-from train.checkpoint import Checkpoint, file_sha256
-from train.chromanet import ChromaNet, average_frames
-from train.errors import named
-from train.vqt import VQT
+from stonecli_export.context import context_frames
+from stonecli_export.graph import build_model
+from stonecli_export.low_rate_vqt import LowRateVQT
+from stonecli_export.pitch_fork import check_recording, find_class_order, play_key
+from stonecli_export.published import read_checkpoint
+from stonecli_train.checkpoint import Checkpoint, file_sha256
+from stonecli_train.chromanet import ChromaNet, average_frames
+from stonecli_train.errors import named
+from stonecli_train.vqt import VQT
 
 AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
 LOW_RATE_AGREEMENT = 0.05  # and, in one window, between half the sample rate and the full one
@@ -87,7 +87,7 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
     """Write the model of the checkpoint to ``model_path`` and return what was found.
 
     Args:
-        checkpoint_path: of ``stone train``, or published by others (``export.published``).
+        checkpoint_path: of ``stone train``, or published by others (``stonecli_export.published``).
         model_path: replaced atomically, and only when all checks have passed.
         pitch_fork: a recording in C major that the model has to name, besides the synthesized fork.
 

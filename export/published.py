@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from stonecli.key import Key
-from train.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content, load_untrusted
-from train.chromanet import ChromaNetConfig
-from train.gin import parse_gin
-from train.vqt import VQTConfig, lowpass_filter, octave_kernels
+from stonecli_train.checkpoint import FORMAT, Checkpoint, CheckpointError, checkpoint_from_content, load_untrusted
+from stonecli_train.chromanet import ChromaNetConfig
+from stonecli_train.gin import parse_gin
+from stonecli_train.vqt import VQTConfig, lowpass_filter, octave_kernels
 
 # The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
 # the same place in the two rows, and the rows begin with B minor and D major.

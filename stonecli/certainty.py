@@ -3,7 +3,7 @@
 Windows are joined by the mean of their logarithms, weighted by their lengths: as a network of this kind would hear them
 all at once, for its scores are means over time. A mean is less sure than most windows, for some always hear a
 neighbour, and yet it is right more often than one window that is as sure: so it is raised to a power that grows with
-their number. ``train.calibrate`` finds the power for a model; without one, the mean stands as it is.
+their number. ``stonecli_train.calibrate`` finds the power for a model; without one, the mean stands as it is.
 
 What is likelier before anything was heard (major, in most libraries) counts once for a recording and not in each
 window, as in Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*, Neural Computation

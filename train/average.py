@@ -1,4 +1,4 @@
-"""Checkpoints of one run -> their average: python -m train.average A.pt B.pt --out MEAN.pt
+"""Checkpoints of one run -> their average: python -m stonecli_train.average A.pt B.pt --out MEAN.pt
 
 One that is named twice weighs twice.
 
@@ -19,11 +19,11 @@ try:
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
-    sys.exit(f"train.average needs {error.name}: pip install 'stonecli[train]'")
+    sys.exit(f"stonecli_train.average needs {error.name}: pip install 'stonecli[train]'")
 
 from stonecli.errors import StoneError
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.errors import message
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.errors import message
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -48,7 +48,7 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after writing the average."""
-    parser = argparse.ArgumentParser(prog="python -m train.average", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.average", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)

@@ -1,8 +1,9 @@
 """Trained checkpoint -> one whose confidence means something.
 
-    python -m train.calibrate CKPT.pt --labels RENDERS/labels.csv --recordings CACHE --out CALIBRATED.pt
+    python -m stonecli_train.calibrate CKPT.pt --labels RENDERS/labels.csv --recordings CACHE --out CALIBRATED.pt
 
-Renderings that training never heard (``train.corpus.render --held-out``) give the temperature at which the probability
+Renderings that training never heard (``stonecli_train.corpus.render --held-out``) give the temperature at which the
+probability
 of the answer, averaged over a track's windows, is as often right as it says (temperature scaling: Guo et al., *On
 Calibration of Modern Neural Networks*, ICML 2017, section 4.2); and the confidence below which an answer is "no key",
 from the tracks among them that have none. Neither changes which key comes first in a window.
@@ -35,7 +36,7 @@ try:
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
-    sys.exit(f"train.calibrate needs {error.name}: pip install 'stonecli[train]'")
+    sys.exit(f"stonecli_train.calibrate needs {error.name}: pip install 'stonecli[train]'")
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,11 +44,11 @@ from stonecli.certainty import sharpened, together
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import calibration_error
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import average_frames
-from train.data import cut, read_labels
-from train.errors import message
-from train.features import load_features
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.chromanet import average_frames
+from stonecli_train.data import cut, read_labels
+from stonecli_train.errors import message
+from stonecli_train.features import load_features
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
 SHARPNESS = np.arange(0.4, 2.01, 0.025)
@@ -97,7 +98,7 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
 
     Args:
         checkpoint: of the network.
-        features: uint8 [frames, bins] of ``train.features``.
+        features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
     network = checkpoint.network()
     with torch.inference_mode():
@@ -232,7 +233,7 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after writing the calibrated checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m train.calibrate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.calibrate", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--labels", type=Path, required=True, help="CSV of held-out renderings")
     parser.add_argument("--out", type=Path, required=True)
@@ -243,7 +244,9 @@ def main(arguments: Sequence[str]) -> int:
         help="of .npy features, as training caches them, of unlabelled recordings",
     )
     parser.add_argument("--window-seconds", type=float, help="that recordings are heard in; else what was trained with")
-    parser.add_argument("--dense-blocks", type=int, help="of the network, that leave out no frame (train.chromanet)")
+    parser.add_argument(
+        "--dense-blocks", type=int, help="of the network, that leave out no frame (stonecli_train.chromanet)"
+    )
     parser.add_argument("--temperature", type=float, help="instead of the one that fits the renderings best")
     parser.add_argument("--major-odds", type=float, default=1.0, help="of major against minor where it will be used")
     parser.add_argument("--licence", default=None)

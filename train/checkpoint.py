@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from stonecli.errors import StoneError
-from train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
-from train.errors import named
-from train.vqt import VQTConfig
+from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
+from stonecli_train.errors import named
+from stonecli_train.vqt import VQTConfig
 
 FORMAT = "stone-checkpoint"
 FORMAT_VERSION = 1
@@ -57,8 +57,9 @@ class Checkpoint:
         window_seconds: length of the windows that it was trained on.
         classes: names of the classes in output order, or None where training without labels leaves them open.
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
-        least_confidence: of an answer, 0..1; below, a recording has no key (``train.calibrate``).
-        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.certainty``, ``train.calibrate``).
+        least_confidence: of an answer, 0..1; below, a recording has no key (``stonecli_train.calibrate``).
+        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.certainty``,
+        ``stonecli_train.calibrate``).
         major_odds: of major against minor where it is used, if they were as likely in training (as above).
         trained_on: one line for the model card.
         licence: of the weights.
@@ -124,7 +125,7 @@ class Checkpoint:
         return max((frames - 1) * self.vqt.hop_length, self.vqt.min_samples)
 
     def without_gate(self) -> Checkpoint:
-        """The network as it was trained: what ``train.gate`` fitted to it is left out."""
+        """The network as it was trained: what ``stonecli_train.gate`` fitted to it is left out."""
         weights = {name: value for name, value in self.weights.items() if not name.startswith("gate.")}
         return replace(self, chromanet=replace(self.chromanet, gate_channels=0, gate_statistics=2), weights=weights)
 

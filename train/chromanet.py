@@ -38,8 +38,8 @@ class ChromaNetConfig:
         drop_path: probability that a residual branch is dropped in training (stochastic depth).
         head_channels: width of a ``CircularHead`` between the blocks and the classifier; 0, as published, for the mean
             over octaves alone.
-        gate_channels: width of a ``TonalGate``, which ``train.gate`` fits to a trained network; 0, as published, for
-            none.
+        gate_channels: width of a ``TonalGate``, which ``stonecli_train.gate`` fits to a trained network; 0, as
+            published, for none.
         gate_statistics: numbers that it is given for each channel: 2, or 4 where it hears the course of time as well.
         dense_blocks: that many of the last blocks hear every pair of neighbours instead of every second one, and what
             follows in them lies as far apart as it would: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR

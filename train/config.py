@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from stonecli.errors import StoneError
-from train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
-from train.gin import parse_gin
-from train.vqt import VQTConfig
+from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
+from stonecli_train.gin import parse_gin
+from stonecli_train.vqt import VQTConfig
 
 TrainType = Literal["ks", "ks_mode"]
 LossName = Literal["stone", "semi_tone", "skey", "cross_entropy"]
@@ -52,7 +52,7 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The objective; see ``train.losses``.
+    """The objective; see ``stonecli_train.losses``.
 
     Attributes:
         name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; needs
@@ -65,7 +65,7 @@ class LossConfig:
         unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
         unlabelled: for ``cross_entropy``, what unlabelled tracks are asked for: ``views`` for what ``semi_tone`` asks,
             ``teacher`` for what the run's own averaged weights hear in two segments of the track, ``lessons`` for what
-            other checkpoints heard beforehand (``train.lessons``).
+            other checkpoints heard beforehand (``stonecli_train.lessons``).
         least_sure: for ``teacher`` and ``lessons``: segments of whose key they are less sure are left out.
     """
 
@@ -330,7 +330,9 @@ def _check(config: TrainConfig) -> None:
     if config.network.rows != rows:
         raise ConfigError(f"the {config.loss.name} loss is for network.rows = {rows}")
     if config.network.gate_channels:
-        raise ConfigError("network.gate_channels is for train.gate, which fits a gate to a network that is trained")
+        raise ConfigError(
+            "network.gate_channels is for stonecli_train.gate, which fits a gate to a network that is trained"
+        )
     if config.network.n_bins >= config.vqt.n_bins:
         raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
     positive = {

@@ -27,10 +27,10 @@ from stonecli.engine import default_jobs, run
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.library import find_music
-from train.augment import augmented
-from train.config import TrainConfig
-from train.features import FeatureCache
-from train.lessons import Lessons, Teachers
+from stonecli_train.augment import augmented
+from stonecli_train.config import TrainConfig
+from stonecli_train.features import FeatureCache
+from stonecli_train.lessons import Lessons, Teachers
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
@@ -225,7 +225,8 @@ def _split(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track
 class StepDataset(Dataset[Batch]):
     """Batch number ``step`` of a run; steps are without end.
 
-    With both kinds of tracks, labelled and unlabelled batches take turns: by default one each ([1] in ``train.losses``:
+    With both kinds of tracks, labelled and unlabelled batches take turns: by default one each ([1] in
+    ``stonecli_train.losses``:
     "mix"), else as ``unlabelled_every`` says. Tracks are drawn with replacement, each as likely as another (with
     ``balance_modes``, major and minor first).
 
@@ -412,7 +413,7 @@ class WaveformTracks(Dataset[Batch]):
     """
 
     def __init__(self, source: Any, config: TrainConfig) -> None:
-        from train.vqt import VQT
+        from stonecli_train.vqt import VQT
 
         self._source = source
         self._config = config

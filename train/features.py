@@ -22,8 +22,8 @@ import torch
 from stonecli.audio import Samples, read_audio
 from stonecli.errors import AudioError
 from stonecli.tuning import cents_of, frame_peaks
-from train.errors import named
-from train.vqt import BLOCK, VQT, VQTConfig
+from stonecli_train.errors import named
+from stonecli_train.vqt import BLOCK, VQT, VQTConfig
 
 FORMAT_VERSION = 1
 MAX_SECONDS = 1800.0  # of a track; what follows is not used in training
@@ -63,7 +63,7 @@ class FeatureCache:
     def features(self, path: Path) -> Path:
         """The cache file of the recording, made where it is not there or damaged: uint8 [frames, bins].
 
-        A .npy file that holds features already (``train.corpus.render`` makes such) is its own.
+        A .npy file that holds features already (``stonecli_train.corpus.render`` makes such) is its own.
 
         Raises:
             AudioError: the recording cannot be decoded, or is silent; the .npy file holds something else.

@@ -1,4 +1,4 @@
-"""A checkpoint, and sounds with and without a key -> it with a gate: python -m train.gate A.pt ... --out B.pt
+"""A checkpoint, and sounds with and without a key -> it with a gate: python -m stonecli_train.gate A.pt ... --out B.pt
 
 A network of keys names one for any pitch that is loud, be it of a drum; taught otherwise, it is worse at keys. So the
 network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell music from drums, noise and speech: a
@@ -28,17 +28,17 @@ try:
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
-    sys.exit(f"train.gate needs {error.name}: pip install 'stonecli[train]'")
+    sys.exit(f"stonecli_train.gate needs {error.name}: pip install 'stonecli[train]'")
 from torch import Tensor
 from torch.nn import functional
 
 from stonecli.errors import StoneError
-from train.augment import augmented, narrowed
-from train.calibrate import beginning, labelled_features, recorded_features, window_frames, windows
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import ChromaNet, TonalGate, block_levels
-from train.errors import message
-from train.features import load_features
+from stonecli_train.augment import augmented, narrowed
+from stonecli_train.calibrate import beginning, labelled_features, recorded_features, window_frames, windows
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.chromanet import ChromaNet, TonalGate, block_levels
+from stonecli_train.errors import message
+from stonecli_train.features import load_features
 
 WIDTH = 32
 STATISTICS: Literal[4] = 4  # of each channel
@@ -88,7 +88,7 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
     Args:
         network: of the checkpoint; not changed.
         checkpoint: says how long windows are.
-        features: uint8 [frames, bins] of ``train.features``.
+        features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
     levels, heard = [], []
     with torch.inference_mode():
@@ -193,7 +193,7 @@ def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after writing the checkpoint with a gate."""
-    parser = argparse.ArgumentParser(prog="python -m train.gate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.gate", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path, help="calibrated, for its own certainty counts")
     parser.add_argument("--labels", type=Path, required=True, help="CSV of renderings, some of them without a key")
     parser.add_argument("--out", type=Path, required=True)

@@ -2,8 +2,8 @@
 
 Self-training (Xie et al., *Self-training with Noisy Student improves ImageNet classification*, CVPR 2020): several
 teachers, each asked about several transpositions of a stretch and of its neighbours, know more than a student who hears
-one stretch, changed by ``train.augment``. A teacher that is fixed cannot follow the student where it drifts, as the
-mean teacher of ``train.views`` does.
+one stretch, changed by ``stonecli_train.augment``. A teacher that is fixed cannot follow the student where it drifts,
+as the mean teacher of ``stonecli_train.views`` does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from stonecli.certainty import recording_probabilities, together
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.checkpoint import Checkpoint
-from train.chromanet import BINS_PER_OCTAVE, average_frames
-from train.features import save_atomically
+from stonecli_train.checkpoint import Checkpoint
+from stonecli_train.chromanet import BINS_PER_OCTAVE, average_frames
+from stonecli_train.features import save_atomically
 
 TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features have room for 15
 STEP_SECONDS = 12.0  # from one stretch to the next

@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from stonecli.errors import StoneError
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.chromanet import ChromaNet, ConvNeXtBlock, FrameNorm
-from train.config import OptimiserConfig, TrainConfig
-from train.data import Batch, StepDataset, Track, step_numbers
-from train.metrics import Scores, score_network
-from train.parallel import Processes, any_process, gather_rows
-from train.views import batch_loss, class_names, view_inputs
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock, FrameNorm
+from stonecli_train.config import OptimiserConfig, TrainConfig
+from stonecli_train.data import Batch, StepDataset, Track, step_numbers
+from stonecli_train.metrics import Scores, score_network
+from stonecli_train.parallel import Processes, any_process, gather_rows
+from stonecli_train.views import batch_loss, class_names, view_inputs
 
 SAVE_MINUTES = 5.0
 TRAINING, VALIDATION = 1, 2  # purposes of random numbers
@@ -96,7 +96,7 @@ class Run:
         stop: asked after every step; True saves and ends the run.
         trained_on: one line for the model card.
         start: whose weights a new run begins with, instead of random ones.
-        batches: where batches come from instead of the tracks (``train.data.WaveformTracks``).
+        batches: where batches come from instead of the tracks (``stonecli_train.data.WaveformTracks``).
         channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/training_step.py``), more with longer segments.
     """

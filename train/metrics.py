@@ -11,10 +11,10 @@ import torch
 
 from stonecli.key import Key
 from stonecli.metrics import confusion_matrix, scores
-from train.chromanet import ChromaNet
-from train.config import TrainConfig
-from train.data import Track, cut
-from train.views import class_names, network_input
+from stonecli_train.chromanet import ChromaNet
+from stonecli_train.config import TrainConfig
+from stonecli_train.data import Track, cut
+from stonecli_train.views import class_names, network_input
 
 MAX_WINDOWS = 16  # of a track, spread over it
 MAX_TRACKS = 300  # that are scored after an epoch: of thousands, they took a third of the time

@@ -1,4 +1,4 @@
-"""All that leads from scores to a model, by one command: python -m train.recipe --corpus CORPORA --out FOLDER
+"""All that leads from scores to a model, by one command: python -m stonecli_train.recipe --corpus CORPORA --out FOLDER
 
 A recipe is a TOML file with a list of steps, each a command of this repository; ``train/recipe.toml`` is that of the
 built-in model. Steps are done in their order, each in a process of its own. What is done is written down in
@@ -133,7 +133,7 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after the last step: 130 when it was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m train.recipe", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.recipe", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.chromanet import BINS_PER_OCTAVE, average_frames
-from train.config import TrainConfig
-from train.data import NO_KEY_INDEX, Batch
-from train.losses import (
+from stonecli_train.chromanet import BINS_PER_OCTAVE, average_frames
+from stonecli_train.config import TrainConfig
+from stonecli_train.data import NO_KEY_INDEX, Batch
+from stonecli_train.losses import (
     Views,
     semi_tone_loss,
     skey_loss,

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from train.chromanet import ChromaNet
-from train.config import TrainConfig
-from train.data import Track
-from train.loop import EpochReport
-from train.losses import dft, signatures
-from train.metrics import track_profile
+from stonecli_train.chromanet import ChromaNet
+from stonecli_train.config import TrainConfig
+from stonecli_train.data import Track
+from stonecli_train.loop import EpochReport
+from stonecli_train.losses import dft, signatures
+from stonecli_train.metrics import track_profile
 
 LOG_COLUMNS = ("epoch", "step", "minutes", "train_total", "val_total", "mirex", "accuracy", "signature", "ksea", "best")
 

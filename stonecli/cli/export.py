@@ -13,7 +13,7 @@ from stonecli.library import MUSIC_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from export.onnx_file import ExportReport
+    from stonecli_export.onnx_file import ExportReport
 
 
 @one_line_errors
@@ -40,7 +40,7 @@ def export(
 def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
     """What turns a checkpoint into a model; where torch is not installed, ``command`` ends with one line."""
     try:
-        from export.onnx_file import export_checkpoint
+        from stonecli_export.onnx_file import export_checkpoint
     except ModuleNotFoundError as error:
         fail(f"{command} needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
     return export_checkpoint

@@ -13,8 +13,8 @@ import typer
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
 
 if TYPE_CHECKING:
-    from train.checkpoint import Checkpoint
-    from train.config import TrainConfig
+    from stonecli_train.checkpoint import Checkpoint
+    from stonecli_train.config import TrainConfig
 
 
 @one_line_errors
@@ -62,7 +62,7 @@ def train(
         import tensorboard  # type: ignore[import-untyped]  # noqa: F401
         import torch
 
-        from train.config import ConfigError, default_config, load_config, override
+        from stonecli_train.config import ConfigError, default_config, load_config, override
     except ModuleNotFoundError as error:
         fail(f"stone train needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
     try:
@@ -102,7 +102,7 @@ def train(
 
 def _checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at ``path``, or one line and the end."""
-    from train.checkpoint import CheckpointError, load_checkpoint
+    from stonecli_train.checkpoint import CheckpointError, load_checkpoint
 
     try:
         return load_checkpoint(path)
@@ -130,12 +130,12 @@ def _train(
     """Run the training; True when interrupted."""
     import torch
 
-    from train.data import collect_tracks, split_tracks, taught
-    from train.features import FeatureCache
-    from train.lessons import Teachers
-    from train.loop import Run
-    from train.parallel import join_processes, leave_processes
-    from train.watchers import CsvLog, TensorBoardLog
+    from stonecli_train.data import collect_tracks, split_tracks, taught
+    from stonecli_train.features import FeatureCache
+    from stonecli_train.lessons import Teachers
+    from stonecli_train.loop import Run
+    from stonecli_train.parallel import join_processes, leave_processes
+    from stonecli_train.watchers import CsvLog, TensorBoardLog
 
     processes = join_processes(kind)
     device = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device("cpu")

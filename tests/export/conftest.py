@@ -13,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
-from export.onnx_file import ExportReport, export_checkpoint  # noqa: E402
-from train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_export.onnx_file import ExportReport, export_checkpoint  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PUBLISHED = {

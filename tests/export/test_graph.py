@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from export.graph import OPSET, GraphBuilder, build_model  # noqa: E402
-from export.onnx_file import AudioNetwork  # noqa: E402
 from stonecli.onnx_runtime import onnxruntime  # noqa: E402
-from train.checkpoint import Checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from train.vqt import VQT, VQTConfig  # noqa: E402
+from stonecli_export.graph import OPSET, GraphBuilder, build_model  # noqa: E402
+from stonecli_export.onnx_file import AudioNetwork  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 CASES: dict[str, dict[str, Any]] = {
     "published, plain": {},

@@ -13,10 +13,10 @@ from stonecli.onnx_runtime import onnxruntime
 torch = pytest.importorskip("torch")
 helper = pytest.importorskip("onnx").helper
 
-from export.graph_builder import GraphBuilder  # noqa: E402
-from export.low_rate_vqt import LowRateVQT, add_power  # noqa: E402
-from train.checkpoint import Checkpoint  # noqa: E402
-from train.vqt import VQT, VQTConfig  # noqa: E402
+from stonecli_export.graph_builder import GraphBuilder  # noqa: E402
+from stonecli_export.low_rate_vqt import LowRateVQT, add_power  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint  # noqa: E402
+from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 VQT_11 = LowRateVQT(VQTConfig(), 84)
@@ -115,12 +115,12 @@ def test_which_models_run_at_half_the_rate(
 def test_a_model_at_half_the_rate_hears_what_the_checkpoint_hears(
     hand_made: Callable[..., Checkpoint], tmp_path: Path
 ) -> None:
-    from export.context import context_frames
-    from export.onnx_file import AudioNetwork, export_checkpoint
-    from export.pitch_fork import play_key
     from stonecli.key import Key
     from stonecli.model import KeyModel
-    from train.checkpoint import save_checkpoint
+    from stonecli_export.context import context_frames
+    from stonecli_export.onnx_file import AudioNetwork, export_checkpoint
+    from stonecli_export.pitch_fork import play_key
+    from stonecli_train.checkpoint import save_checkpoint
 
     for rows in (1, 2):
         checkpoint = hand_made(rows, frames_averaged=4)

@@ -17,18 +17,18 @@ import soxr
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from export import onnx_file  # noqa: E402
-from export.graph import OPSET, build_model  # noqa: E402
-from export.onnx_file import AGREEMENT, AudioNetwork, ExportError, ExportReport, export_checkpoint  # noqa: E402
-from export.pitch_fork import ClassOrderError, play_key  # noqa: E402
-from export.published import read_checkpoint  # noqa: E402
 from stonecli.detect import detect_key  # noqa: E402
 from stonecli.errors import AudioError, ModelError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli.model import KeyModel  # noqa: E402
 from stonecli.model_info import FORMAT_VERSION, METADATA_KEY  # noqa: E402
-from train.checkpoint import Checkpoint, CheckpointError, file_sha256, load_untrusted, save_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_export import onnx_file  # noqa: E402
+from stonecli_export.graph import OPSET, build_model  # noqa: E402
+from stonecli_export.onnx_file import AGREEMENT, AudioNetwork, ExportError, ExportReport, export_checkpoint  # noqa: E402
+from stonecli_export.pitch_fork import ClassOrderError, play_key  # noqa: E402
+from stonecli_export.published import read_checkpoint  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, CheckpointError, file_sha256, load_untrusted, save_checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 
 MakeCheckpoint = Callable[..., Checkpoint]
 C_MAJOR = Key(0, "major")
@@ -395,7 +395,9 @@ def raise_broken(*args: Any, **kwargs: Any) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "export.onnx_file.KeyModel"])
+@pytest.mark.parametrize(
+    "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "stonecli_export.onnx_file.KeyModel"]
+)
 def test_after_a_failure_the_older_model_is_whole(
     hand_made_file: Path, target: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from export.onnx_file import AudioNetwork  # noqa: E402
-from export.pitch_fork import ClassOrderError, check_recording, find_class_order, play_key  # noqa: E402
 from stonecli.key import Key, Mode  # noqa: E402
+from stonecli_export.onnx_file import AudioNetwork  # noqa: E402
+from stonecli_export.pitch_fork import ClassOrderError, check_recording, find_class_order, play_key  # noqa: E402
 
 Floats = npt.NDArray[np.float32]
 RATE, SECONDS = 8000, 1.0

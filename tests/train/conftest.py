@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
 from stonecli.key import Key  # noqa: E402
-from train.checkpoint import Checkpoint  # noqa: E402
-from train.chromanet import ChromaNet  # noqa: E402
-from train.config import TrainConfig, config_from_dict  # noqa: E402
-from train.data import Track  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet  # noqa: E402
+from stonecli_train.config import TrainConfig, config_from_dict  # noqa: E402
+from stonecli_train.data import Track  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -63,7 +63,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 @pytest.fixture(scope="session")
 def without() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs ``python -m MODULE`` in a Python without a package: ``without("torch", "train.average", "a.pt")``."""
+    """Runs ``python -m MODULE`` in a Python without a package: ``without("torch", "stonecli_train.average",
+    "a.pt")``."""
 
     def run(package: str, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", MISSING, package, module, *map(str, arguments)]

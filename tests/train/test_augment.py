@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from train.augment import augmented, narrowed  # noqa: E402
+from stonecli_train.augment import augmented, narrowed  # noqa: E402
 
 
 @settings(max_examples=60, deadline=None)

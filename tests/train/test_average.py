@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.average import average, main  # noqa: E402
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
+from stonecli_train.average import average, main  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
 
 
 def checkpoint(network: ChromaNetConfig, seed: int) -> Checkpoint:
@@ -63,5 +63,5 @@ def test_what_has_no_average(
 
 
 def test_without_the_extra_one_line_says_what_to_install(without: Any) -> None:
-    done = without("torch", "train.average", "a.pt")
-    assert (done.returncode, done.stderr) == (1, "train.average needs torch: pip install 'stonecli[train]'\n")
+    done = without("torch", "stonecli_train.average", "a.pt")
+    assert (done.returncode, done.stderr) == (1, "stonecli_train.average needs torch: pip install 'stonecli[train]'\n")

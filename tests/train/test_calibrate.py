@@ -13,13 +13,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-import train.calibrate
-import train.gate
+import stonecli_train.calibrate
+import stonecli_train.gate
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.config import TrainConfig
+from stonecli_train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.config import TrainConfig
 
 
 def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
@@ -154,8 +154,8 @@ def test_the_command_keeps_the_weights_and_their_answers(
     assert "none.pt" in capsys.readouterr().err
 
 
-# What train.gate is given as well, and looks at in the same way.
-BOTH = pytest.mark.parametrize("command", [train.calibrate, train.gate], ids=["calibrate", "gate"])
+# What stonecli_train.gate is given as well, and looks at in the same way.
+BOTH = pytest.mark.parametrize("command", [stonecli_train.calibrate, stonecli_train.gate], ids=["calibrate", "gate"])
 
 
 @BOTH

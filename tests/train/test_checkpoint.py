@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from train.checkpoint import (  # noqa: E402
+from stonecli_train.checkpoint import (  # noqa: E402
     Checkpoint,
     CheckpointError,
     file_sha256,
@@ -32,8 +32,8 @@ from train.checkpoint import (  # noqa: E402
     load_untrusted,
     save_checkpoint,
 )
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from train.vqt import VQTConfig  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_train.vqt import VQTConfig  # noqa: E402
 
 SMALL = ChromaNetConfig(rows=1, normalisation="affine", out_channels=(2, 3), kernels=(3, 5), temperature=0.5)
 

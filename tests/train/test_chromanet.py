@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from export.published import read_checkpoint  # noqa: E402
-from train.chromanet import (  # noqa: E402
+from stonecli_export.published import read_checkpoint  # noqa: E402
+from stonecli_train.chromanet import (  # noqa: E402
     ChromaNet,
     ChromaNetConfig,
     ConvNeXtBlock,

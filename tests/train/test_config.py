@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.chromanet import ChromaNetConfig  # noqa: E402
-from train.config import (  # noqa: E402
+from stonecli_train.chromanet import ChromaNetConfig  # noqa: E402
+from stonecli_train.config import (  # noqa: E402
     CONFIGS,
     ConfigError,
     DataConfig,
@@ -25,7 +25,7 @@ from train.config import (  # noqa: E402
     load_config,
     override,
 )
-from train.vqt import VQTConfig  # noqa: E402
+from stonecli_train.vqt import VQTConfig  # noqa: E402
 
 KS_GIN = """\
 src.hcqt.HarmonicVQT.harmonics = [1]

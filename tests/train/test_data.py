@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from stonecli.key import Key  # noqa: E402
-from train.checkpoint import load_checkpoint  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.data import (  # noqa: E402
+from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.data import (  # noqa: E402
     NO_KEY_INDEX,
     Batch,
     DataError,
@@ -38,10 +38,10 @@ from train.data import (  # noqa: E402
     taught,
     two_starts,
 )
-from train.features import FeatureCache  # noqa: E402
-from train.lessons import Lessons, Teachers  # noqa: E402
-from train.loop import batch_stream  # noqa: E402
-from train.vqt import VQT, VQTConfig  # noqa: E402
+from stonecli_train.features import FeatureCache  # noqa: E402
+from stonecli_train.lessons import Lessons, Teachers  # noqa: E402
+from stonecli_train.loop import batch_stream  # noqa: E402
+from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 RATE = 22050
 Config = Callable[..., TrainConfig]
@@ -538,7 +538,7 @@ def test_augmentation_changes_every_segment_and_no_label(datasets: Any) -> None:
 def test_segments_are_played_faster_and_more_slowly_on_demand(
     datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.data.augmented", lambda segment, *_: segment)
+    monkeypatch.setattr("stonecli_train.data.augmented", lambda segment, *_: segment)
     for number in range(24):
         frames = np.arange(200, dtype=np.uint8)[:, None]  # each frame says its number
         np.save(tmp_path / "l" / f"{number}.npy", np.repeat(frames, 99, axis=1))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stonecli.errors import StoneError
-from train.errors import message, named
+from stonecli_train.errors import message, named
 
 
 def test_the_first_name_is_kept_and_printed() -> None:

@@ -19,9 +19,9 @@ import soundfile
 torch = pytest.importorskip("torch")
 
 from stonecli.errors import AudioError  # noqa: E402
-from train import features  # noqa: E402
-from train.features import FeatureCache, load_features, read_track, save_atomically, track_features  # noqa: E402
-from train.vqt import VQT, VQTConfig  # noqa: E402
+from stonecli_train import features  # noqa: E402
+from stonecli_train.features import FeatureCache, load_features, read_track, save_atomically, track_features  # noqa: E402
+from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 Samples = npt.NDArray[np.float32]
 RATE = 22050
@@ -269,7 +269,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from train import features
+from stonecli_train import features
 big = np.zeros((200_000, 99), np.uint8)
 print("ready", flush=True)
 while True:

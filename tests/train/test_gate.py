@@ -16,16 +16,16 @@ import torch
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.calibrate import window_frames, window_logits
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.config import ConfigError, load_config
-from train.gate import SHORTEST_SECONDS, STATISTICS, Levels, fit, main, pieces, window_levels, with_gate
+from stonecli_train.calibrate import window_frames, window_logits
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stonecli_train.config import ConfigError, load_config
+from stonecli_train.gate import SHORTEST_SECONDS, STATISTICS, Levels, fit, main, pieces, window_levels, with_gate
 
 
 @pytest.fixture(autouse=True)
 def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """These kinds are told apart sooner than real ones."""
-    monkeypatch.setattr("train.gate.STEPS", 500)
+    monkeypatch.setattr("stonecli_train.gate.STEPS", 500)
 
 
 def rows(count: int, middle: float, seed: int) -> np.ndarray:

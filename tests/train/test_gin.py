@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.gin import parse_gin  # noqa: E402
+from stonecli_train.gin import parse_gin  # noqa: E402
 
 
 def test_literals_are_read() -> None:

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 
 from stonecli.errors import StoneError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from train.features import track_features  # noqa: E402
-from train.lessons import Teachers  # noqa: E402
-from train.vqt import VQTConfig  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
+from stonecli_train.features import track_features  # noqa: E402
+from stonecli_train.lessons import Teachers  # noqa: E402
+from stonecli_train.vqt import VQTConfig  # noqa: E402
 
 CHECKPOINTS = sorted((Path(__file__).resolve().parents[2] / "checkpoints").glob("stone_*.pt"))
 FRAMES = 646  # 15 s

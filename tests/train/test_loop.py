@@ -19,14 +19,14 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from train import loop  # noqa: E402
-from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
-from train.data import DataError, Track, WaveformTracks  # noqa: E402
-from train.loop import EpochReport, Run, TrainError, learning_rate, new_optimiser, weight_decay  # noqa: E402
-from train.metrics import track_profile  # noqa: E402
-from train.views import class_names  # noqa: E402
+from stonecli_train import loop  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
+from stonecli_train.data import DataError, Track, WaveformTracks  # noqa: E402
+from stonecli_train.loop import EpochReport, Run, TrainError, learning_rate, new_optimiser, weight_decay  # noqa: E402
+from stonecli_train.metrics import track_profile  # noqa: E402
+from stonecli_train.views import class_names  # noqa: E402
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -320,9 +320,9 @@ import json, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from train.config import config_from_dict
-from train.data import Track
-from train.loop import Run
+from stonecli_train.config import config_from_dict
+from stonecli_train.data import Track
+from stonecli_train.loop import Run
 
 folder, features, config = Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.npy")), json.loads(sys.argv[3])
 class Slow:

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from train.losses import (  # noqa: E402
+from stonecli_train.losses import (  # noqa: E402
     SKEY_WEIGHTS,
     Views,
     balance_loss,

@@ -13,11 +13,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
 from stonecli.metrics import CIRCLE  # noqa: E402
-from train.chromanet import ChromaNet  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.data import Track  # noqa: E402
-from train.metrics import MAX_TRACKS, MAX_WINDOWS, score_network, track_profile  # noqa: E402
-from train.views import class_names  # noqa: E402
+from stonecli_train.chromanet import ChromaNet  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.data import Track  # noqa: E402
+from stonecli_train.metrics import MAX_TRACKS, MAX_WINDOWS, score_network, track_profile  # noqa: E402
+from stonecli_train.views import class_names  # noqa: E402
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.checkpoint import load_checkpoint  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.loop import Run  # noqa: E402
-from train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
+from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.loop import Run  # noqa: E402
+from stonecli_train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
 
 CPU = torch.device("cpu")
 CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "mixed"}
@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from stonecli.key import Key
-from train.config import config_from_dict
-from train.data import Track
-from train.loop import Run
-from train.parallel import join_processes, leave_processes
+from stonecli_train.config import config_from_dict
+from stonecli_train.data import Track
+from stonecli_train.loop import Run
+from stonecli_train.parallel import join_processes, leave_processes
 
 class Losses:
     def __init__(self): self.values = []

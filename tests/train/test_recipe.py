@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 
 from stonecli.cli.main import app
 from stonecli.errors import StoneError
-from train.checkpoint import load_checkpoint
-from train.recipe import CONFIGS, DONE, RECIPE, follow, main, read_recipe
+from stonecli_train.checkpoint import load_checkpoint
+from stonecli_train.recipe import CONFIGS, DONE, RECIPE, follow, main, read_recipe
 
 TINY = """
 [network]
@@ -40,19 +40,19 @@ val_steps = 1
 SMALL = """
 [[step]]
 name = "renderings"
-run = "train.corpus.render --source styles --out {out}/renderings --count 6 --seconds 8 --no-soundfonts"
+run = "stonecli_train.corpus.render --source styles --out {out}/set --count 6 --seconds 8 --no-soundfonts"
 [[step]]
 name = "keyless"
-run = "train.corpus.render --source keyless --out {out}/renderings --count 3 --seconds 8 --seed 2 --no-soundfonts"
+run = "stonecli_train.corpus.render --source keyless --out {out}/set --count 3 --seconds 8 --seed 2 --no-soundfonts"
 [[step]]
 name = "run"
-run = "stonecli train --type ks_mode -g {corpus}/tiny.toml --labels {out}/renderings/labels.csv -s {out}/runs"
+run = "stonecli train --type ks_mode -g {corpus}/tiny.toml --labels {out}/set/labels.csv -s {out}/runs"
 [[step]]
 name = "gate"
-run = "train.gate {out}/runs/models/ks_mode/7/basic/last.pt --labels {out}/renderings/labels.csv --out {out}/gated.pt"
+run = "stonecli_train.gate {out}/runs/models/ks_mode/7/basic/last.pt --labels {out}/set/labels.csv --out {out}/gated.pt"
 [[step]]
 name = "model"
-run = "train.calibrate {out}/gated.pt --labels {out}/renderings/labels.csv --out {out}/model.pt"
+run = "stonecli_train.calibrate {out}/gated.pt --labels {out}/set/labels.csv --out {out}/model.pt"
 """
 
 
@@ -111,7 +111,7 @@ def test_a_signal_stops_the_step_and_what_follows(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "train.recipe",
+        "stonecli_train.recipe",
         str(recipe),
         "--corpus",
         str(tmp_path),
@@ -172,7 +172,7 @@ def reads_and_makes(command: tuple[str, ...]) -> tuple[set[str], set[str]]:
         makes = {"{out}/runs", "{out}/cache", f"{{out}}/runs/models/ks_mode/7/{name}/last.pt"}
     elif "--out" in arguments:
         makes = {arguments[arguments.index("--out") + 1]}
-        if module == "train.corpus.render":
+        if module == "stonecli_train.corpus.render":
             makes |= {f"{folder}/labels.csv" for folder in makes}
     else:
         makes = {arguments[-1] if arguments[0] == "export" else arguments[0]}

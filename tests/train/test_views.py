@@ -16,10 +16,10 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.data import NO_KEY_INDEX, Batch  # noqa: E402
-from train.losses import mode_pseudo_labels, tonic_offset, turned_chroma  # noqa: E402
-from train.views import (  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.data import NO_KEY_INDEX, Batch  # noqa: E402
+from stonecli_train.losses import mode_pseudo_labels, tonic_offset, turned_chroma  # noqa: E402
+from stonecli_train.views import (  # noqa: E402
     batch_loss,
     chroma,
     class_names,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from train.vqt import LOWPASS_TAPS, VQT, VQTConfig, lowpass_filter, octave_kernels  # noqa: E402
+from stonecli_train.vqt import LOWPASS_TAPS, VQT, VQTConfig, lowpass_filter, octave_kernels  # noqa: E402
 
 DEFAULT = VQTConfig()
 CONFIGS = {

@@ -17,12 +17,12 @@ import io  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
 from stonecli.metrics import CIRCLE, confusion_matrix  # noqa: E402
-from train.chromanet import ChromaNet  # noqa: E402
-from train.config import TrainConfig  # noqa: E402
-from train.loop import EpochReport  # noqa: E402
-from train.losses import dft, signatures  # noqa: E402
-from train.metrics import Scores, track_profile  # noqa: E402
-from train.watchers import LOG_COLUMNS, CsvLog, TensorBoardLog  # noqa: E402
+from stonecli_train.chromanet import ChromaNet  # noqa: E402
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.loop import EpochReport  # noqa: E402
+from stonecli_train.losses import dft, signatures  # noqa: E402
+from stonecli_train.metrics import Scores, track_profile  # noqa: E402
+from stonecli_train.watchers import LOG_COLUMNS, CsvLog, TensorBoardLog  # noqa: E402
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]

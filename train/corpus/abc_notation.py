@@ -12,8 +12,8 @@ from contextlib import suppress
 from fractions import Fraction
 
 from stonecli.key import Key, Mode
-from train.corpus.harmony import ChordName, parse_symbol, pitch_class
-from train.corpus.score import Chord, Note, Passage, Skipped
+from stonecli_train.corpus.harmony import ChordName, parse_symbol, pitch_class
+from stonecli_train.corpus.score import Chord, Note, Passage, Skipped
 
 _MODES: dict[str, tuple[Mode, int]] = {  # first three letters -> mode by the third, fifths from major
     "": ("major", 0), "maj": ("major", 0), "ion": ("major", 0), "m": ("minor", -3), "min": ("minor", -3),

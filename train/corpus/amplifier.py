@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pedalboard
 import soxr
 
-from train.corpus.levels import active_rms, as_loud_as
+from stonecli_train.corpus.levels import active_rms, as_loud_as
 
 Floats = npt.NDArray[np.float32]
 

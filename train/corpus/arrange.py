@@ -7,14 +7,26 @@ from typing import Literal
 
 import numpy as np
 
-from train.corpus.basses import BASSES
-from train.corpus.drums import draw_drums, draw_percussion
-from train.corpus.layers import LAYERS
-from train.corpus.melodies import BLUE_LOOPS, ChordLookup, draw_melody
-from train.corpus.scene import Scene
-from train.corpus.score import Chord, Note, Passage
-from train.corpus.styles import BOWED, CHOIRS, FLUTES, KEYS, MALLETS, ORGANS, PADS, REEDS, STRINGS, STYLES, Style
-from train.corpus.vocals import harmony, held_chords, with_blue_thirds
+from stonecli_train.corpus.basses import BASSES
+from stonecli_train.corpus.drums import draw_drums, draw_percussion
+from stonecli_train.corpus.layers import LAYERS
+from stonecli_train.corpus.melodies import BLUE_LOOPS, ChordLookup, draw_melody
+from stonecli_train.corpus.scene import Scene
+from stonecli_train.corpus.score import Chord, Note, Passage
+from stonecli_train.corpus.styles import (
+    BOWED,
+    CHOIRS,
+    FLUTES,
+    KEYS,
+    MALLETS,
+    ORGANS,
+    PADS,
+    REEDS,
+    STRINGS,
+    STYLES,
+    Style,
+)
+from stonecli_train.corpus.vocals import harmony, held_chords, with_blue_thirds
 
 Role = Literal["bass", "chords", "lead", "drums", "sung", "spoken", "voice"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stonecli.key import Key
-from train.corpus import humdrum
-from train.corpus.harmony import pitch_class
-from train.corpus.score import CorpusFiles, Note, Passage, Skipped, agrees_with_notes
+from stonecli_train.corpus import humdrum
+from stonecli_train.corpus.harmony import pitch_class
+from stonecli_train.corpus.score import CorpusFiles, Note, Passage, Skipped, agrees_with_notes
 
 SOURCE = "bach_chorales"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.corpus.scene import Layer, Scene, near
-from train.corpus.score import Note
+from stonecli_train.corpus.scene import Layer, Scene, near
+from stonecli_train.corpus.score import Note
 
 
 def _bass(scene: Scene, pattern: Sequence[float], length: float) -> list[Note]:

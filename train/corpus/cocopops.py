@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stonecli.key import Key, Mode
-from train.corpus import humdrum
-from train.corpus.harmony import ChordName, parse_harte, pitch_class
-from train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped
+from stonecli_train.corpus import humdrum
+from stonecli_train.corpus.harmony import ChordName, parse_harte, pitch_class
+from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped
 
 SOURCE = "cocopops"
 LEAST_BEATS = 24.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from train.corpus.levels import rms
-from train.corpus.synth import fast_length
+from stonecli_train.corpus.levels import rms
+from stonecli_train.corpus.synth import fast_length
 
 Floats = npt.NDArray[np.float32]
 

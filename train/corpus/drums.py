@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.corpus.score import Note
-from train.corpus.styles import DRUMS
+from stonecli_train.corpus.score import Note
+from stonecli_train.corpus.styles import DRUMS
 
 KICKS, SNARES, HATS = (35, 36), (38, 39, 40), (42, 42, 44, 46, 51, 70)
 CLAP, TAMBOURINE, SHAKER, COWBELL = 39, 54, 70, 56

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pedalboard as pb
 
-from train.corpus import dirt
-from train.corpus.codecs import GSM, coded, draw_codec
-from train.corpus.levels import gain_of, normalised
-from train.corpus.room import reverberation
-from train.corpus.tape import saturated, wavering
+from stonecli_train.corpus import dirt
+from stonecli_train.corpus.codecs import GSM, coded, draw_codec
+from stonecli_train.corpus.levels import gain_of, normalised
+from stonecli_train.corpus.room import reverberation
+from stonecli_train.corpus.tape import saturated, wavering
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Effects:
         noise_slope: 0 for white, 1 for pink.
         crackles: a second, as of vinyl.
         hum: whether there is mains hum.
-        codec, kilobits: of ``train.corpus.codecs``.
+        codec, kilobits: of ``stonecli_train.corpus.codecs``.
         level_db: of the peak below full scale.
     """
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus import effects, fluidsynth, keyless, mixing, sampler, synth, voices
-from train.corpus.arrange import Part
-from train.corpus.levels import normalised, rms
-from train.corpus.sources import Excerpt, Library, RejectedError
-from train.corpus.tape import detuned
+from stonecli_train.corpus import effects, fluidsynth, keyless, mixing, sampler, synth, voices
+from stonecli_train.corpus.arrange import Part
+from stonecli_train.corpus.levels import normalised, rms
+from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
+from stonecli_train.corpus.tape import detuned
 
 RATE = 22050  # Hz, of VQTConfig's defaults
 ATTEMPTS = 12
@@ -43,7 +43,8 @@ class Settings:
         held_out: timbres, loops and pieces that are kept out of training.
         soundfonts: False to play everything on the numpy synthesizers.
         effects: False for the plain sound.
-        instruments: folder of ``train.corpus.instruments`` whose samples play about half of the parts; None for none.
+        instruments: folder of ``stonecli_train.corpus.instruments`` whose samples play about half of the parts; None
+        for none.
     """
 
     sources: tuple[tuple[str, float], ...]

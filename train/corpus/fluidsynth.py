@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stonecli.errors import StoneError
-from train.corpus.arrange import Part
+from stonecli_train.corpus.arrange import Part
 
 Floats = npt.NDArray[np.float32]
 TICKS = 480  # a quarter note, at 120 a minute: 960 ticks a second

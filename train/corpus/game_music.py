@@ -1,6 +1,6 @@
 """Unlabelled real music: the soundtracks of Debian's free games.
 
-    python -m train.corpus.game_music FOLDER
+    python -m stonecli_train.corpus.game_music FOLDER
 
 fetches each package with ``apt-get download`` (nothing is installed, no root is needed), unpacks its music into
 FOLDER/PACKAGE together with Debian's copyright file, and skips what is there already. Sound effects are left out by
@@ -219,7 +219,9 @@ def _is_music(path: Path) -> bool:
 
 def main() -> None:
     """Fetch all packages into the folder given on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m train.corpus.game_music", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m stonecli_train.corpus.game_music", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.absolute()  # a name that begins with a dash would be an option elsewhere
     for package in PACKAGES:

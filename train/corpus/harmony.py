@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from stonecli.key import Mode
-from train.corpus.score import SCALES, Chord
+from stonecli_train.corpus.score import SCALES, Chord
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _PITCH = re.compile(r"([A-G])([#b♯♭+-]*)")

@@ -1,6 +1,6 @@
-"""Sampled instruments from real synthesizers, and real drum kits, for ``train.corpus.render --instruments``.
+"""Sampled instruments from real synthesizers, and real drum kits, for ``stonecli_train.corpus.render --instruments``.
 
-    python -m train.corpus.instruments OUT --jobs 1
+    python -m stonecli_train.corpus.instruments OUT --jobs 1
 
 writes for each preset that plays in tune ``HASH.npy`` (int16 [notes, samples]) with its record ``HASH.json``, for each
 kit ``kit_NAME.npy`` (int16 [samples]) with its record, and ``index.json`` over all records. A run that is interrupted
@@ -23,9 +23,9 @@ import numpy as np
 import soxr
 
 from stonecli.engine import run
-from train.corpus import kits, lmms
-from train.corpus.notes import Check, checked_notes, find_loop
-from train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out
+from stonecli_train.corpus import kits, lmms
+from stonecli_train.corpus.notes import Check, checked_notes, find_loop
+from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out
 
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
 HELD, REST = 2.5, 1.5  # seconds: of a note, and until the next, in which its release fades
@@ -120,7 +120,9 @@ def render_all(
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after running the command."""
-    parser = argparse.ArgumentParser(prog="python -m train.corpus.instruments", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m stonecli_train.corpus.instruments", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, help="presets that are tried; all without it")
     parser.add_argument("--jobs", type=int, default=1)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stonecli.key import Key
-from train.corpus.harmony import parse_symbol
-from train.corpus.score import Chord, CorpusFiles, Passage, Skipped, diatonic_share
+from stonecli_train.corpus.harmony import parse_symbol
+from stonecli_train.corpus.score import Chord, CorpusFiles, Passage, Skipped, diatonic_share
 
 SOURCE = "jazz_standards"
 

@@ -13,10 +13,10 @@ import soundfile
 import soxr
 
 from stonecli.errors import StoneError
-from train.corpus import synth
-from train.corpus.arrange import Part, Tone
-from train.corpus.drums import draw_drums
-from train.corpus.styles import DRUMS
+from stonecli_train.corpus import synth
+from stonecli_train.corpus.arrange import Part, Tone
+from stonecli_train.corpus.drums import draw_drums
+from stonecli_train.corpus.styles import DRUMS
 
 SOURCE = "keyless"
 SPEECH_PROGRAM = "espeak-ng"  # Debian package of the same name

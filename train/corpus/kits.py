@@ -15,8 +15,8 @@ import soundfile
 import soxr
 
 from stonecli.errors import StoneError
-from train.corpus import fluidsynth
-from train.corpus.arrange import Part, Tone
+from stonecli_train.corpus import fluidsynth
+from stonecli_train.corpus.arrange import Part, Tone
 
 Floats = npt.NDArray[np.float32]
 Kit: TypeAlias = dict[str, list[list[Floats]]]
@@ -155,7 +155,7 @@ def _avl_kit(font: Path, rate: int) -> Kit:
 
 def write_kits(out: Path, rate: int) -> int:
     """Number of kits in ``out`` after those that are installed were written there, each with its record."""
-    from train.corpus.sampler import is_held_out
+    from stonecli_train.corpus.sampler import is_held_out
 
     count = 0
     for name, kit in installed_kits(rate):

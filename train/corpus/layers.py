@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.corpus.basses import BASSES
-from train.corpus.melodies import draw_hook, draw_melody, draw_riff
-from train.corpus.scene import Layer, Scene, near, voiced
-from train.corpus.score import Note
+from stonecli_train.corpus.basses import BASSES
+from stonecli_train.corpus.melodies import draw_hook, draw_melody, draw_riff
+from stonecli_train.corpus.scene import Layer, Scene, near, voiced
+from stonecli_train.corpus.score import Note
 
 
 def _lowest(scene: Scene) -> int:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 import numpy as np
 
 from stonecli.key import Key, Mode
-from train.corpus.score import SCALES, Chord, Note
+from stonecli_train.corpus.score import SCALES, Chord, Note
 
 _SCALES: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "major": (

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pedalboard
 
-from train.corpus.amplifier import amplified
-from train.corpus.arrange import Part, Role
-from train.corpus.drums import KICKS
-from train.corpus.levels import active_rms, as_loud_as, gain_of
-from train.corpus.room import reflected, reverberation
-from train.corpus.strips import draw_strip
+from stonecli_train.corpus.amplifier import amplified
+from stonecli_train.corpus.arrange import Part, Role
+from stonecli_train.corpus.drums import KICKS
+from stonecli_train.corpus.levels import active_rms, as_loud_as, gain_of
+from stonecli_train.corpus.room import reflected, reverberation
+from stonecli_train.corpus.strips import draw_strip
 
 Floats = npt.NDArray[np.float32]
 

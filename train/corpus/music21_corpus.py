@@ -15,9 +15,9 @@ from pathlib import Path
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.corpus.abc_notation import read_tunes
-from train.corpus.harmony import ChordName, parse_roman, pitch_class
-from train.corpus.score import CorpusFiles, Passage, Skipped, agrees_with_notes
+from stonecli_train.corpus.abc_notation import read_tunes
+from stonecli_train.corpus.harmony import ChordName, parse_roman, pitch_class
+from stonecli_train.corpus.score import CorpusFiles, Passage, Skipped, agrees_with_notes
 
 SOURCE = "music21"
 _FOLDERS = ("ryansMammoth/", "airdsAirs/", "oneills1850/", "bach/choraleAnalyses/")

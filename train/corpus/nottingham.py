@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.corpus.abc_notation import begins_or_ends_on_tonic, read_tunes, with_chords
-from train.corpus.score import CorpusFiles, Passage, Skipped, agrees_with_notes
+from stonecli_train.corpus.abc_notation import begins_or_ends_on_tonic, read_tunes, with_chords
+from stonecli_train.corpus.score import CorpusFiles, Passage, Skipped, agrees_with_notes
 
 SOURCE = "nottingham"
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from stonecli.key import Key
-from train.corpus.harmony import parse_harte
-from train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped, agrees_with_notes
+from stonecli_train.corpus.harmony import parse_harte
+from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped, agrees_with_notes
 
 SOURCE = "pop909"
 LEAST_BEATS = 32.0

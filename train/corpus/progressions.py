@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from stonecli.key import Key, Mode
-from train.corpus.harmony import parse_roman
-from train.corpus.score import Chord, Note, Passage
+from stonecli_train.corpus.harmony import parse_roman
+from stonecli_train.corpus.score import Chord, Note, Passage
 
 SOURCE = "styles"
 

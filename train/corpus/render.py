@@ -1,8 +1,9 @@
 """Scores with known keys -> features with labels.
 
-    python -m train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
+    python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
-writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``train.features``, tuning corrected), its record
+writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its
+record
 ``SEED_NUMBER.json``, and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
 that a run can be interrupted, resumed and spread over processes. Another source needs another seed, or folder.
 """
@@ -24,14 +25,14 @@ from typing import TYPE_CHECKING
 
 from stonecli.engine import error_line, run
 from stonecli.errors import StoneError
-from train.corpus import fluidsynth, keyless, pop909
-from train.corpus.score import Skipped
-from train.corpus.sources import GENERATED, MIX, READERS, Library
-from train.corpus.styles import STYLES
-from train.errors import message
+from stonecli_train.corpus import fluidsynth, keyless, pop909
+from stonecli_train.corpus.score import Skipped
+from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library
+from stonecli_train.corpus.styles import STYLES
+from stonecli_train.errors import message
 
 if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
-    from train.corpus.excerpt import Settings
+    from stonecli_train.corpus.excerpt import Settings
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 RENDERED, THERE = "rendered", "there already"
@@ -53,10 +54,10 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         StoneError: it cannot be rendered here.
         OSError: it cannot be written.
     """
-    from train.corpus.excerpt import RATE, UnsuitableError, render_excerpt
-    from train.data import NO_KEY
-    from train.features import save_atomically, track_features
-    from train.vqt import VQTConfig
+    from stonecli_train.corpus.excerpt import RATE, UnsuitableError, render_excerpt
+    from stonecli_train.data import NO_KEY
+    from stonecli_train.features import save_atomically, track_features
+    from stonecli_train.vqt import VQTConfig
 
     stem = stem_of(settings, number)
     features, record = out / f"{stem}.npy", out / f"{stem}.json"
@@ -87,7 +88,7 @@ def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None
         StoneError: one is of another: it was made by another command with the same seed.
         OSError: a record cannot be read.
     """
-    from train.corpus.excerpt import source_of
+    from stonecli_train.corpus.excerpt import source_of
 
     for number in numbers:
         stem = stem_of(settings, number)
@@ -226,7 +227,7 @@ def number_of_seconds(text: str) -> float:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m train.corpus.render", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.corpus.render", description=__doc__.split("\n")[0])
     parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, keyless.SOURCE, "all"])
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
@@ -239,7 +240,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--without", action="append", default=[], choices=list(READERS), help="leave a source out")
     parser.add_argument("--held-out", action="store_true", help="timbres, loops and pieces kept out of training")
     parser.add_argument("--no-soundfonts", action="store_true", help="only the numpy synthesizers")
-    parser.add_argument("--instruments", type=Path, help="folder of train.corpus.instruments, for about half the parts")
+    parser.add_argument(
+        "--instruments", type=Path, help="folder of stonecli_train.corpus.instruments, for about half the parts"
+    )
     parser.add_argument("--audio", action="store_true", help="keep the sound beside the features, as FLAC")
     return parser.parse_args(arguments)
 
@@ -255,8 +258,8 @@ def main(arguments: Sequence[str]) -> int:
         if pop909.SOURCE in mix:
             import mido  # noqa: F401  (of its scores)
 
-        from train.corpus.excerpt import Settings
-        from train.corpus.sampler import load_sampler
+        from stonecli_train.corpus.excerpt import Settings
+        from stonecli_train.corpus.sampler import load_sampler
     except ModuleNotFoundError as error:
         print(f"rendering needs {error.name}: pip install 'stonecli[corpus]'", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pedalboard
 
-from train.corpus.levels import as_loud_as
+from stonecli_train.corpus.levels import as_loud_as
 
 Floats = npt.NDArray[np.float32]
 

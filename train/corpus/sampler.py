@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stonecli.errors import StoneError
-from train.corpus.arrange import Part, Role, Tone
-from train.corpus.kits import INSTEAD, SOUND_OF
-from train.corpus.notes import LOOP_FADE, looped
+from stonecli_train.corpus.arrange import Part, Role, Tone
+from stonecli_train.corpus.kits import INSTEAD, SOUND_OF
+from stonecli_train.corpus.notes import LOOP_FADE, looped
 
 Floats = npt.NDArray[np.float32]
 
@@ -121,7 +121,7 @@ class DrumKit:
 
 @dataclass(frozen=True)
 class Sampler:
-    """The instruments of a folder that ``train.corpus.instruments`` made.
+    """The instruments of a folder that ``stonecli_train.corpus.instruments`` made.
 
     Attributes:
         families: instruments by family.
@@ -156,7 +156,7 @@ def load_sampler(folder: Path, held_out: bool) -> Sampler:
     """The presets and kits of ``folder`` for training, or those that are held out.
 
     Raises:
-        StoneError: the folder has no index, or not what ``train.corpus.instruments`` writes.
+        StoneError: the folder has no index, or not what ``stonecli_train.corpus.instruments`` writes.
     """
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
@@ -169,7 +169,9 @@ def load_sampler(folder: Path, held_out: bool) -> Sampler:
             if row["held_out"] == held_out
         )
     except FileNotFoundError as error:
-        raise StoneError(f"{folder}: no {INDEX}; make it with: python -m train.corpus.instruments {folder}") from error
+        raise StoneError(
+            f"{folder}: no {INDEX}; make it with: python -m stonecli_train.corpus.instruments {folder}"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoneError(f"{folder / INDEX}: {error}") from error
     families: dict[str, list[Instrument]] = {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.corpus.melodies import ChordLookup
-from train.corpus.score import Chord, Note, Passage
-from train.corpus.styles import Style
+from stonecli_train.corpus.melodies import ChordLookup
+from stonecli_train.corpus.score import Chord, Note, Passage
+from stonecli_train.corpus.styles import Style
 
 
 @dataclass(frozen=True)

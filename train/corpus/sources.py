@@ -11,11 +11,11 @@ import numpy as np
 
 from stonecli.errors import StoneError
 from stonecli.key import Mode
-from train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909
-from train.corpus.arrange import Part, arrange, arrange_score, tempo_of
-from train.corpus.progressions import draw_loop, harmonised
-from train.corpus.score import Note, Passage, Skipped, profile_correlations
-from train.corpus.styles import STYLES
+from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909
+from stonecli_train.corpus.arrange import Part, arrange, arrange_score, tempo_of
+from stonecli_train.corpus.progressions import draw_loop, harmonised
+from stonecli_train.corpus.score import Note, Passage, Skipped, profile_correlations
+from stonecli_train.corpus.styles import STYLES
 
 GENERATED = "styles"
 READERS: dict[str, Callable[[Path, Skipped], Iterator[Passage]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pedalboard as pb
 
-from train.corpus.arrange import Part
+from stonecli_train.corpus.arrange import Part
 
 # General MIDI programs, from 0.
 _GUITARS = frozenset(range(24, 32))

@@ -64,8 +64,8 @@ class Style:
     Attributes:
         name: as in labels.csv.
         bpm: range of the tempo, quarter notes a minute.
-        layers: names of functions in ``train.corpus.layers``; most of them play.
-        loops: group of ``train.corpus.progressions.LOOPS``.
+        layers: names of functions in ``stonecli_train.corpus.layers``; most of them play.
+        loops: group of ``stonecli_train.corpus.progressions.LOOPS``.
         drums: names of patterns above; none for a style without.
         minor: share of minor keys among generated progressions.
         chords, bass, lead: programs of those layers.

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from train.corpus.arrange import Role, Tone
+from stonecli_train.corpus.arrange import Role, Tone
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["supersaw", "saw", "pulse", "organ", "pluck", "fm", "808", "flute"]

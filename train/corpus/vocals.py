@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from stonecli.key import Key
-from train.corpus.melodies import ChordLookup
-from train.corpus.score import SCALES, Chord, Note
+from stonecli_train.corpus.melodies import ChordLookup
+from stonecli_train.corpus.score import SCALES, Chord, Note
 
 _WORD_BEATS = 0.12  # of a blue third before it rises
 

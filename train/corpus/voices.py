@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from train.corpus.arrange import Tone
-from train.corpus.synth import TABLE, fast_length
+from stonecli_train.corpus.arrange import Tone
+from stonecli_train.corpus.synth import TABLE, fast_length
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

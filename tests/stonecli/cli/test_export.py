@@ -15,12 +15,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 torch.set_num_threads(1)
 
-from export.pitch_fork import play_key  # noqa: E402
 from stonecli.cli.main import app  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli.model import KeyModel  # noqa: E402
-from train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_export.pitch_fork import play_key  # noqa: E402
+from stonecli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

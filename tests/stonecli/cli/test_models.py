@@ -285,7 +285,7 @@ def test_another_file_than_was_published(invoke: Invoke, published: Path) -> Non
 def test_without_torch_one_line_before_anything_is_fetched(
     invoke: Invoke, published: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delitem(sys.modules, "export.onnx_file", raising=False)
+    monkeypatch.delitem(sys.modules, "stonecli_export.onnx_file", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = invoke("models", "add", "skey", "--yes")
     fails(result, 2, "stone models add needs onnx: pip install 'stonecli[train]'")

@@ -17,7 +17,7 @@ import soundfile
 torch = pytest.importorskip("torch")
 
 from stonecli.key import Key  # noqa: E402
-from train.checkpoint import load_checkpoint  # noqa: E402
+from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 
 TOML = """
 [network]
@@ -148,7 +148,7 @@ def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any
 
 def test_the_cache_is_used_again(folder: Path, arguments: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke(*arguments("stone", "--data", folder / "music", "-e", "1"))
-    monkeypatch.setattr("train.features.read_track", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("stonecli_train.features.read_track", lambda *_: pytest.fail("decoded again"))
     result = invoke(*arguments("stone", "--data", folder / "music", "-n", "other", "-e", "1"))
     assert (result.exit_code, result.stderr) == (0, "")
 
@@ -413,7 +413,7 @@ def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path:
     """Slow (about 20 s): the whole way on the synthesized pitch fork. A small network learns cadences in the 24 keys
     from labels, the export compares its class order with what the fork hears, and ``stone tag`` names each key."""
     pytest.importorskip("onnx")
-    from export.pitch_fork import play_key
+    from stonecli_export.pitch_fork import play_key
 
     rate, rows = 22050, ["path,key"]
     for key in Key.all():

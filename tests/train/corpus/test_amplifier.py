@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("pedalboard")
 
-from train.corpus.amplifier import amplified, cabinet
-from train.corpus.levels import rms
+from stonecli_train.corpus.amplifier import amplified, cabinet
+from stonecli_train.corpus.levels import rms
 
 RATE = 22050
 TIME = np.arange(2 * RATE) / RATE

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from stonecli.key import Key, Mode
-from train.corpus.arrange import HIGHEST, LOWEST, arrange, arrange_score
-from train.corpus.drums import draw_drums
-from train.corpus.layers import LAYERS
-from train.corpus.melodies import ChordLookup, draw_hook, draw_melody, draw_riff
-from train.corpus.progressions import LOOPS, draw_loop, harmonised
-from train.corpus.scene import Scene
-from train.corpus.score import Chord, Note, Passage, diatonic_share
-from train.corpus.styles import DRUMS, STYLES
+from stonecli_train.corpus.arrange import HIGHEST, LOWEST, arrange, arrange_score
+from stonecli_train.corpus.drums import draw_drums
+from stonecli_train.corpus.layers import LAYERS
+from stonecli_train.corpus.melodies import ChordLookup, draw_hook, draw_melody, draw_riff
+from stonecli_train.corpus.progressions import LOOPS, draw_loop, harmonised
+from stonecli_train.corpus.scene import Scene
+from stonecli_train.corpus.score import Chord, Note, Passage, diatonic_share
+from stonecli_train.corpus.styles import DRUMS, STYLES
 
 C = Key(0, "major")
 

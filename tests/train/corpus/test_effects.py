@@ -11,11 +11,11 @@ from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
 
 pytest.importorskip("pedalboard")
-pitch_fork = pytest.importorskip("export.pitch_fork")
+pitch_fork = pytest.importorskip("stonecli_export.pitch_fork")
 
-from train.corpus.effects import LOUD, OLD, Effects, apply_effects, draw_effects  # noqa: E402
-from train.corpus.levels import rms  # noqa: E402
-from train.corpus.styles import STYLES  # noqa: E402
+from stonecli_train.corpus.effects import LOUD, OLD, Effects, apply_effects, draw_effects  # noqa: E402
+from stonecli_train.corpus.levels import rms  # noqa: E402
+from stonecli_train.corpus.styles import STYLES  # noqa: E402
 
 RATE = 22050
 MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 10.0, RATE)

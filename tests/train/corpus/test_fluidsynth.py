@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus.arrange import Part, Tone
-from train.corpus.fluidsynth import (
+from stonecli_train.corpus.arrange import Part, Tone
+from stonecli_train.corpus.fluidsynth import (
     GAP,
     SOUND_FONTS,
     FluidSynthError,

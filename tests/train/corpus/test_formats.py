@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stonecli.key import Key
-from train.corpus import (
+from stonecli_train.corpus import (
     abc_notation,
     bach_chorales,
     cocopops,
@@ -21,8 +21,8 @@ from train.corpus import (
     nottingham,
     pop909,
 )
-from train.corpus.score import Skipped, diatonic_share
-from train.corpus.sources import READERS
+from stonecli_train.corpus.score import Skipped, diatonic_share
+from stonecli_train.corpus.sources import READERS
 
 TUNE = """X: 1
 T:Test Jig

@@ -11,7 +11,7 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from train.corpus.game_music import _is_music, _played, _unpack_music
+from stonecli_train.corpus.game_music import _is_music, _played, _unpack_music
 
 
 def tracker_module() -> bytes:

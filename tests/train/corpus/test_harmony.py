@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from stonecli.key import Mode
-from train.corpus.harmony import parse_harte, parse_roman, parse_symbol, pitch_class
-from train.corpus.progressions import LOOPS
+from stonecli_train.corpus.harmony import parse_harte, parse_roman, parse_symbol, pitch_class
+from stonecli_train.corpus.progressions import LOOPS
 
 
 @pytest.mark.parametrize(("name", "expected"), [("C", 0), ("B-", 10), ("f+", 6), ("E#", 5), ("Cb", 11), ("g", 7)])

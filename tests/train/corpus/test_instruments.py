@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stonecli.errors import StoneError
-from train.corpus import instruments, kits, lmms
-from train.corpus.instruments import main, render_preset, wanted_presets
-from train.corpus.lmms import Preset
-from train.corpus.notes import pitch_of
-from train.corpus.sampler import RATE, load_sampler
+from stonecli_train.corpus import instruments, kits, lmms
+from stonecli_train.corpus.instruments import main, render_preset, wanted_presets
+from stonecli_train.corpus.lmms import Preset
+from stonecli_train.corpus.notes import pitch_of
+from stonecli_train.corpus.sampler import RATE, load_sampler
 
 needs_lmms = pytest.mark.skipif(not lmms.is_installed(), reason="lmms is not installed")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.corpus import keyless
-from train.corpus.excerpt import RATE, Settings, play, render_excerpt
-from train.corpus.render import main
-from train.corpus.sources import Library
-from train.data import read_labels
+from stonecli_train.corpus import keyless
+from stonecli_train.corpus.excerpt import RATE, Settings, play, render_excerpt
+from stonecli_train.corpus.render import main
+from stonecli_train.corpus.sources import Library
+from stonecli_train.data import read_labels
 
 SETTINGS = Settings(((keyless.SOURCE, 1.0),), seconds=4.0, seed=3, soundfonts=False)
 

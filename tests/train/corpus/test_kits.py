@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from train.corpus import kits
-from train.corpus.drums import CRASH, HATS, KICKS, SNARES, TOMS, draw_percussion
-from train.corpus.kits import INSTEAD, SOUND_OF, read_hydrogen, write_kits
+from stonecli_train.corpus import kits
+from stonecli_train.corpus.drums import CRASH, HATS, KICKS, SNARES, TOMS, draw_percussion
+from stonecli_train.corpus.kits import INSTEAD, SOUND_OF, read_hydrogen, write_kits
 
 RATE = 22050
 KIT = """<?xml version="1.0" encoding="UTF-8"?>

@@ -9,17 +9,17 @@ from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
 
 pytest.importorskip("pedalboard")
-pitch_fork = pytest.importorskip("export.pitch_fork")
+pitch_fork = pytest.importorskip("stonecli_export.pitch_fork")
 
 import pedalboard  # noqa: E402
 
-from train.corpus import mixing, strips  # noqa: E402
-from train.corpus.arrange import Part, Role, Tone  # noqa: E402
-from train.corpus.levels import active_rms, rms  # noqa: E402
-from train.corpus.mixing import draw_level, ducked_gain, mix  # noqa: E402
-from train.corpus.room import reflected, reverberation  # noqa: E402
-from train.corpus.strips import draw_strip  # noqa: E402
-from train.corpus.styles import STYLES  # noqa: E402
+from stonecli_train.corpus import mixing, strips  # noqa: E402
+from stonecli_train.corpus.arrange import Part, Role, Tone  # noqa: E402
+from stonecli_train.corpus.levels import active_rms, rms  # noqa: E402
+from stonecli_train.corpus.mixing import draw_level, ducked_gain, mix  # noqa: E402
+from stonecli_train.corpus.room import reflected, reverberation  # noqa: E402
+from stonecli_train.corpus.strips import draw_strip  # noqa: E402
+from stonecli_train.corpus.styles import STYLES  # noqa: E402
 
 RATE = 22050
 MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 6.0, RATE)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.corpus.notes import LOOP_FADE, Check, checked_notes, find_loop, looped, pitch_of
+from stonecli_train.corpus.notes import LOOP_FADE, Check, checked_notes, find_loop, looped, pitch_of
 
 RATE = 22050
 HELD = 2.5

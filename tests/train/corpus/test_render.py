@@ -21,12 +21,12 @@ pytest.importorskip("pedalboard")
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train import features
-from train.corpus import fluidsynth
-from train.corpus.excerpt import RATE, Settings, render_excerpt
-from train.corpus.render import RENDERED, check_sources, main, parse_arguments, render_all, write_labels
-from train.corpus.score import Chord, Note, Passage
-from train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
+from stonecli_train import features
+from stonecli_train.corpus import fluidsynth
+from stonecli_train.corpus.excerpt import RATE, Settings, render_excerpt
+from stonecli_train.corpus.render import RENDERED, check_sources, main, parse_arguments, render_all, write_labels
+from stonecli_train.corpus.score import Chord, Note, Passage
+from stonecli_train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
 
 GENERATED = (("styles", 1.0),)
 NUMPY = Settings(GENERATED, seconds=8.0, seed=5, soundfonts=False)
@@ -217,7 +217,9 @@ def test_numbers_that_nothing_can_be_made_of(
         main(["--source", "styles", "--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1", option, value])
     assert ended.value.code == 2
     assert (
-        capsys.readouterr().err.splitlines()[-1].startswith(f"python -m train.corpus.render: error: argument {option}")
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(f"python -m stonecli_train.corpus.render: error: argument {option}")
     )
     assert not (tmp_path / "a").exists()
 
@@ -266,7 +268,7 @@ def test_the_commands_of_the_manual_do_not_get_in_each_others_way() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "corpus.md").read_text(encoding="utf-8")
     places = []
     for line in text.splitlines():
-        if line.startswith("python -m train.corpus.render"):
+        if line.startswith("python -m stonecli_train.corpus.render"):
             options = parse_arguments(line.split()[3:])
             places.append((options.out, options.seed))
     assert len(places) == len(set(places)) == 11
@@ -307,7 +309,7 @@ def test_missing_soundfonts_name_their_packages(monkeypatch: pytest.MonkeyPatch)
 def test_pedalboard_is_imported_by_renderings_alone() -> None:
     code = """
 import sys
-import stonecli.cli.start, train.loop, train.corpus.render
+import stonecli.cli.start, stonecli_train.loop, stonecli_train.corpus.render
 assert not {name for name in sys.modules if name.startswith("pedalboard")}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -315,7 +317,7 @@ assert not {name for name in sys.modules if name.startswith("pedalboard")}
 
 @pytest.mark.parametrize(("name", "source"), [("pedalboard", "styles"), ("torch", "styles"), ("mido", "pop909")])
 def test_without_the_extra_one_line_says_what_to_install(name: str, source: str, without: Any, tmp_path: Path) -> None:
-    done = without(name, "train.corpus.render", "--source", source, "--out", tmp_path / "a", "--count", "1")
+    done = without(name, "stonecli_train.corpus.render", "--source", source, "--out", tmp_path / "a", "--count", "1")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"rendering needs {name}: pip install 'stonecli[corpus]'"]
     assert not (tmp_path / "a").exists()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from stonecli.errors import StoneError
-from train.corpus import sampler
-from train.corpus.arrange import Part, Tone
-from train.corpus.notes import Check, checked_notes, find_loop, pitch_of
-from train.corpus.sampler import (
+from stonecli_train.corpus import sampler
+from stonecli_train.corpus.arrange import Part, Tone
+from stonecli_train.corpus.notes import Check, checked_notes, find_loop, pitch_of
+from stonecli_train.corpus.sampler import (
     RATE,
     Sampler,
     instrument_family,

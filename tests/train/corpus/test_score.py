@@ -8,7 +8,7 @@ import pytest
 
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from train.corpus.score import (
+from stonecli_train.corpus.score import (
     Chord,
     CorpusFiles,
     Note,

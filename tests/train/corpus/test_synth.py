@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus.arrange import Tone
-from train.corpus.synth import (
+from stonecli_train.corpus.arrange import Tone
+from stonecli_train.corpus.synth import (
     HELD_OUT_KINDS,
     TRAINING_KINDS,
     Timbre,

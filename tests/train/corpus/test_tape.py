@@ -7,9 +7,9 @@ from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
 
 pytest.importorskip("pedalboard")
-pitch_fork = pytest.importorskip("export.pitch_fork")
+pitch_fork = pytest.importorskip("stonecli_export.pitch_fork")
 
-from train.corpus.tape import detuned, saturated, wavering  # noqa: E402
+from stonecli_train.corpus.tape import detuned, saturated, wavering  # noqa: E402
 
 RATE = 22050
 MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 10.0, RATE)

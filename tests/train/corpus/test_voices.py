@@ -5,12 +5,12 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
-from train.corpus.arrange import Tone, strummed
-from train.corpus.melodies import ChordLookup
-from train.corpus.notes import pitch_of
-from train.corpus.score import Chord, Note
-from train.corpus.vocals import harmony, held_chords, with_blue_thirds
-from train.corpus.voices import sing
+from stonecli_train.corpus.arrange import Tone, strummed
+from stonecli_train.corpus.melodies import ChordLookup
+from stonecli_train.corpus.notes import pitch_of
+from stonecli_train.corpus.score import Chord, Note
+from stonecli_train.corpus.vocals import harmony, held_chords, with_blue_thirds
+from stonecli_train.corpus.voices import sing
 
 RATE = 22050
 CHORDS = tuple(Chord(4.0 * bar, 4.0, root, (0, 4, 7), root) for bar, root in enumerate((0, 5, 7, 0)))
