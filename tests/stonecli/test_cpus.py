@@ -13,7 +13,7 @@ from stonecli.engine import default_jobs
 
 @pytest.fixture
 def cpus_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Counts CPUs on a machine with 16 CPUs for a process in the given groups: ``cpus_of("0::/a", {"a/cpu.max": ...})``."""
+    """Counts CPUs of 16 for a process in the given groups: ``cpus_of("0::/a", {"a/cpu.max": ...})``."""
     if sys.version_info >= (3, 13):
         monkeypatch.setattr(os, "process_cpu_count", lambda: 16)
     else:
