@@ -123,6 +123,24 @@ class ResultCache:
                 self._database.execute("UPDATE estimates SET used = ? WHERE identity = ?", (_today(), identity))
         return Memory(stamp, identity, _unpacked(packed) if packed else None)
 
+    def look_up(self, path: Path, model: KeyModel, *, match_audio: bool = False) -> Memory:
+        """The stored result for a file that is not going to be analyzed.
+
+        Args:
+            path: the file.
+            model: whose result is wanted.
+            match_audio: read a file that is not known by its path (moved, renamed or retagged by another program) once,
+                to find its result by the content of its audio. Nothing is decoded.
+        """
+        memory = self.recall(path, model)
+        if memory.identity or not memory.stamp or not match_audio or not self._has_results():
+            return memory
+        identity = identity_of(path)
+        if identity is None or stamp_of(path) != memory.stamp:  # unreadable, or changed while it was read
+            return Memory()
+        self.note(path, memory.stamp, identity)
+        return Memory(memory.stamp, identity, self.estimate(identity, model))
+
     def estimate(self, identity: bytes, model: KeyModel) -> KeyEstimate | None:
         """What the model heard in the recording, wherever the file was and whatever its tags were then."""
         row = None
@@ -182,6 +200,12 @@ class ResultCache:
             database.close()
             raise
         return database
+
+    def _has_results(self) -> bool:
+        found = None
+        with self._cache_errors():
+            found = self._database.execute("SELECT 1 FROM estimates LIMIT 1").fetchone()
+        return found is not None
 
     def _delete_files(self) -> None:
         for ending in ("", "-wal", "-shm"):

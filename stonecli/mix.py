@@ -59,7 +59,7 @@ class TrackReader:
         if key is None:
             estimate = Tagger(self.model, overwrite=True, cache=self.cache)(path).estimate
         else:
-            estimate = self.cache.recall(path, self.model).estimate if self.cache else None
+            estimate = self.cache.look_up(path, self.model, match_audio=True).estimate if self.cache else None
         info = read_info(path)
         seconds = estimate.duration if estimate else info.seconds
         heard = key or (estimate.key if estimate else None)

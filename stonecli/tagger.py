@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from stonecli.cache import ResultCache, identity_of, stamp_of
+from stonecli.cache import Memory, ResultCache, identity_of, stamp_of
 from stonecli.detect import KeyEstimate, detect_key
 from stonecli.errors import TagError
 from stonecli.key import Key
@@ -30,10 +30,11 @@ class TagResult:
             that was asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
             confidence than was asked for, so not written; ``removed``, and ``removable`` in a preview: our own text
             was, or could be, taken out.
-        key: what was heard, or the key that was kept; None after a removal.
+        key: the detected key, or the file's own where it was kept; None after a removal.
         old_text: the text that the key field held before; None where it held none. Untrusted.
         old_key: the key that it names, if any.
-        estimate: all that was heard, without the windows; None for a file that was not listened to.
+        estimate: the analysis, without the windows: of this run, or, for a kept file, the one in the result cache,
+            whose key may differ from ``key``. None where there is none.
     """
 
     path: Place
@@ -57,7 +58,9 @@ class Tagger:
         min_confidence: 0..1; what is heard with less is not written.
         preserve_mtime: whether a written file keeps its modification time.
         journal: gets the record of each change before it is made.
-        cache: of what was heard before; None to hear everything.
+        cache: results of earlier runs; None to analyze every file, and to know nothing of files that are kept.
+        match_audio: whether the audio of a kept file that the cache does not know by its path is read once, to find
+            its result by content.
     """
 
     model: KeyModel
@@ -68,6 +71,7 @@ class Tagger:
     preserve_mtime: bool = False
     journal: Journal | None = None
     cache: ResultCache | None = None
+    match_audio: bool = False
 
     def __call__(self, path: Path) -> TagResult:
         """What became of the file at ``path``.
@@ -80,10 +84,8 @@ class Tagger:
         rules = self.rules
         if old.text is not None and not self.overwrite:
             rules = tuple(rule for rule in rules if rule.field != "key")
-            if old.key is not None:
-                return TagResult(path, self._complete(path, seen, old.key, rules), old.key, old.text, old.key, None)
-            if not rules:
-                return TagResult(path, "kept", None, old.text, None, None)
+            if old.key is not None or not rules:
+                return self._keep(path, seen, old, rules)
         estimate, identity = self._hear(path)
         status = self._act(path, seen, estimate, rules)
         if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
@@ -122,6 +124,14 @@ class Tagger:
         if self.write:
             check_writable(path)  # before the work of listening, which may take minutes
         return replace(detect_key(path, self.model), windows=())
+
+    def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags, rules: tuple[FieldRule, ...]) -> TagResult:
+        """The result for a file that keeps its key, with the analysis that the cache has of it."""
+        known = self.cache.look_up(path, self.model, match_audio=self.match_audio) if self.cache else Memory()
+        status = "kept" if old.key is None else self._complete(path, seen, old.key, rules)
+        if self.cache and known.identity and status == "written":
+            self.cache.note(path, stamp_of(path), known.identity)
+        return TagResult(path, status, old.key, old.text, old.key, known.estimate)
 
     def _complete(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> Status:
         """Write the key that the file has to its other fields; nothing has to be heard for that."""

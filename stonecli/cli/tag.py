@@ -157,6 +157,7 @@ def tag(
                 preserve_mtime=preserve_mtime,
                 journal=journal,
                 cache=None if no_cache else stack.enter_context(result_cache()),
+                match_audio=as_json or any((output, playlist, rekordbox, html)),  # what shows kept files in full
             )
         )
         leftovers: list[Path] = []

@@ -76,11 +76,12 @@ class Outputs:
 
     def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
         info = TrackInfo() if result is None else read_info(path)
-        key, estimate = (result.key, result.estimate) if result else (None, None)
+        key, estimate, old_text = (result.key, result.estimate, result.old_text) if result else (None, None, None)
         if result is not None:
             self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
         if self._targets.html:
-            self._tracks.append(page_track(path, key, estimate, info, result.status if result else "error", error))
+            status = result.status if result else "error"
+            self._tracks.append(page_track(path, key, estimate, info, status, error, old_text))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -42,8 +42,13 @@ def page_track(
     info: TrackInfo,
     status: str,
     error: str | None = None,
+    old_text: str | None = None,
 ) -> dict[str, Any]:
-    """One track as the page's script wants it; keys by ``Key.index``, -1 for none."""
+    """One track as the page's script wants it; keys by ``Key.index``, -1 for none.
+
+    ``key`` is the key that the track goes by, and ``estimate`` what was detected; in a kept file they may differ.
+    ``old_text`` is the key text that the file held before.
+    """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
         "path": printable(path.as_posix()),
@@ -52,6 +57,8 @@ def page_track(
         "artist": printable(info.artist),
         "bpm": info.bpm,
         "key": _index(key),
+        "detected": _index(estimate.key) if estimate else None,
+        "old": None if old_text is None else printable(old_text),
         "in": _index(first),
         "out": _index(last),
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,
@@ -70,7 +77,7 @@ def page_track(
             for other, share in (estimate.alternatives[1 : 1 + ALTERNATIVES] if estimate and estimate.key else ())
         ],
         "status": status,
-        "error": error,
+        "error": None if error is None else printable(error),
     }
 
 

@@ -133,6 +133,7 @@ def schema() -> pyarrow.Schema:
         "error": pa.string(),
         "old_key": pa.string(),
         "status": pa.string(),
+        "detected_key": key,
     }
     return pa.schema(columns.items(), metadata={"stone": "1"})
 

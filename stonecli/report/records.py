@@ -22,6 +22,7 @@ CSV_COLUMNS = (
     "duration",
     "error",
     "status",
+    "detected_key",
 )
 DIGITS = 4
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of a cell in a spreadsheet
@@ -81,16 +82,19 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
 
 
 def tag_record(path: Place, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
-    """The JSON object of ``stone tag``: that of the estimate, with ``old_key`` and ``status``.
+    """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
 
-    A file that was kept has the key that it had, and no confidence; where nothing was to be heard there is no model.
+    ``key`` is the key that the file goes by: its own where it was kept, the detected one otherwise. All that describes
+    the analysis (confidence, alternatives, segments) belongs to ``detected_key``, which is None where there was none.
     """
     record = estimate_record(path, result.estimate if result else None, error, model)
-    if result is not None and result.estimate is None:
+    detected = record["key"]
+    if result is not None:
         record["key"] = key_record(result.key)
     return record | {
         "old_key": result.old_text if result else None,
         "status": result.status if result else "error",
+        "detected_key": detected,
     }
 
 
@@ -102,6 +106,7 @@ def tag_row(record: dict[str, Any]) -> dict[str, Any]:
     """
     key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
     values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
+    values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]
     for column, guard in (("path", "./"), ("old_key", "'")):
         if (values[column] or "").startswith(_FORMULA):
             values[column] = guard + values[column]

@@ -62,13 +62,15 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
-        new = result.key if result.estimate is not None or result.status in _HEARD_OR_COPIED else None
+        analysis = result.estimate if result.estimate is not None and result.status != "kept" else None
+        new = result.key if analysis is not None or result.status in _HEARD_OR_COPIED else None
+        confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None
         if not self._is_terminal:
             self._plain(
                 str(result.path),
                 result.old_text or "",
                 new.spelled(self._notation) if new else "",
-                f"{result.estimate.confidence:.2f}" if new and result.estimate else "",
+                "" if confidence is None else f"{confidence:.2f}",
                 result.status,
             )
             return
@@ -78,7 +80,7 @@ class TagTable:
         row.append(_padded(old, OLD_WIDTH) + " ", key_style(result.old_key) if result.old_key else "dim")
         row.append_text(self._key_cells(new))
         row.append(" ")
-        row.append_text(_confidence_bar(result.estimate.confidence, new) if new and result.estimate else _blank_bar())
+        row.append_text(_blank_bar() if confidence is None or new is None else _confidence_bar(confidence, new))
         row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, "yellow"))
         self._print(row)
 

@@ -67,7 +67,7 @@ def test_an_error_has_the_same_fields(key_model: KeyModel) -> None:
 def test_the_record_of_a_tagged_file(estimate_of: EstimateOf, key_model: KeyModel) -> None:
     result = TagResult(Path("a"), "written", Key.parse("Am"), "8B", Key.parse("C"), estimate_of("Am"))
     record = tag_record(Path("a"), result, None, key_model)
-    assert list(record) == [*CONTRACT, "old_key", "status"]
+    assert list(record) == [*CONTRACT, "old_key", "status", "detected_key"]
     assert (record["key"], record["old_key"], record["status"]) == (AM, "8B", "written")
 
 
@@ -85,11 +85,11 @@ def test_a_failed_file(key_model: KeyModel) -> None:
 
 
 def test_the_row_of_a_table(estimate_of: EstimateOf, key_model: KeyModel) -> None:
-    assert list(CSV_COLUMNS) == [*CONTRACT_CSV, "status"]
+    assert list(CSV_COLUMNS) == [*CONTRACT_CSV, "status", "detected_key"]
     result = TagResult(Path("a"), "detected", Key.parse("Am"), None, None, estimate_of("Am"))
     row = tag_row(tag_record(Path("a"), result, None, key_model))
     assert list(row) == list(CSV_COLUMNS)
-    assert list(row.values()) == ["a", "8A", "Am", "1m", 0.8, "", -12.3, 3725.679, "", "detected"]
+    assert list(row.values()) == ["a", "8A", "Am", "1m", 0.8, "", -12.3, 3725.679, "", "detected", "Am"]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
