@@ -171,9 +171,7 @@ def test_a_plain_table_reads_no_audio_of_kept_files(
     assert invoke("tag", path).stdout.splitlines()[1].split("\t")[1:] == ["8B", "", "", "kept"]
 
 
-def test_a_file_that_was_completed_is_still_known(
-    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_was_completed_is_still_known(invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch) -> None:
     path = song("flac")
     assert invoke("tag", path, "--write-tags").exit_code == 0
     no_decoding(monkeypatch)
