@@ -6,8 +6,6 @@ circle of fifths, so no table of 24 rows is kept: the two name tables below are 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -22,20 +20,6 @@ MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 """Default spelling of the minor tonics by pitch class."""
-
-_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_WHEEL = re.compile(r"0?(1[0-2]|[1-9])\s*([ABDM])", re.IGNORECASE)
-_MUSICAL = re.compile(r"([A-Ga-g])((?:#|b|♯|♭|is|es){0,2})[\s:_-]*([A-Za-z]*)")
-_MODE_WORDS: dict[str, Mode] = {
-    "maj": "major",
-    "major": "major",
-    "dur": "major",
-    "m": "minor",
-    "min": "minor",
-    "minor": "minor",
-    "moll": "minor",
-}
-_TEXT_LIMIT = 4096  # longer than any key or Mixed In Key block; tags are not trusted
 
 
 @dataclass(frozen=True, order=True)
@@ -132,19 +116,21 @@ class Key:
     def parse(text: str) -> Key:
         """The key that ``text`` names, in any spelling found in tags.
 
-        Read are musical spellings (``C#m``, ``Db``, ``A minor``, ``A:min``, ``F♯ Major``; a lower-case letter alone
-        is minor, as in Mixxx), Camelot (``8A``, ``08a``), Open Key (``1m``, ``12d``), and the JSON block of Mixed In
-        Key, plain or in base64.
+        Musical spellings (``C#m``, ``Db``, ``A minor``, ``A:min``, ``F-Sharp Minor``; a lower-case letter alone is
+        minor, as in Mixxx), Camelot (``8A``, ``08a``), Open Key (``1m``, ``12d``), German names with Dur or Moll
+        (``B-Dur`` is B flat major, ``h-moll`` B minor), each with a tuning behind it (``A#m +50``), and several
+        spellings if they name one key (``8A (Am)``, ``F♯/G♭ minor``). Also the JSON block of Mixed In Key, plain or
+        in base64. Full-width letters, variation selectors and invisible characters make no difference.
 
         Raises:
-            ValueError: the text names no key.
+            ValueError: the text names no key, or more than one.
         """
-        if len(text) <= _TEXT_LIMIT:
-            spelling = text.strip()
-            key = _parse_wheel(spelling) or _parse_musical(spelling) or _parse_mixed_in_key(spelling)
-            if key is not None:
-                return key
-        raise ValueError(f"not a key: {text[:40]!r}")
+        from stonecli import spelling  # here: it needs this class, and most runs parse nothing
+
+        key = spelling.parse(text)
+        if key is None:
+            raise ValueError(f"not a key: {text[:40]!r}")
+        return key
 
 
 # The methods above look keys up here, for making one anew takes several times as long.
@@ -157,46 +143,3 @@ def parse_or_none(text: str) -> Key | None:
         return Key.parse(text)
     except ValueError:
         return None
-
-
-def _parse_wheel(spelling: str) -> Key | None:
-    match = _WHEEL.fullmatch(spelling)
-    if not match:
-        return None
-    number, letter = int(match[1]), match[2].upper()
-    camelot_number = number if letter in "AB" else (number + 6) % 12 + 1
-    signature = (camelot_number - 8) * 7 % 12  # 7 is its own inverse modulo 12
-    return Key(signature, "major") if letter in "BD" else Key((signature - 3) % 12, "minor")
-
-
-def _parse_musical(spelling: str) -> Key | None:
-    match = _MUSICAL.fullmatch(spelling)
-    if not match:
-        return None
-    letter, accidentals, mode_word = match.groups()
-    accidentals = accidentals.replace("is", "#").replace("es", "b").replace("♯", "#").replace("♭", "b")
-    tonic = (_LETTERS[letter.upper()] + accidentals.count("#") - accidentals.count("b")) % 12
-    if not mode_word:
-        return Key(tonic, "minor" if letter.islower() else "major")
-    mode = "major" if mode_word == "M" else _MODE_WORDS.get(mode_word.lower())
-    return Key(tonic, mode) if mode else None
-
-
-def _parse_mixed_in_key(spelling: str) -> Key | None:
-    """The key in Mixed In Key's block, e.g. ``{"algorithm":94,"key":"5A","source":"mixedinkey"}``, also in base64."""
-    if not spelling.startswith("{"):
-        import base64
-        import binascii
-
-        try:
-            spelling = base64.b64decode(spelling, validate=True).decode("utf-8").strip()
-        except (binascii.Error, ValueError):
-            return None
-    try:
-        block = json.loads(spelling)
-    except (ValueError, RecursionError):
-        return None
-    inner = block.get("key") if isinstance(block, dict) else None
-    if not isinstance(inner, str):
-        return None
-    return _parse_wheel(inner.strip()) or _parse_musical(inner.strip())

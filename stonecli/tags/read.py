@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
+from stonecli.spelling import parse_plain
 from stonecli.tags.bounded import bounded
 from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes, Field, KeyTags
 from stonecli.tags.sniff import sniff
-from stonecli.tags.vorbis import is_plain_key
 
 _MP4_PREFIX = "----:com.apple.iTunes:"
 
@@ -147,7 +147,7 @@ def _read_vorbis(tags: Any) -> Snapshot:
     def values(name: str) -> list[str]:
         return tags.get(name, []) if tags is not None else []
 
-    plain = tuple(text for text in values("key") if is_plain_key(text))
+    plain = tuple(text for text in values("key") if parse_plain(text))
     texts: dict[Field, list[str]] = {
         "comment": values("comment") or values("description"),
         "grouping": values("grouping"),

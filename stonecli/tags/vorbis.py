@@ -6,16 +6,9 @@ Entries are never decoded and encoded again, so that names in any case and value
 from __future__ import annotations
 
 from stonecli.errors import TagError
-from stonecli.key import parse_or_none
+from stonecli.spelling import parse_plain
 from stonecli.tags.fields import checked_utf8
 from stonecli.tags.rules import Changes
-
-_PLAIN_LENGTH = 16  # characters; the shortest Mixed In Key block is longer than the longest spelling of a key
-
-
-def is_plain_key(text: str) -> bool:
-    """Whether a ``KEY`` value names a key in so many letters, and is not a block of Mixed In Key, which must stay."""
-    return len(text) < _PLAIN_LENGTH and not text.lstrip().startswith("{") and parse_or_none(text) is not None
 
 
 def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
@@ -50,7 +43,7 @@ def _with_key(entries: list[bytes], text: str | None) -> list[bytes]:
             if text is not None and not written:
                 result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))
                 written = True
-        elif name == b"KEY" and is_plain_key(_value(entry).decode("utf-8", "replace")):
+        elif name == b"KEY" and parse_plain(_value(entry).decode("utf-8", "replace")):
             # Taken out only if it says what INITIALKEY says: that is how this program leaves the two.
             if text is not None:
                 result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))

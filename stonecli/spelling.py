@@ -1,0 +1,224 @@
+"""Spellings of keys as programs leave them in tags, read but never written.
+
+A text is read as a whole or not at all: it names a key only if every part of it is a spelling of that key, so words
+that happen to begin like one (``Am I wrong``) name none. Time and memory are bounded whatever the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stonecli.key import Key, Mode
+
+_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_GERMAN_LETTERS = _LETTERS | {"B": 10, "H": 11}
+_ACCIDENTALS = {"": 0, "#": 1, "sharp": 1, "is": 1, "##": 2, "b": -1, "flat": -1, "es": -1, "s": -1, "bb": -2}
+_MODES: dict[str, Mode] = {
+    "maj": "major",
+    "major": "major",
+    "ionian": "major",
+    "dur": "major",
+    "m": "minor",
+    "min": "minor",
+    "minor": "minor",
+    "aeolian": "minor",
+    "moll": "minor",
+}
+_GERMAN_MODES = ("dur", "moll")
+_INVALID = "invalid"  # an accidental that does not go with its letter
+_SOFT = " \t\r\n\f\v_-"  # may stand within a spelling
+
+# One spelling of a key, followed by the end of the text or by something that can stand between two spellings.
+_END = r"(?![^\s()\[\]/\\|,;:=_+-])"
+_WHEEL = re.compile(rf"0?(1[0-2]|[1-9])\s*([abdm]){_END}", re.ASCII | re.IGNORECASE)
+_MUSICAL = re.compile(
+    r"([a-h])(##?|♭♭|b|♭|is|es|s|[\s_-]*(?:sharp|flat))?"
+    rf"(?:[\s:_-]*(maj|min|major|minor|ionian|aeolian|dur|moll|m)\.?)?{_END}",
+    re.ASCII | re.IGNORECASE,
+)
+_TUNING = re.compile(
+    r"(?:[\s(\[]+[+-]|[\s(\[]*[+-]\s*(?=\d\d|\d(?:[.,]\d{1,2})?\s*c))"  # "-6" alone could be anything
+    rf"(\d{{1,3}})(?:[.,]\d{{1,2}})?\s*(?:cts?|cents?)?{_END}",
+    re.ASCII | re.IGNORECASE,
+)
+_OPENING = re.compile(r"[\s(\[]*", re.ASCII)
+_BETWEEN = re.compile(r"[\s()\[\]]*[/\\|,;:=_-]?[\s()\[\]]*", re.ASCII)
+_CLOSING = re.compile(r"[\s)\]]*", re.ASCII)
+_MAX_CENTS = 100
+
+_NO_KEY = {"", "o", "-", "--", "0", "?", "all", "off", "off key", "no key", "atonal", "invalid"}
+_NO_KEY |= {"none", "null", "nil", "n/a", "na", "unknown", "undefined"}
+_REPLACED = str.maketrans({"♯": "#", "𝄪": "##", "𝄫": "♭♭", "−": "-", "‐": "-", "‑": "-", "–": "-", "—": "-", "±": "+"})
+_ORDINALS = ("ª", "º")  # NFKC makes letters of them: "8ª" is Spanish for "eighth"
+_MAX_SPELLING = 80  # characters of a text that is read as spellings
+_MAX_TEXT = 4096  # characters; longer than any block of Mixed In Key, and tags are not trusted
+
+
+def parse(text: str) -> Key | None:
+    """The key that ``text`` names; None if it names none, or more than one. See :meth:`stonecli.key.Key.parse`."""
+    key = parse_plain(text)
+    if key is None and (inner := _mixed_in_key_text(text)) is not None:
+        key = parse_plain(inner)
+    return key
+
+
+def parse_plain(text: str) -> Key | None:
+    """The key that ``text`` spells out, or None: as :meth:`Key.parse`, but a block of Mixed In Key is not read."""
+    if len(text) > _MAX_TEXT:
+        return None
+    spelling = _normalized(text)
+    if len(spelling) > _MAX_SPELLING:
+        return None
+    keys = set(_resolved(_spellings(spelling)))
+    return keys.pop() if len(keys) == 1 else None
+
+
+def says_no_key(text: str) -> bool:
+    """Whether ``text`` is blank or one of the texts that programs write for "no key", such as ``o`` or ``INVALID``."""
+    if len(text) > _MAX_TEXT:
+        return False
+    inner = _mixed_in_key_text(text)
+    spelling = _normalized(text if inner is None else inner).lower()
+    return spelling in _NO_KEY
+
+
+@dataclass(frozen=True)
+class _Spelling:
+    """One spelling within a text: ``name`` is the note without a mode; ``mode`` is None where only case implies it."""
+
+    name: str
+    tonic: int
+    mode: Mode | None
+
+
+def _normalized(text: str) -> str:
+    """``text`` with the characters of a plain spelling: NFKC, nothing invisible, ``#`` for sharp, ``-`` for dashes."""
+    text = text.strip()
+    if text.isascii():
+        return text
+    import unicodedata  # here: nearly all texts are ASCII, and stone has to start fast
+
+    if any(sign in text for sign in _ORDINALS):
+        return text
+    text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf" and not _selects_variant(sign)).strip()
+
+
+def _selects_variant(sign: str) -> bool:
+    return "\ufe00" <= sign <= "\ufe0f" or "\U000e0100" <= sign <= "\U000e01ef"
+
+
+def _spellings(text: str) -> list[_Spelling]:
+    """The spellings of keys that ``text`` is made of; none if there is anything else in it."""
+    found: list[_Spelling] = []
+    at = _end_of(_OPENING, text, 0)
+    while True:
+        spelling, at = _spelling_at(text, at)
+        if spelling is None:
+            return []
+        found.append(spelling)
+        at = _after_tuning(text, at)
+        closed = _end_of(_CLOSING, text, at)
+        if closed == len(text):
+            return found
+        between = _end_of(_BETWEEN, text, at)
+        if between == at:
+            return []
+        at = between
+
+
+def _spelling_at(text: str, at: int) -> tuple[_Spelling | None, int]:
+    """The spelling that starts at ``at``, and where it ends."""
+    if match := _WHEEL.match(text, at):
+        return _from_wheel(int(match[1]), match[2].upper()), match.end()
+    if match := _MUSICAL.match(text, at):
+        return _from_names(match[1], match[2] or "", match[3] or ""), match.end()
+    return None, at
+
+
+def _from_wheel(number: int, letter: str) -> _Spelling:
+    camelot_number = number if letter in "AB" else (number + 6) % 12 + 1
+    signature = (camelot_number - 8) * 7 % 12  # 7 is its own inverse modulo 12
+    is_major = letter in "BD"
+    return _Spelling("", signature if is_major else (signature - 3) % 12, "major" if is_major else "minor")
+
+
+def _from_names(letter: str, accidental: str, mode_word: str) -> _Spelling | None:
+    """The spelling of these three parts; None where they do not go together."""
+    note, word = letter.upper(), mode_word.lower()
+    sign = accidental.strip(_SOFT).lower().replace("♭", "b")
+    if accidental == "B" and len(mode_word) < 3:  # "EB MINOR" is E flat minor, "EB" and "EBM" are anything
+        return None
+    if word in _GERMAN_MODES:
+        sign = _german_sign(note, sign)
+        tonic = _GERMAN_LETTERS.get(note, 0)
+    else:
+        sign = _INVALID if note == "H" or sign == "s" or (note, sign) == ("B", "is") else sign
+        tonic = _LETTERS.get(note, 0)
+    if sign == _INVALID:
+        return None
+    mode: Mode | None = "major" if mode_word == "M" else _MODES.get(word)
+    if mode is None and letter.islower():
+        mode = "minor"
+    return _Spelling(note + sign, (tonic + _ACCIDENTALS[sign]) % 12, mode)
+
+
+def _german_sign(note: str, sign: str) -> str:
+    """The accidental of a German name; B is B flat by itself, and whoever adds a flat sign means the same note."""
+    if note == "B":
+        return "" if sign in ("", "b", "flat") else _INVALID
+    if note == "H":
+        return sign if sign in ("", "is") else _INVALID
+    return _INVALID if sign == "s" and note not in "AE" else sign
+
+
+def _resolved(spellings: list[_Spelling]) -> Iterator[Key]:
+    """The key of each spelling; in ``F♯/G♭ minor`` the mode belongs to both names of the note."""
+    for place, spelling in enumerate(spellings):
+        mode = spelling.mode
+        if mode is None and place + 1 < len(spellings):
+            following = spellings[place + 1]
+            if following.name and following.name != spelling.name and following.tonic == spelling.tonic:
+                mode = following.mode
+        yield Key(spelling.tonic, mode or "major")
+
+
+def _after_tuning(text: str, at: int) -> int:
+    """Where a deviation in cents that starts at ``at`` ends; ``at`` if there is none."""
+    match = _TUNING.match(text, at)
+    return match.end() if match and int(match[1]) <= _MAX_CENTS else at
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _mixed_in_key_text(text: str) -> str | None:
+    """The text of the key in a Mixed In Key block, e.g. ``{"algorithm":94,"key":"5A","source":"mixedinkey"}``.
+
+    The block may be in base64. None where ``text`` is no such block.
+    """
+    block_text = text.strip()
+    if len(text) > _MAX_TEXT or len(block_text) < len('{"key":""}'):
+        return None
+    if not block_text.startswith("{"):
+        import base64
+        import binascii
+
+        try:
+            block_text = base64.b64decode(block_text, validate=True).decode("utf-8").strip()
+        except (binascii.Error, ValueError):
+            return None
+    if not block_text.startswith("{"):
+        return None
+    import json
+
+    try:
+        block = json.loads(block_text)
+    except (ValueError, RecursionError):
+        return None
+    inner = block.get("key") if isinstance(block, dict) else None
+    return inner if isinstance(inner, str) else None
