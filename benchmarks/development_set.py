@@ -4,7 +4,7 @@
 
 FOLDER holds features of real recordings with labels: ``dev_features_a440.npz`` with ``dev_labels.csv`` and
 ``modern_features_a440.npz`` with ``modern_labels.csv`` (uint8 [bins, frames] per id, tuning corrected). RENDERINGS is a
-folder of ``train.corpus.render --held-out``: the second development set, whose groups are its styles. Every checkpoint
+folder of ``stonecli_train.corpus.render --held-out``: the second development set, whose groups are its styles. Every checkpoint
 analyzes a track as ``stone`` does: in windows, joined by the mean of their logarithms.
 
 ``PATH@ODDS`` scores a checkpoint with other prior odds of major than its own; ``PATH@1`` is without prior odds.
@@ -32,13 +32,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # beside dev_features, also when imported by a test
 
 from dev_features import class_keys, hear, possible_points
-from export.published import read_checkpoint
+from stonecli_export.published import read_checkpoint
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import track_points
-from train.checkpoint import Checkpoint
-from train.data import read_labels
-from train.features import load_features
+from stonecli_train.checkpoint import Checkpoint
+from stonecli_train.data import read_labels
+from stonecli_train.features import load_features
 
 POWERS = np.exp(np.linspace(np.log(0.3), np.log(3.0), 47))
 LEAST_PROBABILITY = 1e-6
@@ -106,7 +106,7 @@ def renderings(labels: Path, bins: int) -> Iterator[Track]:
     """The renderings with a key that ``labels`` lists, grouped by style.
 
     Raises:
-        StoneError: a row is not what ``train.corpus.render`` writes.
+        StoneError: a row is not what ``stonecli_train.corpus.render`` writes.
         OSError: a file is not there.
     """
     with labels.open(newline="", encoding="utf-8") as file:

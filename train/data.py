@@ -34,6 +34,7 @@ from stonecli_train.lessons import Lessons, Teachers
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
+SCORE = ".score"  # in place of ``.npy``: what ``stonecli_train.corpus.annotation`` knows of a rendering
 _REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]

@@ -23,7 +23,7 @@ OLD = frozenset(
 )  # fmt: skip
 LOUD = frozenset(
     ("pop", "rock", "rock_riff", "metal", "metal_riff", "punk", "house", "techno", "trance", "drum_and_bass", "electro",
-     "hiphop", "trap", "rap_bed", "disco")
+     "hiphop", "trap", "rap_bed", "disco", "rnb", "reggaeton", "dance_pop")
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
 from stonecli.tuning import cents_of, frame_peaks
-from stonecli_train.corpus import effects, fluidsynth, keyless, mixing, sampler, synth, voices
+from stonecli_train.corpus import annotation, effects, fluidsynth, keyless, mixing, sampler, synth, voices
 from stonecli_train.corpus.arrange import Part
 from stonecli_train.corpus.levels import normalised, rms
 from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
@@ -66,6 +66,7 @@ class Rendering:
         origin: piece or loop.
         samples: mono float32 at ``RATE``.
         cents: how far it was detuned.
+        annotation: of ``stonecli_train.corpus.annotation``; None where there is no key.
     """
 
     key: Key | None
@@ -74,6 +75,7 @@ class Rendering:
     origin: str
     samples: Floats
     cents: float
+    annotation: annotation.Annotation | None = None
 
 
 def source_of(settings: Settings, number: int) -> str:
@@ -117,7 +119,8 @@ def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -
     samples = effects.apply_effects(rng, samples, RATE, chain)
     _check_sound(samples, chain)
     passage = excerpt.passage
-    return Rendering(passage.key, passage.source, excerpt.style, passage.origin, samples, chain.cents)
+    heard = annotation.annotate(excerpt.parts, passage.chords, excerpt.bpm, settings.seconds)
+    return Rendering(passage.key, passage.source, excerpt.style, passage.origin, samples, chain.cents, heard)
 
 
 def _keyless(rng: np.random.Generator, settings: Settings) -> Rendering:

@@ -77,6 +77,17 @@ LOOPS: dict[str, dict[Mode, tuple[str, ...]]] = {
             "ii7 V7 Imaj7 Imaj7", "I V vi IV", "I IV I V", "I V IV V", "Imaj7 vi7 ii7 V7", "I iii IV V", "I7 bVII",
         ),
     },
+    "rnb": {  # slow jams, neo soul: sevenths and ninths, few cadences
+        "minor": (
+            "i7 iv7", "i9 iv9", "VImaj7 v7 i7 i7", "i7 VImaj7", "i7 VII VImaj7 v7", "VImaj7 VII i7 i7", "i9",
+            "i7 IV7", "iv9 v7 i9 i9", "i7 iv7 VImaj7 v7", "VImaj7 i7 VII i7", "i7 v7", "iv7 i7", "i VI III VII",
+            "i VII iv VI", "VImaj7 v7 iv7 i7",
+        ),
+        "major": (
+            "Imaj7 IVmaj7", "ii7 V7 Imaj7 Imaj7", "IVmaj7 iii7 ii7 Imaj7", "Imaj7 vi7 ii7 V7", "Imaj7 iii7 IVmaj7 V7",
+            "I IV", "IVmaj7 V7 Imaj7 vi7", "Imaj7", "I V vi IV", "Imaj7 ii7", "Imaj7 iii7 vi7 IVmaj7", "I vi IV V",
+        ),
+    },
     "blues": {
         "minor": (
             "i7 i7 i7 i7 iv7 iv7 i7 i7 VI7 V7 i7 i7", "i i i i iv iv i i v iv i i", "i7 iv7 i7 i7", "i VII VI V",

@@ -2,9 +2,8 @@
 
     python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
-writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its
-record
-``SEED_NUMBER.json``, and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
+writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its record
+``SEED_NUMBER.json``, ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the same format, where it has a key), and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
 that a run can be interrupted, resumed and spread over processes. Another source needs another seed, or folder.
 """
 
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from stonecli.engine import error_line, run
 from stonecli.errors import StoneError
-from stonecli_train.corpus import fluidsynth, keyless, pop909
+from stonecli_train.corpus import fluidsynth, keyless, pop909, songs
 from stonecli_train.corpus.score import Skipped
 from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library
 from stonecli_train.corpus.styles import STYLES
@@ -55,7 +54,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         OSError: it cannot be written.
     """
     from stonecli_train.corpus.excerpt import RATE, UnsuitableError, render_excerpt
-    from stonecli_train.data import NO_KEY
+    from stonecli_train.data import NO_KEY, SCORE
     from stonecli_train.features import save_atomically, track_features
     from stonecli_train.vqt import VQTConfig
 
@@ -72,6 +71,8 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
 
         soundfile.write(out / f"{stem}.flac", rendering.samples, RATE)
     save_atomically(features, track_features(rendering.samples, VQTConfig(), corrects_tuning=True))
+    if rendering.annotation is not None:
+        save_atomically(out / f"{stem}{SCORE}", rendering.annotation)
     key = rendering.key.name if rendering.key else NO_KEY
     row = {
         "path": features.name, "key": key, "source": rendering.source, "style": rendering.style,
@@ -228,7 +229,7 @@ def number_of_seconds(text: str) -> float:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.corpus.render", description=__doc__.split("\n")[0])
-    parser.add_argument("--source", required=True, choices=[GENERATED, *READERS, keyless.SOURCE, "all"])
+    parser.add_argument("--source", required=True, choices=[GENERATED, songs.SOURCE, *READERS, keyless.SOURCE, "all"])
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=_at_least(1), required=True)

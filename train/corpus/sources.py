@@ -11,7 +11,7 @@ import numpy as np
 
 from stonecli.errors import StoneError
 from stonecli.key import Mode
-from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909
+from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909, songs
 from stonecli_train.corpus.arrange import Part, arrange, arrange_score, tempo_of
 from stonecli_train.corpus.progressions import draw_loop, harmonised
 from stonecli_train.corpus.score import Note, Passage, Skipped, profile_correlations
@@ -88,11 +88,13 @@ class Excerpt:
         passage: begins at beat 0.
         parts: of the arrangement.
         style: its name.
+        bpm: quarter notes a minute.
     """
 
     passage: Passage
     parts: tuple[Part, ...]
     style: str
+    bpm: float
 
 
 class Library:
@@ -126,7 +128,7 @@ class Library:
         """
         passages: dict[str, list[Passage]] = {}
         for source in sources:
-            if source in (GENERATED, keyless.SOURCE):
+            if source in (GENERATED, songs.SOURCE, keyless.SOURCE):
                 continue
             try:
                 root = _root(folder, source)
@@ -145,6 +147,8 @@ class Library:
         """
         if source == GENERATED:
             return self._generated(rng, seconds)
+        if source == songs.SOURCE:
+            return self._song(rng, seconds)
         mode: Mode = "minor" if rng.random() < _MINOR_SHARE.get(source, 0.5) else "major"
         pool = self._passages.get((source, mode))
         if not pool:
@@ -163,7 +167,7 @@ class Library:
         covered = sum(chord.duration for chord in stretch.chords)
         if covered < LEAST_CHORD_SHARE * stretch.length:
             raise RejectedError(f"{source}: too little harmony")
-        return Excerpt(stretch, arrange(rng, stretch, style, bpm), name)
+        return Excerpt(stretch, arrange(rng, stretch, style, bpm), name, bpm)
 
     def _generated(self, rng: np.random.Generator, seconds: float) -> Excerpt:
         weights = np.array([STYLES[name].weight for name in self._styles])
@@ -175,7 +179,13 @@ class Library:
         passage = draw_loop(rng, style.loops, mode, beats + 32.0, self._held_out)
         start = 4.0 * int(rng.integers(0, 8)) if rng.random() < 0.5 else 0.0
         passage = passage.excerpt(start, beats)
-        return Excerpt(passage, arrange(rng, passage, style, bpm), name)
+        return Excerpt(passage, arrange(rng, passage, style, bpm), name, bpm)
+
+    def _song(self, rng: np.random.Generator, seconds: float) -> Excerpt:
+        style, mode = songs.draw_style(rng, self._styles)
+        song = songs.draw_song(rng, style, mode, seconds * style.bpm[1] / 60.0, self._held_out)
+        parts, bpm = songs.arrange_song(rng, song, style)
+        return Excerpt(song.passage, parts, style.name, bpm)
 
     def _style_for(self, rng: np.random.Generator, source: str, passage: Passage) -> str:
         if source == "cocopops":
@@ -249,7 +259,7 @@ def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerp
     stretch = _stretch(rng, passage, seconds * bpm / 60.0)
     if len(stretch.notes) < 12:
         raise RejectedError(f"{passage.source}: too few notes")
-    return Excerpt(stretch, arrange_score(rng, stretch, bpm), "score")
+    return Excerpt(stretch, arrange_score(rng, stretch, bpm), "score", bpm)
 
 
 def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
@@ -258,4 +268,4 @@ def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt
     stretch = _stretch(rng, passage, seconds * bpm / 60.0)
     if len(stretch.melody) < 16:
         raise RejectedError(f"{passage.source}: too few notes")
-    return Excerpt(stretch, arrange_score(rng, replace(stretch, notes=stretch.melody), bpm), "tune")
+    return Excerpt(stretch, arrange_score(rng, replace(stretch, notes=stretch.melody), bpm), "tune", bpm)

@@ -53,6 +53,7 @@ DRUMS: dict[str, tuple[str, str, str]] = {  # kick, snare, hat
     "latin": ("x..x..x.x..x..x.", "...o..o....o..o.", "x.xxx.xxx.xxx.xx"),
     "slow": ("x.......x.......", "....x.......x...", "x...x...x...x..."),
     "train": ("x.......x.......", "o.oxo.oxo.oxo.ox", "................"),
+    "dembow": ("x...x...x...x...", "...x..x....x..x.", "x.x.x.x.x.x.x.x."),
     "waltz": ("x.......", "....o...", "....x..."),
 }
 
@@ -131,6 +132,15 @@ STYLES: dict[str, Style] = {
               0.7,
               (*KEYS, *STRINGS, *BRASS), (*SYNTH_BASSES, *ELECTRIC_BASSES), synth=0.35, sung=0.1, spoken=0.85,
               weight=1.2),
+        Style("rnb", (60, 105), ("comp", "pad", "bass_808", "lead", "arp", "stabs"), "rnb", ("hiphop", "half", "trap"),
+              0.55,
+              (*PIANOS, 4, 5, 4, *STRINGS, *PADS, 24, 26), (*SYNTH_BASSES, *ELECTRIC_BASSES), synth=0.3, sung=0.85,
+              spoken=0.1, colour=0.8, weight=1.2),
+        Style("dance_pop", (100, 130), ("stabs", "pad", "bass_8", "arp", "lead", "octaves", "hook"), "pop", ("house",
+              "beat", "disco"), 0.5,
+              (*KEYS, *_SYNTHS), SYNTH_BASSES, synth=0.5, sung=0.8, colour=0.2, weight=1.2),
+        Style("reggaeton", (84, 105), ("stabs", "pad", "bass_808", "hook", "lead", "arp"), "pop", ("dembow",), 0.7,
+              (*KEYS, *MALLETS, *_SYNTHS, 24), SYNTH_BASSES, synth=0.4, sung=0.6, spoken=0.3),
         Style("pop", (85, 130), ("block", "pad", "bass_8", "lead", "strum", "arp"), "pop", ("beat", "rock", "house",
               "slow"), 0.4,
               (*KEYS, *STRINGS, *PADS), synth=0.3, sung=0.7, weight=1.5),

@@ -1,0 +1,67 @@
+"""What a score knows at each moment, for the auxiliary losses of training: chord, bass and melody, by frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli_train.corpus.arrange import Part, Role, Tone
+from stonecli_train.corpus.score import Chord
+
+FRAME_SECONDS = 0.25
+UNKNOWN = 255
+COLUMNS = ("root", "quality", "bass", "melody")
+MAJOR, MINOR, OTHER = 0, 1, 2
+"""Qualities of a chord: with a major third, with a minor third and a perfect fifth, anything else."""
+
+_PITCHED: tuple[Role, ...] = ("bass", "chords", "lead", "voice", "sung")
+_BLUR_SECONDS = 0.05  # by which a tone that starts late still counts for its frame
+
+Annotation = npt.NDArray[np.uint8]
+
+
+def annotate(parts: Sequence[Part], chords: Sequence[Chord], bpm: float, seconds: float) -> Annotation:
+    """What sounds in the middle of each frame, uint8 [frames, 4] by ``COLUMNS``; ``UNKNOWN`` where nothing does.
+
+    Args:
+        parts: that play, in seconds.
+        chords: under them, in beats; none for a score without chords.
+        bpm: quarter notes a minute.
+        seconds: length of the excerpt.
+    """
+    frames = int(seconds / FRAME_SECONDS)
+    times = (np.arange(frames) + 0.5) * FRAME_SECONDS
+    out = np.full((frames, len(COLUMNS)), UNKNOWN, dtype=np.uint8)
+    sounds = np.zeros(frames, dtype=bool)
+    for part in parts:
+        if part.role in _PITCHED:
+            sounds |= _pitches(part.tones, times) >= 0
+    for chord in chords:
+        inside = sounds & (times >= chord.start * 60.0 / bpm) & (times < chord.end * 60.0 / bpm)
+        out[inside, 0] = chord.root
+        out[inside, 1] = quality(chord.intervals)
+    for column, roles in ((2, ("bass",)), (3, ("lead", "sung"))):  # a singer's notes count more than a lead's
+        for role in roles:
+            for part in parts:
+                if part.role == role:
+                    pitches = _pitches(part.tones, times)
+                    out[pitches >= 0, column] = pitches[pitches >= 0] % 12
+    return out
+
+
+def quality(intervals: Sequence[int]) -> int:
+    """``MAJOR``, ``MINOR`` or ``OTHER``."""
+    within = {value % 12 for value in intervals}
+    if 4 in within and 8 not in within:
+        return MAJOR
+    return MINOR if 3 in within and 7 in within else OTHER
+
+
+def _pitches(tones: Sequence[Tone], times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """MIDI pitch of the tone that sounds at each time, -1 where none does; the later one of two."""
+    pitches = np.full(len(times), -1, dtype=np.int64)
+    for tone in tones:
+        pitches[(times >= tone.start - _BLUR_SECONDS) & (times < tone.start + tone.duration)] = tone.pitch
+    return pitches
