@@ -4,14 +4,14 @@
 
 FOLDER holds features of real recordings with labels: ``dev_features_a440.npz`` with ``dev_labels.csv`` and
 ``modern_features_a440.npz`` with ``modern_labels.csv`` (uint8 [bins, frames] per id, tuning corrected). RENDERINGS is a
-folder of ``stonecli_train.corpus.render --held-out``: the second development set, whose groups are its styles. Every checkpoint
-analyzes a track as ``stone`` does: in windows, joined by the mean of their logarithms.
+folder of ``stonecli_train.corpus.render --held-out``: the second development set, whose groups are its styles. Every
+checkpoint analyzes a track as ``stone`` does: in windows, joined by the mean of their logarithms.
 
 ``PATH@ODDS`` scores a checkpoint with other prior odds of major than its own; ``PATH@1`` is without prior odds.
 For each group the table has the log-loss of the right key, the MIREX score that the probabilities expect, and MIREX and
 exact key of the answers, in percent. Probabilities are raised to the power that gives the least loss over all tracks
-first, so that checkpoints that are not calibrated yet can be compared. The first checkpoint is the baseline: every other
-one is followed by its paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A
+first, so that checkpoints that are not calibrated yet can be compared. The first checkpoint is the baseline: every
+other one is followed by its paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A
 positive difference is better for the MIREX columns, a negative one for the loss.
 """
 
@@ -32,10 +32,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # beside dev_features, also when imported by a test
 
 from dev_features import class_keys, hear, possible_points
-from stonecli_export.published import read_checkpoint
+
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import track_points
+from stonecli_export.published import read_checkpoint
 from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.data import read_labels
 from stonecli_train.features import load_features

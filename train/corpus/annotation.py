@@ -59,7 +59,7 @@ def quality(intervals: Sequence[int]) -> int:
     return MINOR if 3 in within and 7 in within else OTHER
 
 
-def _pitches(tones: Sequence[Tone], times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _pitches(tones: Sequence[Tone], times: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """MIDI pitch of the tone that sounds at each time, -1 where none does; the later one of two."""
     pitches = np.full(len(times), -1, dtype=np.int64)
     for tone in tones:

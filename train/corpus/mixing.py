@@ -24,8 +24,8 @@ LEVELS_DB: dict[Role, float] = {
 _SPREAD_DB = 2.5  # standard deviation of a part's level
 _WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, what compressors are set for
 DRUMS_IN_FRONT = frozenset(
-    ("hiphop", "trap", "rap_bed", "rnb", "reggaeton", "dance_pop", "disco", "metal", "metal_riff", "house", "techno", "trance", "drum_and_bass",
-     "electro", "punk", "funk")
+    ("hiphop", "trap", "rap_bed", "rnb", "reggaeton", "dance_pop", "disco", "metal", "metal_riff", "house", "techno",
+     "trance", "drum_and_bass", "electro", "punk", "funk")
 )  # fmt: skip
 DRUMS_BEHIND = frozenset(("jazz", "bossa", "folk", "country", "ballad", "latin", "soul", "blues"))
 CHORDS_BEHIND = frozenset(("hiphop", "trap", "rap_bed", "drum_and_bass", "funk", "disco"))

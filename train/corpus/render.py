@@ -2,8 +2,9 @@
 
     python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
-writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its record
-``SEED_NUMBER.json``, ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the same format, where it has a key), and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
+writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its
+record ``SEED_NUMBER.json``, for one with a key ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the same
+format), and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
 that a run can be interrupted, resumed and spread over processes. Another source needs another seed, or folder.
 """
 

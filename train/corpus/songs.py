@@ -1,9 +1,9 @@
 """Songs of our own: sections on chord loops in one key, arranged by one band, in the styles that people mix.
 
-``stonecli_train.corpus.progressions`` draws one loop per excerpt, and starts anywhere in it. A song tells more about its key: the
-loop of the verse mostly starts on the tonic, drums and singers mark where it starts, and the sections share the key
-while their loops differ. The style is drawn first, then the mode, with the share of minor that the style has in
-libraries (``MINOR_SHARES``: our estimates, from what shops and charts list).
+``stonecli_train.corpus.progressions`` draws one loop per excerpt, and starts anywhere in it. A song tells more about
+its key: the loop of the verse mostly starts on the tonic, drums and singers mark where it starts, and the sections
+share the key while their loops differ. The style is drawn first, then the mode, with the share of minor that the style
+has in libraries (``MINOR_SHARES``: our estimates, from what shops and charts list).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
         style: of the song.
         mode: of its key.
         beats: its least length.
-        held_out: draw from the loops that are kept out of training, every fifth.
+        held_out: draw from the loops that are kept out of training, every fifth of each list.
     """
     key = Key(int(rng.integers(12)), mode)
     numerals = _draw_loops(rng, style, mode, held_out)
@@ -208,9 +208,7 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
     return {"verse": main, "chorus": chorus, "bridge": bridge, "intro": intro, "break": pause}
 
 
-def _section_chords(
-    loop: str, key: Key, start: float, end: float, step: float, thirdless: bool
-) -> list[Chord]:
+def _section_chords(loop: str, key: Key, start: float, end: float, step: float, thirdless: bool) -> list[Chord]:
     """The loop from its first chord on, over and over, cut at the section's end."""
     names = [parse_roman(numeral, key.tonic, key.mode) for numeral in loop.split()]
     chords: list[Chord] = []
@@ -244,9 +242,7 @@ def _draw_tune(
     return tune
 
 
-def _pulled(
-    rng: np.random.Generator, notes: list[Note], key: Key, chords: ChordLookup, share: float
-) -> list[Note]:
+def _pulled(rng: np.random.Generator, notes: list[Note], key: Key, chords: ChordLookup, share: float) -> list[Note]:
     """The notes, a ``share`` of them moved to the nearest of tonic, third and fifth that the chord allows."""
     home = {key.tonic, (key.tonic + (3 if key.mode == "minor" else 4)) % 12, (key.tonic + 7) % 12}
     out = []

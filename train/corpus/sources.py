@@ -11,7 +11,16 @@ import numpy as np
 
 from stonecli.errors import StoneError
 from stonecli.key import Mode
-from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, keyless, music21_corpus, nottingham, pop909, songs
+from stonecli_train.corpus import (
+    bach_chorales,
+    cocopops,
+    jazz_standards,
+    keyless,
+    music21_corpus,
+    nottingham,
+    pop909,
+    songs,
+)
 from stonecli_train.corpus.arrange import Part, arrange, arrange_score, tempo_of
 from stonecli_train.corpus.progressions import draw_loop, harmonised
 from stonecli_train.corpus.score import Note, Passage, Skipped, profile_correlations
