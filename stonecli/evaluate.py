@@ -204,7 +204,8 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
 
     A row is for the track whose label has the same text as path; else for the one that its path leads to from the
     folder of this CSV, from the current folder, or from ``folder``, that of the labels. An empty key, ``none`` or ``-``
-    means that no key was found; a row with an ``error`` says nothing of its track.
+    means that no key was found; a row with an ``error``, or whose key text ``stone tag`` could not read, says nothing
+    of its track.
 
     Raises:
         LabelsError: no such columns, a key that nobody can read, or two answers for a track.
@@ -219,7 +220,7 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
         name = row["path"]
         if not name or "\0" in name:
             raise LabelsError(f"line {line}: no path")
-        if row.get("error"):
+        if row.get("error") or row.get("status") == "unreadable key":
             continue
         key = parse_or_none(row["key"])
         if key is None and row["key"].casefold() not in _NO_KEY_WORDS:

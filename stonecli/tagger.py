@@ -16,7 +16,18 @@ from stonecli.places import Place
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
 from stonecli.tags.safe_write import CHANGED_MEANWHILE, Journal, check_writable
 
-Status = Literal["detected", "written", "unchanged", "kept", "incomplete", "no key", "unsure", "removed", "removable"]
+Status = Literal[
+    "detected",
+    "written",
+    "unchanged",
+    "kept",
+    "unreadable key",
+    "incomplete",
+    "no key",
+    "unsure",
+    "removed",
+    "removable",
+]
 
 
 @dataclass(frozen=True)
@@ -26,8 +37,9 @@ class TagResult:
     Attributes:
         path: as it was found; or its address.
         status: ``detected``: heard, nothing was to be written (a preview); ``written``; ``unchanged``: the file said
-            so already; ``kept``: it has a key and was left as it is; ``incomplete``: it has a key, but another field
-            that was asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
+            so already; ``kept``: it has a key and was left as it is; ``unreadable key``: its key field holds a text
+            that stone cannot read, and nothing was written; ``incomplete``: it has a key, but another field that was
+            asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
             confidence than was asked for, so not written; ``removed``, and ``removable`` in a preview: our own text
             was, or could be, taken out.
         key: the detected key, or the file's own where it was kept; None after a removal.
@@ -53,8 +65,8 @@ class Tagger:
         model: that listens.
         rules: the fields to write and how.
         write: whether anything is written at all.
-        overwrite: whether files that have a key are heard and written again. Otherwise their key field stays, and what
-            it says is written to the other fields.
+        overwrite: whether files that have a key text are analyzed and written again. Otherwise their key field stays,
+            and the key that it names is written to the other fields. A text for "no key" (``o``) is no key text.
         min_confidence: 0..1; what is heard with less is not written.
         preserve_mtime: whether a written file keeps its modification time.
         journal: gets the record of each change before it is made.
@@ -81,13 +93,10 @@ class Tagger:
         """
         seen = _status(path)  # before anything of it is read
         old = self._old_tags(path)
-        rules = self.rules
-        if old.text is not None and not self.overwrite:
-            rules = tuple(rule for rule in rules if rule.field != "key")
-            if old.key is not None or not rules:
-                return self._keep(path, seen, old, rules)
+        if not self.overwrite and (old.key is not None or old.is_unreadable):
+            return self._keep(path, seen, old)
         estimate, identity = self._hear(path)
-        status = self._act(path, seen, estimate, rules)
+        status = self._act(path, seen, estimate)
         if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
             self.cache.note(path, stamp_of(path), identity)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
@@ -125,16 +134,20 @@ class Tagger:
             check_writable(path)  # before the work of listening, which may take minutes
         return replace(detect_key(path, self.model), windows=())
 
-    def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags, rules: tuple[FieldRule, ...]) -> TagResult:
-        """The result for a file that keeps its key, with the analysis that the cache has of it."""
+    def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags) -> TagResult:
+        """The result for a file that keeps its key text, with the analysis that the cache has of it.
+
+        A text that stone cannot read may name any key, so nothing is written beside it that could contradict it.
+        """
         known = self.cache.look_up(path, self.model, match_audio=self.match_audio) if self.cache else Memory()
-        status = "kept" if old.key is None else self._complete(path, seen, old.key, rules)
+        status = "unreadable key" if old.key is None else self._complete(path, seen, old.key)
         if self.cache and known.identity and status == "written":
             self.cache.note(path, stamp_of(path), known.identity)
         return TagResult(path, status, old.key, old.text, old.key, known.estimate)
 
-    def _complete(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> Status:
-        """Write the key that the file has to its other fields; nothing has to be heard for that."""
+    def _complete(self, path: Path, seen: os.stat_result | None, key: Key) -> Status:
+        """Write the key that the file has to its other fields; this needs no analysis."""
+        rules = tuple(rule for rule in self.rules if rule.field != "key")
         if not rules or not self._write(path, seen, key, rules):
             return "kept"
         return "written" if self.write else "incomplete"
@@ -150,16 +163,14 @@ class Tagger:
             seen=seen,
         )
 
-    def _act(
-        self, path: Path, seen: os.stat_result | None, estimate: KeyEstimate, rules: tuple[FieldRule, ...]
-    ) -> Status:
+    def _act(self, path: Path, seen: os.stat_result | None, estimate: KeyEstimate) -> Status:
         if estimate.key is None:
             return "no key"
         if estimate.confidence < self.min_confidence:
             return "unsure"
         if not self.write:
             return "detected"
-        return "written" if self._write(path, seen, estimate.key, rules) else "unchanged"
+        return "written" if self._write(path, seen, estimate.key, self.rules) else "unchanged"
 
 
 def _status(path: Path) -> os.stat_result | None:

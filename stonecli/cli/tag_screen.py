@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from stonecli.tagger import TagResult
 
 
-_HEARS, _REMOVES = {"detected", "incomplete", "written", "kept", "no key", "unsure"}, {"removable", "removed"}
+_HEARS = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
+_REMOVES = {"removable", "removed"}
 
 
 @dataclass(frozen=True)

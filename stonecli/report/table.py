@@ -20,19 +20,22 @@ if TYPE_CHECKING:  # as in records.py
     from stonecli.places import Place
     from stonecli.tagger import TagResult
 
-OLD_WIDTH, KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, STATUS_WIDTH = 6, 4, 5, 10, 10
+OLD_WIDTH, KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, STATUS_WIDTH = 6, 4, 5, 10, 14
 LEAST_FILE_WIDTH = 16
 _STATUS_STYLES = {
     "written": "green",
     "detected": "",
     "unchanged": "dim",
     "kept": "dim",
+    "unreadable key": "yellow",
     "incomplete": "",
     "no key": "yellow",
     "removed": "green",
     "removable": "",
 }
 _HEARD_OR_COPIED = ("written", "incomplete")  # what a file without an estimate was given, or would be
+_KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not what the run does with them
+_COUNTED_AS = {"unreadable key": "with a key text that stone cannot read"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -62,7 +65,7 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
-        analysis = result.estimate if result.estimate is not None and result.status != "kept" else None
+        analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
         new = result.key if analysis is not None or result.status in _HEARD_OR_COPIED else None
         confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None
         if not self._is_terminal:
@@ -86,7 +89,7 @@ class TagTable:
 
     def summary(self, errors: int, write: bool) -> None:
         """Print what happened in one line, and how to go on from a preview."""
-        parts = [f"{count} {status}" for status, count in self._counts.items()]
+        parts = [f"{count} {_COUNTED_AS.get(status, status)}" for status, count in self._counts.items()]
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no music files found")

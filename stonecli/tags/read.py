@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
-from stonecli.spelling import parse_plain
+from stonecli.spelling import parse_plain, says_no_key
 from stonecli.tags.bounded import bounded
 from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes, Field, KeyTags
@@ -39,8 +39,9 @@ class Snapshot:
 
     @property
     def text(self) -> str | None:
-        """Raw text of the first key field found."""
-        return next((text for text in (*self.keys, *self.also) if text.strip()), None)
+        """Raw text of the first key field that says more than "no key", else of the first one with any text."""
+        texts = [text for text in (*self.keys, *self.also) if text.strip()]
+        return next((text for text in texts if not says_no_key(text)), texts[0] if texts else None)
 
     def changed(self, changes: Changes) -> Snapshot:
         """What the file has to say after the changes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast, get_args
 
 from stonecli.key import NOTATIONS, Key, Notation
+from stonecli.spelling import says_no_key
 
 Field = Literal["key", "comment", "grouping", "title"]
 WriteMode = Literal["replace", "prepend", "append"]
@@ -39,13 +40,19 @@ class KeyTags:
 
     Attributes:
         container: what the file is by its content, such as ``"mp3"`` or ``"ogg vorbis"``.
-        text: raw text of the first key field found, or None; untrusted.
+        text: raw text of the first key field that says more than "no key", else of the first one found; None if
+            there is none. Untrusted.
         key: what ``text`` names; None if there is none or it names no key.
     """
 
     container: str
     text: str | None
     key: Key | None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether there is a text that neither names a key nor says "no key" (``o``, ``INVALID``)."""
+        return self.key is None and self.text is not None and not says_no_key(self.text)
 
 
 def check_rules(rules: Sequence[FieldRule]) -> None:

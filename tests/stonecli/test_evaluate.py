@@ -110,13 +110,14 @@ def test_predictions_are_matched_by_name_and_by_path(tmp_path, monkeypatch):
 
 
 def test_what_stone_tag_writes_is_read(tmp_path):
-    tracks = [label("a.mp3", "C"), label("b.mp3", "C"), label("c.mp3", "C")]
+    tracks = [label("a.mp3", "C"), label("b.mp3", "C"), label("c.mp3", "C"), label("d.mp3", "C")]
     text = (
         "path,camelot,key,open_key,confidence,old_key,tuning_cents,duration,error,status\n"
         "a.mp3,8A,Am,1m,0.9,,0,10,,detected\nb.mp3,,,,,,,,no audio in it,error\nc.mp3,8B,C,1d,,C,,,,kept\n"
+        "d.mp3,,,,,loud,,,,unreadable key\n"
     )
     found = read_predictions(labels_file(tmp_path, text, "them.csv"), tracks, Path("music"))
-    assert found.answers == (Key.parse("Am").index, None, Key.parse("C").index)
+    assert found.answers == (Key.parse("Am").index, None, Key.parse("C").index, None)
     assert (found.unmatched, found.kept) == (0, 1)
 
 

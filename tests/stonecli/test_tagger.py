@@ -58,13 +58,52 @@ def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
     assert (overwritten.status, overwritten.key, overwritten.old_key) == ("written", D_MINOR, Key.parse("C"))
 
 
-def test_text_that_is_no_key_is_shown_and_kept(key_model: KeyModel, song: Song) -> None:
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("text", ["\x1b[31mloud", "8A/9A", "Am I wrong", "A dorian"])
+def test_nothing_is_written_beside_a_key_text_that_stone_cannot_read(
+    key_model: KeyModel, song: Song, fingerprint: Fingerprint, text: str, write: bool
+) -> None:
+    """What was detected could contradict the key that the text means."""
     path = song("flac")
     tags = FLAC(path)
-    tags["initialkey"] = "\x1b[31mloud"
+    tags["initialkey"], tags["comment"] = text, "mine"
     tags.save()
-    kept = Tagger(key_model, write=True)(path)
-    assert (kept.status, kept.key, kept.old_text) == ("kept", None, "\x1b[31mloud")
+    before = fingerprint(path.parent)
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    for wanted in (rules, rules[:1], rules[1:]):
+        result = Tagger(key_model, rules=wanted, write=write)(path)
+        assert (result.status, result.key, result.old_key, result.old_text) == ("unreadable key", None, None, text)
+    assert fingerprint(path.parent) == before
+
+
+def test_overwrite_replaces_a_key_text_that_stone_cannot_read(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "loud"
+    tags.save()
+    result = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (result.status, result.old_text) == ("written", "loud")
+    assert FLAC(path)["initialkey"] == ["7A"]
+
+
+@pytest.mark.parametrize("text", ["o", "All", "INVALID", "0", "-", " "])
+def test_a_file_that_says_no_key_has_none(key_model: KeyModel, song: Song, text: str) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = text
+    tags.save()
+    result = Tagger(key_model, write=True)(path)
+    assert (result.status, result.key) == ("written", D_MINOR)
+    assert FLAC(path)["initialkey"] == ["7A"]
+
+
+def test_a_key_beside_a_text_for_no_key_is_kept(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"], tags["key"] = "INVALID", "Am"
+    tags.save()
+    result = Tagger(key_model, write=True)(path)
+    assert (result.status, result.key, result.old_text) == ("kept", Key.parse("Am"), "Am")
 
 
 def test_what_is_not_sure_enough_is_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
@@ -116,17 +155,6 @@ def test_other_fields_get_the_key_that_is_there_without_listening(
     for write in (True, False):
         assert Tagger(key_model, rules=rules, write=write)(path).status == "kept"
     assert fingerprint(path.parent) == before
-
-
-def test_other_fields_of_a_file_whose_key_is_none_are_heard(key_model: KeyModel, song: Song) -> None:
-    path = song("flac")
-    tags = FLAC(path)
-    tags["initialkey"] = "loud"
-    tags.save()
-    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
-    result = Tagger(key_model, rules=rules, write=True)(path)
-    assert (result.status, result.key, result.old_text) == ("written", D_MINOR, "loud")
-    assert (FLAC(path)["initialkey"], FLAC(path)["comment"]) == (["loud"], ["7A"])
 
 
 @pytest.fixture

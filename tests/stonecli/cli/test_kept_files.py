@@ -119,6 +119,34 @@ def test_the_key_of_the_file_stands_beside_the_detected_one(
     assert (track["in"], track["out"]) == (track["key"], track["key"])
 
 
+def test_a_key_text_that_stone_cannot_read_has_a_status_of_its_own_in_every_output(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    path = song("flac")
+    assert invoke("tag", path).exit_code == 0  # the cache knows what stone detects
+    write_key_elsewhere(path, "8A/9A")
+    no_decoding(monkeypatch)
+    content = path.read_bytes()
+    options = ["--write-tags", "--field", "key", "--field", "comment=camelot"]
+    outputs = ["--output", tmp_path / "a.csv", "--html", tmp_path / "a.html"]
+    result = invoke("tag", path, "--json", *options, *outputs)
+    assert result.exit_code == 0
+    assert path.read_bytes() == content
+    (record,) = records(result)
+    assert (record["status"], record["old_key"], record["key"]) == ("unreadable key", "8A/9A", None)
+    assert record["detected_key"]["musical"] == "Dm"
+    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    assert (row["status"], row["old_key"], row["key"], row["detected_key"]) == ("unreadable key", "8A/9A", "", "Dm")
+    (track,) = page_tracks(tmp_path / "a.html")
+    assert (track["status"], track["old"], track["key"]) == ("unreadable key", "8A/9A", -1)
+    assert invoke("tag", path, *options, "--output", tmp_path / "a.parquet").exit_code == 0
+    (stored,) = pyarrow.read_table(tmp_path / "a.parquet").to_pylist()
+    assert (stored["status"], stored["old_key"], stored["key"]) == ("unreadable key", "8A/9A", None)
+    table = invoke("tag", path, *options).stdout.splitlines()
+    assert table[1].split("\t")[1:] == ["8A/9A", "", "", "unreadable key"]
+
+
 @pytest.mark.parametrize("case", ["never analyzed", "no cache", "another model"])
 def test_what_is_not_known_is_not_made_up(
     invoke: Invoke,

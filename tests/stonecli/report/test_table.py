@@ -101,6 +101,18 @@ def test_the_summary_counts_and_says_how_to_go_on(result: Callable[..., TagResul
     assert last == "2 detected, 1 kept, 2 failed – nothing was changed; write the keys with --write-tags"
 
 
+def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[..., TagResult]) -> None:
+    out = console(terminal=True, width=120)
+    table = TagTable(out, [], "camelot")
+    for status in ("kept", "kept", "unreadable key"):
+        table.row(result("a", status, "loud", key=None))
+    table.summary(0, write=True)
+    lines = without_colour(text_of(out)).splitlines()
+    assert lines[-1] == "2 kept, 1 with a key text that stone cannot read"
+    assert lines[-2].endswith("unreadable key")
+    assert "%" not in lines[-2]  # the analysis of an earlier run is not what this run writes
+
+
 def test_an_empty_run(result: Callable[..., TagResult]) -> None:
     out = console(terminal=True)
     TagTable(out, [], "camelot").summary(0, write=True)
