@@ -101,7 +101,6 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
     _check_target(model_path, checkpoint_path, pitch_fork)
     with named(checkpoint_path):
         checkpoint, classes, content, difference = _build(checkpoint_path)
-    model_path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -168,6 +167,8 @@ def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | No
     """Raise unless the model can go to ``model_path``, before anything slow starts."""
     if model_path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(model_path))
+    if not model_path.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(model_path.parent))
     if pitch_fork is not None:
         pitch_fork.stat()
     for source in (checkpoint_path, pitch_fork):

@@ -31,6 +31,8 @@ from stonecli.metrics import (
     relations,
     track_points,
 )
+from stonecli.report.csv_text import csv_cells, csv_line
+from stonecli.report.text import unescaped
 
 RESAMPLES = 10_000
 INTERVAL = (0.025, 0.975)
@@ -226,10 +228,11 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
         if key is None and row["key"].casefold() not in _NO_KEY_WORDS:
             raise LabelsError(f"line {line}: not a key: {row['key'][:40]!r}")
         answer = NO_KEY if key is None else key.index
-        place = by_name.get(name)
+        place = by_name.get(name, by_name.get(unescaped(name)))
         for start in (path.parent, Path(), folder):
-            if place is None:
-                place = by_path.get(_identity(start / name))
+            for spelling in (name, unescaped(name)):  # stone escapes names that are not plain text, other tools do not
+                if place is None and "\0" not in spelling:
+                    place = by_path.get(_identity(start / spelling))
         if place is None:
             unmatched += 1
             continue
@@ -391,11 +394,10 @@ def write_predictions(path: Path, heard: Iterable[Heard]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # Names that are not valid UTF-8 come out as the bytes that they are.
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.DictWriter(file, PREDICTION_COLUMNS)
-            writer.writeheader()
-            writer.writerows(_prediction_row(one) for one in heard)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_line(PREDICTION_COLUMNS))
+            for one in heard:
+                file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from stonecli.cli.analyze_files import analyze_files
-from stonecli.cli.common import EXIT_USAGE, check_ending, check_target, fail, listed, one_line_errors
+from stonecli.cli.common import (
+    EXIT_USAGE,
+    check_ending,
+    check_target,
+    fail,
+    fail_without_music,
+    listed,
+    one_line_errors,
+)
 from stonecli.cli.options import DeviceOption, ModelOption, NullOption
 
 
@@ -39,12 +47,14 @@ def analyze(
     model: ModelOption = None,
 ) -> None:
     """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
-    files = listed(files, null)
+    named, files = files, listed(files, null)
     check_ending(npz, (".npz",), "--npz")
     check_target(npz)
     check_ending(html, (".html", ".htm"), "--html")
     check_target(html)
     _check_plot(plot, len(files))
+    if not files:
+        fail_without_music(named)
     code = analyze_files(
         files,
         per_window=per_window,

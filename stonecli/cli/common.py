@@ -67,6 +67,13 @@ def check_target(path: Path | None, *, is_folder: bool = False) -> None:
         fail(f"{path.parent}: nothing can be written there", EXIT_USAGE)
 
 
+def fail_without_music(names: Iterable[str | Path]) -> NoReturn:
+    """Say that nothing was found where the user pointed, and exit: an empty answer would look like a fault of ours."""
+    named = [str(name) for name in names if str(name) != "-"]
+    where = f" in {', '.join(named[:3])}{', …' if len(named) > 3 else ''}" if named else ""
+    fail(f"no music files found{where}")
+
+
 def listed(paths: list[Path], null: bool) -> list[Path]:
     """``paths``, with the lines (or NUL-separated names) of standard input in the place of ``-``.
 

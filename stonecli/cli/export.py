@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stonecli.cli.common import EXIT_USAGE, fail, one_line_errors, output_console
+from stonecli.cli.common import EXIT_USAGE, check_target, fail, one_line_errors, output_console
 from stonecli.library import MUSIC_SUFFIXES
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def export(
     """Turn a checkpoint into a model for --model; its class order is checked by ear, its numbers against PyTorch."""
     if model.suffix.lower() in MUSIC_SUFFIXES:
         raise typer.BadParameter("would replace music", param_hint="MODEL.onnx")
+    check_target(model)
     report = exporter("stone export")(checkpoint, model, pitch_fork)
     console = output_console()
     origin = "as the checkpoint says" if report.order_was_known else "found by the pitch fork"

@@ -17,6 +17,7 @@ from stonecli.cli.common import (
     check_target,
     error_console,
     fail,
+    fail_without_music,
     listed,
     load_model,
     one_line_errors,
@@ -72,7 +73,7 @@ def mix(
     for named in (start, end, compatible):
         if named is not None and not named.is_file():
             fail(f"{named}: no such file", EXIT_USAGE)
-    paths = listed(paths, null)
+    given, paths = paths, listed(paths, null)
     silence_native_stderr()
 
     from stonecli.mix import TrackReader
@@ -85,6 +86,11 @@ def mix(
         cache = None if no_cache else stack.enter_context(result_cache())
         named_paths = [path for path in (start, end, compatible) if path is not None]
         tracks = _read(TrackReader(key_model, cache), [*named_paths, *paths], jobs, errors, left_out)
+    if not tracks and not left_out:
+        fail_without_music(given)
+    has_keys = any(track.track for track in tracks)
+    if not (has_keys or as_json or compatible):  # each file has had its line, and an empty table says no more
+        raise typer.Exit(EXIT_FAILED)
     console = output_console()
     if compatible:
         from stonecli.report.mix import compatible_record, print_rows
@@ -114,8 +120,8 @@ def mix(
         if playlist:
             save_playlist(playlist, playlist_entries(result))
         if rekordbox:
-            save_rekordbox(rekordbox, playlist_entries(result), notation, "stone mix")
-    if errors.count:
+            save_rekordbox(rekordbox, playlist_entries(result), notation, rekordbox.stem)
+    if errors.count or not has_keys:
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -13,6 +13,7 @@ import typer
 from stonecli.cli.common import (
     check_ending,
     check_target,
+    fail_without_music,
     listed_names,
     load_model,
     one_line_errors,
@@ -168,6 +169,8 @@ def tag(
         act = AnyPlace(copies, write_tags or remove, tagger)
         outputs = stack.enter_context(Outputs(targets, notation, getattr(tagger, "model", None), results))
         interrupted = _run(act, found, outputs, jobs, screen)
+    if not found and not (results and len(results.seen)):
+        fail_without_music(paths)
     screen.end(interrupted=interrupted)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stonecli.cli.common import Device, load_model
+from stonecli.cli.common import Device, fail_without_music, load_model
 from stonecli.cli.running import stopped_by_ctrl_c
 from stonecli.cli.tag_screen import TagScreen
 from stonecli.key import Notation
@@ -87,7 +87,9 @@ def tag_on_cluster(
         outputs = stack.enter_context(Outputs(Targets(), notation, model, results))
         stack.enter_context(screen.opened(outputs, None))
         is_interrupted = stack.enter_context(stopped_by_ctrl_c(going))
+        found_any = bool(results and len(results.seen))
         for outcome in going:
+            found_any = True
             screen.show(outcome.item, outcome.result, outcome.error)
             screen.advance()
         interrupted = bool(is_interrupted)
@@ -95,6 +97,8 @@ def tag_on_cluster(
             ends.append(True)
         if how.write:
             remove_leftovers(leftovers)
+    if not found_any and not interrupted:
+        fail_without_music([])  # the list of names may be endless, so it is not kept
     screen.end(interrupted=interrupted)
 
 

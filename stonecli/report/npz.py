@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -11,11 +10,12 @@ import numpy as np
 
 from stonecli.detect import KeyEstimate
 from stonecli.model import KeyModel
+from stonecli.report.text import escaped
 from stonecli.report.whole_file import temporary_file
 
 
 def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: KeyModel) -> None:
-    """Write one array a recording, named by its path: float32 [windows, classes], as STONE's inference wrote them.
+    """Write one array per recording, named by its escaped path: float32 [windows, classes], the model's raw output.
 
     ``__classes__`` names the classes in order; ``__times__/PATH`` float64 [windows, 2] gives start and end in seconds.
 
@@ -24,8 +24,7 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
     """
     arrays = {"__classes__": np.array(["/".join(key.name for key in keys) for keys in model.info.classes])}
     for recording, estimate in estimates:
-        # A zip directory holds Unicode; what a name has of other bytes is shown as such.
-        name = os.fsencode(recording).decode("utf-8", "backslashreplace")
+        name = escaped(str(recording))
         rows = [window.classes for window in estimate.windows]
         arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
         times = [(window.start, window.end) for window in estimate.windows]

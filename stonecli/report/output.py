@@ -5,13 +5,13 @@ The file is replaced only when the run ends (or is interrupted), so that a reade
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from stonecli.errors import naming
+from stonecli.report.csv_text import csv_cells, csv_line
 from stonecli.report.records import CSV_COLUMNS, tag_row
 from stonecli.report.whole_file import make_temporary, put_in_place
 
@@ -38,18 +38,16 @@ class OutputFile:
 
     def __enter__(self) -> OutputFile:
         self._temporary = make_temporary(self._path)
-        # Names that are not valid UTF-8 come out as the bytes that they are.
-        self._file: TextIO = self._temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._file: TextIO = self._temporary.open("w", encoding="utf-8", newline="")
         if self._format == ".csv":
-            self._csv = csv.DictWriter(self._file, CSV_COLUMNS)
-            self._csv.writeheader()
+            self._file.write(csv_line(CSV_COLUMNS))
         return self
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one record of ``records.tag_record``."""
         with naming(self._path):
             if self._format == ".csv":
-                self._csv.writerow(tag_row(record))
+                self._file.write(csv_line(csv_cells(tag_row(record), CSV_COLUMNS)))
             elif self._format == ".ndjson":
                 self._file.write(json.dumps(record) + "\n")
             else:

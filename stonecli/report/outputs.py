@@ -90,6 +90,7 @@ class Outputs:
             if self._targets.html:
                 stack.callback(save_page, self._targets.html, self._tracks)
             if self._targets.rekordbox:
-                stack.callback(save_rekordbox, self._targets.rekordbox, self._entries, self._notation, "stone")
+                target = self._targets.rekordbox  # its name tells two imported files apart in rekordbox
+                stack.callback(save_rekordbox, target, self._entries, self._notation, target.stem)
             if self._targets.playlist:
                 stack.callback(save_playlist, self._targets.playlist, self._entries)

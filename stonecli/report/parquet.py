@@ -1,8 +1,8 @@
 """Records -> a folder of Parquet files that any data tool reads as one table, and that a later run goes on with.
 
 The folder has ``part-00000.parquet`` and so on, each put there when it is whole. What does not fill a part yet is in
-``_pending.ndjson``, which data tools pass over by its name; so nothing is lost with the program. Needs the extra
-``cluster``.
+``_pending.ndjson``, which data tools pass over by its name; so nothing is lost with the program. Needs pyarrow, the
+extra ``parquet``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stonecli.errors import OutputError, naming
 from stonecli.places import Seen
 from stonecli.report.resumable import ResumableLog
+from stonecli.report.text import escaped, unescaped
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,7 +40,7 @@ class ParquetFolder:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise OutputError("Parquet needs the extra cluster: pip install 'stonecli[cluster]'") from None
+            raise OutputError("Parquet needs pyarrow: pip install 'stonecli[parquet]'") from None
         self._path = path
         self._rows = rows
         self.seen = Seen()
@@ -58,7 +59,7 @@ class ParquetFolder:
                 self._recall(part)
             # The program may have ended between a part and the emptying of what it was made of.
             self.statuses |= self._log.statuses
-            self._pending = [record for record in self._log.records() if self.seen.add(_text(record["path"]))]
+            self._pending = [record for record in self._log.records() if self.seen.add(record["path"])]
             self._stack = stack.pop_all()
         return self
 
@@ -87,7 +88,7 @@ class ParquetFolder:
             with part.open("rb") as source, ParquetFile(source) as file:
                 for batch in file.iter_batches(columns=["path", "status"]):
                     for path in batch.column("path").to_pylist():
-                        self.seen.add(path)
+                        self.seen.add(unescaped(path))
                     self.statuses.update(map(str, batch.column("status").unique().to_pylist()))
         except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # what is damaged has no number
@@ -139,10 +140,5 @@ def schema() -> pyarrow.Schema:
 
 
 def _values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with texts that Parquet can hold."""
-    return {name: _text(value) if isinstance(value, str) else value for name, value in record.items()}
-
-
-def _text(text: str) -> str:
-    """``text`` with each byte that was no UTF-8 as ``\\udcff``, the way JSON spells it: Parquet holds nothing else."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The record with texts that Parquet can hold: escaped as in CSV."""
+    return {name: escaped(value) if isinstance(value, str) else value for name, value in record.items()}

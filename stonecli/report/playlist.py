@@ -14,7 +14,7 @@ from stonecli.report.text import one_line
 from stonecli.report.whole_file import whole_file
 from stonecli.tags.info import TrackInfo
 
-_NOT_A_LINE = re.compile("[\0-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+_NOT_A_LINE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ CSV_COLUMNS = (
     "detected_key",
 )
 DIGITS = 4
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # of a cell in a spreadsheet
 ALTERNATIVES = 3  # besides the key itself
 
 
@@ -99,17 +98,10 @@ def tag_record(path: Place, result: TagResult | None, error: str | None, model: 
 
 
 def tag_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The CSV row of a record of :func:`tag_record`; what is not there is empty.
-
-    A spreadsheet takes what begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and file names and tags are
-    written by others: such a path gets ``./`` in front, the text of a tag an apostrophe.
-    """
+    """The values of a CSV row by column, of a record of :func:`tag_record`; "" where there is none."""
     key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
     values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
     values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]
-    for column, guard in (("path", "./"), ("old_key", "'")):
-        if (values[column] or "").startswith(_FORMULA):
-            values[column] = guard + values[column]
     return {column: "" if values[column] is None else values[column] for column in CSV_COLUMNS}
 
 

@@ -24,6 +24,7 @@ _KINDS = {
     ".aiff": "AIFF File",
     ".flac": "FLAC File",
 }
+_RAW = re.compile("[\x7f-\x9f\u2028\u2029]")  # allowed in XML, but safer as references
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 
@@ -53,7 +54,8 @@ def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notat
     ElementTree.indent(root)
     with whole_file(path) as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
-        file.write(ElementTree.tostring(root, encoding="unicode") + "\n")
+        text = ElementTree.tostring(root, encoding="unicode")
+        file.write(_RAW.sub(lambda match: f"&#x{ord(match[0]):X};", text) + "\n")
 
 
 def _attributes(entry: PlaylistEntry, notation: Notation) -> dict[str, str]:

@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+# Control characters, line separators, bytes that are not UTF-8, and a backslash that would look like an escape.
+_UNSAFE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\(?=u[0-9a-fA-F]{4})")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+def escaped(text: str) -> str:
+    """``text`` as one line of valid UTF-8: the escape of data files that have none of their own.
+
+    Control characters, line separators and bytes that were not UTF-8 (surrogates, as Python reads such names) become
+    ``\\u000a``, ``\\udcff``. A backslash in front of ``u`` and four hexadecimal digits becomes ``\\u005c``, and every
+    other one stays, so that :func:`unescaped` gives back any text.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def unescaped(text: str) -> str:
+    """The text that :func:`escaped` has made ``text`` of."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+
 
 def printable(text: str) -> str:
     """``text`` on one line, with everything that a terminal could obey or hide shown as an escape.

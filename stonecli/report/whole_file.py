@@ -21,7 +21,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     """
     with (
         temporary_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
 

@@ -72,6 +72,7 @@ def assert_fails(result: Result, code: int, *parts: str) -> None:
 
 def test_it_says_what_it_made(checkpoint: Path, tmp_path: Path) -> None:
     model = tmp_path / "made [bold]" / "model.onnx"
+    model.parent.mkdir()
     result = run(checkpoint, model)
     assert result.exit_code == 0, result.stderr
     first, second, third = result.stdout.splitlines()
@@ -172,6 +173,11 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, module:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == f"stone: stone export needs {module}: pip install 'stonecli[train]'\n"
+
+
+def test_a_folder_that_is_not_there_is_not_made(checkpoint: Path, tmp_path: Path) -> None:
+    assert_fails(run(checkpoint, tmp_path / "none" / "x.onnx"), 2, f"{tmp_path / 'none'}: no such folder")
+    assert not (tmp_path / "none").exists()
 
 
 def test_music_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_the_playlist_and_the_collection(invoke: Invoke, crate: Path, tmp_path: 
     assert result.exit_code == 0
     lines = (tmp_path / "set.m3u8").read_text().splitlines()
     assert lines[2::2] == [f"music/{name}.flac" for name in "eacbd"]
-    assert 'Tonality="8B"' in (tmp_path / "set.xml").read_text()
+    text = (tmp_path / "set.xml").read_text()
+    assert 'Tonality="8B"' in text
+    assert '<NODE Name="set" Type="1"' in text
 
 
 def test_a_file_without_a_key_is_heard_and_remembered(
@@ -136,4 +138,12 @@ def test_names_and_tags_are_data(invoke: Invoke, song: Song) -> None:
 
 def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("mix", tmp_path)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, HEADER + "\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"stone: no music files found in {tmp_path}\n")
+
+
+def test_only_files_without_a_key(invoke: Invoke, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", [0.0] * 44100, 22050)
+    result = invoke("mix", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"{tmp_path / 'silent.wav'}: no key, so left out\n"
+    assert json.loads(invoke("mix", tmp_path, "--json").stdout)["tracks"] == []

@@ -22,6 +22,7 @@ from typer.testing import Result
 
 from stonecli import library, model, storage
 from stonecli.library import Finding
+from stonecli.report.text import unescaped
 from stonecli.tags import read_tags
 
 Invoke = Callable[..., Result]
@@ -223,7 +224,16 @@ def test_the_ending_means_nothing(invoke: Invoke, song: Song) -> None:
 def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8")
     result = invoke("tag", tmp_path, "--write-tags")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"stone: no music files found in {tmp_path}\n")
+    table = tmp_path / "table.csv"
+    assert invoke("tag", tmp_path, "--output", table).exit_code == 1
+    assert len(table.read_text().splitlines()) == 1  # a table without rows, not the one of last time
+
+
+def test_nothing_on_standard_input(stone_command: list[str]) -> None:
+    for command in ("tag", "mix", "analyze"):
+        done = subprocess.run([*stone_command, command, "-"], input=b"", capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"stone: no music files found\n"), command
 
 
 def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
@@ -245,6 +255,7 @@ def test_playlist_and_collection(invoke: Invoke, song: Song, tmp_path: Path) -> 
     assert (tmp_path / "list.m3u8").read_text().splitlines()[2::2] == ["music/mp3.mp3", "music/flac.flac"]
     tracks = list(ElementTree.parse(tmp_path / "list.xml").iter("TRACK"))[:2]  # noqa: S314 (our own file)
     assert [(track.get("Tonality"), track.get("TotalTime")) for track in tracks] == [("7A", "16")] * 2
+    assert [node.get("Name") for node in ElementTree.parse(tmp_path / "list.xml").iter("NODE")] == ["ROOT", "list"]  # noqa: S314
     assert len((tmp_path / "l.csv").read_text().splitlines()) == 4
 
 
@@ -534,8 +545,8 @@ def test_names_in_json_and_csv_come_back(invoke: Invoke, song: Song, tmp_path: P
     paths = [song("flac", os.fsdecode(name)) for name in NAMES]
     result = invoke("tag", *paths, "--json", "--output", tmp_path / "out.csv")
     assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == [str(path) for path in paths]
-    with (tmp_path / "out.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert [row["path"] for row in csv.DictReader(file)] == [str(path) for path in paths]
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [unescaped(row["path"]) for row in csv.DictReader(file)] == [str(path) for path in paths]
 
 
 def test_missing_paths(invoke: Invoke, song: Song, tmp_path: Path) -> None:

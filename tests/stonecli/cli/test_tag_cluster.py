@@ -29,7 +29,7 @@ run()
             1,
             "stone: a cluster needs the extra cluster: pip install 'stonecli[cluster]'",
         ),
-        (["--output", "x.parquet"], 1, "stone: Parquet needs the extra cluster: pip install 'stonecli[cluster]'"),
+        (["--output", "x.parquet"], 1, "stone: Parquet needs pyarrow: pip install 'stonecli[parquet]'"),
         (["s3://b/x.mp3"], 1, "s3://b/x.mp3: addresses need the extra cluster: pip install 'stonecli[cluster]'"),
         (["https://h/x/"], 1, "https://h/x/: addresses need the extra cluster: pip install 'stonecli[cluster]'"),
         ([], 0, ""),

@@ -16,7 +16,7 @@ def test_arrays_by_path(tmp_path: Path, key_model: KeyModel, estimate_of: Callab
     estimates = [(Path(name), estimate_of("Am", changes_to="C")) for name in NAMES]
     save_npz(tmp_path / "out.npz", estimates, key_model)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
-        shown = [name.replace("\udcff", "\\xff") for name in NAMES]
+        shown = [name.replace("\udcff", "\\udcff").replace("\n", "\\u000a") for name in NAMES]
         assert set(arrays.files) == {"__classes__", *shown, *(f"__times__/{name}" for name in shown)}
         assert list(arrays["__classes__"]) == [keys[0].name for keys in key_model.info.classes]
         for name, (_, estimate) in zip(shown, estimates, strict=True):

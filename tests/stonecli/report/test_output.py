@@ -14,6 +14,7 @@ from stonecli.key import Key
 from stonecli.model import KeyModel
 from stonecli.report.output import OutputFile
 from stonecli.report.records import CSV_COLUMNS, tag_record
+from stonecli.report.text import unescaped
 from stonecli.tagger import TagResult
 
 NAMES = ["plain.mp3", 'quo"te, comma;\n=1+1.mp3', "Björk 🎹.mp3", "\udcff.mp3"]
@@ -30,18 +31,18 @@ def written(path: Path, records: list[dict[str, Any]]) -> str:
     with OutputFile(path) as file:
         for record in records:
             file.write(record)
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["out.csv", "OUT.CSV"])
 def test_csv(tmp_path: Path, records: list[dict[str, Any]], name: str) -> None:
     written(tmp_path / name, records)
-    with (tmp_path / name).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (tmp_path / name).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == CSV_COLUMNS
-    assert [row["path"] for row in rows] == NAMES
+    assert [unescaped(row["path"]) for row in rows] == NAMES
     assert {row["camelot"] for row in rows} == {"8A"}
-    assert b"\xff.mp3" in (tmp_path / name).read_bytes()  # the name as the bytes that it is
+    assert b"\n\\udcff.mp3,8A," in (tmp_path / name).read_bytes()  # no byte that is not UTF-8
 
 
 def test_json(tmp_path: Path, records: list[dict[str, Any]]) -> None:

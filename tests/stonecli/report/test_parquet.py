@@ -12,7 +12,7 @@ from stonecli.report.parquet import ParquetFolder, schema
 from stonecli.report.records import tag_record
 from stonecli.tagger import TagResult
 
-parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[parquet]")
 
 Make = Callable[..., KeyEstimate]
 

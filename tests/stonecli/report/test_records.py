@@ -92,17 +92,6 @@ def test_the_row_of_a_table(estimate_of: EstimateOf, key_model: KeyModel) -> Non
     assert list(row.values()) == ["a", "8A", "Am", "1m", 0.8, "", -12.3, 3725.679, "", "detected", "Am"]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_cell_is_a_formula(key_model: KeyModel, start: str) -> None:
-    """Paths stay paths, and only the CSV says them otherwise."""
-    text = f"{start}HYPERLINK(1)"
-    record = tag_record(Path(text), TagResult(Path(text), "kept", None, text, None, None), None, key_model)
-    row = tag_row(record)
-    assert (record["path"], record["old_key"]) == (text, text)
-    assert (row["path"], row["old_key"]) == (f"./{text}", f"'{text}")
-    assert Path(row["path"]) == Path(text)
-
-
 @pytest.mark.parametrize("name", ["[red]\n\x1b", "\udcff", "🎹"])
 def test_names_survive_json(key_model: KeyModel, name: str) -> None:
     text = json.dumps(estimate_record(Path(name), None, "x", key_model))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from stonecli.report.text import printable, shortened
+from stonecli.report.text import escaped, printable, shortened, unescaped
 
 ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates too: names that are not valid UTF-8
 
@@ -53,3 +53,27 @@ def test_shortened_text_fits_and_keeps_its_end(text: str, width: int) -> None:
 def test_the_end_tells_files_apart() -> None:
     assert shortened("a very long folder/song.mp3", 10) == "…/song.mp3"
     assert shortened("song.mp3", 8) == "song.mp3"
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        (r"C:\users\music", r"C:\users\music"),
+        ("a\nb\x7f\x85\u2028", r"a\u000ab\u007f\u0085\u2028"),
+        ("\udcff", r"\udcff"),
+        (r"\udcff", r"\u005cudcff"),
+        ("\\\udcff", r"\\udcff"),
+    ],
+    ids=ascii,
+)
+def test_data_files_hold_one_line_of_utf_8(text: str, data: str) -> None:
+    assert escaped(text) == data
+    assert unescaped(data) == text
+
+
+@given(st.one_of(ANY_TEXT, st.text("\\u0041\n\udcff")))
+def test_what_was_escaped_comes_back(text: str) -> None:
+    data = escaped(text)
+    assert unescaped(data) == text
+    data.encode("utf-8")
+    assert len(data.splitlines()) <= 1
