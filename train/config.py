@@ -67,6 +67,8 @@ class LossConfig:
             ``teacher`` for what the run's own averaged weights hear in two segments of the track, ``lessons`` for what
             other checkpoints heard beforehand (``stonecli_train.lessons``).
         least_sure: for ``teacher`` and ``lessons``: segments of whose key they are less sure are left out.
+        score_weight, style_weight: for ``cross_entropy``: of the auxiliary losses of renderings
+            (``stonecli_train.auxiliary``); 0 for none.
     """
 
     name: LossName = "stone"
@@ -78,6 +80,8 @@ class LossConfig:
     unlabelled_weight: float = 1.0
     unlabelled: Literal["views", "teacher", "lessons"] = "views"
     least_sure: float = 0.5
+    score_weight: float = 0.0
+    style_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,11 @@ class TrainConfig:
     def shortest_frames(self) -> int:
         """Fewest VQT frames of a batch's segments."""
         return self._frames(self.input.shortest_seconds or self.input.window_seconds)
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether there are auxiliary losses."""
+        return self.loss.score_weight > 0 or self.loss.style_weight > 0
 
     def _frames(self, seconds: float) -> int:
         return int(seconds * self.vqt.sample_rate) // self.vqt.hop_length + 1
@@ -352,6 +361,8 @@ def _check(config: TrainConfig) -> None:
         "loss.mode_weight": config.loss.mode_weight,
         "loss.labelled_weight": config.loss.labelled_weight,
         "loss.unlabelled_weight": config.loss.unlabelled_weight,
+        "loss.score_weight": config.loss.score_weight,
+        "loss.style_weight": config.loss.style_weight,
         "data.workers": config.data.workers,
         "optimiser.min_lr": config.optimiser.min_lr,
         "optimiser.warmup_epochs": config.optimiser.warmup_epochs,

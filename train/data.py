@@ -29,17 +29,21 @@ from stonecli.key import Key
 from stonecli.library import find_music
 from stonecli_train.augment import augmented
 from stonecli_train.config import TrainConfig
+from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
+from stonecli_train.corpus.styles import STYLES
 from stonecli_train.features import FeatureCache
 from stonecli_train.lessons import Lessons, Teachers
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
+UNKNOWN_STYLE = -1
 SCORE = ".score"  # in place of ``.npy``: what ``stonecli_train.corpus.annotation`` knows of a rendering
 _REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]
-_Row = tuple[Segment, Segment, int, tuple[int, int], npt.NDArray[np.float32]]
+_Row = tuple[Segment, Segment, int, tuple[int, int], npt.NDArray[np.float32], Segment, int]
 _NO_LESSON = np.zeros(0, dtype=np.float32)
+_NO_SCORE = np.zeros((0, len(COLUMNS)), dtype=np.uint8)
 Report = Callable[[str], None]
 
 
@@ -56,12 +60,14 @@ class Track:
         key: the label; None for an unlabelled track, and for one that has no key.
         keyless: whether its label says that it has no key.
         lessons: what teachers hear in an unlabelled track, where they were asked.
+        style: place of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
     """
 
     features: Path
     key: Key | None = None
     keyless: bool = False
     lessons: Lessons | None = None
+    style: int = UNKNOWN_STYLE
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class Batch:
         labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabelled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
         lessons: float32 [rows, 24], probabilities by ``Key.index`` that teachers give the segments; else empty.
+        score: uint8 [rows, moments, 4], ``stonecli_train.corpus.annotation`` of the segments of a labelled batch, one
+            moment for every frame that the network sees; empty where the run has no auxiliary losses.
+        styles: int64 [rows], ``Track.style``; empty where ``score`` is.
     """
 
     first: Tensor
@@ -81,6 +90,8 @@ class Batch:
     labels: Tensor
     shifts: Tensor
     lessons: Tensor = field(default_factory=lambda: torch.empty(0))
+    score: Tensor = field(default_factory=lambda: torch.empty(0))
+    styles: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def is_labelled(self) -> bool:
@@ -91,6 +102,11 @@ class Batch:
     def is_taught(self) -> bool:
         """Whether the batch has lessons."""
         return len(self.lessons) > 0
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the batch has scores and styles, for auxiliary losses."""
+        return len(self.score) > 0
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -128,6 +144,20 @@ def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
     return list(labels.values())
 
 
+def read_styles(path: Path) -> dict[Path, int]:
+    """Place in ``STYLES`` of the style of each rendering that a CSV of ``read_labels`` lists, by resolved path.
+
+    What has no style, or another, is left out.
+
+    Raises:
+        OSError: the CSV cannot be read.
+    """
+    places = {name: place for place, name in enumerate(STYLES)}
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        rows = [(row.get("path") or "", row.get("style") or "") for row in csv.DictReader(file)]
+    return {(path.parent / name).resolve(): places[style] for name, style in rows if style in places}
+
+
 def _name(key: Key | None) -> str:
     return key.name if key else "no key"
 
@@ -152,6 +182,7 @@ def collect_tracks(
         DataError: there is nothing to train on, or the labels have a mistake.
     """
     labelled = read_labels(labels) if labels else []
+    styles = read_styles(labels) if labels else {}
     known = {path.resolve() for path, _ in labelled}
     unlabelled = []
     for finding in find_music([folder] if folder else []):
@@ -174,7 +205,8 @@ def collect_tracks(
             if outcome.result is None:
                 report(f"{outcome.item[0]}: {outcome.error}")
             else:
-                tracks.append(outcome.result)
+                path = outcome.item[0].resolve()
+                tracks.append(replace(outcome.result, style=styles.get(path, UNKNOWN_STYLE)))
     if not tracks:
         raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
     labelled_tracks = [track for track in tracks if track.key or track.keyless]
@@ -276,7 +308,7 @@ class StepDataset(Dataset[Batch]):
         is_labelled = step % self._config.data.unlabelled_every != 0 if both else bool(self._labelled)
         draw = self._labelled_row if is_labelled else self._taught_row if self._lessons else self._unlabelled_row
         rows = [draw(np.random.default_rng([*self._seed, step, row])) for row in self._rows]
-        first, second, labels, shifts, lessons = zip(*rows, strict=True)
+        first, second, labels, shifts, lessons, score, styles = zip(*rows, strict=True)
         drawn = np.random.default_rng([*self._seed, step])  # the same in all processes
         frames = int(drawn.integers(self._config.shortest_frames, self._config.segment_frames + 1))
         return Batch(
@@ -287,7 +319,16 @@ class StepDataset(Dataset[Batch]):
             torch.tensor(labels if is_labelled else [], dtype=torch.int64),
             torch.tensor(shifts, dtype=torch.int64),
             torch.from_numpy(np.stack(lessons)) if draw == self._taught_row else torch.empty(0),
+            *self._scored(score, styles, frames, is_labelled),
         )
+
+    def _scored(
+        self, score: Sequence[Segment], styles: Sequence[int], frames: int, is_labelled: bool
+    ) -> tuple[Tensor, Tensor]:
+        if not is_labelled or not self._config.has_auxiliary:
+            return torch.empty(0), torch.empty(0)
+        moments = frames // self._config.input.frames_averaged
+        return torch.from_numpy(np.stack(score)[:, :moments]), torch.tensor(styles, dtype=torch.int64)
 
     def _unlabelled_row(self, rng: np.random.Generator) -> _Row:
         features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
@@ -295,7 +336,7 @@ class StepDataset(Dataset[Batch]):
         shifts = draw_shifts(self._spare, rng)
         # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
         one, two = (self._segment(features, start, rng, False) for start in (first, second))
-        return one, two, -1, shifts, _NO_LESSON
+        return one, two, -1, shifts, _NO_LESSON, _NO_SCORE, UNKNOWN_STYLE
 
     def _taught_row(self, rng: np.random.Generator) -> _Row:
         """A stretch that teachers heard, moved by up to a quarter of a segment; either mode is as likely."""
@@ -308,15 +349,31 @@ class StepDataset(Dataset[Batch]):
         move = int(rng.integers(-(frames // 4), frames // 4 + 1))
         start = min(max(0, int(track.lessons.starts[place]) + move), max(0, len(features) - frames))
         segment = self._segment(features, start, rng, False)
-        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[place]
+        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[place], _NO_SCORE, UNKNOWN_STYLE
 
     def _labelled_row(self, rng: np.random.Generator) -> _Row:
         track = self._draw_labelled(rng)
         features = self._load(track)
         start = int(rng.integers(max(1, len(features) - self._config.segment_frames + 1)))
-        segment = self._segment(features, start, rng, True)
+        played, segment = self._played_segment(features, start, rng, True)
         label = track.key.index if track.key else NO_KEY_INDEX
-        return segment, segment, label, draw_shifts(self._spare, rng), _NO_LESSON
+        score = self._score(track, played) if self._config.has_auxiliary else _NO_SCORE
+        return segment, segment, label, draw_shifts(self._spare, rng), _NO_LESSON, score, track.style
+
+    def _score(self, track: Track, played: npt.NDArray[np.int64]) -> Segment:
+        """What the score of a rendering says in the frames that were played, uint8 [moments, 4]."""
+        path = track.features.with_suffix(SCORE)
+        step = self._config.input.frames_averaged
+        wanted = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
+        if path not in self._loaded:
+            self._loaded[path] = np.load(path, allow_pickle=False) if path.exists() else _NO_SCORE
+        score = self._loaded[path]
+        out = np.full((len(wanted), len(COLUMNS)), UNKNOWN, dtype=np.uint8)
+        seconds = wanted * self._config.vqt.hop_length / self._config.vqt.sample_rate
+        moments = (seconds / FRAME_SECONDS).astype(np.int64)
+        inside = moments < len(score)
+        out[inside] = score[moments[inside]]
+        return out
 
     @property
     def _spare(self) -> int:
@@ -324,21 +381,32 @@ class StepDataset(Dataset[Batch]):
         return self._config.vqt.n_bins - self._config.network.n_bins
 
     def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
+        return self._played_segment(features, start, rng, is_labelled)[1]
+
+    def _played_segment(
+        self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool
+    ) -> tuple[npt.NDArray[np.int64], Segment]:
+        """The frames of ``features`` that a segment plays, int64 [frames], and the segment."""
         frames, tempo = self._config.segment_frames, self._config.data.tempo
+        steady = start + np.arange(frames)
+        if len(features) < start + frames:  # a track that is shorter is repeated, as in ``cut``
+            steady = start + np.arange(frames) % max(1, len(features) - start)
         if not self._config.data.augment:
-            return cut(features, start, frames)
+            return steady, cut(features, start, frames)
         if tempo == 1.0:  # nothing is drawn: runs of configurations from before see what they saw
             segment = cut(features, start, frames)
         else:
             speed = tempo ** rng.uniform(-1.0, 1.0)
             played = np.arange(frames) * speed
             heard = int(played[-1]) + 1
-            segment = cut(features, max(0, min(start, len(features) - heard)), heard)[played.astype(np.int64)]
+            start = max(0, min(start, len(features) - heard))
+            segment = cut(features, start, heard)[played.astype(np.int64)]
+            steady = start + played.astype(np.int64) % max(1, len(features) - start)
         other = None
         if is_labelled and self._unlabelled:
             donor = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
             other = cut(donor, int(rng.integers(max(1, len(donor) - frames + 1))), frames)
-        return augmented(segment, rng, other)
+        return steady, augmented(segment, rng, other)
 
     def _draw_labelled(self, rng: np.random.Generator) -> Track:
         tracks: Sequence[Track] = self._labelled

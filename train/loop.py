@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from stonecli.errors import StoneError
+from stonecli_train.auxiliary import AuxiliaryHeads
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock, FrameNorm
 from stonecli_train.config import OptimiserConfig, TrainConfig
@@ -123,7 +124,11 @@ class Run:
         self.average = self._new_network()
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval()
-        self.optimiser = new_optimiser(self.network, self.config.optimiser)
+        self.auxiliary = AuxiliaryHeads(self.config.network).to(self.device) if self.config.has_auxiliary else None
+        if self.auxiliary is not None and self.processes.count > 1:
+            raise TrainError("auxiliary losses (loss.score_weight, loss.style_weight) need a run of one process")
+        self.trained = nn.ModuleList([self.network] if self.auxiliary is None else [self.network, self.auxiliary])
+        self.optimiser = new_optimiser(self.trained, self.config.optimiser)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self._half_precision() is torch.float16)
         for module in self.network.modules():
             if isinstance(module, ConvNeXtBlock):
@@ -211,7 +216,7 @@ class Run:
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip)
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self.update_average()
@@ -223,6 +228,8 @@ class Run:
     def losses(self, batch: Batch, scores: nn.Module, network: ChromaNet) -> dict[str, Tensor]:
         """The terms of the loss for the rows of all processes."""
         inputs = view_inputs(batch, self.config)
+        if self.auxiliary is not None and batch.is_scored:
+            return self.losses_with_auxiliary(batch, inputs, network)
         has_teacher = self.config.loss.unlabelled == "teacher" and not batch.is_labelled
         asked = inputs[2:] if has_teacher else inputs
         with self.autocast():
@@ -235,6 +242,18 @@ class Run:
         if has_teacher:
             logits = torch.cat([self.heard(inputs[:2]), logits])
         return batch_loss(logits, inputs, everyone, self.config)
+
+    def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
+        """The terms of the loss of a labelled batch with scores, the auxiliary ones among them."""
+        assert self.auxiliary is not None  # noqa: S101
+        with self.autocast():
+            outputs = network.blocks(inputs[0])
+            raw = network.classifier(network.head(outputs[-1]))
+        terms = batch_loss(network.normalise(raw.float())[None], inputs, batch, self.config)
+        more: dict[str, Tensor] = self.auxiliary(outputs, batch)
+        loss = self.config.loss
+        total = terms["total"] + loss.score_weight * more["score"] + loss.style_weight * more["style"]
+        return terms | more | {"key": terms["total"], "total": total}
 
     def heard(self, inputs: Tensor) -> Tensor:
         """What the averaged weights say of views of all processes, logits [views, rows, classes]."""
@@ -311,6 +330,7 @@ class Run:
             config=self.config.as_dict() | {"sha256": self.config.sha256},
             state={
                 "weights": _on_cpu(self.network.state_dict()),
+                "auxiliary": _on_cpu(self.auxiliary.state_dict()) if self.auxiliary is not None else {},
                 "optimiser": _on_cpu(self.optimiser.state_dict()),
                 "scaler": self.scaler.state_dict(),
                 "progress": vars(self.progress).copy(),
@@ -364,6 +384,8 @@ class Run:
                 raise TrainError(f"{self.folder}: holds a run with the {objective} loss; {advice}")
             self.average.load_state_dict(theirs.weights)
             self.network.load_state_dict(theirs.state["weights"])
+            if self.auxiliary is not None:
+                self.auxiliary.load_state_dict(theirs.state["auxiliary"])
             self.optimiser.load_state_dict(theirs.state["optimiser"])
             self.scaler.load_state_dict(theirs.state["scaler"])
             self.progress = Progress(**theirs.state["progress"])
@@ -441,7 +463,7 @@ def _quiet_worker(number: int) -> None:
     torch.set_num_threads(1)
 
 
-def new_optimiser(network: ChromaNet, config: OptimiserConfig) -> torch.optim.AdamW:
+def new_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW in two groups: kernels of convolutions and linear layers decay; biases, scales and norms do not."""
     kernels: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

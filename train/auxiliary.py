@@ -1,0 +1,104 @@
+"""Auxiliary heads: what the score and the style of a rendering add to the loss; dropped at export.
+
+A network that has to name the chord, the bass and the melody of each moment hears harmony, where one that is only asked
+for the key can do with a histogram of pitches (Caruana, *Multitask Learning*, Machine Learning 1997). The heads are no
+part of ``ChromaNet``: a checkpoint holds them beside the state of a run, for resuming it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig, CircularHead
+from stonecli_train.corpus.annotation import MAJOR, MINOR, UNKNOWN
+from stonecli_train.corpus.styles import STYLES
+from stonecli_train.data import UNKNOWN_STYLE, Batch
+from stonecli_train.views import LOWEST_PITCH_CLASS
+
+STYLE_NAMES = tuple(STYLES)
+SCORE_BLOCK = 2  # whose output the chords are read off, counted from 0: frames of about 1.5 s
+WIDTH = 48
+ROWS = 5  # of twelve pitch classes each: roots of major, minor and other chords, bass, melody
+LEAST_SHARE = 0.3  # of a frame that has to be known, or it does not count
+
+
+class AuxiliaryHeads(nn.Module):
+    """Losses of chord, bass, melody and style, of what the blocks of a ``ChromaNet`` give.
+
+    Args:
+        config: of the network.
+    """
+
+    def __init__(self, config: ChromaNetConfig) -> None:
+        super().__init__()
+        self._block = min(SCORE_BLOCK, len(config.out_channels) - 1)
+        channels, octaves = config.out_channels[self._block], config.n_bins // BINS_PER_OCTAVE
+        self.around = CircularHead(channels, octaves, WIDTH)
+        self.score = nn.Conv2d(WIDTH, ROWS, kernel_size=1)
+        self.style = nn.Linear(2 * sum(config.out_channels), len(STYLE_NAMES))
+
+    def forward(self, outputs: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses ``score`` and ``style``; 0 where the batch has nothing of the kind.
+
+        Args:
+            outputs: of ``ChromaNet.blocks`` for the first view.
+            batch: labelled, with ``score`` and ``styles``.
+        """
+        return {"score": self._score_loss(outputs[self._block], batch), "style": self._style_loss(outputs, batch)}
+
+    def _score_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        rows, channels, bins, frames = output.shape
+        each = output.permute(0, 3, 1, 2).reshape(rows * frames, channels, bins, 1)
+        logits = self.score(self.around(each)).reshape(rows, frames, ROWS, BINS_PER_OCTAVE).float()
+        target, known = score_targets(batch.score, batch.shifts[:, 0], frames)
+        chord = functional.log_softmax(logits[:, :, :3].flatten(2), dim=-1).reshape(rows, frames, 3, BINS_PER_OCTAVE)
+        lines = functional.log_softmax(logits[:, :, 3:], dim=-1)
+        errors = -(target * torch.cat([chord, lines], dim=2)).sum(dim=-1)
+        by_task = torch.stack([errors[:, :, :3].sum(dim=2), errors[:, :, 3], errors[:, :, 4]], dim=2)
+        loss: Tensor = (by_task * known).sum() / known.sum().clamp(min=1.0)
+        return loss
+
+    def _style_loss(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+        is_known = batch.styles != UNKNOWN_STYLE
+        if not is_known.any():
+            return outputs[0].new_zeros(())
+        levels = [output.float().mean(dim=3) for output in outputs]  # [rows, channels, bins]
+        pooled = torch.cat([torch.cat([level.mean(dim=2), level.amax(dim=2)], dim=1) for level in levels], dim=1)
+        return functional.cross_entropy(self.style(pooled[is_known]), batch.styles[is_known])
+
+
+def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """What the heads should say of each frame: distributions, and which of them count.
+
+    Args:
+        score: uint8 [rows, moments, 4] of ``stonecli_train.corpus.annotation``, evenly over the segment.
+        shifts: int64 [rows], bins left out from below.
+        frames: of the block's output; moments beyond the last whole frame do not count.
+
+    Returns:
+        float32 [rows, frames, 5, 12]: of the first three rows of twelve together, of the fourth and of the fifth, each
+        summing to one where it counts; float32 [rows, frames, 3], 1 where chord, bass and melody count.
+    """
+    rows, moments, _ = score.shape
+    per_frame = max(1, moments // frames)
+    inside = score[:, : per_frame * frames].long().reshape(rows, frames, per_frame, -1)
+    root, quality, bass, melody = inside.unbind(dim=-1)
+    kinds = torch.where(quality == MAJOR, 0, torch.where(quality == MINOR, 1, 2))
+    parts = [_histogram(torch.where(kinds == kind, root, UNKNOWN), shifts) for kind in range(3)]
+    counts = torch.stack([*parts, _histogram(bass, shifts), _histogram(melody, shifts)], dim=2)
+    totals = torch.stack([counts[:, :, :3].sum(dim=(2, 3)), counts[:, :, 3].sum(dim=2), counts[:, :, 4].sum(dim=2)], 2)
+    known = (totals >= LEAST_SHARE * per_frame).float()
+    divisor = totals.clamp(min=1.0)[:, :, [0, 0, 0, 1, 2], None]
+    return counts / divisor, known
+
+
+def _histogram(pitch_classes: Tensor, shifts: Tensor) -> Tensor:
+    """How often each place of the crop occurs, float32 [rows, frames, 12], of int64 [rows, frames, moments]."""
+    is_known = pitch_classes != UNKNOWN
+    places = (pitch_classes - LOWEST_PITCH_CLASS - shifts[:, None, None]) % BINS_PER_OCTAVE
+    hot = functional.one_hot(places, BINS_PER_OCTAVE).float() * is_known[..., None]
+    return hot.sum(dim=2)
