@@ -68,7 +68,8 @@ class AuxiliaryHeads(nn.Module):
             return outputs[0].new_zeros(())
         levels = [output.float().mean(dim=3) for output in outputs]  # [rows, channels, bins]
         pooled = torch.cat([torch.cat([level.mean(dim=2), level.amax(dim=2)], dim=1) for level in levels], dim=1)
-        return functional.cross_entropy(self.style(pooled[is_known]), batch.styles[is_known])
+        normed = functional.layer_norm(pooled[is_known], pooled.shape[1:])
+        return functional.cross_entropy(self.style(normed), batch.styles[is_known])
 
 
 def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, Tensor]:
