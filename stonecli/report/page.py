@@ -33,6 +33,8 @@ from stonecli.report.whole_file import whole_file
 from stonecli.tags.info import TrackInfo
 
 _MARK = "@DATA@"
+_SHARPS = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
+_FLATS = ("c", "db", "d", "eb", "e", "f", "gb", "g", "ab", "a", "bb", "b")
 
 
 def page_track(
@@ -109,6 +111,7 @@ def _constants() -> dict[str, Any]:
                 "camelot": key.camelot,
                 "musical": key.musical,
                 "open": key.open_key,
+                "spellings": _spellings(key),
                 "name": key.name,
                 "wheel": key.wheel,
                 "minor": key.mode == "minor",
@@ -132,6 +135,13 @@ def _constants() -> dict[str, Any]:
             "halfTime": HALF_TIME_POINTS,
         },
     }
+
+
+def _spellings(key: Key) -> list[str]:
+    """What the search takes for this key, in lower case: Camelot, Open Key, and the tonic with a sharp or a flat."""
+    tonics = dict.fromkeys((_SHARPS[key.tonic], _FLATS[key.tonic]))
+    names = [tonic + ("m" if key.mode == "minor" else "") for tonic in tonics]
+    return [key.camelot.lower(), key.open_key.lower(), *names]
 
 
 def _index(key: Key | None) -> int:

@@ -154,6 +154,102 @@ def test_search_without_accents(browser: Any, tmp_path: Path) -> None:
         assert count(browser) == "2 of 3"
 
 
+def search_for(browser: Any, text: str) -> set[str]:
+    """The names of the tracks that are found."""
+    browser.execute_script(
+        "const field = document.getElementById('search'); field.value = arguments[0];"
+        "field.dispatchEvent(new Event('input'))",
+        text,
+    )
+    return set(names(browser))
+
+
+def test_search_for_a_key_finds_that_key_alone(browser: Any, tmp_path: Path) -> None:
+    tracks = [
+        page_track(tmp_path / f"{key.index}.mp3", key, None, TrackInfo(f"in {key.camelot}!"), "kept")
+        for key in Key.all()
+    ]
+    save_page(tmp_path / "a.html", tracks)
+    browser.get((tmp_path / "a.html").as_uri())
+    for key in Key.all():
+        spellings = [key.camelot, key.open_key, key.musical, key.name, key.camelot.lower(), key.name.upper()]
+        for text in (*spellings, f"0{key.camelot}", f" {key.musical} kept"):
+            assert search_for(browser, text) == {f"in {key.camelot}!"}, text
+
+
+def test_search_for_a_key_knows_its_other_names(browser: Any, tmp_path: Path) -> None:
+    tracks = [
+        page_track(tmp_path / "12B.mp3", Key.parse(key), None, TrackInfo(title), "kept")
+        for title, key in (
+            ("one", "C#m"),
+            ("two", "Am"),
+            ("three", "Bbm"),
+            ("Who I Am", "C"),
+            ("Camel", "E"),
+            ("", "E"),
+        )
+    ]
+    save_page(tmp_path / "a.html", tracks)
+    browser.get((tmp_path / "a.html").as_uri())
+    for text in ("C#m", "c♯ minor", "Db min", "D♭m", "12a"):
+        assert search_for(browser, text) == {"one"}, text
+    for text in ("a#m", "Bb minor", "A♯-minor"):
+        assert search_for(browser, text) == {"three"}, text
+    assert search_for(browser, "am") == {"two", "Who I Am"}  # in a title as a whole word
+    assert search_for(browser, "12b") == {"Camel", "12B.mp3"}  # by their key, not by their files' names
+    assert search_for(browser, "ame") == {"Camel"}
+    assert search_for(browser, "e") == {"Camel", "12B.mp3"}
+
+
+def test_a_selected_track_lights_compatible_keys(browser: Any, tmp_path: Path) -> None:
+    tracks = [page_track(tmp_path / f"{key}.mp3", key, None, TrackInfo(key.camelot), "kept") for key in Key.all()]
+    save_page(tmp_path / "a.html", tracks)
+    browser.set_window_size(1400, 1400)
+    browser.get((tmp_path / "a.html").as_uri())
+    compatible = {"8A", "9A", "7A", "8B", "9B", "7B", "10A", "3A", "11B", "6A", "1A"}  # docs/mixing.md
+
+    def lit(what: str) -> set[str]:
+        found = browser.find_elements("css selector", what)
+        return {element.text.split()[0] for element in found}
+
+    search_for(browser, "")
+    browser.find_element("xpath", "//div[contains(@class, 'row')][.//span[text()='8A']]").click()
+    assert lit("#wheel.lit g.mixes") == compatible
+    assert lit("#wheel g.own") == {"8A"}
+    assert lit(".row.mixes .chip") == compatible - {"8A"}
+    assert lit("#more .keys .chip") == compatible
+    browser.find_element("id", "close").click()
+    assert lit("#wheel.lit g") == lit("#wheel g.mixes") == lit(".row.mixes") == set()
+
+
+def test_a_kept_file_shows_both_keys(browser: Any, tmp_path: Path, estimate_of: EstimateOf) -> None:
+    tracks = [
+        page_track(tmp_path / "a.mp3", Key.parse("C"), estimate_of("Dm"), TrackInfo("other"), "kept", None, "8B"),
+        page_track(tmp_path / "b.mp3", Key.parse("Dm"), estimate_of("Dm"), TrackInfo("same"), "kept", None, "Dm"),
+        page_track(tmp_path / "c.mp3", Key.parse("C"), estimate_of(None), TrackInfo("nothing"), "kept", None, "8B"),
+        page_track(tmp_path / "d.mp3", Key.parse("C"), None, TrackInfo("unknown"), "kept", None, "8B"),
+        page_track(tmp_path / "e.mp3", Key.parse("Dm"), estimate_of("Dm"), TrackInfo("new"), "written", None, "8B"),
+    ]
+    save_page(tmp_path / "a.html", tracks)
+    browser.set_window_size(1600, 900)
+    browser.get((tmp_path / "a.html").as_uri())
+    cells = [row.text.split("\n") for row in browser.find_elements("css selector", ".row > :nth-child(4)")]
+    assert [" ".join(cell) for cell in cells] == ["7A Dm 80%", "80%", "no key", "", "80%"]
+    assert browser.find_element("id", "unknown").text.startswith("1 track not analyzed")
+    texts = []
+    for row in range(len(tracks)):
+        browser.find_elements("css selector", ".row")[row].click()
+        texts.append(" ".join(browser.find_element("id", "more").text.split()))
+    assert "8B C major, Open Key 1d Detected: 7A D minor, 80% Key in the file: 8B" in texts[0]
+    assert "Candidates 7A Dm 80%" in texts[0]
+    assert "Detected" not in texts[1]
+    assert "Detected: no key" in texts[2]
+    assert "stone has not analyzed this track" in texts[3]
+    assert "Key in the file before: 8B" in texts[4]
+    assert all("not analyzed" not in text for text in (*texts[:3], texts[4]))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_one_track_is_no_tracks(browser: Any, tmp_path: Path) -> None:
     save_page(tmp_path / "a.html", [page_track(tmp_path / "a.mp3", Key.parse("Am"), None, TrackInfo(), "kept")])
     browser.get((tmp_path / "a.html").as_uri())
@@ -382,4 +478,6 @@ def test_the_page_of_one_track(browser: Any, tmp_path: Path, estimate_of: Estima
     assert browser.find_element("css selector", ".candidates .chip").text == "8A"
     assert "Mixed in by 8A, out by 5B" in browser.find_element("id", "more").text
     assert "A = 436.9 Hz (-12 cents)" in browser.find_element("id", "more").text
+    assert "mixes with it" not in browser.find_element("id", "more").text  # there is nothing else
+    assert len(browser.find_elements("css selector", "#more .keys .chip")) == 11
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
