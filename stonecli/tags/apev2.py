@@ -1,5 +1,7 @@
 """APEv2 tags at the end of WavPack, Musepack and Monkey's Audio files; an ID3v1 block after the tag stays.
 
+A key in an ID3v2 tag in front, which some programs read, follows the key of the APE tag.
+
 See https://wiki.hydrogenaud.io/index.php?title=APEv2_specification.
 """
 
@@ -10,15 +12,17 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.tags.fields import checked_utf8
+from stonecli.tags.fields import checked_utf8, followed
+from stonecli.tags.id3 import following
 from stonecli.tags.rules import Changes
-from stonecli.tags.sniff import id3v2_end
+from stonecli.tags.sniff import id3v2_end, id3v2_spans
 from stonecli.tags.splice import Span, Splice, file_size, read_at
 
 _MAGIC = b"APETAGEX"
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
 _TEXT_KIND, _KIND = 0, 6  # the kind bits of an item's flags
 _MAX_TAG = 1 << 28  # bytes
+_KEY, _FOLLOWER = b"initialkey", b"key"
 
 
 @dataclass
@@ -49,51 +53,73 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     """
     tag = _find(file)
     _check_audio(file, container, tag.offset)
+    old_key = next((item.value.decode("utf-8", "replace") for item in tag.items if item.name.lower() == _KEY), None)
+    front = following(file, id3v2_spans(file), changes, old_key)
     for field, text in changes.items():
-        name = b"initialkey" if field == "key" else field.encode()
-        _set(tag, name, text)
+        if field == "key":
+            _set_key(tag, text, old_key)
+        else:
+            _set(tag, field.encode(), text)
     body = b"".join(item.raw for item in tag.items)
     if len(body) > _MAX_TAG:
         raise TagError("the APE tag is full")
     if not tag.items:
-        return [Splice(tag.offset, tag.length, b"")]
+        return [*front, Splice(tag.offset, tag.length, b"")]
     new = _end(tag, body, 0) if not tag.flags & _HAS_HEADER else _end(tag, body, _IS_HEADER)
     new = new + body + _end(tag, body, 0) if tag.flags & _HAS_HEADER else body + new
-    return [Splice(tag.offset, tag.length, new)]
+    return [*front, Splice(tag.offset, tag.length, new)]
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Everything before and after the tag.
+    """Everything before and after the tag; ID3v2 tags in front do not count.
 
     Raises:
         TagError: the tag is damaged.
     """
     tag = _find(file)
-    yield Span(0, tag.offset)
+    start = id3v2_end(file)
+    yield Span(start, tag.offset - start)
     end = tag.offset + tag.length
     yield Span(end, file_size(file) - end)
 
 
 def _set(tag: _Tag, name: bytes, text: str | None) -> None:
-    """Sets the item of this name, in any case; other values of a text stay, other values of a key go."""
+    """Sets the first value of the item of this name, in any case; its other values stay."""
     place = next((place for place, item in enumerate(tag.items) if item.name.lower() == name), None)
     if place is None:
         if text is not None:
-            written = b"INITIALKEY" if name == b"initialkey" else name.title()
-            tag.items.append(_Item(_TEXT_KIND, written, text.encode()))
+            tag.items.append(_Item(_TEXT_KIND, name.title(), text.encode()))
         return
     item = tag.items[place]
-    values = [b""]
-    if name != b"initialkey":
-        if item.flags & _KIND != _TEXT_KIND:
-            raise TagError("a text item of the APE tag is not text")
-        values = item.value.split(b"\0")
-        checked_utf8(values[0])
+    if item.flags & _KIND != _TEXT_KIND:
+        raise TagError("a text item of the APE tag is not text")
+    values = item.value.split(b"\0")
+    checked_utf8(values[0])
     left = [*([] if text is None else [text.encode()]), *values[1:]]
     if left:
         tag.items[place] = _Item(item.flags & ~_KIND, item.name, b"\0".join(left))
     else:
         del tag.items[place]
+
+
+def _set_key(tag: _Tag, text: str | None, old_key: str | None) -> None:
+    """Sets the one key item, in the place of the first that is there; None takes all out. ``KEY`` follows."""
+    places = [place for place, item in enumerate(tag.items) if item.name.lower() == _KEY]
+    items: list[_Item] = []
+    for place, item in enumerate(tag.items):
+        if item.name.lower() == _KEY:
+            if text is not None and place == places[0]:
+                items.append(_Item(item.flags & ~_KIND, item.name, text.encode()))
+        elif item.name.lower() == _FOLLOWER and item.flags & _KIND == _TEXT_KIND:
+            values = item.value.decode("utf-8", "replace").split("\0")
+            new = followed(values, text, old_key)
+            if new:
+                items.append(item if new == values else _Item(item.flags, item.name, "\0".join(new).encode()))
+        else:
+            items.append(item)
+    if text is not None and not places:
+        items.append(_Item(_TEXT_KIND, b"INITIALKEY", text.encode()))
+    tag.items = items
 
 
 def _find(file: BinaryIO) -> _Tag:
@@ -120,6 +146,8 @@ def _find(file: BinaryIO) -> _Tag:
             raise TagError("the APE tag is damaged")
     if int.from_bytes(version, "little") == 1000:
         flags = 0  # version 1 has no header, and no flags
+    if start >= 32 and read_at(file, start - 32, 8) == _MAGIC:
+        raise TagError("there is more than one APE tag")
     return _Tag(start, end - start, version, flags & _HAS_HEADER, _items(body, count))
 
 

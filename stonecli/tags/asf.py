@@ -8,6 +8,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from stonecli.errors import TagError
+from stonecli.tags.fields import followed
 from stonecli.tags.rules import Changes
 from stonecli.tags.sniff import ASF_HEADER
 from stonecli.tags.splice import Span, Splice, file_size, read_at
@@ -15,6 +16,7 @@ from stonecli.tags.splice import Span, Splice, file_size, read_at
 _DATA = UUID("75B22636-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _DESCRIPTION = UUID("75B22633-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _EXTENDED = UUID("D2D0A440-E307-11D2-97F0-00A0C95EA850").bytes_le
+_EXTENSION = UUID("5FBF03B5-A92E-11CF-8EE3-00C00C205365").bytes_le
 _FILE_PROPERTIES = UUID("8CABDCA1-A947-11CF-8EE4-00C00C205365").bytes_le
 _PADDING = UUID("1806D474-CADF-4509-A4BA-9AABCB96AAE8").bytes_le
 _NEW_PADDING = 1024  # bytes
@@ -22,6 +24,7 @@ _MAX_HEADER = 1 << 28  # bytes
 _TEXT = 0  # type of an attribute
 _PLACES = {"title": 0, "comment": 3}  # in the description object: title, author, copyright, description, rating
 _NAMES = {"key": "WM/InitialKey", "grouping": "WM/ContentGroupDescription"}
+_FOLLOWER = "initialkey"
 
 
 @dataclass
@@ -46,6 +49,9 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
         if field in _PLACES:
             _set_description(objects, _PLACES[field], text)
         else:
+            if field == "key":
+                _refuse_other_keys(objects)
+                _follow_attribute(objects, text)
             _set_attribute(objects, _NAMES[field], text)
     padding = next((place for place, item in enumerate(objects) if item.guid == _PADDING), None)
     if padding is None:
@@ -130,11 +136,53 @@ def _set_attribute(objects: list[_Object], name: str, text: str | None) -> None:
     first = places[0] if places else len(records)
     kept = [record for place, (_, _, record) in enumerate(records) if place not in places]
     if text is not None:
-        value = _zero_ended(text)
-        title = _zero_ended(name)
-        record = len(title).to_bytes(2, "little") + title + bytes(2) + len(value).to_bytes(2, "little") + value
-        kept.insert(first, record)
-    item.content = len(kept).to_bytes(2, "little") + b"".join(kept)
+        kept.insert(first, _record(name, text))
+    item.content = _joined(kept)
+
+
+def _follow_attribute(objects: list[_Object], text: str | None) -> None:
+    """Lets the keys in attributes called ``INITIALKEY`` follow."""
+    item = _only(objects, _EXTENDED, new=bytes(2))
+    records = _records(item.content)
+    written = next((_text(record) for name, _, record in records if name.lower() == _NAMES["key"].lower()), None)
+    kept = []
+    for name, kind, record in records:
+        if name.lower() == _FOLLOWER and kind == _TEXT:
+            values = [_text(record)]
+            new = followed(values, text, written)
+            kept += [record] if new == values else [_record(name, value) for value in new]
+        else:
+            kept.append(record)
+    item.content = _joined(kept)
+
+
+def _refuse_other_keys(objects: list[_Object]) -> None:
+    """Nothing, if the key is nowhere but among the attributes that are written.
+
+    Raises:
+        TagError: it is also in the metadata library within the header extension.
+    """
+    for item in objects:
+        if item.guid == _EXTENSION:
+            upper = (
+                item.content.decode("utf-16-le", "replace").upper(),
+                item.content[1:].decode("utf-16-le", "replace").upper(),
+            )
+            if any("INITIALKEY" in text for text in upper):
+                raise TagError("the key is in the metadata library of the WMA file, which stone does not write")
+
+
+def _record(name: str, text: str) -> bytes:
+    title, value = _zero_ended(name), _zero_ended(text)
+    return len(title).to_bytes(2, "little") + title + bytes(2) + len(value).to_bytes(2, "little") + value
+
+
+def _text(record: bytes) -> str:
+    return record[6 + int.from_bytes(record[:2], "little") :].decode("utf-16-le", "replace").strip("\0")
+
+
+def _joined(records: list[bytes]) -> bytes:
+    return len(records).to_bytes(2, "little") + b"".join(records)
 
 
 def _records(content: bytes) -> list[tuple[str, int, bytes]]:

@@ -36,7 +36,7 @@ class _Bounded:
         data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
-            raise _too_large()
+            raise too_large()
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -59,10 +59,11 @@ def _check_comments(file: BinaryIO) -> None:
         elif head[14:18] == serial:
             length += data
             if length > MAX_TAG_BYTES:
-                raise _too_large()
+                raise too_large()
             if any(segment < 255 for segment in segments):
                 return
 
 
-def _too_large() -> TagError:
+def too_large() -> TagError:
+    """The error for tags that no parser should see."""
     return TagError(f"its tags are larger than {MAX_TAG_BYTES >> 20} MB")

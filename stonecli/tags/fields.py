@@ -13,8 +13,11 @@ title is not made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key
+from stonecli.spelling import parse_plain
 from stonecli.tags.rules import Field, WriteMode
 
 SEPARATOR = " - "
@@ -36,6 +39,16 @@ def checked_utf8(data: bytes) -> bytes:
     except UnicodeDecodeError:
         raise TagError("the text is not UTF-8 and would be lost") from None
     return data
+
+
+def followed(values: Sequence[str], text: str | None, written: str | None) -> list[str]:
+    """The values of a field that follows the key field, where it is there: each plain key among them becomes ``text``.
+
+    With None for ``text``, those that say what the key field said (``written``) go: so this program leaves the two.
+    """
+    if text is None:
+        return [value for value in values if value != written]
+    return [text if parse_plain(value) else value for value in values]
 
 
 def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> str | None:

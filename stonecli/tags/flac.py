@@ -1,4 +1,8 @@
-"""FLAC: the comment block among the metadata blocks; see RFC 9639, section 8."""
+"""FLAC: the comment block among the metadata blocks; see RFC 9639, section 8.
+
+Some files have a second comment block, or an ID3v2 tag in front, and some programs read those. New text goes to the
+first comment block; a key that is in one of the others follows it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from stonecli.errors import TagError
+from stonecli.tags.id3 import following
 from stonecli.tags.rules import Changes
-from stonecli.tags.sniff import id3v2_end
+from stonecli.tags.sniff import id3v2_end, id3v2_spans
 from stonecli.tags.splice import Span, Splice, file_size, read_at
-from stonecli.tags.vorbis import edit_comments
+from stonecli.tags.vorbis import edit_comments, follow_comments, key_in
 
 _PADDING, _COMMENTS = 1, 4
 _NEW_PADDING = 1024  # bytes
@@ -24,30 +29,34 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
         TagError: the blocks do not lead to the audio, or the comments are damaged.
     """
     start, end, blocks = _blocks(file)
-    written: list[tuple[int, bytes]] = []
+    result: list[tuple[int, bytes]] = []
     commented = False
+    old_key = None
     for kind, span in blocks:
         content = read_at(file, span.offset, span.length)
         if kind == _COMMENTS and not commented:
+            old_key = key_in(content)
             content, rest = edit_comments(content, changes)
             if rest.strip(b"\0"):
                 raise TagError("the comment block holds something else")
             commented = True
-        written.append((kind, content))
+        elif kind == _COMMENTS and "key" in changes:
+            content = follow_comments(content, changes["key"], old_key)
+        result.append((kind, content))
     if not commented:
-        written.insert(1, (_COMMENTS, edit_comments(_EMPTY_COMMENTS, changes)[0]))
-    new = _render(written, room=end - start)
-    return [Splice(start, end - start, new)]
+        result.insert(1, (_COMMENTS, edit_comments(_EMPTY_COMMENTS, changes)[0]))
+    new = Splice(start, end - start, _render(result, room=end - start))
+    return [*following(file, id3v2_spans(file), changes, old_key), new]
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """The audio frames and every block but comments and padding.
+    """The audio frames and every block but comments and padding; ID3 tags in front do not count.
 
     Raises:
         TagError: the blocks do not lead to the audio.
     """
     start, end, blocks = _blocks(file)
-    yield Span(0, start)
+    yield Span(start - 4, 4)
     for kind, span in blocks:
         if kind not in (_PADDING, _COMMENTS):
             yield bytes([kind])

@@ -8,17 +8,22 @@ further. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import BinaryIO
 
 from stonecli.errors import TagError
+from stonecli.tags.fields import followed
 from stonecli.tags.rules import Changes
 from stonecli.tags.sniff import id3v2_length
+from stonecli.tags.splice import Span, Splice, read_at
 
 PADDING = 1024  # bytes of room that a tag gets when it has to grow, so that the next change fits
 
-_V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2", b"GRP1": b"GP1"}
+_V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2", b"GRP1": b"GP1", b"TXXX": b"TXX"}
+_FOLLOWERS = ("INITIALKEY", "KEY")  # descriptions of TXXX frames
 _FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some write v2.2 names into v2.3 tags
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 _UNSYNCHRONISED, _EXTENDED, _FOOTER = 0x80, 0x40, 0x10  # flags of the tag's header
@@ -72,6 +77,54 @@ def edit_tag(old: bytes, changes: Changes, others: Mapping[str, str] = MappingPr
     return _render(tag, len(old)) if left and left != [frame.raw for frame in _new_tag(others).frames] else b""
 
 
+def follow_tag(old: bytes, text: str | None, written: str | None) -> bytes:
+    """A tag that is not the one that holds the file's key: each key in it that is there follows; see :func:`followed`.
+
+    Args:
+        old: the tag as it stands in the file.
+        text: the new key, or None to remove ``written``.
+        written: what the file's key field said.
+
+    Raises:
+        TagError: the tag may hold a key and cannot be changed without loss.
+    """
+    try:
+        tag = _parse(old)
+        before = [frame.raw for frame in tag.frames]
+        name = _name(tag, b"TKEY")
+        for place in reversed(range(len(tag.frames))):
+            if tag.frames[place].name == name:
+                _follow(tag, place, b"", text, written)
+        _follow_described(tag, text, written)
+    except TagError:
+        if b"TKE" in old or b"TXX" in old:
+            raise
+        return old  # nothing can be said of it, except that it holds no key
+    return old if before == [frame.raw for frame in tag.frames] else _render(tag, len(old))
+
+
+def following(file: BinaryIO, spans: Sequence[Span], changes: Changes, written: str | None) -> list[Splice]:
+    """The splices for the ID3v2 tags at these places of a file, whose key field is elsewhere and said ``written``.
+
+    Raises:
+        TagError: such a tag may hold a key and cannot be changed without loss.
+    """
+    if "key" not in changes:
+        return []
+    old = [(span, read_at(file, span.offset, span.length)) for span in spans]
+    new = [(span, tag, follow_tag(tag, changes["key"], written)) for span, tag in old]
+    return [Splice(span.offset, span.length, changed) for span, tag, changed in new if changed != tag]
+
+
+def key_in(tag: bytes) -> str | None:
+    """The first text of the key frame of a tag (``b""``: no tag); None where it has none.
+
+    Raises:
+        TagError: the tag is damaged.
+    """
+    return _first_key(_parse(tag)) if tag else None
+
+
 def _new_tag(texts: Mapping[str, str]) -> _Tag:
     tag = _Tag()
     for name, text in texts.items():
@@ -84,12 +137,50 @@ def _new_tag(texts: Mapping[str, str]) -> _Tag:
 
 def _set_key(tag: _Tag, text: str | None) -> None:
     """Puts in the one key frame, in the place of the first that is there; None takes all out."""
+    _follow_described(tag, text, _first_key(tag))
     name = _name(tag, b"TKEY")
     places = [place for place, frame in enumerate(tag.frames) if frame.name == name]
     kept = [frame for frame in tag.frames if frame.name != name]
     if text is not None:
         kept.insert(places[0] if places else len(kept), _frame(tag, name, b"\x00" + text.encode("ascii")))
     tag.frames = kept
+
+
+def _first_key(tag: _Tag) -> str | None:
+    name = _name(tag, b"TKEY")
+    for frame in tag.frames:
+        if frame.name == name:
+            with suppress(TagError, UnicodeError):
+                body = _readable_body(tag, frame)
+                return _decode(body[1:], body[0]).split("\0")[0]
+            return None
+    return None
+
+
+def _follow_described(tag: _Tag, text: str | None, written: str | None) -> None:
+    """Lets the keys in ``TXXX:INITIALKEY`` and ``TXXX:KEY`` follow."""
+    name = _name(tag, b"TXXX")
+    for place in reversed(range(len(tag.frames))):
+        frame = tag.frames[place]
+        if frame.name != name:
+            continue
+        with suppress(TagError, UnicodeError):  # a damaged frame stays: if it names a key, the check of the copy fails
+            body = _readable_body(tag, frame)
+            description, _ = _split_at_zero(body[1:], body[0])
+            if _decode(description, body[0]).upper() in _FOLLOWERS:
+                _follow(tag, place, description + (b"\0" if body[0] in (0, 3) else b"\0\0"), text, written)
+
+
+def _follow(tag: _Tag, place: int, start: bytes, text: str | None, written: str | None) -> None:
+    """Lets the values of the text frame at ``place``, whose body has ``start`` before them, follow."""
+    body = _readable_body(tag, tag.frames[place])
+    values = _decode(body[1 + len(start) :], body[0]).rstrip("\0").split("\0")
+    new = followed(values, text, written)
+    if not new:
+        del tag.frames[place]
+    elif new != values:
+        data = body[:1] + start + _encode("\0".join(new), body[0])
+        tag.frames[place] = _frame(tag, tag.frames[place].name, data)
 
 
 def _set_text(tag: _Tag, long_name: bytes, text: str | None) -> None:
@@ -167,7 +258,7 @@ def _split_at_zero(data: bytes, encoding: int) -> tuple[bytes, bytes]:
     for at in range(0, len(data) - 1, 2):
         if data[at : at + 2] == b"\0\0":
             return data[:at], data[at + 2 :]
-    raise TagError("a comment frame is damaged")
+    raise TagError("a text frame is damaged")
 
 
 def _decode(data: bytes, encoding: int) -> str:

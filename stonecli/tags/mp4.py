@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.tags.fields import checked_utf8
+from stonecli.tags.fields import checked_utf8, followed
 from stonecli.tags.rules import Changes, Field
 from stonecli.tags.splice import Span, Splice, file_size, read_at
 
-_MEAN, _NAME = b"com.apple.iTunes", b"initialkey"
+_MEAN, _NAME, _FOLLOWER = b"com.apple.iTunes", b"initialkey", b"key"
 _TEXT_ATOMS: dict[Field, bytes] = {"comment": b"\xa9cmt", "grouping": b"\xa9grp", "title": b"\xa9nam"}
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta"}
 _OFFSET_TABLES = {b"stco": 4, b"co64": 8}  # bytes an entry
@@ -179,7 +179,9 @@ def _edit_items(items: list[bytes], changes: Changes) -> bytes:
     for field, text in changes.items():
         data = b"" if text is None else text.encode()
         if field == "key":
-            places = [place for place, item in enumerate(items) if _is_key(item)]
+            written = next((value for item in items if _free_form_name(item) == _NAME for value in _texts(item)), None)
+            items = [changed for item in items if (changed := _followed(item, text, written))]
+            places = [place for place, item in enumerate(items) if _free_form_name(item) == _NAME]
             new = [] if text is None else [_atom(b"----", _free_form(data))]
             first = places[0] if places else len(items)
             items = [
@@ -197,14 +199,57 @@ def _edit_items(items: list[bytes], changes: Changes) -> bytes:
     return b"".join(items)
 
 
-def _is_key(item: bytes) -> bool:
-    """Whether an item is ``----:com.apple.iTunes:initialkey``, in any case."""
+def _free_form_name(item: bytes) -> bytes:
+    """The name of an item ``----:com.apple.iTunes:NAME`` in lower case; ``b""`` for other items."""
     if item[4:8] != b"----":
-        return False
+        return b""
     mean_end = 8 + int.from_bytes(item[8:12])
-    name_end = mean_end + int.from_bytes(item[mean_end : mean_end + 4])
+    name_end = _name_end(item)
     mean, name = item[20:mean_end], item[mean_end + 12 : name_end]
-    return item[12:16] == b"mean" and mean == _MEAN and name.lower() == _NAME
+    return name.lower() if item[12:16] == b"mean" and mean == _MEAN else b""
+
+
+def _name_end(item: bytes) -> int:
+    mean_end = 8 + int.from_bytes(item[8:12])
+    return mean_end + int.from_bytes(item[mean_end : mean_end + 4])
+
+
+def _values(item: bytes) -> list[bytes]:
+    """The ``data`` atoms of a free-form item.
+
+    Raises:
+        TagError: they do not add up.
+    """
+    atoms = []
+    at = _name_end(item)
+    while at < len(item):
+        end = at + int.from_bytes(item[at : at + 4])
+        if item[at + 4 : at + 8] != b"data" or end < at + 16 or end > len(item):
+            raise TagError("a free-form item of the MP4 is damaged")
+        atoms.append(item[at:end])
+        at = end
+    return atoms
+
+
+def _texts(item: bytes) -> list[str]:
+    return [atom[16:].decode("utf-8", "replace") for atom in _values(item)]
+
+
+def _followed(item: bytes, text: str | None, written: str | None) -> bytes:
+    """The item, if it is a ``KEY`` with each plain key in it following; ``b""`` if none of its values is left."""
+    if _free_form_name(item) != _FOLLOWER:
+        return item
+    values = _texts(item)
+    new = followed(values, text, written)
+    if new == values:
+        return item
+    head = item[8 : _name_end(item)]
+    if len(new) < len(values):
+        kept = [atom for atom, value in zip(_values(item), values, strict=True) if value != written]
+        return _atom(b"----", head + b"".join(kept)) if kept else b""
+    pairs = zip(_values(item), values, new, strict=True)
+    atoms = [atom if old == value else _value(value.encode()) for atom, old, value in pairs]
+    return _atom(b"----", head + b"".join(atoms))
 
 
 def _with_first_value(item: bytes, data: bytes | None) -> bytes:

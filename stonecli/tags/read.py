@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.spelling import parse_plain, says_no_key
-from stonecli.tags.bounded import bounded
+from stonecli.tags.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes, Field, KeyTags
-from stonecli.tags.sniff import sniff
+from stonecli.tags.sniff import id3v2_spans, sniff
+from stonecli.tags.splice import read_at
 
+_APE = ("wavpack", "musepack", "monkey's audio")
 _MP4_PREFIX = "----:com.apple.iTunes:"
 
 
@@ -27,8 +30,8 @@ class Snapshot:
 
     Attributes:
         keys: the texts of the field that is written by default; one if all is well.
-        followers: the texts of fields that follow it, but are never made (a plain ``KEY`` in Vorbis comments).
-        also: the texts of the other fields that are read for a key, in their order.
+        followers: the plain keys in fields that follow it where they are there, but are never made, such as ``KEY``.
+        also: the texts of the other fields that are read for a key, in their order; followers are among them.
         texts: comment, grouping and title; without those that are not there.
     """
 
@@ -42,6 +45,14 @@ class Snapshot:
         """Raw text of the first key field that says more than "no key", else of the first one with any text."""
         texts = [text for text in (*self.keys, *self.also) if text.strip()]
         return next((text for text in texts if not says_no_key(text)), texts[0] if texts else None)
+
+    def joined(self, other: Snapshot) -> Snapshot:
+        """The same with a second tag of the file, in which keys only follow."""
+        return replace(
+            self,
+            followers=(*self.followers, *_plain(other.keys), *other.followers),
+            also=(*self.also, *other.keys, *other.also),
+        )
 
     def changed(self, changes: Changes) -> Snapshot:
         """What the file has to say after the changes."""
@@ -121,6 +132,8 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
             raise
         tags = None
     found = reader(tags)
+    for second in _second_tags(file, container, loaded if tags is not None else None):
+        found = found.joined(second)
     if as_new and tags is None and reader is _read_id3:
         others = other_texts(file, container)
         names: dict[Field, str] = {"comment": "COMM", "title": "TIT2"}
@@ -128,12 +141,33 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
     return found
 
 
+def _second_tags(file: BinaryIO, container: str, loaded: Any) -> Iterator[Snapshot]:
+    """What the tags say that some programs read and others do not: comment blocks after the first, ID3v2 in front."""
+    if container == "flac" and loaded is not None:
+        comments = [block for block in loaded.metadata_blocks if block.code == loaded.tags.code]
+        yield from map(_read_vorbis, comments[1:])
+    if container not in ("mp3", "flac", *_APE):
+        return
+    for span in id3v2_spans(file)[1 if container == "mp3" else 0 :]:
+        if span.length > MAX_TAG_BYTES:
+            raise too_large()
+        yield _read_second_id3(read_at(file, span.offset, span.length))
+
+
+def _read_second_id3(data: bytes) -> Snapshot:
+    load: Any = import_module("mutagen.id3").ID3
+    try:
+        return _read_id3(load(BytesIO(data), **_ID3_OPTIONS))
+    except Exception:  # deliberately wide, as in as_tag_error; a damaged tag says nothing
+        return _read_id3(None)
+
+
 def _read_id3(tags: Any) -> Snapshot:
     if tags is None:
         return Snapshot((), (), (), {})
-    by_name = {frame.desc.upper(): frame.text for frame in tags.getall("TXXX")}
-    also = [str(text) for name in ("INITIALKEY", "KEY") for text in by_name.get(name, ())]
-    also += [frame.data.decode("latin-1").strip("\0") for frame in tags.getall("GEOB") if frame.desc == "Key"]
+    described = [(frame.desc.upper(), str(text)) for frame in tags.getall("TXXX") for text in frame.text]
+    named = [text for name in ("INITIALKEY", "KEY") for description, text in described if description == name]
+    blocks = [frame.data.decode("latin-1").strip("\0") for frame in tags.getall("GEOB") if frame.desc == "Key"]
     grouping = "GRP1" if tags.getall("GRP1") else "TIT1"
     texts: dict[Field, list[str]] = {
         "comment": next((frame.text for frame in tags.getall("COMM") if frame.desc == ""), []),
@@ -141,20 +175,20 @@ def _read_id3(tags: Any) -> Snapshot:
         "title": [text for frame in tags.getall("TIT2") for text in frame.text],
     }
     keys = tuple(text for frame in tags.getall("TKEY") for text in frame.text)
-    return Snapshot(keys, (), tuple(also), _first(texts))
+    return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts))
 
 
 def _read_vorbis(tags: Any) -> Snapshot:
     def values(name: str) -> list[str]:
         return tags.get(name, []) if tags is not None else []
 
-    plain = tuple(text for text in values("key") if parse_plain(text))
+    also = (*values("key"), *values("initial_key"))
     texts: dict[Field, list[str]] = {
         "comment": values("comment") or values("description"),
         "grouping": values("grouping"),
         "title": values("title"),
     }
-    return Snapshot(tuple(values("initialkey")), plain, (*values("key"), *values("initial_key")), _first(texts))
+    return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts))
 
 
 def _read_mp4(tags: Any) -> Snapshot:
@@ -166,7 +200,7 @@ def _read_mp4(tags: Any) -> Snapshot:
 
     names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam"}
     texts = _first({field: list(tags.get(name, [])) for field, name in names.items()})
-    return Snapshot(free_form("initialkey"), (), free_form("key"), texts)
+    return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts)
 
 
 def _read_apev2(tags: Any) -> Snapshot:
@@ -175,7 +209,7 @@ def _read_apev2(tags: Any) -> Snapshot:
         return str(value).split("\0") if value is not None and value.kind == 0 else []
 
     texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title")}
-    return Snapshot(tuple(values("INITIALKEY")), (), tuple(values("KEY")), _first(texts))
+    return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts))
 
 
 def _read_asf(tags: Any) -> Snapshot:
@@ -184,7 +218,12 @@ def _read_asf(tags: Any) -> Snapshot:
 
     names: dict[Field, str] = {"comment": "Description", "grouping": "WM/ContentGroupDescription", "title": "Title"}
     texts = _first({field: values(name) for field, name in names.items()})
-    return Snapshot(tuple(values("WM/InitialKey")), (), tuple(values("INITIALKEY")), texts)
+    also = values("INITIALKEY")
+    return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts)
+
+
+def _plain(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text in texts if parse_plain(text))
 
 
 def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:

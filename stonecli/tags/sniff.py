@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.tags.splice import file_size
+from stonecli.tags.splice import Span, file_size
 
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
@@ -81,12 +81,19 @@ def _sniff_tagless(head: bytes) -> str | None:
 
 def id3v2_end(file: BinaryIO) -> int:
     """Where the ID3v2 tags at the start of the file end; 0 if there is none."""
+    return sum(span.length for span in id3v2_spans(file))
+
+
+def id3v2_spans(file: BinaryIO) -> list[Span]:
+    """The ID3v2 tags at the start of the file, one after the other."""
+    found: list[Span] = []
     offset = 0
     while True:
         file.seek(offset)
         length = id3v2_length(file.read(10))
         if not length:
-            return offset
+            return found
+        found.append(Span(offset, length))
         offset += length
 
 

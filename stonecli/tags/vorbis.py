@@ -6,15 +6,17 @@ Entries are never decoded and encoded again, so that names in any case and value
 from __future__ import annotations
 
 from stonecli.errors import TagError
-from stonecli.spelling import parse_plain
-from stonecli.tags.fields import checked_utf8
+from stonecli.tags.fields import checked_utf8, followed
 from stonecli.tags.rules import Changes
+
+_KEY = b"INITIALKEY"
+_FOLLOWERS = (b"KEY", b"INITIAL_KEY")
 
 
 def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
     """The comments at the start of ``data`` with the changes, and the bytes of ``data`` that follow them.
 
-    ``INITIALKEY`` is set once. A ``KEY`` that holds a plain key follows it; none is made.
+    ``INITIALKEY`` is set once. A ``KEY`` or ``INITIAL_KEY`` that holds a plain key follows it; none is made.
 
     Raises:
         TagError: the comments are damaged, or text to be changed is not UTF-8.
@@ -30,30 +32,65 @@ def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
             entries = _with_text(entries, name, text)
         else:
             entries = _with_text(entries, field.upper().encode(), text)
-    return _sized(vendor) + len(entries).to_bytes(4, "little") + b"".join(map(_sized, entries)), rest
+    return _joined(vendor, entries), rest
+
+
+def follow_comments(data: bytes, text: str | None, written: str | None) -> bytes:
+    """A second block of comments, in which each key field that is there follows; see :func:`followed`.
+
+    Raises:
+        TagError: the comments are damaged.
+    """
+    vendor, entries, rest = _parse(data)
+    return _joined(vendor, _followed(entries, (_KEY, *_FOLLOWERS), text, written)) + rest
+
+
+def key_in(data: bytes) -> str | None:
+    """The first ``INITIALKEY`` of the comments at the start of ``data``.
+
+    Raises:
+        TagError: the comments are damaged.
+    """
+    return _first_key(_parse(data)[1])
 
 
 def _with_key(entries: list[bytes], text: str | None) -> list[bytes]:
-    first = next((_value(entry) for entry in entries if _name(entry) == b"INITIALKEY"), None)
     result = []
     written = False
-    for entry in entries:
-        name = _name(entry)
-        if name == b"INITIALKEY":
-            if text is not None and not written:
-                result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))
-                written = True
-        elif name == b"KEY" and parse_plain(_value(entry).decode("utf-8", "replace")):
-            # Taken out only if it says what INITIALKEY says: that is how this program leaves the two.
-            if text is not None:
-                result.append(entry.partition(b"=")[0] + b"=" + text.encode("ascii"))
-            elif _value(entry) != first:
-                result.append(entry)
-        else:
+    for entry in _followed(entries, _FOLLOWERS, text, _first_key(entries)):
+        if _name(entry) != _KEY:
             result.append(entry)
+        elif text is not None and not written:
+            result.append(_renewed(entry, text))
+            written = True
     if text is not None and not written:
         result.append(b"INITIALKEY=" + text.encode("ascii"))
     return result
+
+
+def _followed(entries: list[bytes], names: tuple[bytes, ...], text: str | None, written: str | None) -> list[bytes]:
+    result = []
+    for entry in entries:
+        if _name(entry) not in names:
+            result.append(entry)
+            continue
+        value = _value(entry).decode("utf-8", "replace")
+        new = followed([value], text, written)
+        if new:
+            result.append(entry if new == [value] else _renewed(entry, new[0]))
+    return result
+
+
+def _renewed(entry: bytes, text: str) -> bytes:
+    return entry.partition(b"=")[0] + b"=" + text.encode("ascii")
+
+
+def _first_key(entries: list[bytes]) -> str | None:
+    return next((_value(entry).decode("utf-8", "replace") for entry in entries if _name(entry) == _KEY), None)
+
+
+def _joined(vendor: bytes, entries: list[bytes]) -> bytes:
+    return _sized(vendor) + len(entries).to_bytes(4, "little") + b"".join(map(_sized, entries))
 
 
 def _with_text(entries: list[bytes], name: bytes, text: str | None) -> list[bytes]:

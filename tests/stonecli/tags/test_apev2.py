@@ -53,14 +53,16 @@ def test_items_and_the_block_behind_them_stay(kind, tail, header, make, digest):
     before = digest(path)
     assert read_tags(path).text == "Cm"
     assert write_key(path, A_MINOR)
-    assert path.read_bytes() == audio + tag(*ITEMS, item(b"INITIALKEY", b"8A"), header=header) + tail
+    kept, followed = ITEMS[:-1], item(b"KEY", b"8A")
+    assert path.read_bytes() == audio + tag(*kept, followed, item(b"INITIALKEY", b"8A"), header=header) + tail
     assert read_tags(path).text == "8A"
     assert digest(path) == before
     assert write_key(path, A_MINOR, [FieldRule("title", "camelot", "prepend")])
     title = item(b"Title", "8A - Café".encode())
-    assert path.read_bytes() == audio + tag(title, *ITEMS[1:], item(b"INITIALKEY", b"8A"), header=header) + tail
+    items = [title, *kept[1:], followed, item(b"INITIALKEY", b"8A")]
+    assert path.read_bytes() == audio + tag(*items, header=header) + tail
     assert remove_key(path, [FieldRule(), FieldRule("title", "camelot", "prepend")])
-    assert path.read_bytes() == audio + tag(*ITEMS, header=header) + tail
+    assert path.read_bytes() == audio + tag(*kept, header=header) + tail
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,6 +120,7 @@ def test_a_tag_that_looks_like_id3v1(length, make, digest):
         (tag(*ITEMS, count=9), "add up"),
         (tag(*ITEMS, version=3000), "damaged"),
         (tag(*ITEMS)[8:], "damaged"),
+        (tag(item(b"KEY", b"Cm")) + tag(*ITEMS), "more than one"),
         (
             tag(item(b"Artist", b"\xff\xfe")),
             "damaged",
