@@ -92,7 +92,7 @@ class TagTable:
         parts = [f"{count} {_COUNTED_AS.get(status, status)}" for status, count in self._counts.items()]
         if errors:
             parts.append(f"{errors} failed")
-        line = Text(", ".join(parts) or "no music files found")
+        line = Text(", ".join(parts) or "no new files")  # all are in the table of an earlier run
         if not write and (self._counts["detected"] or self._counts["incomplete"]):
             line.append(" – nothing was changed; write the keys with --write-tags", "dim")
         elif not write and self._counts["removable"]:

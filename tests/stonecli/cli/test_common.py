@@ -1,10 +1,12 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import Result
 
 from stonecli.cli.common import listed
 
@@ -34,3 +36,37 @@ def test_without_a_dash() -> None:
     assert listed([Path("/x/-"), Path("a")], null=False) == [Path("/x/-"), Path("a")]
     with pytest.raises(typer.BadParameter):
         listed([Path("a")], null=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        *(("tag", "--output", f"x{ending}") for ending in (".csv", ".json", ".ndjson", ".parquet")),
+        *((command, "--playlist", "x.m3u8") for command in ("tag", "mix")),
+        *((command, "--rekordbox", "x.xml") for command in ("tag", "mix")),
+        *((command, "--html", "x.html") for command in ("tag", "analyze")),
+        ("analyze", "--npz", "x.npz"),
+        ("analyze", "--plot", "x.png"),
+        ("evaluate", "--predictions", "x.csv"),
+        ("evaluate", "--confusion", "x.png"),
+    ],
+)
+def test_an_output_in_a_folder_that_is_not_there_is_refused_before_the_work(
+    invoke: Callable[..., Result],
+    song: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    option: str,
+    name: str,
+) -> None:
+    path = song("flac")
+    if command == "evaluate":
+        path = tmp_path / "labels.csv"
+        path.write_text("path,key\nmusic/flac.flac,Dm\n")
+    for detect in ("stonecli.detect.detect_key", "stonecli.tagger.detect_key"):
+        monkeypatch.setattr(detect, lambda *_, **__: pytest.fail("the work has begun"))
+    result = invoke(command, path, option, tmp_path / "none" / name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"stone: {tmp_path / 'none'}: no such folder\n"
+    assert not (tmp_path / "none").exists()

@@ -229,12 +229,13 @@ def test_a_kept_file_shows_both_keys(browser: Any, tmp_path: Path, estimate_of: 
         page_track(tmp_path / "c.mp3", Key.parse("C"), estimate_of(None), TrackInfo("nothing"), "kept", None, "8B"),
         page_track(tmp_path / "d.mp3", Key.parse("C"), None, TrackInfo("unknown"), "kept", None, "8B"),
         page_track(tmp_path / "e.mp3", Key.parse("Dm"), estimate_of("Dm"), TrackInfo("new"), "written", None, "8B"),
+        page_track(tmp_path / "f.mp3", None, estimate_of("Dm"), TrackInfo("odd"), "unreadable key", None, "\x1bloud"),
     ]
     save_page(tmp_path / "a.html", tracks)
     browser.set_window_size(1600, 900)
     browser.get((tmp_path / "a.html").as_uri())
     cells = [row.text.split("\n") for row in browser.find_elements("css selector", ".row > :nth-child(4)")]
-    assert [" ".join(cell) for cell in cells] == ["7A Dm 80%", "80%", "no key", "", "80%"]
+    assert [" ".join(cell) for cell in cells] == ["7A Dm 80%", "80%", "no key", "", "80%", "7A Dm 80%"]
     assert browser.find_element("id", "unknown").text.startswith("1 track not analyzed")
     texts = []
     for row in range(len(tracks)):
@@ -246,7 +247,9 @@ def test_a_kept_file_shows_both_keys(browser: Any, tmp_path: Path, estimate_of: 
     assert "Detected: no key" in texts[2]
     assert "stone has not analyzed this track" in texts[3]
     assert "Key in the file before: 8B" in texts[4]
-    assert all("not analyzed" not in text for text in (*texts[:3], texts[4]))
+    assert "stone cannot read the key that the file names. Detected: 7A D minor, 80%" in texts[5]
+    assert "Key in the file: \\x1bloud" in texts[5]
+    assert all("not analyzed" not in text for text in (*texts[:3], *texts[4:]))
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

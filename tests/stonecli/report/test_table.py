@@ -116,7 +116,7 @@ def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[...,
 def test_an_empty_run(result: Callable[..., TagResult]) -> None:
     out = console(terminal=True)
     TagTable(out, [], "camelot").summary(0, write=True)
-    assert without_colour(text_of(out)) == "no music files found\n"
+    assert without_colour(text_of(out)) == "no new files\n"
 
 
 def test_an_error_is_one_line() -> None:
