@@ -9,10 +9,15 @@ ours. In a title (``"E - Motion"``, ``"Plan - B"``) they never do: a stale lette
 lost word is lost. A title that starts with just what is to be written is left alone, so a second run never doubles.
 For the same reason a whole text that is a spelling is ours in a comment or grouping, never in a title, and a missing
 title is not made.
+
+Mixed In Key writes ``4A - Energy 6`` or ``4A - 6`` into comments and groupings: the form of ours, with an energy level
+behind it. So a spelling in front of an energy level is Mixed In Key's and is never replaced. Where a text begins with
+an energy level alone (``Energy 6``), we write ``8A | Energy 6``, so that our own spelling can be told from theirs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from stonecli.errors import TagError
@@ -21,6 +26,8 @@ from stonecli.spelling import parse_plain
 from stonecli.tags.rules import Field, WriteMode
 
 SEPARATOR = " - "
+ENERGY_SEPARATOR = " | "  # between our spelling and an energy level of Mixed In Key
+_ENERGY = re.compile(r"(?:Energy )?(?:10|[1-9])(?= - |\s*[|/,;]|\s*\Z)", re.ASCII | re.IGNORECASE)
 
 OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notation in NOTATIONS)
 """Every text that this program writes for a key."""
@@ -61,7 +68,10 @@ def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> 
         if text.startswith(spelling + SEPARATOR):
             return text
         rest = without_key(text, field, mode)
-        return spelling if rest is None else spelling + SEPARATOR + rest
+        if rest is None:
+            return spelling
+        separator = ENERGY_SEPARATOR if field != "title" and _ENERGY.match(rest) else SEPARATOR
+        return spelling + separator + rest
     if text.endswith(SEPARATOR + spelling):
         return text
     rest = without_key(text, field, mode)
@@ -76,8 +86,12 @@ def without_key(text: str | None, field: Field, mode: WriteMode) -> str | None:
     if field != "title" and text in own:
         return None
     if mode == "prepend":
-        head, separator, rest = text.partition(SEPARATOR)
-        return rest if separator and rest and head in own else text
+        for between in (SEPARATOR, ENERGY_SEPARATOR):
+            head, _, rest = text.partition(between)
+            has_energy = field != "title" and _ENERGY.match(rest)
+            if rest and head in own and bool(has_energy) == (between == ENERGY_SEPARATOR):
+                return rest
+        return text
     if mode == "append":
         rest, separator, tail = text.rpartition(SEPARATOR)
         return rest if separator and rest and tail in own else text

@@ -16,6 +16,10 @@ from stonecli.tags.sniff import sniff
 
 SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # beyond, a tag is wrong; 0 is what programs write for "not known"
 
+_NUMBER = r"[0-9]{1,4}(?:[.,][0-9]{1,30})?"
+_BPM = re.compile(rf"\s*({_NUMBER})\s*(?:bpm)?\s*(?:/\s*{_NUMBER}\s*(?:bpm)?\s*)?", re.ASCII | re.IGNORECASE)
+_MAX_BPM_TEXT = 100  # characters
+
 
 @dataclass(frozen=True)
 class TrackInfo:
@@ -65,10 +69,14 @@ def read_info(path: Path) -> TrackInfo:
 
 
 def parse_bpm(text: str) -> float | None:
-    """The tempo that ``text`` names (``128``, ``128,5``, ``117.45383522727273``), or None."""
-    if not re.fullmatch(r"\s*[0-9]{1,4}([.,][0-9]{1,30})?\s*", text, re.ASCII):
+    """The tempo in beats per minute that ``text`` names (``128``, ``128,5``, ``128 BPM``), or None.
+
+    Of two with a slash between them, such as ``174/87``, the first counts: it is the one that programs show.
+    """
+    match = _BPM.fullmatch(text) if len(text) <= _MAX_BPM_TEXT else None
+    if not match:
         return None
-    bpm = float(text.replace(",", "."))
+    bpm = float(match[1].replace(",", "."))
     return bpm if SLOWEST_BPM <= bpm <= FASTEST_BPM else None
 
 

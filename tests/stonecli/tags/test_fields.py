@@ -7,6 +7,7 @@ from stonecli.key import NOTATIONS, Key
 from stonecli.tags.fields import OWN_SPELLINGS, SEPARATOR, checked_utf8, with_key, without_key
 
 TEXTS = st.text() | st.sampled_from(["8A - x", "x - 8A", "E - Motion", "Plan - B", " - ", "8A", "A", "", " ", "8A - "])
+TEXTS |= st.from_regex(r"(8A|Am|C)?( - | \| )?(Energy )?(6|10|12)?( - | \| )?(7A|mine)?", fullmatch=True)
 SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
 
 
@@ -31,6 +32,23 @@ SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
         ("8a - played", "prepend", "8A - 8a - played"),  # not as we spell it
         ("13A - played", "prepend", "8A - 13A - played"),
         ("8A- played", "prepend", "8A - 8A- played"),
+        # Mixed In Key's own texts, which stay as they are
+        ("4A - Energy 6", "prepend", "8A - 4A - Energy 6"),
+        ("4A - 6", "prepend", "8A - 4A - 6"),
+        ("Fm - Energy 10 - mine", "prepend", "8A - Fm - Energy 10 - mine"),
+        ("9m - 6 | mine", "prepend", "8A - 9m - 6 | mine"),
+        ("8A - Energy 6", "prepend", "8A - Energy 6"),  # says so already
+        ("4A - Energy 6", "append", "4A - Energy 6 - 8A"),
+        ("4A - Energy 6 - 7A", "append", "4A - Energy 6 - 8A"),
+        ("9A - 4A - Energy 6", "prepend", "8A - 4A - Energy 6"),  # ours in front of theirs
+        ("Energy 6", "prepend", "8A | Energy 6"),
+        ("7A | Energy 6", "prepend", "8A | Energy 6"),
+        ("8A | Energy 6", "prepend", "8A | Energy 6"),
+        ("6", "prepend", "8A | 6"),
+        ("7A | played", "prepend", "8A - 7A | played"),  # not as we write it
+        ("7A - Energy 60", "prepend", "8A - Energy 60"),
+        ("7A - 12 inch", "prepend", "8A - 12 inch"),
+        ("7A - 6 string", "prepend", "8A - 6 string"),
     ],
 )
 def test_comment_with_key(text, mode, expected):
@@ -48,6 +66,8 @@ def test_comment_with_key(text, mode, expected):
         ("Plan - B", "append", "8A", "Plan - B - 8A"),
         ("E - Motion", "prepend", "E", "E - Motion"),
         ("8A", "prepend", "7A", "7A - 8A"),  # a title may be just that
+        ("22", "prepend", "8A", "8A - 22"),
+        ("7A - 7", "prepend", "8A", "8A - 7"),
         (None, "prepend", "8A", None),
         ("", "append", "8A", ""),
     ],
@@ -70,6 +90,12 @@ def test_title_with_key(text, mode, spelling, expected):
         ("Bbm - Motion", "title", "prepend", "Motion"),
         ("8A", "title", "prepend", "8A"),
         ("warm - 8A - up", "comment", "prepend", "warm - 8A - up"),
+        ("8A - Energy 6", "comment", "prepend", "8A - Energy 6"),
+        ("8A - 6", "grouping", "prepend", "8A - 6"),
+        ("8A | Energy 6", "comment", "prepend", "Energy 6"),
+        ("8A - 4A - Energy 6", "comment", "prepend", "4A - Energy 6"),
+        ("8A | mine", "comment", "prepend", "8A | mine"),
+        ("8A - 7", "title", "prepend", "7"),
     ],
 )
 def test_without_key(text, field, mode, expected):

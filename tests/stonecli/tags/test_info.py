@@ -82,7 +82,10 @@ def test_nothing_is_known_of_what_cannot_be_read(tmp_path: Path, song: Song) -> 
     [
         *(("128", 128.0), ("127,99", 127.99), (" 90.5 ", 90.5)),
         ("117.45383522727273", 117.45383522727273),  # of librosa, as Python writes it
-        *((text, None) for text in ("0", "", "fast", "1e3", "nan", "12800", "-120", "１２８")),
+        *(("128 BPM", 128.0), ("128bpm", 128.0), ("174/87", 174.0), ("87 / 174 bpm", 87.0), ("128,5 Bpm", 128.5)),
+        *((text, None) for text in ("0", "", "fast", "1e3", "nan", "inf", "NaN BPM", "12800", "-120", "１２８")),
+        *((text, None) for text in ("128/", "/128", "128 / fast", "1/2/3", "128 bpm bpm", "128-130", "999/128", "19")),
+        *((text, None) for text in ("1" * 10**6, " " * 10**6 + "128", "128" + " " * 10**6, "128." + "0" * 200)),
     ],
 )
 def test_tempos(text: str, bpm: float | None) -> None:

@@ -206,3 +206,14 @@ def test_what_is_no_file_is_refused(tmp_path):
             read_tags(path)
         with pytest.raises(TagError):
             write_key(path, A_MINOR)
+
+
+def test_the_energy_comment_of_mixed_in_key_survives(sample, make):
+    path = make(sample)
+    write_texts(path, {"comment": "4A - Energy 6", "grouping": "Energy 6"})
+    rules = [FieldRule("comment", "camelot", "prepend"), FieldRule("grouping", "camelot", "prepend")]
+    for key in (A_MINOR, D_FLAT):
+        assert write_key(path, key, rules)
+        assert texts(path) == {"comment": f"{key.camelot} - 4A - Energy 6", "grouping": f"{key.camelot} | Energy 6"}
+    assert remove_key(path, rules)
+    assert texts(path) == {"comment": "4A - Energy 6", "grouping": "Energy 6"}
