@@ -1,6 +1,7 @@
 """APEv2 tags at the end of WavPack, Musepack and Monkey's Audio files; an ID3v1 block after the tag stays.
 
-A key in an ID3v2 tag in front, which some programs read, follows the key of the APE tag.
+A key in an ID3v2 tag in front, which some programs read, follows the key of the APE tag. In an MP3 it is the other way
+round: its APE tag is not the one that is written, and a key in it follows that of the ID3v2 tag.
 
 See https://wiki.hydrogenaud.io/index.php?title=APEv2_specification.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.errors import TagError
+from stonecli.tags.bounded import MAX_TAG_BYTES
 from stonecli.tags.fields import checked_utf8, followed
 from stonecli.tags.id3 import following
 from stonecli.tags.rules import Changes
@@ -60,14 +62,41 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
             _set_key(tag, text, old_key)
         else:
             _set(tag, field.encode(), text)
-    body = b"".join(item.raw for item in tag.items)
-    if len(body) > _MAX_TAG:
-        raise TagError("the APE tag is full")
-    if not tag.items:
-        return [*front, Splice(tag.offset, tag.length, b"")]
-    new = _end(tag, body, 0) if not tag.flags & _HAS_HEADER else _end(tag, body, _IS_HEADER)
-    new = new + body + _end(tag, body, 0) if tag.flags & _HAS_HEADER else body + new
-    return [*front, Splice(tag.offset, tag.length, new)]
+    return [*front, Splice(tag.offset, tag.length, _render(tag))]
+
+
+def tail(file: BinaryIO) -> Span | None:
+    """Where the APE tag at the end of an MP3 is; None where there is none that can be changed."""
+    tag = _tail(file)
+    return Span(tag.offset, tag.length) if tag else None
+
+
+def tail_keys(file: BinaryIO) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts of ``INITIALKEY`` and of ``KEY`` in the APE tag at the end of an MP3."""
+    tag = _tail(file)
+    texts: dict[bytes, list[str]] = {_KEY: [], _FOLLOWER: []}
+    for item in tag.items if tag else ():
+        if item.name.lower() in texts and item.flags & _KIND == _TEXT_KIND:
+            texts[item.name.lower()] += item.value.decode("utf-8", "replace").split("\0")
+    return tuple(texts[_KEY]), tuple(texts[_FOLLOWER])
+
+
+def follow_tail(file: BinaryIO, changes: Changes, written: str | None) -> list[Splice]:
+    """The splice for the APE tag at the end of an MP3, whose key field said ``written``: each key in it follows."""
+    tag = _tail(file)
+    if tag is None or "key" not in changes:
+        return []
+    old = tag.items
+    tag.items = _followed(old, (_KEY, _FOLLOWER), changes["key"], written)
+    return [] if tag.items == old else [Splice(tag.offset, tag.length, _render(tag))]
+
+
+def _tail(file: BinaryIO) -> _Tag | None:
+    try:
+        tag = _find(file, MAX_TAG_BYTES)
+    except TagError:
+        return None
+    return tag if tag.length and tag.offset >= id3v2_end(file) else None
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
@@ -81,6 +110,17 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     yield Span(start, tag.offset - start)
     end = tag.offset + tag.length
     yield Span(end, file_size(file) - end)
+
+
+def _render(tag: _Tag) -> bytes:
+    """The tag as bytes; ``b""`` without items."""
+    body = b"".join(item.raw for item in tag.items)
+    if len(body) > _MAX_TAG:
+        raise TagError("the APE tag is full")
+    if not tag.items:
+        return b""
+    header = _end(tag, body, _IS_HEADER) if tag.flags & _HAS_HEADER else b""
+    return header + body + _end(tag, body, 0)
 
 
 def _set(tag: _Tag, name: bytes, text: str | None) -> None:
@@ -104,26 +144,34 @@ def _set(tag: _Tag, name: bytes, text: str | None) -> None:
 
 def _set_key(tag: _Tag, text: str | None, old_key: str | None) -> None:
     """Sets the one key item, in the place of the first that is there; None takes all out. ``KEY`` follows."""
-    places = [place for place, item in enumerate(tag.items) if item.name.lower() == _KEY]
     items: list[_Item] = []
-    for place, item in enumerate(tag.items):
-        if item.name.lower() == _KEY:
-            if text is not None and place == places[0]:
-                items.append(_Item(item.flags & ~_KIND, item.name, text.encode()))
-        elif item.name.lower() == _FOLLOWER and item.flags & _KIND == _TEXT_KIND:
-            values = item.value.decode("utf-8", "replace").split("\0")
-            new = followed(values, text, old_key)
-            if new:
-                items.append(item if new == values else _Item(item.flags, item.name, "\0".join(new).encode()))
-        else:
+    written = False
+    for item in _followed(tag.items, (_FOLLOWER,), text, old_key):
+        if item.name.lower() != _KEY:
             items.append(item)
-    if text is not None and not places:
+        elif text is not None and not written:
+            items.append(_Item(item.flags & ~_KIND, item.name, text.encode()))
+            written = True
+    if text is not None and not written:
         items.append(_Item(_TEXT_KIND, b"INITIALKEY", text.encode()))
     tag.items = items
 
 
-def _find(file: BinaryIO) -> _Tag:
-    """The tag at the end of the file; an empty one, where it belongs, if there is none."""
+def _followed(items: list[_Item], names: tuple[bytes, ...], text: str | None, old_key: str | None) -> list[_Item]:
+    result = []
+    for item in items:
+        if item.name.lower() not in names or item.flags & _KIND != _TEXT_KIND:
+            result.append(item)
+            continue
+        values = item.value.decode("utf-8", "replace").split("\0")
+        new = followed(values, text, old_key)
+        if new:
+            result.append(item if new == values else _Item(item.flags, item.name, "\0".join(new).encode()))
+    return result
+
+
+def _find(file: BinaryIO, limit: int = _MAX_TAG) -> _Tag:
+    """The tag at the end of the file, up to ``limit`` bytes; an empty one, where it belongs, if there is none."""
     end = file_size(file)
     # A tag of the right length has the TAG of its APETAGEX where an ID3v1 block would have its own: look for it first.
     bare = end >= 32 and read_at(file, end - 32, 8) == _MAGIC
@@ -137,7 +185,7 @@ def _find(file: BinaryIO) -> _Tag:
     version, flags = footer[8:12], int.from_bytes(footer[20:24], "little")
     size, count = int.from_bytes(footer[12:16], "little"), int.from_bytes(footer[16:20], "little")
     start = end - size
-    if int.from_bytes(version, "little") not in (1000, 2000) or not 32 <= size <= min(end, _MAX_TAG):
+    if int.from_bytes(version, "little") not in (1000, 2000) or not 32 <= size <= min(end, limit):
         raise TagError("the APE tag is damaged")
     body = read_at(file, start, size - 32)
     if flags & _HAS_HEADER:

@@ -1,6 +1,6 @@
-"""MP3 files: the ID3v2 tag at the start. ID3v1 and APEv2 blocks at the end are left as they are.
+"""MP3 files: the ID3v2 tag at the start. An ID3v1 block at the end is left as it is, and so is an APEv2 tag.
 
-Some files have a second ID3v2 tag behind the first, and some programs read it: a key that is there follows the first.
+But some programs read a second ID3v2 tag behind the first, or the APEv2 tag: a key that is there follows the first tag.
 
 They are read where a new tag is made (:mod:`stonecli.tags.other_tags`).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from stonecli.tags.apev2 import follow_tail, tail
 from stonecli.tags.id3 import edit_tag, following, key_in
 from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes
@@ -26,10 +27,15 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     spans = id3v2_spans(file)
     old = read_at(file, 0, spans[0].length) if spans else b""
     new = [Splice(0, len(old), edit_tag(old, changes, other_texts(file, container)))]
-    return [*new, *following(file, spans[1:], changes, key_in(old))]
+    old_key = key_in(old) if "key" in changes else None
+    return [*new, *following(file, spans[1:], changes, old_key), *follow_tail(file, changes, old_key)]
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Everything after the ID3v2 tags."""
-    length = id3v2_end(file)
-    yield Span(length, file_size(file) - length)
+    """Everything after the ID3v2 tags but an APE tag at the end."""
+    start, end = id3v2_end(file), file_size(file)
+    tag = tail(file)
+    if tag:
+        yield Span(start, tag.offset - start)
+        start = tag.offset + tag.length
+    yield Span(start, end - start)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.spelling import parse_plain, says_no_key
+from stonecli.tags.apev2 import tail_keys
 from stonecli.tags.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.other_tags import other_texts
 from stonecli.tags.rules import Changes, Field, KeyTags
@@ -142,7 +143,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
 
 
 def _second_tags(file: BinaryIO, container: str, loaded: Any) -> Iterator[Snapshot]:
-    """What the tags say that some programs read and others do not: comment blocks after the first, ID3v2 in front."""
+    """What the tags say that some programs read and others do not: a second comment block, ID3v2 in front, APEv2."""
     if container == "flac" and loaded is not None:
         comments = [block for block in loaded.metadata_blocks if block.code == loaded.tags.code]
         yield from map(_read_vorbis, comments[1:])
@@ -152,6 +153,9 @@ def _second_tags(file: BinaryIO, container: str, loaded: Any) -> Iterator[Snapsh
         if span.length > MAX_TAG_BYTES:
             raise too_large()
         yield _read_second_id3(read_at(file, span.offset, span.length))
+    if container == "mp3":
+        keys, also = tail_keys(file)
+        yield Snapshot(keys, _plain(also), also, {})
 
 
 def _read_second_id3(data: bytes) -> Snapshot:

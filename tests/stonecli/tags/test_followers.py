@@ -262,6 +262,47 @@ def test_mp3_with_two_id3_tags(version, make, samples, tmp_path, digest):
     assert read_tags(path).text is None
 
 
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("end", [b"", b"TAG" + b"Old title".ljust(125, b"\0")])
+@pytest.mark.parametrize("has_id3", [True, False])
+def test_the_ape_tag_of_an_mp3(has_id3, end, header, make, samples, tmp_path, digest):
+    """Mixxx writes keys there, and foobar2000 reads them first."""
+    path = make("mp3")
+    tags = APEv2()
+    tags["Title"], tags["InitialKey"], tags["KEY"], tags["MP3GAIN_MINMAX"] = "one", "Dm", ["D minor", "so so"], "1,2"
+    tags.save(path)
+    content = path.read_bytes()
+    if not header:
+        at = content.index(b"APETAGEX")
+        content = content[:at] + content[at + 32 : -12] + bytes(12)
+    front = id3_tag(tmp_path, TIT2(encoding=0, text="one"), TKEY(encoding=0, text=["Cm"])) if has_id3 else b""
+    path.write_bytes(front + content + end)
+    before = digest(path)
+    assert read_tags(path).text == ("Cm" if has_id3 else "Dm")
+    written_and_taken_back(path)
+    (tmp_path / "tail").write_bytes(path.read_bytes())
+    after = APEv2(tmp_path / "tail")
+    assert (str(after["InitialKey"]), list(after["KEY"])) == ("8A", ["8A", "so so"])
+    assert (str(after["Title"]), str(after["MP3GAIN_MINMAX"])) == ("one", "1,2")
+    assert path.read_bytes().endswith(end)
+    assert digest(path) == before
+    assert remove_key(path)
+    left = APEv2(path)
+    assert ("InitialKey" in left, list(left["KEY"])) == (False, ["so so"])
+    assert read_tags(path).text == "so so"
+
+
+def test_an_ape_tag_without_a_key_stays_to_the_byte(make):
+    path = make("mp3")
+    tags = APEv2()
+    tags["Title"], tags["KEY"] = "one", MIXED_IN_KEY
+    tags.save(path)
+    content = path.read_bytes()
+    assert read_tags(path).key == Key.parse("5A")
+    written_and_taken_back(path)
+    assert path.read_bytes().endswith(content)
+
+
 @pytest.mark.parametrize("kind", ["flac", "musepack", "monkey's audio", "wavpack"])
 def test_an_id3_tag_in_front(kind, make, samples, tmp_path, digest):
     path = make(kind)
