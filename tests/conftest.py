@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,69 @@ _FFMPEG = {  # name: ending, options
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
 
 
-def pytest_configure() -> None:
-    """Lets Ctrl-C through to the tests and to what they start: a job that a script puts behind itself ignores it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives what the tests start the usual signals, also in a job in the background (Ctrl-C ignored) or under nohup.
+
+    A signal that is ignored stays ignored in every process that is started from here; one that has a handler does not.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    starts_workers = bool(config.getoption("numprocesses", None))  # of pytest-xdist, which are to outlive the terminal
+    if sys.platform != "win32" and not starts_workers and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that asks for ``any_container`` on every kind of file."""
     if "any_container" in metafunc.fixturenames:
         metafunc.parametrize("any_container", CONTAINERS)
+
+
+_MARKER = "STONE_TEST"  # in the environment of every process that a test starts
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers whether a test failed, for ``_nothing_runs_after_a_failure``."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_after_a_failure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kills what a failed test started, on Linux: its processes and theirs, whichever parent they have by now."""
+    mark = f"{os.getpid()} {request.node.nodeid}"
+    monkeypatch.setenv(_MARKER, mark)
+    yield
+    if request.node.stash.get(_FAILED, False):
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile, or of another user
+                is_marked = f"{_MARKER}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+                if is_marked and b"resource_tracker" not in (folder / "cmdline").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a process, pipes for its output, in a session of its own, all of which is killed when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, **{**pipes, **options}, text=True, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            with suppress(ProcessLookupError):  # all have ended
+                os.killpg(process.pid, signal.SIGKILL)
+        with process:
+            pass  # closes the pipes and waits
 
 
 @pytest.fixture(autouse=True)

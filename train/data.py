@@ -11,7 +11,7 @@ segments gives two that overlap as little as they can: its first frames and its 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from stonecli_train.augment import augmented
 from stonecli_train.config import TrainConfig
 from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
 from stonecli_train.corpus.styles import STYLES
-from stonecli_train.features import FeatureCache
+from stonecli_train.features import FeatureCache, load_features
 from stonecli_train.lessons import Lessons, Teachers
 
 NO_KEY = "none"  # the label of a recording that has no key
@@ -300,7 +300,7 @@ class StepDataset(Dataset[Batch]):
         self._config = config
         self._seed = [config.optimiser.seed, *purpose]
         self._rows = range(rank, config.data.batch_size, world_size)
-        self._loaded: dict[Path, Segment] = {}
+        self._scores: dict[Path, Segment] = {}  # of a few hundred bytes each
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
@@ -365,9 +365,9 @@ class StepDataset(Dataset[Batch]):
         path = track.features.with_suffix(SCORE)
         step = self._config.input.frames_averaged
         wanted = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
-        if path not in self._loaded:
-            self._loaded[path] = np.load(path, allow_pickle=False) if path.exists() else _NO_SCORE
-        score = self._loaded[path]
+        if path not in self._scores:
+            self._scores[path] = np.load(path, allow_pickle=False) if path.exists() else _NO_SCORE
+        score = self._scores[path]
         out = np.full((len(wanted), len(COLUMNS)), UNKNOWN, dtype=np.uint8)
         seconds = wanted * self._config.vqt.hop_length / self._config.vqt.sample_rate
         moments = (seconds / FRAME_SECONDS).astype(np.int64)
@@ -417,12 +417,8 @@ class StepDataset(Dataset[Batch]):
         return tracks[int(rng.integers(len(tracks)))]
 
     def _load(self, track: Track) -> Segment:
-        if track.features not in self._loaded:
-            self._loaded[track.features] = np.load(track.features, mmap_mode="r", allow_pickle=False)
-        return self._loaded[track.features]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loaded": {}}  # maps of files do not travel to worker processes
+        """The track's features as a map of the file, which is closed with it: many tracks do not keep files open."""
+        return load_features(track.features, self._config.vqt.n_bins)
 
 
 def _lessons_by_mode(tracks: Sequence[Track], config: TrainConfig) -> list[list[tuple[Track, npt.NDArray[np.int64]]]]:
@@ -457,16 +453,9 @@ def draw_shifts(spare: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def cut(features: Segment, start: int, frames: int) -> Segment:
-    """``frames`` frames from ``start``; a track that is shorter is repeated."""
-    segment = np.asarray(features[start : start + frames])
+    """A copy of ``frames`` frames from ``start``; a track that is shorter is repeated."""
+    segment = np.array(features[start : start + frames])  # a view would keep the file of the features open
     return segment if len(segment) == frames else np.resize(segment, (frames, features.shape[1]))
-
-
-def step_numbers(start: int) -> Iterator[int]:
-    """The steps from ``start`` on, without end."""
-    while True:
-        yield start
-        start += 1
 
 
 class WaveformTracks(Dataset[Batch]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from stonecli.errors import StoneError
 from stonecli_train.auxiliary import AuxiliaryHeads
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock, FrameNorm
 from stonecli_train.config import OptimiserConfig, TrainConfig
-from stonecli_train.data import Batch, StepDataset, Track, step_numbers
+from stonecli_train.data import Batch, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
 from stonecli_train.parallel import Processes, any_process, gather_rows
 from stonecli_train.views import batch_loss, class_names, view_inputs
+from stonecli_train.workers import batch_stream
 
 SAVE_MINUTES = 5.0
 TRAINING, VALIDATION = 1, 2  # purposes of random numbers
@@ -119,6 +120,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.progress = Progress()
+        self.stream: Generator[Batch, None, None] | None = None
         seed_everything(self.config.optimiser.seed, 0)
         self.network = self._new_network()
         self.average = self._new_network()
@@ -149,10 +151,18 @@ class Run:
             DataError: the tracks are not what the loss learns from, or is validated with; before the first step.
             OSError: a checkpoint cannot be written; the old one is whole.
         """
-        self.validation_data()  # what is wrong with it is better known now than after an epoch
+        self.validation_data()  # raises now what would otherwise be found after an epoch
         self.resume()
         if self.start is not None and not self.progress.step:
             self.begin_with(self.start)
+        try:
+            self.train_epochs()
+        finally:
+            self.close_stream()
+        return self.progress
+
+    def train_epochs(self) -> None:
+        """The epochs that are left, each with its validation and checkpoint."""
         config = self.config.optimiser
         started = saved = time.monotonic()
         stream = self.new_stream()
@@ -173,7 +183,7 @@ class Run:
                 is_over = self.progress.step % config.train_steps == 0
                 if not is_over and self.must_stop():
                     self.save("last.pt")
-                    return self.progress
+                    return
                 if not is_over and time.monotonic() - saved > SAVE_MINUTES * 60:
                     self.save("last.pt")
                     saved = time.monotonic()
@@ -181,15 +191,22 @@ class Run:
             saved = time.monotonic()
             if self.must_stop():
                 break
-        return self.progress
 
     def new_stream(self) -> Iterator[Batch]:
-        """Training batches from the present step on."""
+        """Training batches from the present step on; replaces the stream before it."""
+        self.close_stream()
         purpose = (TRAINING, self.progress.recoveries)
         data = self.batches or StepDataset(
             self.unlabelled, self.labelled, self.config, purpose, self.processes.rank, self.processes.count
         )
-        return batch_stream(data, self.progress.step, self.config.data.workers)
+        self.stream = batch_stream(data, self.progress.step, self.config.data.workers, self.say, self.stop)
+        return self.stream
+
+    def close_stream(self) -> None:
+        """End the worker processes that make batches."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
 
     def validation_data(self) -> Dataset[Batch]:
         """Validation batches, the same every time."""
@@ -437,30 +454,6 @@ class _Scores(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network.scores(x)
-
-
-def batch_stream(data: Dataset[Batch], start: int, workers: int) -> Iterator[Batch]:
-    """Batches from step ``start`` on, without end, made by ``workers`` processes ahead of time."""
-    if workers == 0:
-        return (data[step] for step in step_numbers(start))
-    loader: Iterable[Batch] = DataLoader(
-        data,
-        batch_size=None,
-        sampler=step_numbers(start),
-        num_workers=workers,
-        prefetch_factor=4,
-        multiprocessing_context="spawn",  # forking a process with OpenMP threads can hang
-        worker_init_fn=_quiet_worker,
-    )
-    return iter(loader)
-
-
-def _quiet_worker(number: int) -> None:
-    import signal
-
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the main process, which saves first
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def new_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:

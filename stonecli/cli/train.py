@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
+from stonecli.cli.running import ENDS
 
 if TYPE_CHECKING:
     from stonecli_train.checkpoint import Checkpoint
@@ -157,7 +159,9 @@ def _train(
     folder = save_dir / "models" / place
     folder.mkdir(parents=True, exist_ok=True)
     wanted: list[bool] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDS}
+    if sys.platform != "win32" and before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]  # nohup: the run outlives its terminal
 
     def interrupt(number: int, _: Any) -> None:
         wanted.append(True)

@@ -34,13 +34,11 @@ from stonecli_train.data import (  # noqa: E402
     draw_shifts,
     read_labels,
     split_tracks,
-    step_numbers,
     taught,
     two_starts,
 )
 from stonecli_train.features import FeatureCache  # noqa: E402
 from stonecli_train.lessons import Lessons, Teachers  # noqa: E402
-from stonecli_train.loop import batch_stream  # noqa: E402
 from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 RATE = 22050
@@ -559,19 +557,6 @@ def test_a_short_track_is_repeated(make_tracks: Tracks, tiny_config: Config, tmp
     tracks = make_tracks(tmp_path, 1, labelled=False, frames=50)
     batch = StepDataset(tracks, [], tiny_config(), (1,))[0]
     np.testing.assert_array_equal(batch.first[0].numpy(), np.resize(np.load(tracks[0].features), batch.first[0].shape))
-
-
-def test_worker_processes_give_the_same_stream(datasets: Any) -> None:
-    dataset = datasets("mixed")
-    dataset[0]  # opens a file, which must not travel
-    alone = list(itertools.islice(batch_stream(dataset, 4, 0), 5))
-    helped = list(itertools.islice(batch_stream(dataset, 4, 2), 5))
-    assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
-    assert same(alone[0], dataset[4])
-
-
-def test_step_numbers() -> None:
-    assert list(itertools.islice(step_numbers(7), 3)) == [7, 8, 9]
 
 
 # --- waveforms --------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from stonecli.engine import run
 from stonecli_train.corpus import kits, lmms
 from stonecli_train.corpus.notes import Check, checked_notes, find_loop
 from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out
+from stonecli_train.parent import end_with_parent
 
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
 HELD, REST = 2.5, 1.5  # seconds: of a note, and until the next, in which its release fades
@@ -108,7 +109,7 @@ def render_all(
 ) -> Counter[str]:
     """How many of ``presets`` were kept, were there already, and were left out for which reason."""
     counts: Counter[str] = Counter()
-    with ProcessPoolExecutor(jobs) as executor:
+    with ProcessPoolExecutor(jobs, initializer=end_with_parent) as executor:
         task = partial(render_preset, out=out)
         for done, outcome in enumerate(run(task, presets, executor=executor, in_flight=2 * jobs), start=1):
             counts[f"failed: {outcome.error}" if outcome.error is not None else str(outcome.result)] += 1

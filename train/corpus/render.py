@@ -30,6 +30,7 @@ from stonecli_train.corpus.score import Skipped
 from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library
 from stonecli_train.corpus.styles import STYLES
 from stonecli_train.errors import message
+from stonecli_train.parent import end_with_parent
 
 if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
     from stonecli_train.corpus.excerpt import Settings
@@ -132,6 +133,7 @@ def _write_atomically(path: Path, text: str) -> None:
 def _start_worker(library: Library) -> None:
     global _library
     _library = library
+    end_with_parent()
     _one_thread()
 
 

@@ -16,6 +16,7 @@ import soundfile
 
 torch = pytest.importorskip("torch")
 
+from stonecli.cli.running import ENDS  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 
@@ -191,38 +192,41 @@ def straight(folder: Path, invoke: Any) -> Path:
     return folder / "runs" / "models" / "ks_mode" / "7" / "basic"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals there are others")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_run_goes_on_bit_for_bit(
-    kind: signal.Signals,
+WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+
+
+@WINDOWS
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    name: str,
     straight: Path,
     folder: Path,
     arguments: Any,
     invoke: Any,
     stone_command: list[str],
+    start_process: Callable[..., subprocess.Popen[str]],
     tmp_path: Path,
 ) -> None:
-    """Real recordings, a real process, a real signal when its first epoch is over: Ctrl-C as a terminal sends it,
-    SIGTERM as systemd and Slurm do, to the processes that make batches as well."""
+    """Real recordings, a real process, a real signal after the first epoch, to the worker that makes batches as well:
+    Ctrl-C as a terminal sends it, SIGTERM as systemd and Slurm do, SIGHUP of a closed terminal, and kill -9."""
+    kind = getattr(signal, name)
     run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
-    command = [*stone_command, *map(str, run), "--workers", "0" if kind == signal.SIGKILL else "1"]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline().startswith("epoch 1 ")
-        os.killpg(process.pid, kind)
-        process.wait(60)
-        errors = process.stderr.read()
+    process = start_process([*stone_command, *map(str, run), "--workers", "1"])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("epoch 1 ")
+    os.killpg(process.pid, kind)
+    process.wait(60)
+    errors = process.stderr.read()
     stopped = tmp_path / "models" / "ks_mode" / "7" / "basic"
     done = load_checkpoint(stopped / "last.pt").state["progress"]["step"]
     assert 12 <= done < 60
-    if kind != signal.SIGKILL:
-        assert process.returncode == 130
-        assert lines(errors) == ["stone: interrupted; the same command goes on from here"]
-    else:
+    if kind == signal.SIGKILL:
         assert process.returncode == -kind
         assert done % 12 == 0
+    else:
+        assert process.returncode == 130
+        assert lines(errors) == ["stone: interrupted; the same command goes on from here"]
     rest = invoke(*run)
     assert rest.exit_code == 0
     assert lines(rest.stdout)[0] == f"resumed after step {done}"
@@ -233,14 +237,69 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         assert one.state["progress"] == other.state["progress"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_worker_that_gets_no_time_does_not_hold_up_the_end(
+    name: str, folder: Path, arguments: Any, stone_command: list[str], start_process: Any
+) -> None:
+    """On a busy machine a worker may not run for seconds; here it is stopped, so that it never does."""
+    run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
+    process = start_process([*stone_command, *map(str, run), "--workers", "1"])
+    assert process.stdout.readline().startswith("epoch 1 ")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = (int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGSTOP)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, lines(errors)) == (130, ["stone: interrupted; the same command goes on from here"])
+
+
+@WINDOWS
+def test_an_error_ends_the_run_and_its_workers(
+    folder: Path, arguments: Any, stone_command: list[str], start_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """A checkpoint cannot be written while a worker waits to be asked for its next batch: one line, and the end."""
+    run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG, "-n", "blocked")
+    run[run.index("-s") + 1] = folder / "blocked"
+    (folder / "blocked" / "models" / "ks_mode" / "7" / "blocked" / "best.pt").mkdir(parents=True)
+    process = start_process([*stone_command, *map(str, run), "--workers", "2"])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = lines(errors)
+    assert line.startswith("stone: ")
+    assert "Is a directory" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_more_tracks_than_files_may_be_open(
+    workers: str, folder: Path, arguments: Any, stone_command: list[str], tmp_path: Path, start_process: Any
+) -> None:
+    import resource
+
+    rows = ["path,key"]
+    for number in range(300):
+        np.save(tmp_path / f"{number}.npy", np.full((120, 99), number % 250, dtype=np.uint8))
+        rows.append(f"{number}.npy,{'C' if number % 2 else 'Am'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
+    (folder / "many.toml").write_text(text)
+    run = arguments("many", "--labels", tmp_path / "labels.csv", "--batch-size", "128", "--workers", workers)
+    process = start_process(
+        [*stone_command, *map(str, run)], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+    )
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_signals_are_afterwards_what_they_were(folder: Path, arguments: Any, invoke: Any) -> None:
     def handler(*_: Any) -> None: ...
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = ENDS
     before = [signal.signal(number, handler) for number in numbers]
     try:
         assert invoke(*arguments("stone", "--data", folder / "music", "-e", "1")).exit_code == 0
-        assert [signal.getsignal(number) for number in numbers] == [handler, handler]
+        assert [signal.getsignal(number) for number in numbers] == [handler] * len(ENDS)
     finally:
         for number, was in zip(numbers, before, strict=True):
             signal.signal(number, was)

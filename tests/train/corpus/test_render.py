@@ -7,8 +7,9 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def test_a_fluidsynth_that_does_not_play_ends_the_run(
 
 
 def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--out", str(tmp_path / "out"), "--count", "1"]
+    arguments = ["--out", str(tmp_path / "out"), "--count", "1", "--no-soundfonts"]
     assert main(["--source", "pop909", "--corpus", str(tmp_path), *arguments]) == 1
     assert "pop909" in capsys.readouterr().err
     assert main(["--source", "pop909", *arguments]) == 1
@@ -321,3 +322,33 @@ def test_without_the_extra_one_line_says_what_to_install(name: str, source: str,
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"rendering needs {name}: pip install 'stonecli[corpus]'"]
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_workers_end_when_the_command_is_killed(
+    tmp_path: Path, start_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "3", "--count", "1000", "--jobs", "2"]
+    process = start_process(
+        [sys.executable, "-m", "stonecli_train.corpus.render", *arguments, "--out", str(tmp_path / "out")]
+    )
+    wait_until(lambda: any((tmp_path / "out").glob("*.npy")))
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert len(children) >= 2
+    process.kill()
+    process.wait(60)
+    wait_until(lambda: not any(map(is_running, children)))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,154 @@
+"""Worker processes: they make the same batches, and end with the process that started them, whatever ends it."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.data import Batch, StepDataset, Track  # noqa: E402
+from stonecli_train.workers import WorkerError, batch_stream  # noqa: E402
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.fixture
+def tracks(tmp_path: Path, make_tracks: Callable[..., list[Track]]) -> list[Track]:
+    """Six unlabelled tracks."""
+    return make_tracks(tmp_path / "tracks", 6, labelled=False, frames=300)
+
+
+@pytest.fixture
+def dataset(tracks: list[Track], tiny_config: Callable[..., TrainConfig]) -> StepDataset:
+    """Batches of the six tracks."""
+    return StepDataset(tracks, [], tiny_config(), (1,))
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+
+
+def workers() -> list[Any]:
+    """The worker processes of this process."""
+    return multiprocessing.active_children()
+
+
+class TestTheStream:
+    def test_is_the_same_with_and_without_workers(self, dataset: StepDataset) -> None:
+        alone = list(itertools.islice(batch_stream(dataset, 4, 0), 5))
+        with closing(batch_stream(dataset, 4, 2)) as stream:
+            helped = list(itertools.islice(stream, 5))
+        assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
+        assert same(alone[0], dataset[4])
+
+    def test_ends_its_workers_when_it_is_closed(self, dataset: StepDataset) -> None:
+        stream = batch_stream(dataset, 0, 2)
+        next(stream)
+        assert len(workers()) == 2
+        stream.close()
+        assert workers() == []
+
+    def test_tells_the_error_of_a_worker_in_one_line(self, dataset: StepDataset, tracks: list[Track]) -> None:
+        for track in tracks:
+            track.features.unlink()
+        with pytest.raises(WorkerError) as failed:
+            next(batch_stream(dataset, 0, 1))
+        line = str(failed.value)
+        assert line in {f"{track.features}: No such file or directory" for track in tracks}
+        assert any("Traceback" in note for note in failed.value.__notes__)
+        assert workers() == []
+
+    def test_says_what_to_do_with_data_that_cannot_travel(self) -> None:
+        with pytest.raises(WorkerError, match="use --workers 0"):
+            next(batch_stream([lambda: None], 0, 1))  # type: ignore[arg-type]
+        assert workers() == []
+
+    @POSIX
+    @pytest.mark.parametrize(("kind", "said"), [("SIGKILL", 1), ("SIGTERM", 0)])
+    def test_goes_on_when_a_worker_is_killed(self, kind: str, said: int, dataset: StepDataset) -> None:
+        reports: list[str] = []
+        with closing(batch_stream(dataset, 0, 2, reports.append)) as stream:
+            batches = [next(stream)]
+            os.kill(workers()[0].pid, getattr(signal, kind))
+            batches += itertools.islice(stream, 7)
+        assert all(same(batch, dataset[step]) for step, batch in enumerate(batches))
+        assert len(reports) == said
+        assert all("SIGKILL" in report for report in reports)
+
+    @POSIX
+    def test_does_not_wait_for_a_stopped_worker_at_its_end(self, dataset: StepDataset) -> None:
+        stops: list[bool] = []
+        stream = batch_stream(dataset, 0, 1, stop=lambda: bool(stops))
+        next(stream)
+        os.kill(workers()[0].pid, signal.SIGSTOP)
+        stops.append(True)
+        assert all(same(next(stream), dataset[step]) for step in (1, 2, 3))
+        stream.close()
+        assert workers() == []
+
+
+SCRIPT = """
+    import multiprocessing, os, sys, time
+    from pathlib import Path
+    from stonecli_train.config import config_from_dict
+    from stonecli_train.data import StepDataset, Track
+    from stonecli_train.workers import batch_stream
+
+    if __name__ == "__main__":
+        config = config_from_dict({"network": {"rows": 1, "normalisation": "affine"}, "data": {"batch_size": 4}})
+        tracks = [Track(path) for path in Path(sys.argv[1]).iterdir()]
+        stream = batch_stream(StepDataset(tracks, [], config, (1,)), 0, 2)
+        next(stream)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        if sys.argv[2] == "error":
+            raise RuntimeError("while the workers wait")
+        time.sleep(100)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path, tracks: list[Track]) -> list[str]:
+    """The command of a process that has two workers, then does what its last argument says."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    return [sys.executable, str(tmp_path / "script.py"), str(tracks[0].features.parent)]
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("end", ["error", "SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_workers_end_with_the_process_that_started_them(
+    end: str, script: list[str], start_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start_process([*script, end])
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(pids) == 2
+    if end != "error":
+        process.send_signal(getattr(signal, end))  # to this process only: the workers have to notice
+    process.wait(60)
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))

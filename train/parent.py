@@ -1,0 +1,20 @@
+"""Worker processes that do not outlive the process that started them, whatever ends it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from multiprocessing import connection
+
+
+def end_with_parent() -> None:
+    """End this worker process at once when the process that started it ends, also when that one is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

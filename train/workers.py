@@ -1,0 +1,184 @@
+"""Batches made ahead of time by worker processes, which never outlive the process that started them.
+
+Each worker makes every n-th step and sends it through a pipe of its own; the pipe's small buffer keeps it one batch
+ahead. When the training process ends, whatever ends it, the pipe breaks and the worker ends too. A worker that is
+killed is not missed: a batch depends only on its step, so the training process makes it itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from multiprocessing import resource_tracker
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from stonecli.errors import StoneError
+from stonecli_train.data import Batch
+from stonecli_train.errors import message
+from stonecli_train.parent import end_with_parent
+
+_WAKE_SECONDS = 0.2
+_END_SECONDS = 2.0  # that a worker gets to end before it is sent SIGKILL
+# These reach all processes of a run when it is to end.
+_END_WITH_THE_RUN = {-getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)}
+
+
+class WorkerError(StoneError):
+    """A worker process could not make a batch."""
+
+
+def batch_stream(
+    data: Dataset[Batch],
+    start: int,
+    workers: int,
+    report: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[Batch, None, None]:
+    """Batches from step ``start`` on, without end, made by ``workers`` processes ahead of time (0: made here).
+
+    Closing the generator ends the workers within seconds.
+
+    Args:
+        report: told when a worker was killed.
+        stop: whether the run is to end; a worker that does not answer is then not waited for.
+
+    Raises:
+        WorkerError: a batch could not be made; one line that says why, the worker's traceback as a note.
+    """
+    crew: list[_Worker] = []
+    try:
+        crew.extend(_Worker.start(data, start + place, workers) for place in range(workers))
+        for step in itertools.count(start):
+            batch = crew[(step - start) % workers].batch(report, stop) if workers else None
+            yield data[step] if batch is None else batch
+    finally:
+        for worker in crew:
+            worker.ask_to_end()
+        for worker in crew:
+            worker.end()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a worker could not make a batch: one line, and the traceback."""
+
+    line: str
+    details: str
+
+
+class _Worker:
+    """A worker process as the training process sees it."""
+
+    def __init__(self, process: Any, pipe: Any) -> None:
+        self._process = process
+        self._pipe: Any | None = pipe
+
+    @classmethod
+    def start(cls, data: Dataset[Batch], first: int, stride: int) -> _Worker:
+        """A new worker for steps ``first``, ``first + stride``, ...
+
+        Raises:
+            WorkerError: the data cannot be sent to another process.
+        """
+        context = multiprocessing.get_context("spawn")  # forking a process with OpenMP threads can hang
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_make_batches, args=(theirs, data, first, stride), daemon=True)
+        try:
+            with _without_ctrl_c():
+                process.start()
+        except BrokenPipeError:  # killed while it started
+            pass
+        except Exception as error:  # whatever pickling raises
+            reason = "the data cannot be sent to a worker process"
+            raise WorkerError(f"{reason} ({error}); use --workers 0") from error
+        finally:
+            theirs.close()
+        return cls(process, ours)
+
+    def batch(self, report: Callable[[str], None], stop: Callable[[], bool]) -> Batch | None:
+        """The worker's next batch; None when the worker was killed, and when it has none yet and the run is to end."""
+        if self._pipe is None:
+            return None
+        try:
+            while not self._pipe.poll(_WAKE_SECONDS):
+                if stop():
+                    self.ask_to_end()
+                    return None
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._lose(report)
+            return None
+        if isinstance(answer, _Failure):
+            error = WorkerError(answer.line)
+            error.add_note(answer.details)
+            raise error
+        return Batch(*(torch.from_numpy(array) for array in answer))
+
+    def _lose(self, report: Callable[[str], None]) -> None:
+        """Do without a worker whose pipe has broken."""
+        self._process.join(_END_SECONDS)
+        code = self._process.exitcode
+        self.ask_to_end()
+        self.end()
+        if code is not None and code > 0:
+            raise WorkerError(f"a worker process ended with exit code {code}; use --workers 0 to see why")
+        if code not in _END_WITH_THE_RUN:
+            reason = "" if code is None else f" by {signal.Signals(-code).name}"
+            report(f"a worker process was killed{reason}; the main process now makes its batches")
+
+    def ask_to_end(self) -> None:
+        """Close the pipe and send SIGTERM."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+            if self._process.pid is not None:
+                self._process.terminate()
+
+    def end(self) -> None:
+        """Wait until the process has ended, and kill it when it takes too long."""
+        if self._process.pid is None:
+            return
+        self._process.join(_END_SECONDS)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join(_END_SECONDS)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that start inside do not get Ctrl-C: the terminal sends it to all, and the training process decides."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_batches(pipe: Any, data: Dataset[Batch], first: int, stride: int) -> None:
+    """What a worker does: send the arrays of each batch, or the failure that ends it."""
+    end_with_parent()
+    if sys.platform == "win32":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with suppress(OSError):  # the training process has closed the pipe
+        for step in itertools.count(first, stride):
+            try:
+                batch = data[step]
+                answer = tuple(getattr(batch, item.name).cpu().numpy() for item in fields(batch))
+            except Exception as error:
+                pipe.send(_Failure(message(error), traceback.format_exc()))
+                return
+            pipe.send(answer)
