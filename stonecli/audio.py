@@ -1,23 +1,26 @@
 """Any music file -> mono float32 samples at a low rate, block by block, in bounded memory.
 
-libsndfile (``soundfile``) decodes WAV, AIFF, FLAC, Ogg Vorbis, MP3 and their kin; the ffmpeg that the
-``imageio-ffmpeg`` wheel carries takes the rest (AAC and ALAC in M4A, WMA, WavPack, Monkey's Audio) as a process of its
-own, so that a hostile file cannot reach into ours, and Opus, which libsndfile decodes at half the speed. Which of the
-two is decided by content, never by the file's ending.
+Three decoders are tried, and content decides, never the file name extension:
+
+1. libsndfile (``soundfile``) decodes WAV, AIFF, FLAC, Ogg Vorbis, MP3 and similar formats.
+2. The ffmpeg in the ``imageio-ffmpeg`` wheel decodes the rest (AAC and ALAC in M4A, WMA, WavPack, Monkey's Audio), and
+   Opus, for which libsndfile takes twice as long. It runs as an isolated process, out of reach for a crafted file.
+3. Where that ffmpeg is missing or does not start, audioread decodes with what the system has
+   (``stonecli.other_decoders``), also in an isolated process.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import stat
-import struct
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +32,17 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from stonecli.errors import AudioError
-from stonecli.lengths import TRUNCATION_TOLERANCE, has_zero_length, is_chained_ogg, is_mp3_without_length
+from stonecli.channels import PEAK_LIMIT, ChannelMixer, Signs, finite, mixed
+from stonecli.errors import AudioError, DecoderError
+from stonecli.lengths import (
+    TRUNCATION_TOLERANCE,
+    ends_with_whole_frame,
+    has_zero_length,
+    is_chained_ogg,
+    is_mp3_without_length,
+)
+from stonecli.native_stderr import libmpg123_silenced
+from stonecli.other_decoders import GUARDED_OUTPUT, NO_BACKEND_MESSAGE, guarded_input, read_wav_header
 
 Samples = npt.NDArray[np.float32]
 
@@ -44,18 +56,17 @@ _BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decode
 _OUTPUTS = 16  # samples that one row of the decimating matrix product makes
 KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
 _ONE_THREAD = 1 << 13  # rows times columns up to which OpenBLAS multiplies by a narrow matrix in the calling thread
-
-# Demuxers of ffmpeg that may open a file; playlists and their like, which lead to other files, are not among them.
-_DEMUXERS = "aac,aiff,ape,asf,au,caf,dsf,flac,iff,matroska,mov,mp3,mpc,mpc8,ogg,shn,tak,tta,w64,wav,wv"
+_FFMPEG_MEMORY = 1 << 30  # bytes of address space, where the system can limit another process (Linux)
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Samples]:
     """The recording as mono blocks at ``sample_rate``, each float32 [n], n > 0, full scale 1.0.
 
-    Channels are averaged; samples that are no number count as silence.
+    Channels are averaged, or subtracted where they are out of phase. NaN and infinity count as silence.
 
     Raises:
-        AudioError: no audio that can be decoded, or the file ends before the length that it announces.
+        AudioError: the file holds no audio that can be decoded, or is truncated.
+        DecoderError: no decoder for this kind of file can be started here.
         OSError: the file cannot be read.
     """
     source = _open(Path(path), sample_rate)
@@ -69,10 +80,12 @@ class Audio:
     Attributes:
         rate: of the samples, in Hz.
         blocks: mono blocks in order, each float32 [n], n > 0, full scale 1.0; errors as :func:`read_audio`.
+        notes: what the user should know of the file, complete after the last block.
     """
 
     rate: float
     blocks: Iterator[Samples]
+    notes: list[str]
 
 
 def open_audio(path: str | os.PathLike[str], least_rate: int) -> Audio:
@@ -86,44 +99,45 @@ def open_audio(path: str | os.PathLike[str], least_rate: int) -> Audio:
     """
     source = _open(Path(path), least_rate)
     factor = max(1, source.rate // least_rate)
-    return Audio(source.rate / factor, source.read(_Decimator(source.channels, factor)))
+    return Audio(source.rate / factor, source.read(_Decimator(source.channels, factor)), source.notes)
 
 
 class _Converter(Protocol):
-    """Makes a mono signal at another rate of blocks of samples, each but the last a multiple of ``step`` long."""
+    """Converts blocks of samples to mono at another rate; the length of all but the last is a multiple of ``step``."""
 
     step: int
 
-    def process(self, block: Samples, *, last: bool) -> Samples:
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
         """The samples that are ready, float32 [n], of ``block`` [n, channels]; all that is left when ``last``."""
 
 
 class _Source(Protocol):
-    """A file that a decoder has opened: samples a second, and channels, as it will give them."""
+    """An open file: the sample rate and the number of channels that :meth:`read` passes to its converter."""
 
     rate: int
     channels: int
+    notes: list[str]
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
-        """All of it by way of ``converter``, once; errors as :func:`read_audio`."""
+        """The whole recording, converted; can be called once. Errors as :func:`read_audio`."""
 
 
 def _open(path: Path, target: int) -> _Source:
     unsure_length = _check_file(path)
     sound = None if unsure_length else _open_sound(path)
     if sound is None:
-        return _Ffmpeg(path, check_length=not unsure_length)
+        return _DecoderProcess(path, check_length=not unsure_length)
     if sound.subtype == "OPUS":
         sound.close()
-        return _Ffmpeg(path, rate=target)
+        return _DecoderProcess(path, rate=target)
     if _is_cut_short(path, sound):
         sound.close()
-        return _Ffmpeg(path, check_length=False)
-    return _Libsndfile(sound)
+        return _DecoderProcess(path, check_length=False)
+    return _Libsndfile(path, sound)
 
 
 def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
-    """Whether libsndfile is mistaken in the length of the file, where it would stop."""
+    """Whether libsndfile would stop before the end of the file, or does not know where that is."""
     if sound.frames > _NO_LENGTH:
         return True
     with path.open("rb") as file:
@@ -162,7 +176,8 @@ def _open_sound(path: Path) -> soundfile.SoundFile | None:
     # soundfile encodes str strictly; bytes carry names that are not valid UTF-8. Windows has wide names instead.
     name = str(path) if sys.platform == "win32" else os.fsencode(path)
     try:
-        sound = _SoundFile(name)
+        with libmpg123_silenced():
+            sound = _SoundFile(name)
     except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError):
         return None
     # RAW is a guess from the ending (.gsm, .vox), under which any text is sound.
@@ -173,9 +188,13 @@ def _open_sound(path: Path) -> soundfile.SoundFile | None:
 
 
 class _Libsndfile:
-    def __init__(self, sound: soundfile.SoundFile) -> None:
+    """A file that libsndfile has opened."""
+
+    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
         self.rate: int = sound.samplerate
         self.channels: int = sound.channels
+        self.notes: list[str] = []
+        self._path = path
         self._sound = sound
         try:
             _check_format(self.channels, self.rate)
@@ -184,48 +203,86 @@ class _Libsndfile:
             raise
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
+        """As :meth:`_Source.read`. Stops at the announced end: a tag behind a FLAC is an error for libFLAC."""
         buffer = np.empty((_block_frames(self, converter), self.channels), dtype=np.float32)
-        done = 0
+        mixer = ChannelMixer(self.channels, self.rate)
+        done, last = 0, False
         with self._sound as sound:
-            while True:
+            is_mp3 = sound.format == "MP3"
+            while not last:
+                wanted = min(len(buffer), sound.frames - done)
                 try:
-                    samples = sound.read(out=buffer)
+                    with libmpg123_silenced(is_mp3):
+                        samples = sound.read(out=buffer[:wanted])
                 except (soundfile.SoundFileError, RuntimeError) as error:
                     reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(" .")
                     raise AudioError(f"damaged or truncated after {done / self.rate:.1f} s: {reason}") from error
                 done += len(samples)
-                out = converter.process(samples, last=len(samples) < len(buffer))
+                last = len(samples) < wanted or done >= sound.frames
+                out = converter.process(samples, mixer.signs(samples), last=last)
                 if len(out):
                     yield out
-                if len(samples) < len(buffer):
-                    break
-            _check_length(done / self.rate, sound.frames / self.rate)
+            seconds, announced = done / self.rate, sound.frames / self.rate
+        if is_mp3 and _is_short(seconds, announced) and self._ends_with_whole_frame():
+            self.notes.append(
+                f"shorter than its header says ({seconds:.0f} of {announced:.0f} s); analyzed what is there"
+            )
+        else:
+            _check_length(seconds, announced)
+
+    def _ends_with_whole_frame(self) -> bool:
+        with self._path.open("rb") as file:
+            return ends_with_whole_frame(file)
 
 
-class _Ffmpeg:
-    """Mono, so that few bytes go through the pipe. It runs from the beginning, and is killed when this is let go.
+class _DecoderProcess:
+    """A file that ffmpeg decodes, or audioread, in a process that is killed when this object is released.
 
-    The samples come at the file's rate where none is given, for ffmpeg's own resampler costs four times what ours do.
-    From 48 kHz to the 11,025 Hz of a model it is better than ours in two steps, and Opus is nothing else.
+    The samples come at the file's own rate unless one is given: ffmpeg's resampler takes four times as long as ours.
+    Only Opus gets a rate. It is always at 48 kHz, and from there to the 11,025 Hz of a model ffmpeg's one step is
+    better than our two. More than two channels come mixed to two, with ffmpeg's weights.
     """
 
     channels = 1
 
     def __init__(self, path: Path, *, rate: int | None = None, check_length: bool = True) -> None:
+        self.notes: list[str] = []
         self._check_length = check_length
+        try:
+            program = _ffmpeg_program()
+            is_open = self._open(_ffmpeg_command(program, path, rate))
+            if not is_open and not self._log.has_spoken:
+                _check_program(program)
+        except OSError as error:
+            is_open = self._open(_audioread_command(path))
+            if not is_open and self._log.found_no_backend:
+                raise DecoderError(_DECODER_HELP.format(error.strerror or error)) from error
+        if not is_open:
+            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+
+    def _open(self, command: list[str]) -> bool:
+        """Start the decoder; False where it found no audio.
+
+        Raises:
+            AudioError: it does not answer, or the format is out of range.
+            OSError: it cannot be started.
+        """
         with ExitStack() as process:
-            self._output, self._log = process.enter_context(_ffmpeg(path, rate))
-            found = _rate_of_wav(self._output)
+            self._output, self._log = process.enter_context(_running(command))
+            header = read_wav_header(self._output)
             self._output.check()
-            if found is not None:
-                _check_format(self.channels, found)
-                self.rate = found
+            if header is not None:
+                self.rate, self._file_channels, bits = header
+                _check_format(self._file_channels, self.rate)
+                self._type, self._scale = ("<i2", 1 / 32768) if bits == 16 else ("<f4", 1.0)
                 self._process = process.pop_all()
-                return
-        raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+        return header is not None
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
-        size = _block_frames(self, converter) * 4
+        """As :meth:`_Source.read`."""
+        frame_size = np.dtype(self._type).itemsize * self._file_channels
+        size = _block_frames(self, converter) * frame_size
+        mixer = ChannelMixer(self._file_channels, self.rate)
         done, last = 0, False
         with self._process:
             while not last:
@@ -233,9 +290,14 @@ class _Ffmpeg:
                 last = len(data) < size
                 if last:
                     self._output.check()
-                samples = np.frombuffer(data, dtype="<f4", count=len(data) // 4)
-                done += len(samples)
-                out = converter.process(samples[:, None], last=last)
+                frames = len(data) // frame_size
+                values = np.frombuffer(data, dtype=self._type, count=frames * self._file_channels)
+                samples = values.reshape(frames, self._file_channels).astype(np.float32, copy=False)
+                done += frames
+                mono = _mean(samples, mixer.signs(samples))
+                if self._scale != 1.0:
+                    mono = mono * np.float32(self._scale)
+                out = converter.process(mono[:, None], (1,), last=last)
                 if len(out):
                     yield out
         if not done:
@@ -249,25 +311,22 @@ class _Ffmpeg:
             raise AudioError(f"the decoder failed after {seconds:.1f} s")
 
 
+def _mean(samples: Samples, signs: Signs) -> Samples:
+    """Mean over the channels of [n, channels], each multiplied by its sign; for two of them bit by bit as ffmpeg's."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    if samples.shape[1] > 2:
+        return mixed(samples, signs)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+        mono: Samples = (np.add if signs[0] == signs[1] else np.subtract)(samples[:, 0], samples[:, 1])
+        mono *= np.float32(0.5)
+    return mono
+
+
 def _block_frames(source: _Source, converter: _Converter) -> int:
     """Frames that are decoded at a time."""
     size = min(int(BLOCK_SECONDS * source.rate), _BLOCK_VALUES // source.channels)
     return max(1, size // converter.step) * converter.step
-
-
-def _rate_of_wav(stream: _Output) -> int | None:
-    """Samples a second, by the header of a WAV that is read to where its samples begin; None where there is none."""
-    rate = None
-    if len(stream.read(12)) < 12:  # RIFF, its size, WAVE
-        return None
-    while len(header := stream.read(8)) == 8:
-        name, size = struct.unpack("<4sI", header)
-        if name == b"data":
-            return rate
-        content = stream.read(size)
-        if name == b"fmt ":
-            (rate,) = struct.unpack_from("<I", content, 4)
-    return None
 
 
 class _Output:
@@ -316,17 +375,19 @@ class _Output:
             reads = self._reads
             if seconds >= SILENT_SECONDS:
                 self._has_hung = True
-                self._process.kill()
+                _kill(self._process)
                 return
 
 
-class _FfmpegLog:
-    """What ffmpeg says on its standard error, and how it ended.
+class _DecoderLog:
+    """What a decoder prints to standard error, and how it ended.
 
     Attributes:
-        audio_duration: announced length of the audio in seconds; None where nothing reliable is said of it.
+        audio_duration: announced length of the audio in seconds; None where nothing reliable is known.
         is_partial: whether the file ends within its last packet.
-        exit_code: of the process; None while it runs, or where it was killed by us.
+        has_spoken: whether anything was printed that shows a working decoder.
+        found_no_backend: whether audioread has no decoder on this machine.
+        exit_code: of the process; None while it runs, or if it was killed from here.
     """
 
     _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag values are indented deeper
@@ -334,6 +395,8 @@ class _FfmpegLog:
 
     def __init__(self) -> None:
         self.is_partial = False
+        self.has_spoken = False
+        self.found_no_backend = False
         self.exit_code: int | None = None
         self._duration: float | None = None
         self._speaks_of_audio = True
@@ -353,6 +416,8 @@ class _FfmpegLog:
             elif self._FILM.match(line):
                 self._speaks_of_audio = False  # the film may be longer than its sound
             elif line.startswith(b"["):
+                self.has_spoken = True
+                self.found_no_backend = self.found_no_backend or line.startswith(NO_BACKEND_MESSAGE)
                 if b"Estimating duration from bitrate" in line:
                     self._speaks_of_audio = False
                 self.is_partial = self.is_partial or b"partial file" in line
@@ -384,21 +449,59 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[_Output, _FfmpegLog]]:
-    """ffmpeg decoding ``path`` into a mono float32 WAV (at ``rate``) on a pipe; killed when the block is left early."""
+_DECODER_HELP = (
+    DecoderError.START + " ({}); install it, or reinstall stone's own with"
+    " `pip install --force-reinstall imageio-ffmpeg`"
+)
+
+
+def _ffmpeg_program() -> str:
+    """The ffmpeg of the wheel, or the one that ``IMAGEIO_FFMPEG_EXE`` names.
+
+    Raises:
+        OSError: there is none.
+    """
     import imageio_ffmpeg
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-hide_banner", "-threads", "1"]
-    # A file may name other files or addresses inside (playlists, MP4 references): only itself may be opened.
-    command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _DEMUXERS, "-i", f"file:{path}"]
-    # Frames of a thousand samples would each be handed through five threads: a third of the time.
-    command += ["-map", "0:a:0", "-af", "asetnsamples=n=32768:p=0"]
-    command += ["-ac", "1", "-rematrix_maxval", "1", "-map_metadata", "-1", "-fflags", "+bitexact"]
-    command += ["-ar", str(rate)] if rate else []
-    command += ["-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]  # for its header, which has the rate
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "not found") from error
+
+
+@lru_cache(maxsize=4)
+def _check_program(program: str) -> None:
+    """Nothing, where ``program`` is a working ffmpeg; it had nothing to say of a file.
+
+    Raises:
+        OSError: it is none.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 (the program is the user's own)
+            [program, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SILENT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(errno.ENOEXEC, f"{program}: does not answer") from error
+    if not done.stdout.startswith(b"ffmpeg"):
+        raise OSError(errno.ENOEXEC, f"{program}: exit code {done.returncode}")
+
+
+def _ffmpeg_command(program: str, path: Path, rate: int | None) -> list[str]:
+    """ffmpeg decoding ``path`` to a float32 WAV (at ``rate``) on standard output; the header has rate and channels."""
+    resampled = ["-ar", str(rate)] if rate else []
+    return [program, *guarded_input(str(path)), *GUARDED_OUTPUT, *resampled, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+
+
+def _audioread_command(path: Path) -> list[str]:
+    """audioread decoding ``path`` to a WAV on standard output. No module is imported from the current folder (-P)."""
+    return [sys.executable, "-P", "-m", "stonecli.other_decoders", str(path.absolute())]
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[tuple[_Output, _DecoderLog]]:
+    """The decoder process; it is killed when the block is left early."""
     with _interrupts_blocked():
-        process = subprocess.Popen(  # noqa: S603 (no shell; the path is behind "file:")
+        process = subprocess.Popen(  # noqa: S603 (no shell; no path can be taken for an option)
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -407,9 +510,10 @@ def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[_Output, _FfmpegLog]
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
+    _limit_memory(process)
     assert process.stdout is not None  # noqa: S101 (for the type checker)
     assert process.stderr is not None  # noqa: S101
-    log = _FfmpegLog()
+    log = _DecoderLog()
     reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
     reader.start()
     output = _Output(process, process.stdout)
@@ -418,23 +522,43 @@ def _ffmpeg(path: Path, rate: int | None) -> Iterator[tuple[_Output, _FfmpegLog]
         log.exit_code = process.wait()
         reader.join()
     finally:
-        process.kill()
+        _kill(process)
         process.wait()
         reader.join()
         output.close()
         process.stderr.close()
 
 
+def _limit_memory(process: subprocess.Popen[bytes]) -> None:
+    """Limit the address space of a process that was just started, where the system can (``-max_alloc`` is for all)."""
+    if sys.platform == "linux":
+        import resource
+
+        with suppress(OSError, ValueError):  # it has ended; there is a lower limit
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_FFMPEG_MEMORY, _FFMPEG_MEMORY))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a decoder and what it has started: its process group, which is its own."""
+    if process.poll() is not None:
+        return
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 class _Resampler:
-    """Mean over channels and streaming sample-rate conversion; a plain copy where the rates are equal."""
+    """Mix to mono and streaming sample rate conversion; a plain copy where the rates are equal."""
 
     step = 1
 
     def __init__(self, rate: int, target: int) -> None:
         self._stream = None if rate == target else soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
 
-    def process(self, block: Samples, *, last: bool) -> Samples:
-        mono = _to_mono(block)
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
+        mono = mixed(block, signs)
         if self._stream is None:
             return mono
         out: Samples = self._stream.resample_chunk(mono, last=last)
@@ -442,7 +566,7 @@ class _Resampler:
 
 
 class _Decimator:
-    """Mean over channels, low-pass and every ``factor``-th sample, in one matrix product on the samples as they lie.
+    """Mix to mono, low-pass filter and decimation by ``factor``, in one matrix product on the interleaved samples.
 
     A row of the left matrix is ``16 * factor`` frames; the right one is banded (Toeplitz). Its first 16 columns hold
     what the row gives to its own outputs, the last 16 what it gives to those of the row before: the filter, of
@@ -452,20 +576,21 @@ class _Decimator:
     def __init__(self, channels: int, factor: int) -> None:
         self.step = _OUTPUTS * factor
         self._factor = factor
-        self._matrix = decimating_matrix(channels, factor)
+        self._channels = channels
         self._owed = np.zeros(_OUTPUTS, dtype=np.float32)  # what the last row gave to its own outputs
         self._ahead = _OUTPUTS // 2 if factor > 1 else 0  # outputs before the first sample
         self._frames = self._made = 0
 
-    def process(self, block: Samples, *, last: bool) -> Samples:
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
         self._frames += len(block)
         if self._factor == 1:
-            return _to_mono(block)
+            return mixed(block, signs)
         if last:
             block = np.concatenate([block, np.zeros((-len(block) % self.step, block.shape[1]), dtype=np.float32)])
-        parts = self._product(block)
-        if len(parts) and not -1e6 < float(parts.min()) <= float(parts.max()) < 1e6:
-            parts = self._product(_finite(block))
+        matrix = decimating_matrix(self._channels, self._factor, signs)
+        parts = self._product(block, matrix)
+        if len(parts) and not -PEAK_LIMIT < float(parts.min()) <= float(parts.max()) < PEAK_LIMIT:
+            parts = self._product(finite(block), matrix)
         out = parts[:, _OUTPUTS:].copy()
         out[:1] += self._owed
         out[1:] += parts[:-1, :_OUTPUTS]
@@ -478,23 +603,29 @@ class _Decimator:
         self._made += len(made)
         return made
 
-    def _product(self, block: Samples) -> Samples:
+    def _product(self, block: Samples, matrix: Samples) -> Samples:
         """Rows of ``block`` times the matrix, [rows, 2 * 16]."""
-        rows = block.reshape(-1, len(self._matrix))
-        out = np.empty((len(rows), self._matrix.shape[1]), dtype=np.float32)
+        rows = block.reshape(-1, len(matrix))
+        out = np.empty((len(rows), matrix.shape[1]), dtype=np.float32)
         # Pieces: OpenBLAS would divide a large product among threads, which costs several times what it is.
-        piece = max(1, _ONE_THREAD // len(self._matrix))
+        piece = max(1, _ONE_THREAD // len(matrix))
         whole = len(rows) // piece * piece
-        shape = (-1, piece, len(self._matrix))
+        shape = (-1, piece, len(matrix))
         with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found in the result
-            np.matmul(rows[:whole].reshape(shape), self._matrix, out=out[:whole].reshape(-1, piece, out.shape[1]))
-            np.matmul(rows[whole:], self._matrix, out=out[whole:])
+            np.matmul(rows[:whole].reshape(shape), matrix, out=out[:whole].reshape(-1, piece, out.shape[1]))
+            np.matmul(rows[whole:], matrix, out=out[whole:])
         return out
 
 
 @lru_cache(maxsize=8)
-def decimating_matrix(channels: int, factor: int) -> Samples:
-    """The right matrix of :class:`_Decimator`: windowed sinc (Kaiser), float32 [16 * factor * channels, 2 * 16]."""
+def decimating_matrix(channels: int, factor: int, signs: Signs = ()) -> Samples:
+    """The right matrix of :class:`_Decimator`: windowed sinc (Kaiser), float32 [16 * factor * channels, 2 * 16].
+
+    Args:
+        channels: number of channels.
+        factor: of the decimation.
+        signs: of the channels; none for +1 throughout.
+    """
     taps = _OUTPUTS * factor + 1
     low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, KAISER_BETA)
     low_pass /= low_pass.sum() * channels
@@ -502,26 +633,18 @@ def decimating_matrix(channels: int, factor: int) -> Samples:
     for output in range(_OUTPUTS):
         band[output * factor : output * factor + taps, output] = low_pass
     both = np.concatenate([band[: _OUTPUTS * factor], band[_OUTPUTS * factor :]], axis=1)
-    return np.repeat(both, channels, axis=0).astype(np.float32)
+    matrix = np.repeat(both, channels, axis=0).astype(np.float32)
+    if -1 in signs:
+        matrix *= np.tile(np.array(signs, dtype=np.float32), len(both))[:, None]
+    return matrix
 
 
-def _to_mono(samples: Samples) -> Samples:
-    """Mean over channels of [n, channels], with what is no number as silence; never a view."""
-    mono = samples[:, 0] / np.float32(samples.shape[1])
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
-        for channel in range(1, samples.shape[1]):  # seven times as fast as mean(axis=1)
-            mono += samples[:, channel] / np.float32(samples.shape[1])
-    return _finite(mono)
-
-
-def _finite(samples: Samples) -> Samples:
-    # A float file may hold anything; past 1e6 the squares and the transform leave float32.
-    if np.isfinite(samples).all():
-        return np.clip(samples, -1e6, 1e6) if np.abs(samples).max(initial=0.0) > 1e6 else samples
-    return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -1e6, 1e6)
+def _is_short(seconds: float, announced: float) -> bool:
+    """Whether a recording is shorter than announced by more than encoders and rounding account for."""
+    missing = announced - seconds
+    return missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced
 
 
 def _check_length(seconds: float, announced: float) -> None:
-    missing = announced - seconds
-    if missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced:
+    if _is_short(seconds, announced):
         raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")

@@ -33,7 +33,7 @@ from stonecli.resampling import Resampler
 from stonecli.segments import LEAST_SEGMENT_SECONDS, Segment, find_segments
 from stonecli.tuning import FramePeaks, cents_of, frame_peaks
 
-DETECTION_VERSION = 10  # to be raised with every change after which the same file gives another estimate: see cache.py
+DETECTION_VERSION = 11  # to be raised with every change after which the same file gives another estimate: see cache.py
 STRETCH_SECONDS = 300.0
 SILENCE = 1e-4  # peak of full scale 1.0: -80 dB, three steps of 16 bits
 QUIET = 1e-3  # a window whose peak is 60 dB below the track's says nothing about the key
@@ -91,6 +91,8 @@ class KeyEstimate:
         tuning_cents: deviation from A = 440 Hz, -50..50; None where nothing is tonal.
         duration: in seconds.
         tuning_confidence: 0..1, how far its frames agree on the tuning; None where that is not known.
+        notes: what the user should know of the file, such as that it is shorter than its header says; a result from the
+            cache has none.
     """
 
     key: Key | None
@@ -101,6 +103,7 @@ class KeyEstimate:
     tuning_cents: float | None
     duration: float
     tuning_confidence: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def first_key(self) -> Key | None:
@@ -137,21 +140,21 @@ def detect_key(
     """The key of the recording at ``path``.
 
     Args:
-        path: a music file in any format that libsndfile or ffmpeg decodes.
+        path: a music file in any format that libsndfile, ffmpeg or audioread decodes.
         model: None for the one that stone carries.
         window_seconds: None for the length that the model was trained on.
         overlap: share of a window that the next one shares with it, 0 up to 0.95.
         least_segment: length in seconds of the shortest segment.
 
     Raises:
-        AudioError: the file cannot be decoded.
+        AudioError: the file cannot be decoded (DecoderError: no decoder for it can be started here).
         ModelError: the model cannot be run.
         OSError: the file cannot be read.
         ValueError: a window length or overlap that makes no sense.
     """
     model = model or default_model()
     audio = open_audio(path, model.info.sample_rate)
-    return detect_key_in_audio(
+    estimate = detect_key_in_audio(
         audio.blocks,
         model,
         audio.rate,
@@ -159,6 +162,7 @@ def detect_key(
         overlap=overlap,
         least_segment=least_segment,
     )
+    return replace(estimate, notes=tuple(audio.notes))
 
 
 def detect_key_in_audio(

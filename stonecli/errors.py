@@ -18,6 +18,17 @@ class AudioError(StoneError):
     """The file cannot be decoded as audio."""
 
 
+class DecoderError(AudioError):
+    """No decoder for this kind of file can be started on this machine: not the file's fault."""
+
+    START = "ffmpeg cannot be started"
+
+
+def concerns_the_run(error: str) -> bool:
+    """Whether an error line would be the same for every file of its kind, so that showing it once is enough."""
+    return error.startswith(DecoderError.START)
+
+
 class ModelError(StoneError):
     """The model file cannot be used."""
 

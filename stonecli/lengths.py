@@ -25,6 +25,7 @@ _LENGTH_HEADER = re.compile(rb"Xing|Info|VBRI")
 _KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # of MPEG-1
 _KBITS_LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MPEG-2 and 2.5
 _RATES = (44100, 48000, 32000)  # of MPEG-1; half of it in MPEG-2, a quarter in 2.5
+_CHAIN = 3  # frames in a row that are hardly there by chance
 _MP3_SLACK = 8192  # bytes behind an MP3 that need not be audio, besides the tags that are known
 
 
@@ -152,6 +153,28 @@ def is_mp3_without_length(file: BinaryIO) -> bool:
     following = start[place + size :]  # of a constant bit rate, which may not be that of the frame with the header
     is_constant = mark[0] == b"Info" and _FRAME.match(following)
     return _is_more(audio, frames * (_frame_size(following) + 1 if is_constant else _largest_frame(start[place:])))
+
+
+def ends_with_whole_frame(file: BinaryIO) -> bool:
+    """Whether the audio of an MP3 ends where its last frame does, as when a program trimmed it between two frames.
+
+    A file that was cut at any other byte, as by a broken download, is damaged.
+    """
+    end = _beginning_of_last_tags(file)
+    start = max(_end_of_id3(file), end - _LOOK)
+    file.seek(start)
+    data = file.read(max(0, end - start))
+    dead_ends: set[int] = set()
+    for found in _FRAME.finditer(data, 0, len(data)):
+        chain: list[int] = []
+        position = found.start()
+        while position not in dead_ends and (header := _FRAME.match(data, position)):
+            chain.append(position)
+            position += _frame_size(header[0])
+        if position == len(data) and len(chain) >= _CHAIN:
+            return True
+        dead_ends.update(chain)
+    return False
 
 
 def _is_more(size: int, announced: int) -> bool:

@@ -18,6 +18,8 @@ SYSTEMS = [
     {**_UNIX, "sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
     {**_UNIX, "os_name": "nt", "sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
 ]
+# What is only installed on newer Pythons than this one may be.
+BROUGHT_BY = {"standard-aifc": ["standard-chunk", "audioop-lts"], "standard-sunau": ["audioop-lts"]}
 PYTHONS = [("3.11", "3.11.9"), ("3.12", "3.12.7"), ("3.13", "3.13.1"), ("3.14", "3.14.0")]
 
 
@@ -73,7 +75,7 @@ def brought(requirements: list[str]) -> set[str]:
         try:
             waiting += metadata.requires(name) or []
         except metadata.PackageNotFoundError:
-            continue
+            waiting += BROUGHT_BY.get(name, [])
     return found
 
 

@@ -21,7 +21,7 @@ from mutagen.oggvorbis import OggVorbis
 
 from stonecli.audio import open_audio
 from stonecli.errors import AudioError
-from stonecli.lengths import has_zero_length, is_mp3_without_length
+from stonecli.lengths import ends_with_whole_frame, has_zero_length, is_mp3_without_length
 
 Samples = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ def seconds_of(path: Path) -> float:
 @pytest.fixture
 def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that need ffmpeg cannot be read."""
-    monkeypatch.setattr("stonecli.audio._ffmpeg", None)
+    monkeypatch.setattr("stonecli.audio._running", None)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
     two = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
     ffmpeg(*two, tmp_path / "two at once.ogg")
     assert seconds_of(tmp_path / "two at once.ogg") == pytest.approx(10, abs=0.06)
-    monkeypatch.setattr("stonecli.audio._ffmpeg", None)
+    monkeypatch.setattr("stonecli.audio._running", None)
     for path in (tmp_path / "a.ogg", tmp_path / "with art.ogg"):
         assert seconds_of(path) == pytest.approx(10, abs=0.06)
     assert seconds_of(song("ogg vorbis")) == pytest.approx(16, abs=0.06)
@@ -203,6 +203,69 @@ def test_vbri_is_a_length_as_well(tmp_path: Path, mp3s: Callable[[str], bytes]) 
 def test_the_beginning_of_an_mp3_is_read_without_harm(mp3s: Callable[[str], bytes], length: int) -> None:
     for name in ("vbr", "bare"):
         assert isinstance(is_mp3_without_length(BytesIO(mp3s(name)[:length])), bool)
+
+
+def frames_of(content: bytes) -> list[int]:
+    """Where the frames of an MP3 of layer III begin, and where the last one ends."""
+    low, high = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160), (32, 40, 48, 56, 64, 80, 96, 112, 128)
+    position, found = 0, [0]
+    while position + 4 <= len(content):
+        assert content[position] == 0xFF
+        version, padding = content[position + 1] >> 3 & 3, content[position + 2] >> 1 & 1
+        table = (*high, 160, 192, 224, 256, 320) if version == 3 else low
+        rate = (44100, 48000, 32000)[content[position + 2] >> 2 & 3] // {3: 1, 2: 2, 0: 4}[version]
+        bits = table[(content[position + 2] >> 4) - 1] * 1000
+        position += (144 if version == 3 else 72) * bits // rate + padding
+        found.append(position)
+    return found
+
+
+TAGS_AT_THE_END = {"no tag": b"", "ID3v1": b"TAG" + bytes(125)}
+
+
+@pytest.mark.parametrize("end", TAGS_AT_THE_END)
+@pytest.mark.parametrize("name", [name for name in MP3S if name != "bare"])
+def test_an_mp3_trimmed_between_two_frames_is_read_to_its_end(
+    tmp_path: Path, mp3s: Callable[[str], bytes], name: str, end: str
+) -> None:
+    """As programs for DJs trim files: the header at the beginning still has the old length."""
+    content = mp3s(name)
+    frames = frames_of(content)
+    path = tmp_path / "a.mp3"
+    path.write_bytes(content[: frames[len(frames) * 6 // 10]] + TAGS_AT_THE_END[end])
+    audio = open_audio(path, 11025)
+    assert audio.notes == []
+    seconds = sum(len(block) for block in audio.blocks) / audio.rate
+    assert seconds == pytest.approx(12, abs=0.2)
+    assert audio.notes == ["shorter than its header says (12 of 20 s); analyzed what is there"]
+
+
+@pytest.mark.parametrize("end", TAGS_AT_THE_END)
+@pytest.mark.parametrize("name", [name for name in MP3S if name != "bare"])
+@pytest.mark.parametrize("missing", [1, 2, 20])
+def test_an_mp3_that_ends_within_a_frame_is_truncated(
+    tmp_path: Path, mp3s: Callable[[str], bytes], name: str, end: str, missing: int
+) -> None:
+    content = mp3s(name)
+    frames = frames_of(content)
+    (tmp_path / "a.mp3").write_bytes(content[: frames[len(frames) * 6 // 10] - missing] + TAGS_AT_THE_END[end])
+    with pytest.raises(AudioError, match="truncated"):
+        seconds_of(tmp_path / "a.mp3")
+
+
+def test_only_whole_frames_end_an_mp3() -> None:
+    for content in (
+        b"",
+        b"\xff",
+        b"\xff\xfb\x90\x64",
+        bytes(1000),
+        b"\xff\xfb\x90\x64" * 20_000,
+        b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
+    ):
+        assert not ends_with_whole_frame(BytesIO(content))
+    frame = b"\xff\xfb\x90\x64" + bytes(413)
+    assert ends_with_whole_frame(BytesIO(frame * 5))
+    assert not ends_with_whole_frame(BytesIO(frame * 5 + b"\0"))
 
 
 # Samples as they are

@@ -1,0 +1,78 @@
+"""How the channels of a recording are mixed to mono: their mean, unless that cancels them."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Samples: TypeAlias = npt.NDArray[np.float32]
+Signs: TypeAlias = tuple[int, ...]
+"""+1 or -1 for each channel: what it is multiplied by before the mean is taken."""
+
+PEAK_LIMIT = 1e6  # beyond this, squares and transforms leave the range of float32
+_STRIDE = 17  # every 17th frame is measured: a prime, so that few tones have a period that divides it
+_MEMORY_SECONDS = 30.0  # time constant of the measured covariance
+_FIRST_SECONDS = 0.5  # no decision is made on less
+# Energy of the sum of the channels, relative to the sum of their energies: 2 for identical stereo channels, 1 for
+# unrelated ones or a single one, 0 for out-of-phase ones. The lowest 30 s average in 47 commercial recordings is 0.97.
+_CANCELED = 0.5
+_RECOVERED = 1.0
+
+
+class ChannelMixer:
+    """Decides block by block how the channels are mixed.
+
+    A recording with an inverted channel is silent, or loses all that is in the middle, when its channels are averaged.
+    Channels that cancel are subtracted instead. The decision rests on the covariance of the channels over the last
+    30 s, so one pass over the recording is enough, and a DJ mix may hold one inverted record.
+
+    Args:
+        channels: number of channels.
+        rate: frames per second.
+    """
+
+    def __init__(self, channels: int, rate: int) -> None:
+        self._plain: Signs = (1,) * channels
+        self._signs = self._plain
+        self._rate = rate
+        self._frames = 0
+        self._covariance = np.zeros((channels, channels))
+
+    def signs(self, block: Samples) -> Signs:
+        """The signs for ``block``, float32 [n, channels], the next one of the recording."""
+        if len(self._plain) == 1:
+            return self._plain
+        measured = finite(block[::_STRIDE])
+        self._covariance *= math.exp(-len(block) / (_MEMORY_SECONDS * self._rate))
+        self._covariance += measured.T @ measured
+        self._frames += len(block)
+        if self._frames < _FIRST_SECONDS * self._rate:
+            return self._plain
+        total = float(np.trace(self._covariance))
+        summed = float(self._covariance.sum())
+        if summed > _RECOVERED * total:
+            self._signs = self._plain
+        elif summed < _CANCELED * total:
+            loudest = int(np.diag(self._covariance).argmax())
+            self._signs = tuple(-1 if value < 0 else 1 for value in self._covariance[loudest])
+        return self._signs
+
+
+def mixed(samples: Samples, signs: Signs) -> Samples:
+    """Mean over the channels of ``samples``, float32 [n, channels], each multiplied by its sign; never a view."""
+    count = np.float32(samples.shape[1])
+    mono: Samples = samples[:, 0] / (count * np.float32(signs[0]))
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+        for channel in range(1, samples.shape[1]):  # seven times as fast as mean(axis=1)
+            mono += samples[:, channel] / (count * np.float32(signs[channel]))
+    return finite(mono)
+
+
+def finite(samples: Samples) -> Samples:
+    """``samples`` with values that are not finite as zeros, and the others limited to 1e6."""
+    if np.isfinite(samples).all():
+        return np.clip(samples, -PEAK_LIMIT, PEAK_LIMIT) if np.abs(samples).max(initial=0.0) > PEAK_LIMIT else samples
+    return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -PEAK_LIMIT, PEAK_LIMIT)
