@@ -92,6 +92,19 @@ def find_music(
             yield Finding(path, None)
 
 
+def files_and_music(paths: Iterable[Path]) -> Iterator[Finding]:
+    """``paths`` in their order, with the music files in a folder, found as by :func:`find_music`, in its place.
+
+    A path that is no folder comes as it is, as often as it is given, whether or not it exists.
+    """
+    seen: set[int | str] = set()
+    for path in paths:
+        if path.is_dir():
+            yield from find_music([path], seen=seen)
+        else:
+            yield Finding(path, None)
+
+
 def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
     """A sort key for file names: numbers by value, letters without case and accents.
 

@@ -1,7 +1,8 @@
-"""``stone analyze``: what is heard in a few files, in full. Plain command lines come by another way: ``plain.py``."""
+"""``stone analyze``: the full analysis of some files. Plain command lines take a shorter way: ``plain.py``."""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from stonecli.cli.options import DeviceOption, ModelOption, NullOption
 
 @one_line_errors
 def analyze(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Music files; - for a list.")],
+    files: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files or folders; - reads a list.")],
     per_window: Annotated[bool, typer.Option("--per-window", help="Show every window as well.")] = False,
     window: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Length of a window; else as the model was trained.")
@@ -46,13 +47,13 @@ def analyze(
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
-    """Show the key of music files: candidates, tuning, the key over time. Nothing is written into them."""
+    """Show the key of music files: candidates, tuning, the key over time. The files are not changed."""
     named, files = files, listed(files, null)
     check_ending(npz, (".npz",), "--npz")
     check_target(npz)
     check_ending(html, (".html", ".htm"), "--html")
     check_target(html)
-    _check_plot(plot, len(files))
+    _check_plot(plot, files)
     if not files:
         fail_without_music(named)
     code = analyze_files(
@@ -72,16 +73,17 @@ def analyze(
     raise typer.Exit(code)
 
 
-def _check_plot(plot: Path | None, count: int) -> None:
+def _check_plot(plot: Path | None, files: list[Path]) -> None:
     """Leave with wrong usage if no picture can be drawn there: before the work, not after it."""
     if plot is None:
         return
+    from stonecli.library import files_and_music
     from stonecli.report.confusion_plot import PlotError, require_matplotlib
 
     check_ending(plot, (".png", ".svg", ".pdf"), "--plot")
     check_target(plot)
-    if count > 1 and plot.suffix.lower() != ".pdf":
-        raise typer.BadParameter("only a .pdf holds pictures of several files", param_hint="--plot")
+    if plot.suffix.lower() != ".pdf" and len(list(islice(files_and_music(files), 2))) > 1:
+        raise typer.BadParameter("several files need a .pdf", param_hint="--plot")
     try:
         require_matplotlib()
     except PlotError as error:

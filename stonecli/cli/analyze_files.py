@@ -1,4 +1,4 @@
-"""What ``stone analyze`` does once its command line is read: hear the files, print, draw. Loads no Typer."""
+"""What ``stone analyze`` does once its command line is read: analyze the files, print, draw. Loads no Typer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stonecli.cli.common import (
     Device,
     error_console,
     fail,
+    fail_without_music,
     load_model,
     print_json,
     silence_native_stderr,
@@ -39,13 +40,15 @@ def analyze_files(
     device: Device = "auto",
     model: Path | None = None,
 ) -> int:
-    """The exit code, after all files are heard and shown; the arguments are the options of ``stone analyze``.
+    """Analyze and show ``files`` and the music in those that are folders; the result is the exit code.
 
-    What is to be written to has been checked already.
+    The arguments are the options of ``stone analyze``. The caller has checked the files that are to be written.
     """
     silence_native_stderr()
 
     from stonecli.detect import check_windows, detect_key
+    from stonecli.errors import AudioError
+    from stonecli.library import files_and_music
     from stonecli.report.analysis import print_analysis
     from stonecli.report.records import estimate_record
     from stonecli.report.screen import output_screen
@@ -56,11 +59,15 @@ def analyze_files(
     except ValueError as error:
         fail(str(error), EXIT_USAGE)
     screen = output_screen()
-    heard, pictures, tracks, failed = [], [], [], 0
+    estimates, pictures, tracks, found, failed = [], [], [], 0, 0
+    shown: set[str] = set()
     interrupted = True
     with suppress(KeyboardInterrupt):
-        for path in files:
+        for found, finding in enumerate(files_and_music(files), 1):  # noqa: B007 (the count)
+            path = finding.path
             try:
+                if finding.error is not None:
+                    raise AudioError(finding.error)
                 estimate = detect_key(
                     path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment
                 )
@@ -68,17 +75,21 @@ def analyze_files(
                 if os.environ.get("STONE_DEBUG"):
                     raise
                 from stonecli.engine import error_line
-                from stonecli.report.table import error_text
+                from stonecli.report.table import new_error_text
 
                 failed += 1
-                error_console().print(error_text(path, error_line(error)), soft_wrap=True)
+                text = new_error_text(path, error_line(error), shown)
+                if text is not None:
+                    error_console().print(text, soft_wrap=True)
                 if html:
                     tracks.append(_track(path, None, error_line(error)))
                 if as_json:
                     print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
                 continue
+            if estimate.notes:
+                show_notes(path, estimate.notes)
             if npz:
-                heard.append((path, estimate))
+                estimates.append((path, estimate))
             if html:
                 tracks.append(_track(path, estimate, None))
             if plot:
@@ -88,10 +99,12 @@ def analyze_files(
             else:
                 print_analysis(screen, path, estimate, per_window=per_window)
         interrupted = False
+    if not found and not interrupted:
+        fail_without_music(files)
     if npz:
         from stonecli.report.npz import save_npz
 
-        save_npz(npz, heard, key_model)
+        save_npz(npz, estimates, key_model)
     if html:
         from stonecli.report.page import save_page
 
@@ -105,8 +118,18 @@ def analyze_files(
     return EXIT_FAILED if failed else 0
 
 
+def show_notes(path: Path, notes: tuple[str, ...]) -> None:
+    """Show on standard error what the user should know of a file that was analyzed."""
+    from rich.text import Text
+
+    from stonecli.report.text import printable
+
+    for note in notes:
+        error_console().print(Text(f"{printable(str(path))}: {note}", "yellow"), soft_wrap=True)
+
+
 def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
-    """The file's row of the page, with what its tags say where it could be heard."""
+    """The file's row of the page, with what its tags say where it could be analyzed."""
     from stonecli.report.page import page_track
     from stonecli.tags.info import TrackInfo, read_info  # the readers of all kinds of tags: only where they are shown
 

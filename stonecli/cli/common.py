@@ -209,4 +209,7 @@ def silence_native_stderr() -> None:
         os.close(null)
     except (OSError, ValueError, AttributeError):
         return
+    from stonecli.native_stderr import stop_redirecting
+
+    stop_redirecting()
     sys.stderr = open(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123

@@ -210,8 +210,10 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
     from stonecli.detect import detect_key
     from stonecli.engine import Outcome, run
     from stonecli.evaluate import Heard
-    from stonecli.report.table import error_text
+    from stonecli.report.table import new_error_text
     from stonecli.report.text import printable
+
+    shown: set[str] = set()
 
     def listen(track: Label) -> tuple[Key | None, float]:
         estimate = detect_key(track.path, model)
@@ -221,7 +223,9 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
         key, confidence = outcome.result or (None, 0.0)
         heard.append(Heard(outcome.item, key, confidence, outcome.error))
         if outcome.error is not None:
-            errors.print(error_text(outcome.item.path, outcome.error), soft_wrap=True)
+            text = new_error_text(outcome.item.path, outcome.error, shown)
+            if text is not None:
+                errors.print(text, soft_wrap=True)
 
     heard: list[Heard] = []
     interrupted = False

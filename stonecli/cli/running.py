@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import typer
@@ -54,12 +53,16 @@ class Errors:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.count = 0
+        self._shown: set[str] = set()
 
     def show(self, path: Place, error: str) -> None:
-        from stonecli.report.table import error_text
+        """Show and count a file that failed; a reason that holds for the whole run is shown once."""
+        from stonecli.report.table import new_error_text
 
         self.count += 1
-        self.console.print(error_text(path, error), soft_wrap=True)
+        text = new_error_text(path, error, self._shown)
+        if text is not None:
+            self.console.print(text, soft_wrap=True)
 
     def remark(self, text: str) -> None:
         """Show what somebody who asked for it wants to know."""
@@ -69,7 +72,7 @@ class Errors:
 
         self.console.print(Text(f"stone: {printable(text)}", "dim"), soft_wrap=True)
 
-    def note(self, path: Path, remark: str) -> None:
+    def note(self, path: Place, remark: str) -> None:
         """Show what is no failure."""
         from rich.text import Text
 

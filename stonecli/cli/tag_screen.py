@@ -90,6 +90,9 @@ class TagScreen:
             print_json(record)
         if result is not None and self._shows_table:
             self._table.row(result)
+        if result is not None and result.estimate is not None and not self._manner.quiet:
+            for note in result.estimate.notes:
+                self.errors.note(place, note)
         if error is not None:
             self.errors.show(place, error)
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
 from stonecli.report.colors import key_style
 from stonecli.report.text import printable, shortened
@@ -134,6 +135,19 @@ def _blank_bar() -> Text:
 
 def _padded(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
+
+
+def new_error_text(path: str | os.PathLike[str] | Place, error: str, shown: set[str]) -> Text | None:
+    """The line for a file that failed; None if its reason is one for the whole run, and among those already ``shown``.
+
+    Such a reason is added to ``shown``, and its line names no file.
+    """
+    if not concerns_the_run(error):
+        return error_text(path, error)
+    if error in shown:
+        return None
+    shown.add(error)
+    return Text(f"stone: {printable(error)}", "red")
 
 
 def error_text(path: str | os.PathLike[str] | Place, error: str) -> Text:

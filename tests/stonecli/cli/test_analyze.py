@@ -115,12 +115,12 @@ def test_a_bad_file_does_not_end_the_run(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "[red]empty.mp3").touch()
-    result = invoke("analyze", tmp_path / "[red]empty.mp3", tmp_path, song("flac"))
+    result = invoke("analyze", tmp_path / "[red]empty.mp3", "/dev/null", song("flac"))
     assert result.exit_code == 1
     assert "D minor" in result.stdout
     assert result.stderr.splitlines() == [
         f"{tmp_path}/[red]empty.mp3: the file is empty",
-        f"{tmp_path}: not a regular file but a folder, pipe, socket or device",
+        "/dev/null: not a regular file but a folder, pipe, socket or device",
     ]
 
     def broken(path: Path, *_: object, **__: object) -> None:
@@ -267,3 +267,75 @@ def test_ctrl_c_keeps_what_was_heard(stone_command: list[str], song: Song, tmp_p
     with np.load(npz) as arrays:
         assert heard <= set(arrays.files)
     assert "0.flac" in page.read_text("utf-8")
+
+
+def test_a_folder_stands_for_the_music_in_it(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    """Found as by ``stone tag``, in the place of the folder among the other arguments."""
+    first, second = song("flac", "1"), song("mp3", "10")
+    inner = song("wav 16 bit", "x")
+    (inner.parent / "sub").mkdir()
+    inner = inner.rename(inner.parent / "sub" / "2.wav")
+    (first.parent / "cover.jpg").write_bytes(b"no music")
+    (first.parent / "broken.ogg").write_bytes(b"no music")
+    other = song("aiff", "other").rename(tmp_path / "other.aiff")
+    result = invoke("analyze", other, first.parent, other, "--json")
+    assert result.exit_code == 1
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    broken = first.parent / "broken.ogg"
+    assert [record["path"] for record in records] == list(map(str, [other, first, second, broken, inner, other]))
+    assert [record["error"] is None for record in records] == [True, True, True, False, True, True]
+    assert result.stderr.count("\n") == 1
+    assert "broken.ogg: not audio that can be decoded" in result.stderr
+
+
+def test_the_outputs_of_a_folder(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+    folder = song("flac", "a").parent
+    song("mp3", "b")
+    outputs = ["--html", tmp_path / "a.html", "--npz", tmp_path / "a.npz", "--plot", tmp_path / "a.pdf"]
+    result = invoke("analyze", folder, *outputs)
+    assert (result.exit_code, result.stderr) == (0, "")
+    page = (tmp_path / "a.html").read_text()
+    assert "a.flac" in page
+    assert "b.mp3" in page
+    assert {str(folder / "a.flac"), str(folder / "b.mp3")} < set(np.load(tmp_path / "a.npz").files)
+    assert (tmp_path / "a.pdf").read_bytes().count(b"/Type /Page ") == 2
+    result = invoke("analyze", folder, "--plot", tmp_path / "a.png")
+    assert result.exit_code == 2
+    (folder / "b.mp3").unlink()
+    assert invoke("analyze", folder, "--plot", tmp_path / "a.png").exit_code == 0
+
+
+def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("analyze", tmp_path)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"stone: no music files found in {tmp_path}\n")
+
+
+@pytest.mark.parametrize("command", [["analyze"], ["tag"], ["tag", "--jobs", "1"], ["mix"]])
+def test_no_decoder_is_one_line(
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    files = [song("m4a aac", "a"), song("m4a aac", "b"), song("wma"), song("flac")]
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent/ffmpeg")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    result = invoke(*command, *files, "--json")
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("stone: ffmpeg cannot be started (No such file or directory); install it, or reinstall")
+    if command != ["mix"]:
+        records = {Path(record["path"]).name: record for record in map(json.loads, result.stdout.splitlines())}
+        assert [name for name, record in records.items() if record["error"]] == ["a.m4a", "b.m4a", "wma.wma"]
+
+
+@pytest.mark.parametrize("command", ["analyze", "tag"])
+def test_an_mp3_that_is_shorter_than_its_header_says(invoke: Invoke, song: Song, command: str) -> None:
+    path = song("mp3")
+    content = path.read_bytes()
+    size = 144 * 64000 // 44100
+    start = content.index(b"\xff\xfb")
+    while content[start + size * 20 : start + size * 20 + 2] != b"\xff\xfb":
+        size += 1  # the bit rate is the encoder's choice
+    frames = [at for at in range(start, len(content) - 1) if content[at : at + 2] == b"\xff\xfb"]
+    path.write_bytes(content[: frames[len(frames) // 2]])
+    result = invoke(command, path)
+    assert result.exit_code == 0
+    assert "mp3.mp3: shorter than its header says (8 of 16 s); analyzed what is there" in result.stderr
