@@ -131,7 +131,9 @@ class Tagger:
 
     def _detect(self, path: Path) -> KeyEstimate:
         if self.write:
-            check_writable(path)  # before the work of listening, which may take minutes
+            check_writable(
+                path, preserve_mtime=self.preserve_mtime
+            )  # before the work of listening, which may take minutes
         return replace(detect_key(path, self.model), windows=())
 
     def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags) -> TagResult:

@@ -1,4 +1,4 @@
-"""``stone undo``: take back what a run has written."""
+"""``stone undo``: restore the files that a run has changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from stonecli.cli.common import (
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     EXIT_USAGE,
     error_console,
     fail,
@@ -17,26 +18,33 @@ from stonecli.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from stonecli.tags.journal import Run, UndoJournal
 
 
 @one_line_errors
 def undo(
-    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="By its number; else the last one.")] = None,
-    list_runs: Annotated[bool, typer.Option("--list", "-l", help="Show the runs that can be taken back.")] = False,
+    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Run number (default: the last run).")] = None,
+    list_runs: Annotated[bool, typer.Option("--list", "-l", help="List the runs, the last one first.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show what would be restored; change no file.")
+    ] = False,
     preserve_mtime: Annotated[
         bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of the files.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file, or a run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file, or per run.")] = False,
 ) -> None:
-    """Take back what a run of stone tag --write-tags has changed: each file is again, byte for byte, what it was.
+    """Undo a run of stone tag --write-tags: restore each file to what it was, byte for byte.
 
-    A file that was changed since is left as it is and named.
+    Without a number this undoes the last run, or what is left of it. If that is undone already, it lists the other runs
+    and asks for a number. Files that were changed since the run are named and stay as they are.
     """
-    if list_runs and run is not None:
-        raise typer.BadParameter("shows all runs", param_hint="--list")
+    if list_runs and (run is not None or dry_run):
+        raise typer.BadParameter("lists all runs and takes no number", param_hint="--list")
 
     from stonecli.tags.gathered import gather
     from stonecli.tags.journal import UndoJournal
@@ -45,42 +53,98 @@ def undo(
     try:
         gather(journal)  # what workers of a cluster have written since
         if list_runs:
-            _show(journal.runs(), as_json)
-        elif _take_back(journal, run, preserve_mtime, as_json):
+            _show(journal.runs(), as_json, output_console())
+            return
+        chosen = _chosen(journal, run)
+        again = f"stone undo{' --preserve-mtime' if preserve_mtime else ''} {chosen.number}"
+        try:
+            failed = _undo(journal, chosen, again, preserve_mtime=preserve_mtime, as_json=as_json, dry_run=dry_run)
+        except KeyboardInterrupt:
+            fail(f"interrupted; to undo the rest: {again}", EXIT_INTERRUPTED)
+        if failed:
             raise typer.Exit(EXIT_FAILED)
     finally:
         journal.close()
 
 
-def _take_back(journal: UndoJournal, number: int | None, preserve_mtime: bool, as_json: bool) -> int:
-    """Take the run back and show each file; how many could not be."""
+def _chosen(journal: UndoJournal, number: int | None) -> Run:
+    """The run to undo; where there is none, the program ends and says what there is instead."""
+    wanted = journal.last_run() if number is None else number
+    found = journal.runs(wanted) if wanted is not None else []
+    if number is not None and not found:
+        fail(f"no run {number}; stone undo --list shows the runs", EXIT_USAGE)
+    if found and found[0].left:
+        return found[0]
+    err = error_console()
+    if number is not None:
+        _say(err, f"run {number} is undone already; stone undo --list shows the runs")
+        raise typer.Exit
+    others = [run for run in journal.runs() if run.left]
+    if not others:
+        return fail("nothing to undo")
+    _say(err, f"the last run ({wanted}) is undone already; these can be undone by their number:")
+    _show(others, False, err)
+    return fail(f"which run? For example: stone undo {others[0].number}", EXIT_USAGE)
+
+
+def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, as_json: bool, dry_run: bool) -> int:
+    """Undo the run and show each file; how many could not be restored."""
     from stonecli.tags.runs import take_back_run
 
-    if number is None:
-        number = journal.last_run()
-        if number is None:
-            fail("nothing to take back")
-    elif number not in {run.number for run in journal.runs()}:
-        fail(f"no run {number}; stone undo --list shows the runs", EXIT_USAGE)
     out, err = output_console(), error_console()
+    if not as_json:
+        _say(err, f"{'run' if dry_run else 'undoing run'} {run.number}: {_described(run)}")
+    done = "restorable" if dry_run else "restored"
     restored = failed = 0
-    for undone in take_back_run(journal, number, preserve_mtime=preserve_mtime):
+    for undone in take_back_run(journal, run.number, preserve_mtime=preserve_mtime, write=not dry_run):
         if as_json:
-            status = "restored" if undone.error is None else "error"
-            print_json({"path": str(undone.path), "status": status, "error": undone.error})
+            status = done if undone.error is None else "error"
+            record = {"path": str(undone.path), "status": status, "error": undone.error, "run": run.number}
+            print_json(record)
         if undone.error is None:
             restored += 1
             if not as_json:
-                _line(undone.path, "restored", out.is_terminal)
+                _line(undone.path, done, out.is_terminal)
         else:
             from stonecli.report.table import error_text
 
             failed += 1
             err.print(error_text(undone.path, undone.error), soft_wrap=True)
-    if out.is_terminal and not as_json:
-        failures = f", {failed} left as they are" if failed else ""
-        out.print(f"run {number}: {restored} restored{failures}")
+    if not as_json:
+        _sum_up(journal, run, again, restored, failed, dry_run)
     return failed
+
+
+def _sum_up(journal: UndoJournal, run: Run, again: str, restored: int, failed: int, dry_run: bool) -> None:
+    err = error_console()
+    failures = f", {failed} not" if failed else ""
+    if dry_run:
+        _say(err, f"run {run.number}: {_files(restored)} can be restored{failures}; nothing was changed")
+        return
+    _say(err, f"run {run.number}: {_files(restored)} restored{failures}")
+    if failed:
+        _say(err, f"to try again: {again}")
+    others = sum(1 for other in journal.runs() if other.left and other.number != run.number)
+    if others:
+        _say(err, f"{others} other {'run' if others == 1 else 'runs'} can be undone: stone undo --list")
+
+
+def _described(run: Run) -> str:
+    where = f" in {run.folder}" if run.folder else ""
+    left = f", {run.left} of them left" if run.undone else ""
+    return f"{run.what}, {_local_time(run)}, {_files(run.changes)}{where}{left}"
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"
+
+
+def _say(console: Console, text: str) -> None:
+    from rich.text import Text
+
+    from stonecli.report.text import printable
+
+    console.print(Text(f"stone: {printable(text)}"), soft_wrap=True)
 
 
 def _line(path: Path, status: str, is_terminal: bool) -> None:
@@ -90,8 +154,14 @@ def _line(path: Path, status: str, is_terminal: bool) -> None:
     print(f"{name}: {status}" if is_terminal else f"{name}\t{status}", flush=True)
 
 
-def _show(runs: list[Run], as_json: bool) -> None:
-    """The runs as a table; tab-separated in a pipe."""
+def _local_time(run: Run) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
+    """The runs as a table; tab-separated in a pipe; in JSON the time has its zone."""
     from datetime import datetime
 
     from rich.table import Table
@@ -99,30 +169,32 @@ def _show(runs: list[Run], as_json: bool) -> None:
 
     from stonecli.report.text import printable
 
-    records = [
-        {
-            "run": run.number,
-            "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
-            "what": run.what,
-            "files": run.changes,
-            "taken_back": run.undone,
-        }
-        for run in runs
-    ]
     if as_json:
-        for record in records:
+        for run in runs:
+            record = {
+                "run": run.number,
+                "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
+                "what": run.what,
+                "files": run.changes,
+                "taken_back": run.undone,
+                "folder": str(run.folder) if run.folder else None,
+            }
             print_json(record)
         return
-    names = ("run", "date", "what", "files", "taken back")
-    rows = [[printable(str(value)) for value in record.values()] for record in records]
-    out = output_console()
-    if not out.is_terminal:
+    names = ("run", "date", "what", "files", "restored", "folder")
+    rows = [
+        [str(run.number), _local_time(run), run.what, str(run.changes), str(run.undone), str(run.folder or "")]
+        for run in runs
+    ]
+    rows = [[printable(text) for text in row] for row in rows]
+    if not console.is_terminal:
         for row in (names, *rows):
-            print("\t".join(row))
+            print("\t".join(row), file=console.file)
         return
     table = Table(box=None, header_style="bold dim", pad_edge=False)
     for name in names:
-        table.add_column(name, justify="right" if name in ("run", "files", "taken back") else "left")
+        is_number = name in ("run", "files", "restored")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    out.print(table)
+    console.print(table)

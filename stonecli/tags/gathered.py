@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from stonecli.errors import JournalError
+from stonecli.errors import JournalError, TagError
 from stonecli.tags.journal import JournalRun, UndoJournal
+from stonecli.tags.undo import Undo
 
 _FOLDER = "cluster"
 SIGN = "run"  # file with the run's own word, by which a machine knows that it sees the same folder
@@ -34,7 +35,8 @@ def make_folder(journal: UndoJournal, run: int, word: str) -> Path:
     """
     folder = (journal.path.parent / _FOLDER / str(run)).absolute()
     try:
-        folder.mkdir(mode=0o700, parents=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
         (folder / SIGN).write_text(word)
     except OSError as error:
         raise JournalError(f"the folder {folder} cannot be made: {error.strerror}") from error
@@ -64,9 +66,27 @@ def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
         with suppress(OSError):
             os.utime(file)  # a sign of life, for a run may change nothing for days
         runs = journal.started()
-        yield JournalRun(journal, runs[0]) if runs else journal.start(what)
+        number = runs[0] if runs else journal.start(what).number
+        yield _WorkerRun(journal, number, what, folder)
     finally:
         journal.close()
+
+
+class _WorkerRun(JournalRun):
+    """A run of a worker, whose records count while the run has not ended: later ones would never be gathered."""
+
+    def __init__(self, journal: UndoJournal, number: int, what: str, folder: Path) -> None:
+        super().__init__(journal, number, what)
+        self._sign = folder / SIGN
+
+    def add(self, path: Path, undo: Undo) -> int:
+        """As of :class:`JournalRun`; the record is there before whoever ends the run looks for records, or refused."""
+        number = super().add(path, undo)
+        try:
+            self._sign.read_bytes()
+        except OSError as error:
+            raise TagError("the run on the cluster has ended, so the file was not written") from error
+        return number
 
 
 def was_changed(folder: Path, path: Path) -> bool:
@@ -95,11 +115,14 @@ def gather(journal: UndoJournal, *, ended: int | None = None) -> None:
     folders = [folder for folder in (journal.path.parent / _FOLDER).glob("*") if folder.name.isdecimal()]
     for folder in sorted(folders, key=lambda folder: int(folder.name)):
         number = int(folder.name)
-        files = sorted(folder.glob("*.sqlite3"))
-        last = max((_changed(file) for file in (folder, *files)), default=0.0)
-        for file in files:
+        last = max(_changed(file) for file in (folder, *folder.glob("*.sqlite3")))
+        is_over = number == ended or time.time() - last > _LATE_SECONDS
+        if is_over:
+            with suppress(OSError):
+                (folder / SIGN).unlink()  # first: from now on no worker adds a record
+        for file in sorted(folder.glob("*.sqlite3")):
             _take_in(journal, number, file)
-        if number == ended or time.time() - last > _LATE_SECONDS:
+        if is_over:
             shutil.rmtree(folder, ignore_errors=True)
 
 

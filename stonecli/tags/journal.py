@@ -1,9 +1,11 @@
 """The undo journal: a record of every change, on the disk before the change is made.
 
-It is one SQLite file in the user's state folder. A record is the splices that lead back, with the bytes that were there
-(only what differs), and size and digest of the whole file before and after: a file with another digest was changed
-since, and is left alone. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power cut
-leaves a changed file without its record. A record without its change does no harm: the file is then what it was.
+It is one SQLite file in the user's state folder. A record holds the splices that lead back, with the bytes that were
+there (only what differs), and size and digest of the whole file before and after: a file with another digest was
+changed since, and is left alone. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power
+cut leaves a changed file without its record. A record without its change does no harm: the file is then what it was.
+
+Every change of the journal itself is one statement or one transaction, so an interrupt leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stonecli.errors import JournalError, TagError
-from stonecli.folders import state_folder
+from stonecli.folders import make_private_database, make_private_folder, state_folder
 from stonecli.tags.splice import Splice
 from stonecli.tags.undo import Undo
 
@@ -32,8 +34,7 @@ KEPT_BYTES = 512 << 20  # of records; the oldest runs are forgotten beyond
 _EMPTY_RUN_SECONDS = 7 * 86400.0  # a run without a change may still be going on
 _BUSY_SECONDS = 60.0  # that another run may take to write its record
 _VERSION = 1
-# What is undone has a time there; a run, the number of its last change that was gone through. Journals of before have a
-# time there, too, which is larger than any number.
+# ``changes.undone`` is the time of the undo; ``runs.undone`` was used by earlier versions and is not read any more.
 _SCHEMA = """
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, what TEXT NOT NULL, undone REAL);
 CREATE TABLE changes (
@@ -55,7 +56,8 @@ class Run:
         started: in seconds since the epoch.
         what: what it did, in words.
         changes: how many files it changed.
-        undone: how many of these have been taken back.
+        undone: how many of these are restored.
+        folder: the deepest folder that holds all of these files; None where there is none, as on two drives.
     """
 
     number: int
@@ -63,6 +65,12 @@ class Run:
     what: str
     changes: int
     undone: int
+    folder: Path | None
+
+    @property
+    def left(self) -> int:
+        """How many files can still be restored."""
+        return self.changes - self.undone
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,10 @@ class UndoJournal:
         self._mode = "DELETE" if on_network else "WAL"
         self._lock = threading.Lock()
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
         except OSError as error:
             raise JournalError(f"the undo journal {self.path} cannot be made: {error.strerror}") from error
+        make_private_database(self.path)
         with self._journal_errors():
             # Without transactions of the module's own: every statement is committed, and on the disk, when it returns.
             self._database = sqlite3.connect(
@@ -123,16 +132,23 @@ class UndoJournal:
                 raise JournalError(self._damaged(str(verdict)))
             self._forget_old_runs()
             cursor = self._database.execute("INSERT INTO runs (started, what) VALUES (?, ?)", (time.time(), what))
-            return JournalRun(self, int(cursor.lastrowid or 0))
+            return JournalRun(self, int(cursor.lastrowid or 0), what)
 
-    def runs(self) -> list[Run]:
-        """The runs that changed anything, the last one first."""
+    def runs(self, number: int | None = None) -> list[Run]:
+        """The runs that changed anything, the last one first; with a number, that one alone if it did."""
+        query = (
+            "SELECT runs.id, started, what, count(DISTINCT path),"
+            " count(DISTINCT CASE WHEN changes.undone IS NULL THEN path END), min(path), max(path)"
+            " FROM runs JOIN changes ON changes.run = runs.id WHERE ? IS NULL OR runs.id = ?"
+            " GROUP BY runs.id ORDER BY runs.id DESC"
+        )
         with self._journal_errors(), self._lock:
-            rows = self._database.execute(
-                "SELECT runs.id, started, what, count(*), count(changes.undone) FROM runs"
-                " JOIN changes ON changes.run = runs.id GROUP BY runs.id ORDER BY runs.id DESC"
-            ).fetchall()
-        return [Run(*row) for row in rows]
+            rows = self._database.execute(query, (number, number)).fetchall()
+        # What the first and the last path share, all between them share.
+        return [
+            Run(run, started, what, files, files - left, _common_folder(first, last))
+            for run, started, what, files, left, first, last in rows
+        ]
 
     def started(self) -> list[int]:
         """Numbers of all runs, those included that have changed nothing yet."""
@@ -140,26 +156,22 @@ class UndoJournal:
             return [int(number) for (number,) in self._database.execute("SELECT id FROM runs ORDER BY id")]
 
     def last_run(self) -> int | None:
-        """Number of the last run with a change that stands and that nobody has tried to take back yet.
-
-        So one that was gone through while it went on comes again, if it has changed more since.
-        """
+        """Number of the last run with a change, undone or not."""
         with self._journal_errors(), self._lock:
-            row = self._database.execute(
-                "SELECT max(runs.id) FROM runs JOIN changes ON changes.run = runs.id"
-                " WHERE changes.undone IS NULL AND (runs.undone IS NULL OR changes.id > runs.undone)"
-            ).fetchone()
-        return None if row[0] is None else int(row[0])
+            (number,) = self._database.execute("SELECT max(run) FROM changes").fetchone()
+        return None if number is None else int(number)
 
     def changes(self, run: int) -> Iterator[Change]:
-        """What the run changed and has not been taken back, the last change first.
+        """The changes of the run that are not undone, file by file, the last change of each file first.
 
         Raises:
             JournalError: a record is damaged.
         """
         with self._journal_errors(), self._lock:
             numbers = self._database.execute(
-                "SELECT id FROM changes WHERE run = ? AND undone IS NULL ORDER BY id DESC", (run,)
+                "SELECT id FROM (SELECT id, max(id) OVER (PARTITION BY path) AS latest FROM changes"
+                " WHERE run = ? AND undone IS NULL) ORDER BY latest DESC, id DESC",
+                (run,),
             ).fetchall()
         for (number,) in numbers:
             with self._journal_errors(), self._lock:
@@ -172,41 +184,39 @@ class UndoJournal:
                 yield Change(number, Path(os.fsdecode(row[0])), undo)
 
     def mark_undone(self, change: Change) -> None:
-        """Notes that the change has been taken back."""
+        """Records that the change is undone."""
         with self._journal_errors(), self._lock:
             self._database.execute("UPDATE changes SET undone = ? WHERE id = ?", (time.time(), change.number))
 
-    def mark_run_undone(self, run: int, last: int | None = None) -> None:
-        """Notes that the run has been gone through; what could not be taken back can be tried again by its number.
-
-        Args:
-            run: number of the run.
-            last: number of the last change that was gone through; None for all that there are.
-        """
-        query = "UPDATE runs SET undone = coalesce(?, (SELECT max(id) FROM changes WHERE run = ?), 0) WHERE id = ?"
-        with self._journal_errors(), self._lock:
-            self._database.execute(query, (last, run, run))
-
-    def add(self, run: int, path: Path, undo: Undo) -> int:
+    def add(self, run: int, what: str, path: Path, undo: Undo) -> int:
         """Number of the record of a change, which is on the disk now.
+
+        A run that was forgotten meanwhile (it had changed nothing for long) comes back with its number.
 
         Raises:
             TagError: it could not be written.
         """
-        record = (run, time.time(), os.fsencode(path), *undo.before, *undo.after, _packed(undo.splices))
+        record = (run, time.time(), os.fsencode(path), *undo.before, *undo.after, _packed(undo.splices), run)
         try:
             with self._lock:
-                cursor = self._database.execute(
-                    "INSERT INTO changes (run, time, path, before_size, before_hash, after_size, after_hash, splices)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    record,
-                )
+                while True:
+                    cursor = self._database.execute(
+                        "INSERT INTO changes (run, time, path, before_size, before_hash, after_size, after_hash,"
+                        " splices) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?)",
+                        record,
+                    )
+                    if cursor.rowcount:
+                        break
+                    self._database.execute(
+                        "INSERT OR IGNORE INTO runs (id, started, what) VALUES (?, ?, ?)", (run, time.time(), what)
+                    )
+                self._database.commit()  # does nothing, unless an interrupt has left a transaction open
         except sqlite3.Error as error:
             raise TagError(f"the undo journal cannot be written ({error}), so the file was not") from error
         return int(cursor.lastrowid or 0)
 
     def has(self, path: Path) -> bool:
-        """Whether any run has changed the file and that was not taken back."""
+        """Whether any run has changed the file, and that is not undone."""
         with self._journal_errors(), self._lock:
             query = "SELECT 1 FROM changes WHERE path = ? AND undone IS NULL LIMIT 1"
             return self._database.execute(query, (os.fsencode(path),)).fetchone() is not None
@@ -221,31 +231,29 @@ class UndoJournal:
         with self._journal_errors(), self._lock:
             self._database.execute("ATTACH ? AS other", (str(other),))
             try:
-                self._database.execute("BEGIN IMMEDIATE")
-                if not self._database.execute("SELECT 1 FROM other.sqlite_schema LIMIT 1").fetchone():
-                    return  # whoever made it was ended before it could hold anything
-                self._database.execute(
-                    "INSERT OR IGNORE INTO runs (id, started, what) SELECT ?, started, what FROM other.runs LIMIT 1",
-                    (run,),
-                )
-                self._database.execute(
-                    f"INSERT INTO changes (run, {columns}) SELECT ?, {columns} FROM other.changes"  # noqa: S608
-                    " WHERE (path, time) NOT IN (SELECT path, time FROM changes WHERE run = ?) ORDER BY time",
-                    (run, run),
-                )
-                self._database.execute("COMMIT")
+                with self._transaction():
+                    if not self._database.execute("SELECT 1 FROM other.sqlite_schema LIMIT 1").fetchone():
+                        return  # whoever made it was ended before it could hold anything
+                    self._database.execute(
+                        "INSERT OR IGNORE INTO runs (id, started, what)"
+                        " SELECT ?, started, what FROM other.runs LIMIT 1",
+                        (run,),
+                    )
+                    self._database.execute(
+                        f"INSERT INTO changes (run, {columns}) SELECT ?, {columns} FROM other.changes"  # noqa: S608
+                        " WHERE (path, time) NOT IN (SELECT path, time FROM changes WHERE run = ?) ORDER BY time",
+                        (run, run),
+                    )
             finally:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
                 self._database.execute("DETACH other")
 
     def forget(self, number: int) -> None:
-        """Takes out the record of a change that was not made; nothing is raised, for it does no harm."""
+        """Deletes the record of a change that was not made; nothing is raised, for it does no harm."""
         with suppress(sqlite3.Error), self._lock:
             self._database.execute("DELETE FROM changes WHERE id = ?", (number,))
 
     def end(self, run: int) -> None:
-        """Takes out the run if it changed nothing."""
+        """Deletes the run if it changed nothing."""
         with suppress(sqlite3.Error), self._lock:
             self._database.execute(
                 "DELETE FROM runs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM changes WHERE run = ?)", (run, run)
@@ -279,10 +287,19 @@ class UndoJournal:
             if started < oldest or total > KEPT_BYTES or (size == 0 and started < now - _EMPTY_RUN_SECONDS):
                 forgotten.append((number,))
         if forgotten:
+            with self._transaction():
+                self._database.executemany("DELETE FROM changes WHERE run = ?", forgotten)
+                self._database.executemany("DELETE FROM runs WHERE id = ?", forgotten)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany("DELETE FROM changes WHERE run = ?", forgotten)
-            self._database.executemany("DELETE FROM runs WHERE id = ?", forgotten)
+            yield
             self._database.execute("COMMIT")
+        finally:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
 
     @contextmanager
     def _journal_errors(self) -> Iterator[None]:
@@ -312,25 +329,24 @@ class UndoJournal:
 
 
 class JournalRun:
-    """A run, to which a writer of files adds what it is about to do: see :data:`stonecli.tags.safe_write.Journal`."""
+    """A run, to which a writer of files adds what it is about to do: a :class:`stonecli.tags.safe_write.Journal`."""
 
-    def __init__(self, journal: UndoJournal, number: int) -> None:
+    def __init__(self, journal: UndoJournal, number: int, what: str) -> None:
         self._journal = journal
+        self._what = what
         self.number = number
 
-    @contextmanager
-    def __call__(self, path: Path, undo: Undo) -> Iterator[None]:
-        """While open, the file is changed; the record stays unless that fails.
+    def add(self, path: Path, undo: Undo) -> int:
+        """The number of the record of a change that is about to be made; it is on the disk now.
 
         Raises:
             TagError: the record could not be written.
         """
-        number = self._journal.add(self.number, path, undo)
-        try:
-            yield
-        except BaseException:
-            self._journal.forget(number)
-            raise
+        return self._journal.add(self.number, self._what, path, undo)
+
+    def forget(self, number: int) -> None:
+        """Delete the record of a change that was provably not made."""
+        self._journal.forget(number)
 
     def end(self) -> None:
         """Nothing more will come; a run without changes is forgotten."""
@@ -340,3 +356,11 @@ class JournalRun:
 def _packed(splices: Sequence[Splice]) -> bytes:
     parts = (_HEAD.pack(splice.offset, splice.length, len(splice.data)) + splice.data for splice in splices)
     return zlib.compress(b"".join(parts))
+
+
+def _common_folder(first: bytes, last: bytes) -> Path | None:
+    folders = [os.path.dirname(os.fsdecode(path)) for path in (first, last)]  # noqa: PTH120
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        return None

@@ -1,10 +1,11 @@
-"""A run of changes as a whole: recorded while it is made, and taken back later."""
+"""A run of changes as a whole: recorded while it is made, and undone later."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:  # its database is loaded by those who use it
 
 @dataclass(frozen=True)
 class Undone:
-    """What became of one file that was to be taken back.
+    """What became of one file that was to be restored.
 
     Attributes:
         path: the file.
-        error: None if it is, byte for byte, what it was; else one line that says why it was left as it is.
+        error: None if it is, byte for byte, what it was before the run; else one line that says why not.
     """
 
     path: Path
@@ -52,10 +53,11 @@ def recorded(what: str = "write key") -> Iterator[JournalRun]:
 
 
 def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list[Undone]:
-    """What became of each file that a run had changed, the last change first; empty where nothing is to be taken back.
+    """What became of each file that a run had changed; empty where nothing of it is left to undo.
 
     Args:
-        number: of the run; None for the last one with changes that nobody has tried to take back.
+        number: of the run; None for the last one. If that is undone already, nothing happens: an older run is only
+            undone by its number.
         preserve_mtime: whether the files keep their modification time.
 
     Raises:
@@ -69,22 +71,26 @@ def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list
         return [] if number is None else list(take_back_run(journal, number, preserve_mtime=preserve_mtime))
 
 
-def take_back_run(journal: UndoJournal, number: int, *, preserve_mtime: bool = False) -> Iterator[Undone]:
-    """The same one by one, as the files are done; the run counts as taken back when all are.
+def take_back_run(
+    journal: UndoJournal, number: int, *, preserve_mtime: bool = False, write: bool = True
+) -> Iterator[Undone]:
+    """The same one by one, as the files are restored. A file that fails, or an interrupt, leaves its records for the
+    next call, which also finds what a run that still goes on has changed meanwhile.
 
-    What a run that still goes on changes meanwhile is not among them.
+    With ``write=False`` no file changes, and what is yielded is what would become of each.
 
     Raises:
         JournalError: the journal cannot be used.
     """
-    last = 0
-    for change in journal.changes(number):
-        last = max(last, change.number)
-        try:
-            take_back(change.path, change.undo, preserve_mtime=preserve_mtime)
-        except TagError as error:
-            yield Undone(change.path, str(error))
-        else:
+    for path, changes in groupby(journal.changes(number), key=lambda change: change.path):
+        error = None
+        for change in changes:
+            try:
+                take_back(path, change.undo, preserve_mtime=preserve_mtime, write=write)
+            except TagError as caught:
+                error = str(caught)
+                break
+            if not write:
+                break  # the earlier changes of the file lead on from where this one does
             journal.mark_undone(change)
-            yield Undone(change.path, None)
-    journal.mark_run_undone(number, last)
+        yield Undone(path, error)

@@ -1,31 +1,34 @@
-"""A file is replaced by a changed copy in one step, or not at all.
+"""Replaces a file by a changed copy in one step, or not at all.
 
-The copy is made next to the file under a hidden name (``.stone-*.tmp``), checked while it is made, given the file's
-owner, mode and extended attributes, flushed to the disk and renamed over it. Whatever goes wrong before the rename, a
-full disk or the power included, the file is the old one, byte for byte; after it, the new one. A copy that a crash
-leaves behind is cleaned by the next run (:func:`remove_leftovers`).
+The copy is made next to the file under a hidden name (``.stone-*.tmp``), verified while it is written, given the
+owner, mode and extended attributes of the file, flushed to the disk and renamed over it. Whatever fails before the
+rename, including the power, the file is the old one, byte for byte; after it, the new one. The next run removes copies
+that a crash left behind (:func:`remove_leftovers`).
+
+An error does not say whether the rename took place: a network share may report one for a rename that it has done, and
+Ctrl-C may arrive just after it. So the record in the undo journal is only deleted when the file is provably the old
+one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
-import shutil
+import secrets
 import stat
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, Protocol
 
 from stonecli.errors import TagError
 from stonecli.library import TEMPORARY_PREFIX as PREFIX
 from stonecli.library import TEMPORARY_SUFFIX as SUFFIX
+from stonecli.locks import take_lock
 from stonecli.tags.checked_copy import checked_copy
 from stonecli.tags.digest import Digest
 from stonecli.tags.splice import Kept, Splice, both_ways, file_size, is_spliced
@@ -33,12 +36,24 @@ from stonecli.tags.undo import Undo, places_after, places_before, whole_digest
 
 CHANGED_MEANWHILE = "the file was changed by another program meanwhile"
 
-_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of the copy, as mkstemp makes them
+_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of a copy
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
+_PERMISSIONS = 0o777  # mode bits that decide who may use a file; a share may clear the others
+_TIME_STEP_NS = 2 * 10**9  # FAT stores times in steps of 2 s
 
 
-Journal: TypeAlias = Callable[[Path, Undo], AbstractContextManager[None]]
-"""Makes a record that is on the disk when the context is entered, and takes it back if an error leaves it."""
+class Journal(Protocol):
+    """Records changes: :class:`stonecli.tags.journal.JournalRun`."""
+
+    def add(self, path: Path, undo: Undo) -> int:
+        """The number of a record that is on the disk now, of a change that is about to be made.
+
+        Raises:
+            TagError: it could not be written.
+        """
+
+    def forget(self, number: int) -> None:
+        """Delete the record of a change that was provably not made."""
 
 
 def refuse_unsafe(path: Path, status: os.stat_result) -> None:
@@ -56,17 +71,38 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
         raise TagError("the file has other hard links, which would keep the old content")
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
     """Nothing, if the file at ``path``, or that the link there leads to, seems to be one that may be replaced.
 
+    An empty file, removed at once, shows whether a copy in the same folder can have the owner, permissions and, with
+    ``preserve_mtime``, the time of the file. It is tried once per folder, owner and mode.
+
     Raises:
-        TagError: :func:`refuse_unsafe` refuses it, or no copy can be made in its folder.
+        TagError: :func:`refuse_unsafe` refuses it, or no copy of it can be made in its folder.
         OSError: it cannot be looked at.
     """
     target = Path(os.path.realpath(path))
-    refuse_unsafe(target, target.stat())
+    status = target.stat()
+    refuse_unsafe(target, status)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise TagError(os.strerror(errno.EACCES))  # as the attempt would say
+    _try_folder(target.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
+
+
+@functools.lru_cache(maxsize=1024)  # errors are not cached
+def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preserve_mtime: bool) -> None:
+    try:
+        handle, temporary = _create(folder, mode)
+    except OSError as error:
+        raise TagError(error.strerror or "no copy can be made in its folder") from error
+    try:
+        os.close(handle)
+        _keep_owner_and_mode(temporary, mode, uid, gid)
+        if preserve_mtime:
+            _keep_time(temporary, (0, 10**18))
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:
@@ -99,7 +135,7 @@ def replace_file(
 
     Args:
         path: the file itself, not a symbolic link to it.
-        file: the same file, open for reading; closed before the rename.
+        file: the same file, open for reading; closed before the rename where the system asks for that.
         before: its status when it was first looked at.
         splices: the changes.
         check: called with the finished copy, and with the ranges that were read back from it and found to be those of
@@ -108,44 +144,57 @@ def replace_file(
         journal: gets the record of how to go back, before the rename.
 
     Raises:
-        TagError: the file has changed since ``before``, its owner or group could not be kept, or another run is writing
-            it.
-        OSError: the copy cannot be written.
+        TagError: the file has changed since ``before``, its owner, permissions or attributes could not be kept, or
+            another run is writing it.
+        OSError: the copy cannot be written or put in place. Unless the journal has a record, the file is the old one.
     """
-    if not _lock(file):
+    if not take_lock(file):
         raise TagError("another run is writing the file")
-    handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
-    temporary = Path(name)
+    handle, temporary = _create(path.parent, before.st_mode)
+    record = number = None
+    is_tried = False
     try:
         with os.fdopen(handle, "w+b") as copy, ThreadPoolExecutor(1) as beside:
-            _lock(copy)  # so that no other run takes it for a leftover
+            take_lock(copy)  # so that no other run takes it for a leftover
+            _keep_owner_and_mode(temporary, before.st_mode, before.st_uid, before.st_gid)
             there, back = both_ways(file, splices)
             rest = Digest() if journal else None
             known = checked_copy(file, copy, there, rest)
-            _copy_status(path, temporary, before, preserve_mtime=preserve_mtime)
+            _keep_attributes(path, temporary, before)
+            if preserve_mtime:
+                _keep_time(temporary, (before.st_atime_ns, before.st_mtime_ns))
             flushed = beside.submit(os.fsync, copy.fileno())  # while the tags are read back and the journal is written
             if known is None or not is_spliced(copy, file, splices, known):
                 refuse_changed(path.stat(), before)
                 raise TagError("the bytes of the copy are not those that were written")
             check(copy, known)
-            record = _undo(file, copy, back, known, rest) if rest else None
+            if journal and rest:
+                record = _undo(file, copy, back, known, rest)
+                number = journal.add(path, record)
+            flushed.result()
+            copied = os.fstat(copy.fileno())
             if os.name == "posix":
-                _rename(temporary, path, before, flushed, journal, record)
+                refuse_changed(path.stat(), before)
+                is_tried = True
+                _rename(temporary, path, copied)
         if os.name != "posix":  # Windows renames no open file, and has no locks that would have to be held on to
             file.close()
-            _rename(temporary, path, before, flushed, journal, record)
+            refuse_changed(path.stat(), before)
+            is_tried = True
+            _rename(temporary, path, copied)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        is_removed = _discard(temporary, path if is_tried else None)
+        if journal and record and number is not None and is_removed and _is_old(path, before, record):
+            journal.forget(number)
         raise
     _sync_directory(path.parent)
 
 
 def remove_leftovers(paths: Iterable[Path]) -> int:
-    """The number of files removed: those of ``paths`` that a run which is no more has left behind.
+    """The number of files removed: those of ``paths`` that an earlier run has left behind.
 
-    What is not named as our copies are, is no regular file, was changed in the last minute, or is held by a process
-    that lives, stays. Nothing is raised: what cannot be removed now may be the next time.
+    What is not named as our copies are, is no regular file, was changed in the last minute, or is held by a running
+    process, stays. Nothing is raised: what cannot be removed now may be the next time.
     """
     removed = 0
     for path in paths:
@@ -156,7 +205,7 @@ def remove_leftovers(paths: Iterable[Path]) -> int:
             if not is_ours or time.time() - last_change < _LEAST_AGE:
                 continue
             with path.open("rb") as file:
-                if not _lock(file):
+                if not take_lock(file):
                     continue
                 if os.name == "posix":
                     path.unlink()
@@ -165,19 +214,70 @@ def remove_leftovers(paths: Iterable[Path]) -> int:
     return removed
 
 
-def _rename(
-    temporary: Path,
-    path: Path,
-    before: os.stat_result,
-    flushed: Future[None],
-    journal: Journal | None,
-    record: Undo | None,
-) -> None:
-    recorded = journal(path, record) if journal and record else contextlib.nullcontext()
-    with recorded:
-        flushed.result()
-        refuse_changed(path.stat(), before)
-        temporary.replace(path)
+def _create(folder: Path, mode: int) -> tuple[int, Path]:
+    """A new empty file in the folder: its descriptor and path. It has ``mode`` from the start, as far as the umask
+    allows: a share may refuse to change it later.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        path = folder / f"{PREFIX}{secrets.token_hex(4)}{SUFFIX}"
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags, mode & _PERMISSIONS), path
+
+
+def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:
+    """Put the copy, which has this status, in the place of the file.
+
+    Raises:
+        OSError: it is not there. A rename that was reported to fail, and was done, is no error.
+    """
+    try:
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError:
+        if _is_copy(path, copied) and not os.path.lexists(temporary):
+            return
+        if os.path.lexists(path):
+            raise
+        try:
+            os.replace(temporary, path)  # noqa: PTH105 (the share has removed the file, and then failed)
+        except OSError as error:
+            raise TagError(
+                f"{error.strerror}: the file is gone, its copy is {temporary.name}; rename that to {path.name}"
+            ) from error
+
+
+def _is_copy(path: Path, copied: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        now = path.lstat()
+        # Some network shares number no files.
+        return now.st_ino != 0 and os.path.samestat(now, copied) and now.st_size == copied.st_size
+    return False
+
+
+def _discard(temporary: Path, path: Path | None) -> bool:
+    """Whether the copy was there and is removed, after which no late rename can put it in the place of the file.
+
+    It stays where there is no file at ``path`` any more, which a rename may have removed: then it is all that is left.
+    """
+    if path is not None and not os.path.lexists(path):
+        return False
+    try:
+        temporary.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _is_old(path: Path, before: os.stat_result, undo: Undo) -> bool:
+    """Whether the file is provably the one that it was: by inode, size and content."""
+    try:
+        now = path.lstat()
+        if not os.path.samestat(now, before) or now.st_size != before.st_size:
+            return False  # not opened: it may be a pipe
+        with path.open("rb") as file:
+            return os.path.samestat(os.fstat(file.fileno()), before) and undo.is_before(file)
+    except (OSError, TagError):
+        return False
 
 
 def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: Digest) -> Undo:
@@ -189,35 +289,72 @@ def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequenc
     return Undo(before, after, tuple(back))
 
 
-def _lock(file: BinaryIO) -> bool:
-    """False if another process, or another run in this one, holds the file; where locks are unknown, nobody does."""
-    if sys.platform == "win32" or os.name != "posix":
-        return True
-    import fcntl
+def _keep_owner_and_mode(temporary: Path, mode: int, uid: int, gid: int) -> None:
+    """Give a copy this owner, group and mode. What counts is what the system then shows, not what a call returned.
 
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+    So a share that gives all files one owner or mode, and lets nobody change them, is no obstacle.
 
-
-def _copy_status(path: Path, temporary: Path, before: os.stat_result, *, preserve_mtime: bool) -> None:
-    if hasattr(os, "chown"):
-        # Only root may give files away; a member of the group can keep the group.
+    Raises:
+        TagError: the copy would have another owner or group, or other permissions.
+        OSError: the copy is gone.
+    """
+    if os.name != "posix":
         with contextlib.suppress(OSError):
-            os.chown(temporary, -1, before.st_gid)
+            temporary.chmod(stat.S_IMODE(mode))
+        return
+    # Only root may give files away; a member of the group can keep the group.
+    for owner in ((-1, gid), (uid, -1)):
         with contextlib.suppress(OSError):
-            os.chown(temporary, before.st_uid, -1)
-    # Compared as the system shows them: a share that gives all files one owner gives it to the copy as well.
+            os.chown(temporary, *owner)
+    with contextlib.suppress(OSError):
+        temporary.chmod(stat.S_IMODE(mode))
     now = temporary.stat()
-    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+    if (now.st_uid, now.st_gid) != (uid, gid):
         raise TagError("the file would change its owner or group")
-    shutil.copystat(path, temporary)
-    if not preserve_mtime:
-        os.utime(temporary)
+    if (now.st_mode ^ mode) & _PERMISSIONS:
+        wanted, found = mode & _PERMISSIONS, now.st_mode & _PERMISSIONS
+        raise TagError(f"the file would change its permissions from {wanted:o} to {found:o}")
+
+
+def _keep_time(temporary: Path, times: tuple[int, int]) -> None:
+    """Give a copy these times of access and modification, in nanoseconds.
+
+    Raises:
+        TagError: the system shows another time of modification.
+    """
+    with contextlib.suppress(OSError):
+        os.utime(temporary, ns=times)
+    if abs(temporary.stat().st_mtime_ns - times[1]) > _TIME_STEP_NS:
+        raise TagError("the modification time cannot be kept here; try without --preserve-mtime")
+
+
+def _keep_attributes(path: Path, temporary: Path, before: os.stat_result) -> None:
+    """Give a copy the extended attributes and flags of the file, as far as there are any.
+
+    Raises:
+        TagError: an attribute that a user or program has set, or an access list, would be lost.
+    """
+    if hasattr(os, "listxattr"):
+        names = []
+        with contextlib.suppress(OSError):
+            names = os.listxattr(path)
+        for name in names:
+            value = None
+            with contextlib.suppress(OSError):
+                value = os.getxattr(path, name)
+                os.setxattr(temporary, name, value)
+            if value is not None and name.startswith(("user.", "system.posix_acl")):
+                _check_attribute(temporary, name, value)
+    if flags := getattr(before, "st_flags", 0):
+        with contextlib.suppress(OSError):
+            os.chflags(temporary, flags)  # type: ignore[attr-defined,unused-ignore]  # not on Linux
+
+
+def _check_attribute(temporary: Path, name: str, value: bytes) -> None:
+    with contextlib.suppress(OSError):
+        if os.getxattr(temporary, name) == value:
+            return
+    raise TagError(f"the file would lose its attribute {name!a}")
 
 
 def _sync_directory(path: Path) -> None:

@@ -15,7 +15,7 @@ from stonecli.tags.containers import editor_for
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
-from stonecli.tags.safe_write import Journal, refuse_changed, refuse_unsafe, replace_file
+from stonecli.tags.safe_write import Journal, check_writable, refuse_changed, refuse_unsafe, replace_file
 from stonecli.tags.sniff import sniff
 from stonecli.tags.splice import Kept
 from stonecli.tags.undo import Undo
@@ -73,11 +73,18 @@ def remove_key(
     return _update(path, None, rules, preserve_mtime, journal, write)
 
 
-def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
-    """Whether the file was changed back to what it was, byte for byte; False if that is what it is already.
+def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: bool = True) -> bool:
+    """Whether the file was restored to what it was, byte for byte; False if that is what it is already.
+
+    Args:
+        path: the file.
+        undo: the record of the change.
+        preserve_mtime: whether the file keeps its modification time.
+        write: with False nothing is written, and the answer is what would be.
 
     Raises:
-        TagError: the file has changed since, or cannot be written without risk; it is exactly as it was.
+        TagError: the file has changed since, or cannot be written without risk. If the error came up while the file
+            was replaced, it may be restored all the same: the next call with the same record says so.
     """
     with as_tag_error(), open_regular(path) as file:
         status = os.fstat(file.fileno())
@@ -85,6 +92,9 @@ def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False) -> bool:
             if undo.is_before(file):
                 return False
             raise TagError("the file has changed since")
+        if not write:
+            check_writable(path, preserve_mtime=preserve_mtime)
+            return True
         refuse_unsafe(path, status)
 
         def check(copy: BinaryIO, known: Sequence[Kept]) -> None:

@@ -1,7 +1,9 @@
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,13 @@ def journal_file() -> Path:
     return Path(os.environ["STONE_STATE_DIR"]) / "undo.sqlite3"
 
 
-def test_the_last_run_is_taken_back_and_then_the_one_before(
+def described(number: int, count: str, folder: Path, what: str = "write key") -> str:
+    """The line that says which run is undone, as a pattern."""
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    return f"stone: undoing run {number}: {what}, {when}, {count} in {re.escape(str(folder))}"
+
+
+def test_the_last_run_is_undone_and_no_other_by_surprise(
     invoke: Invoke, tag: Invoke, song: Song, content_of: Callable[[Path], dict[str, bytes]]
 ) -> None:
     folder = song("flac").parent
@@ -52,13 +60,30 @@ def test_the_last_run_is_taken_back_and_then_the_one_before(
     assert second != content_of(folder) != first
 
     result = invoke("undo")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
     assert sorted(result.stdout.splitlines()) == [f"{folder / name}\trestored" for name in ("flac.flac", "mp3.mp3")]
+    head, total, others = result.stderr.splitlines()
+    assert re.fullmatch(described(2, "2 files", folder, "write key, comment"), head)
+    assert total == "stone: run 2: 2 files restored"
+    assert others == "stone: 1 other run can be undone: stone undo --list"
     assert content_of(folder) == second
-    assert invoke("undo").exit_code == 0
-    assert content_of(folder) == first
+
     result = invoke("undo")
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "stone: nothing to take back\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "stone: the last run (2) is undone already; these can be undone by their number:"
+    assert lines[2].startswith("1\t")
+    assert lines[2].endswith(f"\twrite key\t2\t0\t{folder}")
+    assert lines[3] == "stone: which run? For example: stone undo 1"
+    assert content_of(folder) == second
+
+    assert invoke("undo", "1").exit_code == 0
+    assert content_of(folder) == first
+    result = invoke("undo", "1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "stone: run 1 is undone already; stone undo --list shows the runs\n"
+    result = invoke("undo")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "stone: nothing to undo\n")
 
 
 def test_a_run_that_goes_on(invoke: Invoke, tag: Invoke, song: Song) -> None:
@@ -69,9 +94,52 @@ def test_a_run_that_goes_on(invoke: Invoke, tag: Invoke, song: Song) -> None:
         assert invoke("undo").stdout == f"{first}\trestored\n"
         write_key(second, A_MINOR, journal=run)
         lines = invoke("undo", "--list").stdout.splitlines()
-        assert [line.split("\t")[3:] for line in lines] == [["files", "taken back"], ["2", "1"], ["1", "0"]]
-        assert invoke("undo").stdout == f"{second}\trestored\n"
-        assert invoke("undo").stdout == f"{older}\trestored\n"
+        assert [line.split("\t")[3:5] for line in lines] == [["files", "restored"], ["2", "1"], ["1", "0"]]
+        result = invoke("undo")
+        assert result.stdout == f"{second}\trestored\n"
+        assert "2 files in " in result.stderr
+        assert "1 of them left" in result.stderr
+        assert invoke("undo").exit_code == 2
+    assert read_tags(older).text is not None
+
+
+def test_runs_at_the_same_time_are_all_found_by_plain_undos(invoke: Invoke, song: Song) -> None:
+    paths = [song("flac", f"{number}") for number in range(4)]
+    contents = [path.read_bytes() for path in paths]
+    with recorded() as one, recorded() as two, recorded() as three, recorded() as four:
+        for path, run in zip(paths, (three, one, four, two), strict=True):
+            write_key(path, A_MINOR, journal=run)
+    assert invoke("undo").exit_code == 0
+    while (result := invoke("undo")).exit_code == 2:  # it names a run each time
+        command = result.stderr.splitlines()[-1].partition("stone undo ")[2]
+        assert invoke("undo", command).exit_code == 0
+    assert result.stderr == "stone: nothing to undo\n"
+    assert [path.read_bytes() for path in paths] == contents
+
+
+def test_a_dry_run_changes_nothing(
+    invoke: Invoke, tag: Invoke, song: Song, content_of: Callable[[Path], dict[str, bytes]]
+) -> None:
+    paths = [song("flac"), song("mp3"), song("aiff")]
+    tag(*paths)
+    paths[1].chmod(0o444)
+    write_key(paths[2], A_MINOR)
+    before = content_of(paths[0].parent)
+    result = invoke("undo", "--dry-run")
+    assert result.exit_code == 1
+    assert result.stdout == f"{paths[0]}\trestorable\n"
+    head, *errors, total = result.stderr.splitlines()
+    assert head.startswith("stone: run 1: write key, ")
+    assert sorted(errors) == [f"{paths[2]}: the file has changed since", f"{paths[1]}: the file is read-only"]
+    assert total == "stone: run 1: 1 file can be restored, 2 not; nothing was changed"
+    assert content_of(paths[0].parent) == before
+    records = [json.loads(line) for line in invoke("undo", "-n", "1", "--json").stdout.splitlines()]
+    assert {(record["path"], record["status"]) for record in records} == {
+        (str(paths[0]), "restorable"),
+        (str(paths[1]), "error"),
+        (str(paths[2]), "error"),
+    }
+    assert invoke("undo", "--list").stdout.splitlines()[1].split("\t")[3:5] == ["3", "0"]
 
 
 def test_a_run_by_its_number(invoke: Invoke, tag: Invoke, song: Song) -> None:
@@ -79,13 +147,12 @@ def test_a_run_by_its_number(invoke: Invoke, tag: Invoke, song: Song) -> None:
     tag(first)
     tag(second)
     lines = [line.split("\t") for line in invoke("undo", "--list").stdout.splitlines()]
-    assert lines[0] == ["run", "date", "what", "files", "taken back"]
+    assert lines[0] == ["run", "date", "what", "files", "restored", "folder"]
     numbers = [line[0] for line in lines[1:]]
-    assert [line[2:] for line in lines[1:]] == [["write key", "1", "0"]] * 2
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", line[1]) for line in lines[1:])
+    assert [line[2:] for line in lines[1:]] == [["write key", "1", "0", str(first.parent)]] * 2
     assert invoke("undo", numbers[1]).exit_code == 0
     assert (read_tags(first).text, read_tags(second).text is not None) == (None, True)
-    assert invoke("undo", "--list").stdout.splitlines()[2].endswith("\twrite key\t1\t1")
+    assert invoke("undo", "--list").stdout.splitlines()[2].endswith(f"\twrite key\t1\t1\t{first.parent}")
 
 
 def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
@@ -93,29 +160,42 @@ def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
     tag(*paths)
     (run,) = [json.loads(line) for line in invoke("undo", "--list", "--json").stdout.splitlines()]
     assert (run["what"], run["files"], run["taken_back"]) == ("write key", 2, 0)
+    assert run["folder"] == str(paths[0].parent)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", run["date"])
     paths[0].write_bytes(paths[0].read_bytes() + b"!")
     result = invoke("undo", "--json", run["run"])
     assert sorted(result.stdout.splitlines()) == [
-        json.dumps({"path": str(paths[0]), "status": "error", "error": "the file has changed since"}),
-        json.dumps({"path": str(paths[1]), "status": "restored", "error": None}),
+        json.dumps({"path": str(paths[0]), "status": "error", "error": "the file has changed since", "run": 1}),
+        json.dumps({"path": str(paths[1]), "status": "restored", "error": None, "run": 1}),
     ]
     assert (result.exit_code, result.stderr) == (1, f"{paths[0]}: the file has changed since\n")
 
 
-def test_a_file_that_changed_since_is_named_and_left(invoke: Invoke, tag: Invoke, song: Song) -> None:
+def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag: Invoke, song: Song) -> None:
     paths = [song("flac"), song("mp3"), song("aiff")]
-    tag(*paths)
+    tag(paths[1])
+    tag(paths[1], "--overwrite", "--notation", "musical")
+    tag(*paths, "--overwrite", "--notation", "openkey")
+    tagged = paths[0].read_bytes()
     write_key(paths[0], A_MINOR)
     paths[2].unlink()
-    result = invoke("undo")
+    result = invoke("undo", "--preserve-mtime")
     assert result.exit_code == 1
-    assert sorted(result.stderr.splitlines()) == sorted(
-        [f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file"]
-    )
+    head, *errors, total, again, others = result.stderr.splitlines()
+    assert re.fullmatch(described(3, "3 files", paths[0].parent), head)
+    assert sorted(errors) == sorted([f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file"])
+    assert total == "stone: run 3: 1 file restored, 2 not"
+    assert again == "stone: to try again: stone undo --preserve-mtime 3"
+    assert others == "stone: 2 other runs can be undone: stone undo --list"
     assert result.stdout == f"{paths[1]}\trestored\n"
     assert read_tags(paths[0]).key == A_MINOR
-    assert read_tags(paths[1]).text is None
-    assert invoke("undo").stderr == "stone: nothing to take back\n"  # it was tried: the run before is the last one
+    paths[0].write_bytes(tagged)
+    result = invoke("undo")  # tries what is left, and no older run
+    assert result.stdout == f"{paths[0]}\trestored\n"
+    assert "3 files in" in result.stderr
+    assert "2 of them left" in result.stderr
+    assert read_tags(paths[0]).text is None
+    assert read_tags(paths[1]).text is not None
 
 
 def test_a_removal_can_be_taken_back(invoke: Invoke, tag: Invoke, song: Song) -> None:
@@ -137,7 +217,7 @@ def test_the_modification_time(invoke: Invoke, tag: Invoke, song: Song, keep: bo
     assert (path.stat().st_mtime_ns == 10**18) == keep
 
 
-@pytest.mark.parametrize("arguments", [["7"], ["one"], ["--list", "1"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["7"], ["one"], ["--list", "1"], ["--list", "--dry-run"]], ids=" ".join)
 def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke("undo", *arguments)
     assert result.exit_code == 2
@@ -181,3 +261,40 @@ def test_the_list_in_a_process_of_its_own(stone: Callable[..., object], song: So
     tagged = stone("tag", "--model", quick_model, "--write-tags", "--json", path)
     assert json.loads(tagged.stdout)["status"] == "written"  # type: ignore[attr-defined]
     assert "write key" in stone("undo", "--list").stdout  # type: ignore[attr-defined]
+
+
+def test_times_are_those_of_the_users_clock(stone: Callable[..., object], song: Song) -> None:
+    with recorded() as run:
+        write_key(song("mp3"), A_MINOR, journal=run)
+    with closing(sqlite3.connect(journal_file())) as database, database:
+        database.execute("UPDATE runs SET started = 1751371200")  # 12:00 UTC on 1 July 2025
+    for zone, clock in (("UTC0", "12:00:00"), ("EST5EDT,M3.2.0,M11.1.0", "08:00:00"), ("JST-9", "21:00:00")):
+        listed = stone("undo", "--list", TZ=zone).stdout.splitlines()[1].split("\t")  # type: ignore[attr-defined]
+        assert listed[1] == f"2025-07-01 {clock}"
+        said = stone("undo", "--dry-run", TZ=zone)
+        assert f"write key, 2025-07-01 {clock}, 1 file in " in said.stderr  # type: ignore[attr-defined]
+
+
+def test_an_interrupted_undo_is_finished_by_the_next(
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [song("flac", f"{number}") for number in range(3)]
+    contents = [path.read_bytes() for path in paths]
+    with recorded() as run:
+        for path in paths:
+            write_key(path, A_MINOR, journal=run)
+    replace, done = os.replace, []
+
+    def interrupted(old: str, new: str) -> None:
+        replace(old, new)
+        done.append(new)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    result = invoke("undo")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "stone: interrupted; to undo the rest: stone undo 1"
+    assert invoke("undo").exit_code == 0
+    assert [path.read_bytes() for path in paths] == contents
+    assert invoke("undo", "--list").stdout.splitlines()[1].split("\t")[3:5] == ["3", "3"]

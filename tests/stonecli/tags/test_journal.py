@@ -61,8 +61,8 @@ def test_every_change_of_every_container_is_taken_back_to_the_byte(sample, make,
     for run, content in zip(reversed(runs), reversed(contents[:-1]), strict=True):
         assert undo_journal.last_run() == run
         undo_all(undo_journal, run)
-        undo_journal.mark_run_undone(run)
         assert path.read_bytes() == content
+        undo_journal._database.execute("DELETE FROM changes WHERE run = ?", (run,))
     assert undo_journal.last_run() is None
     assert left_over() == []
 
@@ -256,8 +256,8 @@ def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_ov
     (pages,) = undo_journal._database.execute("PRAGMA page_count").fetchone()
     undo_journal._database.execute(f"PRAGMA max_page_count = {pages}")
     big = Undo((1, b"x" * 32), (1, b"x" * 32), (Splice(0, 0, os.urandom(100_000)),))
-    with pytest.raises(TagError, match="full"), run(path, big):
-        pytest.fail("it was to be written")
+    with pytest.raises(TagError, match="full"):
+        run.add(path, big)
     undo_journal._database.execute("PRAGMA query_only = ON")
     with pytest.raises(TagError, match="the undo journal cannot be written"):
         write_key(path, A_MINOR, journal=run)
@@ -317,7 +317,7 @@ def test_runs_are_listed_with_their_counts(make, undo_journal):
     assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def test_a_run_that_goes_on_after_it_was_taken_back_comes_again(make, undo_journal):
+def test_a_run_that_goes_on_after_it_was_undone_is_undone_again(make, undo_journal):
     older, going_on = undo_journal.start("older"), undo_journal.start("going on")
     paths = [make("flac", name) for name in "abcd"]
     contents = [path.read_bytes() for path in paths]
@@ -325,37 +325,95 @@ def test_a_run_that_goes_on_after_it_was_taken_back_comes_again(make, undo_journ
     write_key(paths[1], A_MINOR, journal=going_on)
     for undone in take_back_run(undo_journal, undo_journal.last_run()):
         assert undone.error is None
-        write_key(paths[2], A_MINOR, journal=going_on)  # while it is taken back
+        write_key(paths[2], A_MINOR, journal=going_on)  # while it is undone
     assert undo_journal.last_run() == going_on.number
     assert [undone.path for undone in take_back_run(undo_journal, going_on.number)] == [paths[2]]
-    assert undo_journal.last_run() == older.number
+    assert [(run.changes, run.left) for run in undo_journal.runs()] == [(2, 0), (1, 1)]
     write_key(paths[3], A_MINOR, journal=going_on)
     assert [(run.changes, run.undone) for run in undo_journal.runs()] == [(3, 2), (1, 0)]
     for number in (going_on.number, older.number):
-        assert undo_journal.last_run() == number
         assert [undone.error for undone in take_back_run(undo_journal, number)] == [None]
-    assert undo_journal.last_run() is None
+    assert [run.left for run in undo_journal.runs()] == [0, 0]
     assert [path.read_bytes() for path in paths] == contents
 
 
-def test_what_cannot_be_taken_back_does_not_come_again_with_what_was_changed_since(make, undo_journal):
+def test_what_cannot_be_restored_is_tried_again(make, undo_journal):
     run = undo_journal.start("")
     first, second = make("flac", "a"), make("flac", "b")
-    write_key(first, A_MINOR, journal=run)
+    for path in (first, second):
+        write_key(path, A_MINOR, journal=run)
+    tagged = first.read_bytes()
     write_key(first, D_FLAT)
-    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == ["the file has changed since"]
-    assert undo_journal.last_run() is None
-    write_key(second, A_MINOR, journal=run)
-    assert undo_journal.last_run() == run.number
-    list(take_back_run(undo_journal, run.number))
-    assert (undo_journal.last_run(), read_tags(second).text, read_tags(first).key) == (None, None, D_FLAT)
+    wrong = ["the file has changed since"]
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None, *wrong]
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == wrong
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 1)]
+    first.write_bytes(tagged)
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None]
+    assert list(take_back_run(undo_journal, run.number)) == []
 
 
-def test_a_run_that_an_older_stone_has_taken_back_does_not_come_again(make, undo_journal):
+def test_files_are_counted_and_not_changes(make, undo_journal):
     run = undo_journal.start("")
-    write_key(make("flac"), A_MINOR, journal=run)
-    undo_journal._database.execute("UPDATE runs SET undone = ?", (time.time(),))
-    assert undo_journal.last_run() is None
+    paths = [make("flac", "a"), make("flac", "b")]
+    contents = [path.read_bytes() for path in paths]
+    for key in (A_MINOR, D_FLAT, A_MINOR):
+        for path in paths:
+            write_key(path, key, journal=run)
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
+    planned = list(take_back_run(undo_journal, run.number, write=False))
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
+    assert [path.read_bytes() for path in paths] != contents
+    assert list(take_back_run(undo_journal, run.number)) == planned
+    assert [path.read_bytes() for path in paths] == contents
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [(["a/b/1", "a/b/2"], "a/b"), (["a/b/1", "a/b-c/2"], "a"), (["a/b/1"], "a/b"), (["1", "a/b/c/2", "a/1"], "")],
+)
+def test_the_folder_of_a_run(names, folder, undo_journal, tmp_path):
+    run = undo_journal.start("")
+    for name in names:
+        run.add(tmp_path / name, NOTHING)
+    assert undo_journal.runs()[0].folder == tmp_path / folder
+
+
+def test_a_run_that_was_forgotten_while_it_went_on_comes_back(make, undo_journal):
+    """A watch that changes nothing for a week, while another run cleans up."""
+    run = undo_journal.start("write key")
+    undo_journal._database.execute("UPDATE runs SET started = started - 1e6")
+    undo_journal.start("another").end()
+    assert undo_journal.started() == []
+    path = make("flac")
+    content = path.read_bytes()
+    write_key(path, A_MINOR, journal=run)
+    assert [(found.number, found.what, found.changes) for found in undo_journal.runs()] == [
+        (run.number, "write key", 1)
+    ]
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
+def test_the_journal_is_private(tmp_path):
+    path = tmp_path / "state" / "stone" / FILE_NAME
+    with contextlib.closing(UndoJournal(path)) as opened:
+        opened.start("")
+        found = {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()}
+        assert found == dict.fromkeys((FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"), 0o600)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        for entry in path.parent.iterdir():
+            entry.chmod(0o644)
+        path.parent.chmod(0o755)
+        UndoJournal(path).close()
+        assert {entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()} == {0o600}
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    (path.parent / "of somebody else").touch()
+    path.parent.chmod(0o755)
+    UndoJournal(path).close()
+    assert path.parent.stat().st_mode & 0o777 == 0o755
 
 
 def test_names_that_are_not_utf8(make, undo_journal):
@@ -370,8 +428,7 @@ def test_names_that_are_not_utf8(make, undo_journal):
 def test_old_and_large_runs_are_forgotten(undo_journal, monkeypatch):
     def run_of(size, age):
         run = undo_journal.start("")
-        with run(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),))):
-            pass
+        run.add(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),)))
         undo_journal._database.execute("UPDATE runs SET started = started - ? WHERE id = ?", (age, run.number))
         return run.number
 
@@ -392,8 +449,7 @@ def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
     opened = UndoJournal(path)
     run = opened.start("")
     for number in range(60):
-        with run(Path(f"a{number}"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(1500)),))):
-            pass
+        run.add(Path(f"a{number}"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(1500)),)))
     number = run.number
     opened.close()
     if damage == "no database":
@@ -470,7 +526,8 @@ def test_two_runs_at_once(make, undo_journal):
     for process in processes:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    assert [run.changes for run in undo_journal.runs()] == [30, 30]
+    assert [run.changes for run in undo_journal.runs()] == [10, 10]
+    assert [len(list(undo_journal.changes(run.number))) for run in undo_journal.runs()] == [30, 30]
     for run in undo_journal.runs():
         undo_all(undo_journal, run.number)
     assert {path: path.read_bytes() for path in contents} == contents
@@ -482,7 +539,7 @@ def test_what_a_killed_run_has_done_can_be_taken_back(make, undo_journal):
     process = writer(undo_journal.path, 1000, *files)
     process.stdin.write("\n")
     process.stdin.flush()
-    while not undo_journal.runs() or undo_journal.runs()[0].changes < 60:
+    while not undo_journal.runs() or undo_journal.runs()[0].changes < len(files):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.communicate()
