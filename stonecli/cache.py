@@ -6,7 +6,7 @@ it stands an index by path: as long as size, times and inode of a file are the s
 kept by digest, hash of the model and version of the detection.
 
 It is one SQLite file in the user's cache folder. Whatever is wrong with it costs time, never a result: what cannot be
-read is heard, what cannot be written is forgotten, a damaged file is begun anew.
+read is analyzed, what cannot be written is forgotten, a damaged file is deleted and made anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sqlite3
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ import numpy as np
 
 from stonecli.detect import DETECTION_VERSION, KeyEstimate
 from stonecli.errors import TagError
-from stonecli.folders import cache_folder
+from stonecli.folders import cache_folder, make_private_database, make_private_folder
 from stonecli.key import Key
+from stonecli.locks import folder_to_oneself
 from stonecli.model import KeyModel
 from stonecli.segments import Segment
 from stonecli.tags.audio_digest import audio_digest
@@ -40,7 +42,7 @@ FILE_NAME = "results.sqlite3"
 MAX_BYTES = 512 << 20  # about a million recordings; beyond, the third that was not used for longest goes
 _TOUCH_DAYS = 30  # "last used" is only written when it is so far off, so that a second run writes nothing
 _BUSY_SECONDS = 10.0
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE files (
     path BLOB PRIMARY KEY, stamp TEXT NOT NULL, identity BLOB NOT NULL, used INTEGER NOT NULL
@@ -74,8 +76,13 @@ class Memory:
 class ResultCache:
     """The cache, opened; made if it is not there. It may be used by many threads, and sent to other processes.
 
+    A damaged file is deleted and made anew as soon as the damage is met.
+
     Args:
         path: the file; None for the one in the user's cache folder.
+
+    Attributes:
+        was_damaged: whether that has happened.
 
     Raises:
         OSError, sqlite3.Error: it cannot be made.
@@ -83,16 +90,19 @@ class ResultCache:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_folder() / FILE_NAME
+        self.was_damaged = False
         self._lock = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.path.parent)
         try:
             self._database = self._opened()
-        except sqlite3.OperationalError:  # locked, read-only, a full disk
-            raise
-        except sqlite3.DatabaseError:  # damaged, or of another version
-            self._delete_files()
-            self._database = self._opened()
-        with suppress(sqlite3.Error):
+        except sqlite3.Error as error:
+            if not _is_damage(error):  # locked, read-only, a full disk
+                raise
+            self.was_damaged = True
+            with folder_to_oneself(self.path.parent):
+                _delete_files(self.path)
+                self._database = self._opened()
+        with self._cache_errors():
             self._prune()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,6 +127,8 @@ class ResultCache:
         if row is None or not stamp:
             return Memory(stamp)
         identity, packed, used = row
+        if not isinstance(identity, bytes) or not isinstance(used, int):  # damaged, in a way that SQLite cannot see
+            return Memory(stamp)
         if used < _today() - _TOUCH_DAYS:
             with self._cache_errors():
                 self._database.execute("UPDATE files SET used = ? WHERE path = ?", (_today(), _name(path)))
@@ -166,23 +178,40 @@ class ResultCache:
             )
 
     def count(self) -> int:
-        """How many results are in it."""
+        """How many results are in it.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be read, and a damaged one not be made anew.
+        """
         with self._lock:
-            return int(self._database.execute("SELECT count(*) FROM estimates").fetchone()[0])
+            try:
+                return self._count()
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                self._begin_anew()
+                return self._count()
 
     def clear(self) -> None:
         """Forgets everything, and gives the space back.
 
         Raises:
-            sqlite3.Error: the file cannot be written.
+            OSError, sqlite3.Error: the file can neither be written nor be deleted.
         """
         with self._lock:
-            for table in ("files", "estimates"):
-                self._database.execute(f"DELETE FROM {table}")  # noqa: S608 (no input)
-            self._database.execute("VACUUM")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                for table in ("files", "estimates"):
+                    self._database.execute(f"DELETE FROM {table}")  # noqa: S608 (no input)
+                self._database.execute("VACUUM")
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error:
+                self._begin_anew()
+
+    def _count(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM estimates").fetchone()[0])
 
     def _opened(self) -> sqlite3.Connection:
+        make_private_database(self.path)
         database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
@@ -196,6 +225,7 @@ class ResultCache:
             elif version != _VERSION:
                 raise sqlite3.DatabaseError("of another version")
             database.execute("COMMIT")
+            self._file = _file_number(self.path)
         except BaseException:
             database.close()
             raise
@@ -207,9 +237,18 @@ class ResultCache:
             found = self._database.execute("SELECT 1 FROM estimates LIMIT 1").fetchone()
         return found is not None
 
-    def _delete_files(self) -> None:
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+    def _begin_anew(self) -> None:
+        """Delete the file and make it anew, unless another process has done that already.
+
+        Raises:
+            OSError, sqlite3.Error: that cannot be done.
+        """
+        self.was_damaged = True
+        self._database.close()
+        with folder_to_oneself(self.path.parent):
+            if _file_number(self.path) in (self._file, None):
+                _delete_files(self.path)
+            self._database = self._opened()
 
     def _prune(self) -> None:
         numbers = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")]
@@ -224,9 +263,36 @@ class ResultCache:
 
     @contextmanager
     def _cache_errors(self) -> Iterator[None]:
-        """One thread at a time; whatever SQLite complains of, the work goes on without the cache."""
-        with suppress(sqlite3.Error), self._lock:
-            yield
+        """One thread at a time; whatever SQLite complains of, the work goes on, with a new cache if it was damaged."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                if _is_damage(error):
+                    with suppress(OSError, sqlite3.Error):
+                        self._begin_anew()
+
+
+def _delete_files(path: Path) -> None:
+    for ending in ("-wal", "-shm", ""):  # in this order: a new file must not meet the old write-ahead log
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is the reason: damaged, no database, of another version, or without our tables."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # not of SQLite itself: of another version; or it is closed
+        return type(error) is sqlite3.DatabaseError
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def _file_number(path: Path) -> tuple[int, int] | None:
+    """What tells the file from one that has taken its place; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def open_cache() -> ResultCache | None:
@@ -235,6 +301,23 @@ def open_cache() -> ResultCache | None:
         return ResultCache()
     except (OSError, sqlite3.Error):
         return None
+
+
+def empty_cache() -> ResultCache:
+    """The user's cache, opened, without a result. A file that cannot be emptied is deleted and made anew.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be deleted either.
+    """
+    path = cache_folder() / FILE_NAME
+    try:
+        results = ResultCache(path)
+    except sqlite3.Error:
+        with folder_to_oneself(path.parent):
+            _delete_files(path)
+        return ResultCache(path)
+    results.clear()
+    return results
 
 
 def stamp_of(path: Path) -> str:
@@ -285,14 +368,17 @@ def _packed(estimate: KeyEstimate) -> bytes:
         _SEGMENT.pack(segment.key.index, segment.start, segment.end, segment.confidence)
         for segment in estimate.segments
     )
-    return _HEAD.pack(key, estimate.confidence, tuning, sureness, estimate.duration, *probabilities) + b"".join(
-        segments
-    )
+    head = _HEAD.pack(key, estimate.confidence, tuning, sureness, estimate.duration, *probabilities)
+    data = head + b"".join(segments)
+    return zlib.crc32(data).to_bytes(4) + data  # SQLite would not see a bit that has flipped
 
 
 def _unpacked(data: bytes) -> KeyEstimate | None:
     """The estimate; None if the record is damaged."""
     try:
+        checksum, data = data[:4], data[4:]
+        if zlib.crc32(data).to_bytes(4) != checksum:
+            return None
         key, confidence, tuning, sureness, duration, *probabilities = _HEAD.unpack_from(data)
         segments = tuple(
             Segment(start, end, Key.from_index(index), share)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO
 
 from stonecli.errors import naming
-from stonecli.folders import cache_folder
+from stonecli.folders import cache_folder, make_private_folder
 from stonecli.locks import take_lock
 
 
@@ -33,7 +34,8 @@ class PartialFile:
         self.is_taken = False
 
     def __enter__(self) -> PartialFile:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._path.parent.parent)
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._file: BinaryIO = self._path.open("ab+")
         self.is_taken = not take_lock(self._file) or not self._is_still_there()
         self.size = self._file.seek(0, os.SEEK_END)
@@ -44,8 +46,13 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        is_worthless = not self.size and not self.is_taken and not self._file.closed
+        if is_worthless and os.name != "nt":  # while it is locked, so that nobody else has begun to fill it
+            self._unlink()
         with naming(self._path):
             self._file.close()
+        if is_worthless and os.name == "nt":  # where what is open cannot be removed
+            self._unlink()
 
     def append(self, block: bytes) -> None:
         """Add what has arrived."""
@@ -74,6 +81,11 @@ class PartialFile:
         if os.name == "nt":  # where what is open cannot be removed
             self._file.close()
         self._path.unlink(missing_ok=True)
+
+    def _unlink(self) -> None:
+        for path in (self._record, self._path):
+            with suppress(OSError):
+                path.unlink()
 
     def _recorded(self) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""``stone cache``: where the remembered results are, how many, and forgetting them."""
+"""``stone cache``: show the result cache, or clear it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Annotated, Literal
 
 import typer
 
-from stonecli.cli.common import fail, one_line_errors, output_console
+from stonecli.cli.common import error_console, fail, one_line_errors, output_console
 
 
 @one_line_errors
 def cache(
     action: Annotated[
-        Literal["show", "clear"], typer.Argument(metavar="[clear]", help="Forget all results.", show_default=False)
+        Literal["show", "clear"], typer.Argument(metavar="[clear]", help="Delete all results.", show_default=False)
     ] = "show",
 ) -> None:
-    """Show the cache of what was heard: stone tag does not hear a recording twice, unless with --no-cache."""
+    """Show the result cache: stone tag analyzes a recording only once, unless you give --no-cache."""
     import sqlite3
 
     from rich.text import Text
 
-    from stonecli.cache import FILE_NAME, ResultCache
+    from stonecli.cache import FILE_NAME, ResultCache, empty_cache
     from stonecli.folders import cache_folder
     from stonecli.report.text import printable
 
+    path = cache_folder() / FILE_NAME
     try:
-        with closing(ResultCache()) as results:
-            if action == "clear":
-                results.clear()
+        with closing(empty_cache() if action == "clear" else ResultCache()) as results:
             count = results.count()
-    except sqlite3.Error as error:  # what stone tag goes on without: locked, a full disk
-        fail(f"{cache_folder() / FILE_NAME}: {error}")
-    size = results.path.stat().st_size
-    line = f"{printable(str(results.path))}: {count} results, {size / 1e6:.1f} MB"
+            if results.was_damaged and action == "show":
+                note = "stone: the cache was damaged, or of another version; stone has made a new one"
+                error_console().print(Text(note), soft_wrap=True)
+    except sqlite3.Error as error:  # stone tag runs without it: locked, a full disk
+        fail(f"{path}: {error}")
+    line = f"{printable(str(path))}: {count} results, {path.stat().st_size / 1e6:.1f} MB"
     output_console().print(Text(line), soft_wrap=True)

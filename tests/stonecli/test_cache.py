@@ -199,11 +199,41 @@ def test_a_damaged_cache_is_begun_anew(damage: str, tmp_path: Path, estimate_of:
         content[start:] = os.urandom(len(content) - start)
         path.write_bytes(content)
     opened = ResultCache(path)
-    opened.keep(b"new", MODEL, estimate_of("Am"))  # must not raise, whatever it finds
-    assert opened.estimate(bytes([7]), MODEL) is None or damage == "middle"
-    if damage != "middle":
-        assert opened.estimate(b"new", MODEL) is not None
+    opened.keep(b"new", MODEL, estimate_of("Am"))  # may meet the damage, and must not raise
+    assert opened.estimate(bytes([7]), MODEL) is None
+    opened.keep(b"newer", MODEL, estimate_of("Am"))
+    assert opened.estimate(b"newer", MODEL) is not None
+    assert opened.was_damaged
     opened.close()
+
+
+def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -> None:
+    """Each makes the cache anew, or finds that the other has, and both can use it."""
+    path = tmp_path / FILE_NAME
+    opened = ResultCache(path)
+    for number in range(200):
+        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+    opened.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    caches = [ResultCache(path), ResultCache(path)]
+    for number, cache in enumerate(caches):
+        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
+        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
+    assert [cache.count() for cache in caches] == [2, 2]
+    for cache in caches:
+        cache.close()
+
+
+def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
+    cache.keep(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
+    (packed,) = cache._database.execute("SELECT estimate FROM estimates").fetchone()
+    for place in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1
+        cache._database.execute("UPDATE estimates SET estimate = ?", (bytes(damaged),))
+        assert cache.estimate(b"identity", MODEL) is None
 
 
 def test_a_damaged_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:

@@ -319,7 +319,7 @@ def test_fewer_bytes_than_promised(server: Server, sha256: str | None) -> None:
 def test_more_bytes_than_promised(server: Server) -> None:
     server.claims = -1000
     fails(server, "not the file that was meant: its SHA-256 is ", sha256=SHA256)
-    assert not any(path.stat().st_size for path in parts() if path.suffix == ".part")
+    assert parts() == []
     assert fetch(server.url) == CONTENT[:-1000]  # what is not said to be wrong is for others to find out
 
 
@@ -342,6 +342,26 @@ def test_a_length_that_is_none(server: Server) -> None:
 def test_another_hash(server: Server) -> None:
     fails(server, f"not the file that was meant: its SHA-256 is {SHA256}", sha256="0" * 64)
     assert len(server.asked) == 1
+    assert parts() == []
+
+
+@pytest.mark.parametrize("code", [404, 500, 204])
+def test_a_server_that_has_no_such_file_leaves_nothing_behind(server: Server, code: int) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        request.end_headers()
+
+    server.answer = answer
+    fails(server, f"the server says {code}")
+    assert parts() == []
+
+
+def test_a_server_that_is_not_there_leaves_nothing_behind(server: Server) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(DownloadError):
+            fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/model.onnx")
+    assert parts() == []
 
 
 # Too much, too slow, not at all
@@ -351,7 +371,7 @@ def test_a_file_that_says_it_is_too_large(server: Server, monkeypatch: pytest.Mo
     monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
     server.claims = 1 << 20
     fails(server, "larger than 1 MB")
-    assert not any(path.stat().st_size for path in parts() if path.suffix == ".part")
+    assert parts() == []
 
 
 def test_a_file_without_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +389,7 @@ def test_a_file_without_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) 
     server.answer = answer
     fails(server, "larger than 1 MB")
     assert sent < 1 << 28
-    assert not any(path.stat().st_size for path in parts() if path.suffix == ".part")
+    assert parts() == []
 
 
 @pytest.mark.parametrize("when", ["before the answer", "within the head", "within the file"])
@@ -552,7 +572,8 @@ def test_a_cache_folder_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_full_disk_is_named(server: Server, no_room: Callable[[], AbstractContextManager[None]]) -> None:
     with pytest.raises(OSError, match="File too large") as caught, no_room():
         fetch(server.url)
-    assert caught.value.filename in map(str, parts())
+    assert Path(caught.value.filename).parent == Path(os.environ["STONE_CACHE_DIR"]) / "downloads"
+    assert parts() == []
     assert fetch(server.url) == CONTENT
 
 

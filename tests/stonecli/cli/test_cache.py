@@ -80,13 +80,18 @@ def test_a_cache_that_cannot_be_used_is_one_line(
     monkeypatch.setattr("stonecli.cache._BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(cache_file(), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for arguments in ([], ["clear"]):
-            result = invoke("cache", *arguments)
-            assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: database is locked\n")
+        result = invoke("cache")
+        assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: database is locked\n")
+        result = invoke("cache", "clear")  # works all the same
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"{cache_file()}: 0 results, ")
     monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "other"))
     cache_file().mkdir(parents=True)
-    result = invoke("cache")
-    assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: unable to open database file\n")
+    for arguments in ([], ["clear"]):
+        result = invoke("cache", *arguments)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"stone: {cache_file()}: ")
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_damaged_cache_is_no_error(invoke: Invoke, song: Song) -> None:
@@ -99,3 +104,52 @@ def test_a_damaged_cache_is_no_error(invoke: Invoke, song: Song) -> None:
     cache_file().parent.touch()
     again = invoke("tag", path)
     assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, "")
+
+
+@pytest.mark.parametrize("arguments", [["cache"], ["cache", "clear"], ["tag"]], ids=" ".join)
+@pytest.mark.parametrize("pages", ["tables", "all but the first", "schema"])
+def test_a_cache_with_damaged_pages_is_made_anew(
+    invoke: Invoke, song: Song, arguments: list[str], pages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header is intact, so that SQLite opens the file."""
+    path = song("mp3")
+    first = invoke("tag", path)
+    with closing(sqlite3.connect(cache_file())) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(cache_file().read_bytes())
+    if pages == "schema":
+        content[110:4096] = os.urandom(4096 - 110)
+    else:
+        end = 5 * 4096 if pages == "tables" else len(content)
+        content[4096:end] = os.urandom(end - 4096)
+    cache_file().write_bytes(content)
+    result = invoke(*arguments, *([path] if arguments == ["tag"] else []))
+    assert result.exit_code == 0
+    if arguments == ["tag"]:
+        assert (result.stdout, result.stderr) == (first.stdout, "")
+    else:
+        assert result.stdout.startswith(f"{cache_file()}: 0 results, ")
+        assert len(result.stderr.splitlines()) == (0 if "clear" in arguments else 1)
+    again = invoke("tag", path)
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+    result = invoke("cache")
+    assert result.stdout.startswith(f"{cache_file()}: 1 results, ")
+    assert result.stderr == ""
+    with closing(sqlite3.connect(cache_file())) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
+@pytest.mark.parametrize("is_old", [False, True])
+def test_nobody_else_can_read_the_cache(stone: Callable[..., object], song: Song, tmp_path: Path, is_old: bool) -> None:
+    """It lists the paths of the user's library."""
+    folder = tmp_path / "caches" / "stone"
+    path = song("mp3")
+    if is_old:  # as stone 0.1 made it
+        stone("tag", path, STONE_CACHE_DIR=folder)
+        folder.chmod(0o755)
+        for entry in folder.iterdir():
+            entry.chmod(0o644)
+    stone("tag", path, STONE_CACHE_DIR=folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}
