@@ -20,8 +20,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -117,16 +115,23 @@ def damaged(content: bytes, chance: random.Random, others: list[bytes]) -> bytes
     return bytes(data)
 
 
+class Records(list[Undo]):
+    """An undo journal in memory."""
+
+    def add(self, path: Path, undo: Undo) -> int:
+        """Keep the record; its number."""
+        self.append(undo)
+        return len(self) - 1
+
+    def forget(self, number: int) -> None:
+        """Drop the record, which is the last one, of a change that was not made."""
+        del self[number]
+
+
 def examine(path: Path, content: bytes, chance: random.Random) -> str:
     """What became of the file: ``refused`` or ``written``; raises if anything is not as it has to be."""
     path.write_bytes(content)
-    records: list[Undo] = []
-
-    @contextmanager
-    def record(target: Path, undo: Undo) -> Iterator[None]:
-        records.append(undo)
-        yield
-
+    records = Records()
     start = time.monotonic()
     try:
         read_tags(path)
@@ -134,8 +139,8 @@ def examine(path: Path, content: bytes, chance: random.Random) -> str:
             container = sniff(file)
         audio = None
         for act in (
-            lambda: write_key(path, chance.choice(KEYS), RULES, journal=record),
-            lambda: remove_key(path, RULES, journal=record),
+            lambda: write_key(path, chance.choice(KEYS), RULES, journal=records),
+            lambda: remove_key(path, RULES, journal=records),
         ):
             before = path.read_bytes()
             count = len(records)

@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import stat
+import string
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from stonecli.tags.undo import Undo, places_after, places_before, whole_digest
 CHANGED_MEANWHILE = "the file was changed by another program meanwhile"
 
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of a copy
+_LETTERS = string.ascii_lowercase + string.digits
 _LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
 _PERMISSIONS = 0o777  # mode bits that decide who may use a file; a share may clear the others
 _TIME_STEP_NS = 2 * 10**9  # FAT stores times in steps of 2 s
@@ -158,7 +160,7 @@ def replace_file(
             take_lock(copy)  # so that no other run takes it for a leftover
             _keep_owner_and_mode(temporary, before.st_mode, before.st_uid, before.st_gid)
             there, back = both_ways(file, splices)
-            rest = Digest() if journal else None
+            rest = None if journal is None else Digest()
             known = checked_copy(file, copy, there, rest)
             _keep_attributes(path, temporary, before)
             if preserve_mtime:
@@ -168,7 +170,7 @@ def replace_file(
                 refuse_changed(path.stat(), before)
                 raise TagError("the bytes of the copy are not those that were written")
             check(copy, known)
-            if journal and rest:
+            if journal is not None and rest is not None:
                 record = _undo(file, copy, back, known, rest)
                 number = journal.add(path, record)
             flushed.result()
@@ -184,7 +186,7 @@ def replace_file(
             _rename(temporary, path, copied)
     except BaseException:
         is_removed = _discard(temporary, path if is_tried else None)
-        if journal and record and number is not None and is_removed and _is_old(path, before, record):
+        if journal is not None and record and number is not None and is_removed and _is_old(path, before, record):
             journal.forget(number)
         raise
     _sync_directory(path.parent)
@@ -220,7 +222,7 @@ def _create(folder: Path, mode: int) -> tuple[int, Path]:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
-        path = folder / f"{PREFIX}{secrets.token_hex(4)}{SUFFIX}"
+        path = folder / f"{PREFIX}{''.join(secrets.choice(_LETTERS) for _ in range(8))}{SUFFIX}"
         with contextlib.suppress(FileExistsError):
             return os.open(path, flags, mode & _PERMISSIONS), path
 

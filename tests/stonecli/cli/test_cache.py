@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from typer.testing import Result
@@ -137,6 +138,23 @@ def test_a_cache_with_damaged_pages_is_made_anew(
     assert result.stderr == ""
     with closing(sqlite3.connect(cache_file())) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_damaged_cache_is_made_anew_by_the_next_process(
+    stone: Callable[..., CompletedProcess[str]], song: Song
+) -> None:
+    """Pages 2 to 5, as a bad disk leaves them: each command works, and the cache does again."""
+    path = song("mp3")
+    first = stone("tag", path)
+    content = bytearray(cache_file().read_bytes())
+    content[4096 : 5 * 4096] = os.urandom(4 * 4096)
+    for command, count in ((["tag", path], 1), (["cache"], 0), (["cache", "clear"], 0)):
+        cache_file().write_bytes(content)
+        result = stone(*command)
+        assert result.returncode == 0, result.stderr
+        if command[0] == "tag":
+            assert (result.stdout, result.stderr) == (first.stdout, "")
+        assert stone("cache").stdout.startswith(f"{cache_file()}: {count} results, ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")

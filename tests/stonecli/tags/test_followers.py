@@ -1,7 +1,6 @@
 """After a new key was written, no field still names the old one: other key fields, second tags, tags in front."""
 
 import base64
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from mutagen.mp4 import MP4
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, recorded, remove_key, undo_run, write_key
 
 A_MINOR = Key.parse("8A")
 BLOCK = '{"algorithm":94,"key":"5A","source":"mixedinkey"}'
@@ -28,19 +27,12 @@ PREFIX = "----:com.apple.iTunes:"
 def written_and_taken_back(path):
     """Writes A minor; checks that it is read, and that undo gives the old file, to the byte; leaves it written."""
     content = path.read_bytes()
-    records = []
-
-    @contextlib.contextmanager
-    def record(target, undo):
-        records.append(undo)
-        yield
-
-    assert write_key(path, A_MINOR, journal=record)
+    with recorded() as run:
+        assert write_key(path, A_MINOR, journal=run)
     new = path.read_bytes()
     assert read_tags(path).text == "8A"
     assert not write_key(path, A_MINOR)
-    (undo,) = records
-    assert take_back(path, undo)
+    assert [undone.error for undone in undo_run(run.number)] == [None]
     assert path.read_bytes() == content
     assert write_key(path, A_MINOR)
     assert path.read_bytes() == new

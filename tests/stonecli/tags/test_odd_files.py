@@ -11,7 +11,8 @@ from mutagen.id3 import COMM, ID3, TIT2
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, recorded, undo_run, write_key
+from stonecli.tags.journal import UndoJournal
 
 RULES = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
 F_SHARP_MINOR = Key.parse("F#m")
@@ -91,22 +92,17 @@ def test_written_and_taken_back(name, samples, tmp_path, digest, left_over):
     content = make(samples[sample], tmp_path)
     path.write_bytes(content)
     audio, heard = digest(path), pcm(path)
-    records = []
-
-    @contextlib.contextmanager
-    def record(target, undo):
-        records.append(undo)
-        yield
-
-    assert write_key(path, F_SHARP_MINOR, RULES, journal=record)
+    with recorded() as run:
+        assert write_key(path, F_SHARP_MINOR, RULES, journal=run)
     assert read_tags(path).text == "F#m"
     assert (digest(path), pcm(path)) == (audio, heard)
     for tail in (ID3V1, ape_tail()):
         assert path.read_bytes().count(tail) == content.count(tail)
     assert not write_key(path, F_SHARP_MINOR, RULES)
-    (undo,) = records
-    assert sum(len(splice.data) for splice in undo.splices) < 10_000  # not the megabyte of padding
-    take_back(path, undo)
+    with contextlib.closing(UndoJournal()) as journal:
+        (change,) = journal.changes(run.number)
+    assert sum(len(splice.data) for splice in change.undo.splices) < 10_000  # not the megabyte of padding
+    assert [undone.error for undone in undo_run(run.number)] == [None]
     assert path.read_bytes() == content
     assert left_over() == []
 

@@ -1,6 +1,5 @@
 """A new ID3v2 tag says what the file's other tags say, since many programs that find one look no further."""
 
-import contextlib
 import random
 import subprocess
 
@@ -11,7 +10,7 @@ from mutagen.apev2 import APEv2
 from mutagen.id3 import ID3
 
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, recorded, remove_key, undo_run, write_key
 from stonecli.tags.other_tags import other_texts
 
 A_MINOR = Key.parse("8A")
@@ -156,15 +155,9 @@ def test_other_programs_still_show_it(old_file):
 def test_undo_leads_to_the_byte_and_remove_too(old_file):
     path, _ = old_file
     content = path.read_bytes()
-    records = []
-
-    @contextlib.contextmanager
-    def record(target, undo):
-        records.append(undo)
-        yield
-
-    assert write_key(path, A_MINOR, journal=record)
-    take_back(path, records[0])
+    with recorded() as run:
+        assert write_key(path, A_MINOR, journal=run)
+    assert [undone.error for undone in undo_run(run.number)] == [None]
     assert path.read_bytes() == content
     rules = [FieldRule(), TITLE, COMMENT]
     assert write_key(path, A_MINOR, rules)
