@@ -76,8 +76,9 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
 def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
     """Nothing, if the file at ``path``, or that the link there leads to, seems to be one that may be replaced.
 
-    An empty file, removed at once, shows whether a copy in the same folder can have the owner, permissions and, with
-    ``preserve_mtime``, the time of the file. It is tried once per folder, owner and mode.
+    An empty file shows whether a copy in the same folder can have the owner, permissions and, with ``preserve_mtime``,
+    the time of the file. It is tried once per folder, owner and mode. Where the system can do that, the file has no
+    name and the folder stays untouched; else it is removed at once.
 
     Raises:
         TagError: :func:`refuse_unsafe` refuses it, or no copy of it can be made in its folder.
@@ -93,18 +94,23 @@ def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
 
 @functools.lru_cache(maxsize=1024)  # errors are not cached
 def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preserve_mtime: bool) -> None:
+    temporary = None
     try:
-        handle, temporary = _create(folder, mode)
+        try:
+            handle = os.open(folder, os.O_RDWR | os.O_TMPFILE, mode & _PERMISSIONS)  # type: ignore[attr-defined,unused-ignore]
+        except (OSError, AttributeError):  # a share, or not on Linux
+            handle, temporary = _create(folder, mode)
     except OSError as error:
         raise TagError(error.strerror or "no copy can be made in its folder") from error
     try:
-        os.close(handle)
-        _keep_owner_and_mode(temporary, mode, uid, gid)
+        _keep_owner_and_mode(temporary or handle, mode, uid, gid)
         if preserve_mtime:
-            _keep_time(temporary, (0, 10**18))
+            _keep_time(temporary or handle, (0, 10**18))
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        os.close(handle)
+        if temporary:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:
@@ -291,10 +297,11 @@ def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequenc
     return Undo(before, after, tuple(back))
 
 
-def _keep_owner_and_mode(temporary: Path, mode: int, uid: int, gid: int) -> None:
-    """Give a copy this owner, group and mode. What counts is what the system then shows, not what a call returned.
+def _keep_owner_and_mode(temporary: Path | int, mode: int, uid: int, gid: int) -> None:
+    """Give a copy, named by its path or descriptor, this owner, group and mode.
 
-    So a share that gives all files one owner or mode, and lets nobody change them, is no obstacle.
+    What counts is what the system then shows, not what a call returned. So a share that gives all files one owner or
+    mode, and lets nobody change them, is no obstacle.
 
     Raises:
         TagError: the copy would have another owner or group, or other permissions.
@@ -302,15 +309,15 @@ def _keep_owner_and_mode(temporary: Path, mode: int, uid: int, gid: int) -> None
     """
     if os.name != "posix":
         with contextlib.suppress(OSError):
-            temporary.chmod(stat.S_IMODE(mode))
+            os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101 (or a descriptor)
         return
     # Only root may give files away; a member of the group can keep the group.
     for owner in ((-1, gid), (uid, -1)):
         with contextlib.suppress(OSError):
             os.chown(temporary, *owner)
     with contextlib.suppress(OSError):
-        temporary.chmod(stat.S_IMODE(mode))
-    now = temporary.stat()
+        os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101 (or a descriptor)
+    now = os.stat(temporary)  # noqa: PTH116 (or a descriptor)
     if (now.st_uid, now.st_gid) != (uid, gid):
         raise TagError("the file would change its owner or group")
     if (now.st_mode ^ mode) & _PERMISSIONS:
@@ -318,7 +325,7 @@ def _keep_owner_and_mode(temporary: Path, mode: int, uid: int, gid: int) -> None
         raise TagError(f"the file would change its permissions from {wanted:o} to {found:o}")
 
 
-def _keep_time(temporary: Path, times: tuple[int, int]) -> None:
+def _keep_time(temporary: Path | int, times: tuple[int, int]) -> None:
     """Give a copy these times of access and modification, in nanoseconds.
 
     Raises:
@@ -326,7 +333,8 @@ def _keep_time(temporary: Path, times: tuple[int, int]) -> None:
     """
     with contextlib.suppress(OSError):
         os.utime(temporary, ns=times)
-    if abs(temporary.stat().st_mtime_ns - times[1]) > _TIME_STEP_NS:
+    found = os.stat(temporary).st_mtime_ns  # noqa: PTH116 (or a descriptor)
+    if abs(found - times[1]) > _TIME_STEP_NS:
         raise TagError("the modification time cannot be kept here; try without --preserve-mtime")
 
 
