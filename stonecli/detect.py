@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from stonecli.audio import MAX_RATE, MIN_RATE, Samples, open_audio
 from stonecli.certainty import recording_probabilities, together
-from stonecli.errors import AudioError
+from stonecli.errors import AudioError, Cancelled
 from stonecli.key import Key
 from stonecli.model import KeyModel, WindowProbabilities, default_model
 from stonecli.model_info import ModelInfo
@@ -136,6 +136,7 @@ def detect_key(
     window_seconds: float | None = None,
     overlap: float = 0.0,
     least_segment: float = LEAST_SEGMENT_SECONDS,
+    cancelled: Callable[[], bool] | None = None,
 ) -> KeyEstimate:
     """The key of the recording at ``path``.
 
@@ -145,9 +146,11 @@ def detect_key(
         window_seconds: None for the length that the model was trained on.
         overlap: share of a window that the next one shares with it, 0 up to 0.95.
         least_segment: length in seconds of the shortest segment.
+        cancelled: asked every few seconds of audio; the analysis ends early once it returns True.
 
     Raises:
         AudioError: the file cannot be decoded (DecoderError: no decoder for it can be started here).
+        Cancelled: the analysis was ended early.
         ModelError: the model cannot be run.
         OSError: the file cannot be read.
         ValueError: a window length or overlap that makes no sense.
@@ -155,7 +158,7 @@ def detect_key(
     model = model or default_model()
     audio = open_audio(path, model.info.sample_rate)
     estimate = detect_key_in_audio(
-        audio.blocks,
+        audio.blocks if cancelled is None else _until(cancelled, audio.blocks),
         model,
         audio.rate,
         window_seconds=window_seconds,
@@ -163,6 +166,14 @@ def detect_key(
         least_segment=least_segment,
     )
     return replace(estimate, notes=tuple(audio.notes))
+
+
+def _until(cancelled: Callable[[], bool], blocks: Iterable[Samples]) -> Iterator[Samples]:
+    """The blocks, until ``cancelled`` returns True."""
+    for block in blocks:
+        if cancelled():
+            raise Cancelled("the analysis was ended early")
+        yield block
 
 
 def detect_key_in_audio(

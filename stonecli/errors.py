@@ -29,6 +29,10 @@ def concerns_the_run(error: str) -> bool:
     return error.startswith(DecoderError.START)
 
 
+class Cancelled(StoneError):
+    """The caller asked for an early end; nothing was changed."""
+
+
 class ModelError(StoneError):
     """The model file cannot be used."""
 

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,10 @@ class Finding:
 
 
 def find_music(
-    paths: Iterable[Path], leftovers: list[Path] | None = None, seen: set[int | str] | None = None
+    paths: Iterable[Path],
+    leftovers: list[Path] | None = None,
+    seen: set[int | str] | None = None,
+    on_folder: Callable[[Path], None] | None = None,
 ) -> Iterator[Finding]:
     """The music files that ``paths`` name or hold, one by one, with an error for each path that cannot be read.
 
@@ -72,7 +75,7 @@ def find_music(
     visits of an unfinished walk can therefore come twice, which is harmless, whereas one left out would not be.
 
     Files in these folders that are named as stone's own temporary ones are added to ``leftovers``. Walks that share a
-    set ``seen`` find each file once between them.
+    set ``seen`` find each file once between them. ``on_folder`` is called with each folder before it is listed.
 
     The walk is lazy. It holds one folder's names, the folders still to come, and under 150 bytes for each file found.
     Nothing is raised for what the file system says; a folder without music yields nothing.
@@ -85,7 +88,7 @@ def find_music(
             yield Finding(path, _reason(path, error))
             continue
         if stat.S_ISDIR(status.st_mode):
-            yield from _walk(path, seen, [] if leftovers is None else leftovers)
+            yield from _walk(path, seen, [] if leftovers is None else leftovers, on_folder)
         elif not stat.S_ISREG(status.st_mode):
             yield Finding(path, "not a regular file but a pipe, socket or device")
         elif _is_new(path, status, seen):
@@ -119,7 +122,9 @@ def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
     return [(text, len(digits), digits) for text, digits in zip(parts[::2], numbers, strict=True)], name
 
 
-def _walk(top: Path, seen: set[int | str], leftovers: list[Path]) -> Iterator[Finding]:
+def _walk(
+    top: Path, seen: set[int | str], leftovers: list[Path], on_folder: Callable[[Path], None] | None
+) -> Iterator[Finding]:
     pending = [top]  # a stack, not recursion: the depth of a tree is not ours to limit
     while pending:
         folder = pending.pop()
@@ -129,6 +134,8 @@ def _walk(top: Path, seen: set[int | str], leftovers: list[Path]) -> Iterator[Fi
         try:
             if not _is_new(folder, folder.stat(), seen):
                 continue
+            if on_folder is not None:
+                on_folder(folder)
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if _is_hidden(entry):

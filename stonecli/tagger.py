@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -73,6 +74,7 @@ class Tagger:
         cache: results of earlier runs; None to analyze every file, and to know nothing of files that are kept.
         match_audio: whether the audio of a kept file that the cache does not know by its path is read once, to find
             its result by content.
+        cancelled: ends the analysis of a file early once it returns True; a write is always finished.
     """
 
     model: KeyModel
@@ -84,12 +86,14 @@ class Tagger:
     journal: Journal | None = None
     cache: ResultCache | None = None
     match_audio: bool = False
+    cancelled: Callable[[], bool] | None = None
 
     def __call__(self, path: Path) -> TagResult:
         """What became of the file at ``path``.
 
         Raises:
             AudioError, TagError, ModelError, OSError: the file cannot be heard or written; it is as it was.
+            Cancelled: the analysis was ended early; the file is as it was.
         """
         seen = _status(path)  # before anything of it is read
         old = self._old_tags(path)
@@ -131,10 +135,8 @@ class Tagger:
 
     def _detect(self, path: Path) -> KeyEstimate:
         if self.write:
-            check_writable(
-                path, preserve_mtime=self.preserve_mtime
-            )  # before the work of listening, which may take minutes
-        return replace(detect_key(path, self.model), windows=())
+            check_writable(path, preserve_mtime=self.preserve_mtime)  # before the analysis, which may take minutes
+        return replace(detect_key(path, self.model, cancelled=self.cancelled), windows=())
 
     def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags) -> TagResult:
         """The result for a file that keeps its key text, with the analysis that the cache has of it.

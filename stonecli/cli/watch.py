@@ -1,10 +1,11 @@
-"""``stone watch``: tag what arrives in a folder."""
+"""``stone watch``: tag the music that arrives in a folder."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -30,10 +31,18 @@ from stonecli.cli.options import (
 from stonecli.cli.running import Errors, field_rules, journal_run, result_cache, stopped_by_ctrl_c
 from stonecli.key import Notation
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Event
+
+    from stonecli.engine import Run
+    from stonecli.tagger import Tagger, TagResult
+    from stonecli.watch import FolderWatcher
+
 
 @one_line_errors
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder; what lies below it counts.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to watch, with its subfolders.")],
     write_tags: WriteTagsOption = False,
     notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
     field: Annotated[
@@ -44,34 +53,43 @@ def watch(
     overwrite: OverwriteOption = False,
     min_confidence: MinConfidenceOption = 0.0,
     settle: Annotated[
-        float, typer.Option(min=0.5, metavar="SECONDS", help="How long a file has to stay as it is to have arrived.")
+        float,
+        typer.Option(min=0.5, metavar="SECONDS", help="Seconds a file must stay unchanged before it is processed."),
     ] = 3.0,
-    existing: Annotated[bool, typer.Option("--existing", help="Begin with what is there.")] = False,
-    poll: Annotated[bool, typer.Option("--poll", help="For network drives that report no changes.")] = False,
+    existing: Annotated[bool, typer.Option("--existing", help="Start with the files that are there already.")] = False,
+    poll: Annotated[bool, typer.Option("--poll", help="List the folder again and again (for network drives).")] = False,
     as_json: Annotated[
         bool, typer.Option("--json/--no-json", help="Print one JSON object a file.", show_default=False)
     ] = False,
     preserve_mtime: PreserveMtimeOption = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Files processed in parallel (default: one per CPU).")
+    ] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
-    """Tag the music that arrives in a folder, each file when it has finished arriving. Ctrl-C ends it.
+    """Tag the music that arrives in a folder, each file when it is complete. Ctrl-C ends it.
 
-    Without --write-tags this is a preview, as with stone tag. stone undo takes back what one watch has written.
+    Without --write-tags this is a preview, as with stone tag. stone undo undoes what one watch has written.
     """
     rules = field_rules(field or ["key"], notation, mode)
     if not folder.is_dir():
         fail(f"{folder}: no such folder", EXIT_USAGE)
     silence_native_stderr()
 
-    from stonecli.engine import error_line
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Event
+
+    from stonecli.engine import default_jobs, run
     from stonecli.report.records import tag_record
     from stonecli.report.table import TagTable
     from stonecli.tagger import Tagger
     from stonecli.watch import FolderWatcher
 
+    jobs = jobs or default_jobs()
     errors = Errors(error_console())
     table = TagTable(output_console(), [folder], notation)
+    ended = Event()
     with ExitStack() as stack:
         key_model = load_model(model, device)
         tagger = Tagger(
@@ -83,24 +101,63 @@ def watch(
             preserve_mtime=preserve_mtime,
             journal=stack.enter_context(journal_run(rules, remove=False)) if write_tags else None,
             cache=stack.enter_context(result_cache()),
+            cancelled=ended.is_set,
         )
-        watcher = stack.enter_context(FolderWatcher(folder, settle, polling=poll, existing=existing))
-        stack.enter_context(stopped_by_ctrl_c(watcher))  # the file in hand is finished
+        watcher = stack.enter_context(
+            FolderWatcher(folder, settle, polling=poll, existing=existing, warn=errors.remark)
+        )
+        executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
+        arrivals = cast("Iterator[Path]", watcher.arrivals())  # run() takes out NOT_YET
+        outcomes = stack.enter_context(
+            run(_Arrival(tagger, watcher), arrivals, executor=executor, in_flight=2 * jobs, ordered=False)
+        )
+        stack.enter_context(stopped_by_ctrl_c(_Ending(ended, watcher, outcomes)))
         errors.remark(f"watching {folder}; Ctrl-C ends it")
         if not as_json:
             table.header()
-        for path in watcher:
-            result, error = None, None
-            try:
-                result = tagger(path)
-            except Exception as caught:  # one bad file does not end the watch
-                error = error_line(caught)
-                errors.show(path, error)
-            else:
-                watcher.done(path)  # not of a file that somebody has written meanwhile: that comes again
+        for outcome in outcomes:
+            if outcome.error is not None:
+                errors.show(outcome.item, outcome.error)
+            elif outcome.result is None:  # ended before it was analyzed
+                continue
             if as_json:
-                print_json(tag_record(path, result, error, key_model))
-            elif result is not None:
-                table.row(result)
+                print_json(tag_record(outcome.item, outcome.result, outcome.error, key_model))
+            elif outcome.result is not None:
+                table.row(outcome.result)
     if not as_json:
         table.summary(errors.count, write_tags)
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """Tags one file that has arrived, in a thread of its own."""
+
+    tagger: Tagger
+    watcher: FolderWatcher
+
+    def __call__(self, path: Path) -> TagResult | None:
+        """The result; None if the watch ended before the file was analyzed."""
+        from stonecli.errors import Cancelled
+
+        try:
+            result = self.tagger(path)
+        except Cancelled:
+            return None
+        if result.status == "written":  # a change by somebody else still is news
+            self.watcher.done(path)
+        return result
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """Ends the watch within a moment: files whose analysis has not ended are left as they are, writes are finished."""
+
+    ended: Event
+    watcher: FolderWatcher
+    outcomes: Run[Path, TagResult | None]
+
+    def stop(self) -> None:
+        """Called by the signal handler."""
+        self.ended.set()
+        self.watcher.stop()
+        self.outcomes.stop()

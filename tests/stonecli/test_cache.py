@@ -39,7 +39,7 @@ def heard(monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf) -> list[Path
     """The files that were listened to from now on; they are all in A minor."""
     paths: list[Path] = []
 
-    def detect(path: Path, model: KeyModel) -> KeyEstimate:
+    def detect(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
         paths.append(path)
         return estimate_of("Am")
 
@@ -166,7 +166,7 @@ def test_a_file_that_changes_while_it_is_heard_is_not_remembered(
 ) -> None:
     path = song("flac")
 
-    def hear(name: Path, model: KeyModel) -> KeyEstimate:
+    def hear(name: Path, model: KeyModel, **_: object) -> KeyEstimate:
         name.write_bytes(name.read_bytes())
         return estimate_of("Am")
 

@@ -142,7 +142,7 @@ def test_other_fields_get_the_key_that_is_there_without_listening(
     tags = FLAC(path)
     tags["initialkey"], tags["comment"] = "C♯ minor", "mine"
     tags.save()
-    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was listened to"))
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
     before = fingerprint(path.parent)
     preview = Tagger(key_model, rules=rules)(path)
@@ -164,7 +164,7 @@ def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def begin(text: str) -> None:
         hear = tagger.detect_key
 
-        def hear_and_tag(path: Path, model: KeyModel) -> KeyEstimate:
+        def hear_and_tag(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
             estimate = hear(path, model)
             status = path.stat()
             tags = FLAC(path)
@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_tagged_is_not_listened_to(
     path.write_text("a letter\n" * 1000)
     with pytest.raises(AudioError):
         Tagger(key_model)(path)  # a preview says what the ear says
-    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was listened to"))
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     with pytest.raises(TagError):
         Tagger(key_model, write=True)(path)
 
@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_written_is_not_listened_to(
     hinder(path)
     cache = ResultCache(tmp_path / "cache") if remembers else None
     with monkeypatch.context() as patch:
-        patch.setattr(tagger, "detect_key", lambda *_: pytest.fail("it was listened to"))
+        patch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
         for name in (path, link):
             with pytest.raises(TagError, match=reason):
                 Tagger(key_model, write=True, cache=cache)(name)
@@ -294,7 +294,7 @@ def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
     path = song("flac")
     can = os.access
     monkeypatch.setattr(os, "access", lambda name, mode: name != path.parent and can(name, mode))  # root always can
-    monkeypatch.setattr(tagger, "detect_key", lambda *_: pytest.fail("it was listened to"))
+    monkeypatch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     with pytest.raises(TagError, match="Permission denied"):
         Tagger(key_model, write=True)(path)
 

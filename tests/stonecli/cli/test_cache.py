@@ -21,7 +21,7 @@ def cache_file() -> Path:
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called, nothing may be listened to."""
-    return lambda: monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was listened to"))
+    return lambda: monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
 
 
 def test_records_from_the_cache_are_the_same(

@@ -27,7 +27,7 @@ def library(song: Song) -> Path:
 
 
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was decoded"))
 
 
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_a_file_without_a_key_is_heard_and_remembered(
     assert record["tracks"][0]["tuning_cents"] == pytest.approx(0, abs=3)
     assert first.stderr == f"{silent}: no key, so left out\n"
     assert record["left_out"] == [{"path": str(silent), "error": None}]
-    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_: pytest.fail("it is in the cache"))
+    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it is in the cache"))
     assert invoke("mix", path, silent).exit_code == 0
 
 

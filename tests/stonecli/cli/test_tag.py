@@ -629,8 +629,8 @@ def test_a_file_that_changes_while_it_is_heard_is_left(
 
     hear = tagger.detect_key
 
-    def hear_and_lose(name: Path, *arguments: Any) -> Any:
-        estimate = hear(name, *arguments)
+    def hear_and_lose(name: Path, *arguments: Any, **options: Any) -> Any:
+        estimate = hear(name, *arguments, **options)
         name.unlink()
         return estimate
 
