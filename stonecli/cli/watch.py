@@ -116,14 +116,18 @@ def watch(
         if not as_json:
             table.header()
         for outcome in outcomes:
-            if outcome.error is not None:
-                errors.show(outcome.item, outcome.error)
-            elif outcome.result is None:  # ended before it was analyzed
+            path, result, error = outcome.item, outcome.result, outcome.error
+            if error is not None:
+                errors.show(path, error)
+            elif result is None:  # ended before it was analyzed
                 continue
             if as_json:
-                print_json(tag_record(outcome.item, outcome.result, outcome.error, key_model))
-            elif outcome.result is not None:
-                table.row(outcome.result)
+                print_json(tag_record(path, result, error, key_model))
+            elif result is not None:
+                table.row(result)
+            if result is not None and result.estimate is not None:
+                for note in result.estimate.notes:
+                    errors.note(path, note)
     if not as_json:
         table.summary(errors.count, write_tags)
 
