@@ -25,7 +25,7 @@ from stonecli_train.config import OptimiserConfig, TrainConfig
 from stonecli_train.data import Batch, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
 from stonecli_train.parallel import Processes, any_process, gather_rows
-from stonecli_train.views import batch_loss, class_names, view_inputs
+from stonecli_train.views import batch_chroma, batch_loss, class_names, view_inputs
 from stonecli_train.workers import batch_stream
 
 SAVE_MINUTES = 5.0
@@ -253,12 +253,13 @@ class Run:
             raw = scores(asked.flatten(0, 1))
         shared = gather_rows(raw.float().reshape(*asked.shape[:2], *raw.shape[1:]), self.processes)
         everyone = batch if self.processes.count == 1 else self.gathered(batch)
-        if self.processes.count > 1 and self.config.loss.name == "skey" and not batch.is_labelled:
-            inputs = gather_rows(inputs, self.processes)
+        chroma = batch_chroma(inputs, batch, self.config)
+        if chroma is not None:
+            chroma = gather_rows(chroma[None], self.processes)[0]
         logits = network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
         if has_teacher:
             logits = torch.cat([self.heard(inputs[:2]), logits])
-        return batch_loss(logits, inputs, everyone, self.config)
+        return batch_loss(logits, chroma, everyone, self.config)
 
     def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
         """The terms of the loss of a labelled batch with scores, the auxiliary ones among them."""
@@ -266,7 +267,7 @@ class Run:
         with self.autocast():
             outputs = network.blocks(inputs[0])
             raw = network.classifier(network.head(outputs[-1]))
-        terms = batch_loss(network.normalise(raw.float())[None], inputs, batch, self.config)
+        terms = batch_loss(network.normalise(raw.float())[None], None, batch, self.config)
         more: dict[str, Tensor] = self.auxiliary(outputs, batch)
         loss = self.config.loss
         total = terms["total"] + loss.score_weight * more["score"] + loss.style_weight * more["style"]
@@ -327,7 +328,7 @@ class Run:
                 batch = data[step].to(self.device)
                 inputs = view_inputs(batch, self.config)
                 logits = self.average.logits(inputs.flatten(0, 1)).reshape(*inputs.shape[:2], -1)
-                terms = batch_loss(logits, inputs, batch, self.config)
+                terms = batch_loss(logits, batch_chroma(inputs, batch, self.config), batch, self.config)
                 seen.append({name: float(value) for name, value in terms.items()})
         return _means(seen)
 

@@ -19,7 +19,10 @@ from torch import Tensor
 CLASSES = 12  # key signatures
 LEAST_PROBABILITY = math.exp(-80.0)  # inside logarithms; exp(-88) is the smallest that float32 still holds
 MODE_WEIGHT = 1.5  # of the mode loss in Semi-TONE [1]
-SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # of CPSD, mode and balance in S-KEY [2]
+SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # of CPSD, mode and balance in S-KEY [2], times the two constants below
+SKEY_MODE_FACTOR = 1.5
+SKEY_BALANCE_FACTOR = 20.0
+PUBLISHED_RELATIVE = 3  # semitones from the first to the second of the two bins that S-KEY's code compares
 MAJOR_SCALE = (0, 2, 4, 5, 7, 9, 11)
 MINOR_TONIC = -3  # semitones from the major tonic of a key signature to its minor tonic
 
@@ -149,9 +152,9 @@ def semi_tone_loss(views: Views, circle: int, mode_weight: float = MODE_WEIGHT) 
 
 
 def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
-    """The chroma turned so that the key signature that the KSP sees comes to the front, [batch, 12], no gradient.
+    """The chroma rotated by the key signature that the KSP predicts, [batch, 12], no gradient.
 
-    turned[p] = sum_q ksp[q] chroma[(p + q) mod 12]: it stays as it is when the track is transposed ([2]).
+    turned[p] = sum_q ksp[q] chroma[(p + q) mod 12]: transposing the track does not change it.
 
     Args:
         chroma: energy of the pitch classes, [batch, 12], counted from the lowest bin that the network saw.
@@ -163,10 +166,10 @@ def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
 
 
 def tonic_offset(turned: Tensor) -> int:
-    """Where in the turned chroma the major tonic lies, 0..11: where a major scale fits best, over the whole batch.
+    """Place of the major tonic in the turned chroma, 0..11: where a major scale fits best over the whole batch.
 
-    Training without labels leaves open which place of the KSP means which key signature, so that the two roots cannot
-    be named beforehand; the seven notes of the scale give them away.
+    Training without labels leaves open which place of the KSP means which key signature. The published code compares
+    two fixed bins all the same (:func:`published_mode_labels`); this finds the two tonics by the scale instead.
 
     Args:
         turned: of :func:`turned_chroma`, [batch, 12], or a sum of such.
@@ -177,8 +180,8 @@ def tonic_offset(turned: Tensor) -> int:
 
 
 def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
-    """S-KEY's pseudo-label of the mode, float [batch], 1 for major: is there more energy at the major tonic or at the
-    tonic of the relative minor, three semitones below ([2])?
+    """Pseudo-labels of the mode, float [batch], 1 for major: 1 where the major tonic has more energy than the tonic of
+    the relative minor, three semitones below.
 
     Args:
         turned: of :func:`turned_chroma`, [batch, 12].
@@ -188,38 +191,48 @@ def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
     return (major > minor).float()
 
 
-def balance_loss(ksp: Tensor) -> Tensor:
-    """How far the batch as a whole leans to one mode, scalar >= 0 ([2]).
+def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
+    """Pseudo-labels of the mode as S-KEY's code makes them, float [batch], 1 for the first row of the KSP ([2]).
 
-    Cross-entropy of the mean mode probability against one half, minus its minimum log 2: without it, calling everything
-    major (or minor) is a way out.
+    The place q of the likeliest key signature is taken for a pitch class: 1 where the chroma has more at q than three
+    semitones above it. No gradient.
+
+    Args:
+        chroma: [batch, 12], counted from the lowest bin that the network saw.
+        ksp: [batch, 12] or [batch, 24] of the same music.
     """
-    share = first_mode(ksp).mean()
-    half = torch.full_like(share, 0.5)
-    return binary_cross_entropy(half[None], share[None]) - math.log(2.0)
+    place = signatures(ksp.detach()).argmax(dim=1, keepdim=True)
+    energy = chroma.gather(1, place) - chroma.gather(1, (place + PUBLISHED_RELATIVE) % CLASSES)
+    return (energy > 0).float()[:, 0]
+
+
+def balance_loss(ksp: Tensor) -> Tensor:
+    """How far the batch as a whole leans to one mode, scalar 0..1/4 ([2]): (p - 1/2)^2 of the mean mode probability p.
+
+    Without it, calling everything major (or minor) would be a solution.
+    """
+    return (first_mode(ksp).mean() - 0.5) ** 2
 
 
 def skey_loss(
-    views: Views, turned: Tensor, offset: int, circle: int, weights: tuple[float, float, float] = SKEY_WEIGHTS
+    views: Views, label: Tensor, circle: int, weights: tuple[float, float, float] = SKEY_WEIGHTS
 ) -> dict[str, Tensor]:
-    """S-KEY's objective: ``key``, ``mode``, ``balance``, and ``total``, their sum weighted by ``weights`` ([2]).
+    """S-KEY's objective ([2]) with the constants of its code: ``key``, ``mode``, ``balance`` and ``total``.
 
-    The pseudo-label is read off the first view and has to be met by all three, for neither the other segment nor
-    transposition changes the mode. The first row of the KSP becomes major.
+    ``mode`` is the sum of the binary cross-entropies of the three views against the pseudo-label; ``balance`` is over
+    both views that were not transposed. total = w[0] key + 1.5 w[1] mode + 20 w[2] balance.
 
     Args:
         views: KSPs [batch, 24].
-        turned: chroma of the first view, of :func:`turned_chroma`, [batch, 12].
-        offset: see :func:`tonic_offset`.
+        label: of :func:`published_mode_labels` or :func:`mode_pseudo_labels`, float [batch].
         circle: 1 or 7.
-        weights: of the three terms.
+        weights: w, of the three terms.
     """
-    label = mode_pseudo_labels(turned, offset)
     key = key_loss(views, circle)
     profiles = (views.first, views.second, views.transposed)
-    mode = torch.stack([binary_cross_entropy(label, first_mode(ksp)) for ksp in profiles]).mean()
-    balance = balance_loss(torch.cat(profiles))
-    total = weights[0] * key + weights[1] * mode + weights[2] * balance
+    mode = torch.stack([binary_cross_entropy(label, first_mode(ksp)) for ksp in profiles]).sum()
+    balance = balance_loss(torch.cat([views.first, views.second]))
+    total = weights[0] * key + weights[1] * SKEY_MODE_FACTOR * mode + weights[2] * SKEY_BALANCE_FACTOR * balance
     return {"key": key, "mode": mode, "balance": balance, "total": total}
 
 

@@ -11,6 +11,8 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.data import NO_KEY_INDEX, Batch
 from stonecli_train.losses import (
     Views,
+    mode_pseudo_labels,
+    published_mode_labels,
     semi_tone_loss,
     skey_loss,
     soft_cross_entropy,
@@ -52,13 +54,13 @@ def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
     return torch.stack([network_input(segments, shifts, config) for segments, shifts in pairs])
 
 
-def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """The terms of the objective, scalars, ``total`` among them.
 
     Args:
         logits: of the network for ``inputs``, [views, rows, classes]; with a teacher, the first two views of an
             unlabelled batch are its, and only the third is the network's.
-        inputs: of :func:`view_inputs`; S-KEY reads the chroma off them.
+        chroma: of :func:`batch_chroma`, [rows, 12]; used by S-KEY only.
         batch: rows in the same order.
         config: of the run.
     """
@@ -92,8 +94,18 @@ def batch_loss(logits: Tensor, inputs: Tensor, batch: Batch, config: TrainConfig
         views = Views(first, second, moved, shift)
         terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
         return terms | {"total": loss.unlabelled_weight * terms["total"]}
-    turned = turned_chroma(chroma(inputs[0]), views.first)
-    return skey_loss(views, turned, tonic_offset(turned), loss.circle, loss.skey_weights)
+    if chroma is None:
+        raise ValueError("S-KEY's loss needs the chroma of the batch")
+    return skey_loss(views, _mode_labels(chroma, views, config), loss.circle, loss.skey_weights)
+
+
+def _mode_labels(chroma: Tensor, views: Views, config: TrainConfig) -> Tensor:
+    """S-KEY's pseudo-labels of the mode, float [rows], from both views that were not transposed."""
+    profile = (views.first.detach() + views.second.detach()) / 2.0
+    if config.loss.skey_tonic == "place":
+        return published_mode_labels(chroma, profile)
+    turned = turned_chroma(chroma, profile)
+    return mode_pseudo_labels(turned, tonic_offset(turned))
 
 
 def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
@@ -129,10 +141,31 @@ def relative_rows(profile: Tensor) -> Tensor:
     return torch.cat([major, torch.roll(minor, 3, dims=1)], dim=1)
 
 
-def chroma(inputs: Tensor) -> Tensor:
-    """Energy of each pitch class from the lowest bin on, float32 [rows, 12], of network input [rows, 1, bins, n]."""
-    energy = 10.0 ** ((inputs[:, 0].float() - 1.0) * 8.0)  # 80 dB of 10 log10 |x|: the linear magnitude
-    return energy.mean(dim=2).reshape(len(inputs), -1, BINS_PER_OCTAVE).mean(dim=1)
+def batch_chroma(inputs: Tensor, batch: Batch, config: TrainConfig) -> Tensor | None:
+    """Chroma of both segments, averaged, float32 [rows, 12]; None where the loss does not use one.
+
+    Args:
+        inputs: of :func:`view_inputs`.
+        batch: the batch that they were made of.
+        config: of the run.
+    """
+    if config.loss.name != "skey" or batch.is_labelled:
+        return None
+    first, second = (segment_chroma(segment, config.loss.skey_chroma) for segment in inputs[:2])
+    return (first + second) / 2.0
+
+
+def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
+    """Mean of each pitch class over octaves and frames, from the lowest bin on, float32 [rows, 12].
+
+    Args:
+        inputs: log-VQT [rows, 1, bins, frames] in 0..1, where 1 is the maximum and 0 is 80 dB below it.
+        scale: what is averaged: ``log`` levels as they are, ``root`` of the magnitude, or the ``linear`` magnitude.
+    """
+    levels = inputs[:, 0].float()
+    if scale != "log":
+        levels = 10.0 ** ((levels - 1.0) * (8.0 if scale == "linear" else 4.0))
+    return levels.mean(dim=2).reshape(len(inputs), -1, BINS_PER_OCTAVE).mean(dim=1)
 
 
 def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:

@@ -49,6 +49,20 @@ src.stone24.dataloader.get_datasets.dataset_type_train = "mix"
 src.stone24.dataloader.get_datasets.dataset_type_test = "mix"
 """
 )
+SKEY_GIN = """\
+import src.model
+import src.stone
+
+VQT.harmonics = [1]
+VQT.fmin = 27.5
+VQT.n_bins = 99
+VQT.bins_per_octave = 12
+
+Stone.out_channels = [2, 3, 40, 40, 30, 10, 3]
+Stone.kernels = [7, 7, 7, 7, 7, 5, 5]
+Stone.temperature = 1
+Stone.n_bins = 84
+"""
 
 
 @pytest.fixture
@@ -73,7 +87,9 @@ def paper(name: str) -> TrainConfig:
         ChromaNetConfig(rows=rows, normalisation=normalisation, temperature=1.0, **published),  # type: ignore[arg-type]
         VQTConfig(sample_rate=22050, hop_length=512, fmin=27.5, n_bins=99, bins_per_octave=12),
         InputConfig(window_seconds=15.0, frames_averaged=1, corrects_tuning=False),
-        LossConfig(name=loss, circle=7, mode_weight=1.5, skey_weights=(1.0, 1.7, 1.0)),  # type: ignore[arg-type]
+        LossConfig(
+            name=loss, circle=7, mode_weight=1.5, skey_weights=(1.0, 1.7, 1.0), skey_chroma="log", skey_tonic="place"
+        ),  # type: ignore[arg-type]
         DataConfig(batch_size=128),
         OptimiserConfig(
             lr=1e-3, min_lr=5e-8, betas=(0.9, 0.98), weight_decay=0.04, weight_decay_end=0.4, clip=3.0, epochs=100
@@ -107,7 +123,7 @@ def test_an_empty_file_is_all_defaults_but_for_what_must_fit(written: Any) -> No
 # --- gin --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "name"), [(KS_GIN, "ks"), (KS_MODE_GIN, "ks_mode")])
+@pytest.mark.parametrize(("text", "name"), [(KS_GIN, "ks"), (KS_MODE_GIN, "ks_mode"), (SKEY_GIN, "skey")])
 def test_the_originals_gin_files_are_read(text: str, name: str, written: Any) -> None:
     assert load_config(written(text, "original.GIN")) == paper(name)
 
@@ -131,6 +147,7 @@ def test_skeys_weights_in_gin_mean_skey(mode_first: bool, written: Any) -> None:
     ("text", "message"),
     [
         ("src.hcqt.HarmonicVQT.harmonics = [1, 2]", r"a\.gin: .*harmonics = \[1, 2\]: only \[1\]"),
+        ("VQT.harmonics = [1, 2]", r"a\.gin: VQT\.harmonics = \[1, 2\]: only \[1\]"),
         ("src.hcqt.HarmonicVQT.fminn = 3", r"a\.gin: unknown parameter .*fminn; did you mean HarmonicVQT\.fmin\?"),
         ("src.hcqt.HarmonicVQT.fmin = 'low'", r"a\.gin: vqt\.fmin is a number, not 'low'"),
         ("\nsrc.hcqt.HarmonicVQT.fmin = print(1)", r"a\.gin: line 2: no literal: print\(1\)"),

@@ -21,6 +21,7 @@ from stonecli_train.losses import (  # noqa: E402
     key_loss,
     mode_loss,
     mode_pseudo_labels,
+    published_mode_labels,
     semi_tone_loss,
     signatures,
     skey_loss,
@@ -249,11 +250,11 @@ def all_totals(logits: Tensor, circle: int) -> dict[str, Tensor]:
     ksps = torch.softmax(logits, dim=-1)
     shift = torch.tensor([3, -11])[: logits.shape[1]]
     views = Views(ksps[0], ksps[1], ksps[2], shift)
-    turned = turned_chroma(torch.linspace(0, 1, 12).repeat(len(shift), 1), ksps[0])
+    label = torch.tensor([1.0, 0.0])
     return {
         "stone": stone_loss(Views(*(signatures(ksp) for ksp in ksps), shift), circle)["total"],
         "semi_tone": semi_tone_loss(views, circle)["total"],
-        "skey": skey_loss(views, turned, 2, circle)["total"],
+        "skey": skey_loss(views, label, circle)["total"],
         "cross_entropy": soft_cross_entropy(logits[0], ksps[1].detach()),
     }
 
@@ -292,10 +293,10 @@ def test_any_logits_give_finite_losses_and_gradients(circle: int, size: float, h
 def test_half_precision_changes_them_little() -> None:
     """Inside autocast the losses are computed in float32: not a digit is lost."""
     views = random_views(8)
-    turned = turned_chroma(torch.rand(5, 12), views.first)
-    outside = (semi_tone_loss(views, 7)["total"], skey_loss(views, turned, 0, 7)["total"])
+    label = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
+    outside = (semi_tone_loss(views, 7)["total"], skey_loss(views, label, 7)["total"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = (semi_tone_loss(views, 7)["total"], skey_loss(views, turned, 0, 7)["total"])
+        inside = (semi_tone_loss(views, 7)["total"], skey_loss(views, label, 7)["total"])
     assert [value.item() for value in inside] == [value.item() for value in outside]
     assert all(value.dtype == torch.float32 for value in inside)
 
@@ -362,37 +363,49 @@ def test_no_gradient_flows_through_pseudo_labels() -> None:
     assert not mode_pseudo_labels(turned, 0).requires_grad
 
 
+def test_published_pseudo_labels_compare_two_fixed_bins() -> None:
+    # The signature is at place 4: the label is 1 where the chroma has more there than at place 7.
+    chroma = torch.zeros(3, 12)
+    chroma[0, 4] = chroma[1, 7] = chroma[2, 5] = 1.0
+    assert published_mode_labels(chroma, hot(4, 4, 4)).tolist() == [1, 0, 0]
+    ksp = 0.6 * hot(10, classes=24) + 0.4 * hot(11, classes=24)
+    chroma = torch.zeros(1, 12)
+    chroma[0, 1] = 1.0  # three above place 10, over the end of the octave
+    assert published_mode_labels(chroma, ksp).tolist() == [0]
+    # Rows are summed first: place 3 has 0.35 + 0.25, more than place 8 with 0.4.
+    ksp = 0.35 * hot(3, classes=24) + 0.25 * hot(12 + 3, classes=24) + 0.4 * hot(8, classes=24)
+    assert published_mode_labels(hot(3), ksp).tolist() == [1]
+    assert published_mode_labels(hot(8), ksp).tolist() == [0]
+
+
 def test_balance() -> None:
-    # -ln(p)/2 - ln(1 - p)/2 - ln 2 of the mean share p: 0 at 1/2, and at 1/4 (ln 4 + ln 4/3) / 2 - ln 2 = 0.1438.
+    # (p - 1/2)^2 of the mean share p: 0 at 1/2, 1/16 at 1/4, 1/4 where every answer is in one mode.
     def share(*values: float) -> Tensor:
         return torch.cat([value * hot(0, classes=24) + (1 - value) * hot(12, classes=24) for value in values])
 
     assert balance_loss(share(0.0, 1.0)).item() == pytest.approx(0, abs=1e-6)
     assert balance_loss(share(0.5, 0.5)).item() == pytest.approx(0, abs=1e-6)
-    assert balance_loss(share(0.1, 0.4)).item() == pytest.approx(
-        (math.log(4) + math.log(4 / 3)) / 2 - math.log(2), abs=1e-5
-    )
-    assert balance_loss(share(0.6, 0.9)).item() == pytest.approx(balance_loss(share(0.1, 0.4)).item(), abs=1e-5)
-    assert balance_loss(share(1.0, 1.0)).item() == pytest.approx(40 - math.log(2), abs=1e-4)
+    assert balance_loss(share(0.1, 0.4)).item() == pytest.approx(1 / 16, abs=1e-6)
+    assert balance_loss(share(0.6, 0.9)).item() == pytest.approx(1 / 16, abs=1e-6)
+    assert balance_loss(share(1.0, 1.0)).item() == pytest.approx(1 / 4, abs=1e-6)
 
 
 @CIRCLES
 def test_skey_weighs_its_terms(circle: int) -> None:
     assert SKEY_WEIGHTS == (1.0, 1.7, 1.0)
     views = random_views(4)
-    turned = turned_chroma(torch.rand(5, 12, generator=torch.Generator().manual_seed(3)), views.first)
-    label = mode_pseudo_labels(turned, 5)
-    assert 0 < label.sum() < 5
+    label = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
     profiles = (views.first, views.second, views.transposed)
-    terms = skey_loss(views, turned, 5, circle)
-    mode = sum(binary_cross_entropy(label, first_mode(ksp)).item() for ksp in profiles) / 3
+    terms = skey_loss(views, label, circle)
+    mode = sum(binary_cross_entropy(label, first_mode(ksp)).item() for ksp in profiles)
     assert terms["key"].item() == pytest.approx(key_loss(views, circle).item())
     assert terms["mode"].item() == pytest.approx(mode, abs=1e-6)
-    assert terms["balance"].item() == pytest.approx(balance_loss(torch.cat(profiles)).item())
-    expected = terms["key"] + 1.7 * terms["mode"] + terms["balance"]
+    assert terms["balance"].item() == pytest.approx(balance_loss(torch.cat(profiles[:2])).item())
+    expected = terms["key"] + 1.7 * 1.5 * terms["mode"] + 20 * terms["balance"]
     assert terms["total"].item() == pytest.approx(expected.item(), abs=1e-5)
-    other = skey_loss(views, turned, 5, circle, (2.0, 3.0, 5.0))["total"]
-    assert other.item() == pytest.approx((2 * terms["key"] + 3 * terms["mode"] + 5 * terms["balance"]).item(), abs=1e-4)
+    other = skey_loss(views, label, circle, (2.0, 3.0, 5.0))["total"]
+    expected = 2 * terms["key"] + 3 * 1.5 * terms["mode"] + 5 * 20 * terms["balance"]
+    assert other.item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_soft_cross_entropy_by_hand() -> None:

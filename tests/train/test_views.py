@@ -18,16 +18,22 @@ from torch.nn import functional  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
 from stonecli_train.data import NO_KEY_INDEX, Batch  # noqa: E402
-from stonecli_train.losses import mode_pseudo_labels, tonic_offset, turned_chroma  # noqa: E402
+from stonecli_train.losses import (  # noqa: E402
+    mode_pseudo_labels,
+    published_mode_labels,
+    tonic_offset,
+    turned_chroma,
+)
 from stonecli_train.views import (  # noqa: E402
+    batch_chroma,
     batch_loss,
-    chroma,
     class_names,
     label_places,
     label_profiles,
     lesson_profiles,
     network_input,
     relative_rows,
+    segment_chroma,
     teacher_loss,
     view_inputs,
 )
@@ -104,7 +110,7 @@ def test_lessons_are_cross_entropy_on_one_view(tiny_config: Config) -> None:
     assert view_inputs(batch, config).shape[0] == 1
     logits = torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(0))
     expected = -(lesson_profiles(lessons, torch.tensor([2])) * torch.log_softmax(logits[0], dim=-1)).sum()
-    terms = batch_loss(logits, view_inputs(batch, config), batch, config)
+    terms = batch_loss(logits, None, batch, config)
     torch.testing.assert_close(terms["total"], 0.5 * expected)
 
 
@@ -183,12 +189,12 @@ def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_c
     places = [label_places(batch.labels, batch.shifts[:, view], config) for view in range(2)]
     classes = 12 * config.network.rows
     logits = torch.stack([sure(place, classes) for place in places])
-    terms = batch_loss(logits, torch.empty(0), batch, config)
+    terms = batch_loss(logits, None, batch, config)
     assert terms["total"].item() == pytest.approx(0, abs=1e-6)
     wrong = torch.stack([logits[0], torch.roll(logits[1], 1, dims=1)])
-    assert batch_loss(wrong, torch.empty(0), batch, config)["total"].item() > 0.4
+    assert batch_loss(wrong, None, batch, config)["total"].item() > 0.4
     swapped = torch.stack([logits[1], logits[0]])
-    assert batch_loss(swapped, torch.empty(0), batch, config)["total"].item() > 0.4
+    assert batch_loss(swapped, None, batch, config)["total"].item() > 0.4
 
 
 @pytest.mark.parametrize("circle", [1, 7])
@@ -205,15 +211,15 @@ def test_views_that_are_transposed_as_their_crops_cost_nothing(loss: str, circle
     def at(shift: Tensor, sign: int = 1) -> Tensor:
         return sure((tonic - sign * shift) % 12 + row, classes)
 
-    inputs = torch.rand(3, len(plain), 1, 84, 4)
-    right = batch_loss(torch.stack([at(plain), at(plain), at(transposed)]), inputs, batch, config)
+    chroma = torch.rand(len(plain), 12)
+    right = batch_loss(torch.stack([at(plain), at(plain), at(transposed)]), chroma, batch, config)
     assert right["key"].item() == pytest.approx(0, abs=1e-6)
     if loss == "semi_tone":
         assert right["mode"].item() == pytest.approx(0, abs=1e-6)
     mirrored = torch.stack([at(plain, -1), at(plain, -1), at(transposed, -1)])
-    assert batch_loss(mirrored, inputs, batch, config)["key"].item() > 1
+    assert batch_loss(mirrored, chroma, batch, config)["key"].item() > 1
     still = torch.stack([at(plain), at(plain), at(plain)])
-    assert batch_loss(still, inputs, batch, config)["key"].item() > 1
+    assert batch_loss(still, chroma, batch, config)["key"].item() > 1
 
 
 def test_cross_entropy_of_a_batch(tiny_config: Config) -> None:
@@ -221,8 +227,8 @@ def test_cross_entropy_of_a_batch(tiny_config: Config) -> None:
     labels = list(range(24))
     batch = batch_of(labels, [(label % 16, 0) for label in labels])
     right = sure(label_places(batch.labels, batch.shifts[:, 0], config), 24)
-    assert batch_loss(right[None], torch.empty(0), batch, config)["total"].item() == pytest.approx(0, abs=1e-6)
-    flat = batch_loss(torch.zeros(1, 24, 24), torch.empty(0), batch, config)["total"].item()
+    assert batch_loss(right[None], None, batch, config)["total"].item() == pytest.approx(0, abs=1e-6)
+    flat = batch_loss(torch.zeros(1, 24, 24), None, batch, config)["total"].item()
     assert flat == pytest.approx(math.log(24), abs=1e-5)
 
 
@@ -231,8 +237,7 @@ def test_labelled_batches_have_a_weight(loss: str, tiny_config: Config) -> None:
     batch = batch_of([3, 17], [(0, 5), (7, 2)])
     logits = torch.randn(2, 2, 12 if loss == "stone" else 24, generator=torch.Generator().manual_seed(0))
     one, three = (
-        batch_loss(logits, torch.empty(0), batch, tiny_config(loss, loss__labelled_weight=weight))
-        for weight in (1.0, 3.0)
+        batch_loss(logits, None, batch, tiny_config(loss, loss__labelled_weight=weight)) for weight in (1.0, 3.0)
     )
     assert three["total"].item() == pytest.approx(3 * one["total"].item(), rel=1e-6)
     assert three["key"].item() == one["key"].item()
@@ -241,17 +246,17 @@ def test_labelled_batches_have_a_weight(loss: str, tiny_config: Config) -> None:
 def test_the_settings_reach_the_losses(tiny_config: Config) -> None:
     batch = batch_of([], [(0, 5), (7, 2)])
     generator = torch.Generator().manual_seed(0)
-    logits, inputs = torch.randn(3, 2, 24, generator=generator), torch.rand(3, 2, 1, 84, 4, generator=generator)
+    logits, chroma = torch.randn(3, 2, 24, generator=generator), torch.rand(2, 12, generator=generator)
 
     def terms(loss: str, **changes: Any) -> dict[str, float]:
-        values = batch_loss(logits, inputs, batch, tiny_config(loss, **changes))
+        values = batch_loss(logits, chroma, batch, tiny_config(loss, **changes))
         return {name: value.item() for name, value in values.items()}
 
     assert terms("semi_tone", loss__circle=1)["key"] != pytest.approx(terms("semi_tone", loss__circle=7)["key"])
     semi = terms("semi_tone", loss__mode_weight=4.0)
     assert semi["total"] == pytest.approx(semi["key"] + 4 * semi["mode"])
     skey = terms("skey", loss__skey_weights=[2.0, 3.0, 5.0])
-    assert skey["total"] == pytest.approx(2 * skey["key"] + 3 * skey["mode"] + 5 * skey["balance"])
+    assert skey["total"] == pytest.approx(2 * skey["key"] + 1.5 * 3 * skey["mode"] + 20 * 5 * skey["balance"])
 
 
 def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> None:
@@ -263,10 +268,10 @@ def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> N
         plain, other = torch.tensor(shifts).T
         at_plain, at_other = label_places(labels, plain, config), label_places(labels, other, config)
         logits = torch.stack([sure(at_plain, 24), sure(at_plain, 24), sure(at_other, 24)])
-        terms = batch_loss(logits, torch.empty(0), batch_of([], shifts), config)
+        terms = batch_loss(logits, None, batch_of([], shifts), config)
         assert terms["total"].item() == pytest.approx(0.0, abs=1e-4)
         logits[2] = sure((at_other + 12) % 24, 24)
-        terms = batch_loss(logits, torch.empty(0), batch_of([], shifts), config)
+        terms = batch_loss(logits, None, batch_of([], shifts), config)
         assert terms["mode"].item() > 10
         assert terms["total"].item() == pytest.approx(2 * (terms["key"].item() + 1.5 * terms["mode"].item()), rel=1e-4)
 
@@ -325,7 +330,21 @@ def test_relative_rows_puts_relative_keys_below_each_other(tiny_config: Config) 
 # --- chroma -----------------------------------------------------------------------------------------------------------
 
 
-def test_chroma_is_the_linear_magnitude_of_each_pitch_class() -> None:
+def test_skeys_chroma_is_the_mean_of_both_segments(tiny_config: Config) -> None:
+    batch = batch_of([], [(0, 5), (7, 2)])
+    inputs = torch.rand(3, 2, 1, 84, 4, generator=torch.Generator().manual_seed(0))
+    for scale in ("log", "root", "linear"):
+        chroma = batch_chroma(inputs, batch, tiny_config("skey", loss__skey_chroma=scale))
+        expected = (segment_chroma(inputs[0], scale) + segment_chroma(inputs[1], scale)) / 2
+        assert chroma is not None
+        torch.testing.assert_close(chroma, expected)
+    assert batch_chroma(inputs, batch, tiny_config("semi_tone")) is None
+    assert batch_chroma(inputs, batch_of([3, 4], [(0, 5), (7, 2)]), tiny_config("skey")) is None
+    with pytest.raises(ValueError, match="chroma"):
+        batch_loss(torch.zeros(3, 2, 24), None, batch, tiny_config("skey"))
+
+
+def test_a_chroma_can_be_of_levels_or_of_magnitudes() -> None:
     # Levels in units of 80 dB of 10 log10 |x|: 1 is 1, 1 - 1/8 a tenth, 1 - 2/8 a hundredth, 0 is 1e-8.
     inputs = torch.zeros(1, 1, 84, 2)
     inputs[0, 0, 3] = 1.0
@@ -334,7 +353,36 @@ def test_chroma_is_the_linear_magnitude_of_each_pitch_class() -> None:
     expected = torch.full((12,), 1e-8)
     expected[3] = (1.0 + 0.1) / 7
     expected[5] = 0.01 / 2 / 7
-    torch.testing.assert_close(chroma(inputs)[0], expected, atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(segment_chroma(inputs, "linear")[0], expected, atol=1e-7, rtol=1e-4)
+    expected = torch.full((12,), 1e-4)
+    expected[3] = (1.0 + 0.1**0.5 + 5e-4) / 7
+    expected[5] = (0.1 / 2 + 6.5e-4) / 7
+    torch.testing.assert_close(segment_chroma(inputs, "root")[0], expected, atol=1e-7, rtol=1e-4)
+    expected = torch.zeros(12)
+    expected[3], expected[5] = (1.0 + 7 / 8) / 7, 3 / 4 / 2 / 7
+    torch.testing.assert_close(segment_chroma(inputs, "log")[0], expected)
+
+
+def test_the_tonics_that_skey_compares_are_a_setting(tiny_config: Config) -> None:
+    """All in C major, seen at the place of G: as published G is compared with A sharp, by the scale C with A."""
+    scale = torch.tensor([0, 2, 4, 5, 7, 9, 11])
+    chroma = torch.zeros(4, 12)
+    chroma[:, scale] = 1.0
+    chroma[:, 7] = 0.5
+    chroma[0, 10] = 0.6
+    chroma[1, 9] = 1.5
+    chroma[2, 0] = 1.5
+    logits = sure(torch.full((3, 4), 7), 24)
+    batch = batch_of([], [(0, 5)] * 4)
+    published = published_mode_labels(chroma, torch.softmax(logits[0], dim=1))
+    assert published.tolist() == [0.0, 1.0, 1.0, 1.0]
+
+    def mode(tonic: str) -> float:
+        return batch_loss(logits, chroma, batch, tiny_config("skey", loss__skey_tonic=tonic))["mode"].item()
+
+    # The network is sure of the first row: each of the three views costs 80 for every label of the second.
+    assert mode("place") == pytest.approx(3 * 80 * 1 / 4, rel=1e-3)
+    assert mode("scale") == pytest.approx(3 * 80 * 3 / 4, rel=1e-3)
 
 
 def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_features: Any) -> None:
@@ -349,7 +397,7 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
     places = label_places(labels, shifts, config)
     for constant in (0, 5):
         ksp = torch.nn.functional.one_hot((places + constant) % 12 + 12 * (places // 12), 24).float()
-        turned = turned_chroma(chroma(inputs), ksp)
+        turned = turned_chroma(segment_chroma(inputs, "linear"), ksp)
         offset = tonic_offset(turned)
         assert offset == -constant % 12
         assert mode_pseudo_labels(turned, offset).tolist() == [1.0] * 12 + [0.0] * 12
