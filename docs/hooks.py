@@ -6,11 +6,11 @@ functions whose names begin with ``on_`` (``hooks:`` in mkdocs.yml).
 
 from __future__ import annotations
 
+import inspect
 import posixpath
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -58,12 +58,18 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def commands() -> str:
-    """Markdown for every command of stone, made by Typer from the program itself."""
-    typer = [sys.executable, "-m", "typer", "stonecli.cli.main", "utils", "docs", "--name", "stone"]
-    text = subprocess.run(typer, check=True, capture_output=True, text=True, encoding="utf-8", cwd=ROOT).stdout  # noqa: S603
-    text = text[text.index("\n## ") :]  # what is above is the list of what follows
-    text = re.sub(r"^(#+) `(.*)`$", r"\1 \2", text, flags=re.MULTILINE)
-    text = re.sub(r"\{(\S+?)(\.\.\.)?\}", r"\1", text)  # {PATH...}... is PATH...
-    text = re.sub(r"\[(\[[^]]+\](\.\.\.)?)\](\.\.\.)?", r"\1", text)  # [[VALUE]...]... is [VALUE]...
-    text = re.sub(r"^\* `(.*--([a-z-]+)) / --no-\2`", r"* `\1`", text, flags=re.MULTILINE)  # the page says so once
-    return re.sub(r"^\* `--help`: .*\n", "", text, flags=re.MULTILINE)
+    """Markdown for every command of stone, from the same parts as its help."""
+    from typer import Context
+    from typer.main import get_command
+
+    from stonecli.cli.help import COMMANDS, sections, usage
+    from stonecli.cli.main import app
+
+    lines = []
+    group: Any = get_command(app)
+    for name in COMMANDS:
+        command = group.commands[name]
+        lines += [f"## stone {name}", "", inspect.cleandoc(command.help), "", f"`{usage(command)}`", ""]
+        for section in sections(command, Context(command, info_name=name)):
+            lines += [f"**{section.title}**", "", *(f"* `{left}`: {text}" for left, text in section.entries), ""]
+    return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""The user's own defaults: a TOML file with a table a command, ``[tag]`` with ``notation = "musical"`` and so on.
+"""The user's own defaults: a TOML file with one table per command, such as ``[tag]`` with ``notation = "musical"``.
 
-What the names and values mean, the command line knows; here they are only read and written.
+This module only reads and writes the file; the command line knows which names and values are valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 20
 
 
 class ConfigError(StoneError):
-    """The file cannot be used; it is as it was."""
+    """The file cannot be used; it was not changed."""
 
 
 def config_path() -> Path:
@@ -25,28 +25,32 @@ def config_path() -> Path:
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
-    """The tables of the file at ``path``; none where there is no file.
+    """The tables of the file at ``path``; none if there is no file.
 
     Raises:
-        ConfigError: it cannot be read, or is not made of tables of plain values.
+        ConfigError: it cannot be read, or a value is outside a table.
     """
-    import tomllib  # here: whoever has no such file can do without
+    import tomllib  # not needed where there is no such file
 
     try:
         tables = tomllib.loads(_text(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"not TOML: {error}") from error
+        raise _not_toml(error) from error
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{name!r} stands in no table: write [tag] or another command above it")
+            raise ConfigError(
+                f"{name!r} is outside a table; move it below [tag] or the like, or run: stone config unset {name}"
+            )
     return tables
 
 
 def change_config(path: Path, table: str, name: str, value: Any) -> bool:
-    """Set ``name`` in ``table`` to ``value``, or take it out where that is None; comments and order stay.
+    """Set ``name`` in ``table`` to ``value``, or remove it if that is None; comments and order stay.
+
+    An empty ``table`` means the top of the file, where a name is only removed.
 
     Returns:
-        Whether anything was there to be taken out, or the value was set.
+        Whether the file was changed; False if there was nothing to remove.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -57,34 +61,39 @@ def change_config(path: Path, table: str, name: str, value: Any) -> bool:
 
     from stonecli.report.whole_file import whole_file
 
-    read_config(path)
     try:
         document = tomlkit.parse(_text(path))
         if value is None:
-            if name not in document.get(table, {}):
+            names: Any = document if not table else document.get(table, {})
+            if not isinstance(names, dict) or name not in names:
                 return False
-            del document[table][name]
+            del names[name]
         else:
+            read_config(path)
             document.setdefault(table, tomlkit.table())[name] = value
         text = tomlkit.dumps(document)
     except (TOMLKitError, RecursionError) as error:
-        raise ConfigError(f"not TOML: {error}") from error
+        raise _not_toml(error) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path.resolve()) as file:  # a link to a file kept elsewhere stays a link
+    with whole_file(path.resolve()) as file:  # a link to a file elsewhere stays a link
         file.write(text)
     return True
+
+
+def _not_toml(error: Exception) -> ConfigError:
+    return ConfigError(f"not valid TOML ({error}); correct the file or delete it")
 
 
 def _text(path: Path) -> str:
     try:
         if not path.is_file():
             if path.exists():
-                raise ConfigError("not a file")
+                raise ConfigError("is not a regular file; delete it")
             return ""
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError("too large")
+            raise ConfigError(f"is larger than {MAX_BYTES >> 20} MiB; delete it")
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigError(error.strerror or type(error).__name__) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("not UTF-8") from error
+        raise ConfigError("is not UTF-8; save it in that encoding or delete it") from error

@@ -212,7 +212,7 @@ def remove_model(name: str) -> None:
 
 class _NoSuchModelError(ModelError):
     def __init__(self, name: str) -> None:
-        super().__init__(f"no model is called {name[:80]!r} (stone models lists them, stone models add brings more)")
+        super().__init__(f"there is no model {name[:80]!r}; stone models lists the models, stone models add adds one")
 
 
 def _folder() -> Path:

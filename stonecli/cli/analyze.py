@@ -1,4 +1,4 @@
-"""``stone analyze``: the full analysis of some files. Plain command lines take a shorter way: ``plain.py``."""
+"""``stone analyze``: the analysis of a few files in full. Simple command lines skip Typer, see ``plain.py``."""
 
 from __future__ import annotations
 
@@ -9,50 +9,85 @@ from typing import Annotated, Literal
 import typer
 
 from stonecli.cli.analyze_files import analyze_files
-from stonecli.cli.common import (
-    EXIT_USAGE,
-    check_ending,
-    check_target,
-    fail,
-    fail_without_music,
-    listed,
-    one_line_errors,
+from stonecli.cli.common import EXIT_USAGE, check_target, fail, fail_without_music, listed, one_line_errors
+from stonecli.cli.options import (
+    FILES,
+    DeviceOption,
+    ModelOption,
+    NullOption,
+    file_with_ending,
+    json_option,
+    number,
 )
-from stonecli.cli.options import DeviceOption, ModelOption, NullOption
 
 
 @one_line_errors
 def analyze(
-    files: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Music files or folders; - reads a list.")],
-    per_window: Annotated[bool, typer.Option("--per-window", help="Show every window as well.")] = False,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Analyze these files and folders, or - for a list on stdin.")
+    ],
+    per_window: Annotated[
+        bool, typer.Option("--per-window", help="Show every window, too (default: the summary).")
+    ] = False,
     window: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Length of a window; else as the model was trained.")
+        float | None,
+        typer.Option(
+            parser=number(0),
+            metavar="SECONDS",
+            help="Set the length of a window (default: as the model was trained).",
+        ),
     ] = None,
     overlap: Annotated[
-        float, typer.Option(min=0.0, max=0.95, metavar="FRACTION", help="Share of a window that the next one repeats.")
+        float,
+        typer.Option(parser=number(0, 0.95), metavar="0..0.95", help="Set the overlap between windows (default: 0)."),
     ] = 0.0,
     min_segment: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Shortest stretch in another key that counts as a change.")
+        float,
+        typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes that last less than this."),
     ] = 30.0,
-    null: NullOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
-    npz: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Save the model's raw probabilities for every window.")
+    as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".html", ".htm"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a web page: .html.",
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw a picture: .png, .svg, or .pdf with a page a file.")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".png", ".svg", ".pdf"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a picture: .png, .svg, or .pdf with one page per file.",
+        ),
     ] = None,
-    theme: Annotated[Literal["light", "dark"], typer.Option(help="Of the picture.")] = "light",
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to look at: .html.")] = None,
+    theme: Annotated[
+        Literal["light", "dark"],
+        typer.Option(metavar="light|dark", rich_help_panel=FILES, help="Choose the colors of the picture."),
+    ] = "light",
+    npz: Annotated[
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".npz"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save the probabilities of every window for NumPy: .npz.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
+    null: NullOption = False,
 ) -> None:
-    """Show the key of music files: candidates, tuning, the key over time. The files are not changed."""
+    """Show the key of music files in detail, without writing anything.
+
+    Shows the most likely keys, the tuning, and how the key changes over time.
+    """
     named, files = files, listed(files, null)
-    check_ending(npz, (".npz",), "--npz")
-    check_target(npz)
-    check_ending(html, (".html", ".htm"), "--html")
-    check_target(html)
+    check_target(npz, "--npz")
+    check_target(html, "--html")
     _check_plot(plot, files)
     if not files:
         fail_without_music(named)
@@ -74,16 +109,15 @@ def analyze(
 
 
 def _check_plot(plot: Path | None, files: list[Path]) -> None:
-    """Leave with wrong usage if no picture can be drawn there: before the work, not after it."""
+    """Wrong usage if no picture can be drawn there: found out before the work, not after it."""
     if plot is None:
         return
     from stonecli.library import files_and_music
     from stonecli.report.confusion_plot import PlotError, require_matplotlib
 
-    check_ending(plot, (".png", ".svg", ".pdf"), "--plot")
-    check_target(plot)
+    check_target(plot, "--plot")
     if plot.suffix.lower() != ".pdf" and len(list(islice(files_and_music(files), 2))) > 1:
-        raise typer.BadParameter("several files need a .pdf", param_hint="--plot")
+        raise typer.BadParameter("must end in .pdf for several files", param_hint="--plot")
     try:
         require_matplotlib()
     except PlotError as error:

@@ -114,7 +114,7 @@ def analyze_files(
 
         save_analysis_plot(plot, pictures, theme)
     if interrupted:
-        fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
+        fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
     return EXIT_FAILED if failed else 0
 
 

@@ -13,10 +13,13 @@ from stonecli.cli.common import error_console, fail, one_line_errors, output_con
 @one_line_errors
 def cache(
     action: Annotated[
-        Literal["show", "clear"], typer.Argument(metavar="[clear]", help="Delete all results.", show_default=False)
+        Literal["show", "clear"], typer.Argument(metavar="[show|clear]", help="Show the cache, or delete all results.")
     ] = "show",
 ) -> None:
-    """Show the result cache: stone tag analyzes a recording only once, unless you give --no-cache."""
+    """Show or clear the cache of detected keys.
+
+    stone tag, watch and mix look here first, so that no recording is analyzed twice.
+    """
     import sqlite3
 
     from rich.text import Text

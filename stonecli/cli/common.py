@@ -1,7 +1,7 @@
-"""What the commands share: the consoles, errors as one line, exit codes, the model that is wanted.
+"""What the commands share: consoles, errors as one line, exit codes, loading the model.
 
-Typer is loaded only where it is needed, for ``stone analyze`` may run without it (``plain.py``). What ends the program
-raises SystemExit, which Typer lets pass.
+Typer is imported only where it is needed, because ``stone analyze`` may run without it (``plain.py``). Functions that
+end the program raise SystemExit, which Typer lets pass.
 """
 
 from __future__ import annotations
@@ -47,47 +47,51 @@ def error_console() -> Console:
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` as one line on standard error and leave with ``code``."""
-    from rich.text import Text
-
     from stonecli.report.text import printable
 
-    error_console().print(Text(f"stone: {printable(message)}"), soft_wrap=True)
+    print(f"stone: {printable(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 
-def check_target(path: Path | None, *, is_folder: bool = False) -> None:
-    """Leave with wrong usage if no file, or folder, can be made at ``path``: before the work, not after it."""
+def check_target(path: Path | None, option: str, *, is_folder: bool = False) -> None:
+    """Wrong usage if no file, or folder, can be made at ``path``: found out before the work, not after it."""
     if path is None:
         return
+    folder = path.absolute().parent
     if path.exists() and path.is_dir() != is_folder:
-        fail(f"{path}: is {'no' if is_folder else 'a'} folder", EXIT_USAGE)
-    if not path.absolute().parent.is_dir():
-        fail(f"{path.parent}: no such folder", EXIT_USAGE)
-    if not os.access(path.absolute().parent, os.W_OK):  # where it is put when it is whole
-        fail(f"{path.parent}: nothing can be written there", EXIT_USAGE)
+        problem = f"{path} is {'not ' if is_folder else ''}a folder; choose another name"
+    elif not folder.is_dir():
+        problem = f"{path.parent}: no such folder; create it first"
+    elif not os.access(folder, os.W_OK):  # the finished file is moved into it
+        problem = f"{path.parent}: you may not write to this folder; choose another"
+    else:
+        return
+    from typer import BadParameter
+
+    raise BadParameter(problem, param_hint=option)
 
 
 def fail_without_music(names: Iterable[str | Path]) -> NoReturn:
-    """Say that nothing was found where the user pointed, and exit: an empty answer would look like a fault of ours."""
+    """Exit with the line that no music was found there; an empty table would look like a fault of stone."""
     named = [str(name) for name in names if str(name) != "-"]
-    where = f" in {', '.join(named[:3])}{', …' if len(named) > 3 else ''}" if named else ""
+    where = f" in {', '.join(named[:3])}{', ...' if len(named) > 3 else ''}" if named else ""
     fail(f"no music files found{where}")
 
 
 def listed(paths: list[Path], null: bool) -> list[Path]:
-    """``paths``, with the lines (or NUL-separated names) of standard input in the place of ``-``.
+    """``paths``, with ``-`` replaced by the lines, or NUL-separated names, of standard input.
 
-    Names are bytes, as the file system has them; empty ones are passed over.
+    Names are bytes, as in the file system; empty ones are skipped.
     """
     return [Path(name) for name in listed_names([str(path) for path in paths], null)]
 
 
 def listed_names(names: list[str], null: bool) -> Iterator[str]:
-    """As :func:`listed`, one by one as they come, for lists without end and for addresses, which are no paths."""
+    """As :func:`listed`, but one by one, for endless lists and for URLs, which are not paths."""
     if null and "-" not in names:
         from typer import BadParameter
 
-        raise BadParameter("goes with - for standard input", param_hint="--null")
+        raise BadParameter("only works with -, the list on standard input", param_hint="--null")
     return _listed_names(names, b"\0" if null else b"\n")
 
 
@@ -116,29 +120,21 @@ def _standard_input(separator: bytes) -> Iterator[str]:
 
 
 def refuse_addresses(places: Iterable[Place], reason: str) -> None:
-    """Leave with wrong usage if there is an address (``s3://``) among ``places``, where only files will do."""
+    """Wrong usage if there is a URL (``s3://``) among ``places``, where only files will do."""
     from stonecli.places import Url
 
     for place in places:
         if isinstance(place, Url):
-            fail(f"{place}: {reason}, and this is an address", EXIT_USAGE)
-
-
-def check_ending(path: Path | None, endings: tuple[str, ...], option: str) -> None:
-    """Leave with wrong usage if ``path`` ends in none of ``endings``: what is made must not be mistaken for music."""
-    if path is not None and path.suffix.lower() not in endings:
-        from typer import BadParameter
-
-        raise BadParameter(f"ends in {' or '.join(endings)}", param_hint=option)
+            fail(f"{place} is a URL: {reason}", EXIT_USAGE)
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """Print one object on a line of its own, at once: whoever reads in a pipe need not wait for the end."""
+    """Print one object on a line of its own and flush it, so that the reader of a pipe sees it at once."""
     print(json.dumps(record), flush=True)
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """``command`` with every error as one line and an exit code, never a traceback (unless STONE_DEBUG is set)."""
+    """``command`` with every error as one line and an exit code; with STONE_DEBUG set, with a traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -163,7 +159,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def load_model(path: Path | None, device: Device) -> KeyModel:
-    """The model of the options; an unusable one or a missing device ends the program as wrong usage."""
+    """The model of ``--model`` and ``--device``; one that cannot be used ends the program as wrong usage."""
     from stonecli.errors import DeviceError, ModelError
     from stonecli.model import KeyModel
 
@@ -186,9 +182,9 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
 
 
 def collect_garbage() -> None:
-    """Have Python look for garbage from now on, if it was kept from that while the program was loaded (``start.py``).
+    """Turn on Python's garbage collector, if ``start.py`` turned it off while the program was loading.
 
-    What is there already stays, so it is never looked through.
+    What exists already stays until the end, so it is never searched.
     """
     if not gc.isenabled():
         gc.freeze()
@@ -196,9 +192,9 @@ def collect_garbage() -> None:
 
 
 def silence_native_stderr() -> None:
-    """Let libraries written in C say nothing on standard error (mpg123 warns there of every odd MP3); Python still may.
+    """Discard what libraries written in C print to standard error (mpg123 warns there of every odd MP3).
 
-    Not done where STONE_DEBUG is set, or where standard error is no real file.
+    Python's own messages still appear. Does nothing with STONE_DEBUG set, or if standard error is not a real file.
     """
     if os.environ.get("STONE_DEBUG"):
         return

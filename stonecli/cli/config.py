@@ -3,55 +3,100 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stonecli.cli.common import EXIT_USAGE, fail, one_line_errors
-from stonecli.cli.defaults import check_tables, check_value, options_of
+from stonecli.cli.defaults import check_setting, check_stored_setting, options_of
+from stonecli.cli.help import COMMANDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_USAGE = {"set": "set NAME VALUE", "unset": "unset NAME"}
 
 
 @one_line_errors
 def config(
     context: typer.Context,
-    action: Annotated[Literal["show", "path", "set", "unset"], typer.Argument(help="What to do.")] = "show",
+    action: Annotated[
+        Literal["show", "path", "set", "unset"],
+        typer.Argument(metavar="[show|path|set|unset]", help="Choose what to do."),
+    ] = "show",
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Command and option, such as tag.notation.")
+        str | None, typer.Argument(metavar="[NAME]", help="Name a command and its option, such as tag.notation.")
     ] = None,
-    values: Annotated[list[str] | None, typer.Argument(metavar="[VALUE]...", help="What to set it to.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[VALUE...]", help="Give the new value, or several for a list.")
+    ] = None,
 ) -> None:
-    """Show or change your own defaults: stone config set tag.notation musical.
+    """Show or change your default options.
 
-    They are kept in a TOML file, with a table a command. What is given on the command line goes first.
+    Example: stone config set tag.notation musical
+
+    The options are stored in a TOML file; stone config path prints where. Command-line options take precedence.
     """
-    from stonecli.config import ConfigError, change_config, config_path, read_config
+    from stonecli.config import ConfigError, change_config, config_path
 
     if (name is None) != (action in ("show", "path")) or (not values) != (action != "set"):
-        wanted = {"set": "set NAME VALUE", "unset": "unset NAME"}.get(action, action)
-        fail(f"wanted is: stone config {wanted}", EXIT_USAGE)
+        fail(f"usage: stone config {_USAGE.get(action, action)}", EXIT_USAGE)
     root = context.parent or context
     path = config_path()
     try:
         if action == "path":
             print(path)
         elif action == "show":
-            tables = read_config(path)
-            check_tables(root, tables)
-            for command, table in tables.items():
-                for option, value in table.items():
-                    print(f"{command}.{option} = {json.dumps(value, ensure_ascii=False)}")
+            _show(root, path)
         else:
-            command, _, option = str(name).partition(".")
-            options = options_of(root, command)
-            if option not in options:
-                raise ConfigError(f"stone {command} has no option {option!r}")
-            value = _parsed(options[option], values or []) if action == "set" else None
-            if value is not None:
-                check_value(root, command, option, options[option], value)
+            command, _, option = str(name).rpartition(".")
+            value = None
+            if action == "set":
+                value = _checked(root, command, option, values or [])
             if not change_config(path, command, option, value):
-                fail(f"{name} is not set")
+                fail(f"{name} is not set; stone config shows what is")
     except ConfigError as error:
         fail(f"{path}: {error}", EXIT_USAGE)
+
+
+def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
+    """The value to store; one that the command would refuse ends the program as wrong usage."""
+    from stonecli.config import ConfigError
+
+    try:
+        options = options_of(root, command)
+        value = _parsed(options[option], values) if option in options else ""
+        check_setting(root, command, option, value)
+    except ConfigError as error:
+        example = f"stone {command} --help" if command in COMMANDS else "stone --help"
+        fail(f"{error}; see {example}", EXIT_USAGE)
+    return value
+
+
+def _show(root: Any, path: Path) -> None:
+    """Print every setting of the file; name on standard error those that are wrong."""
+    from stonecli.config import ConfigError, read_config
+    from stonecli.report.text import printable
+
+    tables = read_config(path)
+    errors = []
+    for command, table in tables.items():
+        for option, value in table.items():
+            print(f"{printable(command)}.{printable(option)} = {json.dumps(value, ensure_ascii=False, default=str)}")
+            try:
+                check_stored_setting(root, command, option, value)
+            except ConfigError as error:
+                errors.append(str(error))
+    if not any(tables.values()):
+        print(
+            f"stone: no settings yet; stone config set tag.notation musical, for example, stores one in {path}",
+            file=sys.stderr,
+        )
+    for line in errors:
+        print(f"stone: {printable(f'{path}: {line}')}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(EXIT_USAGE)
 
 
 def _parsed(option: Any, values: list[str]) -> Any:
@@ -66,6 +111,6 @@ def _parsed(option: Any, values: list[str]) -> Any:
             number = kind(text)
         except ValueError:
             continue
-        if str(number) == text:  # else it would come back as another text: a model called 007 as 7
+        if str(number) == text:  # otherwise another text would come back: 7 for a model named 007
             return number
     return text

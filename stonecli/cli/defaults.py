@@ -1,21 +1,23 @@
-"""The config file as defaults of the options, read only when a command runs."""
+"""The config file as the source of the options' defaults, read only when a command runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from stonecli.cli.common import EXIT_USAGE, fail
-from stonecli.cli.start import COMMANDS
+from stonecli.cli.help import COMMANDS
 
-WITHOUT = frozenset({"config"})  # which has to work when the file is broken
+WITHOUT = frozenset({"config"})  # must work when the file is broken
 
 
 class Defaults(MutableMapping[str, Any]):
-    """What ``Context.default_map`` wants: for each command its defaults by name of the parameter.
+    """What ``Context.default_map`` wants: for each command, its defaults by name of the parameter.
 
-    A file that cannot be used, or that names an option or a value that there is not, ends the program with one line.
+    A file that cannot be read, and a wrong setting of the command that runs, end the program with one line. Wrong
+    settings of other commands do not matter.
     """
 
     def __init__(self, context: Any, command: str | None = None) -> None:
@@ -35,15 +37,15 @@ class Defaults(MutableMapping[str, Any]):
 
         path = config_path()
         try:
-            tables = read_config(path)
-            check_tables(self._context, tables)
-            table = tables.get(command, {}).items()
+            table = read_config(path).get(command, {})
+            for name, value in table.items():
+                check_stored_setting(self._context, command, name, value)
             options = options_of(self._context, command)
-            return {str(options[name].name): plain(options[name], value) for name, value in table}
+            return {str(options[name].name): as_typed(options[name], value) for name, value in table.items()}
         except ConfigError as error:
             fail(f"{path}: {error}", EXIT_USAGE)
 
-    # The rest is asked of every mapping, and of this one by nobody.
+    # A mapping has these too; nobody calls them.
 
     def __setitem__(self, name: str, value: Any) -> None:
         raise NotImplementedError
@@ -58,12 +60,26 @@ class Defaults(MutableMapping[str, Any]):
         return 0
 
 
+def configured(context: Any, message: str) -> str | None:
+    """The setting, such as ``tag.field``, of the first option in ``message`` whose value is from the config file."""
+    for name in re.findall(r"--[a-z0-9-]+", message):
+        for param in context.command.params:
+            source = context.get_parameter_source(param.name)
+            if name in param.opts and source is not None and source.name == "DEFAULT_MAP":
+                return f"{context.command.name}.{name.removeprefix('--')}"
+    return None
+
+
 def options_of(context: Any, command: str) -> dict[str, Any]:
-    """The options of a command by their long names without dashes; ``--help`` and such are none."""
+    """The options of a command by their long names without dashes, except ``--help`` and the like.
+
+    Raises:
+        ConfigError: there is no such command, or it takes no settings.
+    """
     from stonecli.config import ConfigError
 
     if command not in COMMANDS or command in WITHOUT:
-        raise ConfigError(f"[{command}] is no command of stone")
+        raise ConfigError(f"{command!r} is not a stone command with settings")
     options = [
         param for param in _command(context, command).params if param.param_type_name == "option" and not param.is_eager
     ]
@@ -82,45 +98,52 @@ def _command(context: Any, name: str) -> Any:
     return commands[name]
 
 
-def check_tables(context: Any, tables: dict[str, dict[str, Any]]) -> None:
-    """Refuse what names no option, or has no value that it takes.
+def check_setting(context: Any, command: str, name: str, value: Any) -> None:
+    """Refuse a setting that the command would refuse as an option.
 
     Raises:
-        ConfigError: with the table, the name and the reason.
+        ConfigError: with the setting and the reason.
     """
     from stonecli.config import ConfigError
 
-    for command, table in tables.items():
-        options = options_of(context, command)
-        for name, value in table.items():
-            if name not in options:
-                raise ConfigError(f"[{command}] {name}: stone {command} has no such option")
-            check_value(context, command, name, options[name], value)
+    options = options_of(context, command)
+    if name not in options:
+        raise ConfigError(f"stone {command} has no option --{name}")
+    if (reason := _why_refused(context, options[name], value)) is not None:
+        raise ConfigError(f"{command}.{name} {reason}")
 
 
-def check_value(context: Any, command: str, name: str, option: Any, value: Any) -> None:
-    """Refuse a value that the option does not take.
-
-    Raises:
-        ConfigError: with the table, the name and the reason.
-    """
+def check_stored_setting(context: Any, command: str, name: str, value: Any) -> None:
+    """As :func:`check_setting`, for a setting that is in the file; the error says how to fix that."""
     from stonecli.config import ConfigError
+
+    try:
+        check_setting(context, command, name, value)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; run: stone config unset {command}.{name}") from error
+
+
+def _why_refused(context: Any, option: Any, value: Any) -> str | None:
+    """Why the option does not take the value; None if it does."""
+    from stonecli.cli.app import what_is_wrong
 
     scalars = value if isinstance(value, list) else [value]
     kinds: tuple[type, ...] = (bool,) if option.is_flag else (str, int, float)
     if isinstance(value, list) != bool(option.multiple) or not all(
         isinstance(item, kinds) and (option.is_flag or not isinstance(item, bool)) for item in scalars
     ):
-        wanted = "true or false" if option.is_flag else "a list" if option.multiple else "one value"
-        raise ConfigError(f"[{command}] {name}: wants {wanted}")
+        return f"must be {'true or false' if option.is_flag else 'a list' if option.multiple else 'one value'}"
     try:
-        option.process_value(context, plain(option, value))
-    except Exception as error:  # click's own, one for each kind of value
-        raise ConfigError(f"[{command}] {name}: {getattr(error, 'message', value)!s}") from error
+        option.process_value(context, as_typed(option, value))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return what_is_wrong(error, option).partition(" ")[2]
+    return None
 
 
-def plain(option: Any, value: Any) -> Any:
-    """The value as the command line would have it: text, with ``~`` as the shell reads it."""
+def as_typed(option: Any, value: Any) -> Any:
+    """The value as if it were typed on the command line: text, with ``~`` expanded as a shell does."""
     if option.is_flag:
         return value
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""``stone evaluate``: how right a model is on labelled music, and whether it is better than another."""
+"""``stone evaluate``: the accuracy of a model on labeled music, and whether it is better than another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
-from stonecli.cli.options import DeviceOption, ModelOption, model_file
+from stonecli.cli.options import (
+    FILES,
+    DeviceOption,
+    JobsOption,
+    ModelOption,
+    file_with_ending,
+    json_option,
+    model_file,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +58,8 @@ class _Report:
 @one_line_errors
 def evaluate(
     labels: Annotated[
-        Path, typer.Argument(metavar="LABELS.csv", help="Columns path and key; genre and source if wanted.")
+        Path,
+        typer.Argument(metavar="LABELS.csv", help="Read the true keys: columns path and key; optional genre, source."),
     ],
     model: ModelOption = None,
     against: Annotated[
@@ -57,29 +67,47 @@ def evaluate(
         typer.Option(
             parser=model_file,
             metavar="MODEL|CSV",
-            help="Compare with another model, or with any tool's answers as CSV.",
+            help="Compare with another model or a CSV of another program (default: none).",
         ),
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Write what was heard in each track.")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".csv"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save the detected key of every track: .csv.",
+        ),
     ] = None,
     confusion: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the confusion matrix (needs matplotlib).")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".png"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a picture of the confusion matrix: .png.",
+        ),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
-    ] = None,
+    resamples: Annotated[
+        int,
+        typer.Option(
+            parser=whole_number(100, 100_000), metavar="N", help="Draw N bootstrap samples for the intervals."
+        ),
+    ] = 10_000,
+    seed: Annotated[
+        int, typer.Option(parser=whole_number(0), metavar="N", help="Set the random seed of the bootstrap.")
+    ] = 0,
+    as_json: Annotated[bool, json_option("Print one JSON object (default: tables).")] = False,
+    jobs: JobsOption = None,
     device: DeviceOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws behind the intervals.")] = 0,
-    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws behind each interval.")] = 10_000,
 ) -> None:
-    """Score a model on music whose keys are known: MIREX, accuracy, KSEA, with 95 % intervals.
+    """Measure the accuracy of a model on music with known keys.
 
-    Files that cannot be heard are named and left out of the scores. Nothing is written into music files.
+    Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are named and
+    left out. No music file is changed.
     """
-    _check_output(predictions, "--predictions", ".csv", [labels, against, model])
-    _check_output(confusion, "--confusion", ".png", [labels, against, model])
+    _check_output(predictions, "--predictions", [labels, against, model])
+    _check_output(confusion, "--confusion", [labels, against, model])
     silence_native_stderr()
 
     from stonecli.engine import default_jobs
@@ -110,7 +138,9 @@ def evaluate(
 
     ours = answers_of(tracks, heard)
     if not any(answer is not None for answer in ours):
-        fail("no track could be heard, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED)
+        fail(
+            "no track could be analyzed, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED
+        )
     evaluation = evaluate_answers(tracks, ours, resamples=resamples, seed=seed)
     comparison = None
     if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
@@ -135,22 +165,20 @@ def evaluate(
     else:
         _print(report)
     if against is not None and comparison is None:
-        errors.print(error_text(against, "no track that both have answered, so no comparison"), soft_wrap=True)
+        errors.print(error_text(against, "no comparison: no track has an answer from both"), soft_wrap=True)
     if interrupted:
-        fail("interrupted: the scores are of what was heard until then", EXIT_INTERRUPTED)
+        fail("interrupted; the scores only cover the tracks analyzed until then", EXIT_INTERRUPTED)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _check_output(path: Path | None, option: str, ending: str, inputs: list[Path | None]) -> None:
+def _check_output(path: Path | None, option: str, inputs: list[Path | None]) -> None:
     """Refuse a file that cannot be written, or that is one of the ``inputs``, before anything slow starts."""
     if path is None:
         return
-    if path.suffix.lower() != ending:
-        raise typer.BadParameter(f"ends in {ending}", param_hint=option)
-    check_target(path)
+    check_target(path, option)
     if path.exists() and any(other is not None and other.exists() and path.samefile(other) for other in inputs):
-        fail(f"{path}: {option} would overwrite what is read", EXIT_USAGE)
+        raise typer.BadParameter(f"{path} is an input of this command; choose another name", param_hint=option)
 
 
 def _require_plots() -> None:
@@ -159,7 +187,7 @@ def _require_plots() -> None:
     try:
         require_matplotlib()
     except PlotError as error:
-        fail(f"--confusion: {error}", EXIT_USAGE)
+        fail(str(error), EXIT_USAGE)
 
 
 def _labels(path: Path, errors: Console) -> list[Label]:
@@ -173,8 +201,8 @@ def _labels(path: Path, errors: Console) -> list[Label]:
     except (LabelsError, OSError) as error:
         fail(f"{path}: {error_line(error)}", EXIT_USAGE)
     if repeated:
-        lines = ", ".join(str(line) for line in repeated[:10]) + (", …" if len(repeated) > 10 else "")
-        errors.print(error_text(path, f"a track that is listed again counts once (line {lines})"), soft_wrap=True)
+        lines = ", ".join(str(line) for line in repeated[:10]) + (", ..." if len(repeated) > 10 else "")
+        errors.print(error_text(path, f"tracks listed twice count once (line {lines})"), soft_wrap=True)
     return tracks
 
 
@@ -190,11 +218,11 @@ def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console)
         fail(f"{path}: {error_line(error)}", EXIT_USAGE)
     missing = found.answers.count(None)
     if missing == len(tracks):
-        fail(f"{path}: no answer in it is for a track of the labels", EXIT_USAGE)
+        fail(f"{path}: none of its rows is for a track of the labels; check the paths in it", EXIT_USAGE)
     for count, what in (
-        (missing, f"no answer in it, so left out of the comparison: {missing} of {len(tracks)} tracks"),
-        (found.unmatched, f"rows for no track of the labels: {found.unmatched}"),
-        (found.kept, f"keys that stone tag found in tags and did not hear: {found.kept}"),
+        (missing, f"not in the comparison, because it has no key for them: {missing} of {len(tracks)} tracks"),
+        (found.unmatched, f"rows that belong to no track of the labels: {found.unmatched}"),
+        (found.kept, f"keys that stone tag read from tags instead of detecting them: {found.kept}"),
     ):
         if count:
             errors.print(error_text(path, what), soft_wrap=True)
@@ -265,11 +293,11 @@ def _print(report: _Report) -> None:
     if not console.is_terminal:
         console.width = max(console.width, LEAST_WIDTH)
     console.print(Text(printable(f"{report.model} on {report.labels}"), "bold"), soft_wrap=True)
-    drawn = f"intervals: bootstrap, {report.resamples} draws, seed {report.seed}; all scores in percent"
+    drawn = f"scores in percent; intervals by bootstrap, {report.resamples} samples, seed {report.seed}"
     console.print(Text(drawn, "dim"), soft_wrap=True)
     left_out, failed = report.tracks - report.evaluation.overall.count, len(report.failed)
     if left_out:
-        why = f"{failed} could not be heard" + (f", {left_out - failed} not reached" if left_out > failed else "")
+        why = f"{failed} could not be analyzed" + (f", {left_out - failed} not reached" if left_out > failed else "")
         line = f"{left_out} of {report.tracks} tracks are not in these scores: {why}"
         console.print(Text(line, "yellow"), soft_wrap=True)
     console.print()

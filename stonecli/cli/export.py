@@ -1,4 +1,4 @@
-"""``stone export``: a checkpoint becomes a model file."""
+"""``stone export``: convert a checkpoint to a model file."""
 
 from __future__ import annotations
 
@@ -18,32 +18,38 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT.pt", help="Of stone train, or published: STONE, S-KEY.")],
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to write.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT.pt", help="Read this checkpoint of stone train, STONE or S-KEY.")
+    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Write the model to this file.")],
     pitch_fork: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recording in C major that the model has to name as well.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Check the class order with this recording in C major, too."),
     ] = None,
 ) -> None:
-    """Turn a checkpoint into a model for --model; its class order is checked by ear, its numbers against PyTorch."""
+    """Convert a PyTorch checkpoint to an ONNX model for --model.
+
+    Checks the order of the classes with synthetic chords, and the output against PyTorch.
+    """
     if model.suffix.lower() in MUSIC_SUFFIXES:
-        raise typer.BadParameter("would replace music", param_hint="MODEL.onnx")
-    check_target(model)
+        raise typer.BadParameter("must not end like a music file; use .onnx", param_hint="MODEL.onnx")
+    check_target(model, "MODEL.onnx")
     report = exporter("stone export")(checkpoint, model, pitch_fork)
     console = output_console()
-    origin = "as the checkpoint says" if report.order_was_known else "found by the pitch fork"
+    origin = "from the checkpoint" if report.order_was_known else "found with synthetic chords"
     console.print(
         f"{report.path}: {report.size / 1e6:.1f} MB, {len(report.classes)} classes", markup=False, soft_wrap=True
     )
-    console.print(f"class order {origin}: {', '.join(report.classes[:3])}, …", markup=False, soft_wrap=True)
+    console.print(f"class order {origin}: {', '.join(report.classes[:3])}, ...", markup=False, soft_wrap=True)
     console.print(f"largest difference from PyTorch: {report.difference:.1e}", markup=False, soft_wrap=True)
 
 
 def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
-    """What turns a checkpoint into a model; where torch is not installed, ``command`` ends with one line."""
+    """The function that converts a checkpoint; without torch, ``command`` ends with one line."""
     try:
         from stonecli_export.onnx_file import export_checkpoint
     except ModuleNotFoundError as error:
-        fail(f"{command} needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
+        fail(f"{command} needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
     return export_checkpoint
 
 
@@ -53,4 +59,4 @@ def require_exporter(command: str) -> None:
 
     for name in ("torch", "onnx"):
         if find_spec(name) is None:
-            fail(f"{command} needs {name}: pip install 'stonecli[train]'", EXIT_USAGE)
+            fail(f"{command} needs {name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""``stone mix``: in what order to play tracks, and what mixes with one."""
+"""``stone mix``: an order of tracks that mixes well, or the tracks that mix with one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    check_ending,
     check_target,
     error_console,
     fail,
@@ -25,9 +24,19 @@ from stonecli.cli.common import (
     print_json,
     silence_native_stderr,
 )
-from stonecli.cli.options import DeviceOption, ModelOption, NullOption
+from stonecli.cli.options import (
+    FILES,
+    PROCESSING,
+    SCREEN,
+    DeviceOption,
+    JobsOption,
+    ModelOption,
+    NullOption,
+    file_with_ending,
+    json_option,
+)
 from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
-from stonecli.key import Notation
+from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
     from stonecli.mix import MixTrack, TrackReader
@@ -38,38 +47,58 @@ NO_KEY = "no key, so left out"
 @one_line_errors
 def mix(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Music files, and folders of them; - for a list.")
+        list[Path], typer.Argument(metavar="PATH...", help="Mix these files and folders, or - for a list on stdin.")
     ],
-    start: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to begin with.")] = None,
-    end: Annotated[Path | None, typer.Option(metavar="TRACK", help="The file to end with.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="TRACK", help="Start with this file: its path or name (default: any).")
+    ] = None,
+    end: Annotated[
+        Path | None, typer.Option(metavar="TRACK", help="End with this file: its path or name (default: any).")
+    ] = None,
     compatible: Annotated[
-        Path | None, typer.Option(metavar="TRACK", help="Do not order: list what mixes with this file.")
+        Path | None, typer.Option(metavar="TRACK", help="List the tracks that mix with this file (default: sort).")
     ] = None,
-    playlist: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the order to a playlist: .m3u8.")] = None,
+    playlist: Annotated[
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".m3u8", ".m3u"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save the order as a playlist: .m3u8.",
+        ),
+    ] = None,
     rekordbox: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the order to a collection for rekordbox: .xml.")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".xml"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save the order as a collection for rekordbox: .xml.",
+        ),
     ] = None,
-    notation: Annotated[Notation, typer.Option(help="How a key is shown: 8A, 1m or Am.")] = "camelot",
-    null: NullOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
-    ] = None,
+    notation: Annotated[
+        Notation, typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=SCREEN, help="Show keys as 8A, 1m or Am.")
+    ] = "camelot",
+    as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
+    jobs: JobsOption = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Hear everything anew, and remember nothing.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", rich_help_panel=PROCESSING, help="Ignore the result cache and store nothing.")
+    ] = False,
+    null: NullOption = False,
 ) -> None:
-    """Put tracks into an order in which they mix: by key, tuning and tempo. No music file is changed.
+    """Sort tracks into an order that mixes well by key, tuning and tempo.
 
-    Keys are those in the tags; a file without one is heard. The tempo is the one in the tags. docs/mixing.md tells
-    what a transition costs.
+    Uses the keys and tempos in the tags, and analyzes files without a key. No music file is changed. The page
+    docs/mixing.md explains the costs.
     """
-    check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
-    check_ending(rekordbox, (".xml",), "--rekordbox")
-    for target in (playlist, rekordbox):
-        check_target(target)
+    for target, option in ((playlist, "--playlist"), (rekordbox, "--rekordbox")):
+        check_target(target, option)
     if compatible and (start or end or playlist or rekordbox):
-        raise typer.BadParameter("makes a list, not an order", param_hint="--compatible")
+        raise typer.BadParameter(
+            "cannot be combined with --start, --end, --playlist or --rekordbox", param_hint="--compatible"
+        )
     for named in (start, end, compatible):
         if named is not None and not named.is_file():
             fail(f"{named}: no such file", EXIT_USAGE)

@@ -20,6 +20,7 @@ from stonecli.cli.common import (
     output_console,
     print_json,
 )
+from stonecli.cli.options import json_option
 
 if TYPE_CHECKING:
     from stonecli.model_store import StoredModel
@@ -28,32 +29,53 @@ if TYPE_CHECKING:
 WANTED = {"show": "show NAME", "add": "add NAME|FILE|URL", "remove": "remove NAME"}
 
 
+def _sha256(text: str) -> str:
+    if re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise typer.BadParameter(f"must be 64 hexadecimal digits, not {text!r}")
+    return text
+
+
 @one_line_errors
 def models(
-    action: Annotated[Literal["list", "show", "add", "remove"], typer.Argument(help="What to do.")] = "list",
+    action: Annotated[
+        Literal["list", "show", "add", "remove"],
+        typer.Argument(metavar="[list|show|add|remove]", help="Choose what to do."),
+    ] = "list",
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FILE|URL]", help="A model; to add also stone, semi-tone or skey, as their authors publish."
+            metavar="[NAME|FILE|URL]",
+            help="Name a model; add also takes stone, semi-tone or skey, as published by their authors.",
         ),
     ] = None,
-    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="With add: what the file has to have.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="With add: what to call it.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="With add: in the place of one of that name.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With add: agree to the licence that is shown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a model.")] = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With add: store the model by this name (default: its file's).")
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            parser=_sha256, metavar="HEX", help="With add: refuse a file with another SHA-256 (default: any)."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With add: replace a model of that name (default: refuse).")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With add: agree to the license that is shown (default: ask).")
+    ] = False,
+    as_json: Annotated[bool, json_option("Print one JSON object per model (default: a table).")] = False,
 ) -> None:
-    """List, show, add and remove the models that --model takes by name.
+    """List, show, add and remove models for --model.
 
-    Only stone models add ever asks the network for anything, and only for what you name.
+    Only stone models add uses the network, and only for the model you name.
     """
     from stonecli.errors import ModelError
     from stonecli.model_store import remove_model, stored_model, stored_models
 
     if (what is None) != (action == "list"):
-        fail(f"wanted is: stone models {WANTED.get(action, '[list]')}", EXIT_USAGE)
+        fail(f"usage: stone models {WANTED.get(action, '[list]')}", EXIT_USAGE)
     if action != "add" and (sha256 or name or replace or yes):
-        fail("--sha256, --name, --replace and --yes go with add", EXIT_USAGE)
+        fail("--sha256, --name, --replace and --yes only work with stone models add", EXIT_USAGE)
     if action == "list":
         _list(stored_models(), as_json)
     elif action == "add":
@@ -62,7 +84,7 @@ def models(
             print_json(_record(stored))
         else:
             _print(f"{stored.name}: {_classes(stored)}, {_size(stored)}, SHA-256 {stored.sha256}")
-            _print(f"licence: {_licence(stored)}")
+            _print(f"license: {_licence(stored)}")
             _print(f"use it: stone tag --model {stored.name}")
     elif action == "show":
         stored = stored_model(what or "")
@@ -84,11 +106,9 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     from stonecli.model_store import add_model, is_name, name_for
     from stonecli.published_models import PUBLISHED, published_by_sha256
 
-    if sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", sha256) is None:
-        raise typer.BadParameter("64 digits from 0 to f", param_hint="--sha256")
     published = PUBLISHED.get(what)
     if published is not None and sha256 is not None:
-        raise typer.BadParameter(f"the hash of {what} is known", param_hint="--sha256")
+        raise typer.BadParameter(f"is not needed for {what}: stone knows it; leave it out", param_hint="--sha256")
     if "://" in what:
         try:
             check_url(what)
@@ -97,7 +117,9 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
             raise
     wanted = name or (what if published else name_for(urlsplit(what).path if "://" in what else what))
     if not is_name(wanted):
-        raise typer.BadParameter("small letters, digits, - and _; what shall it be called?", param_hint="--name")
+        raise typer.BadParameter(
+            f"must be lower-case letters, digits, - and _, not {wanted!r}; choose a name", param_hint="--name"
+        )
     if published is not None:
         require_exporter("stone models add")  # before anything is fetched
         _agree(published, yes)
@@ -106,11 +128,13 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
         content, source = _fetch(what, sha256), urlsplit(what)._replace(query="", fragment="").geturl()
     else:
         if is_name(what) and not Path(what).exists():
-            raise ModelError(f"{what}: no such file, and none of {', '.join(PUBLISHED)}")
+            raise ModelError(
+                f"{what}: no such file or published model; the published models are {', '.join(PUBLISHED)}"
+            )
         content, source = read_model(what), str(Path(what).absolute())
         found = hashlib.sha256(content).hexdigest()
         if sha256 is not None and found != sha256.lower():
-            raise ModelError(f"{what}: not the file that was meant: its SHA-256 is {found}")
+            raise ModelError(f"{what}: its SHA-256 is {found}, not the one of --sha256; check where the file is from")
     if _is_checkpoint(content):
         known = published_by_sha256(hashlib.sha256(content).hexdigest())
         if known is not None and known is not published:
@@ -125,13 +149,13 @@ def _agree(published: PublishedModel, yes: bool) -> None:
 
     errors = error_console()
     errors.print(Text(f"{published.name}: {published.title}, {published.page}"), soft_wrap=True)
-    errors.print(Text(f"licence: {published.licence}"), soft_wrap=True)
+    errors.print(Text(f"license: {published.licence}"), soft_wrap=True)
     if yes:
         return
     if not sys.stdin.isatty():
-        fail(f"{published.name}: say --yes if you agree to its licence", EXIT_USAGE)
+        fail(f"{published.name}: add --yes if you agree to its license", EXIT_USAGE)
     if not typer.confirm("Do you agree?", err=True):
-        fail("nothing was added")
+        fail("you did not agree to the license, so no model was added; run the command again to agree")
 
 
 def _fetch(url: str, sha256: str | None) -> bytes:
@@ -173,7 +197,7 @@ def _converted(content: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="stone-") as folder:
         checkpoint, model = Path(folder) / "checkpoint.pt", Path(folder) / "model.onnx"
         checkpoint.write_bytes(content)
-        with error_console().status("turning the checkpoint into a model"):
+        with error_console().status("converting the checkpoint"):
             try:
                 export(checkpoint, model, None)
             except StoneError as error:
@@ -194,7 +218,7 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
         for model in stored:
             print_json(_record(model))
     else:
-        names = ("name", "hears", "size", "licence", "from")
+        names = ("name", "detects", "size", "license", "from")
         rows = [
             [printable(text) for text in (model.name, _classes(model), _size(model), _licence(model), _source(model))]
             for model in stored
@@ -212,7 +236,7 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
             out.print(table)
             more = [title for title in PUBLISHED if title not in {model.name for model in stored}]
             if more:
-                out.print(Text(f"stone models add NAME brings what others have published: {', '.join(more)}", "dim"))
+                out.print(Text(f"published models for stone models add: {', '.join(more)}", "dim"))
     for model in stored:
         if model.error is not None:
             error_console().print(Text(f"stone: {model.name}: {printable(model.error)}"), soft_wrap=True)
@@ -238,7 +262,7 @@ def _show(stored: StoredModel, as_json: bool) -> None:
         "sha256": stored.sha256,
         **(_card(stored) or {}),
     }.items():
-        text = ", ".join(value) if isinstance(value, list) else "not known" if value is None else str(value)
+        text = ", ".join(value) if isinstance(value, list) else "unknown" if value is None else str(value)
         _print(f"{title.replace('_', ' ')}: {text}")
 
 

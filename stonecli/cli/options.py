@@ -1,59 +1,193 @@
-"""Options that several commands have, as Typer reads them; what they mean is done elsewhere, without Typer."""
+"""Options that several commands share, as Typer reads them, and the checks of their values.
+
+A value is checked here and not in a command, so that ``stone config set`` refuses what the command would refuse.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from stonecli.cli.common import Device
+from stonecli.key import NOTATIONS, Notation
+
+WRITING, FILES, SCREEN, PROCESSING = "Writing tags", "Output files", "Screen", "Processing"  # groups in the help
+Mode = Literal["replace", "prepend", "append"]
 
 
 def model_file(text: str) -> Path:
-    """The file of the model that ``text`` names, else ``text`` as a path; :func:`load_model` says what is wrong."""
+    """The file of the model with this name, or the file with this path.
+
+    Raises:
+        typer.BadParameter: there is neither.
+    """
     from stonecli.errors import ModelError
     from stonecli.model_store import model_path
 
     try:
-        return model_path(text)
-    except ModelError:
+        path = model_path(text)
+    except ModelError as error:
+        raise typer.BadParameter(f"{text}: {error}") from None
+    if not path.exists():
+        raise typer.BadParameter(f"{text}: no such file; stone models lists the models")
+    return path
+
+
+def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers within these limits."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < minimum or (maximum is not None and value > maximum):
+            limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise typer.BadParameter(f"must be a whole number {limits}, not {text!r}")
+        return value
+
+    return parse
+
+
+def number(minimum: float, maximum: float | None = None) -> Callable[[str], float]:
+    """A parser of finite numbers within these limits."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < minimum or (maximum is not None and value > maximum):
+            limits = f"of at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"
+            raise typer.BadParameter(f"must be a number {limits}, not {text!r}")
+        return value
+
+    return parse
+
+
+def listing(words: Sequence[str]) -> str:
+    """Such as ``a, b or c``."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def file_with_ending(*endings: str) -> Callable[[str], Path]:
+    """A parser of paths that end in one of ``endings``: an output file must never replace a music file."""
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix.lower() not in endings:
+            raise typer.BadParameter(f"must end in {listing(endings)}, not {text!r}")
         return Path(text)
 
+    return parse
 
-DeviceOption = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA when it is there.")]
+
+def _checked_fields(fields: list[str] | None) -> list[str] | None:
+    """The values of ``--field``, if they can be used."""
+    from stonecli.tags.rules import parse_rules
+
+    try:
+        parse_rules(fields or [], "camelot", "prepend")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return fields
+
+
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        metavar="|".join(get_args(Device)), rich_help_panel=PROCESSING, help="Run on the CPU or on an NVIDIA GPU."
+    ),
+]
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        "--model", parser=model_file, metavar="NAME|FILE", help="Another model: see stone models, stone export."
+        "--model",
+        parser=model_file,
+        metavar="NAME|FILE",
+        rich_help_panel=PROCESSING,
+        help="Use another model, see stone models (default: built-in).",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        parser=whole_number(1),
+        metavar="N",
+        rich_help_panel=PROCESSING,
+        help="Process N files in parallel (default: one per core).",
     ),
 ]
 WriteTagsOption = Annotated[
     bool,
     typer.Option(
-        "--write-tags/--no-write-tags", help="Write the keys. Without it nothing changes.", show_default=False
+        "--write-tags/--no-write-tags",
+        rich_help_panel=WRITING,
+        help="Write the keys to the files (default: preview only).",
+    ),
+]
+NotationOption = Annotated[
+    Notation,
+    typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=WRITING, help="Write keys as 8A, 1m or Am."),
+]
+FieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD[=NOTATION]",
+        callback=_checked_fields,
+        rich_help_panel=WRITING,
+        help="Write to key, comment, grouping or title; repeatable (default: key).",
     ),
 ]
 ModeOption = Annotated[
-    Literal["replace", "prepend", "append"], typer.Option(help="What to do with the text of a comment or title.")
+    Mode,
+    typer.Option(
+        metavar="|".join(get_args(Mode)),
+        rich_help_panel=WRITING,
+        help="Choose what happens to the text of a comment, grouping or title.",
+    ),
 ]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite/--no-overwrite",
-        help="Hear and write files that have a key as well; else they are left.",
-        show_default=False,
+        rich_help_panel=WRITING,
+        help="Re-analyze files that already have a key (default: skip them).",
     ),
 ]
 MinConfidenceOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, metavar="0..1", help="Do not write what is heard with less.")
+    float,
+    typer.Option(
+        parser=number(0, 1),
+        metavar="0..1",
+        rich_help_panel=WRITING,
+        help="Only write keys with at least this confidence (default: 0).",
+    ),
 ]
 PreserveMtimeOption = Annotated[
     bool,
     typer.Option(
-        "--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of written files.", show_default=False
+        "--preserve-mtime/--no-preserve-mtime",
+        rich_help_panel=WRITING,
+        help="Keep the modification time of written files (default: update it).",
     ),
 ]
 NullOption = Annotated[
-    bool, typer.Option("--null", "-0", help="With - for a list of files on standard input: NUL stands between them.")
+    bool,
+    typer.Option(
+        "--null",
+        "-0",
+        rich_help_panel=PROCESSING,
+        help="Read a NUL-separated list for -, as from find -print0 (default: one per line).",
+    ),
 ]
+
+
+def json_option(text: str) -> Any:
+    """The switch ``--json``; it has ``--no-json`` too, for who has set it in the config file."""
+    return typer.Option("--json/--no-json", rich_help_panel=SCREEN, help=text)

@@ -1,7 +1,7 @@
-"""A plain ``stone analyze``, read without Typer, which takes three times as long to load as a short file to hear.
+"""``stone analyze`` with a simple command line, parsed without Typer, which would double the time for a short file.
 
-Only lines of file names and of the options below are read here, and only where no config file gives other defaults.
-Whatever else there is, wrong lines and help included, is for Typer; a test holds the two to the same reading.
+Only file names and the options below are parsed here, and only if there is no config file. Everything else, such as
+wrong usage and ``--help``, is for Typer; a test compares the two parsers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from stonecli.cli.common import Device, one_line_errors
+from stonecli.cli.start import is_completing
 
 SWITCHES = {"--json": "as_json", "--per-window": "per_window"}
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -20,7 +21,7 @@ _EXPANDED = frozenset("*?[~$%")  # in a file name on Windows, where no shell has
 
 
 def plain_arguments(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The arguments of ``analyze_files`` that the line after ``stone analyze`` stands for; None if it is for Typer."""
+    """The arguments of ``analyze_files`` for what follows ``stone analyze``; None if it is for Typer."""
     files: list[Path] = []
     found: dict[str, Any] = {"files": files}
     rest = iter(arguments)
@@ -39,9 +40,9 @@ def plain_arguments(arguments: Sequence[str]) -> dict[str, Any] | None:
 
 
 def run_plain(arguments: Sequence[str]) -> None:
-    """Run ``stone analyze`` and leave, if its command line is a plain one; else do nothing."""
+    """Run ``stone analyze`` and leave, if its command line is a simple one; otherwise do nothing."""
     found = plain_arguments(arguments)
-    if found is None or _is_asked_to_complete() or _may_be_configured():
+    if found is None or is_completing() or _may_be_configured():
         return
     sys.exit(_analyze(found))
 
@@ -53,13 +54,8 @@ def _analyze(found: dict[str, Any]) -> int:
     return analyze_files(**found)
 
 
-def _is_asked_to_complete() -> bool:
-    """Whether a shell wants to know how the line could go on; the variable has the name of the program in it."""
-    return any(name.startswith("_") and name.endswith("_COMPLETE") for name in os.environ)
-
-
 def _may_be_configured() -> bool:
-    """Whether there is a config file, or something in its place that cannot be looked at."""
+    """Whether there is a config file, or something in its place that cannot be read."""
     from stonecli.config import config_path
 
     try:

@@ -1,4 +1,4 @@
-"""What the commands that go through many files share: cache, journal, rules of writing, errors, progress, Ctrl-C."""
+"""What the commands that process many files share: cache, journal, tag rules, errors, progress, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if sys.platform != "win32":
 
 @contextmanager
 def result_cache() -> Iterator[ResultCache | None]:
-    """The cache of what was heard; None where there can be none, which is no error."""
+    """The result cache; None if it cannot be opened, which is not an error."""
     from stonecli.cache import open_cache
 
     cache = open_cache()
@@ -42,7 +42,7 @@ def result_cache() -> Iterator[ResultCache | None]:
 
 
 class Stoppable(Protocol):
-    """What goes through many files and ends, without losing any, when it is told to."""
+    """Work on many files that ends early, without losing a result, when it is told to."""
 
     def stop(self) -> None: ...
 
@@ -65,7 +65,7 @@ class Errors:
             self.console.print(text, soft_wrap=True)
 
     def remark(self, text: str) -> None:
-        """Show what somebody who asked for it wants to know."""
+        """Show a message that is not about one file."""
         from rich.text import Text
 
         from stonecli.report.text import printable
@@ -73,7 +73,7 @@ class Errors:
         self.console.print(Text(f"stone: {printable(text)}", "dim"), soft_wrap=True)
 
     def note(self, path: Place, remark: str) -> None:
-        """Show what is no failure."""
+        """Show a message about a file that did not fail."""
         from rich.text import Text
 
         from stonecli.report.text import printable
@@ -149,5 +149,5 @@ def field_rules(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--field") from None
     if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
-        raise typer.BadParameter("a title is never replaced: prepend or append", param_hint="--mode")
+        raise typer.BadParameter("cannot be replace for a title; use prepend or append", param_hint="--mode")
     return rules

@@ -1,33 +1,19 @@
-"""The installed command: version and help are answered before anything is loaded, and then only what is run is."""
+"""The installed command: answers ``--version`` and ``--help`` at once, and loads only the command that runs."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
+from collections.abc import Sequence
 
-from stonecli._version import __version__
+from stonecli.report.symbols import ASCII_SYMBOLS, register_ascii_symbols
 
-# How each begins that there is; a test holds the two together.
-COMMANDS = {
-    "tag": "Hear the key of music files and write it into their tags",
-    "watch": "Tag the music that arrives in a folder",
-    "undo": "Take back what a run of stone tag --write-tags has changed",
-    "cache": "Show the cache of what was heard",
-    "config": "Show or change your own defaults",
-    "analyze": "Show the key of music files: candidates, tuning, the key over time",
-    "mix": "Put tracks into an order in which they mix: by key, tuning and tempo",
-    "export": "Turn a checkpoint into a model for --model",
-    "models": "List, show, add and remove the models that --model takes by name",
-    "evaluate": "Score a model on music whose keys are known: MIREX, accuracy, KSEA",
-    "train": "Train a key model",
-}
-
-HEARING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # each file in one thread, several at a time
+ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thread per file, several files at a time
 
 
 def run() -> None:
-    """Entry point of the installed command: it leaves with one line at most, whatever becomes of standard output."""
+    """Entry point of the installed command. Whatever happens to standard output, it ends with at most one line."""
     open_closed_streams()
     try:
         try:
@@ -36,20 +22,20 @@ def run() -> None:
             if not leaving.code:
                 sys.stdout.flush()
             raise
-        sys.stdout.flush()  # at its end the interpreter would do so, with a code and a text of its own
-    except KeyboardInterrupt:  # before a command, which has its own way, or after it
+        sys.stdout.flush()  # the interpreter would do it at exit, with a code and a text of its own
+    except KeyboardInterrupt:  # before or after a command; commands handle it themselves
         raise _leaving("interrupted", 130) from None
     except OSError as error:
         message = None if isinstance(error, BrokenPipeError) else error.strerror or str(error)
         raise _leaving(message, 1) from None
     finally:
-        _drop_what_cannot_be_printed()
+        _discard_unprinted()
 
 
 def open_closed_streams() -> None:
-    """Have standard input empty, and output go nowhere, where whoever calls has closed them (``<&-``).
+    """Open the null device for standard streams that the caller has closed (``<&-``).
 
-    Else the next file that is opened gets their number, and what a library has to say goes into that file.
+    Otherwise the next file that is opened gets their number, and a library's messages are written into that file.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -57,74 +43,86 @@ def open_closed_streams() -> None:
 
 
 def _leaving(message: str | None, code: int) -> SystemExit:
-    """What leaves with ``code``, after the message, if there is one."""
+    """The exception that ends the program with ``code``; prints the message, if there is one."""
     if message:
         print(f"stone: {message}", file=sys.stderr)
     return SystemExit(code)
 
 
-def _drop_what_cannot_be_printed() -> None:
-    """Keep the interpreter from trying it once more."""
+def _discard_unprinted() -> None:
+    """Keep the interpreter from trying again at exit to print what could not be printed."""
     try:
         sys.stdout.flush()
     except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        discard_output()
+
+
+def discard_output() -> None:
+    """Send standard output, with what is still buffered, to the null device from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _answer() -> None:
-    if "" in sys.argv[1:]:  # a variable of a script that is not set; as a path it would be the current folder
-        raise _leaving("an empty argument names nothing; the current folder is .", 2)
-    if sys.argv[1:] == ["--version"]:
-        print(f"stone {__version__}")
-    elif sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text())
+    arguments = sys.argv[1:]
+    if "" in arguments:  # often an unset variable of a script; as a path it would mean the current folder
+        raise _leaving("an argument is empty; for the current folder write .", 2)
+    if arguments == ["--version"]:
+        from stonecli.cli.help import version_line
+
+        print(version_line())
+    elif not is_completing() and (request := help_request(arguments)):
+        if request == ["--help"]:
+            from stonecli.cli.help import program_help
+
+            replace_missing_symbols()
+            print(program_help())
+        else:
+            sys.argv[1:] = request
+            _run_command(request[0])
     else:
-        _run_command(sys.argv[1] if len(sys.argv) > 1 else "")
+        _run_command(arguments[0] if arguments else "")
 
 
-def _run_command(wanted: str) -> None:
-    """Run a command, or what is none, and leave."""
-    show_as_escapes()
-    if wanted in HEARING:
-        # Before numpy is loaded. A file is heard in one thread; those of OpenBLAS would only be started, and wait.
+def _run_command(name: str) -> None:
+    """Run the command with this name; Typer answers where there is none."""
+    from stonecli.cli.help import COMMANDS
+
+    replace_missing_symbols()
+    if name in ANALYZING:
+        # Before numpy is loaded: each file is analyzed in one thread, so OpenBLAS's own threads would only wait.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # while modules are loaded, which stay: looking through them finds nothing (common.collect_garbage)
+    gc.disable()  # modules stay, so collecting garbage while they load finds nothing (common.collect_garbage)
     try:
-        if wanted == "analyze":
+        if name == "analyze":
             from stonecli.cli.plain import run_plain
 
             run_plain(sys.argv[2:])
         from stonecli.cli.app import run as run_command
 
-        run_command([wanted] if wanted in COMMANDS else COMMANDS)  # Typer and pydantic ask a price for each
+        run_command([name] if name in COMMANDS else COMMANDS)  # building Typer's commands takes time
     finally:
-        gc.freeze()  # nor is what goes with the process looked through at its end
+        gc.freeze()  # what exists now ends with the process; it need not be searched for garbage
 
 
-def show_as_escapes() -> None:
-    """What an old code page has no letters for is shown as escapes from now on, not as a traceback."""
+def help_request(arguments: Sequence[str]) -> list[str] | None:
+    """The arguments that print the same help, for ``stone``, ``stone help`` and ``stone help COMMAND``; else None."""
+    if list(arguments) in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
+        return ["--help"]
+    if len(arguments) == 2 and arguments[0] == "help" and not arguments[1].startswith("-"):
+        return [arguments[1], "--help"]
+    return None
+
+
+def is_completing() -> bool:
+    """Whether a shell asks for completions; the name of the variable contains the name of the program."""
+    return any(name.startswith("_") and name.endswith("_COMPLETE") for name in os.environ)
+
+
+def replace_missing_symbols() -> None:
+    """From now on, print what the terminal's encoding lacks as an ASCII symbol or an escape, not as a traceback."""
+    register_ascii_symbols()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def help_text() -> str:
-    """What ``stone --help`` prints."""
-    return "\n".join(
-        [
-            "Usage: stone COMMAND [OPTIONS] [ARGUMENTS]",
-            "",
-            "Hears the musical key of recordings and writes it into their tags.",
-            "",
-            "Commands (stone COMMAND --help tells the rest):",
-            *(f"  {name:<9}{text}." for name, text in COMMANDS.items()),
-            "",
-            "Options:",
-            "  --version             Print the version and leave.",
-            "  --install-completion  Install completion for the current shell.",
-            "  --show-completion     Show it, to copy it.",
-            "  -h, --help            Show this message and leave.",
-        ]
-    )
+            stream.reconfigure(errors=ASCII_SYMBOLS)

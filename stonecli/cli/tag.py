@@ -1,8 +1,7 @@
-"""``stone tag``: hear the keys of files and folders, show them, and write them where asked."""
+"""``stone tag``: detect the keys of files and folders, show them, and write them to the tags."""
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stonecli.cli.common import (
-    check_ending,
     check_target,
     fail_without_music,
     listed_names,
@@ -21,18 +19,26 @@ from stonecli.cli.common import (
     silence_native_stderr,
 )
 from stonecli.cli.options import (
+    FILES,
+    PROCESSING,
+    SCREEN,
+    WRITING,
     DeviceOption,
+    FieldOption,
+    JobsOption,
     MinConfidenceOption,
     ModelOption,
     ModeOption,
+    NotationOption,
     NullOption,
     OverwriteOption,
     PreserveMtimeOption,
     WriteTagsOption,
+    file_with_ending,
+    json_option,
 )
 from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c
 from stonecli.cli.tag_screen import Manner, TagScreen
-from stonecli.key import Notation
 from stonecli.places import place_of
 
 if TYPE_CHECKING:
@@ -44,80 +50,109 @@ if TYPE_CHECKING:
 def tag(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Music files, folders, addresses (s3://, https://); - for a list."),
+        typer.Argument(
+            metavar="PATH...", help="Process files, folders, URLs (s3://, https://), or - for a list on stdin."
+        ),
     ],
     write_tags: WriteTagsOption = False,
-    notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD[=NOTATION]", help="Where to write: key, comment, grouping or title. May be repeated."
-        ),
-    ] = None,
+    field: FieldOption = None,
+    notation: NotationOption = "camelot",
     mode: ModeOption = "prepend",
     overwrite: OverwriteOption = False,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Take out what stone has written, with the same fields and mode.")
-    ] = False,
     min_confidence: MinConfidenceOption = 0.0,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Files at once; else one a processor.")
-    ] = None,
-    device: DeviceOption = "auto",
-    model: ModelOption = None,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache/--cache", help="Hear everything anew, and remember nothing.", show_default=False)
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", rich_help_panel=WRITING, help="Remove what stone wrote (same --field and --mode)."),
     ] = False,
+    preserve_mtime: PreserveMtimeOption = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a table as well: .csv, .json, .ndjson or .parquet.")
-    ] = None,
-    playlist: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a playlist of the files as well: .m3u8.")
-    ] = None,
-    rekordbox: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a collection for rekordbox as well: .xml.")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".csv", ".json", ".ndjson", ".parquet"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a table: .csv, .json, .ndjson or .parquet.",
+        ),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page to look at the library as well: .html.")
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".html", ".htm"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a web page of the library: .html.",
+        ),
     ] = None,
-    cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Run on a Dask cluster: tcp://scheduler:8786.")
+    playlist: Annotated[
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".m3u8", ".m3u"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a playlist of the files: .m3u8.",
+        ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json/--no-json", help="Print one JSON object a file.", show_default=False)
-    ] = False,
-    null: NullOption = False,
+    rekordbox: Annotated[
+        Path | None,
+        typer.Option(
+            parser=file_with_ending(".xml"),
+            metavar="FILE",
+            rich_help_panel=FILES,
+            help="Save a collection for rekordbox: .xml.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet/--no-quiet", "-q", help="Print nothing but errors.", show_default=False)
+        bool, typer.Option("--quiet/--no-quiet", "-q", rich_help_panel=SCREEN, help="Print only errors.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose/--no-verbose", "-v", help="Say on standard error what goes on.", show_default=False),
+        typer.Option("--verbose/--no-verbose", "-v", rich_help_panel=SCREEN, help="Print details to standard error."),
     ] = False,
-    preserve_mtime: PreserveMtimeOption = False,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    model: ModelOption = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache/--cache", rich_help_panel=PROCESSING, help="Ignore the result cache and store nothing."
+        ),
+    ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            rich_help_panel=PROCESSING,
+            help="Run on a Dask cluster: tcp://HOST:8786 (default: this computer).",
+        ),
+    ] = None,
+    null: NullOption = False,
 ) -> None:
-    """Hear the key of music files and write it into their tags.
+    """Detect the key of music files and write it to their tags.
 
-    Without --write-tags this is a preview: not one byte changes. A key that a file has already is kept, and written to
-    the other fields that --field names. stone undo takes a run back.
+    Without --write-tags this is a preview: no file changes. Files that already have a key keep it; stone copies it to
+    the other fields you name with --field. To restore the files, run stone undo.
     """
     rules = field_rules(field or ["key"], notation, mode)
     if write_tags:
-        refuse_addresses(map(place_of, paths), "tags are written to files")
-    check_ending(output, (".ndjson", ".parquet") if cluster else (".csv", ".json", ".ndjson", ".parquet"), "--output")
-    check_ending(playlist, (".m3u8", ".m3u"), "--playlist")
-    check_ending(rekordbox, (".xml",), "--rekordbox")
-    check_ending(html, (".html", ".htm"), "--html")
-    for target in (output, playlist, rekordbox, html):
-        check_target(target, is_folder=target is not None and target.suffix.lower() == ".parquet")
-    if math.isnan(min_confidence):  # neither below nor above any limit
-        raise typer.BadParameter("nan is not from 0 to 1", param_hint="--min-confidence")
+        refuse_addresses(map(place_of, paths), "tags can only be written to files; leave out --write-tags")
+    if cluster and output and output.suffix.lower() not in (".ndjson", ".parquet"):
+        raise typer.BadParameter("must end in .ndjson or .parquet with --cluster", param_hint="--output")
+    for target, option in (
+        (output, "--output"),
+        (playlist, "--playlist"),
+        (rekordbox, "--rekordbox"),
+        (html, "--html"),
+    ):
+        check_target(target, option, is_folder=target is not None and target.suffix.lower() == ".parquet")
     if remove and overwrite:
-        raise typer.BadParameter("what is taken out is not heard: not with --overwrite", param_hint="--remove")
+        raise typer.BadParameter("cannot be combined with --overwrite", param_hint="--remove")
     if quiet and as_json:
-        raise typer.BadParameter("prints nothing: not with --json", param_hint="--quiet")
+        raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
     if cluster is not None and (jobs or playlist or rekordbox or html):
-        raise typer.BadParameter("not with --jobs, --playlist, --rekordbox and --html", param_hint="--cluster")
+        raise typer.BadParameter(
+            "cannot be combined with --jobs, --playlist, --rekordbox or --html", param_hint="--cluster"
+        )
     places = map(place_of, listed_names(paths, null))
     manner = Manner(as_json, quiet, verbose)
     silence_native_stderr()
@@ -138,7 +173,7 @@ def tag(
     # A later run may start in another folder, where a relative name means another file.
     roots = [place.absolute() if goes_on and isinstance(place, Path) else place for place in places]
     if playlist or rekordbox or html:
-        refuse_addresses(roots, "--playlist, --rekordbox and --html list files")
+        refuse_addresses(roots, "--playlist, --rekordbox and --html need files on this computer")
     with ExitStack() as stack:
         targets = Targets(output, playlist, rekordbox, html)
         results = stack.enter_context(results_at(output)) if output and goes_on else None
@@ -183,8 +218,8 @@ def _run(act: AnyPlace, found: list[Found], outputs: Outputs, jobs: int | None, 
     music = [one.place for one in found if one.error is None]
     jobs = jobs or default_jobs()
     model = outputs.model
-    heard_by = f"{model.name} ({model.sha256[:12]}) on {model.device}, {jobs} at a time" if model else "nobody"
-    screen.remark(f"{len(music)} files; heard by {heard_by}")
+    analyzed_by = f", analyzed by {model.name} ({model.sha256[:12]}) on {model.device}" if model else ""
+    screen.remark(f"{len(music)} files, {jobs} at a time{analyzed_by}")
     with ExitStack() as stack:
         stack.enter_context(screen.opened(outputs, len(music)))
         for one in found:

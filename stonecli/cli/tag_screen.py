@@ -99,15 +99,15 @@ class TagScreen:
     def going_on(self, results: Results, output: Path, *, remove: bool) -> None:
         """Say what is in ``output`` already, and is passed over; wrong usage if that is of a run of another kind."""
         if self._write and results.statuses & {"detected", "incomplete", "removable"}:
-            fail(f"{output}: holds a preview, whose files would be passed over; give another --output", EXIT_USAGE)
+            fail(f"{output} contains a preview, whose files would be skipped; choose another --output", EXIT_USAGE)
         if results.statuses & (_HEARS if remove else _REMOVES):
             kind = "without" if remove else "with"
             fail(
-                f"{output}: is of a run {kind} --remove, whose files would be passed over; give another --output",
+                f"{output} is from a run {kind} --remove, whose files would be skipped; choose another --output",
                 EXIT_USAGE,
             )
         if len(results.seen):
-            self.tell(f"{len(results.seen)} files are in {output} already")
+            self.tell(f"skipping {len(results.seen)} files that are already in {output}")
 
     def tell(self, text: str) -> None:
         """Say on standard error what is worth knowing, unless nothing but errors was asked for."""
@@ -125,6 +125,6 @@ class TagScreen:
             self._table.summary(self.errors.count, self._write)
         self.remark(f"{time.monotonic() - self._started:.1f} s, {self.errors.count} failed")
         if interrupted:
-            fail("interrupted; what is shown above is done", EXIT_INTERRUPTED)
+            fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
         if self.errors.count:
             raise typer.Exit(EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""``stone train``: a model of one's own, from a folder of music, a list of keys, or both."""
+"""``stone train``: train a model on a folder of music, a list of keys, or both."""
 
 from __future__ import annotations
 
@@ -12,53 +12,118 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
+from stonecli.cli.options import PROCESSING, DeviceOption, number, whole_number
 from stonecli.cli.running import ENDS
 
 if TYPE_CHECKING:
     from stonecli_train.checkpoint import Checkpoint
     from stonecli_train.config import TrainConfig
 
+SETTINGS = "Settings (default: from --config)"
+
 
 @one_line_errors
 def train(
-    train_type: Annotated[Literal["ks", "ks_mode"], typer.Option("--type", help="12 key signatures, or 24 keys.")],
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Music without labels.")] = None,
-    labels: Annotated[Path | None, typer.Option(metavar="CSV", help="Columns path and key.")] = None,
-    name: Annotated[str, typer.Option("--name", "-n", help="Of the run; the same name resumes it.")] = "basic",
-    circle: Annotated[
-        Literal["1", "7"] | None, typer.Option("--circle", "-c", help="Circle of semitones (1) or of fifths (7).")
+    train_type: Annotated[
+        Literal["ks", "ks_mode"],
+        typer.Option("--type", metavar="ks|ks_mode", help="Train 12 key signatures (ks) or 24 keys (ks_mode)."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Train on this music without labels (default: none).")
     ] = None,
-    save_dir: Annotated[Path, typer.Option("--save-dir", "-s", help="Where checkpoints and logs go.")] = Path("runs"),
-    epochs: Annotated[int | None, typer.Option("--epochs", "-e", min=1)] = None,
-    train_steps: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch.")] = None,
-    val_steps: Annotated[int | None, typer.Option(min=1, help="Batches in a validation.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Train on labeled music: columns path and key (default: none)."),
+    ] = None,
+    name: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="Name the run; the same name resumes it.")
+    ] = "basic",
+    save_dir: Annotated[
+        Path, typer.Option("--save-dir", "-s", metavar="FOLDER", help="Save checkpoints and logs in this folder.")
+    ] = Path("runs"),
     config: Annotated[
-        Path | None, typer.Option("--config", "-g", metavar="FILE", help="TOML, or the original's gin; flags override.")
+        Path | None,
+        typer.Option(
+            "--config", "-g", metavar="FILE", help="Read the settings from TOML or gin; options take precedence."
+        ),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="CKPT", help="Begin with the weights of this checkpoint.")
+        Path | None,
+        typer.Option("--from", metavar="CKPT", help="Start with the weights of this checkpoint (default: random)."),
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(metavar="CKPT", help="Hears the music without labels beforehand; several are asked together."),
+        typer.Option(metavar="CKPT", help="Label the music without labels with this checkpoint; repeatable."),
     ] = None,
-    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of features; else in SAVE_DIR.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that make batches.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the network on the CPU.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    circle: Annotated[
+        Literal["1", "7"] | None,
+        typer.Option(
+            "--circle",
+            "-c",
+            metavar="1|7",
+            rich_help_panel=SETTINGS,
+            help="Use the circle of semitones (1) or of fifths (7).",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs", "-e", parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Train N epochs."
+        ),
+    ] = None,
+    train_steps: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Train N batches per epoch."),
+    ] = None,
+    val_steps: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Validate on N batches."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Put N tracks in a batch."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(parser=number(0), metavar="RATE", rich_help_panel=SETTINGS, help="Set the learning rate."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(0), metavar="N", rich_help_panel=SETTINGS, help="Set the random seed."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(0), metavar="N", rich_help_panel=SETTINGS, help="Prepare batches in N processes."
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", rich_help_panel=PROCESSING, help="Cache features here (default: cache in the --save-dir)."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(1),
+            metavar="N",
+            rich_help_panel=PROCESSING,
+            help="Use N CPU threads (default: PyTorch's).",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Train a key model; stop it with Ctrl-C (or SIGTERM), go on with the same command.
+    """Train a key model on your own music.
 
-    Without --config: STONE for --type ks; for ks_mode Semi-TONE where there are labels, else S-KEY. Several GPUs:
+    Ctrl-C or SIGTERM stop it; the same command resumes it. Without --config, --type ks trains STONE, and --type
+    ks_mode trains Semi-TONE with labels and S-KEY without. For several GPUs:
     torchrun --nproc-per-node N -m stonecli train ...
     """
     if data is None and labels is None:
-        fail("nothing to train on: give --data FOLDER, --labels CSV, or both", EXIT_USAGE)
+        fail("there is nothing to train on; add --data FOLDER, --labels CSV, or both", EXIT_USAGE)
     if not name or name != Path(name).name or name.startswith("."):
-        fail(f"--name {name}: is the name of a folder", EXIT_USAGE)
+        raise typer.BadParameter(f"must be a valid folder name, not {name!r}", param_hint="--name")
     try:
         import matplotlib  # noqa: F401  (of TensorBoard's figures; its absence is better known now)
         import tensorboard  # type: ignore[import-untyped]  # noqa: F401
@@ -66,7 +131,7 @@ def train(
 
         from stonecli_train.config import ConfigError, default_config, load_config, override
     except ModuleNotFoundError as error:
-        fail(f"stone train needs {error.name}: pip install 'stonecli[train]'", EXIT_USAGE)
+        fail(f"stone train needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
     try:
         settings = load_config(config) if config else default_config(_config_name(train_type, labels is not None))
         settings = override(
@@ -85,21 +150,21 @@ def train(
     except OSError as error:
         fail(f"{config}: {error.strerror}", EXIT_USAGE)
     if settings.train_type != train_type:
-        fail(f"{config}: is for --type {settings.train_type}", EXIT_USAGE)
+        fail(f"{config} is for --type {settings.train_type}, not {train_type}", EXIT_USAGE)
     if threads:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
-        fail("no CUDA device can be used: PyTorch finds none", EXIT_USAGE)
+        fail("PyTorch finds no CUDA device; use --device cpu", EXIT_USAGE)
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if bool(teacher) != (settings.loss.unlabelled == "lessons"):
-        fail('--teacher goes with loss.unlabelled = "lessons" in the configuration, and that with it', EXIT_USAGE)
+        fail('--teacher needs loss.unlabelled = "lessons" in the --config, and the other way round', EXIT_USAGE)
     if teacher and data is None:
-        fail("the teachers have nothing to hear: give --data FOLDER", EXIT_USAGE)
+        fail("--teacher needs music without labels; add --data FOLDER", EXIT_USAGE)
     begin = _checkpoint(start) if start is not None else None
     teachers = [_checkpoint(path) for path in teacher or ()]
     interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin, teachers)
     if interrupted:
-        fail("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+        fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
 
 
 def _checkpoint(path: Path) -> Checkpoint:

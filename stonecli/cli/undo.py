@@ -16,6 +16,7 @@ from stonecli.cli.common import (
     output_console,
     print_json,
 )
+from stonecli.cli.options import json_option, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,23 +29,33 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def undo(
-    run: Annotated[int | None, typer.Argument(metavar="[RUN]", help="Run number (default: the last run).")] = None,
+    run: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[RUN]", parser=whole_number(0), help="Undo the run with this number (default: the last run)."
+        ),
+    ] = None,
     list_runs: Annotated[bool, typer.Option("--list", "-l", help="List the runs, the last one first.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Show what would be restored; change no file.")
+        bool, typer.Option("--dry-run", "-n", help="Show what would be restored and change no file.")
     ] = False,
     preserve_mtime: Annotated[
-        bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time of the files.")
+        bool,
+        typer.Option(
+            "--preserve-mtime/--no-preserve-mtime",
+            help="Keep the modification time of the files (default: update it).",
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file, or per run.")] = False,
+    as_json: Annotated[bool, json_option("Print one JSON object per file or run.")] = False,
 ) -> None:
-    """Undo a run of stone tag --write-tags: restore each file to what it was, byte for byte.
+    """Restore the files that a run of stone has changed.
 
-    Without a number this undoes the last run, or what is left of it. If that is undone already, it lists the other runs
-    and asks for a number. Files that were changed since the run are named and stay as they are.
+    Each file becomes what it was, byte for byte. Without a number this undoes the last run, or what is left of it. If
+    that is undone already, it lists the other runs and asks for a number. Files that were changed since the run are
+    named and stay as they are.
     """
     if list_runs and (run is not None or dry_run):
-        raise typer.BadParameter("lists all runs and takes no number", param_hint="--list")
+        raise typer.BadParameter("lists all runs; leave out the number and --dry-run", param_hint="--list")
 
     from stonecli.tags.gathered import gather
     from stonecli.tags.journal import UndoJournal

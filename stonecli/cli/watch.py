@@ -21,15 +21,19 @@ from stonecli.cli.common import (
 )
 from stonecli.cli.options import (
     DeviceOption,
+    FieldOption,
+    JobsOption,
     MinConfidenceOption,
     ModelOption,
     ModeOption,
+    NotationOption,
     OverwriteOption,
     PreserveMtimeOption,
     WriteTagsOption,
+    json_option,
+    number,
 )
 from stonecli.cli.running import Errors, field_rules, journal_run, result_cache, stopped_by_ctrl_c
-from stonecli.key import Notation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,39 +46,41 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to watch, with its subfolders.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Watch this folder and the folders in it.")],
     write_tags: WriteTagsOption = False,
-    notation: Annotated[Notation, typer.Option(help="How a key is written: 8A, 1m or Am.")] = "camelot",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD[=NOTATION]", help="Where to write: as for stone tag. May be repeated."),
-    ] = None,
+    field: FieldOption = None,
+    notation: NotationOption = "camelot",
     mode: ModeOption = "prepend",
     overwrite: OverwriteOption = False,
     min_confidence: MinConfidenceOption = 0.0,
+    preserve_mtime: PreserveMtimeOption = False,
     settle: Annotated[
         float,
-        typer.Option(min=0.5, metavar="SECONDS", help="Seconds a file must stay unchanged before it is processed."),
+        typer.Option(
+            parser=number(0.5),
+            metavar="SECONDS",
+            help="Wait until a file is unchanged for this long before processing it.",
+        ),
     ] = 3.0,
-    existing: Annotated[bool, typer.Option("--existing", help="Start with the files that are there already.")] = False,
-    poll: Annotated[bool, typer.Option("--poll", help="List the folder again and again (for network drives).")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json/--no-json", help="Print one JSON object a file.", show_default=False)
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Process the files that are already there, too (default: only new ones).")
     ] = False,
-    preserve_mtime: PreserveMtimeOption = False,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Files processed in parallel (default: one per CPU).")
-    ] = None,
+    poll: Annotated[
+        bool, typer.Option("--poll", help="Check for changes regularly: for network drives that do not report them.")
+    ] = False,
+    as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
+    jobs: JobsOption = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
-    """Tag the music that arrives in a folder, each file when it is complete. Ctrl-C ends it.
+    """Tag new music files as they arrive in a folder.
 
-    Without --write-tags this is a preview, as with stone tag. stone undo undoes what one watch has written.
+    Press Ctrl-C to stop. A file is processed once it is complete. Without --write-tags this is a preview, as in
+    stone tag. To restore everything that one watch has written, run stone undo.
     """
     rules = field_rules(field or ["key"], notation, mode)
     if not folder.is_dir():
-        fail(f"{folder}: no such folder", EXIT_USAGE)
+        fail(f"{folder}: no such folder; create it first", EXIT_USAGE)
     silence_native_stderr()
 
     from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +118,7 @@ def watch(
             run(_Arrival(tagger, watcher), arrivals, executor=executor, in_flight=2 * jobs, ordered=False)
         )
         stack.enter_context(stopped_by_ctrl_c(_Ending(ended, watcher, outcomes)))
-        errors.remark(f"watching {folder}; Ctrl-C ends it")
+        errors.remark(f"watching {folder}; press Ctrl-C to stop")
         if not as_json:
             table.header()
         for outcome in outcomes:

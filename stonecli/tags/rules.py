@@ -76,10 +76,10 @@ def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> t
         name, equals, own = text.partition("=")
         for word, known in ((name, FIELDS), (own if equals else notation, NOTATIONS)):
             if word not in known:
-                raise ValueError(f"{word!r} is none of {', '.join(known)}")
+                raise ValueError(f"must be one of {', '.join(known)}, not {word!r}")
         field = cast(Field, name)
         if any(rule.field == field for rule in rules):  # only the last one would last
-            raise ValueError(f"{name!r} is named twice")
+            raise ValueError(f"must not name {name!r} twice")
         rules.append(
             FieldRule(field, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode)
         )

@@ -105,7 +105,7 @@ def test_removed(tiny: Callable[..., bytes]) -> None:
     assert files() == []
     assert [*folder().iterdir()] == []
     for name in ("mine", "never", "../x", ""):
-        with pytest.raises(ModelError, match="no model is called"):
+        with pytest.raises(ModelError, match="there is no model"):
             remove_model(name)
     with pytest.raises(ModelError, match="built in and stays"):
         remove_model(BUILT_IN)
@@ -155,7 +155,7 @@ def test_no_names(name: str, tiny: Callable[..., bytes]) -> None:
     assert not is_name(name)
     with pytest.raises(ModelError, match="no name for a model"):
         add_model(tiny(), name, "")
-    with pytest.raises(ModelError, match="no model is called"):
+    with pytest.raises(ModelError, match="there is no model"):
         stored_model(name)
     assert model_path(name) == Path(name)
 
@@ -176,7 +176,7 @@ def test_the_name_of_a_file(file: str, name: str) -> None:
 
 def test_a_file_beside_a_name(tiny: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="no model is called 'mine'"):
+    with pytest.raises(ModelError, match="there is no model 'mine'"):
         model_path("mine")
     Path("mine").write_bytes(tiny())
     assert model_path("mine") == Path("mine")

@@ -77,7 +77,7 @@ def test_json_per_window(invoke: Invoke, medley: Path) -> None:
 def test_window_length(invoke: Invoke, medley: Path) -> None:
     record = json.loads(invoke("analyze", medley, "--json", "--per-window", "--window", "30").stdout)
     assert len(record["windows"]) == 4
-    for seconds in ("1", "301", "nan"):
+    for seconds in ("1", "301"):
         result = invoke("analyze", medley, "--window", seconds)
         assert result.exit_code == 2
         assert result.stderr == "stone: a window of this model is 11.9 to 300 s long\n"
@@ -261,7 +261,7 @@ def test_ctrl_c_keeps_what_was_heard(stone_command: list[str], song: Song, tmp_p
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
-    assert (process.wait(timeout=60), errors) == (130, "stone: interrupted; what is shown above is done\n")
+    assert (process.wait(timeout=60), errors) == (130, "stone: interrupted; the files shown above are done\n")
     heard = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
     assert 1 <= len(heard) < len(files)
     with np.load(npz) as arrays:

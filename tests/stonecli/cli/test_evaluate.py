@@ -70,7 +70,7 @@ def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder, invoke):
 def test_tables_go_to_standard_output(folder, invoke):
     result = invoke("evaluate", labels_file(folder, RIGHT), "--seed", "3", "--resamples", "150")
     assert result.exit_code == 0
-    assert "150 draws, seed 3" in result.stdout
+    assert "150 samples, seed 3" in result.stdout
     assert "4 tracks\n" in result.stdout
     assert "not in these scores" not in result.stdout
     assert result.stderr == ""
@@ -90,7 +90,7 @@ def test_broken_and_missing_files_are_named_and_left_out(folder, invoke, fingerp
         str(folder / name) for name in ("broken.mp3", "missing.mp3", "folder.wav")
     ]
     assert lines[1].endswith(": No such file or directory")
-    assert "3 of 7 tracks are not in these scores: 3 could not be heard" in result.stdout
+    assert "3 of 7 tracks are not in these scores: 3 could not be analyzed" in result.stdout
     assert "4 tracks\n" in result.stdout
     assert fingerprint(folder) == before
 
@@ -103,7 +103,7 @@ def test_nothing_that_can_be_heard(folder, invoke):
     result = invoke("evaluate", labels_file(folder, ["missing.mp3,C"]))
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.splitlines()[-1] == "stone: no track could be heard, so there is nothing to score"
+    assert result.stderr.splitlines()[-1] == "stone: no track could be analyzed, so there is nothing to score"
 
 
 def test_a_label_that_nobody_can_read(folder, invoke):
@@ -124,7 +124,7 @@ def test_a_track_listed_twice_is_said(folder, invoke):
     labels = labels_file(folder, [*RIGHT, "./c.wav,8B"])
     result = invoke("evaluate", labels)
     assert result.exit_code == 0
-    assert result.stderr == f"{labels}: a track that is listed again counts once (line 6)\n"
+    assert result.stderr == f"{labels}: tracks listed twice count once (line 6)\n"
     assert "4 tracks\n" in result.stdout
 
 
@@ -168,8 +168,8 @@ def test_against_another_tool(folder, invoke, tmp_path):
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        f"{theirs}: no answer in it, so left out of the comparison: 1 of 4 tracks",
-        f"{theirs}: rows for no track of the labels: 1",
+        f"{theirs}: not in the comparison, because it has no key for them: 1 of 4 tracks",
+        f"{theirs}: rows that belong to no track of the labels: 1",
     ]
     # Ours 1, 1, 1; theirs 1, 0.3, 0.
     line = next(line for line in result.stdout.split("(second)")[1].splitlines() if line.startswith("MIREX"))
@@ -181,7 +181,7 @@ def test_against_a_file_of_other_tracks(folder, invoke, tmp_path):
     theirs.write_text("path,key\nother.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"stone: {theirs}: no answer in it is for a track of the labels\n"
+    assert result.stderr == f"stone: {theirs}: none of its rows is for a track of the labels; check the paths in it\n"
 
 
 def test_against_answers_for_what_could_not_be_heard(folder, invoke, tmp_path):
@@ -189,7 +189,7 @@ def test_against_answers_for_what_could_not_be_heard(folder, invoke, tmp_path):
     theirs.write_text("path,key\nmissing.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", theirs)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == f"{theirs}: no track that both have answered, so no comparison"
+    assert result.stderr.splitlines()[-1] == f"{theirs}: no comparison: no track has an answer from both"
     assert "4 tracks\n" in result.stdout
 
 
@@ -221,13 +221,13 @@ def test_picture(folder, invoke):
 @pytest.mark.parametrize(
     ("option", "name", "message"),
     [
-        ("--predictions", "p.txt", "ends in .csv"),
-        ("--confusion", "c.jpg", "ends in .png"),
+        ("--predictions", "p.txt", "must end in .csv"),
+        ("--confusion", "c.jpg", "must end in .png"),
         ("--predictions", "nowhere/p.csv", "no such folder"),
-        ("--predictions", "labels.csv", "would overwrite what is read"),
-        ("--against", "nowhere.csv", "No such file"),
+        ("--predictions", "labels.csv", "is an input of this command"),
+        ("--against", "nowhere.csv", "no such file"),
         ("--against", "c.wav", "not a model"),
-        ("--model", "nowhere.onnx", "No such file"),
+        ("--model", "nowhere.onnx", "no such file"),
     ],
 )
 def test_wrong_usage_is_seen_before_the_work(folder, invoke, option, name, message):
@@ -246,7 +246,7 @@ def test_no_matplotlib_is_said_before_the_work(folder, stone, tmp_path):
     labels = labels_file(folder, ["missing.mp3,C"])
     result = stone("evaluate", labels, "--confusion", tmp_path / "c.png", PYTHONPATH=os.fspath(tmp_path / "blocker"))
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "stone: --confusion: pictures need matplotlib: pip install 'stonecli[plot]'\n"
+    assert result.stderr == "stone: pictures need matplotlib: pip install 'stonecli[plot]'\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

@@ -77,7 +77,7 @@ def test_it_says_what_it_made(checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     first, second, third = result.stdout.splitlines()
     assert first == f"{model}: {model.stat().st_size / 1e6:.1f} MB, 24 classes"
-    assert second == "class order found by the pitch fork: A major, Bb major, B major, …"
+    assert second == "class order found with synthetic chords: A major, Bb major, B major, ..."
     assert third.startswith("largest difference from PyTorch: ")
     assert float(third.split()[-1]) < 1e-4
     assert result.stderr == ""
@@ -172,7 +172,7 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, module:
     )
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr == f"stone: stone export needs {module}: pip install 'stonecli[train]'\n"
+    assert result.stderr == f"stone: stone export needs {module}; install it: pip install 'stonecli[train]'\n"
 
 
 def test_a_folder_that_is_not_there_is_not_made(checkpoint: Path, tmp_path: Path) -> None:

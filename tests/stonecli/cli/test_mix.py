@@ -110,8 +110,8 @@ def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
     ("arguments", "message"),
     [
         (["--start", "none.mp3"], "none.mp3: no such file"),
-        (["--playlist", "a.mp3"], "ends in .m3u8 or .m3u"),
-        (["--rekordbox", "a.csv"], "ends in .xml"),
+        (["--playlist", "a.mp3"], "must end in .m3u8 or .m3u"),
+        (["--rekordbox", "a.csv"], "must end in .xml"),
         (["--playlist", "none/a.m3u8"], "no such folder"),
         (["--compatible", "{a}", "--start", "{a}"], "a list, not an order"),
         (["--start", "{a}", "--end", "{a}"], "the same"),

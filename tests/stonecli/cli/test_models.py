@@ -74,7 +74,7 @@ def test_the_built_in_model_is_listed_with_its_card(invoke: Invoke) -> None:
     result = invoke("models")
     assert (result.exit_code, result.stderr) == (0, "")
     head, line = result.stdout.splitlines()
-    assert head.split("\t") == ["name", "hears", "size", "licence", "from"]
+    assert head.split("\t") == ["name", "detects", "size", "license", "from"]
     assert line.split("\t") == [BUILT_IN, "24 keys", f"{KeyModelFile.size / 1e6:.1f} MB", "MIT", "built in"]
     (record,) = records(invoke("models", "--json"))
     assert (record["name"], record["status"], record["error"]) == (BUILT_IN, "built-in", None)
@@ -98,7 +98,7 @@ def test_an_added_model_is_listed_and_shown(invoke: Invoke, tiny_model: Build, t
     assert (result.exit_code, result.stderr) == (0, "")
     first, second, third = result.stdout.splitlines()
     assert first == f"my-model: 12 key signatures, 0.0 MB, SHA-256 {sha256(path)}"
-    assert second == "licence: \\x1b[31m[red]\\n"
+    assert second == "license: \\x1b[31m[red]\\n"
     assert third == "use it: stone tag --model my-model"
     assert (
         invoke("models").stdout.splitlines()[2].startswith("my-model\t12 key signatures\t0.0 MB\t\\x1b[31m[red]\\n\t")
@@ -135,7 +135,11 @@ def test_a_damaged_model_does_not_hide_the_others(invoke: Invoke, tiny_model: Bu
 
 def test_a_hash_is_held_against_a_file(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "x.onnx")
-    fails(invoke("models", "add", path, "--sha256", "0" * 64), 1, f"{path}: not the file that was meant", sha256(path))
+    fails(
+        invoke("models", "add", path, "--sha256", "0" * 64),
+        1,
+        f"{path}: its SHA-256 is {sha256(path)}, not the one of --sha256",
+    )
     fails(invoke("models", "add", path, "--sha256", "beef"), 2, "--sha256")
     assert len(records(invoke("models", "--json"))) == 1
     assert invoke("models", "add", path, "--sha256", sha256(path).upper()).exit_code == 0
@@ -157,7 +161,11 @@ def test_what_is_no_model(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> 
     (tmp_path / "text.onnx").write_text("text")
     fails(invoke("models", "add", tmp_path / "text.onnx"), 1, "not a")
     fails(invoke("models", "add", tmp_path / "nothing.onnx"), 1, "nothing.onnx: No such file")
-    fails(invoke("models", "add", "nothing"), 1, "no such file, and none of stone, semi-tone, skey")
+    fails(
+        invoke("models", "add", "nothing"),
+        1,
+        "no such file or published model; the published models are stone, semi-tone, skey",
+    )
     fails(invoke("models", "add", tiny_model(tmp_path / "x.onnx", temperature=float("nan"))), 1, "NaN is no number")
     fails(invoke("models", "add", tiny_model(tmp_path / "y.onnx", external="weights.bin")), 1, "weights in other files")
     assert len(records(invoke("models", "--json"))) == 1
@@ -174,7 +182,7 @@ def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
 
 def test_what_is_not_there(invoke: Invoke) -> None:
     for action in ("show", "remove"):
-        fails(invoke("models", action, "\x1b[31m"), 1, "no model is called '\\x1b[31m'")
+        fails(invoke("models", action, "\x1b[31m"), 1, "there is no model '\\x1b[31m'")
     fails(invoke("models", "remove", BUILT_IN), 1, "built in and stays")
 
 
@@ -212,8 +220,8 @@ def test_nothing_else_asks_the_network(invoke: Invoke, song: Song, monkeypatch: 
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
     assert invoke("models").exit_code == 0
     assert invoke("tag", song("mp3")).exit_code == 0
-    assert "no model is called 'skey'" in invoke("tag", song("mp3"), "--model", "skey").stderr
-    fails(invoke("models", "add", "skey"), 2, "say --yes")
+    assert "there is no model 'skey'" in invoke("tag", song("mp3"), "--model", "skey").stderr
+    fails(invoke("models", "add", "skey"), 2, "add --yes")
 
 
 # What the authors have published
@@ -257,7 +265,7 @@ def test_a_published_checkpoint_is_fetched_converted_and_used(
     result = invoke("models", "add", "skey", "--yes")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("skey: 24 keys, ")
-    assert result.stderr.splitlines()[1].startswith("licence: MIT for its code")
+    assert result.stderr.splitlines()[1].startswith("license: MIT for its code")
     model = stored_model("skey")
     assert model.info is not None
     assert model.info.checkpoint_sha256 == sha256(published)
@@ -265,11 +273,11 @@ def test_a_published_checkpoint_is_fetched_converted_and_used(
     heard = json.loads(invoke("analyze", song("flac"), "--model", "skey", "--json").stdout)
     assert heard["model"] == f"skey.onnx@{model.sha256[:12]}"
     assert heard["key"]["musical"] == "Dm"
-    fails(invoke("models", "add", published, "--name", "other"), 2, "licence: MIT for its code", "say --yes")
+    fails(invoke("models", "add", published, "--name", "other"), 2, "license: MIT for its code", "add --yes")
 
 
 def test_without_a_yes_nothing_is_fetched(invoke: Invoke, published: Path, tmp_path: Path) -> None:
-    fails(invoke("models", "add", "skey"), 2, "S-KEY", "https://github.com/deezer/skey", "licence: ", "say --yes")
+    fails(invoke("models", "add", "skey"), 2, "S-KEY", "https://github.com/deezer/skey", "license: ", "add --yes")
     assert not (tmp_path / "asked").exists()
     fails(invoke("models", "add", "skey", "--sha256", "0" * 64, "--yes"), 2, "--sha256")
 
@@ -288,7 +296,7 @@ def test_without_torch_one_line_before_anything_is_fetched(
     monkeypatch.delitem(sys.modules, "stonecli_export.onnx_file", raising=False)
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = invoke("models", "add", "skey", "--yes")
-    fails(result, 2, "stone models add needs onnx: pip install 'stonecli[train]'")
+    fails(result, 2, "stone models add needs onnx; install it: pip install 'stonecli[train]'")
     assert not (tmp_path / "asked").exists()
 
 
@@ -320,7 +328,7 @@ def test_a_person_is_asked(stone_command: list[str], answer: str) -> None:
     assert result.returncode == 1
     assert "Do you agree?" in result.stderr
     assert ("the connection was cut" in result.stderr or "cannot be fetched" in result.stderr) == (answer == "y")
-    assert ("nothing was added" in result.stderr) == (answer != "y")
+    assert ("no model was added" in result.stderr) == (answer != "y")
 
 
 # --model
@@ -347,7 +355,7 @@ def test_a_name_that_stands_for_nothing(invoke: Invoke, song: Song) -> None:
     result = invoke("tag", song("flac"), "--model", "nobody")
     assert result.exit_code == 2
     assert result.stderr == (
-        "stone: nobody: no model is called 'nobody' (stone models lists them, stone models add brings more)\n"
+        "stone: --model nobody: there is no model 'nobody'; stone models lists the models, stone models add adds one\n"
     )
 
 
@@ -366,5 +374,5 @@ def test_in_the_config_file(invoke: Invoke, tiny_model: Build, song: Song, tmp_p
     assert invoke("config", "set", "tag.model", "mine").exit_code == 0
     assert json.loads(invoke("tag", song("flac"), "--json").stdout)["model"].startswith("mine.onnx@")
     assert invoke("models", "remove", "mine").exit_code == 0
-    assert "no model is called 'mine'" in invoke("tag", song("flac"), "--json").stderr
+    assert "there is no model 'mine'" in invoke("tag", song("flac"), "--json").stderr
     assert invoke("models").exit_code == 0  # which can bring it back

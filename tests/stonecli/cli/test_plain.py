@@ -141,14 +141,14 @@ def test_a_config_file_is_heeded(unconfigured: Path, songs: Mapping[str, Path]) 
     (unconfigured / "config.toml").write_text("[analyze\n")
     result = start("analyze", "--device", "cpu", songs["flac"])
     assert result.returncode == 2
-    assert "config.toml: not TOML" in result.stderr
+    assert "config.toml: not valid TOML" in result.stderr
 
 
 def test_a_folder_in_the_place_of_the_config_file(unconfigured: Path, songs: Mapping[str, Path]) -> None:
     (unconfigured / "config.toml").mkdir(parents=True)
     result = start("analyze", "--device", "cpu", songs["flac"])
     assert result.returncode == 2
-    assert "config.toml: not a file" in result.stderr
+    assert "config.toml: is not a regular file" in result.stderr
 
 
 def test_a_shell_that_asks_gets_its_answer(unconfigured: Path) -> None:

@@ -697,7 +697,7 @@ def test_ctrl_c_keeps_what_is_finished(
     os.killpg(process.pid, getattr(signal, end))  # as the terminal does: to all that belong together
     rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
     assert process.wait(timeout=60) == 130
-    assert errors == "stone: interrupted; what is shown above is done\n"
+    assert errors == "stone: interrupted; the files shown above are done\n"
     records = [json.loads(line) for line in [*head, *rest.splitlines()]]
     assert 6 <= len(records) < len(contents)
     assert {record["status"] for record in records} == {"written"}
@@ -816,7 +816,7 @@ def test_quiet_and_verbose(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     verbose = invoke("tag", path, "--verbose")
     assert verbose.stdout == invoke("tag", path).stdout
     first, last = verbose.stderr.splitlines()
-    assert re.fullmatch(r"stone: 1 files; heard by \S+ \([0-9a-f]{12}\) on cpu, \d+ at a time", first)
+    assert re.fullmatch(r"stone: 1 files, \d+ at a time, analyzed by \S+ \([0-9a-f]{12}\) on cpu", first)
     assert last.endswith(" s, 0 failed")
     assert invoke("tag", path, "--quiet", "--json").exit_code == 2
 

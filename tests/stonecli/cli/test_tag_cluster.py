@@ -47,7 +47,7 @@ def test_parquet_on_one_machine_is_gone_on_with(invoke: Invoke, song: Song, tmp_
     first, second = song("flac", "a"), song("mp3", "b")
     assert invoke("tag", first, "--output", output).exit_code == 0
     result = invoke("tag", first, second, "--output", output)
-    assert (result.exit_code, result.stderr) == (0, f"stone: 1 files are in {output} already\n")
+    assert (result.exit_code, result.stderr) == (0, f"stone: skipping 1 files that are already in {output}\n")
     assert len(result.stdout.splitlines()) == 2
     table = parquet.read_table(output)
     assert table["path"].to_pylist() == [str(first), str(second)]

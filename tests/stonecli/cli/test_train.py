@@ -462,7 +462,7 @@ def test_without_the_extra(name: str, folder: Path) -> None:
     command = [sys.executable, "-c", BLOCK.format(name=name), "train", "--type", "ks", "--data", folder / "music"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert lines(done.stderr) == [f"stone: stone train needs {name}: pip install 'stonecli[train]'"]
+    assert lines(done.stderr) == [f"stone: stone train needs {name}; install it: pip install 'stonecli[train]'"]
 
 
 # --- from training to tagging -----------------------------------------------------------------------------------------

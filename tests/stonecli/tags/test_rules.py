@@ -15,11 +15,11 @@ def test_what_is_named_is_a_rule():
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        (["album"], "'album' is none of key, comment, grouping, title"),
-        (["key=german"], "'german' is none of"),
-        (["key="], "'' is none of"),
-        (["comment=camelot", "key", "comment=openkey"], "'comment' is named twice"),
-        (["key", "key"], "'key' is named twice"),
+        (["album"], "must be one of key, comment, grouping, title, not 'album'"),
+        (["key=german"], "must be one of camelot, openkey, musical, not 'german'"),
+        (["key="], "must be one of camelot, openkey, musical, not ''"),
+        (["comment=camelot", "key", "comment=openkey"], "must not name 'comment' twice"),
+        (["key", "key"], "must not name 'key' twice"),
     ],
 )
 def test_what_cannot_be_followed_is_named(fields, reason):

@@ -1,0 +1,162 @@
+"""Help texts: one layout for the program and its commands, plain text that fits the terminal. Loads no Typer."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from stonecli._version import __version__
+
+SUMMARY = "Detects the musical key of your tracks and writes it to their tags, so you can mix harmonically."
+
+# The first sentence of every command's help; a test compares them with the commands.
+COMMANDS = {
+    "tag": "Detect the key of music files and write it to their tags.",
+    "watch": "Tag new music files as they arrive in a folder.",
+    "undo": "Restore the files that a run of stone has changed.",
+    "cache": "Show or clear the cache of detected keys.",
+    "config": "Show or change your default options.",
+    "analyze": "Show the key of music files in detail, without writing anything.",
+    "mix": "Sort tracks into an order that mixes well by key, tuning and tempo.",
+    "export": "Convert a PyTorch checkpoint to an ONNX model for --model.",
+    "models": "List, show, add and remove models for --model.",
+    "evaluate": "Measure the accuracy of a model on music with known keys.",
+    "train": "Train a key model on your own music.",
+}
+
+MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 100  # characters
+_MAX_LEFT = 24  # characters for the names of options; longer ones get a line of their own
+
+
+class Section(NamedTuple):
+    """A titled group of entries, each a name and its explanation."""
+
+    title: str
+    entries: list[tuple[str, str]]
+
+
+def program_help() -> str:
+    """What ``stone --help`` prints."""
+    width = _width()
+    options = [
+        ("--version", "Print the version."),
+        ("--install-completion", "Install tab completion for your shell."),
+        ("--show-completion", "Print the tab completion script."),
+        ("-h, --help", "Print this help."),
+    ]
+    return "\n".join(
+        [
+            *_wrapped("Usage: stone COMMAND [OPTIONS] [ARGUMENTS]", width, "  "),
+            "",
+            *_wrapped(SUMMARY, width),
+            *_section_lines([Section("Commands", list(COMMANDS.items())), Section("Options", options)], width),
+            "",
+            *_wrapped("For the options of a command: stone COMMAND --help, such as stone tag --help", width),
+        ]
+    )
+
+
+def command_help(command: Any, context: Any) -> str:
+    """What ``stone COMMAND --help`` prints.
+
+    Args:
+        command: Typer's command.
+        context: the context of this command.
+    """
+    width = _width()
+    lines = [*_wrapped(usage(command), width, "  ")]
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        lines += ["", *([paragraph] if paragraph.startswith(" ") else _wrapped(paragraph, width))]
+    return "\n".join([*lines, *_section_lines(sections(command, context), width)])
+
+
+def usage(command: Any) -> str:
+    """The line that shows how the command is called."""
+    arguments = [param.metavar for param in command.params if param.param_type_name == "argument"]
+    return " ".join([f"Usage: stone {command.name} [OPTIONS]", *arguments])
+
+
+def sections(command: Any, context: Any) -> list[Section]:
+    """The arguments and options of a command by their groups, which are Typer's ``rich_help_panel``."""
+    grouped: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(context):
+        if param.param_type_name == "argument":
+            title, name = "Arguments", param.metavar.strip("[]")
+        else:
+            title, name = getattr(param, "rich_help_panel", None) or "Options", _option_name(param)
+        grouped.setdefault(title, []).append((name, _explanation(param)))
+    others = grouped.pop("Options")
+    found = [Section(*group) for group in grouped.items()]
+    found.insert(
+        len(found) if len(others) == 1 else sum(section.title == "Arguments" for section in found),
+        Section("Options", others),
+    )
+    return found
+
+
+def _option_name(option: Any) -> str:
+    """Such as ``-j, --jobs N`` or ``--[no-]quiet``."""
+    names = sorted(option.opts, key=len)
+    positive = names[-1].removeprefix("--")
+    if option.secondary_opts == [f"--no-{positive}"]:
+        names[-1] = f"--[no-]{positive}"
+    return ", ".join(names) + (f" {option.metavar}" if option.metavar and not option.is_flag else "")
+
+
+def _explanation(param: Any) -> str:
+    """The help text with the default, unless the text names it, or there is none to name."""
+    text = "Print this help." if "--help" in param.opts else param.help or ""
+    default = param.default
+    if param.required and param.param_type_name == "option":
+        note = "required"
+    elif default is None or default is False or default in ([], ()) or "(default" in text or not param.show_default:
+        return text
+    else:
+        note = f"default: {default:g}" if isinstance(default, float) else f"default: {default}"
+    return f"{text.rstrip('.')} ({note})."
+
+
+def _section_lines(sections: list[Section], width: int) -> list[str]:
+    """Each section's title and entries, in two columns; below one another where the terminal is narrow."""
+    names = [name for section in sections for name, _ in section.entries]
+    left = max(len(name) for name in names if len(name) <= _MAX_LEFT)
+    is_narrow = width < left + 36
+    indent = " " * (6 if is_narrow else left + 4)
+    lines = []
+    for section in sections:
+        lines += ["", f"{section.title}:"]
+        for name, text in section.entries:
+            explained = [indent + line for line in _wrapped(text, width - len(indent))]
+            if not is_narrow and len(name) <= left and explained:
+                explained[0] = f"  {name:{left}}  {explained[0].lstrip()}"
+                lines += explained
+            else:
+                lines += [f"  {name}", *explained]
+    return lines
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> Iterable[str]:
+    import textwrap
+
+    return textwrap.wrap(
+        " ".join(text.split()), width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _width() -> int:
+    """Columns for the help: those of the terminal, but never wider than is easy to read."""
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdigit() else 0
+    if not width:
+        with suppress(OSError, ValueError, AttributeError):
+            width = os.get_terminal_size(sys.stdout.fileno()).columns
+    return min(MAX_WIDTH, max(MIN_WIDTH, width or DEFAULT_WIDTH))
+
+
+def version_line() -> str:
+    """What ``stone --version`` prints."""
+    return f"stone {__version__}"

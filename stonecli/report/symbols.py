@@ -1,0 +1,33 @@
+"""ASCII for the symbols that stone draws, where the encoding of a terminal or a file does not have them.
+
+Only symbols of this program are replaced. Anything else that an encoding lacks, such as letters of a file name, is
+printed as a Python escape, because a similar letter would be the wrong name.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+ASCII_SYMBOLS = "stone-ascii"
+"""Name of the error handler for ``open(errors=...)`` and ``reconfigure(errors=...)``."""
+
+_ASCII = {
+    "━": "=", "─": "-", "│": "|", "┃": "|", "·": ".", "…": "~", "•": "*", "×": "x", "→": ">",
+    "█": "#", "▉": "#", "▊": "#", "▋": "#", "▌": "#", "▍": " ", "▎": " ", "▏": " ", "╸": "=", "╺": "-",
+}  # fmt: skip
+
+
+def register_ascii_symbols() -> None:
+    """Make the error handler known to Python's codecs."""
+    codecs.register_error(ASCII_SYMBOLS, _replace)
+
+
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\u2500" <= char <= "\u257f":  # lines and corners of tables
+        return _ASCII.get(char, "+"), error.start + 1
+    if char in _ASCII:
+        return _ASCII[char], error.start + 1
+    return char.encode("ascii", "backslashreplace").decode(), error.start + 1
