@@ -771,7 +771,7 @@ def test_no_name_and_no_tag_reaches_the_terminal_as_it_is(
     assert "\x1b" not in plain
     assert "\\x1b]0;pwn\\x07b\\x1b[2J\\x1b[5m[blink]x [-bold] :smile:.flac" in plain
     assert "[blink]x [-bold] :smile:.mp3: not audio that can be decoded" in plain
-    assert "1 detected, 1 kept, 1 failed – nothing was changed; write the keys with --write-tags" in plain
+    assert "1 detected, 1 with a key text that stone cannot read, 1 failed – nothing was changed;" in plain
 
 
 def test_a_terminal_sees_progress_and_a_table(
