@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
         if pitch_fork is not None:
             with named(pitch_fork):
                 _check_with_recording(model, pitch_fork, classes)
-        Path(temporary).chmod(0o644)
+        with suppress(OSError):  # a share that gives all files one mode
+            Path(temporary).chmod(0o644)
         Path(temporary).replace(model_path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

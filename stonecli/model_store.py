@@ -281,19 +281,21 @@ def _write(path: Path, content: bytes, check: Callable[[Path], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         check(Path(temporary))
-        Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
+        with suppress(OSError):  # a share that gives all files one mode
+            Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         with suppress(OSError):
             path.parent.rmdir()  # where nothing else is in it
         raise
-    if os.name == "posix":  # the rename itself reaches the disk with its folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if os.name == "posix":  # the rename itself reaches the disk with its folder, where the file system can do that
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def _remove_file(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -61,7 +61,8 @@ def put_in_place(temporary: Path, path: Path) -> None:
         OSError: as above.
     """
     with naming(path):
-        temporary.chmod(0o666 & ~umask())
+        with suppress(OSError):  # a share that gives all files one mode
+            temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
 
 

@@ -156,6 +156,27 @@ def test_a_worker_that_comes_back_after_the_end_writes_nothing(journal: UndoJour
     assert path.read_bytes() == before
 
 
+def test_a_record_that_would_not_be_gathered_any_more_is_refused(
+    journal: UndoJournal, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends after its journals were read and before the folder is deleted."""
+    number = journal.start("write").number
+    folder = make_folder(journal, number, "word")
+    path = song("flac")
+    before = path.read_bytes()
+    refused = []
+
+    def late(*_: object, **options: object) -> None:
+        with thread_journal(folder, "write") as run, pytest.raises(TagError, match="has ended") as caught:
+            write_key(path, Key.parse("Dm"), journal=run)
+        refused.append(caught)
+
+    monkeypatch.setattr("stonecli.tags.gathered.shutil.rmtree", late)
+    gather(journal, ended=number)
+    assert len(refused) == 1
+    assert path.read_bytes() == before
+
+
 def test_a_folder_knows_its_run(journal: UndoJournal, tmp_path: Path) -> None:
     folder = make_folder(journal, journal.start("write").number, "word")
     assert is_seen(folder, "word")

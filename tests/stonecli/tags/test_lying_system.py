@@ -211,6 +211,22 @@ def test_a_real_difference_is_refused_before_the_analysis(
     assert ": 0 results" in stone("cache").stdout  # nothing was analyzed
 
 
+def test_what_stone_makes_can_lie_on_such_a_share(
+    lying_stone: Stone, song: Callable[..., Path], quick_model: Path, tmp_path: Path
+) -> None:
+    path = song("mp3")
+    outputs = {"--output": "keys.csv", "--html": "keys.html", "--playlist": "keys.m3u8", "--rekordbox": "keys.xml"}
+    options = [part for option, name in outputs.items() for part in (option, tmp_path / name)]
+    for command in (
+        ["tag", path, "--model", quick_model, *options],
+        ["config", "set", "tag.jobs", "1"],
+        ["models", "add", quick_model, "--yes"],
+    ):
+        result = lying_stone("times mode owner", *command)
+        assert result.returncode == 0, result.stderr
+    assert all((tmp_path / name).stat().st_size for name in outputs.values())
+
+
 def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
