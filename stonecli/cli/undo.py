@@ -202,6 +202,9 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
         for row in (names, *rows):
             print("\t".join(row), file=console.file)
         return
+    if not rows:
+        console.print("no run has changed a file yet")
+        return
     table = Table(box=None, header_style="bold dim", pad_edge=False)
     for name in names:
         is_number = name in ("run", "files", "restored")
