@@ -120,7 +120,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW and its schedules, in steps of the published training.
+    """AdamW and its schedules. The published values are in ``configs/ks.toml``, ``ks_mode.toml`` and ``skey.toml``.
 
     Attributes:
         epochs: most epochs.
@@ -128,9 +128,12 @@ class OptimiserConfig:
         lr: learning rate after the warm-up.
         min_lr: at the end of its cosine.
         warmup_epochs: of linear rise.
+        cosine_epochs: epoch at which the cosine of the learning rate ends; 0 for the last epoch.
         betas: of Adam.
         weight_decay, weight_decay_end: cosine from one to the other, on kernels only.
+        weight_decay_epochs: epoch at which that cosine ends; 0 for the last epoch.
         clip: largest norm of the gradient.
+        clip_per: of which gradient: of each ``parameter``, as published, or of the whole ``network``.
         ema: decay of the average of weights that is validated and kept; 0 for none.
         patience: epochs without a better validation after which training stops; 0 for never.
         seed: of all that is random.
@@ -142,10 +145,13 @@ class OptimiserConfig:
     lr: float = 1e-3
     min_lr: float = 5e-8
     warmup_epochs: float = 1.0
+    cosine_epochs: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.04
     weight_decay_end: float = 0.4
+    weight_decay_epochs: float = 0.0
     clip: float = 3.0
+    clip_per: Literal["parameter", "network"] = "network"
     ema: float = 0.995
     patience: int = 0
     seed: int = 0
@@ -253,6 +259,15 @@ _GIN_NAMES = {
     "get_datasets.duration": "input.window_seconds",
     "get_datasets.batch_size": "data.batch_size",
     "CrossPowerSpectralDensityLoss.weights": "loss.skey_weights",
+    "get_learning_rate_scheduler.min_lr": "optimiser.min_lr",
+    "get_learning_rate_scheduler.warmup_epochs": "optimiser.warmup_epochs",
+    "get_learning_rate_scheduler.n_epochs_cosine": "optimiser.cosine_epochs",
+    "get_weights_decay_scheduler.weight_decay": "optimiser.weight_decay",
+    "get_weights_decay_scheduler.weight_decay_end": "optimiser.weight_decay_end",
+    "get_weights_decay_scheduler.schedule_epochs": "optimiser.weight_decay_epochs",
+    "get_optimizer.betas": "optimiser.betas",
+    "clip_gradients.clip_grad": "optimiser.clip",
+    "EarlyStoppingCallback.patience": "optimiser.patience",
 }
 _GIN_IGNORED = (
     "get_datasets.dataset_type_test",
@@ -260,28 +275,21 @@ _GIN_IGNORED = (
     "get_datasets.step_percent",
     "get_datasets.buffer_size",
     "get_datasets.input_type",
-    "get_learning_rate_scheduler.n_epochs_cosine",
 )
 
 
 def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
     """The configuration of the original's gin parameters, ``Module.param`` -> literal.
 
-    What the original keeps in code follows from its parameters: S-KEY where its transform is called ``VQT`` or the
-    weights of its loss are given, else Semi-TONE where ``dataset_type_train`` is, else STONE with one row and affine
-    normalization.
+    What the file leaves out is as in the published configuration that it belongs to: S-KEY's where the transform is
+    called ``VQT`` or the weights of its loss are given, else Semi-TONE's where ``dataset_type_train`` is, else STONE's.
     """
     short = {
         ".".join(name.split(".")[-2:]): name for name in values
     }  # src.stone24.stone.Stone.kernels -> Stone.kernels
     is_skey = "CrossPowerSpectralDensityLoss.weights" in short or any(name.startswith("VQT.") for name in short)
     is_semi_tone = "get_datasets.dataset_type_train" in short
-    tables: dict[str, dict[str, Any]] = {
-        "loss": {"name": "skey" if is_skey else "semi_tone" if is_semi_tone else "stone"},
-        "network": {"rows": 2, "normalisation": "plain"}
-        if is_skey or is_semi_tone
-        else {"rows": 1, "normalisation": "affine"},
-    }
+    tables = default_config("skey" if is_skey else "ks_mode" if is_semi_tone else "ks").as_dict()
     for given, full_name in short.items():
         name = f"Harmonic{given}" if given.startswith("VQT.") else given
         value = values[full_name]
@@ -290,7 +298,7 @@ def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
                 raise ConfigError(f"{full_name} = {value}: only [1] is supported")
         elif name in _GIN_NAMES:
             table, key = _GIN_NAMES[name].split(".")
-            tables.setdefault(table, {})[key] = value
+            tables[table][key] = value
         elif name not in _GIN_IGNORED and name != "get_datasets.dataset_type_train":
             raise ConfigError(f"unknown parameter {full_name}{_suggestion(name, [*_GIN_NAMES, *_GIN_IGNORED])}")
     return config_from_dict(tables)
@@ -381,6 +389,8 @@ def _check(config: TrainConfig) -> None:
         "data.workers": config.data.workers,
         "optimiser.min_lr": config.optimiser.min_lr,
         "optimiser.warmup_epochs": config.optimiser.warmup_epochs,
+        "optimiser.cosine_epochs": config.optimiser.cosine_epochs,
+        "optimiser.weight_decay_epochs": config.optimiser.weight_decay_epochs,
         "optimiser.weight_decay": config.optimiser.weight_decay,
         "optimiser.weight_decay_end": config.optimiser.weight_decay_end,
         "optimiser.patience": config.optimiser.patience,

@@ -20,11 +20,12 @@ from torch.utils.data import Dataset
 from stonecli.errors import StoneError
 from stonecli_train.auxiliary import AuxiliaryHeads
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock, FrameNorm
-from stonecli_train.config import OptimiserConfig, TrainConfig
+from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock
+from stonecli_train.config import TrainConfig
 from stonecli_train.data import Batch, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
 from stonecli_train.parallel import Processes, any_process, gather_rows
+from stonecli_train.schedules import clip_gradients, learning_rate, new_optimiser, weight_decay
 from stonecli_train.views import batch_chroma, batch_loss, class_names, view_inputs
 from stonecli_train.workers import batch_stream
 
@@ -233,7 +234,7 @@ class Run:
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.trained.parameters(), config.clip)
+            clip_gradients(self.trained.parameters(), config)
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self.update_average()
@@ -455,35 +456,6 @@ class _Scores(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network.scores(x)
-
-
-def new_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW in two groups: kernels of convolutions and linear layers decay; biases, scales and norms do not."""
-    kernels: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            is_kernel = name == "weight" and not isinstance(module, FrameNorm)
-            (kernels if is_kernel else others).append(parameter)
-    groups = [{"params": kernels, "decays": True}, {"params": others, "decays": False}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-
-
-def learning_rate(step: int, config: OptimiserConfig) -> float:
-    """Linear warm-up to ``lr``, then a cosine down to ``min_lr`` at the end of the last epoch."""
-    warmup = config.warmup_epochs * config.train_steps
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    return _cosine(config.lr, config.min_lr, (step - warmup) / max(1.0, config.epochs * config.train_steps - warmup))
-
-
-def weight_decay(step: int, config: OptimiserConfig) -> float:
-    """A cosine from ``weight_decay`` to ``weight_decay_end`` over the whole training."""
-    return _cosine(config.weight_decay, config.weight_decay_end, step / (config.epochs * config.train_steps))
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * min(1.0, share)))
 
 
 def seed_everything(seed: int, step: int, recoveries: int = 0) -> None:

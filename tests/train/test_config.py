@@ -92,7 +92,21 @@ def paper(name: str) -> TrainConfig:
         ),  # type: ignore[arg-type]
         DataConfig(batch_size=128),
         OptimiserConfig(
-            lr=1e-3, min_lr=5e-8, betas=(0.9, 0.98), weight_decay=0.04, weight_decay_end=0.4, clip=3.0, epochs=100
+            epochs=100,
+            train_steps=512,
+            val_steps=256,
+            lr=1e-3,
+            min_lr=5e-8,
+            warmup_epochs=0.0,
+            cosine_epochs=99.0,
+            betas=(0.9, 0.98),
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            weight_decay_epochs=999.0,
+            clip=3.0,
+            clip_per="parameter",
+            ema=0.0,
+            patience=0,
         ),
     )
 
@@ -134,6 +148,20 @@ def test_gin_values_count(written: Any) -> None:
     )
     config = load_config(written(text, "a.gin"))
     assert (config.input.window_seconds, config.network.kernels) == (20.0, (3,) * 7)
+
+
+def test_the_originals_schedules_can_be_set_in_gin(written: Any) -> None:
+    text = (
+        KS_GIN
+        + """\
+src.utils.scheduler.get_learning_rate_scheduler.n_epochs_cosine = 60
+src.utils.scheduler.get_learning_rate_scheduler.warmup_epochs = 3
+get_weights_decay_scheduler.schedule_epochs = 200
+clip_gradients.clip_grad = 1.0
+"""
+    )
+    found = load_config(written(text, "a.gin")).optimiser
+    assert (found.cosine_epochs, found.warmup_epochs, found.weight_decay_epochs, found.clip) == (60, 3, 200, 1)
 
 
 @pytest.mark.parametrize("mode_first", [False, True])

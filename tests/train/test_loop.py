@@ -21,11 +21,12 @@ from torch import Tensor  # noqa: E402
 
 from stonecli_train import loop  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from stonecli_train.config import OptimiserConfig, TrainConfig, config_from_dict, override  # noqa: E402
+from stonecli_train.chromanet import ChromaNet  # noqa: E402
+from stonecli_train.config import TrainConfig, config_from_dict, override  # noqa: E402
 from stonecli_train.data import DataError, Track, WaveformTracks  # noqa: E402
-from stonecli_train.loop import EpochReport, Run, TrainError, learning_rate, new_optimiser, weight_decay  # noqa: E402
+from stonecli_train.loop import EpochReport, Run, TrainError  # noqa: E402
 from stonecli_train.metrics import track_profile  # noqa: E402
+from stonecli_train.schedules import learning_rate, weight_decay  # noqa: E402
 from stonecli_train.views import class_names  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -112,56 +113,7 @@ def test_what_cannot_be_validated_with_is_refused_before_the_first_step(start: A
     assert recorder(run).steps == []
 
 
-# --- schedules and optimiser ------------------------------------------------------------------------------------------
-
-
-def test_the_learning_rate_at_known_steps() -> None:
-    config = OptimiserConfig(lr=1e-3, min_lr=1e-5, warmup_epochs=2, epochs=12, train_steps=10)
-    assert learning_rate(0, config) == pytest.approx(1e-3 / 20)
-    assert learning_rate(9, config) == pytest.approx(1e-3 / 2)
-    assert learning_rate(19, config) == pytest.approx(1e-3)
-    assert learning_rate(20, config) == pytest.approx(1e-3)
-    assert learning_rate(70, config) == pytest.approx((1e-3 + 1e-5) / 2)  # half of the remaining 100 steps
-    assert learning_rate(45, config) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.sqrt(0.5)) / 2)
-    assert learning_rate(120, config) == pytest.approx(1e-5)
-    assert learning_rate(500, config) == pytest.approx(1e-5)
-
-
-def test_no_warm_up() -> None:
-    config = OptimiserConfig(lr=1.0, min_lr=0.0, warmup_epochs=0, epochs=1, train_steps=4)
-    assert [learning_rate(step, config) for step in range(4)] == pytest.approx(
-        [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
-    )
-
-
-def test_weight_decay_at_known_steps() -> None:
-    config = OptimiserConfig(weight_decay=0.04, weight_decay_end=0.4, epochs=10, train_steps=10)
-    assert weight_decay(0, config) == pytest.approx(0.04)
-    assert weight_decay(50, config) == pytest.approx(0.22)
-    assert weight_decay(100, config) == pytest.approx(0.4)
-    assert weight_decay(25, config) == pytest.approx(0.4 - 0.36 * (1 + math.sqrt(0.5)) / 2)
-
-
-@pytest.mark.parametrize(("rows", "norm"), [(1, "affine"), (2, "plain")])
-def test_kernels_alone_decay(rows: int, norm: str) -> None:
-    """With gradients of zero AdamW does nothing but decay: w - lr * decay * w."""
-    network = ChromaNet(ChromaNetConfig(rows=rows, normalisation=norm))  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(0.5, 1.0)
-            parameter.grad = torch.zeros_like(parameter)
-    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    optimiser = new_optimiser(network, OptimiserConfig(lr=0.1))
-    for group in optimiser.param_groups:
-        group["weight_decay"] = 0.5 if group["decays"] else 0.0
-    optimiser.step()
-    kernels = ("conv.weight", "pwconv1.weight", "pwconv2.weight", "classifier.weight")
-    decayed = 0
-    for name, parameter in network.named_parameters():
-        is_kernel = name.endswith(kernels)
-        decayed += is_kernel
-        torch.testing.assert_close(parameter.detach(), before[name] * (0.95 if is_kernel else 1.0))
-    assert decayed == 7 * 4 + 1
+# --- the optimiser ----------------------------------------------------------------------------------------------------
 
 
 def test_the_schedules_reach_the_optimiser(start: Any, tiny_config: Config) -> None:
