@@ -5,27 +5,26 @@ address' owner sent; plain http is for this machine alone, where there is nobody
 
 What has arrived lies in the cache folder, beside a record of what the server called it (its ETag or modification date).
 Going on is a Range request under the condition If-Range (RFC 9110, 13.1.5 and 14): a file that has changed comes anew.
+
+Redirects follow the rule of :mod:`stonecli.web`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import ssl
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.partial_file import PartialFile
+from stonecli.web import TIMEOUT, TooSlow, WebError, is_cut, is_this_machine, network_error, open_url
 
 MAX_BYTES = 64 << 20
 BLOCK = 64 << 10
-TIMEOUT = 30.0  # seconds without a byte
 MAX_SECONDS = 3600.0  # a server that trickles ends here; the next try goes on
 TRIES = 4  # after the connection was cut, as long as each brings something
 PAUSE = 1.0  # seconds before the second, twice that before the third
@@ -115,25 +114,16 @@ def check_url(url: str) -> None:
         raise DownloadError("only https: over http, anyone in between could send another file")
 
 
-def is_this_machine(host: str) -> bool:
-    """Whether a host's name or number stands for this very machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _receive(url: str, part: PartialFile, sha256: str | None, progress: Progress, deadline: float) -> None:
     """Ask for what ``part`` lacks and append it as it comes."""
-    headers = {"User-Agent": f"stone/{__version__}", "Accept-Encoding": "identity"}
+    headers: dict[str, str] = {}
     goes_on = part.size > 0 and (part.validator or sha256) is not None
     if goes_on:
         headers["Range"] = f"bytes={part.size}-"
         if part.validator:
             headers["If-Range"] = part.validator
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (check_url)
     try:
-        with _opener(url).open(request, timeout=TIMEOUT) as response:
+        with open_url(url, deadline, headers, timeout=TIMEOUT) as response:
             part.total = _begin(response, part, goes_on)
             progress(part.size, part.total)
             while block := response.read1(BLOCK):
@@ -142,8 +132,6 @@ def _receive(url: str, part: PartialFile, sha256: str | None, progress: Progress
                     raise DownloadError(f"larger than {MAX_BYTES >> 20} MB")
                 part.append(block)
                 progress(part.size, part.total)
-                if time.monotonic() > deadline:
-                    raise _CutError("it takes too long")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and goes_on:
@@ -155,8 +143,10 @@ def _receive(url: str, part: PartialFile, sha256: str | None, progress: Progress
         ) from error
     except DownloadError:
         raise
+    except WebError as error:
+        raise DownloadError(str(error)) from error
     except urllib.error.URLError as error:
-        raise _why(error.reason) from error
+        raise _why(error.reason if isinstance(error.reason, Exception) else error) from error
     except (TimeoutError, ssl.SSLError, ConnectionError, http.client.HTTPException, UnicodeError) as error:
         raise _why(error) from error
     if part.total is not None and part.size != part.total:
@@ -170,8 +160,6 @@ def _sha256(part: PartialFile) -> str:
 def _begin(response: http.client.HTTPResponse, part: PartialFile, goes_on: bool) -> int | None:
     """Make ``part`` what the answer goes on from; the size that the whole will have, where the server says it."""
     headers = response.headers
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise DownloadError("the server sends it compressed, which it was asked not to")
     validator = _validator(headers.get("ETag"), headers.get("Last-Modified"))
     length = _number(headers.get("Content-Length"))
     total = length
@@ -208,42 +196,11 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
-def _why(error: object) -> Exception:
-    """The error to raise for what the network says: one to try again after, or the last word."""
-    if isinstance(error, TimeoutError):
-        return _CutError(f"the server was silent for {TIMEOUT:.0f} s")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return DownloadError(f"the server cannot show that it is who it says: {error.verify_message}")
-    if isinstance(
-        error, ConnectionError | http.client.IncompleteRead | http.client.RemoteDisconnected | ssl.SSLEOFError
-    ):
-        return _CutError("the connection was cut")
-    text = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return DownloadError(f"it cannot be fetched: {text or type(error).__name__}")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to other addresses that may be fetched; never from https down to http."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        """The request that follows, with the headers of the first."""
-        check_url(newurl)
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise DownloadError("the server leads from https to http")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Opens http and https and nothing else, by the user's proxy unless it is on this machine."""
-    opener = urllib.request.OpenerDirector()
-    proxies: dict[str, str] | None = {} if is_this_machine(urlsplit(url).hostname or "") else None
-    for handler in (
-        urllib.request.ProxyHandler(proxies),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Redirects(),
-    ):
-        opener.add_handler(handler)
-    return opener
+def _why(error: BaseException) -> Exception:
+    """The error to raise for what the network says: one to try again after, or a final one."""
+    text = network_error(error)
+    if isinstance(error, TimeoutError) and not isinstance(error, TooSlow):
+        text = f"the server was silent for {TIMEOUT:.0f} s"
+    if isinstance(error, TimeoutError) or is_cut(error):
+        return _CutError(text)
+    return DownloadError(text)

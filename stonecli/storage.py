@@ -1,20 +1,20 @@
-"""Recordings at addresses that fsspec opens (``s3://``, ``gs://``, ``https://``): found below one, and fetched.
+"""Recordings at URLs: single files of the web, and files and folders of the storages that fsspec opens (``s3://``).
 
-Needs the extra ``cluster``. A recording is streamed into a temporary file, because decoders go back and forth in it,
-and that file is gone when it was heard. Credentials and endpoints come from where each storage's own tools take them:
-the environment, their configuration files, or fsspec's.
+A recording is streamed into a temporary file, because decoders seek in it; the file is deleted after the analysis.
+Storages other than the web need the extra ``cluster``; their credentials and endpoints come from where each storage's
+own tools take them: the environment, their configuration files, or fsspec's. The web follows :mod:`stonecli.web`.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from html.parser import HTMLParser
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urldefrag, urljoin
 
 from stonecli.engine import error_line
 from stonecli.errors import StorageError, TagError
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 << 30  # of one recording: three hours of 24 bits, 48 kHz, stereo
 _BLOCK = 8 << 20
-_CONNECT_SECONDS, _SILENT_SECONDS = 30, 60  # that a web server may take to answer, and be silent for
+MAX_SECONDS = 3600.0  # for one recording, so that a server that trickles comes to an end
+_SILENT_SECONDS = 60  # that a web server may be silent for
+_MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # of what a storage lists
 _KINDS = ("file", "directory")
 _PAGES = ("text/html", "application/xhtml+xml")
+WEB_FOLDER = "web folders are not searched; give the URL of each file (stone tag - reads a list), or mount the folder"
 NOT_WRITTEN = "tags are not written to addresses, only to files"
 
 
@@ -66,20 +69,24 @@ def find_places(
 
 
 def find_urls(url: Url) -> Iterator[Found]:
-    """The recordings at or below an address. One that ends as music does is taken for one without being asked for."""
-    if url.suffix.lower() in MUSIC_SUFFIXES:
+    """The recordings at or below a URL. The web has no folders: there, each recording needs its own URL."""
+    if url.is_web and not url.name:
+        yield Found(url, WEB_FOLDER)
+        return
+    if url.is_web or url.suffix.lower() in MUSIC_SUFFIXES:  # not asked for before it is fetched
         yield Found(url, None)
         return
     try:
         files, path = _file_system(url)
-        if not (url.text.endswith("/") if url.is_web else files.isdir(path)):
+        if not files.isdir(path):
             yield Found(url, None)
             return
-        names = _s3_names(files, path) if url.protocol in ("s3", "s3a") else _walked(files, path, url)
-        decoded = unquote if url.is_web else str
-        for name in names:
+        names = _s3_names(files, path) if url.protocol in ("s3", "s3a") else _walked(files, path)
+        for number, name in enumerate(names):
+            if number >= _MAX_NAMES:
+                raise StorageError(f"more than {_MAX_NAMES:,} files; name a folder or prefix in it")
             below = Url(name if "://" in name else files.unstrip_protocol(name))
-            if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(decoded(name).removeprefix(decoded(path))):
+            if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(name.removeprefix(path)):
                 yield Found(below, None)
     except Exception as error:  # each storage has classes of its own
         yield Found(url, _reason(error))
@@ -134,20 +141,49 @@ class AnyPlace:
 
 
 def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
-    files, path = _file_system(url)
-    done = 0
-    # One request for the whole of a web page: not every server knows ranges.
-    with files.open(path, "rb", block_size=0 if url.is_web else _BLOCK) as source, copy.open("wb") as target:
-        size = getattr(source, "size", None)
+    deadline = time.monotonic() + MAX_SECONDS
+    with ExitStack() as stack:
+        if url.is_web:
+            source, size = stack.enter_context(_web_page(url, deadline))
+        else:
+            files, path = _file_system(url)
+            source = stack.enter_context(files.open(path, "rb", block_size=_BLOCK))
+            size = getattr(source, "size", None)
         if size is not None and size > max_bytes:
             raise StorageError(f"larger than {max_bytes >> 20} MB")
-        while block := source.read(_BLOCK):
-            done += len(block)
-            if done > max_bytes:  # whatever was announced
-                raise StorageError(f"larger than {max_bytes >> 20} MB")
-            target.write(block)
+        done = 0
+        with copy.open("wb") as target:
+            while block := source.read(_BLOCK):
+                done += len(block)
+                if done > max_bytes:  # whatever was announced
+                    raise StorageError(f"larger than {max_bytes >> 20} MB")
+                if time.monotonic() > deadline:
+                    raise StorageError("it takes too long")
+                target.write(block)
     if size is not None and done != size:
         raise StorageError(f"{done} of {size} bytes came")
+
+
+@contextmanager
+def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
+    """What a web server sends, to be read, and its size where the server says it."""
+    from urllib.error import HTTPError
+
+    from stonecli.web import WebError, network_error, open_url
+
+    try:
+        with open_url(url.text, deadline, timeout=_SILENT_SECONDS) as response:
+            if response.headers.get_content_type() in _PAGES and response.headers.get("Content-Type"):
+                raise StorageError(f"a web page, not a recording; {WEB_FOLDER}")
+            length = response.headers.get("Content-Length", "")
+            yield response, int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+    except HTTPError as error:
+        error.close()
+        raise StorageError("no such file" if error.code == 404 else f"the server answers {error.code}") from error
+    except (StorageError, WebError):
+        raise
+    except (OSError, HTTPException, ValueError) as error:
+        raise StorageError(network_error(error)) from error
 
 
 def _file_system(url: Url) -> tuple[Any, str]:
@@ -156,15 +192,9 @@ def _file_system(url: Url) -> tuple[Any, str]:
         import fsspec
     except ImportError:
         raise StorageError("addresses need the extra cluster: pip install 'stonecli[cluster]'") from None
-    options: dict[str, Any] = {}
     try:
         kind = fsspec.get_filesystem_class(url.protocol)
-        if url.is_web:
-            from aiohttp import ClientTimeout
-
-            limits = ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
-            options["client_kwargs"] = {"timeout": limits}
-        files = fsspec.filesystem(url.protocol, use_listings_cache=False, **options)
+        files = fsspec.filesystem(url.protocol, use_listings_cache=False)
     except ImportError as error:
         raise StorageError(f"{url.protocol}:// needs a package: {_reason(error)}") from error
     except ValueError as error:
@@ -186,54 +216,25 @@ def _s3_names(files: Any, path: str) -> Iterator[str]:
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _walked(files: Any, top: str, url: Url) -> Iterator[str]:
+def _walked(files: Any, top: str) -> Iterator[str]:
     """Names below a folder; one folder's are held at a time."""
-    entries = _linked if url.is_web else _listed
-    pending, seen = [top], {top}
+    pending, seen = [(top, 0)], {top}
     while pending:
-        listed = sorted(entries(files, pending.pop()))
+        folder, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise StorageError(f"folders are nested more than {_MAX_DEPTH} deep")
+        listed = sorted(_listed(files, folder))
         yield from (name for name, is_folder in listed if not is_folder)
         for name in (name for name, is_folder in reversed(listed) if is_folder):
             if name not in seen:
                 seen.add(name)
-                pending.append(name)
+                pending.append((name, depth + 1))
 
 
 def _listed(files: Any, folder: str) -> set[tuple[str, bool]]:
     """Name of each entry of a folder, and whether it is a folder itself."""
     entries = files.ls(folder, detail=True)
     return {(str(entry["name"]), entry["type"] == "directory") for entry in entries if entry["type"] in _KINDS}
-
-
-def _linked(files: Any, page: str) -> set[tuple[str, bool]]:
-    """The same of a web folder: what its page links to below itself.
-
-    fsspec finds links by a pattern that knows neither ``&amp;`` and apostrophes in a name nor ``./`` before it, and so
-    Apache and Caddy write them.
-    """
-    if files.info(page).get("mimetype", _PAGES[0]) not in _PAGES:  # a stream may have no end
-        return set()
-    links = _Links()
-    links.feed(files.cat_file(page).decode("utf-8", "replace"))
-    found = set()
-    for link in links.found:
-        with suppress(ValueError):  # no address
-            name = urldefrag(urljoin(page, link.strip())).url
-            if name != page and unquote(name).startswith(unquote(page)):  # a page may lead anywhere
-                found.add((name, name.endswith("/")))
-    return found
-
-
-class _Links(HTMLParser):
-    """Collects where the links of a page lead."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Called for each tag, with its attributes unescaped."""
-        self.found += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
 
 
 def _is_hidden(name: str) -> bool:
@@ -245,13 +246,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, FileNotFoundError):
-        cause = error.__cause__  # fsspec calls everything missing that a web server does not give
-        return _reason(cause) if isinstance(cause, Exception) and cause is not error else "no such file"
+        return "no such file"
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server does not answer"
-    status = getattr(error, "status", None)  # of aiohttp: its text repeats the address
-    if isinstance(status, int):
-        return "no such file" if status == 404 else f"the server answers {status}"
     return error_line(error).removeprefix("unexpected ")

@@ -414,8 +414,33 @@ def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_server_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(download, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("ETag", '"1"')
+        request.end_headers()
+        while not end.wait(0.1):  # never silent for long
+            request.wfile.write(b"x")
+
+    server.answer = answer
     fails(server, "takes too long after .* bytes; the same command goes on")
+    end.set()
+
+
+def test_a_head_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        while not end.wait(0.1):
+            request.wfile.write(b"X")
+
+    server.answer = answer
+    fails(server, "takes too long")
+    end.set()
 
 
 @pytest.mark.parametrize(
@@ -490,7 +515,7 @@ def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
 )
 def test_redirects_elsewhere_are_not(server: Server, target: str) -> None:
     server.answer = leads_to(target)
-    fails(server, "only https|not an address|name and password|the server says 302")
+    fails(server, "another host by http|neither http nor https|name and password|the server says 302")
     assert len(server.asked) == 1
 
 

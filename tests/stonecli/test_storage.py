@@ -3,19 +3,21 @@
 import http.server
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
+from stonecli import storage
 from stonecli.errors import StorageError
 from stonecli.places import Seen, Url, place_of
-from stonecli.storage import fetched, find_places
+from stonecli.storage import WEB_FOLDER, fetched, find_places
 
 fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
-pytest.importorskip("aiohttp", reason="needs stonecli[cluster]")
 
 Invoke = Callable[..., Result]
 BUCKET = "music"  # as the fixture s3 has it
@@ -88,70 +90,114 @@ def test_what_cannot_be_searched_is_an_error(s3: Any) -> None:
     assert found("nonsense://x/") == [("nonsense://x/", "nonsense:// is not known")]
 
 
-def test_a_web_folder(serve: Callable[[Any], str], tmp_path: Path) -> None:
-    for name in ("a.mp3", "b c.mp3", "d/e.flac", "d/text.txt", ".x/f.mp3"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
+@pytest.mark.parametrize("path", ["/", "", "/music/", "/music/?C=N;O=D"])
+def test_a_web_folder_is_refused_with_what_to_do_without_being_asked_for(path: str) -> None:
+    url = f"http://127.0.0.1:9{path}"  # where nobody answers
+    assert found(url) == [(url, WEB_FOLDER)]
+    assert "give the URL of each file" in WEB_FOLDER
+
+
+def test_the_page_of_a_web_folder_is_no_recording(serve: Callable[[Any], str], tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.mp3").write_bytes(b"x")
     top = serve(tmp_path)
-    assert found(f"{top}/") == [(f"{top}/{name}", None) for name in ("a.mp3", "b%20c.mp3", "d/e.flac")]
-
-
-LISTINGS = {
-    # As Apache, Caddy and IIS write them; and a stream, which is no page.
-    "/apache/": (
-        '<a href="?C=N;O=D">Name</a><a href="/">Parent Directory</a><a href="Don\'t%20Stop.mp3">Don\'t Stop</a>'
-        '<a href="R%20&amp;%20B.mp3">R &amp; B</a><a href="https.mp3">https</a><a href="sub%20way/">sub way</a>'
-        '<a href="%40eaDir/">@eaDir</a><a href="http://[/x.mp3">no address</a><a href="/other/x.mp3">elsewhere</a>'
-    ),
-    "/apache/sub%20way/": '<a href="/apache/">Parent Directory</a><a href="deep.flac">deep</a>',
-    "/apache/@eaDir/": '<a href="thumbnail.mp3">thumbnail</a>',
-    "/caddy/": '<a href="..">up</a><a href="./a.mp3">a</a><a href="./sub/">sub</a>',
-    "/caddy/sub/": '<a href="..">up</a><a href="./b.mp3">b</a>',
-    "/i%20s/": '<A HREF="/">[To Parent Directory]</A><A HREF="/i%20s/a\'b.mp3">a</A><A HREF=/i%20s/c.mp3>c</A>',
-}
-
-
-class Listings(http.server.BaseHTTPRequestHandler):
-    """A web server with the listings of others."""
-
-    def do_GET(self) -> None:
-        page = LISTINGS.get(self.path)
-        if page is None and self.path != "/stream/":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html;charset=UTF-8" if page else "audio/mpeg")
-        self.end_headers()
-        try:
-            while self.command == "GET":
-                self.wfile.write(page.encode() if page else bytes(1 << 10))
-                if page:
-                    break
-        except ConnectionError:
-            self.close_connection = True
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: Any) -> None:
+    assert found(f"{top}/music") == [(f"{top}/music", None)]
+    with pytest.raises(StorageError, match="a web page, not a recording; web folders"), fetched(Url(f"{top}/music")):
         pass
 
 
-@pytest.mark.parametrize(
-    ("folder", "names"),
-    [
-        ("apache/", ["Don't%20Stop.mp3", "R%20&%20B.mp3", "https.mp3", "sub%20way/deep.flac"]),
-        ("caddy/", ["a.mp3", "sub/b.mp3"]),
-        ("i s/", ["a'b.mp3", "c.mp3"]),
-        ("stream/", []),
-    ],
-)
-def test_web_folders_of_other_servers(serve: Callable[[Any], str], folder: str, names: list[str]) -> None:
-    top = serve(Listings)
-    wanted = [(f"{top}/{folder.replace(' ', '%20')}{name}", None) for name in names]
-    assert found(f"{top}/{folder}") == wanted
-    ((_, error),) = found(f"{top}/gone/")
-    assert error == "no such file"
+@dataclass
+class Site:
+    """A web server that answers by path, and what it was asked."""
+
+    url: str
+    answers: dict[str, Callable[[http.server.BaseHTTPRequestHandler], None]]
+    asked: list[tuple[str, str | None]]  # path and Authorization
+
+
+@pytest.fixture
+def site(serve: Callable[[Any], str]) -> Site:
+    """A web server that answers as the test says, or with ``music``."""
+    site = Site("", {}, [])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.asked.append((self.path, self.headers.get("Authorization")))
+            if self.path in site.answers:
+                site.answers[self.path](self)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"music")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    site.url = serve(Handler)
+    return site
+
+
+def leads_to(target: str) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", target)
+        request.end_headers()
+
+    return answer
+
+
+def test_a_redirect_on_the_same_host_is_followed_without_the_password(site: Site) -> None:
+    site.answers["/old.mp3"] = leads_to("/new%20name.mp3")
+    url = site.url.replace("://", "://name:word@")
+    with fetched(Url(f"{url}/old.mp3")) as copy:
+        assert copy.read_bytes() == b"music"
+    assert site.asked == [("/old.mp3", "Basic bmFtZTp3b3Jk"), ("/new%20name.mp3", None)]
+
+
+def test_a_redirect_by_http_to_another_host_is_not_followed(site: Site) -> None:
+    site.answers["/old.mp3"] = leads_to(site.url.replace("127.0.0.1", "localhost") + "/new.mp3")
+    with pytest.raises(StorageError, match="another host by http"), fetched(Url(f"{site.url}/old.mp3")):
+        pass
+    assert len(site.asked) == 1
+
+
+def test_redirects_in_circles_end(site: Site) -> None:
+    site.answers["/a.mp3"] = leads_to("/a.mp3")
+    with pytest.raises(StorageError, match="the server answers 302"), fetched(Url(f"{site.url}/a.mp3")):
+        pass
+    assert len(site.asked) < 20
+
+
+def test_names_are_encoded(site: Site) -> None:
+    with fetched(Url(f"{site.url}/é b%20c.mp3?x=ü y")):
+        pass
+    assert site.asked[0][0] == "/%C3%A9%20b%20c.mp3?x=%C3%BC%20y"
+
+
+@pytest.mark.parametrize("within", ["head", "body"])
+def test_a_server_that_trickles_comes_to_an_end(site: Site, monkeypatch: pytest.MonkeyPatch, within: str) -> None:
+    monkeypatch.setattr(storage, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if within == "body" else b""))
+        while not end.wait(0.1):
+            request.wfile.write(b"x")
+
+    site.answers["/a.mp3"] = answer
+    with pytest.raises(StorageError, match="it takes too long"), fetched(Url(f"{site.url}/a.mp3")):
+        pass
+    end.set()
+
+
+def test_a_tree_without_end_is_an_error(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_MAX_DEPTH", 5)
+    memory.pipe("/m/1/2/3/4/5/6/7/a.mp3", b"x")
+    assert found("memory:///m") == [("memory:///m", "folders are nested more than 5 deep")]
+    monkeypatch.setattr(storage, "_MAX_DEPTH", 100)
+    monkeypatch.setattr(storage, "_MAX_NAMES", 1)
+    memory.pipe("/m/b.mp3", b"x")
+    assert found("memory:///m")[-1] == ("memory:///m", "more than 1 files; name a folder or prefix in it")
 
 
 def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
@@ -182,7 +228,7 @@ def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
     [
         ("missing.mp3", "no such file"),
         ("secret.mp3", "the server answers 403"),
-        ("short.mp3", "cannot be fetched|ClientPayloadError|10 of 1000 bytes"),
+        ("short.mp3", "10 of 1000 bytes came|the connection was cut"),
         ("endless.mp3", "larger than 1 MB"),
     ],
 )
@@ -241,7 +287,7 @@ def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: M
     result = invoke("tag", "memory:///a.flac", "--write-tags")
     assert (result.exit_code, result.stderr) == (
         2,
-        "stone: memory:///a.flac: tags are written to files, and this is an address\n",
+        "stone: memory:///a.flac is a URL: tags can only be written to files; leave out --write-tags\n",
     )
     result = invoke("tag", "memory:///a.flac", "--remove")
     assert result.exit_code == 1

@@ -14,7 +14,7 @@ Song = Callable[..., Path]
 
 WITHOUT = """
 import sys
-for name in ("distributed", "dask", "fsspec", "s3fs", "aiohttp", "pyarrow"):
+for name in ("distributed", "dask", "fsspec", "s3fs", "pyarrow"):
     sys.modules[name] = None
 from stonecli.cli.main import run
 run()

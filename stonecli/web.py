@@ -1,0 +1,218 @@
+"""One way to open http and https addresses: the same redirects, headers and bounds for models and recordings.
+
+Redirects may lead to another host, as those of GitHub and Hugging Face do, if it is by https. They never lead from
+https to http, by http to another host, to another protocol, from a public host to this machine or to a number of a
+private network, or to an address with a name and password. A name and password that the user gave are sent to the
+given address only.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import string
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from stonecli._version import __version__
+from stonecli.errors import StoneError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+TIMEOUT = 30.0  # seconds without a byte
+
+
+class WebError(StoneError):
+    """The address cannot be opened, or the server does something that is not allowed."""
+
+
+class TooSlow(TimeoutError):
+    """The server sends, but has not finished by the deadline."""
+
+
+def open_url(
+    url: str, deadline: float, headers: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT
+) -> http.client.HTTPResponse:
+    """The server's answer, a context manager, with at most 10 redirects followed by the rule above.
+
+    Args:
+        url: http or https.
+        deadline: by ``time.monotonic``; all of all answers has to be there by then, give or take ``timeout``.
+        headers: of the request, beside stone's own.
+        timeout: seconds that the server may be silent for.
+
+    Raises:
+        WebError: a redirect is not allowed, or the server compresses what it was asked not to.
+        urllib.error.HTTPError: the server answers with an error; the caller closes it.
+        OSError, http.client.HTTPException, ValueError: the network fails, or the URL is invalid; see
+            :func:`network_error`. Reading may raise the first two as well.
+    """
+    parts = urlsplit(url)
+    request = urllib.request.Request(  # noqa: S310 (the opener knows http and https only)
+        urlunsplit(
+            parts._replace(
+                netloc=parts.netloc.rpartition("@")[2],
+                path=quote(parts.path, safe=string.punctuation),
+                query=quote(parts.query, safe=string.punctuation),
+            )
+        ),
+        headers={"User-Agent": f"stone/{__version__}", "Accept-Encoding": "identity", **(headers or {})},
+    )
+    if parts.username is not None:
+        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(secret).decode('ascii')}")
+    response: http.client.HTTPResponse = _opener(parts.hostname or "", deadline).open(request, timeout=timeout)
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        response.close()
+        raise WebError("the server sends it compressed, which it was asked not to")
+    return response
+
+
+def network_error(error: BaseException) -> str:
+    """What a failure of the network means, in a few words."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return network_error(error.reason)
+    if isinstance(error, TooSlow):
+        return "it takes too long"
+    if isinstance(error, TimeoutError):
+        return "the server is silent"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server cannot show that it is who it says: {error.verify_message}"
+    if is_cut(error):
+        return "the connection was cut"
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    return f"it cannot be fetched: {text or type(error).__name__}"
+
+
+def is_cut(error: BaseException) -> bool:
+    """Whether the connection broke after it was made, so that trying again makes sense."""
+    cuts = (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected, ssl.SSLEOFError)
+    return isinstance(error, cuts) and not isinstance(error, ConnectionRefusedError)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name or number stands for this very machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_redirect(old: str, new: str) -> None:
+    """Raise unless a server at ``old`` may lead to ``new``; see the rule above.
+
+    Raises:
+        WebError: it may not.
+    """
+    try:
+        before, after = urlsplit(old), urlsplit(new)
+        host, secret, _ = after.hostname, after.username or after.password, after.port
+    except ValueError as error:
+        raise WebError("the server leads to an invalid address") from error
+    if after.scheme not in ("http", "https") or not host or not new.isprintable():
+        raise WebError("the server leads to what is neither http nor https")
+    if before.scheme == "https" and after.scheme != "https":
+        raise WebError("the server leads from https to http")
+    if after.scheme == "http" and host != before.hostname:
+        raise WebError("the server leads to another host by http")
+    if secret is not None:
+        raise WebError("the server leads to an address with a name and password")
+    if _is_private(host) and not _is_private(before.hostname or ""):
+        raise WebError("the server leads to an address of a private network")
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is this machine or, by its number, in a private network."""
+    try:
+        return host == "localhost" or host.endswith(".localhost") or not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects that the rule allows."""
+
+    max_redirections = 10
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request that follows, with the headers of the first."""
+        check_redirect(req.full_url, newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _TimedReader(io.RawIOBase):
+    """What comes from a socket, until the deadline: a socket's own timeout starts again with each byte."""
+
+    def __init__(self, raw: io.BufferedReader, deadline: float) -> None:
+        self._raw = raw
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """Bytes read, 0 at the end."""
+        if time.monotonic() > self._deadline:
+            raise TooSlow
+        return self._raw.readinto1(buffer)
+
+    def close(self) -> None:
+        """Close the socket's file, too."""
+        self._raw.close()
+        super().close()
+
+
+def _response_class(deadline: float) -> Callable[..., http.client.HTTPResponse]:
+    """A class of responses whose head and body have to be there by the deadline."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+            super().__init__(sock, *arguments, **options)
+            self.fp = io.BufferedReader(_TimedReader(self.fp, deadline))
+
+    return Response
+
+
+def _opener(host: str, deadline: float) -> urllib.request.OpenerDirector:
+    """Opens http and https and nothing else, by the user's proxy unless the host is this machine."""
+    response_class = _response_class(deadline)
+
+    class Http(http.client.HTTPConnection):
+        pass
+
+    class Https(http.client.HTTPSConnection):
+        pass
+
+    Http.response_class = Https.response_class = response_class  # type: ignore[assignment]
+
+    class HttpHandler(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Http, req)
+
+    class HttpsHandler(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Https, req)
+
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler({} if is_this_machine(host) else None),
+        HttpHandler(),
+        HttpsHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Redirects(),
+    ):
+        opener.add_handler(handler)
+    return opener
