@@ -15,7 +15,7 @@ import pytest
 def s3() -> Iterator[Any]:
     """A client of an S3 server with a bucket ``music``; s3fs finds the server by the environment."""
     pytest.importorskip("s3fs", reason="needs stonecli[cluster]")
-    server_module = pytest.importorskip("moto.server", reason="needs moto[server]")
+    server_module = pytest.importorskip("moto.server", reason="needs moto, flask and flask-cors")
     import boto3
 
     server = server_module.ThreadedMotoServer("127.0.0.1", port=0)
