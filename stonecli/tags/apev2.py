@@ -18,7 +18,7 @@ from stonecli.tags.fields import checked_utf8, followed
 from stonecli.tags.id3 import following
 from stonecli.tags.rules import Changes
 from stonecli.tags.sniff import id3v2_end, id3v2_spans
-from stonecli.tags.splice import Span, Splice, file_size, read_at
+from stonecli.tags.splice import Span, Splice, contains, file_size, read_at
 
 _MAGIC = b"APETAGEX"
 _HAS_HEADER, _IS_HEADER = 1 << 31, 1 << 29
@@ -221,17 +221,19 @@ def _end(tag: _Tag, body: bytes, kind: int) -> bytes:
 
 
 def _check_audio(file: BinaryIO, container: str, end: int) -> None:
-    """Nothing, if the WavPack blocks lead to the tag. The other formats have no chain to follow.
+    """Nothing, if the WavPack blocks are whole; what follows the last one stays. Other formats have no chain of blocks.
 
     Raises:
-        TagError: they do not.
+        TagError: they are not.
     """
     if container != "wavpack":
         return
-    at = id3v2_end(file)
+    at = start = id3v2_end(file)
     while at < end:
-        header = read_at(file, at, 8)
-        if header[:4] != b"wvpk":
+        header = read_at(file, at, min(8, end - at))
+        if len(header) < 8 or header[:4] != b"wvpk":
+            if at > start and not contains(file, at, b"wvpk"):
+                return
             raise TagError("something that is no block follows a WavPack block")
         at += 8 + int.from_bytes(header[4:8], "little")
     if at != end:

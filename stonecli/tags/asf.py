@@ -99,14 +99,16 @@ def _header(file: BinaryIO) -> tuple[int, bytes, list[_Object]]:
 
 
 def _check_objects(file: BinaryIO, at: int) -> None:
-    size = file_size(file)
+    """Nothing, if the audio is whole; the indexes that may follow it, and other bytes, stay as they are.
+
+    Raises:
+        TagError: it is not there, or cut short.
+    """
     if read_at(file, at, 16) != _DATA:
         raise TagError("no audio follows the ASF header")
-    while at < size:
-        length = int.from_bytes(read_at(file, at + 16, 8), "little")
-        if length < 24 or at + length > size:
-            raise TagError("the ASF objects do not account for the file")
-        at += length
+    length = int.from_bytes(read_at(file, at + 16, 8), "little")
+    if length < 24 or at + length > file_size(file):
+        raise TagError("the audio of the file is cut short")
 
 
 def _set_description(objects: list[_Object], place: int, text: str | None) -> None:

@@ -1,7 +1,8 @@
 """WAV (RIFF, little-endian) and AIFF (FORM, big-endian): an ID3v2 tag in a chunk of its own.
 
-A file is only written if its chunks account for every byte. Chunks of odd size are followed by a pad byte, which the
-size of the chunk does not count and the size of the whole file does.
+A file is only written if its chunks account for every byte that the size in its header counts. Bytes behind that stay
+where they are, unless they look like chunks: then the size is wrong, and the file is refused. Chunks of odd size are
+followed by a pad byte, which the size of the chunk does not count and the size of the whole file does.
 """
 
 from __future__ import annotations
@@ -40,10 +41,9 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     Raises:
         TagError: the chunks do not account for the file, or the tag cannot be changed without loss.
     """
-    chunks = _chunks(file, container)
+    chunks, size = _chunks(file, container)
     order = _order(container)
     tag = next((chunk for chunk in chunks if chunk.name in _TAG_NAMES[container]), None)
-    size = file_size(file)
     others = other_texts(file, container)
     if tag is None:
         new = edit_tag(b"", changes, others)
@@ -65,25 +65,30 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Every chunk but the tag.
+    """Every chunk but the tag, and what follows the last one.
 
     Raises:
         TagError: the chunks do not account for the file.
     """
     yield read_at(file, 8, 4)
-    for chunk in _chunks(file, container):
+    chunks, end = _chunks(file, container)
+    for chunk in chunks:
         if chunk.name not in _TAG_NAMES[container]:
             yield chunk.name
             yield Span(chunk.content, chunk.size)
+    if end < file_size(file):
+        yield Span(end, file_size(file) - end)
 
 
-def _chunks(file: BinaryIO, container: str) -> list[_Chunk]:
+def _chunks(file: BinaryIO, container: str) -> tuple[list[_Chunk], int]:
+    """The chunks, and where the last one ends."""
     order = _order(container)
     size = file_size(file)
     end = 8 + int.from_bytes(read_at(file, 4, 4), order)
-    # Some writers do not count the pad byte of the last chunk.
-    if end != size and not (end % 2 and end + 1 == size):
+    if end > size or _is_chunk(file, end, order):
         raise TagError("the size in the header is not the size of the file")
+    if not (end % 2 and end + 1 == size):  # some writers do not count the pad byte of the last chunk
+        size = end
     chunks = []
     at = 12
     while at < end:
@@ -103,7 +108,19 @@ def _chunks(file: BinaryIO, container: str) -> list[_Chunk]:
         raise TagError("a chunk that has to be there once is missing or doubled")
     if sum(name in _TAG_NAMES[container] for name in names) > 1:
         raise TagError("there is more than one ID3 chunk")
-    return chunks
+    return chunks, size
+
+
+def _is_chunk(file: BinaryIO, at: int, order: Literal["little", "big"]) -> bool:
+    """Whether a chunk may begin at ``at``, or one byte later behind a pad byte, and end within the file."""
+    size = file_size(file)
+    for start in (at, at + 1):
+        if start + 8 <= size:
+            header = read_at(file, start, 8)
+            is_named = all(0x20 <= byte <= 0x7E for byte in header[:4])
+            if is_named and start + 8 + int.from_bytes(header[4:], order) <= size:
+                return True
+    return False
 
 
 def _order(container: str) -> Literal["little", "big"]:

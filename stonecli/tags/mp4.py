@@ -87,6 +87,9 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     for atom in held:
         yield atom.name
         yield Span(atom.content, atom.end - atom.content)
+    end = max(atom.end for atom in atoms if atom.parent is None)
+    if end < file_size(file):
+        yield Span(end, file_size(file) - end)
     for table in atoms:
         if table.name in _OFFSET_TABLES:
             yield table.name
@@ -130,10 +133,17 @@ def _children(file: BinaryIO, atom: _Atom) -> list[_Atom]:
     return _walk(file, atom.content + (4 if atom.name == b"meta" else 0), atom.end, atom)
 
 
+def _is_whole(atoms: list[_Atom], parent: _Atom | None) -> bool:
+    """Whether the file can end after these atoms, so that what follows is no part of it and stays."""
+    return parent is None and {b"moov", b"mdat"} <= {atom.name for atom in atoms}
+
+
 def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom]:
-    atoms = []
+    atoms: list[_Atom] = []
     while at < end:
         if end - at < 8:
+            if _is_whole(atoms, parent):
+                return atoms
             raise TagError("the MP4 atoms do not add up")
         header = read_at(file, at, 8)
         length, head = int.from_bytes(header[:4]), 8
@@ -142,6 +152,8 @@ def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom
         elif length == 0 and parent is None and header[4:] == b"mdat":
             length = end - at
         if length < head or at + length > end:
+            if _is_whole(atoms, parent):
+                return atoms
             raise TagError("the MP4 atoms do not add up")
         atoms.append(_Atom(header[4:], at, head, at + length, parent))
         at += length

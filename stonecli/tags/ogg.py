@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.tags.rules import Changes
-from stonecli.tags.splice import Span, Splice, file_size, read_at
+from stonecli.tags.splice import Span, Splice, contains, file_size, read_at
 from stonecli.tags.vorbis import edit_comments
 
 _PREFIX = {"ogg vorbis": b"\x03vorbis", "opus": b"OpusTags", "ogg flac": b"\x04", "speex": b""}
-_CONTINUED, _FIRST = 1, 2  # flags of a page
+_CONTINUED, _FIRST, _LAST = 1, 2, 4  # flags of a page
 _UNFINISHED = b"\xff" * 8  # position of a page on which no packet ends
 _NEW_PADDING = 512  # bytes
 _BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -88,23 +88,35 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     comment_pages = _comment_pages(file)
     skipped = {page.offset for page in comment_pages}
     yield from _packets(comment_pages)[1:]
+    end = 0
     for page in _pages(file, 0):
+        end = page.offset + page.length
         if page.offset not in skipped:
             yield page.head[4:18] + page.head[26:]  # all but number and checksum
             yield page.data
+    if end < file_size(file):
+        yield Span(end, file_size(file) - end)
 
 
 def _pages(file: BinaryIO, at: int) -> Iterator[_Page]:
-    """The pages from ``at`` to the end of the file, each with a right checksum."""
+    """The pages from ``at`` to the last one, each with a right checksum; bytes behind the end of a stream are ignored.
+
+    Raises:
+        TagError: a page is damaged or cut short, or something else stands between pages.
+    """
     size = file_size(file)
+    is_at_end = False
     while at < size:
-        head = read_at(file, at, 27)
-        if head[:5] != b"OggS\0":
+        if read_at(file, at, min(5, size - at)) != b"OggS\0":
+            if is_at_end and not contains(file, at, b"OggS"):
+                return
             raise TagError("something that is no page follows an Ogg page")
+        head = read_at(file, at, 27)
         head += read_at(file, at + 27, head[26])
         page = _Page(at, head, read_at(file, at + len(head), sum(head[27:])))
         if _sealed(head, page.data) != head + page.data:
             raise TagError("an Ogg page fails its checksum")
+        is_at_end = page.flags & _LAST != 0
         yield page
         at += page.length
 

@@ -63,6 +63,17 @@ def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return data
 
 
+def contains(file: BinaryIO, offset: int, text: bytes) -> bool:
+    """Whether ``text``, at most 64 bytes, stands anywhere from ``offset`` to the end of the file."""
+    file.seek(offset)
+    before = b""
+    while block := file.read(BLOCK):
+        if text in before + block:
+            return True
+        before = block[-64:]
+    return False
+
+
 def ordered(splices: Sequence[Splice]) -> list[Splice]:
     """The splices from the start of the file to its end.
 

@@ -94,8 +94,7 @@ def test_the_key_is_there_once(make):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content[:-1], "account"),
-        (lambda content: content + b"junk" * 9, "account"),
+        (lambda content: content[:-1], "cut short"),
         (lambda content: content[: int.from_bytes(content[16:24], "little")], "cut short|audio"),
         (lambda content: content[:24] + b"\x63" + content[25:], "add up|damaged"),
         (lambda content: content[:16] + b"\xff" * 8 + content[24:], "add up|damaged"),

@@ -73,7 +73,7 @@ REFUSED = {
     "RF64": ("wav", lambda audio, at: b"RF64\xff\xff\xff\xff" + audio[8:], "RF64"),
     "fragmented M4A": ("fragmented", lambda audio, at: audio, "fragmented"),
     "raw AAC": ("adts", lambda audio, at: audio, "AAC"),
-    "WAV with something behind it": ("wav", lambda audio, at: audio + b"abc", "size of the file"),
+    "WAV with a chunk behind its end": ("wav", lambda audio, at: audio + b"abcd\2\0\0\0xx", "size of the file"),
     "WAV behind ID3": ("wav", lambda audio, at: id3(at) + audio, "ID3"),
     "M4A cut short": ("mp4", lambda audio, at: audio[:-100], "damaged|add up"),
     "Ogg with a damaged page": ("ogg vorbis", lambda audio, at: audio[:-5] + b"\0\0\0\0\0", "checksum"),
