@@ -9,8 +9,9 @@ checkpoint analyzes a track as ``stone`` does: in windows, joined by the mean of
 
 ``PATH@ODDS`` scores a checkpoint with other prior odds of major than its own; ``PATH@1`` is without prior odds.
 For each group the table has the log-loss of the right key, the MIREX score that the probabilities expect, and MIREX and
-exact key of the answers, in percent. Probabilities are raised to the power that gives the least loss over all tracks
-first, so that checkpoints that are not calibrated yet can be compared. The first checkpoint is the baseline: every
+exact key of the answers, in percent. Probabilities are raised first to the power that gives the least loss over all
+tracks, a linear function of the logarithm of the number of windows as in ``stonecli.certainty``, so that checkpoints
+that are not calibrated yet can be compared with those that are. The first checkpoint is the baseline: every
 other one is followed by its paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A
 positive difference is better for the MIREX columns, a negative one for the loss.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,11 +39,13 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.metrics import track_points
 from stonecli_export.published import read_checkpoint
+from stonecli_train.calibrate import window_frames
 from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.data import read_labels
 from stonecli_train.features import load_features
 
 POWERS = np.exp(np.linspace(np.log(0.3), np.log(3.0), 47))
+POWERS_PER_DOUBLING = np.arange(0.0, 0.61, 0.05)
 LEAST_PROBABILITY = 1e-6
 DRAWS = 4000
 SOURCES = {"isophonics-beatles": "sixties", "gtzan-lerch": "gtzan"}
@@ -117,20 +121,29 @@ def renderings(labels: Path, bins: int) -> Iterator[Track]:
             yield Track(np.asarray(load_features(path, bins)).T, key, ("all", key.mode, styles[path.resolve()]))
 
 
-def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> Points:
-    """Points of probabilities [tracks, 24] by ``Key.index``, after the power that gives the least loss."""
+def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], windows: Floats) -> Points:
+    """Points of probabilities, after the powers that give the least loss.
+
+    Args:
+        probabilities: float32 [tracks, 24] by ``Key.index``, the pooled ones as they are.
+        truth: int64 [tracks], ``Key.index`` of the right key.
+        windows: float64 [tracks], how many windows each track has, at least 1.
+    """
+    doublings = np.log2(windows)
     logarithms = np.log(probabilities.astype(np.float64).clip(LEAST_PROBABILITY))
 
-    def raised(power: float) -> Floats:
+    def raised(powers: tuple[float, float]) -> Floats:
+        power = (powers[0] + powers[1] * doublings)[:, None]
         scaled = np.exp(power * (logarithms - logarithms.max(axis=1, keepdims=True)))
         normalized: Floats = scaled / scaled.sum(axis=1, keepdims=True)
         return normalized
 
-    def losses(power: float) -> Floats:
-        right: Floats = raised(power)[np.arange(len(truth)), truth]
+    def losses(powers: tuple[float, float]) -> Floats:
+        right: Floats = raised(powers)[np.arange(len(truth)), truth]
         return -np.log(right.clip(LEAST_PROBABILITY))
 
-    best = min(POWERS.tolist(), key=lambda power: float(losses(power).mean()))
+    choices = itertools.product(POWERS.tolist(), POWERS_PER_DOUBLING.tolist())
+    best = min(choices, key=lambda powers: float(losses(powers).mean()))
     possible = np.array([possible_points(int(index)) for index in truth])
     answers = track_points(truth, probabilities.argmax(axis=1))
     return Points(losses(best), (raised(best) * possible).sum(axis=1), answers[:, 0], answers[:, 1])
@@ -139,8 +152,11 @@ def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64])
 def analyze(checkpoint: Checkpoint, tracks: Sequence[Track]) -> Points:
     """Points of a checkpoint of 24 keys on tracks."""
     truth = np.array([track.key.index for track in tracks])
-    heard = hear(checkpoint, [track.features for track in tracks], class_keys(checkpoint))
-    return points(heard.probabilities, truth)
+    plain = replace(checkpoint, sharpness=1.0, sharpness_per_doubling=0.0)
+    heard = hear(plain, [track.features for track in tracks], class_keys(checkpoint))
+    size = window_frames(checkpoint)
+    windows = np.array([max(1.0, track.features.shape[1] / size) for track in tracks])
+    return points(heard.probabilities, truth, windows)
 
 
 def interval(differences: Floats) -> tuple[float, float, float]:

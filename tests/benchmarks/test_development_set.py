@@ -38,12 +38,12 @@ def test_points_rise_with_the_probability_of_the_right_key() -> None:
     truth = np.array([0, 12, 5, 5])
     sure = np.full((4, 24), 0.01, dtype=np.float32)
     sure[[0, 1, 2, 3], [0, 12, 5, 0]] = 0.77  # the last is a fifth off
-    found = development_set.points(sure, truth)
+    found = development_set.points(sure, truth, np.ones(4))
     assert found.exact.tolist() == [1.0, 1.0, 1.0, 0.0]
     assert found.mirex.tolist() == [1.0, 1.0, 1.0, 0.5]
     assert found.loss[3] > found.loss[0]
     assert found.expected[0] > found.expected[3]
-    flat = development_set.points(np.full((4, 24), 1 / 24, dtype=np.float32), truth)
+    flat = development_set.points(np.full((4, 24), 1 / 24, dtype=np.float32), truth, np.ones(4))
     assert flat.loss.mean() == pytest.approx(np.log(24))
 
 
@@ -51,8 +51,9 @@ def test_a_power_of_the_probabilities_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     soft = rng.dirichlet(np.full(24, 0.3), size=50).astype(np.float32)
     truth = np.where(rng.random(50) < 0.7, soft.argmax(axis=1), rng.integers(24, size=50))
-    sharp = soft.astype(np.float64) ** 1.3
-    first, second = (development_set.points(each.astype(np.float32), truth) for each in (soft, sharp))
+    windows = np.where(np.arange(50) < 25, 1.0, 8.0)
+    sharp = soft.astype(np.float64) ** (1.0 / (0.8 + 0.1 * np.log2(windows)))[:, None]
+    first, second = (development_set.points(each.astype(np.float32), truth, windows) for each in (soft, sharp))
     assert first.loss.mean() == pytest.approx(second.loss.mean(), abs=0.01)
     assert np.array_equal(first.mirex, second.mirex)
 

@@ -43,7 +43,46 @@ _VAMPS: dict[str, float] = {
     "reggaeton": 0.15, "blues": 0.1, "latin": 0.1, "electro": 0.2,
 }  # fmt: skip
 _THIRDLESS = 0.25  # of the vamps have chords without a third
-_ANCHORED = 0.85  # of the main loops start on the tonic
+_ANCHORED = 0.8  # of the main loops start on the tonic
+_AMBIGUOUS = 0.4  # of the main loops are among those below
+_SHARED_BASS = 0.12  # of the songs have one bass note under a whole section, the tonic or the fifth
+
+# What relative keys share, but for where it starts: the loops that tools confuse most.
+_RELATIVES: dict[Mode, tuple[str, ...]] = {
+    "minor": (
+        "i VI III VII",
+        "i VII VI VII",
+        "i III VII VI",
+        "i VI VII i",
+        "i VII VI VI",
+        "i VII III VI",
+        "i VII iv VI",
+        "i VI VII VII",
+        "i III VI VII",
+        "i VI III v",
+        "i iv VII III",
+        "i v VI VII",
+        "i III iv VI",
+        "i VI",
+        "i i VI VII",
+    ),
+    "major": (
+        "I V vi IV",
+        "I vi IV V",
+        "I IV vi V",
+        "I vi ii V",
+        "I iii vi IV",
+        "I vi",
+        "I ii vi IV",
+        "I V ii IV",
+        "I iii IV IV",
+        "I IV ii V",
+        "I vi iii IV",
+        "I V vi iii IV I IV V",
+        "I ii IV I",
+        "I bVII IV I",
+    ),
+}
 
 # Loops that do not start on the tonic: of sections beside the main one.
 _AWAY: dict[Mode, tuple[str, ...]] = {
@@ -125,6 +164,7 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
     is_vamp = len(set(numerals["verse"].split())) == 1
     thirdless = is_vamp and rng.random() < _THIRDLESS
     step = 8.0 if is_vamp else float(rng.choice([2, 4, 4, 4]))
+    shared = str(rng.choice(["verse", "bridge", "break"])) if rng.random() < _SHARED_BASS else ""
     form = _FORMS[int(rng.integers(len(_FORMS)))]
     place = int(rng.integers(len(form)))
     chords: list[Chord] = []
@@ -134,6 +174,9 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
         kind, bars = form[place % len(form)]
         end = now + bars * BEATS_PER_BAR
         chords += _section_chords(numerals[kind], key, now, end, step, thirdless and kind == "verse")
+        if kind == shared:
+            tone = (key.tonic + int(rng.choice([0, 0, 7]))) % 12
+            chords = [replace(chord, bass=tone) if chord.start >= now else chord for chord in chords]
         sections.append(Section(kind, now, end))
         now, place = end, place + 1
     melody = _draw_tune(rng, style, key, tuple(chords), sections)
@@ -199,7 +242,8 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
     if rng.random() < _VAMPS.get(style.name, 0.03):
         main = vamp
     else:
-        main = draw(home) if rng.random() < _ANCHORED else draw(away)
+        near = kept(_RELATIVES[mode]) if rng.random() < _AMBIGUOUS else home
+        main = draw(near) if rng.random() < _ANCHORED else draw(away)
     anchored = main.split()[0].rstrip("maj79") == tonic
     chorus = main if rng.random() < 0.45 else draw(home) if not anchored or rng.random() < 0.5 else draw(away)
     bridge = draw(away) if rng.random() < 0.7 else draw(home)
@@ -224,7 +268,7 @@ def _draw_tune(
     rng: np.random.Generator, style: Style, key: Key, chords: tuple[Chord, ...], sections: list[Section]
 ) -> list[Note]:
     """A melody for each kind of section, the same at each of its returns, drawn to the tonic triad of the key."""
-    pull = rng.uniform(0.05, 0.45)
+    pull = rng.uniform(0.0, 0.35)
     drawn: dict[str, list[Note]] = {}
     tune: list[Note] = []
     for section in sections:
@@ -248,7 +292,7 @@ def _pulled(rng: np.random.Generator, notes: list[Note], key: Key, chords: Chord
     out = []
     for number, note in enumerate(notes):
         closes = number + 1 == len(notes) or notes[number + 1].start - note.end >= 0.99
-        if rng.random() < share + 0.35 * closes:
+        if rng.random() < share + 0.25 * closes:
             chord = chords.at(note.start)
             clashes = {(tone + 1) % 12 for tone in chord.pitch_classes} if chord else set()
             allowed = {key.tonic} if closes and key.tonic not in clashes and rng.random() < 0.6 else home - clashes
