@@ -15,12 +15,12 @@ from unittest import mock
 
 import numpy as np
 
-from stonecli import resampling
-from stonecli.audio import read_audio
-from stonecli.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.audio import resample as resampling
+from stonecli.audio.decode import read_audio
+from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
 from stonecli.errors import StoneError
-from stonecli.library import find_music
-from stonecli.model import KeyModel
+from stonecli.library.walk import find_music
+from stonecli.model.session import KeyModel
 from stonecli_export.onnx_file import export_checkpoint, export_straightforward
 
 

@@ -31,20 +31,20 @@ import numpy as np
 import psutil
 import soundfile
 
-from stonecli.ahead import Ahead
-from stonecli.cluster import MOST_IN_BATCH, ClusterRun, connected, count_threads
-from stonecli.detect import KeyEstimate
+from stonecli.cluster.client import MOST_IN_BATCH, ClusterRun, connected, count_threads
+from stonecli.cluster.worker import Answers
+from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.segments import Segment
 from stonecli.key import Key
-from stonecli.places import Place
-from stonecli.report.parquet import ParquetFolder
-from stonecli.report.records import tag_record
-from stonecli.report.resumable import ResumableLog
-from stonecli.segments import Segment
-from stonecli.storage import Found
-from stonecli.tagger import TagResult
+from stonecli.output.parquet import ParquetFolder
+from stonecli.output.records import tag_record
+from stonecli.output.resumable import ResumableLog
+from stonecli.remote.locations import Place
+from stonecli.remote.prefetch import Ahead
+from stonecli.remote.storage import Found
+from stonecli.tagging import TagResult
 from stonecli.tags import write_key
-from stonecli.tags.journal import UndoJournal
-from stonecli.worker import Answers
+from stonecli.tags.undo.journal import UndoJournal
 
 DECODE_SECONDS = 0.38  # CPU time of all that stone does with four minutes of MP3 (docs/performance.md)
 BATCHES = (1, 4, 16, 32, 64, 128)

@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stonecli.certainty import recording_probabilities, together
+from stonecli.detection.pooling import recording_probabilities, together
+from stonecli.evaluation.metrics import calibration_error, mirex_score, reliability, scores, track_points
 from stonecli.key import Key
-from stonecli.metrics import calibration_error, mirex_score, reliability, scores, track_points
 from stonecli_export.onnx_file import AudioNetwork
 from stonecli_export.pitch_fork import find_class_order
 from stonecli_export.published import read_checkpoint
@@ -74,8 +74,8 @@ class Heard:
 def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool = True) -> Heard:
     """What the checkpoint says of tracks, uint8 [bins, frames].
 
-    With ``windows`` as ``stonecli.detect`` hears them; else all of a track at once. Without a name for each of 24
-    classes (``keys``) minor ones stay at 0.
+    With ``windows`` as ``stonecli.detection.detect`` does; by default all of a track at once. Without a name for each
+    of 24 classes (``keys``) minor ones stay at 0.
     """
     size = window_frames(checkpoint)
     order = [key.index for key in keys]

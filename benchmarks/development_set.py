@@ -10,8 +10,8 @@ checkpoint analyzes a track as ``stone`` does: in windows, joined by the mean of
 ``PATH@ODDS`` scores a checkpoint with other prior odds of major than its own; ``PATH@1`` is without prior odds.
 For each group the table has the log-loss of the right key, the MIREX score that the probabilities expect, and MIREX and
 exact key of the answers, in percent. Probabilities are raised first to the power that gives the least loss over all
-tracks, a linear function of the logarithm of the number of windows as in ``stonecli.certainty``, so that checkpoints
-that are not calibrated yet can be compared with those that are. The first checkpoint is the baseline: every
+tracks, a linear function of the logarithm of the number of windows as in ``stonecli.detection.pooling``, so that
+checkpoints that are not calibrated yet can be compared with those that are. The first checkpoint is the baseline: every
 other one is followed by its paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A
 positive difference is better for the MIREX columns, a negative one for the loss.
 """
@@ -36,8 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # beside dev_features,
 from dev_features import class_keys, hear, possible_points
 
 from stonecli.errors import StoneError
+from stonecli.evaluation.metrics import track_points
 from stonecli.key import Key
-from stonecli.metrics import track_points
 from stonecli_export.published import read_checkpoint
 from stonecli_train.calibrate import window_frames
 from stonecli_train.checkpoint import Checkpoint

@@ -30,9 +30,9 @@ from mutagen.apev2 import APEv2
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
-from stonecli.tags.audio_digest import audio_digest
-from stonecli.tags.sniff import sniff
-from stonecli.tags.undo import Undo
+from stonecli.tags.edit.audio_digest import audio_digest
+from stonecli.tags.formats.sniff import sniff
+from stonecli.tags.undo.record import Undo
 
 MAX_SECONDS, MAX_MEGABYTES = 10.0, 500
 RULES = (FieldRule(), FieldRule("comment", "camelot", "prepend"), FieldRule("title", "musical", "append"))

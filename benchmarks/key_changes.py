@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from stonecli.audio import read_audio
-from stonecli.detect import KeyEstimate, detect_key_in_audio
+from stonecli.audio.decode import read_audio
+from stonecli.detection.detect import KeyEstimate, detect_key_in_audio
+from stonecli.detection.segments import Relation, relation
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.segments import Relation, relation
-from stonecli.tuning import cents_of, frame_peaks
+from stonecli.model.session import KeyModel
 
 RATE = 22050
 NEAR_SECONDS = 7.5

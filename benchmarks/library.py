@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from stonecli.cache import ResultCache, identity_of, stamp_of
-from stonecli.detect import detect_key
+from stonecli.detection.detect import detect_key
 from stonecli.key import Key
-from stonecli.model import KeyModel
+from stonecli.library.cache import ResultCache, identity_of, stamp_of
+from stonecli.model.session import KeyModel
 from stonecli.tags import remove_key, write_key
-from stonecli.tags.journal import UndoJournal
+from stonecli.tags.undo.journal import UndoJournal
 
 STONE = [sys.executable, "-c", "from stonecli.cli.main import run; run()"]
 FOLDER_SIZE = 1000  # files in a folder of the made-up library

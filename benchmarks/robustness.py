@@ -25,13 +25,13 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from stonecli.audio import read_audio
-from stonecli.detect import KeyEstimate, detect_key
+from stonecli.audio.decode import read_audio
+from stonecli.detection.detect import KeyEstimate, detect_key
 from stonecli.errors import StoneError
+from stonecli.evaluation.metrics import mirex_score
 from stonecli.key import Key
-from stonecli.library import find_music
-from stonecli.metrics import mirex_score
-from stonecli.model import KeyModel
+from stonecli.library.walk import find_music
+from stonecli.model.session import KeyModel
 from stonecli_train.corpus.excerpt import RATE as CORPUS_RATE
 from stonecli_train.corpus.excerpt import Settings, play
 from stonecli_train.corpus.keyless import draw_keyless

@@ -40,14 +40,15 @@ import imageio_ffmpeg  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-from stonecli import detect, model  # noqa: E402
-from stonecli.audio import open_audio  # noqa: E402
-from stonecli.detect import detect_key  # noqa: E402
-from stonecli.engine import default_jobs, run  # noqa: E402
+from stonecli.audio.decode import open_audio  # noqa: E402
+from stonecli.audio.resample import Resampler  # noqa: E402
+from stonecli.detection import detect  # noqa: E402
+from stonecli.detection.detect import detect_key  # noqa: E402
 from stonecli.errors import DeviceError  # noqa: E402
-from stonecli.model import Device, KeyModel  # noqa: E402
-from stonecli.onnx_runtime import onnxruntime  # noqa: E402
-from stonecli.resampling import Resampler  # noqa: E402
+from stonecli.jobs import default_jobs, run  # noqa: E402
+from stonecli.model import session as model  # noqa: E402
+from stonecli.model.runtime import onnxruntime  # noqa: E402
+from stonecli.model.session import Device, KeyModel  # noqa: E402
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 STONE = [sys.executable, "-m", "stonecli"]
@@ -360,7 +361,7 @@ def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]
     """What the engine adds to files of one second, and the memory of a run over them."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stonecli.tagger import Tagger
+    from stonecli.tagging import Tagger
 
     music = folder / "short"
     music.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from dev_features import class_keys, hear
 from robustness import RATE, middle
 
 from stonecli.errors import StoneError
-from stonecli.library import find_music
+from stonecli.library.walk import find_music
 from stonecli_export.published import read_checkpoint
 from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.features import save_atomically, track_features

@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {  # file in the repository: page of the site
-    "stonecli/models/MODEL_CARD.md": "model-card.md",
+    "stonecli/model/MODEL_CARD.md": "model-card.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stonecli import Key, KeyEstimate, KeyModel
-from stonecli.detect import detect_key_in_audio
-from stonecli.report.colors import key_hex
+from stonecli.detection.detect import detect_key_in_audio
+from stonecli.terminal.colors import key_hex
 from stonecli_export.pitch_fork import play_key
 
 GREY = "#82858f"

@@ -3,7 +3,7 @@
 The bins that the network sees end at 3.3 kHz; the 15 above exist so that training can crop a transposition. So 11.025
 kHz carries everything. There the transform is cheapest when the octaves are taken two by two: at each level the
 kernels of an octave and of the one below it, twice as long, are one matrix; then the rate is divided by four with 65
-taps (``stonecli.audio``), for no bin of the next level lies near the edge that 256 taps would keep sharp.
+taps (``stonecli.audio.decode``), for no bin of the next level lies near the edge that 256 taps would keep sharp.
 
 ``stonecli_train.vqt`` is the definition: windows are Hann windows as long as there (rounded up at the octave's own
 rate), scaled as there, centred on the same times.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio import decimating_matrix
+from stonecli.audio.decode import decimating_matrix
 from stonecli_export.context import is_as_published
 from stonecli_export.graph_builder import END, GraphBuilder
 from stonecli_train.checkpoint import Checkpoint
@@ -137,7 +137,7 @@ def add_power(graph: GraphBuilder, vqt: LowRateVQT) -> str:
 
 
 def _decimated(graph: GraphBuilder, signal: str, matrix: str, shape: tuple[int, ...]) -> str:
-    """``signal`` low-passed at a quarter of its rate, as ``stonecli.audio`` does it: [batch, n] -> [batch, n // 4]."""
+    """``signal`` low-passed at a quarter of its rate as in ``stonecli.audio.decode``: [batch, n] -> [batch, n // 4]."""
     block, columns = shape
     quarter = graph.divide(graph.length(signal, 1), STEP)
     parts = graph.block_product(graph.pad(signal, block // 2, 2 * block), matrix, block, block)

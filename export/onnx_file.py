@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.model_info import FORMAT_VERSION, METADATA_KEY
-from stonecli.onnx_runtime import onnxruntime
+from stonecli.model.metadata import FORMAT_VERSION, METADATA_KEY
+from stonecli.model.runtime import onnxruntime
+from stonecli.model.session import KeyModel
 from stonecli_export.context import context_frames
 from stonecli_export.graph import build_model
 from stonecli_export.low_rate_vqt import LowRateVQT
@@ -257,7 +257,7 @@ def _low_rate_difference(content: bytes, listen: object, checkpoint: Checkpoint,
 
 
 def _check_with_recording(model: KeyModel, recording: Path, classes: tuple[str, ...]) -> None:
-    from stonecli.detect import detect_key
+    from stonecli.detection.detect import detect_key
 
     estimate = detect_key(recording, model)
     tonal = [window.classes for window in estimate.windows if window.tonal]

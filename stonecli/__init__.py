@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 from stonecli._version import __version__
 
 if TYPE_CHECKING:
-    from stonecli.batch import detect_keys
-    from stonecli.detect import KeyEstimate, detect_key
-    from stonecli.engine import Outcome
+    from stonecli.detection.detect import KeyEstimate, detect_key
+    from stonecli.detection.many import detect_keys
     from stonecli.errors import StoneError
+    from stonecli.jobs import Outcome
     from stonecli.key import Key
-    from stonecli.model import KeyModel
+    from stonecli.model.session import KeyModel
 
 __all__ = ["Key", "KeyEstimate", "KeyModel", "Outcome", "StoneError", "__version__", "detect_key", "detect_keys"]
 
 _LAZY = {
     "Key": "stonecli.key",
-    "KeyEstimate": "stonecli.detect",
-    "KeyModel": "stonecli.model",
-    "Outcome": "stonecli.engine",
+    "KeyEstimate": "stonecli.detection.detect",
+    "KeyModel": "stonecli.model.session",
+    "Outcome": "stonecli.jobs",
     "StoneError": "stonecli.errors",
-    "detect_key": "stonecli.detect",
-    "detect_keys": "stonecli.batch",
+    "detect_key": "stonecli.detection.detect",
+    "detect_keys": "stonecli.detection.many",
 }
 
 

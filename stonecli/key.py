@@ -125,9 +125,9 @@ class Key:
         Raises:
             ValueError: the text names no key, or more than one.
         """
-        from stonecli import spelling  # here: it needs this class, and most runs parse nothing
+        from stonecli.spelling import parse  # here: it needs this class, and most runs parse nothing
 
-        key = spelling.parse(text)
+        key = parse(text)
         if key is None:
             raise ValueError(f"not a key: {text[:40]!r}")
         return key

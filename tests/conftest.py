@@ -23,10 +23,10 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from stonecli.cli.main import app
-from stonecli.detect import KeyEstimate, Window
+from stonecli.detection.detect import KeyEstimate, Window
+from stonecli.detection.segments import Segment
 from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.segments import Segment
+from stonecli.model.session import KeyModel
 
 Samples = npt.NDArray[np.float32]
 

@@ -84,7 +84,7 @@ def test_links_to_what_is_elsewhere_in_the_repository_lead_to_pages_of_the_site(
     def shown(page: str, markdown: str) -> str:
         return str(hooks.on_page_markdown(markdown, SimpleNamespace(file=SimpleNamespace(src_uri=page))))
 
-    assert shown("index.md", "[a](../stonecli/models/MODEL_CARD.md#b)") == "[a](model-card.md#b)"
+    assert shown("index.md", "[a](../stonecli/model/MODEL_CARD.md#b)") == "[a](model-card.md#b)"
     assert shown("model-card.md", "![a](../../docs/reliability.svg)") == "![a](reliability.svg)"
     assert shown("contributing.md", "[docs/corpus.md](docs/corpus.md)") == "[docs/corpus.md](corpus.md)"
     assert shown("contributing.md", "[the licence](LICENSE), [x](https://example.org/LICENSE)") == (

@@ -10,13 +10,13 @@ from the tracks among them that have none. Neither changes which key comes first
 
 Training draws major and minor alike (``data.balance_modes``); libraries are not like that. ``--major-odds`` says how
 many times likelier than minor major is where the model is to be used; it is kept in the checkpoint for
-``stonecli.certainty``, which takes it into account once for a recording.
+``stonecli.detection.pooling``, which takes it into account once for a recording.
 
 Recordings are harder than renderings, and have many windows, whose mean is right more often than one that is as sure.
 Unlabelled ones say by how much: the key that some windows in a row have on average is compared with that of all others
 of the same recording. The power of the mean at which its probability is the share of agreement, as a function of the
-number of windows, is what ``stonecli.certainty`` raises it to. A recording counts by how clear its other windows are:
-one that wanders says less about the windows.
+number of windows, is what ``stonecli.detection.pooling`` raises it to. A recording counts by how clear its other
+windows are: one that wanders says less about the windows.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ except ModuleNotFoundError as error:
 from torch import Tensor
 from torch.nn import functional
 
-from stonecli.certainty import sharpened, together
+from stonecli.detection.pooling import sharpened, together
 from stonecli.errors import StoneError
+from stonecli.evaluation.metrics import calibration_error
 from stonecli.key import Key
-from stonecli.metrics import calibration_error
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import average_frames
 from stonecli_train.data import cut, read_labels
@@ -88,7 +88,7 @@ def window_frames(checkpoint: Checkpoint) -> int:
 
 
 def window_lengths(frames: int, size: int) -> list[int]:
-    """Frames of each window of a track as ``stonecli.detect`` cuts it: the last one takes what is left."""
+    """Frames of each window of a track as ``stonecli.detection.detect`` cuts it: the last one takes what is left."""
     count = max(1, frames // size)
     return [size] * (count - 1) + [frames - (count - 1) * size]
 
@@ -130,7 +130,7 @@ def _probabilities(logits: Floats, temperature: float) -> Floats:
 
 
 def _mean_probabilities(logits: Sequence[Floats], temperature: float) -> Floats:
-    """Largest mean probability of each track, float32 [tracks]: by this ``stonecli.detect`` refuses a key."""
+    """Largest mean probability of each track, float32 [tracks]: by this ``stonecli.detection.detect`` refuses a key."""
     return np.array([_probabilities(rows, temperature).mean(axis=0).max() for rows in logits], dtype=np.float32)
 
 
@@ -140,7 +140,7 @@ def _joined(windows: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """What ``stonecli.certainty`` needs.
+    """What ``stonecli.detection.pooling`` needs.
 
     Attributes:
         sharpness: power of one window's probabilities.

@@ -59,7 +59,7 @@ class Checkpoint:
         classes: names of the classes in output order, or None where training without labels leaves them open.
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
         least_confidence: of an answer, 0..1; below, a recording has no key (``stonecli_train.calibrate``).
-        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.certainty``,
+        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.detection.pooling``,
         ``stonecli_train.calibrate``).
         major_odds: of major against minor where it is used, if they were as likely in training (as above).
         trained_on: one line for the model card.

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stonecli.engine import default_jobs, run
 from stonecli.errors import StoneError
+from stonecli.jobs import default_jobs, run
 from stonecli.key import Key
-from stonecli.library import find_music
+from stonecli.library.walk import find_music
 from stonecli_train.augment import augmented
 from stonecli_train.config import TrainConfig
 from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN

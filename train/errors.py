@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stonecli.engine import error_line
 from stonecli.errors import StoneError
-from stonecli.report.text import printable
+from stonecli.jobs import error_line
+from stonecli.util.text import printable
 
 
 @contextmanager

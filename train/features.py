@@ -19,9 +19,9 @@ import numpy.typing as npt
 import soxr
 import torch
 
-from stonecli.audio import Samples, read_audio
+from stonecli.audio.decode import Samples, read_audio
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.errors import AudioError
-from stonecli.tuning import cents_of, frame_peaks
 from stonecli_train.errors import named
 from stonecli_train.vqt import BLOCK, VQT, VQTConfig
 
@@ -107,7 +107,7 @@ def _is_whole(entry: Path, bins: int) -> bool:
 
 
 def read_track(path: Path, sample_rate: int) -> Samples:
-    """The recording as mono float32 [n], at most MAX_SECONDS of it; errors as ``stonecli.audio.read_audio``."""
+    """The recording as mono float32 [n], at most MAX_SECONDS of it; errors as ``stonecli.audio.decode.read_audio``."""
     blocks, held = [], 0
     for block in read_audio(path, sample_rate):
         blocks.append(block)

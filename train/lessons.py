@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stonecli.certainty import recording_probabilities, together
+from stonecli.detection.pooling import recording_probabilities, together
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli_train.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""Scores of a network on labelled tracks while it is trained, by the metrics of ``stonecli.metrics``."""
+"""Scores of a network on labelled tracks while it is trained, by the metrics of ``stonecli.evaluation.metrics``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from stonecli.evaluation.metrics import confusion_matrix, scores
 from stonecli.key import Key
-from stonecli.metrics import confusion_matrix, scores
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Track, cut
@@ -29,7 +29,7 @@ class Scores:
         accuracy: share of keys that are right; likewise.
         signature: share of key signatures that are right.
         ksea: (right + fifths / 2) / all on key signatures.
-        confusion: int [24, 25], see ``stonecli.metrics.confusion_matrix``.
+        confusion: int [24, 25], see ``stonecli.evaluation.metrics.confusion_matrix``.
         tracks: how many.
     """
 

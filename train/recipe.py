@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stonecli.engine import default_jobs
 from stonecli.errors import StoneError
+from stonecli.jobs import default_jobs
 
 CONFIGS = Path(__file__).with_name("configs")
 RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model

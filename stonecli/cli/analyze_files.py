@@ -21,8 +21,8 @@ from stonecli.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from stonecli.detect import KeyEstimate
-    from stonecli.report.analysis_plot import Picture
+    from stonecli.detection.detect import KeyEstimate
+    from stonecli.plots.analysis import Picture
 
 
 def analyze_files(
@@ -46,12 +46,12 @@ def analyze_files(
     """
     silence_native_stderr()
 
-    from stonecli.detect import check_windows, detect_key
+    from stonecli.detection.detect import check_windows, detect_key
     from stonecli.errors import AudioError
-    from stonecli.library import files_and_music
-    from stonecli.report.analysis import print_analysis
-    from stonecli.report.records import estimate_record
-    from stonecli.report.screen import output_screen
+    from stonecli.library.walk import files_and_music
+    from stonecli.output.records import estimate_record
+    from stonecli.terminal.analysis import print_analysis
+    from stonecli.terminal.screen import output_screen
 
     key_model = load_model(model, device)
     try:
@@ -74,8 +74,8 @@ def analyze_files(
             except Exception as error:  # one bad file does not end the run
                 if os.environ.get("STONE_DEBUG"):
                     raise
-                from stonecli.engine import error_line
-                from stonecli.report.table import new_error_text
+                from stonecli.jobs import error_line
+                from stonecli.terminal.table import new_error_text
 
                 failed += 1
                 text = new_error_text(path, error_line(error), shown)
@@ -102,15 +102,15 @@ def analyze_files(
     if not found and not interrupted:
         fail_without_music(files)
     if npz:
-        from stonecli.report.npz import save_npz
+        from stonecli.output.npz import save_npz
 
         save_npz(npz, estimates, key_model)
     if html:
-        from stonecli.report.page import save_page
+        from stonecli.output.page import save_page
 
         save_page(html, tracks)
     if plot and pictures:
-        from stonecli.report.analysis_plot import save_analysis_plot
+        from stonecli.plots.analysis import save_analysis_plot
 
         save_analysis_plot(plot, pictures, theme)
     if interrupted:
@@ -122,7 +122,7 @@ def show_notes(path: Path, notes: tuple[str, ...]) -> None:
     """Show on standard error what the user should know of a file that was analyzed."""
     from rich.text import Text
 
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     for note in notes:
         error_console().print(Text(f"{printable(str(path))}: {note}", "yellow"), soft_wrap=True)
@@ -130,8 +130,11 @@ def show_notes(path: Path, notes: tuple[str, ...]) -> None:
 
 def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
     """The file's row of the page, with what its tags say where it could be analyzed."""
-    from stonecli.report.page import page_track
-    from stonecli.tags.info import TrackInfo, read_info  # the readers of all kinds of tags: only where they are shown
+    from stonecli.output.page import page_track
+    from stonecli.tags.track_info import (  # the readers of all kinds of tags: only where they are shown
+        TrackInfo,
+        read_info,
+    )
 
     if estimate is None:
         return page_track(path, None, None, TrackInfo(), "error", error)
@@ -139,9 +142,9 @@ def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[
 
 
 def _picture(path: Path, estimate: KeyEstimate) -> Picture:
-    from stonecli.audio import read_audio
-    from stonecli.chroma import SAMPLE_RATE, chroma_of
-    from stonecli.report.analysis_plot import Picture
+    from stonecli.audio.decode import read_audio
+    from stonecli.detection.chroma import SAMPLE_RATE, chroma_of
+    from stonecli.plots.analysis import Picture
 
     chroma = chroma_of(read_audio(path, SAMPLE_RATE), estimate.tuning_cents or 0.0)
     return Picture(path.name, estimate, chroma)

@@ -16,7 +16,7 @@ from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, collect_garbage, f
 from stonecli.cli.defaults import Defaults, configured
 from stonecli.cli.help import COMMANDS, SUMMARY, command_help, program_help, version_line
 from stonecli.cli.start import help_request, replace_missing_symbols
-from stonecli.config import config_path
+from stonecli.util.config_file import config_path
 
 
 class StoneCommand(TyperCommand):

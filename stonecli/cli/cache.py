@@ -24,9 +24,9 @@ def cache(
 
     from rich.text import Text
 
-    from stonecli.cache import FILE_NAME, ResultCache, empty_cache
-    from stonecli.folders import cache_folder
-    from stonecli.report.text import printable
+    from stonecli.library.cache import FILE_NAME, ResultCache, empty_cache
+    from stonecli.util.app_dirs import cache_folder
+    from stonecli.util.text import printable
 
     path = cache_folder() / FILE_NAME
     try:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stonecli.model import KeyModel
-    from stonecli.places import Place
+    from stonecli.model.session import KeyModel
+    from stonecli.remote.locations import Place
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -47,7 +47,7 @@ def error_console() -> Console:
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print ``message`` as one line on standard error and leave with ``code``."""
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     print(f"stone: {printable(message)}", file=sys.stderr)
     raise SystemExit(code)
@@ -121,7 +121,7 @@ def _standard_input(separator: bytes) -> Iterator[str]:
 
 def refuse_addresses(places: Iterable[Place], reason: str) -> None:
     """Wrong usage if there is a URL (``s3://``) among ``places``, where only files will do."""
-    from stonecli.places import Url
+    from stonecli.remote.locations import Url
 
     for place in places:
         if isinstance(place, Url):
@@ -150,7 +150,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
             if os.environ.get("STONE_DEBUG") or isinstance(error, Abort | BadParameter | Exit):
                 raise
-            from stonecli.engine import error_line
+            from stonecli.jobs import error_line
 
             name = getattr(error, "filename", None)
             fail((f"{os.fsdecode(name)}: " if name else "") + error_line(error))
@@ -161,20 +161,20 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 def load_model(path: Path | None, device: Device) -> KeyModel:
     """The model of ``--model`` and ``--device``; one that cannot be used ends the program as wrong usage."""
     from stonecli.errors import DeviceError, ModelError
-    from stonecli.model import KeyModel
+    from stonecli.model.session import KeyModel
 
     try:
         if path is None:
             key_model = KeyModel(None, device)
         else:
-            from stonecli.model_store import model_path, recorded_sha256
+            from stonecli.model.registry import model_path, recorded_sha256
 
             file = path if path.exists() else model_path(str(path))  # which says what names there are
             key_model = KeyModel(file, device, sha256=recorded_sha256(file))
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
     except (ModelError, OSError) as error:
-        from stonecli.engine import error_line
+        from stonecli.jobs import error_line
 
         fail(f"{path or 'built-in model'}: {error_line(error)}", EXIT_USAGE)
     collect_garbage()
@@ -205,7 +205,7 @@ def silence_native_stderr() -> None:
         os.close(null)
     except (OSError, ValueError, AttributeError):
         return
-    from stonecli.native_stderr import stop_redirecting
+    from stonecli.audio.native_stderr import stop_redirecting
 
     stop_redirecting()
     sys.stderr = open(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123

@@ -38,7 +38,7 @@ def config(
 
     The options are stored in a TOML file; stone config path prints where. Command-line options take precedence.
     """
-    from stonecli.config import ConfigError, change_config, config_path
+    from stonecli.util.config_file import ConfigError, change_config, config_path
 
     if (name is None) != (action in ("show", "path")) or (not values) != (action != "set"):
         fail(f"usage: stone config {_USAGE.get(action, action)}", EXIT_USAGE)
@@ -62,7 +62,7 @@ def config(
 
 def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
     """The value to store; one that the command would refuse ends the program as wrong usage."""
-    from stonecli.config import ConfigError
+    from stonecli.util.config_file import ConfigError
 
     try:
         options = options_of(root, command)
@@ -76,8 +76,8 @@ def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
 
 def _show(root: Any, path: Path) -> None:
     """Print every setting of the file; name on standard error those that are wrong."""
-    from stonecli.config import ConfigError, read_config
-    from stonecli.report.text import printable
+    from stonecli.util.config_file import ConfigError, read_config
+    from stonecli.util.text import printable
 
     tables = read_config(path)
     errors = []

@@ -33,7 +33,7 @@ class Defaults(MutableMapping[str, Any]):
         return self._values[name]
 
     def _read(self, command: str) -> dict[str, Any]:
-        from stonecli.config import ConfigError, config_path, read_config
+        from stonecli.util.config_file import ConfigError, config_path, read_config
 
         path = config_path()
         try:
@@ -76,7 +76,7 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such command, or it takes no settings.
     """
-    from stonecli.config import ConfigError
+    from stonecli.util.config_file import ConfigError
 
     if command not in COMMANDS or command in WITHOUT:
         raise ConfigError(f"{command!r} is not a stone command with settings")
@@ -104,7 +104,7 @@ def check_setting(context: Any, command: str, name: str, value: Any) -> None:
     Raises:
         ConfigError: with the setting and the reason.
     """
-    from stonecli.config import ConfigError
+    from stonecli.util.config_file import ConfigError
 
     options = options_of(context, command)
     if name not in options:
@@ -115,7 +115,7 @@ def check_setting(context: Any, command: str, name: str, value: Any) -> None:
 
 def check_stored_setting(context: Any, command: str, name: str, value: Any) -> None:
     """As :func:`check_setting`, for a setting that is in the file; the error says how to fix that."""
-    from stonecli.config import ConfigError
+    from stonecli.util.config_file import ConfigError
 
     try:
         check_setting(context, command, name, value)

@@ -35,9 +35,9 @@ from stonecli.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stonecli.evaluate import Answers, Comparison, Evaluation, Heard, Label
+    from stonecli.evaluation.evaluate import Answers, Comparison, Evaluation, Heard, Label
     from stonecli.key import Key
-    from stonecli.model import KeyModel
+    from stonecli.model.session import KeyModel
 
 LEAST_WIDTH = 100  # of what goes into a file or a pipe
 
@@ -110,11 +110,11 @@ def evaluate(
     _check_output(confusion, "--confusion", [labels, against, model])
     silence_native_stderr()
 
-    from stonecli.engine import default_jobs
-    from stonecli.evaluate import answers_of, compare_answers, write_predictions
-    from stonecli.evaluate import evaluate as evaluate_answers
-    from stonecli.report.records import model_record
-    from stonecli.report.table import error_text
+    from stonecli.evaluation.evaluate import answers_of, compare_answers, write_predictions
+    from stonecli.evaluation.evaluate import evaluate as evaluate_answers
+    from stonecli.jobs import default_jobs
+    from stonecli.output.records import model_record
+    from stonecli.terminal.table import error_text
 
     errors = error_console()
     tracks = _labels(labels, errors)
@@ -146,7 +146,7 @@ def evaluate(
     if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
         comparison = compare_answers(tracks, ours, theirs, resamples=resamples, seed=seed)
     if confusion is not None:
-        from stonecli.report.confusion_plot import save_confusion_plot
+        from stonecli.plots.confusion import save_confusion_plot
 
         save_confusion_plot(confusion, evaluation.confusion, f"{model_record(key_model)} on {labels.name}")
     report = _Report(
@@ -182,7 +182,7 @@ def _check_output(path: Path | None, option: str, inputs: list[Path | None]) -> 
 
 
 def _require_plots() -> None:
-    from stonecli.report.confusion_plot import PlotError, require_matplotlib
+    from stonecli.plots.confusion import PlotError, require_matplotlib
 
     try:
         require_matplotlib()
@@ -192,9 +192,9 @@ def _require_plots() -> None:
 
 def _labels(path: Path, errors: Console) -> list[Label]:
     """The tracks of the labels file; one that cannot be used ends the program as wrong usage."""
-    from stonecli.engine import error_line
-    from stonecli.evaluate import LabelsError, read_labels
-    from stonecli.report.table import error_text
+    from stonecli.evaluation.evaluate import LabelsError, read_labels
+    from stonecli.jobs import error_line
+    from stonecli.terminal.table import error_text
 
     try:
         tracks, repeated = read_labels(path)
@@ -208,9 +208,9 @@ def _labels(path: Path, errors: Console) -> list[Label]:
 
 def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console) -> Answers:
     """The answers in the file of another tool, and on standard error what is odd about them."""
-    from stonecli.engine import error_line
-    from stonecli.evaluate import LabelsError, read_predictions
-    from stonecli.report.table import error_text
+    from stonecli.evaluation.evaluate import LabelsError, read_predictions
+    from stonecli.jobs import error_line
+    from stonecli.terminal.table import error_text
 
     try:
         found = read_predictions(path, tracks, folder)
@@ -235,11 +235,11 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from stonecli.detect import detect_key
-    from stonecli.engine import Outcome, run
-    from stonecli.evaluate import Heard
-    from stonecli.report.table import new_error_text
-    from stonecli.report.text import printable
+    from stonecli.detection.detect import detect_key
+    from stonecli.evaluation.evaluate import Heard
+    from stonecli.jobs import Outcome, run
+    from stonecli.terminal.table import new_error_text
+    from stonecli.util.text import printable
 
     shown: set[str] = set()
 
@@ -286,8 +286,8 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
 def _print(report: _Report) -> None:
     from rich.text import Text
 
-    from stonecli.report.evaluation import print_comparison, print_evaluation
-    from stonecli.report.text import printable
+    from stonecli.terminal.evaluation import print_comparison, print_evaluation
+    from stonecli.util.text import printable
 
     console = output_console()
     if not console.is_terminal:
@@ -307,7 +307,7 @@ def _print(report: _Report) -> None:
 
 
 def _record(report: _Report) -> dict[str, Any]:
-    from stonecli.report.evaluation import comparison_record, evaluation_record
+    from stonecli.terminal.evaluation import comparison_record, evaluation_record
 
     comparison = report.comparison
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stonecli.cli.common import EXIT_USAGE, check_target, fail, one_line_errors, output_console
-from stonecli.library import MUSIC_SUFFIXES
+from stonecli.library.walk import MUSIC_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

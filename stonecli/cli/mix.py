@@ -39,7 +39,7 @@ from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_
 from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
-    from stonecli.mix import MixTrack, TrackReader
+    from stonecli.mixing.mix import MixTrack, TrackReader
 
 NO_KEY = "no key, so left out"
 
@@ -105,8 +105,8 @@ def mix(
     given, paths = paths, listed(paths, null)
     silence_native_stderr()
 
-    from stonecli.mix import TrackReader
-    from stonecli.mix import compatible as compatible_tracks
+    from stonecli.mixing.mix import TrackReader
+    from stonecli.mixing.mix import compatible as compatible_tracks
 
     key_model = load_model(model, device)
     errors = Errors(error_console())
@@ -122,7 +122,7 @@ def mix(
         raise typer.Exit(EXIT_FAILED)
     console = output_console()
     if compatible:
-        from stonecli.report.mix import compatible_record, print_rows
+        from stonecli.terminal.mix import compatible_record, print_rows
 
         chosen = _find(tracks, compatible)
         if chosen.track is None:
@@ -133,10 +133,10 @@ def mix(
         else:
             print_rows(console, [(chosen, None), *rows], notation)
     else:
-        from stonecli.mix import harmonic_mix
-        from stonecli.report.mix import mix_record, playlist_entries, print_mix
-        from stonecli.report.playlist import save_playlist
-        from stonecli.report.rekordbox import save_rekordbox
+        from stonecli.mixing.mix import harmonic_mix
+        from stonecli.output.playlist import save_playlist
+        from stonecli.output.rekordbox import save_rekordbox
+        from stonecli.terminal.mix import mix_record, playlist_entries, print_mix
 
         try:
             result = harmonic_mix(tracks, _find(tracks, start) if start else None, _find(tracks, end) if end else None)
@@ -160,8 +160,8 @@ def _read(
     """All tracks; what failed or has no key is shown, and noted in ``left_out``."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stonecli.engine import default_jobs, run
-    from stonecli.library import find_music
+    from stonecli.jobs import default_jobs, run
+    from stonecli.library.walk import find_music
 
     findings = list(find_music(paths))
     for finding in findings:

@@ -23,8 +23,8 @@ from stonecli.cli.common import (
 from stonecli.cli.options import json_option
 
 if TYPE_CHECKING:
-    from stonecli.model_store import StoredModel
-    from stonecli.published_models import PublishedModel
+    from stonecli.model.published import PublishedModel
+    from stonecli.model.registry import StoredModel
 
 WANTED = {"show": "show NAME", "add": "add NAME|FILE|URL", "remove": "remove NAME"}
 
@@ -70,7 +70,7 @@ def models(
     Only stone models add uses the network, and only for the model you name.
     """
     from stonecli.errors import ModelError
-    from stonecli.model_store import remove_model, stored_model, stored_models
+    from stonecli.model.registry import remove_model, stored_model, stored_models
 
     if (what is None) != (action == "list"):
         fail(f"usage: stone models {WANTED.get(action, '[list]')}", EXIT_USAGE)
@@ -100,11 +100,11 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     import hashlib
 
     from stonecli.cli.export import require_exporter
-    from stonecli.download import DownloadError, check_url
     from stonecli.errors import ModelError
-    from stonecli.model import read_model
-    from stonecli.model_store import add_model, is_name, name_for
-    from stonecli.published_models import PUBLISHED, published_by_sha256
+    from stonecli.model.download import DownloadError, check_url
+    from stonecli.model.published import PUBLISHED, published_by_sha256
+    from stonecli.model.registry import add_model, is_name, name_for
+    from stonecli.model.session import read_model
 
     published = PUBLISHED.get(what)
     if published is not None and sha256 is not None:
@@ -162,7 +162,7 @@ def _fetch(url: str, sha256: str | None) -> bytes:
     """The bytes at ``url``, with a progress bar where somebody sees it."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from stonecli.download import DownloadError, fetch
+    from stonecli.model.download import DownloadError, fetch
 
     errors = error_console()
     bar = Progress(
@@ -211,8 +211,8 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from stonecli.published_models import PUBLISHED
-    from stonecli.report.text import printable
+    from stonecli.model.published import PUBLISHED
+    from stonecli.util.text import printable
 
     if as_json:
         for model in stored:
@@ -293,7 +293,7 @@ def _card(stored: StoredModel) -> dict[str, Any] | None:
 def _card_text() -> str:
     from importlib import resources
 
-    return (resources.files("stonecli") / "models" / "MODEL_CARD.md").read_text("utf-8")
+    return (resources.files("stonecli") / "model" / "MODEL_CARD.md").read_text("utf-8")
 
 
 def _classes(stored: StoredModel) -> str:
@@ -315,6 +315,6 @@ def _source(stored: StoredModel) -> str:
 
 
 def _print(line: str) -> None:
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     print(printable(line))

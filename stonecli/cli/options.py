@@ -26,7 +26,7 @@ def model_file(text: str) -> Path:
         typer.BadParameter: there is neither.
     """
     from stonecli.errors import ModelError
-    from stonecli.model_store import model_path
+    from stonecli.model.registry import model_path
 
     try:
         path = model_path(text)

@@ -56,7 +56,7 @@ def _analyze(found: dict[str, Any]) -> int:
 
 def _may_be_configured() -> bool:
     """Whether there is a config file, or something in its place that cannot be read."""
-    from stonecli.config import config_path
+    from stonecli.util.config_file import config_path
 
     try:
         config_path().lstat()

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stonecli.cache import ResultCache
-    from stonecli.places import Place
+    from stonecli.library.cache import ResultCache
+    from stonecli.remote.locations import Place
     from stonecli.tags import FieldRule
-    from stonecli.tags.journal import JournalRun
+    from stonecli.tags.undo.journal import JournalRun
 
 
 ENDS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
@@ -31,7 +31,7 @@ if sys.platform != "win32":
 @contextmanager
 def result_cache() -> Iterator[ResultCache | None]:
     """The result cache; None if it cannot be opened, which is not an error."""
-    from stonecli.cache import open_cache
+    from stonecli.library.cache import open_cache
 
     cache = open_cache()
     try:
@@ -57,7 +57,7 @@ class Errors:
 
     def show(self, path: Place, error: str) -> None:
         """Show and count a file that failed; a reason that holds for the whole run is shown once."""
-        from stonecli.report.table import new_error_text
+        from stonecli.terminal.table import new_error_text
 
         self.count += 1
         text = new_error_text(path, error, self._shown)
@@ -68,7 +68,7 @@ class Errors:
         """Show a message that is not about one file."""
         from rich.text import Text
 
-        from stonecli.report.text import printable
+        from stonecli.util.text import printable
 
         self.console.print(Text(f"stone: {printable(text)}", "dim"), soft_wrap=True)
 
@@ -76,7 +76,7 @@ class Errors:
         """Show a message about a file that did not fail."""
         from rich.text import Text
 
-        from stonecli.report.text import printable
+        from stonecli.util.text import printable
 
         self.console.print(Text(f"{printable(str(path))}: {remark}", "yellow"), soft_wrap=True)
 
@@ -132,7 +132,7 @@ def stopped_by_ctrl_c(outcomes: Stoppable) -> Iterator[list[bool]]:
 
 def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> AbstractContextManager[JournalRun]:
     """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
-    from stonecli.tags.runs import recorded
+    from stonecli.tags.undo.runs import recorded
 
     fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
     return recorded(f"{'remove' if remove else 'write'} {fields}")

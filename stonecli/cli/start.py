@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stonecli.report.symbols import ASCII_SYMBOLS, register_ascii_symbols
+from stonecli.terminal.symbols import ASCII_SYMBOLS, register_ascii_symbols
 
 ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thread per file, several files at a time
 

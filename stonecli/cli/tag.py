@@ -39,11 +39,11 @@ from stonecli.cli.options import (
 )
 from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c
 from stonecli.cli.tag_screen import Manner, TagScreen
-from stonecli.places import place_of
+from stonecli.remote.locations import place_of
 
 if TYPE_CHECKING:
-    from stonecli.report.outputs import Outputs
-    from stonecli.storage import AnyPlace, Found
+    from stonecli.output.sinks import Outputs
+    from stonecli.remote.storage import AnyPlace, Found
 
 
 @one_line_errors
@@ -163,11 +163,11 @@ def tag(
         tag_on_cluster(cluster, places, how, output, TagScreen(manner, [], notation, write_tags), notation)
         return
 
-    from stonecli.report.outputs import Outputs, Targets
-    from stonecli.report.resumable import results_at
-    from stonecli.storage import AnyPlace, find_places
-    from stonecli.tagger import Remover, Tagger
-    from stonecli.tags.safe_write import remove_leftovers
+    from stonecli.output.resumable import results_at
+    from stonecli.output.sinks import Outputs, Targets
+    from stonecli.remote.storage import AnyPlace, find_places
+    from stonecli.tagging import Remover, Tagger
+    from stonecli.tags.edit.atomic_replace import remove_leftovers
 
     goes_on = output is not None and output.suffix.lower() == ".parquet"
     # A later run may start in another folder, where a relative name means another file.
@@ -213,7 +213,7 @@ def _run(act: AnyPlace, found: list[Found], outputs: Outputs, jobs: int | None, 
     """Tag all files and show each; True when interrupted."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stonecli.engine import default_jobs, run
+    from stonecli.jobs import default_jobs, run
 
     music = [one.place for one in found if one.error is None]
     jobs = jobs or default_jobs()

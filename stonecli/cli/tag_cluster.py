@@ -15,7 +15,7 @@ from stonecli.key import Notation
 from stonecli.tags import FieldRule
 
 if TYPE_CHECKING:
-    from stonecli.places import Place
+    from stonecli.remote.locations import Place
 
 _READ_AHEAD = 4096  # places that are found before there is room for them
 
@@ -43,14 +43,14 @@ def tag_on_cluster(
     notation: Notation,
 ) -> None:
     """Tag all that is there and not in ``output`` yet, and show each file as it is done."""
-    from stonecli.ahead import Ahead
-    from stonecli.cluster import ClusterRun, connected, count_threads, new_word, uploaded
-    from stonecli.places import Seen
-    from stonecli.report.outputs import Outputs, Targets
-    from stonecli.report.resumable import results_at
-    from stonecli.storage import find_places
-    from stonecli.tags.safe_write import remove_leftovers
-    from stonecli.worker import Job
+    from stonecli.cluster.client import ClusterRun, connected, count_threads, new_word, uploaded
+    from stonecli.cluster.worker import Job
+    from stonecli.output.resumable import results_at
+    from stonecli.output.sinks import Outputs, Targets
+    from stonecli.remote.locations import Seen
+    from stonecli.remote.prefetch import Ahead
+    from stonecli.remote.storage import find_places
+    from stonecli.tags.edit.atomic_replace import remove_leftovers
 
     model = None if how.remove else load_model(how.model, "cpu")  # known to be one, before it is sent
     word = new_word()
@@ -110,9 +110,9 @@ def _absolute(place: Place) -> Place:
 @contextmanager
 def _journals(client: Any, what: str, word: str, ends: list[bool]) -> Iterator[Path]:
     """The folder for the journals of a run, which are gathered at the end; deleted where ``ends`` is not empty then."""
-    from stonecli.cluster import check_journals
-    from stonecli.tags.gathered import gather, make_folder
-    from stonecli.tags.journal import UndoJournal
+    from stonecli.cluster.client import check_journals
+    from stonecli.tags.undo.gathered import gather, make_folder
+    from stonecli.tags.undo.journal import UndoJournal
 
     journal = UndoJournal()
     try:

@@ -26,10 +26,10 @@ from stonecli.key import Notation
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stonecli.places import Place
-    from stonecli.report.outputs import Outputs
-    from stonecli.report.resumable import Results
-    from stonecli.tagger import TagResult
+    from stonecli.output.resumable import Results
+    from stonecli.output.sinks import Outputs
+    from stonecli.remote.locations import Place
+    from stonecli.tagging import TagResult
 
 
 _HEARS = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
@@ -56,7 +56,7 @@ class TagScreen:
     """
 
     def __init__(self, manner: Manner, roots: Sequence[Place], notation: Notation, write: bool) -> None:
-        from stonecli.report.table import TagTable
+        from stonecli.terminal.table import TagTable
 
         self._manner = manner
         self._write = write

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stonecli.tags.journal import Run, UndoJournal
+    from stonecli.tags.undo.journal import Run, UndoJournal
 
 
 @one_line_errors
@@ -57,8 +57,8 @@ def undo(
     if list_runs and (run is not None or dry_run):
         raise typer.BadParameter("lists all runs; leave out the number and --dry-run", param_hint="--list")
 
-    from stonecli.tags.gathered import gather
-    from stonecli.tags.journal import UndoJournal
+    from stonecli.tags.undo.gathered import gather
+    from stonecli.tags.undo.journal import UndoJournal
 
     journal = UndoJournal()
     try:
@@ -100,7 +100,7 @@ def _chosen(journal: UndoJournal, number: int | None) -> Run:
 
 def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, as_json: bool, dry_run: bool) -> int:
     """Undo the run and show each file; how many could not be restored."""
-    from stonecli.tags.runs import take_back_run
+    from stonecli.tags.undo.runs import take_back_run
 
     out, err = output_console(), error_console()
     if not as_json:
@@ -117,7 +117,7 @@ def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, a
             if not as_json:
                 _line(undone.path, done, out.is_terminal)
         else:
-            from stonecli.report.table import error_text
+            from stonecli.terminal.table import error_text
 
             failed += 1
             err.print(error_text(undone.path, undone.error), soft_wrap=True)
@@ -153,13 +153,13 @@ def _files(count: int) -> str:
 def _say(console: Console, text: str) -> None:
     from rich.text import Text
 
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     console.print(Text(f"stone: {printable(text)}"), soft_wrap=True)
 
 
 def _line(path: Path, status: str, is_terminal: bool) -> None:
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     name = printable(str(path))
     print(f"{name}: {status}" if is_terminal else f"{name}\t{status}", flush=True)
@@ -178,7 +178,7 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from stonecli.report.text import printable
+    from stonecli.util.text import printable
 
     if as_json:
         for run in runs:

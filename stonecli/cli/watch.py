@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import Event
 
-    from stonecli.engine import Run
-    from stonecli.tagger import Tagger, TagResult
-    from stonecli.watch import FolderWatcher
+    from stonecli.jobs import Run
+    from stonecli.library.watch import FolderWatcher
+    from stonecli.tagging import Tagger, TagResult
 
 
 @one_line_errors
@@ -86,11 +86,11 @@ def watch(
     from concurrent.futures import ThreadPoolExecutor
     from threading import Event
 
-    from stonecli.engine import default_jobs, run
-    from stonecli.report.records import tag_record
-    from stonecli.report.table import TagTable
-    from stonecli.tagger import Tagger
-    from stonecli.watch import FolderWatcher
+    from stonecli.jobs import default_jobs, run
+    from stonecli.library.watch import FolderWatcher
+    from stonecli.output.records import tag_record
+    from stonecli.tagging import Tagger
+    from stonecli.terminal.table import TagTable
 
     jobs = jobs or default_jobs()
     errors = Errors(error_console())

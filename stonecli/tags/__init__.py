@@ -8,7 +8,7 @@ finished copy and has to agree, before the copy takes the file's place.
 
 from stonecli.tags.read import read_key, read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
-from stonecli.tags.runs import Undone, recorded, undo_run
+from stonecli.tags.undo.runs import Undone, recorded, undo_run
 from stonecli.tags.write import remove_key, take_back, write_key
 
 __all__ = [

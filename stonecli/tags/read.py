@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.spelling import parse_plain, says_no_key
-from stonecli.tags.apev2 import tail_keys
-from stonecli.tags.bounded import MAX_TAG_BYTES, bounded, too_large
-from stonecli.tags.other_tags import other_texts
+from stonecli.tags.edit.bounded import MAX_TAG_BYTES, bounded, too_large
+from stonecli.tags.edit.splice import read_at
+from stonecli.tags.formats.apev2 import tail_keys
+from stonecli.tags.formats.other_tags import other_texts
+from stonecli.tags.formats.sniff import id3v2_spans, sniff
 from stonecli.tags.rules import Changes, Field, KeyTags
-from stonecli.tags.sniff import id3v2_spans, sniff
-from stonecli.tags.splice import read_at
 
 _APE = ("wavpack", "musepack", "monkey's audio")
 _MP4_PREFIX = "----:com.apple.iTunes:"

@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags.audio_digest import is_same_audio
-from stonecli.tags.containers import editor_for
+from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_changed, refuse_unsafe, replace_file
+from stonecli.tags.edit.audio_digest import is_same_audio
+from stonecli.tags.edit.splice import Kept
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
+from stonecli.tags.formats.containers import editor_for
+from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
-from stonecli.tags.safe_write import Journal, check_writable, refuse_changed, refuse_unsafe, replace_file
-from stonecli.tags.sniff import sniff
-from stonecli.tags.splice import Kept
-from stonecli.tags.undo import Undo
+from stonecli.tags.undo.record import Undo
 
 
 def write_key(

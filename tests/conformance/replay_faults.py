@@ -912,7 +912,7 @@ def nasty_names(folder: Path) -> str:
 
 @fault(33, "--jobs honors the container's CPU quota")
 def cpu_quota(folder: Path) -> str:
-    return run_tests("tests/stonecli/test_cpus.py")
+    return run_tests("tests/stonecli/util/test_cpus.py")
 
 
 @fault(34, "README: preview first, stone on the path, every system")

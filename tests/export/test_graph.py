@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from stonecli.onnx_runtime import onnxruntime  # noqa: E402
+from stonecli.model.runtime import onnxruntime  # noqa: E402
 from stonecli_export.graph import OPSET, GraphBuilder, build_model  # noqa: E402
 from stonecli_export.onnx_file import AudioNetwork  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint  # noqa: E402

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from stonecli.onnx_runtime import onnxruntime
+from stonecli.model.runtime import onnxruntime
 
 torch = pytest.importorskip("torch")
 helper = pytest.importorskip("onnx").helper
@@ -116,7 +116,7 @@ def test_a_model_at_half_the_rate_hears_what_the_checkpoint_hears(
     hand_made: Callable[..., Checkpoint], tmp_path: Path
 ) -> None:
     from stonecli.key import Key
-    from stonecli.model import KeyModel
+    from stonecli.model.session import KeyModel
     from stonecli_export.context import context_frames
     from stonecli_export.onnx_file import AudioNetwork, export_checkpoint
     from stonecli_export.pitch_fork import play_key

@@ -17,11 +17,11 @@ import soxr
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from stonecli.detect import detect_key  # noqa: E402
+from stonecli.detection.detect import detect_key  # noqa: E402
 from stonecli.errors import AudioError, ModelError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.model import KeyModel  # noqa: E402
-from stonecli.model_info import FORMAT_VERSION, METADATA_KEY  # noqa: E402
+from stonecli.model.metadata import FORMAT_VERSION, METADATA_KEY  # noqa: E402
+from stonecli.model.session import KeyModel  # noqa: E402
 from stonecli_export import onnx_file  # noqa: E402
 from stonecli_export.graph import OPSET, build_model  # noqa: E402
 from stonecli_export.onnx_file import AGREEMENT, AudioNetwork, ExportError, ExportReport, export_checkpoint  # noqa: E402

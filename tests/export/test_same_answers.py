@@ -15,10 +15,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from stonecli import resampling
-from stonecli.audio import read_audio
-from stonecli.detect import KeyEstimate, detect_key, detect_key_in_audio
-from stonecli.model import KeyModel
+from stonecli.audio import resample as resampling
+from stonecli.audio.decode import read_audio
+from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.model.session import KeyModel
 from stonecli_export.onnx_file import export_checkpoint, export_straightforward
 
 MOST = 0.02  # between two probabilities

@@ -12,7 +12,7 @@ def test_dir_lists_every_public_name_before_any_is_loaded() -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = process.stdout.splitlines()
     assert {*stonecli.__all__} <= {*names.split()}
-    assert {"numpy", "onnxruntime", "soundfile", "stonecli.detect"}.isdisjoint(modules.split())
+    assert {"numpy", "onnxruntime", "soundfile", "stonecli.detection.detect"}.isdisjoint(modules.split())
 
 
 def test_tab_completes_public_names() -> None:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from stonecli.audio import read_audio
-from stonecli.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.audio.decode import read_audio
+from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.tuning import cents_of, frame_peaks
+from stonecli.model.session import KeyModel
 
 Samples = npt.NDArray[np.float32]
 RATE = 22050

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from mutagen.apev2 import APEv2
 
-from stonecli.audio import open_audio
+from stonecli.audio.decode import open_audio
 from stonecli.errors import AudioError, TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, write_key

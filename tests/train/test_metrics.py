@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from stonecli.evaluation.metrics import CIRCLE  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.metrics import CIRCLE  # noqa: E402
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
 from stonecli_train.data import Track  # noqa: E402

@@ -15,8 +15,8 @@ Image = pytest.importorskip("PIL.Image")
 
 import io  # noqa: E402
 
+from stonecli.evaluation.metrics import CIRCLE, confusion_matrix  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.metrics import CIRCLE, confusion_matrix  # noqa: E402
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
 from stonecli_train.loop import EpochReport  # noqa: E402

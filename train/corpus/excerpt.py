@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
-from stonecli.tuning import cents_of, frame_peaks
 from stonecli_train.corpus import annotation, effects, fluidsynth, keyless, mixing, sampler, synth, voices
 from stonecli_train.corpus.arrange import Part
 from stonecli_train.corpus.levels import normalised, rms

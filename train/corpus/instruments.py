@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from stonecli.engine import run
+from stonecli.jobs import run
 from stonecli_train.corpus import kits, lmms
 from stonecli_train.corpus.notes import Check, checked_notes, find_loop
 from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out

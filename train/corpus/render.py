@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stonecli.engine import error_line, run
 from stonecli.errors import StoneError
+from stonecli.jobs import error_line, run
 from stonecli_train.corpus import fluidsynth, keyless, pop909, songs
 from stonecli_train.corpus.score import Skipped
 from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library

@@ -126,7 +126,7 @@ def test_a_bad_file_does_not_end_the_run(
     def broken(path: Path, *_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("stonecli.detect.detect_key", broken)
+    monkeypatch.setattr("stonecli.detection.detect.detect_key", broken)
     result = invoke("analyze", song("flac"), song("mp3"))
     assert result.exit_code == 1
     assert result.stderr.count("unexpected ZeroDivisionError: a bug\n") == 2
@@ -143,7 +143,7 @@ def test_what_is_wrong_with_a_file_is_no_wrong_usage(
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("stonecli.detect.frame_peaks", broken)
+    monkeypatch.setattr("stonecli.detection.detect.frame_peaks", broken)
     result = invoke("analyze", song("flac"), song("mp3"))
     assert result.exit_code == 1
     assert result.stderr.count("unexpected ValueError: a bug\n") == 2

@@ -21,7 +21,9 @@ def cache_file() -> Path:
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called, nothing may be listened to."""
-    return lambda: monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
+    return lambda: monkeypatch.setattr(
+        "stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to")
+    )
 
 
 def test_records_from_the_cache_are_the_same(
@@ -78,7 +80,7 @@ def test_a_cache_that_cannot_be_used_is_one_line(
     invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invoke("tag", song("mp3"))
-    monkeypatch.setattr("stonecli.cache._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("stonecli.library.cache._BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(cache_file(), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = invoke("cache")

@@ -64,7 +64,7 @@ def test_an_output_in_a_folder_that_is_not_there_is_refused_before_the_work(
     if command == "evaluate":
         path = tmp_path / "labels.csv"
         path.write_text("path,key\nmusic/flac.flac,Dm\n")
-    for detect in ("stonecli.detect.detect_key", "stonecli.tagger.detect_key"):
+    for detect in ("stonecli.detection.detect.detect_key", "stonecli.tagging.detect_key"):
         monkeypatch.setattr(detect, lambda *_, **__: pytest.fail("the work has begun"))
     result = invoke(command, path, option, tmp_path / "none" / name)
     assert (result.exit_code, result.stdout) == (2, "")

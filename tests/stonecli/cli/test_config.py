@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from stonecli.config import MAX_BYTES, config_path, read_config
+from stonecli.util.config_file import MAX_BYTES, config_path, read_config
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 from stonecli.cli.main import app  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.model import KeyModel  # noqa: E402
+from stonecli.model.session import KeyModel  # noqa: E402
 from stonecli_export.pitch_fork import play_key  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 from mutagen.flac import FLAC
 from typer.testing import Result
 
-from stonecli.evaluate import read_labels, read_predictions
+from stonecli.evaluation.evaluate import read_labels, read_predictions
 from stonecli.key import Key
 
 Invoke = Callable[..., Result]
@@ -27,11 +27,11 @@ def library(song: Song) -> Path:
 
 
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.tagger.detect_key", lambda *_, **__: pytest.fail("it was decoded"))
+    monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was decoded"))
 
 
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("stonecli.cache.identity_of", "stonecli.tagger.identity_of"):
+    for name in ("stonecli.library.cache.identity_of", "stonecli.tagging.identity_of"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("its audio was read"))
 
 

@@ -166,7 +166,7 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("by \x1b[31mzero\nindeed")
 
-    monkeypatch.setattr("stonecli.storage.find_music", broken)
+    monkeypatch.setattr("stonecli.remote.storage.find_music", broken)
     result = invoke("tag", ".")
     assert result.exit_code == 1
     assert result.stderr == "stone: unexpected ZeroDivisionError: by \\x1b[31mzero\\nindeed\n"
@@ -175,7 +175,9 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
 
 
 def test_ctrl_c_in_a_command_is_130(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.storage.find_music", lambda *_: os.kill(os.getpid(), signal.SIGINT) or iter(()))
+    monkeypatch.setattr(
+        "stonecli.remote.storage.find_music", lambda *_: os.kill(os.getpid(), signal.SIGINT) or iter(())
+    )
     result = invoke("tag", ".")
     assert result.exit_code == 130
     assert result.stderr == "stone: interrupted\n"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from stonecli import published_models
-from stonecli.model import KeyModel
-from stonecli.model_store import BUILT_IN, stored_model
-from stonecli.published_models import PUBLISHED, published_by_sha256
+from stonecli.model import published as published_models
+from stonecli.model.published import PUBLISHED, published_by_sha256
+from stonecli.model.registry import BUILT_IN, stored_model
+from stonecli.model.session import KeyModel
 
 Invoke = Callable[..., Result]
 Build = Callable[..., Path]

@@ -24,8 +24,8 @@ CALL = (
 )
 NOT_NEEDED = {
     "typer", "click", "pydantic", "rich", "mutagen", "sqlite3", "tomllib", "urllib.request", "concurrent.futures",
-    "importlib.metadata", "importlib.resources", "matplotlib", "watchdog", "stonecli.tags", "stonecli.engine",
-    "stonecli.model_store", "stonecli.places", "stonecli.cache", "stonecli.batching",
+    "importlib.metadata", "importlib.resources", "matplotlib", "watchdog", "stonecli.tags", "stonecli.jobs",
+    "stonecli.model.registry", "stonecli.remote.locations", "stonecli.library.cache", "stonecli.model.batching",
 }  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_it_loads_nothing_that_it_does_not_need(
     assert result.returncode == 0
     assert "Camelot" in result.stdout or '"camelot"' in result.stdout
     loaded = set(result.stderr.split())
-    assert "stonecli.detect" in loaded
+    assert "stonecli.detection.detect" in loaded
     assert not NOT_NEEDED & loaded
     assert ("hashlib" in loaded) == ("--json" in options)  # which names the model by its hash
 
@@ -157,7 +157,7 @@ def test_a_shell_that_asks_gets_its_answer(unconfigured: Path) -> None:
 
 
 def test_a_missing_device_is_wrong_usage(unconfigured: Path, songs: Mapping[str, Path]) -> None:
-    from stonecli.model import _why_no_cuda
+    from stonecli.model.session import _why_no_cuda
 
     if _why_no_cuda() is None:
         pytest.skip("there is a GPU")

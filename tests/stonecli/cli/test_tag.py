@@ -20,10 +20,12 @@ import soundfile
 from mutagen.flac import FLAC
 from typer.testing import Result
 
-from stonecli import library, model, storage
-from stonecli.library import Finding
-from stonecli.report.text import unescaped
+from stonecli.library import walk as library
+from stonecli.library.walk import Finding
+from stonecli.model import session as model
+from stonecli.remote import storage
 from stonecli.tags import read_tags
+from stonecli.util.text import unescaped
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -159,7 +161,7 @@ def test_what_was_written_is_taken_out(
 ) -> None:
     fields = ["--field", "key", "--field", "comment=musical", "--field", "title", "--mode", "append"]
     invoke("tag", album, "--write-tags", *fields)
-    monkeypatch.setattr("stonecli.model.KeyModel.__init__", lambda *_: pytest.fail("nothing is to be heard"))
+    monkeypatch.setattr("stonecli.model.session.KeyModel.__init__", lambda *_: pytest.fail("nothing is to be heard"))
     before = fingerprint(album)
     preview = invoke("tag", album, "--remove", *fields)
     assert {tuple(row[1:]) for row in rows(preview)} == {("7A", "", "", "removable")}
@@ -625,7 +627,7 @@ def test_a_file_that_changes_while_it_is_heard_is_left(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("mp3")
-    from stonecli import tagger
+    from stonecli import tagging as tagger
 
     hear = tagger.detect_key
 

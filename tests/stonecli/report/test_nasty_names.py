@@ -13,16 +13,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from stonecli.detect import KeyEstimate
-from stonecli.evaluate import Heard, Label, read_predictions, write_predictions
+from stonecli.detection.detect import KeyEstimate
+from stonecli.evaluation.evaluate import Heard, Label, read_predictions, write_predictions
 from stonecli.key import Key
-from stonecli.model import KeyModel
-from stonecli.places import Seen
-from stonecli.report.npz import save_npz
-from stonecli.report.outputs import Outputs, Targets
-from stonecli.report.text import unescaped
-from stonecli.tagger import TagResult
-from stonecli.tags.info import TrackInfo
+from stonecli.model.session import KeyModel
+from stonecli.output.npz import save_npz
+from stonecli.output.sinks import Outputs, Targets
+from stonecli.remote.locations import Seen
+from stonecli.tagging import TagResult
+from stonecli.tags.track_info import TrackInfo
+from stonecli.util.text import unescaped
 
 NAMES = [
     "plain.mp3",
@@ -50,9 +50,9 @@ def written(
 ) -> Path:
     """A folder with every output of ``stone tag`` for files of these names, whose tags are like them."""
     pytest.importorskip("pyarrow")
-    from stonecli.report.parquet import ParquetFolder
+    from stonecli.output.parquet import ParquetFolder
 
-    monkeypatch.setattr("stonecli.report.outputs.read_info", lambda path: TrackInfo(path.name, path.name, path.name))
+    monkeypatch.setattr("stonecli.output.sinks.read_info", lambda path: TrackInfo(path.name, path.name, path.name))
     targets = Targets(None, tmp_path / "a.m3u8", tmp_path / "a.xml", tmp_path / "a.html")
     results = [
         TagResult(Path("/music") / name, "kept", Key.parse("Am"), name, Key.parse("Am"), estimate_of("C"))
@@ -108,7 +108,7 @@ def test_json(written: Path, name: str) -> None:
 def test_parquet(written: Path) -> None:
     from pyarrow.parquet import read_table
 
-    from stonecli.report.parquet import ParquetFolder
+    from stonecli.output.parquet import ParquetFolder
 
     rows = read_table(written / "a.parquet").to_pylist()
     assert [unescaped(row["path"]) for row in rows] == paths()

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from mutagen.ogg import OggPage
 
-from stonecli.tags.audio_digest import audio_digest
-from stonecli.tags.sniff import sniff
+from stonecli.tags.edit.audio_digest import audio_digest
+from stonecli.tags.formats.sniff import sniff
 
 _SECONDS = 1.5
 _SOUNDFILE = {  # name: format, subtype, rate

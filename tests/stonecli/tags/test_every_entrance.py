@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 
+from stonecli.cluster.worker import Job, ModelPlace
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from stonecli.model import KeyModel
+from stonecli.model.session import KeyModel
 from stonecli.tags import recorded, write, write_key
-from stonecli.tags.gathered import gather, make_folder
-from stonecli.tags.journal import UndoJournal
-from stonecli.tags.runs import take_back_run
-from stonecli.worker import Job, ModelPlace
+from stonecli.tags.undo.gathered import gather, make_folder
+from stonecli.tags.undo.journal import UndoJournal
+from stonecli.tags.undo.runs import take_back_run
 
 Act = Callable[[Path], object]
 CALLS = ["open", "close", "fstat", "stat", "lstat", "fsync", "replace", "chown", "chmod", "utime", "unlink"]
@@ -155,7 +155,7 @@ def act(request: pytest.FixtureRequest) -> Act:
         def __iter__(self) -> Iterator[Path]:
             return iter([self.folder / "song.flac"])
 
-    request.getfixturevalue("monkeypatch").setattr("stonecli.watch.FolderWatcher", Arrived)
+    request.getfixturevalue("monkeypatch").setattr("stonecli.library.watch.FolderWatcher", Arrived)
     return lambda path: invoke("watch", path.parent, "--write-tags", "--model", model)
 
 
@@ -178,7 +178,7 @@ def beets_act(quick_model: Path) -> Act:
     pytest.importorskip("beets")
     from beets.library import Item, Library
 
-    from stonecli.beets import StonePlugin
+    from stonecli.integrations.beets import StonePlugin
 
     plugin = StonePlugin()
     plugin.config["model"] = str(quick_model)

@@ -10,8 +10,9 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, checked_copy, read, remove_key, take_back, write_key
-from stonecli.tags.journal import UndoJournal
+from stonecli.tags import FieldRule, read, remove_key, take_back, write_key
+from stonecli.tags.edit import verified_copy as checked_copy
+from stonecli.tags.undo.journal import UndoJournal
 
 A_MINOR = Key.parse("8A")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"))
@@ -252,7 +253,7 @@ def test_windows_renames_no_open_file(make, monkeypatch, left_over):
             raise PermissionError(13, "The process cannot access the file because it is being used by another process")
         real_replace(old, new)
 
-    from stonecli.tags import safe_write
+    from stonecli.tags.edit import atomic_replace as safe_write
 
     class Windows:
         """``os`` as safe_write sees it."""

@@ -18,8 +18,9 @@ KILLS = int(os.environ.get("STONE_KILLS", "300"))
 # A process that has loaded everything forks one that writes, kills it after a random time, and looks at what is there.
 SCRIPT = """
 import json, os, pathlib, random, signal, sys, time
-from stonecli.tags import FieldRule, read_tags, remove_key, safe_write, take_back, write_key
-from stonecli.tags.journal import UndoJournal
+from stonecli.tags.edit import atomic_replace as safe_write
+from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags.undo.journal import UndoJournal
 from stonecli.key import Key
 
 folder, seed, kills = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -34,7 +34,7 @@ with recorded() as run:
 BEETS = """
 import os, sys
 from beets.library import Item, Library
-from stonecli.beets import StonePlugin
+from stonecli.integrations.beets import StonePlugin
 plugin = StonePlugin()
 plugin.config["model"] = sys.argv[2]
 (command,) = plugin.commands()

@@ -12,7 +12,7 @@ from mutagen.id3 import COMM, ID3, TIT2
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, recorded, undo_run, write_key
-from stonecli.tags.journal import UndoJournal
+from stonecli.tags.undo.journal import UndoJournal
 
 RULES = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
 F_SHARP_MINOR = Key.parse("F#m")

@@ -19,8 +19,8 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tags import FieldRule, write_key
-from stonecli.tags.containers import editor_for
-from stonecli.tags.sniff import sniff
+from stonecli.tags.formats.containers import editor_for
+from stonecli.tags.formats.sniff import sniff
 
 RULES = (
     FieldRule("key", "camelot"),

@@ -9,8 +9,8 @@ import pytest
 from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
+from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import snapshot
-from stonecli.tags.sniff import sniff
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 TEXTS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stonecli.tuning import cents_of, frame_peaks
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli_train.corpus.arrange import Part, Tone
 from stonecli_train.corpus.fluidsynth import (
     GAP,

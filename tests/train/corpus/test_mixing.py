@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
-from stonecli.tuning import cents_of, frame_peaks
 
 pytest.importorskip("pedalboard")
 pitch_fork = pytest.importorskip("stonecli_export.pitch_fork")

@@ -279,8 +279,8 @@ def agreement(settings: Settings, numbers: range) -> float:
     """Share of excerpts whose key the built-in model names."""
     import soxr
 
-    from stonecli.detect import detect_key_in_audio
-    from stonecli.model import default_model
+    from stonecli.detection.detect import detect_key_in_audio
+    from stonecli.model.session import default_model
 
     model = default_model()
     right = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stonecli.tuning import cents_of, frame_peaks
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli_train.corpus.arrange import Tone
 from stonecli_train.corpus.synth import (
     HELD_OUT_KINDS,

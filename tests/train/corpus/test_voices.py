@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
-from stonecli.tuning import cents_of, frame_peaks
 from stonecli_train.corpus.arrange import Tone, strummed
 from stonecli_train.corpus.melodies import ChordLookup
 from stonecli_train.corpus.notes import pitch_of

@@ -1,0 +1,650 @@
+"""Any music file -> mono float32 samples at a low rate, block by block, in bounded memory.
+
+Three decoders are tried, and content decides, never the file name extension:
+
+1. libsndfile (``soundfile``) decodes WAV, AIFF, FLAC, Ogg Vorbis, MP3 and similar formats.
+2. The ffmpeg in the ``imageio-ffmpeg`` wheel decodes the rest (AAC and ALAC in M4A, WMA, WavPack, Monkey's Audio), and
+   Opus, for which libsndfile takes twice as long. It runs as an isolated process, out of reach for a crafted file.
+3. Where that ffmpeg is missing or does not start, audioread decodes with what the system has
+   (``stonecli.audio.other_decoders``), also in an isolated process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Event, Thread
+from typing import IO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from stonecli.audio.channels import PEAK_LIMIT, ChannelMixer, Signs, finite, mixed
+from stonecli.audio.declared_durations import (
+    TRUNCATION_TOLERANCE,
+    ends_with_whole_frame,
+    has_zero_length,
+    is_chained_ogg,
+    is_mp3_without_length,
+)
+from stonecli.audio.native_stderr import libmpg123_silenced
+from stonecli.audio.other_decoders import GUARDED_OUTPUT, NO_BACKEND_MESSAGE, guarded_input, read_wav_header
+from stonecli.errors import AudioError, DecoderError
+
+Samples = npt.NDArray[np.float32]
+
+BLOCK_SECONDS = 4.0
+MAX_CHANNELS = 64
+MIN_RATE, MAX_RATE = 1_000, 1_000_000
+TRUNCATION_SECONDS = 0.5  # that may be missing as well: encoder delay, rounded durations
+_NO_LENGTH = 1 << 62  # frames; libsndfile announces the highest number where it does not know
+SILENT_SECONDS = 60  # after which a decoder that gives nothing has hung
+_BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
+_OUTPUTS = 16  # samples that one row of the decimating matrix product makes
+KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
+_ONE_THREAD = 1 << 13  # rows times columns up to which OpenBLAS multiplies by a narrow matrix in the calling thread
+_FFMPEG_MEMORY = 1 << 30  # bytes of address space, where the system can limit another process (Linux)
+
+
+def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Samples]:
+    """The recording as mono blocks at ``sample_rate``, each float32 [n], n > 0, full scale 1.0.
+
+    Channels are averaged, or subtracted where they are out of phase. NaN and infinity count as silence.
+
+    Raises:
+        AudioError: the file holds no audio that can be decoded, or is truncated.
+        DecoderError: no decoder for this kind of file can be started here.
+        OSError: the file cannot be read.
+    """
+    source = _open(Path(path), sample_rate)
+    yield from source.read(_Resampler(source.rate, sample_rate))
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A recording that is being read.
+
+    Attributes:
+        rate: of the samples, in Hz.
+        blocks: mono blocks in order, each float32 [n], n > 0, full scale 1.0; errors as :func:`read_audio`.
+        notes: what the user should know of the file, complete after the last block.
+    """
+
+    rate: float
+    blocks: Iterator[Samples]
+    notes: list[str]
+
+
+def open_audio(path: str | os.PathLike[str], least_rate: int) -> Audio:
+    """The recording at its own rate divided by a whole number, the lowest that is not below ``least_rate``.
+
+    That is the cheapest rate that there is. Up to 0.35 of ``least_rate`` the spectrum is that of the recording; above,
+    it may be folded. A recording whose own rate is lower keeps it.
+
+    Raises:
+        AudioError, OSError: as :func:`read_audio`.
+    """
+    source = _open(Path(path), least_rate)
+    factor = max(1, source.rate // least_rate)
+    return Audio(source.rate / factor, source.read(_Decimator(source.channels, factor)), source.notes)
+
+
+class _Converter(Protocol):
+    """Converts blocks of samples to mono at another rate; the length of all but the last is a multiple of ``step``."""
+
+    step: int
+
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
+        """The samples that are ready, float32 [n], of ``block`` [n, channels]; all that is left when ``last``."""
+
+
+class _Source(Protocol):
+    """An open file: the sample rate and the number of channels that :meth:`read` passes to its converter."""
+
+    rate: int
+    channels: int
+    notes: list[str]
+
+    def read(self, converter: _Converter) -> Iterator[Samples]:
+        """The whole recording, converted; can be called once. Errors as :func:`read_audio`."""
+
+
+def _open(path: Path, target: int) -> _Source:
+    unsure_length = _check_file(path)
+    sound = None if unsure_length else _open_sound(path)
+    if sound is None:
+        return _DecoderProcess(path, check_length=not unsure_length)
+    if sound.subtype == "OPUS":
+        sound.close()
+        return _DecoderProcess(path, rate=target)
+    if _is_cut_short(path, sound):
+        sound.close()
+        return _DecoderProcess(path, check_length=False)
+    return _Libsndfile(path, sound)
+
+
+def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
+    """Whether libsndfile would stop before the end of the file, or does not know where that is."""
+    if sound.frames > _NO_LENGTH:
+        return True
+    with path.open("rb") as file:
+        if sound.format == "OGG":
+            return is_chained_ogg(file)
+        return sound.format == "MP3" and is_mp3_without_length(file)
+
+
+def _check_format(channels: int, rate: int) -> None:
+    if not (0 < channels <= MAX_CHANNELS and MIN_RATE <= rate <= MAX_RATE):
+        raise AudioError(f"odd format: {channels} channels at {rate} Hz")
+
+
+def _check_file(path: Path) -> bool:
+    """Whether the length that the file announces is nought; raises where there is nothing to decode, or too little."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes to would be waited for at open()
+        raise AudioError("not a regular file but a folder, pipe, socket or device")
+    with path.open("rb") as file:  # an OSError with its reason, before any decoder hides it
+        if not file.read(1):
+            raise AudioError("the file is empty")
+        return has_zero_length(file)
+
+
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """Read from its beginning to its end.
+
+    After each read, ``soundfile`` seeks to where it is already; in an MP3 that decodes frames anew.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open_sound(path: Path) -> soundfile.SoundFile | None:
+    """The open file, or None where libsndfile does not know the format."""
+    # soundfile encodes str strictly; bytes carry names that are not valid UTF-8. Windows has wide names instead.
+    name = str(path) if sys.platform == "win32" else os.fsencode(path)
+    try:
+        with libmpg123_silenced():
+            sound = _SoundFile(name)
+    except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError):
+        return None
+    # RAW is a guess from the ending (.gsm, .vox), under which any text is sound.
+    if sound.format == "RAW":
+        sound.close()
+        return None
+    return sound
+
+
+class _Libsndfile:
+    """A file that libsndfile has opened."""
+
+    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
+        self.rate: int = sound.samplerate
+        self.channels: int = sound.channels
+        self.notes: list[str] = []
+        self._path = path
+        self._sound = sound
+        try:
+            _check_format(self.channels, self.rate)
+        except AudioError:
+            sound.close()
+            raise
+
+    def read(self, converter: _Converter) -> Iterator[Samples]:
+        """As :meth:`_Source.read`. Stops at the announced end: a tag behind a FLAC is an error for libFLAC."""
+        buffer = np.empty((_block_frames(self, converter), self.channels), dtype=np.float32)
+        mixer = ChannelMixer(self.channels, self.rate)
+        done, last = 0, False
+        with self._sound as sound:
+            is_mp3 = sound.format == "MP3"
+            while not last:
+                wanted = min(len(buffer), sound.frames - done)
+                try:
+                    with libmpg123_silenced(is_mp3):
+                        samples = sound.read(out=buffer[:wanted])
+                except (soundfile.SoundFileError, RuntimeError) as error:
+                    reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(" .")
+                    raise AudioError(f"damaged or truncated after {done / self.rate:.1f} s: {reason}") from error
+                done += len(samples)
+                last = len(samples) < wanted or done >= sound.frames
+                out = converter.process(samples, mixer.signs(samples), last=last)
+                if len(out):
+                    yield out
+            seconds, announced = done / self.rate, sound.frames / self.rate
+        if is_mp3 and _is_short(seconds, announced) and self._ends_with_whole_frame():
+            self.notes.append(
+                f"shorter than its header says ({seconds:.0f} of {announced:.0f} s); analyzed what is there"
+            )
+        else:
+            _check_length(seconds, announced)
+
+    def _ends_with_whole_frame(self) -> bool:
+        with self._path.open("rb") as file:
+            return ends_with_whole_frame(file)
+
+
+class _DecoderProcess:
+    """A file that ffmpeg decodes, or audioread, in a process that is killed when this object is released.
+
+    The samples come at the file's own rate unless one is given: ffmpeg's resampler takes four times as long as ours.
+    Only Opus gets a rate. It is always at 48 kHz, and from there to the 11,025 Hz of a model ffmpeg's one step is
+    better than our two. More than two channels come mixed to two, with ffmpeg's weights.
+    """
+
+    channels = 1
+
+    def __init__(self, path: Path, *, rate: int | None = None, check_length: bool = True) -> None:
+        self.notes: list[str] = []
+        self._check_length = check_length
+        try:
+            program = _ffmpeg_program()
+            is_open = self._open(_ffmpeg_command(program, path, rate))
+            if not is_open and not self._log.has_spoken:
+                _check_program(program)
+        except OSError as error:
+            is_open = self._open(_audioread_command(path))
+            if not is_open and self._log.found_no_backend:
+                raise DecoderError(_DECODER_HELP.format(error.strerror or error)) from error
+        if not is_open:
+            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+
+    def _open(self, command: list[str]) -> bool:
+        """Start the decoder; False where it found no audio.
+
+        Raises:
+            AudioError: it does not answer, or the format is out of range.
+            OSError: it cannot be started.
+        """
+        with ExitStack() as process:
+            self._output, self._log = process.enter_context(_running(command))
+            header = read_wav_header(self._output)
+            self._output.check()
+            if header is not None:
+                self.rate, self._file_channels, bits = header
+                _check_format(self._file_channels, self.rate)
+                self._type, self._scale = ("<i2", 1 / 32768) if bits == 16 else ("<f4", 1.0)
+                self._process = process.pop_all()
+        return header is not None
+
+    def read(self, converter: _Converter) -> Iterator[Samples]:
+        """As :meth:`_Source.read`."""
+        frame_size = np.dtype(self._type).itemsize * self._file_channels
+        size = _block_frames(self, converter) * frame_size
+        mixer = ChannelMixer(self._file_channels, self.rate)
+        done, last = 0, False
+        with self._process:
+            while not last:
+                data = self._output.read(size)
+                last = len(data) < size
+                if last:
+                    self._output.check()
+                frames = len(data) // frame_size
+                values = np.frombuffer(data, dtype=self._type, count=frames * self._file_channels)
+                samples = values.reshape(frames, self._file_channels).astype(np.float32, copy=False)
+                done += frames
+                mono = _mean(samples, mixer.signs(samples))
+                if self._scale != 1.0:
+                    mono = mono * np.float32(self._scale)
+                out = converter.process(mono[:, None], (1,), last=last)
+                if len(out):
+                    yield out
+        if not done:
+            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+        seconds = done / self.rate
+        if self._check_length and self._log.audio_duration is not None:
+            _check_length(seconds, self._log.audio_duration)
+        if self._log.is_partial and self._log.audio_duration is None:
+            raise AudioError(f"truncated after {seconds:.1f} s")
+        if self._log.exit_code:
+            raise AudioError(f"the decoder failed after {seconds:.1f} s")
+
+
+def _mean(samples: Samples, signs: Signs) -> Samples:
+    """Mean over the channels of [n, channels], each multiplied by its sign; for two of them bit by bit as ffmpeg's."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    if samples.shape[1] > 2:
+        return mixed(samples, signs)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+        mono: Samples = (np.add if signs[0] == signs[1] else np.subtract)(samples[:, 0], samples[:, 1])
+        mono *= np.float32(0.5)
+    return mono
+
+
+def _block_frames(source: _Source, converter: _Converter) -> int:
+    """Frames that are decoded at a time."""
+    size = min(int(BLOCK_SECONDS * source.rate), _BLOCK_VALUES // source.channels)
+    return max(1, size // converter.step) * converter.step
+
+
+class _Output:
+    """What a decoder gives. One that gives nothing for long, while it is waited for, is killed.
+
+    The time is counted by a thread of its own, second by second: no system but POSIX can wait for a pipe and a time,
+    and the clock may go on while the machine sleeps.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+        self._process = process
+        self._stream = stream
+        self._has_hung = False
+        self._is_waited_for = False
+        self._reads = 0
+        self._ended = Event()
+        Thread(target=self._watch, name="stone-decoder", daemon=True).start()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, fewer than ``size`` at the end alone."""
+        self._reads += 1
+        self._is_waited_for = True
+        try:
+            return self._stream.read(size)
+        finally:
+            self._is_waited_for = False
+
+    def check(self) -> None:
+        """Nothing, unless what was read is not all.
+
+        Raises:
+            AudioError: the decoder was killed.
+        """
+        if self._has_hung:
+            raise AudioError(f"the decoder fell silent: nothing in {SILENT_SECONDS} s")
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._ended.set()
+        self._stream.close()
+
+    def _watch(self) -> None:
+        seconds, reads = 0, 0
+        while not self._ended.wait(1.0):
+            seconds = seconds + 1 if self._is_waited_for and self._reads == reads else 0
+            reads = self._reads
+            if seconds >= SILENT_SECONDS:
+                self._has_hung = True
+                _kill(self._process)
+                return
+
+
+class _DecoderLog:
+    """What a decoder prints to standard error, and how it ended.
+
+    Attributes:
+        audio_duration: announced length of the audio in seconds; None where nothing reliable is known.
+        is_partial: whether the file ends within its last packet.
+        has_spoken: whether anything was printed that shows a working decoder.
+        found_no_backend: whether audioread has no decoder on this machine.
+        exit_code: of the process; None while it runs, or if it was killed from here.
+    """
+
+    _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag values are indented deeper
+    _FILM = re.compile(rb"^  Stream #\d+:\d+[^ ]*: Video: (?!.*\(attached pic\))")
+
+    def __init__(self) -> None:
+        self.is_partial = False
+        self.has_spoken = False
+        self.found_no_backend = False
+        self.exit_code: int | None = None
+        self._duration: float | None = None
+        self._speaks_of_audio = True
+        self._last: deque[bytes] = deque(maxlen=4)
+
+    @property
+    def audio_duration(self) -> float | None:
+        return self._duration if self._speaks_of_audio else None
+
+    def follow(self, stream: IO[bytes]) -> None:
+        """Read ``stream`` to its end, keeping only what is needed."""
+        while line := stream.readline(4096):
+            match = self._DURATION.match(line)
+            if match:  # the last one counts: a file's name, which comes before, may hold a line like this one
+                hours, minutes, seconds = (float(group) for group in match.groups())
+                self._duration = hours * 3600 + minutes * 60 + seconds
+            elif self._FILM.match(line):
+                self._speaks_of_audio = False  # the film may be longer than its sound
+            elif line.startswith(b"["):
+                self.has_spoken = True
+                self.found_no_backend = self.found_no_backend or line.startswith(NO_BACKEND_MESSAGE)
+                if b"Estimating duration from bitrate" in line:
+                    self._speaks_of_audio = False
+                self.is_partial = self.is_partial or b"partial file" in line
+                self._last.append(line)
+
+    @property
+    def reason(self) -> str:
+        """The cause of a failure in a few words."""
+        text = b" ".join(self._last).decode("utf-8", "replace")
+        for phrase in ("moov atom not found", "does not contain any stream", "matches no streams", "Permission denied"):
+            if phrase in text:
+                return {"matches no streams": "no audio stream"}.get(phrase, phrase)
+        return "unknown or damaged format"
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """For a child that is started within, Ctrl-C is blocked for good; for this thread it comes afterwards.
+
+    The child begins its own session when it is there: a Ctrl-C just before would end it, and its file look damaged.
+    """
+    if sys.platform == "win32":  # which has no masks
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_DECODER_HELP = (
+    DecoderError.START + " ({}); install it, or reinstall stone's own with"
+    " `pip install --force-reinstall imageio-ffmpeg`"
+)
+
+
+def _ffmpeg_program() -> str:
+    """The ffmpeg of the wheel, or the one that ``IMAGEIO_FFMPEG_EXE`` names.
+
+    Raises:
+        OSError: there is none.
+    """
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "not found") from error
+
+
+@lru_cache(maxsize=4)
+def _check_program(program: str) -> None:
+    """Nothing, where ``program`` is a working ffmpeg; it had nothing to say of a file.
+
+    Raises:
+        OSError: it is none.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 (the program is the user's own)
+            [program, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SILENT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(errno.ENOEXEC, f"{program}: does not answer") from error
+    if not done.stdout.startswith(b"ffmpeg"):
+        raise OSError(errno.ENOEXEC, f"{program}: exit code {done.returncode}")
+
+
+def _ffmpeg_command(program: str, path: Path, rate: int | None) -> list[str]:
+    """ffmpeg decoding ``path`` to a float32 WAV (at ``rate``) on standard output; the header has rate and channels."""
+    resampled = ["-ar", str(rate)] if rate else []
+    return [program, *guarded_input(str(path)), *GUARDED_OUTPUT, *resampled, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+
+
+def _audioread_command(path: Path) -> list[str]:
+    """audioread decoding ``path`` to a WAV on standard output. No module is imported from the current folder (-P)."""
+    return [sys.executable, "-P", "-m", "stonecli.audio.other_decoders", str(path.absolute())]
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[tuple[_Output, _DecoderLog]]:
+    """The decoder process; it is killed when the block is left early."""
+    with _interrupts_blocked():
+        process = subprocess.Popen(  # noqa: S603 (no shell; no path can be taken for an option)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C in the terminal is for us: ffmpeg would end in good order, and half a file would look whole.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+    _limit_memory(process)
+    assert process.stdout is not None  # noqa: S101 (for the type checker)
+    assert process.stderr is not None  # noqa: S101
+    log = _DecoderLog()
+    reader = Thread(target=log.follow, args=(process.stderr,), daemon=True)
+    reader.start()
+    output = _Output(process, process.stdout)
+    try:
+        yield output, log
+        log.exit_code = process.wait()
+        reader.join()
+    finally:
+        _kill(process)
+        process.wait()
+        reader.join()
+        output.close()
+        process.stderr.close()
+
+
+def _limit_memory(process: subprocess.Popen[bytes]) -> None:
+    """Limit the address space of a process that was just started, where the system can (``-max_alloc`` is for all)."""
+    if sys.platform == "linux":
+        import resource
+
+        with suppress(OSError, ValueError):  # it has ended; there is a lower limit
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_FFMPEG_MEMORY, _FFMPEG_MEMORY))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a decoder and what it has started: its process group, which is its own."""
+    if process.poll() is not None:
+        return
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+class _Resampler:
+    """Mix to mono and streaming sample rate conversion; a plain copy where the rates are equal."""
+
+    step = 1
+
+    def __init__(self, rate: int, target: int) -> None:
+        self._stream = None if rate == target else soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
+        mono = mixed(block, signs)
+        if self._stream is None:
+            return mono
+        out: Samples = self._stream.resample_chunk(mono, last=last)
+        return out
+
+
+class _Decimator:
+    """Mix to mono, low-pass filter and decimation by ``factor``, in one matrix product on the interleaved samples.
+
+    A row of the left matrix is ``16 * factor`` frames; the right one is banded (Toeplitz). Its first 16 columns hold
+    what the row gives to its own outputs, the last 16 what it gives to those of the row before: the filter, of
+    ``16 * factor + 1`` taps, is no longer than that.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        self.step = _OUTPUTS * factor
+        self._factor = factor
+        self._channels = channels
+        self._owed = np.zeros(_OUTPUTS, dtype=np.float32)  # what the last row gave to its own outputs
+        self._ahead = _OUTPUTS // 2 if factor > 1 else 0  # outputs before the first sample
+        self._frames = self._made = 0
+
+    def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
+        self._frames += len(block)
+        if self._factor == 1:
+            return mixed(block, signs)
+        if last:
+            block = np.concatenate([block, np.zeros((-len(block) % self.step, block.shape[1]), dtype=np.float32)])
+        matrix = decimating_matrix(self._channels, self._factor, signs)
+        parts = self._product(block, matrix)
+        if len(parts) and not -PEAK_LIMIT < float(parts.min()) <= float(parts.max()) < PEAK_LIMIT:
+            parts = self._product(finite(block), matrix)
+        out = parts[:, _OUTPUTS:].copy()
+        out[:1] += self._owed
+        out[1:] += parts[:-1, :_OUTPUTS]
+        if len(parts):
+            self._owed = parts[-1, :_OUTPUTS].copy()
+        made = np.append(out, self._owed) if last else out.ravel()
+        made, self._ahead = made[self._ahead :], max(0, self._ahead - len(made))
+        if last:  # no more than the frames that there were
+            made = made[: -(-self._frames // self._factor) - self._made]
+        self._made += len(made)
+        return made
+
+    def _product(self, block: Samples, matrix: Samples) -> Samples:
+        """Rows of ``block`` times the matrix, [rows, 2 * 16]."""
+        rows = block.reshape(-1, len(matrix))
+        out = np.empty((len(rows), matrix.shape[1]), dtype=np.float32)
+        # Pieces: OpenBLAS would divide a large product among threads, which costs several times what it is.
+        piece = max(1, _ONE_THREAD // len(matrix))
+        whole = len(rows) // piece * piece
+        shape = (-1, piece, len(matrix))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found in the result
+            np.matmul(rows[:whole].reshape(shape), matrix, out=out[:whole].reshape(-1, piece, out.shape[1]))
+            np.matmul(rows[whole:], matrix, out=out[whole:])
+        return out
+
+
+@lru_cache(maxsize=8)
+def decimating_matrix(channels: int, factor: int, signs: Signs = ()) -> Samples:
+    """The right matrix of :class:`_Decimator`: windowed sinc (Kaiser), float32 [16 * factor * channels, 2 * 16].
+
+    Args:
+        channels: number of channels.
+        factor: of the decimation.
+        signs: of the channels; none for +1 throughout.
+    """
+    taps = _OUTPUTS * factor + 1
+    low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, KAISER_BETA)
+    low_pass /= low_pass.sum() * channels
+    band = np.zeros((2 * _OUTPUTS * factor, _OUTPUTS))
+    for output in range(_OUTPUTS):
+        band[output * factor : output * factor + taps, output] = low_pass
+    both = np.concatenate([band[: _OUTPUTS * factor], band[_OUTPUTS * factor :]], axis=1)
+    matrix = np.repeat(both, channels, axis=0).astype(np.float32)
+    if -1 in signs:
+        matrix *= np.tile(np.array(signs, dtype=np.float32), len(both))[:, None]
+    return matrix
+
+
+def _is_short(seconds: float, announced: float) -> bool:
+    """Whether a recording is shorter than announced by more than encoders and rounding account for."""
+    missing = announced - seconds
+    return missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced
+
+
+def _check_length(seconds: float, announced: float) -> None:
+    if _is_short(seconds, announced):
+        raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")

@@ -1,0 +1,267 @@
+"""The engine on a Dask cluster, through ``distributed``'s own executor: batches, back-pressure, workers that die.
+
+Needs the extra ``cluster``. What is in flight is bounded by the threads of the cluster as it is at the moment, so that
+neither scheduler nor client holds more for a million files than for a thousand. Files travel in batches, for a task
+costs the scheduler a millisecond, whatever is in it (docs/scale.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from stonecli._version import __version__
+from stonecli.cluster.worker import Answers, ModelPlace, stop_run
+from stonecli.errors import ClusterError
+from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run
+from stonecli.model.session import KeyModel
+from stonecli.remote.locations import Place
+from stonecli.remote.prefetch import Ahead
+from stonecli.remote.storage import Found
+from stonecli.tagging import TagResult
+
+CONNECT_SECONDS = 15.0
+MOST_IN_BATCH = 32  # files; beyond, the scheduler gains nothing and a worker that dies costs more
+BATCHES_A_THREAD = 2  # one that is heard and one that waits beside it
+_LEAST_IN_FLIGHT = 4  # a cluster that grows on demand has to see a demand
+_WAIT_SECONDS = 0.1  # for the next place, before what has been done meanwhile is looked at
+_COUNT_SECONDS = 5.0  # between two looks at how many workers there are
+
+Work = TypeVar("Work", bound=Callable[..., Answers])
+
+
+@contextmanager
+def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any]:
+    """A ``distributed.Client`` of the scheduler, whose workers have this version of stone.
+
+    Raises:
+        ClusterError: the extra is not installed, the scheduler does not answer, or a worker has another stone or none.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise ClusterError("a cluster needs the extra cluster: pip install 'stonecli[cluster]'") from None
+    if not os.environ.get("STONE_DEBUG"):  # what fails, we say ourselves
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    make_client: Any = distributed.Client  # typed in part
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that versions of some packages differ
+        try:
+            asyncio.run(_knock(address, timeout))
+            client: Any = make_client(address, timeout=timeout, set_as_default=False)
+        except Exception as error:  # OSError, ValueError, and what TLS has of its own
+            reason = "what answers is no Dask scheduler"
+            if isinstance(error, OSError | ValueError):
+                reason = "no answer" if isinstance(error, OSError) else str(error)
+            raise ClusterError(f"the scheduler {address} cannot be reached: {reason}") from error
+    try:
+        _check_versions(client)
+        yield client
+    finally:
+        with suppress(Exception):  # the scheduler may be gone
+            client.close(timeout=2)
+
+
+async def _knock(address: str, timeout: float) -> None:
+    """Nothing, if the scheduler answers. A client that meets none would try again for 20 s while it is thrown away."""
+    from distributed import comm as module
+    from distributed.security import Security
+
+    connect: Any = vars(module)["connect"]  # typed in part
+    security: Any = Security
+    comm = await connect(address, timeout=timeout, **security().get_connection_args("client"))
+    await comm.close()
+
+
+def _check_versions(client: Any) -> None:
+    try:
+        workers = client.get_versions(packages=["stonecli"])["workers"]
+    except Exception as error:
+        raise ClusterError(f"the workers do not answer: {error_line(error)}") from error
+    for address, found in workers.items():
+        version = found["packages"].get("stonecli")
+        if version != __version__:
+            has = f"stone {version}" if version else "no stone"
+            raise ClusterError(f"the worker {address} has {has}, and here is {__version__}: install the same on both")
+
+
+def count_threads(client: Any) -> int:
+    """Threads of all workers of the cluster; 0 while there are none."""
+    return sum(client.nthreads().values())
+
+
+@contextmanager
+def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> Iterator[ModelPlace]:
+    """The model where workers find it: their own built-in one, or a copy of ``path`` for each, later ones included.
+
+    Raises:
+        ClusterError: the workers did not take it.
+    """
+    if path is None:
+        yield ModelPlace(model.sha256, device)
+        return
+    from distributed.diagnostics.plugin import UploadFile
+
+    name = f"stone-{model.sha256[:32]}.onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(path, Path(folder) / name)
+        plugin = UploadFile(str(Path(folder) / name), load=False)
+    plugin_name = f"{name}-{uuid.uuid4().hex}"
+    try:
+        client.register_plugin(plugin, name=plugin_name)
+    except Exception as error:
+        raise ClusterError(f"the model could not be sent to the workers: {error_line(error)}") from error
+    try:
+        yield ModelPlace(model.sha256, device, name)
+    finally:
+        with suppress(Exception):
+            client.unregister_worker_plugin(plugin_name)
+
+
+class ClusterRun(Generic[Work]):
+    """An iterator of the outcomes of places, each once, as they come; :meth:`stop` ends it and loses none.
+
+    Args:
+        client: of the cluster.
+        work: done to each batch on a worker; a :class:`stonecli.cluster.worker.Job`, or what a benchmark has instead.
+        found: consumed as there is room; those that are errors are outcomes at once.
+        word: that tells :func:`stonecli.cluster.worker.stop_run` which run is meant.
+        most_in_batch: files in a task.
+    """
+
+    def __init__(
+        self, client: Any, work: Work, found: Ahead[Found], *, word: str = "", most_in_batch: int = MOST_IN_BATCH
+    ) -> None:
+        self._client = client
+        self._work = work
+        self._found = found
+        self._lost: deque[Outcome[Place, TagResult]] = deque()
+        self._word = word
+        self._most = most_in_batch
+        # Not pure: a batch that comes twice is heard twice, and no result is kept for later.
+        self._executor: Executor = client.get_executor(pure=False)
+        self._runs: list[Run[tuple[Place, ...], Answers]] = []
+        self._suspects: list[tuple[Place, ...]] = []
+        self._stopped = False
+        self._counted = time.monotonic()
+
+    def __iter__(self) -> Iterator[Outcome[Place, TagResult]]:
+        """The outcomes.
+
+        Raises:
+            ClusterError: the scheduler is gone, or a worker cannot do the run at all. What came before is done.
+        """
+        yield from self._outcomes(self._work, cast("Iterator[tuple[Place, ...]]", self._batches()), is_last=False)
+        if self._suspects and not self._stopped:
+            # The workers that had them died, again and again. It may be the fault of one of their files, or of none.
+            yield from self._outcomes(replace(self._work, alone=True), iter(self._suspects), is_last=True)  # type: ignore[type-var]
+
+    def _lost_ones(self) -> Iterator[Outcome[Place, TagResult]]:
+        while self._lost:
+            yield self._lost.popleft()
+
+    def stop(self) -> None:
+        """Takes no more places; what is being heard is finished, file by file, and reported. From a signal handler."""
+        self._stopped = True
+        self._found.stop()
+        for going in self._runs:
+            going.stop(cancel=False)  # Dask forgets what it cancels, and lets it run on
+        threading.Thread(target=self._tell_workers, daemon=True).start()
+
+    def _tell_workers(self) -> None:
+        with suppress(Exception):
+            self._client.run(stop_run, self._word, on_error="ignore")
+
+    def _outcomes(
+        self, work: Any, batches: Iterator[tuple[Place, ...]], *, is_last: bool
+    ) -> Iterator[Outcome[Place, TagResult]]:
+        going = run(work, batches, executor=self._executor, in_flight=self._in_flight(), ordered=False)
+        self._runs.append(going)
+        if self._stopped:
+            going.stop(cancel=False)
+        for outcome in going:
+            yield from self._lost_ones()
+            if time.monotonic() - self._counted > _COUNT_SECONDS:
+                self._counted = time.monotonic()
+                going.in_flight = self._in_flight()
+            if outcome.result is None:
+                self._check_scheduler(outcome.error)
+                if not is_last:
+                    self._suspects.append(outcome.item)
+                    continue
+                yield from (Outcome(place, None, outcome.error) for place in outcome.item)
+                continue
+            # Fewer answers than places: it was stopped, or refused.
+            for place, (result, error) in zip(outcome.item, outcome.result.answers, strict=False):
+                yield Outcome(place, result, error)
+            if outcome.result.refusal is not None:
+                raise ClusterError(outcome.result.refusal)
+        yield from self._lost_ones()
+
+    def _batches(self) -> Iterator[tuple[Place, ...] | NotYet]:
+        """Batches that grow, so that a hundred files keep all workers busy as well, and that do not wait for a pipe."""
+        taken = 0
+        batch: list[Place] = []
+        while not self._stopped:
+            if not self._found.wait(_WAIT_SECONDS):
+                yield NOT_YET
+                continue
+            one = next(self._found, None)
+            if one is None:
+                break
+            if one.error is not None:
+                self._lost.append(Outcome(one.place, None, one.error))
+                continue
+            batch.append(one.place)
+            taken += 1
+            in_flight = self._runs[0].in_flight if self._runs else _LEAST_IN_FLIGHT
+            if len(batch) >= min(self._most, 1 + taken // (4 * in_flight)) or not self._found.wait(0):
+                yield tuple(batch)
+                batch = []
+        if batch and not self._stopped:
+            yield tuple(batch)
+
+    def _in_flight(self) -> int:
+        with suppress(Exception):  # a scheduler that is gone is seen by what it had
+            return max(_LEAST_IN_FLIGHT, BATCHES_A_THREAD * count_threads(self._client))
+        return _LEAST_IN_FLIGHT
+
+    def _check_scheduler(self, error: str | None) -> None:
+        """Nothing, if the cluster is there; a call that nobody here has cancelled was lost with the scheduler."""
+        if error == "cancelled" or self._client.status != "running":
+            raise ClusterError("the scheduler is gone; the same command goes on where this run ended")
+
+
+def check_journals(client: Any, journals: Path, word: str) -> None:
+    """Nothing, if every worker that there is sees the folder in which it is to record what it changes.
+
+    Raises:
+        ClusterError: one does not.
+    """
+    from stonecli.tags.undo.gathered import is_seen
+
+    for address, sees in client.run(is_seen, journals, word, on_error="ignore").items():
+        if sees is not True:
+            raise ClusterError(
+                f"the worker {address} does not see {journals}: STONE_STATE_DIR has to be on storage that all share"
+            )
+
+
+def new_word() -> str:
+    """A word for a run that no other has."""
+    return uuid.uuid4().hex

@@ -1,0 +1,262 @@
+"""What a worker of a cluster does: hears a batch of files with a model that it has loaded once.
+
+A :class:`Job` travels with every batch and is small; model, journal and the word to stop are the process's own.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from stonecli._version import __version__
+from stonecli.errors import AudioError, StoneError
+from stonecli.jobs import attempt, error_line
+from stonecli.model.session import Device, KeyModel
+from stonecli.remote.locations import Place
+from stonecli.remote.storage import AnyPlace
+from stonecli.tagging import Remover, Tagger, TagResult
+from stonecli.tags import FieldRule
+from stonecli.tags.undo.gathered import SIGN, is_seen, thread_journal, was_changed
+
+Answer: TypeAlias = tuple[TagResult | None, str | None]
+"""What became of one file, or one line that says what went wrong: one of the two is None."""
+
+_KEPT_MODELS = 2  # a worker may outlive many runs
+_CLOCKS_SECONDS = 30.0  # by which the clocks of two file servers may differ
+_models: dict[tuple[str, Device], KeyModel] = {}
+_models_lock = threading.Lock()
+_stopped: set[str] = set()
+
+
+class RefusalError(StoneError):
+    """This worker, or the cluster as it is set up, cannot do the run at all."""
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where a worker finds the model.
+
+    Attributes:
+        sha256: of the file.
+        device: to run it on.
+        file: None for the built-in one; else its name in the worker's own folder, or a path.
+    """
+
+    sha256: str
+    device: Device
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of a batch, in its order.
+
+    Attributes:
+        answers: as many as there are files, or fewer after :func:`stop_run`.
+        refusal: None, or why the run cannot go on.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """Hears, and tags, a batch of files on a worker when called with their places.
+
+    Attributes:
+        word: of the run, unlike that of any other.
+        model: None where nothing is listened to, for ``remove``.
+        rules, write, overwrite, min_confidence, preserve_mtime: as of a ``Tagger``.
+        remove: take out instead, as a ``Remover``.
+        journals: folder for the journals of the run, on shared storage; None where nothing is written.
+        what: the run does, for the journal.
+        alone: listen in a process of its own, which may die without the worker.
+        version: of the stone that asks.
+    """
+
+    word: str
+    model: ModelPlace | None
+    rules: tuple[FieldRule, ...] = (FieldRule(),)
+    write: bool = False
+    overwrite: bool = False
+    min_confidence: float = 0.0
+    preserve_mtime: bool = False
+    remove: bool = False
+    journals: Path | None = None
+    what: str = ""
+    alone: bool = False
+    version: str = __version__
+
+    def __call__(self, places: Sequence[Place]) -> Answers:
+        """What became of each; nothing is raised."""
+        answers: list[Answer] = []
+        try:
+            if self.version != __version__:
+                raise RefusalError(f"has stone {__version__}, not {self.version}")
+            for answer in _alone(self, places) if self.alone else self.heard(places):
+                answers.append(answer)
+                if self.word in _stopped:
+                    break
+        except Exception as error:  # the journal, the model: not one file's fault
+            return Answers(answers, f"the worker {socket.gethostname()}: {error_line(error)}")
+        return Answers(answers)
+
+    def heard(self, places: Sequence[Place]) -> Iterator[Answer]:
+        """The answers one by one, heard in this process.
+
+        Raises:
+            StoneError, OSError: nothing can be heard, or written, here.
+        """
+        if self.word in _stopped:
+            return
+        with ExitStack() as stack:
+            journal = None
+            if self.journals is not None:
+                self._check_journals(self.journals)
+                journal = stack.enter_context(thread_journal(self.journals, self.what))
+            tagger: Tagger | Remover
+            if self.remove or self.model is None:
+                tagger = Remover(self.rules, self.write, self.preserve_mtime, journal)
+            else:
+                tagger = Tagger(
+                    load_model(self.model),
+                    self.rules,
+                    self.write,
+                    self.overwrite,
+                    self.min_confidence,
+                    self.preserve_mtime,
+                    journal,
+                )
+            act = AnyPlace(tagger, self.write or self.remove, partial(self._act, tagger))
+            for place in places:
+                if self.journals is not None:
+                    self._check_journals(self.journals)
+                yield attempt(act, place)
+
+    def _check_journals(self, journals: Path) -> None:
+        """Nothing, if what is written here can be taken back; a worker that was cut off may come back after the end."""
+        if not is_seen(journals, self.word):
+            raise RefusalError(f"does not see {journals}: STONE_STATE_DIR has to be on storage that all share")
+
+    def _act(self, tagger: Tagger | Remover, path: Path) -> TagResult:
+        if not path.exists():
+            raise AudioError(f"the worker {socket.gethostname()} sees no such file")
+        result = tagger(path)
+        if self.journals is None or result.status not in ("kept", "unchanged"):
+            return result
+        target = Path(os.path.realpath(path))
+        started = (self.journals / SIGN).stat().st_mtime
+        if target.stat().st_ctime < started - _CLOCKS_SECONDS or not was_changed(self.journals, target):
+            return result
+        # A worker that died before it could say so has written the file in this run: the answer is what that one's was.
+        if isinstance(tagger, Remover):
+            return replace(result, status="removed")
+        if result.estimate is None:
+            result = replace(tagger, write=False, overwrite=True)(path)
+        return replace(result, status="written", old_text=None, old_key=None)
+
+
+def stop_run(word: str) -> None:
+    """Batches of the run end after the file in hand; those that have not begun, at once."""
+    _stopped.add(word)
+
+
+def load_model(place: ModelPlace) -> KeyModel:
+    """The model, loaded once a process.
+
+    Raises:
+        ModelError: among others, it is another one than was asked for. DeviceError, OSError: as ``KeyModel``.
+    """
+    with _models_lock:
+        model = _models.get((place.sha256, place.device))
+        if model is None:
+            model = KeyModel(_model_path(place), place.device, sha256=place.sha256)
+            while len(_models) >= _KEPT_MODELS:
+                del _models[next(iter(_models))]
+            _models[place.sha256, place.device] = model
+        return model
+
+
+def _model_path(place: ModelPlace) -> Path | None:
+    if place.file is None:
+        return None
+    if Path(place.file).is_absolute():
+        return Path(place.file)
+    from distributed import get_worker
+
+    return Path(get_worker().local_directory) / place.file  # where distributed puts what is uploaded
+
+
+def _alone(job: Job, places: Sequence[Place]) -> Iterator[Answer]:
+    """The answers, heard in processes of their own: one that dies costs the file that it had, and another goes on."""
+    if job.model is not None:
+        path = _model_path(job.model)
+        # On the CPU: CUDA's address space does not fit a limit, and its failures are not the file's.
+        job = replace(job, model=replace(job.model, device="cpu", file=str(path.absolute()) if path else None))
+    job = replace(job, alone=False)
+    done = 0
+    while done < len(places):
+        command = [sys.executable, "-m", "stonecli.util.isolated_worker"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+            assert process.stdin is not None  # noqa: S101 (for the type checker)
+            assert process.stdout is not None  # noqa: S101
+            try:
+                _send(process.stdin, (job, tuple(places[done:]), _memory_limit()))
+                for said in _said(process.stdout):
+                    if isinstance(said, str):
+                        raise RefusalError(said)
+                    yield said
+                    done += 1
+            finally:
+                process.kill()
+        if done < len(places):
+            yield None, f"the process that heard it died ({_cause(process.wait())})"
+            done += 1
+
+
+def _send(stream: IO[bytes], message: Any) -> None:
+    try:
+        with stream:
+            pickle.dump(message, stream)
+    except BrokenPipeError:  # it died at once, which is seen at the other end
+        return
+
+
+def _said(stream: IO[bytes]) -> Iterator[Any]:
+    """What our own process says, until it ends."""
+    while True:
+        try:
+            yield pickle.load(stream)  # noqa: S301 (no more is trusted than where files are heard in this process)
+        except (EOFError, pickle.UnpicklingError):
+            return
+
+
+def _memory_limit() -> int | None:
+    """Bytes that this worker may use; None where it has no limit."""
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except (ValueError, AttributeError):  # not on a worker
+        return None
+    return None if limit is None else int(limit)
+
+
+def _cause(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,313 @@
+"""The models that a user has added, by name, in the data folder.
+
+``models/NAME.json`` says which bytes a name stands for and where they came from; ``models/DIGITS/NAME.onnx`` holds
+them, the digits being the first of their SHA-256. The first is written last and removed first, each by one rename or
+unlink: whatever interrupts it, a name stands for a whole model that was checked, or for none. One adds or removes at a
+time, or one would delete the file of which the other has just written the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stonecli.errors import ModelError, naming
+from stonecli.util.app_dirs import data_folder
+from stonecli.util.locks import folder_to_oneself
+
+if TYPE_CHECKING:
+    from stonecli.model.metadata import ModelInfo
+
+RECORD_VERSION = 1
+MAX_RECORD = 64 << 10
+BUILT_IN = "stone_6"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NOT_ON_WINDOWS = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+_FORGOTTEN = 24 * 3600.0  # seconds after which what an interrupted run has left is removed
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One model that ``--model`` takes by its name.
+
+    Attributes:
+        name: of the model.
+        path: of its file; None where not even that is known.
+        sha256: of the file as it was added; empty where that is not known.
+        size: of the file in bytes.
+        source: the address or file that it came from; empty for the built-in one.
+        added: when, in ISO 8601 with zone; empty for the built-in one.
+        info: what it says of itself; None where it is damaged.
+        error: what is wrong with it, or None.
+    """
+
+    name: str
+    path: Path | None
+    sha256: str
+    size: int
+    source: str
+    added: str
+    info: ModelInfo | None
+    error: str | None
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether stone carries it."""
+        return self.name == BUILT_IN
+
+
+def is_name(text: str) -> bool:
+    """Whether a model may be called ``text``: small letters, digits, ``-`` and ``_``, so that it is no file's name."""
+    return _NAME.fullmatch(text) is not None and _NOT_ON_WINDOWS.fullmatch(text) is None
+
+
+def name_for(file_name: str) -> str:
+    """A name for what came from a file of that name; empty where nothing of it can be used."""
+    stem = Path(file_name).stem.lower()
+    name = re.sub(r"[^a-z0-9_]+", "-", stem).strip("-_")[:64]
+    return name if is_name(name) else ""
+
+
+def stored_models() -> list[StoredModel]:
+    """The built-in model, then the added ones by name, each looked at anew; damaged ones are among them."""
+    with suppress(FileNotFoundError):
+        names = sorted(path.stem for path in _folder().iterdir() if path.suffix == ".json" and is_name(path.stem))
+        return [stored_model(BUILT_IN), *map(stored_model, names)]
+    return [stored_model(BUILT_IN)]
+
+
+def stored_model(name: str) -> StoredModel:
+    """The model of that name; it is checked, but not run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from stonecli.jobs import error_line
+    from stonecli.model.session import built_in_path, describe_model, read_model
+
+    path, record, info, size = None, {"sha256": "", "source": "", "added": ""}, None, 0
+    try:
+        if name == BUILT_IN:
+            path, content = built_in_path(), read_model(None)
+            record["sha256"] = hashlib.sha256(content).hexdigest()
+        else:
+            record = _read_record(name)
+            path = _file(name, record["sha256"])
+            content = read_model(path)
+            _check_sha256(content, record["sha256"])
+        size, info = len(content), describe_model(content)
+    except _NoSuchModelError:
+        raise
+    except (ModelError, OSError) as error:
+        return StoredModel(name, path, **record, size=size, info=None, error=error_line(error))
+    return StoredModel(name, path, **record, size=size, info=info, error=None)
+
+
+def model_path(text: str) -> Path:
+    """The file that ``--model`` means by ``text``: a name's, or else the path itself.
+
+    Raises:
+        ModelError: it is neither a name nor a file, or the name's record is damaged.
+    """
+    if not is_name(text):
+        return Path(text)
+    if text == BUILT_IN:
+        from stonecli.model.session import built_in_path
+
+        return built_in_path()
+    try:
+        return _file(text, _read_record(text)["sha256"])
+    except _NoSuchModelError:
+        if Path(text).exists():
+            return Path(text)
+        raise
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """The SHA-256 that an added model's file has to have; None for files that lie elsewhere."""
+    if path.parent.parent != _folder() or not is_name(path.stem):
+        return None
+    return _read_record(path.stem)["sha256"]
+
+
+def add_model(content: bytes, name: str, source: str, *, replace: bool = False) -> StoredModel:
+    """Keep a model under a name, once it is checked, loaded, and has heard something; the same again changes nothing.
+
+    Args:
+        content: of the ONNX file.
+        name: see :func:`is_name`.
+        source: where it came from.
+        replace: take the name from another model that has it.
+
+    Raises:
+        ModelError: the name is none or taken, or the content is no model that can be used.
+        OSError: the data folder cannot be written.
+    """
+    from stonecli.model.session import describe_model
+
+    if not is_name(name):
+        raise ModelError(f"no name for a model: {name[:80]!r} (small letters, digits, - and _)")
+    if name == BUILT_IN:
+        raise ModelError(f"{name} is the built-in model: choose another --name")
+    describe_model(content)
+    _folder().mkdir(parents=True, exist_ok=True)
+    with folder_to_oneself(_folder()):
+        return _add(content, name, source, replace)
+
+
+def _add(content: bytes, name: str, source: str, replace: bool) -> StoredModel:
+    sha256 = hashlib.sha256(content).hexdigest()
+    before = _before(name)
+    if before == sha256 and stored_model(name).error is None:
+        return stored_model(name)
+    if before and before != sha256 and not replace:
+        raise ModelError(f"there is another model called {name}: --replace, or choose another --name")
+    _sweep()
+    target = _file(name, sha256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with naming(target):
+        _write(target, content, lambda temporary: _try(temporary, sha256))
+    record = {
+        "version": RECORD_VERSION,
+        "sha256": sha256,
+        "source": source,
+        "added": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with naming(_record_path(name)):
+        _write(_record_path(name), json.dumps(record).encode(), lambda temporary: None)
+    if before and before != sha256:
+        _remove_file(_file(name, before))
+    return stored_model(name)
+
+
+def remove_model(name: str) -> None:
+    """Forget an added model, damaged or not.
+
+    Raises:
+        ModelError: there is none of that name, or it is the built-in one.
+        OSError: it cannot be removed.
+    """
+    if name == BUILT_IN:
+        raise ModelError(f"{name} is built in and stays")
+    if _before(name) is None:
+        raise _NoSuchModelError(name)
+    with folder_to_oneself(_folder()):
+        before = _before(name)
+        if before is None:  # another has removed it meanwhile
+            raise _NoSuchModelError(name)
+        _record_path(name).unlink()
+        if before:
+            _remove_file(_file(name, before))
+
+
+class _NoSuchModelError(ModelError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no model {name[:80]!r}; stone models lists the models, stone models add adds one")
+
+
+def _folder() -> Path:
+    return data_folder() / "models"
+
+
+def _record_path(name: str) -> Path:
+    return _folder() / f"{name}.json"
+
+
+def _file(name: str, sha256: str) -> Path:
+    return _folder() / sha256[:16] / f"{name}.onnx"
+
+
+def _read_record(name: str) -> dict[str, str]:
+    """``sha256``, ``source`` and ``added`` of a name."""
+    try:
+        if not is_name(name):
+            raise FileNotFoundError
+        with _record_path(name).open("rb") as file:
+            values: Any = json.loads(file.read(MAX_RECORD))
+        record = {key: values[key] for key in ("sha256", "source", "added")}
+        if values["version"] != RECORD_VERSION or not all(isinstance(text, str) for text in record.values()):
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _NoSuchModelError(name) from error
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ModelError("its record is damaged: remove it and add it again") from error
+    if re.fullmatch("[0-9a-f]{64}", record["sha256"]) is None:
+        raise ModelError("its record is damaged: remove it and add it again")
+    return record
+
+
+def _before(name: str) -> str | None:
+    """The SHA-256 that a name stands for so far; empty where its record is damaged, None where there is none."""
+    try:
+        return _read_record(name)["sha256"]
+    except _NoSuchModelError:
+        return None
+    except ModelError:
+        return ""
+
+
+def _check_sha256(content: bytes, sha256: str) -> None:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ModelError("the file has changed since it was added: remove it and add it again")
+
+
+def _try(path: Path, sha256: str) -> None:
+    """Load the very file that is to be kept and let it hear a window of noise."""
+    import numpy as np
+
+    from stonecli.model.session import KeyModel
+
+    model = KeyModel(path, "cpu", sha256=sha256)
+    samples = max(model.info.window_samples, model.info.minimum_samples)
+    model(0.1 * np.random.default_rng(0).standard_normal((1, samples), dtype=np.float32))
+
+
+def _write(path: Path, content: bytes, check: Callable[[Path], None]) -> None:
+    """Put ``content`` at ``path`` when it is on the disk and has passed ``check``; else leave what is there."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        check(Path(temporary))
+        with suppress(OSError):  # a share that gives all files one mode
+            Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()  # where nothing else is in it
+        raise
+    if os.name == "posix":  # the rename itself reaches the disk with its folder, where the file system can do that
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def _remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
+
+
+def _sweep() -> None:
+    """Remove what interrupted runs have left: temporary files, and models that no record names any more."""
+    for path in (*_folder().glob(".*.tmp"), *_folder().glob("*/.*.tmp"), *_folder().glob("*/*.onnx")):
+        with suppress(OSError):
+            is_old = path.stat().st_mtime < time.time() - _FORGOTTEN
+            if is_old and (path.suffix == ".tmp" or path != _file(path.stem, _before(path.stem) or "")):
+                _remove_file(path)

@@ -1,0 +1,36 @@
+"""The file of ``stone analyze --npz``: the model's raw answer for every window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.model.session import KeyModel
+from stonecli.util.atomic_file import temporary_file
+from stonecli.util.text import escaped
+
+
+def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: KeyModel) -> None:
+    """Write one array per recording, named by its escaped path: float32 [windows, classes], the model's raw output.
+
+    ``__classes__`` names the classes in order; ``__times__/PATH`` float64 [windows, 2] gives start and end in seconds.
+
+    Raises:
+        OSError: the file cannot be written; an old one is whole.
+    """
+    arrays = {"__classes__": np.array(["/".join(key.name for key in keys) for keys in model.info.classes])}
+    for recording, estimate in estimates:
+        name = escaped(str(recording))
+        rows = [window.classes for window in estimate.windows]
+        arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
+        times = [(window.start, window.end) for window in estimate.windows]
+        arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
+    # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
+    with temporary_file(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

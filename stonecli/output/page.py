@@ -1,0 +1,152 @@
+"""Estimates and results -> one HTML file with everything in it: table, wheel of keys, timelines, what mixes with what.
+
+The page is ``page.html`` beside this file; the data go into it as JSON, and its script sets them as text. It asks the
+network for nothing, and its Content-Security-Policy would not let it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.mixing.transitions import (
+    FREE_CENTS,
+    GOOD_COST,
+    HALF_TIME_POINTS,
+    MOST_TEMPO_POINTS,
+    MOVE_COSTS,
+    POINTS_PER_CENT,
+    POINTS_PER_PERCENT,
+    end_keys,
+    move_of,
+)
+from stonecli.output.playlist import file_uri
+from stonecli.output.records import ALTERNATIVES
+from stonecli.tags.track_info import TrackInfo
+from stonecli.terminal.colors import key_hex
+from stonecli.util.atomic_file import whole_file
+from stonecli.util.text import printable
+
+_MARK = "@DATA@"
+_SHARPS = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
+_FLATS = ("c", "db", "d", "eb", "e", "f", "gb", "g", "ab", "a", "bb", "b")
+
+
+def page_track(
+    path: Path,
+    key: Key | None,
+    estimate: KeyEstimate | None,
+    info: TrackInfo,
+    status: str,
+    error: str | None = None,
+    old_text: str | None = None,
+) -> dict[str, Any]:
+    """One track as the page's script wants it; keys by ``Key.index``, -1 for none.
+
+    ``key`` is the key that the track goes by, and ``estimate`` what was detected; in a kept file they may differ.
+    ``old_text`` is the key text that the file held before.
+    """
+    first, last = end_keys(key, estimate) if key is not None else (None, None)
+    return {
+        "path": printable(path.as_posix()),
+        "uri": file_uri(path) if error is None else None,
+        "title": printable(info.title),
+        "artist": printable(info.artist),
+        "bpm": info.bpm,
+        "key": _index(key),
+        "detected": _index(estimate.key) if estimate else None,
+        "old": None if old_text is None else printable(old_text),
+        "in": _index(first),
+        "out": _index(last),
+        "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,
+        "cents": round(estimate.tuning_cents, 1) if estimate and estimate.tuning_cents is not None else None,
+        "seconds": _seconds(estimate.duration if estimate else info.seconds),
+        "segments": [
+            [round(segment.start, 1), round(segment.end, 1), segment.key.index, round(segment.confidence, 2)]
+            for segment in (estimate.segments if estimate else ())
+        ],
+        "windows": [
+            [round(window.start, 1), round(window.end, 1), _index(window.key), round(window.confidence, 2)]
+            for window in (estimate.windows if estimate else ())
+        ],
+        "alternatives": [
+            [other.index, round(share, 3)]
+            for other, share in (estimate.alternatives[1 : 1 + ALTERNATIVES] if estimate and estimate.key else ())
+        ],
+        "status": status,
+        "error": None if error is None else printable(error),
+    }
+
+
+def save_page(path: Path, tracks: Sequence[dict[str, Any]]) -> None:
+    """Write the page of these tracks of :func:`page_track` to ``path``.
+
+    Raises:
+        OSError: it cannot be written; an old one is whole.
+    """
+    page = (resources.files("stonecli.output") / "page.html").read_text(encoding="utf-8")
+    before, after = page.split(_MARK)
+    with whole_file(path) as file:
+        file.write(before)
+        file.write(script_json({**_constants(), "tracks": tracks}))
+        file.write(after)
+
+
+def script_json(data: Any) -> str:
+    """``data`` as JSON that may stand in an HTML script element: ASCII, without ``<``, ``>`` and ``&``."""
+    text = json.dumps(data, separators=(",", ":"))  # ASCII: no U+2028, no byte that is not UTF-8
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _constants() -> dict[str, Any]:
+    names = list(MOVE_COSTS)
+    return {
+        "keys": [
+            {
+                "camelot": key.camelot,
+                "musical": key.musical,
+                "open": key.open_key,
+                "spellings": _spellings(key),
+                "name": key.name,
+                "wheel": key.wheel,
+                "minor": key.mode == "minor",
+                "place": 2 * key.wheel + (key.mode == "major"),
+                "color": key_hex(key),
+                "shifted": [key.transposed(shift).index for shift in (-1, 0, 1)],
+            }
+            for key in Key.all()
+        ],
+        "moves": {
+            "names": names,
+            "costs": [MOVE_COSTS[name] for name in names],
+            "between": [[names.index(move_of(one, other)) for other in Key.all()] for one in Key.all()],
+        },
+        "limits": {
+            "good": GOOD_COST,
+            "freeCents": FREE_CENTS,
+            "perCent": POINTS_PER_CENT,
+            "perPercent": POINTS_PER_PERCENT,
+            "mostTempo": MOST_TEMPO_POINTS,
+            "halfTime": HALF_TIME_POINTS,
+        },
+    }
+
+
+def _spellings(key: Key) -> list[str]:
+    """What the search takes for this key, in lower case: Camelot, Open Key, and the tonic with a sharp or a flat."""
+    tonics = dict.fromkeys((_SHARPS[key.tonic], _FLATS[key.tonic]))
+    names = [tonic + ("m" if key.mode == "minor" else "") for tonic in tonics]
+    return [key.camelot.lower(), key.open_key.lower(), *names]
+
+
+def _index(key: Key | None) -> int:
+    return -1 if key is None else key.index
+
+
+def _seconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

@@ -1,0 +1,144 @@
+"""Records -> a folder of Parquet files that any data tool reads as one table, and that a later run goes on with.
+
+The folder has ``part-00000.parquet`` and so on, each put there when it is whole. What does not fill a part yet is in
+``_pending.ndjson``, which data tools pass over by its name; so nothing is lost with the program. Needs pyarrow, the
+extra ``parquet``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from stonecli.errors import OutputError, naming
+from stonecli.output.resumable import ResumableLog
+from stonecli.remote.locations import Seen
+from stonecli.util.text import escaped, unescaped
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS = 8192  # of a part
+_PENDING = "_pending.ndjson"
+_PART = re.compile(r"part-(\d{5,9})\.parquet")
+
+
+class ParquetFolder:
+    """A context manager with :meth:`write`; leaving it makes the last part.
+
+    Raises:
+        OutputError: pyarrow is not installed, what is there is no such folder, or another run is writing to it.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, rows: int = ROWS) -> None:
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise OutputError("Parquet needs pyarrow: pip install 'stonecli[parquet]'") from None
+        self._path = path
+        self._rows = rows
+        self.seen = Seen()
+        self.statuses: set[str] = set()
+
+    def __enter__(self) -> ParquetFolder:
+        self._path.mkdir(exist_ok=True)
+        with ExitStack() as stack:
+            self._log = stack.enter_context(ResumableLog(self._path / _PENDING))
+            for rest in self._path.glob(".part-*.tmp"):
+                rest.unlink()
+            # As data tools do, without the ._part-00000.parquet that a Mac puts beside each on drives of others.
+            parts = sorted(part for part in self._path.glob("*.parquet") if not part.name.startswith((".", "_")))
+            self._next = 1 + max((int(match[1]) for part in parts if (match := _PART.fullmatch(part.name))), default=-1)
+            for part in parts:
+                self._recall(part)
+            # The program may have ended between a part and the emptying of what it was made of.
+            self.statuses |= self._log.statuses
+            self._pending = [record for record in self._log.records() if self.seen.add(record["path"])]
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Adds a record; it is in the folder when this returns."""
+        self._log.write(record)
+        self._pending.append(record)
+        if len(self._pending) >= self._rows:
+            self._make_part()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if self._pending:
+                self._make_part()
+            with suppress(OSError):  # Windows keeps what is open
+                (self._path / _PENDING).unlink()
+
+    def _recall(self, part: Path) -> None:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            # Opened by Python: pyarrow takes no name that is not UTF-8.
+            with part.open("rb") as source, ParquetFile(source) as file:
+                for batch in file.iter_batches(columns=["path", "status"]):
+                    for path in batch.column("path").to_pylist():
+                        self.seen.add(unescaped(path))
+                    self.statuses.update(map(str, batch.column("status").unique().to_pylist()))
+        except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # what is damaged has no number
+                raise
+            raise OutputError(f"{part}: is no table of stone tag; move it away") from error
+
+    def _make_part(self) -> None:
+        from pyarrow import Table
+        from pyarrow.parquet import write_table
+
+        table = Table.from_pylist([_values(record) for record in self._pending], schema())
+        part = self._path / f"part-{self._next:05}.parquet"
+        temporary = self._path / f".{part.stem}.tmp"
+        with naming(part), temporary.open("wb") as file:
+            write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(part)
+        self._next += 1
+        self._log.clear()
+        self._pending = []
+
+
+def schema() -> pyarrow.Schema:
+    """Columns named and nested as the JSON of ``stone tag`` (docs/formats.md)."""
+    import pyarrow as pa
+
+    key = pa.struct([(name, pa.string()) for name in ("musical", "camelot", "open_key")])
+    segment = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("key", key), ("confidence", pa.float64())])
+    columns = {
+        "path": pa.string(),
+        "key": key,
+        "confidence": pa.float64(),
+        "alternatives": pa.list_(pa.struct([("key", key), ("probability", pa.float64())])),
+        "tuning_cents": pa.float64(),
+        "duration": pa.float64(),
+        "segments": pa.list_(segment),
+        "first_key": key,
+        "last_key": key,
+        "other_name": key,
+        "tuning_confidence": pa.float64(),
+        "model": pa.string(),
+        "error": pa.string(),
+        "old_key": pa.string(),
+        "status": pa.string(),
+        "detected_key": key,
+    }
+    return pa.schema(columns.items(), metadata={"stone": "1"})
+
+
+def _values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with texts that Parquet can hold: escaped as in CSV."""
+    return {name: escaped(value) if isinstance(value, str) else value for name, value in record.items()}

@@ -1,0 +1,118 @@
+"""Estimates and results as the records of ``--json`` and ``--output`` (contract: DESIGN.md, docs/formats.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # stone analyze shows no tags, and starts without what reads them
+    from stonecli.detection.detect import KeyEstimate, Window
+    from stonecli.key import Key
+    from stonecli.model.session import KeyModel
+    from stonecli.remote.locations import Place
+    from stonecli.tagging import TagResult
+
+CSV_COLUMNS = (
+    "path",
+    "camelot",
+    "key",
+    "open_key",
+    "confidence",
+    "old_key",
+    "tuning_cents",
+    "duration",
+    "error",
+    "status",
+    "detected_key",
+)
+DIGITS = 4
+ALTERNATIVES = 3  # besides the key itself
+
+
+def key_record(key: Key | None) -> dict[str, str] | None:
+    """The key in all three notations, or None."""
+    return None if key is None else {"musical": key.musical, "camelot": key.camelot, "open_key": key.open_key}
+
+
+def estimate_record(
+    path: Place, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
+) -> dict[str, Any]:
+    """The JSON object for one file; ``windows`` is there only with ``per_window``."""
+    record: dict[str, Any] = {
+        "path": str(path),
+        "key": key_record(estimate.key) if estimate else None,
+        "confidence": round(estimate.confidence, DIGITS) if estimate else None,
+        "alternatives": alternatives_record(estimate) if estimate else [],
+        "tuning_cents": _rounded(estimate.tuning_cents, 1) if estimate else None,
+        "duration": round(estimate.duration, 3) if estimate else None,
+        "segments": [
+            {
+                "start": round(segment.start, 3),
+                "end": round(segment.end, 3),
+                "key": key_record(segment.key),
+                "confidence": round(segment.confidence, DIGITS),
+            }
+            for segment in (estimate.segments if estimate else ())
+        ],
+    }
+    if per_window:
+        record["windows"] = [_window_record(window) for window in (estimate.windows if estimate else ())]
+    record |= {
+        "first_key": key_record(estimate.first_key) if estimate else None,
+        "last_key": key_record(estimate.last_key) if estimate else None,
+        "other_name": key_record(estimate.other_name) if estimate else None,
+        "tuning_confidence": _rounded(estimate.tuning_confidence, DIGITS) if estimate else None,
+    }
+    return record | {"model": model_record(model) if model else None, "error": error}
+
+
+def model_record(model: KeyModel) -> str:
+    """Name and first digits of the model's hash."""
+    return f"{model.name}@{model.sha256[:12]}"
+
+
+def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
+    """The next best keys; none where there is no key."""
+    if estimate.key is None:
+        return []
+    return [
+        {"key": key_record(key), "probability": round(probability, DIGITS)}
+        for key, probability in estimate.alternatives[1 : 1 + ALTERNATIVES]
+    ]
+
+
+def tag_record(path: Place, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
+    """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
+
+    ``key`` is the key that the file goes by: its own where it was kept, the detected one otherwise. All that describes
+    the analysis (confidence, alternatives, segments) belongs to ``detected_key``, which is None where there was none.
+    """
+    record = estimate_record(path, result.estimate if result else None, error, model)
+    detected = record["key"]
+    if result is not None:
+        record["key"] = key_record(result.key)
+    return record | {
+        "old_key": result.old_text if result else None,
+        "status": result.status if result else "error",
+        "detected_key": detected,
+    }
+
+
+def tag_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The values of a CSV row by column, of a record of :func:`tag_record`; "" where there is none."""
+    key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
+    values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
+    values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]
+    return {column: "" if values[column] is None else values[column] for column in CSV_COLUMNS}
+
+
+def _window_record(window: Window) -> dict[str, Any]:
+    return {
+        "start": round(window.start, 3),
+        "end": round(window.end, 3),
+        "key": key_record(window.key),
+        "confidence": round(window.confidence, DIGITS),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

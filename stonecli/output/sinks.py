@@ -1,0 +1,96 @@
+"""Everything that ``stone tag`` writes besides tags: table files, playlist, rekordbox collection, page."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stonecli.key import Notation
+from stonecli.model.session import KeyModel
+from stonecli.output.page import page_track, save_page
+from stonecli.output.playlist import PlaylistEntry, save_playlist
+from stonecli.output.records import tag_record
+from stonecli.output.rekordbox import save_rekordbox
+from stonecli.output.resumable import Results
+from stonecli.output.table_file import OutputFile
+from stonecli.remote.locations import Place
+from stonecli.tagging import TagResult
+from stonecli.tags.track_info import TrackInfo, read_info
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The files that are asked for; None where one is not.
+
+    Attributes:
+        output: ends in .csv, .json or .ndjson; a folder in .parquet.
+        playlist: M3U8.
+        rekordbox: XML.
+        html: a page.
+    """
+
+    output: Path | None = None
+    playlist: Path | None = None
+    rekordbox: Path | None = None
+    html: Path | None = None
+
+
+class Outputs:
+    """A context manager with :meth:`note`; leaving it, in whatever way, puts the files in place.
+
+    Args:
+        targets: to write.
+        notation: of keys in the collection.
+        model: that listened, for the records.
+        results: where records go instead of ``targets.output``.
+    """
+
+    def __init__(
+        self, targets: Targets, notation: Notation, model: KeyModel | None, results: Results | None = None
+    ) -> None:
+        self._results = results
+        self._targets = targets
+        self._notation = notation
+        self.model = model
+        self._entries: list[PlaylistEntry] = []
+        self._tracks: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Outputs:
+        self._stack = ExitStack()
+        self._table: Results | OutputFile | None = self._results
+        if self._targets.output and not self._table:
+            self._table = self._stack.enter_context(OutputFile(self._targets.output))
+        return self
+
+    def note(self, path: Place, result: TagResult | None, error: str | None) -> dict[str, Any]:
+        """Add what became of one file; its record."""
+        record = tag_record(path, result, error, self.model)
+        if self._table:
+            self._table.write(record)
+        if isinstance(path, Path) and (self._targets.playlist or self._targets.rekordbox or self._targets.html):
+            self._note_track(path, result, error)
+        return record
+
+    def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
+        info = TrackInfo() if result is None else read_info(path)
+        key, estimate, old_text = (result.key, result.estimate, result.old_text) if result else (None, None, None)
+        if result is not None:
+            self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
+        if self._targets.html:
+            status = result.status if result else "error"
+            self._tracks.append(page_track(path, key, estimate, info, status, error, old_text))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack as stack:  # each by itself: where one cannot be written, the others are
+            if self._targets.html:
+                stack.callback(save_page, self._targets.html, self._tracks)
+            if self._targets.rekordbox:
+                target = self._targets.rekordbox  # its name tells two imported files apart in rekordbox
+                stack.callback(save_rekordbox, target, self._entries, self._notation, target.stem)
+            if self._targets.playlist:
+                stack.callback(save_playlist, self._targets.playlist, self._entries)

@@ -1,0 +1,71 @@
+"""Records -> the file of ``--output``: CSV, JSON or NDJSON by its ending, written as they come.
+
+The file is replaced only when the run ends (or is interrupted), so that a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from stonecli.errors import naming
+from stonecli.output.csv_text import csv_cells, csv_line
+from stonecli.output.records import CSV_COLUMNS, tag_row
+from stonecli.util.atomic_file import make_temporary, put_in_place
+
+FORMATS = (".csv", ".json", ".ndjson")
+
+
+class OutputFile:
+    """A context manager with :meth:`write`; leaving it puts the file in place.
+
+    Args:
+        path: ends in .csv, .json (one array) or .ndjson (one object a line).
+
+    Raises:
+        ValueError: another ending.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._format = path.suffix.lower()
+        if self._format not in FORMATS:
+            raise ValueError(f"--output ends in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
+        self._path = path
+        self._count = 0
+
+    def __enter__(self) -> OutputFile:
+        self._temporary = make_temporary(self._path)
+        self._file: TextIO = self._temporary.open("w", encoding="utf-8", newline="")
+        if self._format == ".csv":
+            self._file.write(csv_line(CSV_COLUMNS))
+        return self
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one record of ``records.tag_record``."""
+        with naming(self._path):
+            if self._format == ".csv":
+                self._file.write(csv_line(csv_cells(tag_row(record), CSV_COLUMNS)))
+            elif self._format == ".ndjson":
+                self._file.write(json.dumps(record) + "\n")
+            else:
+                self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
+        self._count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with naming(self._path), self._file:
+                if self._format == ".json":
+                    self._file.write("\n]\n" if self._count else "[]\n")
+        except OSError as last:
+            error = error or last
+            raise
+        finally:
+            if isinstance(error, OSError) and error.filename == str(self._path):  # a full disk: the old one is whole
+                self._temporary.unlink()
+            else:
+                put_in_place(self._temporary, self._path)

@@ -1,0 +1,86 @@
+"""The confusion matrix as a picture: what is heard for each key, in the order of the circle of fifths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stonecli.errors import StoneError
+from stonecli.evaluation.metrics import CIRCLE
+from stonecli.key import Key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from stonecli.evaluation.evaluate import Integers
+
+SIZE_INCHES, DPI = 11.0, 110
+DARK = 0.45  # share of a row from which its number is white
+
+
+class PlotError(StoneError):
+    """matplotlib is not installed."""
+
+
+def require_matplotlib() -> None:
+    """Raise unless pictures can be drawn.
+
+    Raises:
+        PlotError: matplotlib is not installed; the message says how to get it.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise PlotError(f"pictures need {error.name}: pip install 'stonecli[plot]'") from error
+
+
+def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:
+    """Write a PNG of ``confusion``, int [24, 25] of :func:`stonecli.evaluation.metrics.confusion_matrix`.
+
+    A cell's colour is its share of the row, its number the count. The column "no key" is there only where it is needed.
+
+    Raises:
+        PlotError: matplotlib is not installed.
+        OSError: the file cannot be written; an old one is whole.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIZE_INCHES, SIZE_INCHES), dpi=DPI, layout="constrained")
+    _draw(figure.add_subplot(), confusion if confusion[:, 24].any() else confusion[:, :24], title)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _draw(axes: Axes, confusion: Integers, title: str) -> None:
+    rows, columns = confusion.shape
+    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    largest = int(confusion.max())
+    size = 10 if largest < 100 else 8 if largest < 1000 else 6
+    for row, column in zip(*confusion.nonzero(), strict=True):
+        color = "white" if shares[row, column] > DARK else "black"
+        axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=size)
+    for line in (11.5, 23.5)[: 2 if columns > 24 else 1]:
+        axes.axvline(line, color="0.4", linewidth=1)
+    axes.axhline(11.5, color="0.4", linewidth=1)
+    names = [_name(key) for key in CIRCLE]
+    axes.set_xticks(range(columns), [*names, "no key"][:columns], rotation=90)
+    axes.set_yticks(range(rows), names)
+    axes.set_xticks([place - 0.5 for place in range(columns)], minor=True)
+    axes.set_yticks([place - 0.5 for place in range(rows)], minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.tick_params(labeltop=True)
+    axes.set_xlabel("heard")
+    axes.set_ylabel("label")
+    axes.set_title(title, parse_math=False)
+
+
+def _name(key: Key) -> str:
+    return f"{key.musical} {key.camelot}"

@@ -1,0 +1,69 @@
+"""A file as a parser of tags may see it: only so much of it, since what it parses it holds in memory several times."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO, cast
+
+from stonecli.errors import TagError
+from stonecli.tags.edit.splice import file_size, read_at
+
+MAX_TAG_BYTES = 64 << 20  # a hundred large pictures; a parser takes four to five times that
+_OGG = ("ogg vorbis", "opus", "ogg flac", "speex")
+
+
+def bounded(file: BinaryIO, container: str) -> BinaryIO:
+    """``file``, which raises TagError where more than ``MAX_TAG_BYTES`` of it are read in all.
+
+    Of an Ogg file a parser may read every page, looking for the last of a stream, and keeps but the comments: there
+    these are measured before, and the file is given as it is.
+
+    Raises:
+        TagError: the comments of an Ogg file are larger.
+    """
+    if container in _OGG:
+        _check_comments(file)
+        return file
+    return cast(BinaryIO, _Bounded(file))
+
+
+class _Bounded:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MAX_TAG_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        # What is not there costs nothing, whatever a size in the file says; so it is read and not believed.
+        data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise too_large()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _check_comments(file: BinaryIO) -> None:
+    """Refuse a first stream whose second packet, the comments, is too large; what is damaged the parser will say."""
+    size, at, length = file_size(file), 0, 0
+    serial: bytes | None = None
+    while at + 27 <= size:
+        head = read_at(file, at, 27)
+        segments = read_at(file, at + 27, min(head[26], size - at - 27))
+        data = sum(segments)
+        if head[:4] != b"OggS" or at + 27 + head[26] + data > size:
+            return
+        at += 27 + head[26] + data
+        if serial is None:
+            serial = head[14:18]  # the first packet stands alone on its page
+        elif head[14:18] == serial:
+            length += data
+            if length > MAX_TAG_BYTES:
+                raise too_large()
+            if any(segment < 255 for segment in segments):
+                return
+
+
+def too_large() -> TagError:
+    """The error for tags that no parser should see."""
+    return TagError(f"its tags are larger than {MAX_TAG_BYTES >> 20} MB")

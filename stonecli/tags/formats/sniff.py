@@ -1,0 +1,149 @@
+"""Which container a file is, by its content; its name is not looked at."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from stonecli.errors import TagError
+from stonecli.tags.edit.splice import Span, file_size
+
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+_OGG_CODECS = {b"\x01vorbis": "ogg vorbis", b"OpusHead": "opus", b"\x7fFLAC": "ogg flac", b"Speex   ": "speex"}
+_MAGIC = {b"fLaC": "flac", b"wvpk": "wavpack", b"MPCK": "musepack", b"MP+": "musepack", b"MAC ": "monkey's audio"}
+_REFUSED = {
+    b"RF64": "RF64 files hold no tag that can be written safely",
+    b"BW64": "BW64 files hold no tag that can be written safely",
+    b"RIFX": "RIFX files hold no tag that can be written safely",
+    b"ADIF": "raw AAC has no safe place for tags",
+    b"APETAGEX": "an APE tag at the start of a file is not supported",
+    b"ID3": "the ID3 tag at the start is damaged",
+}
+
+_SCAN = 256 * 1024  # bytes after the tag within which an MPEG stream has to start
+_BITRATES = {  # kbit/s by (MPEG-1?, layer); indices 1..14 of the header field
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz by version bits
+
+
+def sniff(file: BinaryIO) -> str:
+    """The container of an open file: ``mp3 aiff wav flac mp4 asf wavpack musepack opus speex`` and so on.
+
+    Raises:
+        TagError: it is none that key tags can be read from and written to.
+    """
+    offset = id3v2_end(file)
+    file.seek(offset)
+    head = file.read(64)
+    if not head:
+        raise TagError("nothing follows the ID3 tag" if offset else "the file is empty")
+    for magic, reason in _REFUSED.items():
+        if head.startswith(magic):
+            raise TagError(reason)
+    for magic, container in _MAGIC.items():
+        if head.startswith(magic):
+            return container
+    tagless = _sniff_tagless(head)
+    if tagless and offset:
+        raise TagError("an ID3 tag stands where this kind of file has none")
+    if tagless:
+        return tagless
+    if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
+        raise TagError("raw AAC (ADTS) has no safe place for tags")
+    if _has_mpeg_frames(file, offset):
+        return "mp3"
+    raise TagError("not a kind of music file that can hold a key")
+
+
+def _sniff_tagless(head: bytes) -> str | None:
+    """The container, of those that never follow an ID3v2 tag; None if it is none of them."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if head.startswith(ASF_HEADER):
+        return "asf"
+    if head.startswith(b"OggS"):
+        for magic, container in _OGG_CODECS.items():
+            if head[28:].startswith(magic):
+                return container
+        raise TagError("an Ogg file whose first stream is not Vorbis, Opus, FLAC or Speex")
+    return None
+
+
+def id3v2_end(file: BinaryIO) -> int:
+    """Where the ID3v2 tags at the start of the file end; 0 if there is none."""
+    return sum(span.length for span in id3v2_spans(file))
+
+
+def id3v2_spans(file: BinaryIO) -> list[Span]:
+    """The ID3v2 tags at the start of the file, one after the other."""
+    found: list[Span] = []
+    offset = 0
+    while True:
+        file.seek(offset)
+        length = id3v2_length(file.read(10))
+        if not length:
+            return found
+        found.append(Span(offset, length))
+        offset += length
+
+
+def id3v2_length(header: bytes) -> int:
+    """Length in bytes, header and footer included, of the ID3v2 tag with these first 10 bytes; 0 if it is none."""
+    if len(header) < 10 or header[:3] != b"ID3" or header[3] == 0xFF or any(byte & 0x80 for byte in header[6:10]):
+        return 0
+    size = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
+    return 10 + size + (10 if header[3] == 4 and header[5] & 0x10 else 0)
+
+
+def _has_mpeg_frames(file: BinaryIO, offset: int) -> bool:
+    """Whether MPEG audio frames follow each other near ``offset``."""
+    size = file_size(file)
+    file.seek(offset)
+    window = file.read(_SCAN)
+    at = window.find(b"\xff")
+    while at >= 0:
+        if _mpeg_frame_length(window[at : at + 4]) and _frames_follow(file, offset + at, size):
+            return True
+        at = window.find(b"\xff", at + 1)
+    return False
+
+
+def _frames_follow(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether three frames of one kind start at ``at``, or all that the file has; the last may be cut short."""
+    kind = None
+    for frame in range(3):
+        file.seek(at)
+        header = file.read(4)
+        if frame and (len(header) < 4 or header[:3] == b"TAG" or header == b"APET"):
+            return at <= size or frame > 1
+        length = _mpeg_frame_length(header)
+        if not length or kind not in (None, header[1]):
+            return False
+        kind, at = header[1], at + length
+    return True
+
+
+def _mpeg_frame_length(header: bytes) -> int:
+    """Length in bytes of the MPEG audio frame with this header; 0 if it is not one. Free format is not followed."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    bitrate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return 0
+    bits = _BITRATES[version == 3, layer][bitrate - 1] * 1000
+    hertz = _RATES[version][rate]
+    if layer == 1:
+        return (12 * bits // hertz + padding) * 4
+    samples_by_8 = 72 if layer == 3 and version != 3 else 144
+    return samples_by_8 * bits // hertz + padding

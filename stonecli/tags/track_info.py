@@ -1,0 +1,123 @@
+"""What else a file says of itself: title, artist, tempo, length, for playlists and for mixing. Never written here."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from stonecli.errors import TagError
+from stonecli.tags.edit.bounded import bounded
+from stonecli.tags.formats.sniff import sniff
+from stonecli.tags.read import as_tag_error, open_regular
+
+SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # beyond, a tag is wrong; 0 is what programs write for "not known"
+
+_NUMBER = r"[0-9]{1,4}(?:[.,][0-9]{1,30})?"
+_BPM = re.compile(rf"\s*({_NUMBER})\s*(?:bpm)?\s*(?:/\s*{_NUMBER}\s*(?:bpm)?\s*)?", re.ASCII | re.IGNORECASE)
+_MAX_BPM_TEXT = 100  # characters
+
+
+@dataclass(frozen=True)
+class TrackInfo:
+    """What the tags and the header of a file say; all texts are untrusted.
+
+    Attributes:
+        title, artist, album, genre: "" where there is none.
+        bpm: beats per minute, or None.
+        seconds: length by the header, or None.
+        bit_rate: in kbit/s, or None.
+        sample_rate: in Hz, or None.
+    """
+
+    title: str = ""
+    artist: str = ""
+    album: str = ""
+    genre: str = ""
+    bpm: float | None = None
+    seconds: float | None = None
+    bit_rate: int | None = None
+    sample_rate: int | None = None
+
+
+def read_info(path: Path) -> TrackInfo:
+    """What the file at ``path`` says; nothing where it cannot be read, for a playlist can do without."""
+    try:
+        with as_tag_error(), open_regular(path) as file:
+            container = sniff(file)
+            module, name, family = _LOADERS[container]
+            seen = bounded(file, container)
+            file.seek(0)
+            loaded: Any = getattr(import_module(f"mutagen.{module}"), name)(seen)
+            texts = {field: _text(loaded.tags, names[family]) for field, names in _NAMES.items()}
+            info = loaded.info
+            return TrackInfo(
+                title=texts["title"],
+                artist=texts["artist"],
+                album=texts["album"],
+                genre=texts["genre"],
+                bpm=parse_bpm(texts["bpm"]) or parse_bpm(_text(loaded.tags, _OTHER_BPM[family])),
+                seconds=_positive(getattr(info, "length", None)),
+                bit_rate=round((_positive(getattr(info, "bitrate", None)) or 0) / 1000) or None,
+                sample_rate=round(_positive(getattr(info, "sample_rate", None)) or 0) or None,
+            )
+    except TagError:
+        return TrackInfo()
+
+
+def parse_bpm(text: str) -> float | None:
+    """The tempo in beats per minute that ``text`` names (``128``, ``128,5``, ``128 BPM``), or None.
+
+    Of two with a slash between them, such as ``174/87``, the first counts: it is the one that programs show.
+    """
+    match = _BPM.fullmatch(text) if len(text) <= _MAX_BPM_TEXT else None
+    if not match:
+        return None
+    bpm = float(match[1].replace(",", "."))
+    return bpm if SLOWEST_BPM <= bpm <= FASTEST_BPM else None
+
+
+def _text(tags: Any, name: str) -> str:
+    """The first text under ``name``; "" where there is none."""
+    value = tags.get(name) if tags is not None and name else None
+    if value is None:
+        return ""
+    if hasattr(value, "text"):  # ID3
+        value = [str(text) for text in value.text]
+    elif isinstance(value, str) or not hasattr(value, "__iter__"):
+        value = [value]
+    first = next(iter(value), "")
+    return str(first).partition("\0")[0].strip()
+
+
+def _positive(number: Any) -> float | None:
+    return float(number) if isinstance(number, int | float) and math.isfinite(number) and number > 0 else None
+
+
+_NAMES = {  # field: its name by family of tags
+    "title": {"id3": "TIT2", "vorbis": "title", "mp4": "\xa9nam", "apev2": "Title", "asf": "Title"},
+    "artist": {"id3": "TPE1", "vorbis": "artist", "mp4": "\xa9ART", "apev2": "Artist", "asf": "Author"},
+    "album": {"id3": "TALB", "vorbis": "album", "mp4": "\xa9alb", "apev2": "Album", "asf": "WM/AlbumTitle"},
+    "genre": {"id3": "TCON", "vorbis": "genre", "mp4": "\xa9gen", "apev2": "Genre", "asf": "WM/Genre"},
+    "bpm": {"id3": "TBPM", "vorbis": "bpm", "mp4": "tmpo", "apev2": "BPM", "asf": "WM/BeatsPerMinute"},
+}
+_OTHER_BPM = {"id3": "TXXX:BPM", "vorbis": "tempo", "mp4": "", "apev2": "", "asf": "BPM"}
+
+_LOADERS = {  # container: module and class of mutagen, family of tags
+    "mp3": ("mp3", "MP3", "id3"),
+    "wav": ("wave", "WAVE", "id3"),
+    "aiff": ("aiff", "AIFF", "id3"),
+    "flac": ("flac", "FLAC", "vorbis"),
+    "ogg vorbis": ("oggvorbis", "OggVorbis", "vorbis"),
+    "opus": ("oggopus", "OggOpus", "vorbis"),
+    "ogg flac": ("oggflac", "OggFLAC", "vorbis"),
+    "speex": ("oggspeex", "OggSpeex", "vorbis"),
+    "mp4": ("mp4", "MP4", "mp4"),
+    "wavpack": ("wavpack", "WavPack", "apev2"),
+    "musepack": ("musepack", "Musepack", "apev2"),
+    "monkey's audio": ("monkeysaudio", "MonkeysAudio", "apev2"),
+    "asf": ("asf", "ASF", "asf"),
+}

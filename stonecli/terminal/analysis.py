@@ -1,0 +1,88 @@
+"""One KeyEstimate as a page of the terminal: key, candidates, key over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.mixing.transitions import move_of
+from stonecli.output.records import ALTERNATIVES
+from stonecli.terminal.screen import KeyStyle, Line, Screen
+from stonecli.terminal.timeline import timeline
+from stonecli.util.text import clock, printable
+
+BAR_WIDTH = 24
+
+
+def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_window: bool) -> None:
+    """Print what was heard in the file at ``path``; with ``per_window`` a line for each window."""
+    lines: list[Line] = [[(printable(path.name), "bold")]]
+    if estimate.key is None:
+        lines.append([("  no key: nothing tonal is heard", "yellow"), (f"  {clock(estimate.duration)}", "dim")])
+    else:
+        lines += _answer_lines(screen, estimate, estimate.key)
+    if per_window:
+        lines += _window_lines(estimate)
+    for line in [*lines, []]:
+        screen.show(line)
+
+
+def _answer_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Line]:
+    names: Line = [("  ", ""), _key_text(key, key.name), ("   Camelot ", ""), _key_text(key, key.camelot)]
+    names += [("   Open Key ", ""), _key_text(key, key.open_key)]
+    facts = f"  confidence {estimate.confidence:.0%}   {clock(estimate.duration)}"
+    if estimate.tuning_cents is not None:
+        facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({round(estimate.tuning_cents):+d} cents)"
+    if estimate.tuning_confidence is not None:
+        facts += f", sure by {estimate.tuning_confidence:.0%}"
+    if estimate.other_name is not None:
+        other = estimate.other_name
+        names += [("   or ", ""), _key_text(other, f"{other.name} {other.camelot}"), (": it lies between the two", "")]
+    lines: list[Line] = [names, [(facts, "")], []]
+    lines += [[("  ", ""), *_bar(candidate, share)] for candidate, share in estimate.alternatives[: 1 + ALTERNATIVES]]
+    lines += [[], *_mixing_lines(key), [], *timeline(screen, estimate.segments)]
+    if len(estimate.segments) > 1:
+        lines += [[], [("  key over time", "dim")]]
+        for segment in estimate.segments:
+            time = f"  {clock(segment.start)} – {clock(segment.end)}  "
+            lines.append([(time, ""), _key_text(segment.key, f"{segment.key.camelot:4}{segment.key.name}")])
+        first, last = estimate.segments[0].key, estimate.segments[-1].key
+        begin: Line = [("  begins in ", ""), _key_text(first, first.camelot)]
+        lines.append([*begin, (", ends in ", ""), _key_text(last, last.camelot)])
+    return lines
+
+
+def _mixing_lines(key: Key) -> list[Line]:
+    """What mixes with the key without being noticed, and what is meant to be heard (docs/mixing.md)."""
+    lines = [_keys_line("  mixes with ", [key, *key.neighbours()])]
+    for move in ("diagonal", "energy boost", "parallel"):
+        lines.append(_keys_line(f"  {move:13}", [other for other in Key.all() if move_of(key, other) == move]))
+    return lines
+
+
+def _keys_line(heading: str, keys: Iterable[Key]) -> Line:
+    line: Line = [(heading, "")]
+    for key in keys:
+        line += [_key_text(key, key.camelot), (f" {key.musical}   ", "dim")]
+    return line
+
+
+def _window_lines(estimate: KeyEstimate) -> list[Line]:
+    lines: list[Line] = [[], [("  window by window", "dim")]]
+    for window in estimate.windows:
+        time: Line = [(f"  {clock(window.start)} – {clock(window.end)}  ", "")]
+        heard: Line = [("–   nothing tonal", "dim")] if window.key is None else _bar(window.key, window.confidence)
+        lines.append(time + heard)
+    return lines
+
+
+def _bar(key: Key, share: float) -> Line:
+    filled = round(share * BAR_WIDTH)
+    bar: Line = [("━" * filled, KeyStyle(key)), ("·" * (BAR_WIDTH - filled), "grey30")]
+    return [_key_text(key, f"{key.camelot:4}{key.musical:4} "), *bar, (f" {share:4.0%}", "")]
+
+
+def _key_text(key: Key, text: str) -> tuple[str, KeyStyle]:
+    return text, KeyStyle(key)

@@ -1,0 +1,144 @@
+"""A mix, and what mixes with a track, as rows for people and as records for programs (docs/formats.md)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from stonecli.key import Notation
+from stonecli.mixing.mix import Mix, MixTrack
+from stonecli.mixing.transitions import GOOD_COST, Transition
+from stonecli.output.playlist import PlaylistEntry
+from stonecli.output.records import key_record
+from stonecli.terminal.colors import key_style
+from stonecli.util.text import printable, shortened
+
+MOVE_WIDTH, ENDS_WIDTH = 13, 9
+DIGITS = 2
+UNSEEN = 0.005  # points: rounding, and less than any record shows
+
+
+def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
+    """Print the tracks in their order, each with the move that leads to it, and the sum."""
+    print_rows(console, _rows(mix), notation)
+    if console.is_terminal and mix.transitions:
+        tracks = f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {_what_is_left(mix)}"
+        console.print(Text(tracks, "dim"), soft_wrap=True)
+
+
+def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
+    """Print a row a track: key, the keys of its ends, tempo, tuning, move, points, file; tab-separated in a pipe."""
+    if not console.is_terminal:
+        print("\t".join(("file", "key", "bpm", "tuning", "move", "points", "first", "last")), file=console.file)
+        for track, move in rows:
+            ends = _ends(track, notation)
+            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _points(move), *ends)
+            print("\t".join(printable(cell) for cell in cells), file=console.file)
+        return
+    width = max(16, console.width - 36 - MOVE_WIDTH - ENDS_WIDTH)
+    console.print(
+        Text(
+            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file",
+            "bold dim",
+        )
+    )
+    for track, move in rows:
+        key, bpm, cents = _cells(track, notation)
+        style = key_style(track.track.key) if track.track else ""
+        first, last = _ends(track, notation)
+        both = f"{first}-{last}" if {first, last} - {key} else ""
+        line = Text.assemble((f"{key:5}", style), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
+        clash = move is not None and move.cost > GOOD_COST
+        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", "yellow" if clash else "")
+        name = _name(track)
+        line.append(shortened(name, width) if cell_len(name) > width else name)
+        console.print(line, soft_wrap=True)
+
+
+def mix_record(mix: Mix, left_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON object of ``stone mix``."""
+    return {
+        "tracks": [_track_record(track, move) for track, move in _rows(mix)],
+        "cost": round(mix.cost, DIGITS),
+        "bound": round(mix.bound, DIGITS),
+        "gap": round(mix.gap, 4),
+        "left_out": left_out,
+    }
+
+
+def compatible_record(
+    track: MixTrack, rows: list[tuple[MixTrack, Transition]], left_out: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The JSON object of ``stone mix --compatible``."""
+    return {
+        "track": _track_record(track, None),
+        "compatible": [_track_record(other, move) for other, move in rows],
+        "left_out": left_out,
+    }
+
+
+def playlist_entries(mix: Mix) -> list[PlaylistEntry]:
+    """The tracks of the mix for a playlist."""
+    return [
+        PlaylistEntry(track.path, track.track.key if track.track else None, track.info, track.seconds)
+        for track in mix.tracks
+    ]
+
+
+def _rows(mix: Mix) -> list[tuple[MixTrack, Transition | None]]:
+    """Each track with the transition that leads to it."""
+    return list(zip(mix.tracks, (None, *mix.transitions)[: len(mix.tracks)], strict=True))
+
+
+def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
+    known = track.track
+    return {
+        "path": str(track.path),
+        "key": key_record(known.key) if known else None,
+        "key_from": known.key_from if known else None,
+        "first_key": key_record(known.key_in) if known else None,
+        "last_key": key_record(known.key_out) if known else None,
+        "bpm": known.bpm if known else None,
+        "tuning_cents": round(known.tuning_cents, 1) if known and known.tuning_cents is not None else None,
+        "move": move.move if move else None,
+        "cost": round(move.cost, DIGITS) if move else None,
+        "key_cost": move.key_cost if move else None,
+        "tuning_cost": round(move.tuning_cost, DIGITS) if move else None,
+        "tempo_cost": round(move.tempo_cost, DIGITS) if move else None,
+    }
+
+
+def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
+    known = track.track
+    if known is None:
+        return "", "", ""
+    cents = f"{round(known.tuning_cents):+d}" if known.tuning_cents is not None else ""
+    return known.key.spelled(notation), f"{known.bpm:.5g}" if known.bpm else "", cents
+
+
+def _what_is_left(mix: Mix) -> str:
+    """What a better order could save: rounded up, for "at most" and "no order" are promises."""
+    if mix.cost - mix.bound < UNSEEN:
+        return "no order is better"
+    return f"at most {math.ceil(100 * mix.gap)}% of it can be saved"
+
+
+def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
+    """The keys that it is mixed in and out by."""
+    known = track.track
+    return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
+
+
+def _points(move: Transition | None) -> str:
+    return f"{move.cost:.1f}" if move else ""
+
+
+def _name(track: MixTrack) -> str:
+    info = track.info
+    if info.title:
+        return printable(f"{info.artist} - {info.title}" if info.artist else info.title)
+    return printable(track.path.name)

@@ -1,0 +1,99 @@
+"""The user's own defaults: a TOML file with one table per command, such as ``[tag]`` with ``notation = "musical"``.
+
+This module only reads and writes the file; the command line knows which names and values are valid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stonecli.errors import StoneError
+from stonecli.util.app_dirs import config_folder
+
+FILE_NAME = "config.toml"
+MAX_BYTES = 1 << 20
+
+
+class ConfigError(StoneError):
+    """The file cannot be used; it was not changed."""
+
+
+def config_path() -> Path:
+    """Where the file is, or would be."""
+    return config_folder() / FILE_NAME
+
+
+def read_config(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of the file at ``path``; none if there is no file.
+
+    Raises:
+        ConfigError: it cannot be read, or a value is outside a table.
+    """
+    import tomllib  # not needed where there is no such file
+
+    try:
+        tables = tomllib.loads(_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _not_toml(error) from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{name!r} is outside a table; move it below [tag] or the like, or run: stone config unset {name}"
+            )
+    return tables
+
+
+def change_config(path: Path, table: str, name: str, value: Any) -> bool:
+    """Set ``name`` in ``table`` to ``value``, or remove it if that is None; comments and order stay.
+
+    An empty ``table`` means the top of the file, where a name is only removed.
+
+    Returns:
+        Whether the file was changed; False if there was nothing to remove.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        OSError: it cannot be written.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    from stonecli.util.atomic_file import whole_file
+
+    try:
+        document = tomlkit.parse(_text(path))
+        if value is None:
+            names: Any = document if not table else document.get(table, {})
+            if not isinstance(names, dict) or name not in names:
+                return False
+            del names[name]
+        else:
+            read_config(path)
+            document.setdefault(table, tomlkit.table())[name] = value
+        text = tomlkit.dumps(document)
+    except (TOMLKitError, RecursionError) as error:
+        raise _not_toml(error) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path.resolve()) as file:  # a link to a file elsewhere stays a link
+        file.write(text)
+    return True
+
+
+def _not_toml(error: Exception) -> ConfigError:
+    return ConfigError(f"not valid TOML ({error}); correct the file or delete it")
+
+
+def _text(path: Path) -> str:
+    try:
+        if not path.is_file():
+            if path.exists():
+                raise ConfigError("is not a regular file; delete it")
+            return ""
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"is larger than {MAX_BYTES >> 20} MiB; delete it")
+        return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        raise ConfigError(error.strerror or type(error).__name__) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8; save it in that encoding or delete it") from error

@@ -1,0 +1,285 @@
+import os
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from mutagen.flac import FLAC
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.errors import TagError
+from stonecli.key import Key
+from stonecli.library import cache as cache_module
+from stonecli.library.cache import FILE_NAME, ResultCache, identity_of, open_cache, stamp_of
+from stonecli.model.session import KeyModel
+from stonecli.tagging import Tagger
+from stonecli.tags import FieldRule, write_key
+
+Song = Callable[..., Path]
+EstimateOf = Callable[..., KeyEstimate]
+A_MINOR = Key.parse("Am")
+MODEL: Any = SimpleNamespace(sha256="1" * 64)
+OTHER_MODEL: Any = SimpleNamespace(sha256="2" * 64)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[ResultCache]:
+    opened = ResultCache(tmp_path / "cache" / FILE_NAME)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf) -> list[Path]:
+    """The files that were listened to from now on; they are all in A minor."""
+    paths: list[Path] = []
+
+    def detect(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
+        paths.append(path)
+        return estimate_of("Am")
+
+    monkeypatch.setattr("stonecli.tagging.detect_key", detect)
+    return paths
+
+
+def same(one: KeyEstimate | None, other: KeyEstimate) -> bool:
+    assert one is not None
+    fields = ("key", "confidence", "windows", "segments", "tuning_cents", "duration")
+    assert one.probabilities.dtype == np.float32
+    return all(getattr(one, name) == getattr(other, name) for name in fields) and bool(
+        (one.probabilities == other.probabilities).all()
+    )
+
+
+@pytest.mark.parametrize(("key", "changes_to"), [("Am", None), ("Am", "Eb"), (None, None)])
+def test_an_estimate_comes_back_as_it_was(
+    cache: ResultCache, estimate_of: EstimateOf, key: str | None, changes_to: str | None
+) -> None:
+    estimate = replace(estimate_of(key, changes_to=changes_to), windows=())
+    cache.keep(b"identity", MODEL, estimate)
+    assert same(cache.estimate(b"identity", MODEL), estimate)
+    assert cache.estimate(b"another", MODEL) is None
+    assert cache.estimate(b"identity", OTHER_MODEL) is None
+
+
+def test_another_detection_hears_anew(
+    cache: ResultCache, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.keep(b"identity", MODEL, estimate_of("Am"))
+    monkeypatch.setattr(cache_module, "DETECTION_VERSION", cache_module.DETECTION_VERSION + 1)
+    assert cache.estimate(b"identity", MODEL) is None
+
+
+def test_a_file_is_known_by_path_until_it_changes(
+    cache: ResultCache, song: Song, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("mp3")
+    stamp = stamp_of(path)
+    assert cache.recall(path, MODEL) == cache_module.Memory(stamp)
+    cache.note(path, stamp, b"identity")
+    cache.keep(b"identity", MODEL, estimate_of("Am"))
+    memory = cache.recall(path, MODEL)
+    assert (memory.stamp, memory.identity) == (stamp, b"identity")
+    assert same(memory.estimate, replace(estimate_of("Am"), windows=()))
+    assert cache.recall(path, OTHER_MODEL).estimate is None
+    monkeypatch.chdir(path.parent)
+    assert cache.recall(Path(path.name), MODEL).identity == b"identity"  # however it is named
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of modification
+    assert cache.recall(path, MODEL).identity is None
+    path.unlink()
+    assert cache.recall(path, MODEL) == cache_module.Memory("")
+
+
+@pytest.mark.parametrize("container", ["mp3", "flac", "ogg vorbis", "opus", "m4a aac", "wav 16 bit", "aiff", "wma"])
+def test_the_identity_survives_moving_and_tagging(song: Song, container: str) -> None:
+    path = song(container)
+    identity = identity_of(path)
+    assert identity is not None
+    write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "prepend")])
+    path = path.rename(path.with_name("elsewhere"))
+    assert identity_of(path) == identity
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    path.write_bytes(content)
+    assert identity_of(path) != identity
+
+
+def test_the_identity_of_what_holds_no_tags(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"RF64" + bytes(100))
+    first = identity_of(path)
+    path.write_bytes(b"RF64" + bytes(99) + b"1")
+    assert None is not first != identity_of(path) is not None
+    assert identity_of(tmp_path / "nothing") is None
+
+
+def test_a_second_run_hears_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
+    tagger = Tagger(key_model, cache=cache)
+    path = song("flac")
+    first, second = tagger(path), tagger(path)
+    assert heard == [path]
+    assert first.estimate is not None
+    assert (first.status, second.status) == ("detected", "detected")
+    moved = path.rename(path.with_name("moved.flac"))
+    assert tagger(moved).key == A_MINOR
+    FLAC(moved).save(padding=lambda _: 100)  # another program
+    assert tagger(moved).key == A_MINOR
+    assert heard == [path]
+    content = bytearray(moved.read_bytes())
+    content[-1] ^= 1
+    moved.write_bytes(content)
+    tagger(moved)
+    assert heard == [path, moved]
+
+
+def test_writing_goes_by_what_is_there_now(
+    cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]
+) -> None:
+    path = song("flac")
+    Tagger(key_model, cache=cache)(path)
+    writer = Tagger(key_model, cache=cache, write=True)
+    assert writer(path).status == "written"
+    kept = writer(path)
+    assert (kept.status, kept.old_text) == ("kept", "8A")
+    assert Tagger(key_model, cache=cache, write=True, overwrite=True)(path).status == "unchanged"
+    tags = FLAC(path)
+    tags["initialkey"] = "loud"
+    tags.save()
+    assert writer(path).old_text == "loud"
+    del tags["initialkey"]
+    tags.save()
+    assert writer(path).status == "written"
+    assert heard == [path]
+
+
+def test_a_file_that_changes_while_it_is_heard_is_not_remembered(
+    cache: ResultCache, key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf
+) -> None:
+    path = song("flac")
+
+    def hear(name: Path, model: KeyModel, **_: object) -> KeyEstimate:
+        name.write_bytes(name.read_bytes())
+        return estimate_of("Am")
+
+    monkeypatch.setattr("stonecli.tagging.detect_key", hear)
+    with pytest.raises(TagError, match="changed by another program"):
+        Tagger(key_model, cache=cache)(path)
+    assert cache.count() == 0
+
+
+def test_it_can_be_sent_to_another_process(cache: ResultCache, estimate_of: EstimateOf) -> None:
+    sent = pickle.loads(pickle.dumps(cache))
+    sent.keep(b"identity", MODEL, estimate_of("Am"))
+    sent.close()
+    assert cache.count() == 1
+
+
+@pytest.mark.parametrize("damage", ["no database", "middle", "version"])
+def test_a_damaged_cache_is_begun_anew(damage: str, tmp_path: Path, estimate_of: EstimateOf) -> None:
+    path = tmp_path / FILE_NAME
+    opened = ResultCache(path)
+    for number in range(200):
+        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+    opened.close()
+    if damage == "version":
+        with sqlite3.connect(path) as database:
+            database.execute("PRAGMA user_version = 99")
+    else:
+        content = bytearray(path.read_bytes())
+        start = 0 if damage == "no database" else 8192
+        content[start:] = os.urandom(len(content) - start)
+        path.write_bytes(content)
+    opened = ResultCache(path)
+    opened.keep(b"new", MODEL, estimate_of("Am"))  # may meet the damage, and must not raise
+    assert opened.estimate(bytes([7]), MODEL) is None
+    opened.keep(b"newer", MODEL, estimate_of("Am"))
+    assert opened.estimate(b"newer", MODEL) is not None
+    assert opened.was_damaged
+    opened.close()
+
+
+def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -> None:
+    """Each makes the cache anew, or finds that the other has, and both can use it."""
+    path = tmp_path / FILE_NAME
+    opened = ResultCache(path)
+    for number in range(200):
+        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+    opened.close()
+    content = bytearray(path.read_bytes())
+    content[4096:] = os.urandom(len(content) - 4096)
+    path.write_bytes(content)
+    caches = [ResultCache(path), ResultCache(path)]
+    for number, cache in enumerate(caches):
+        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
+        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
+    assert [cache.count() for cache in caches] == [2, 2]
+    for cache in caches:
+        cache.close()
+
+
+def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
+    cache.keep(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
+    (packed,) = cache._database.execute("SELECT estimate FROM estimates").fetchone()
+    for place in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1
+        cache._database.execute("UPDATE estimates SET estimate = ?", (bytes(damaged),))
+        assert cache.estimate(b"identity", MODEL) is None
+
+
+def test_a_damaged_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
+    cache.keep(b"identity", MODEL, estimate_of("Am"))
+    for data in (b"", b"x", bytes(500)):
+        cache._database.execute("UPDATE estimates SET estimate = ?", (data,))
+        assert cache.estimate(b"identity", MODEL) is None
+
+
+def test_where_there_can_be_no_cache_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "file" / "below"))
+    assert open_cache() is None
+
+
+def test_a_cache_that_can_no_more_be_written_is_no_error(
+    cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]
+) -> None:
+    cache._database.execute("PRAGMA query_only = ON")
+    tagger = Tagger(key_model, cache=cache)
+    assert tagger(song("mp3")).key == A_MINOR
+    cache.close()
+    assert tagger(song("mp3")).key == A_MINOR
+    assert len(heard) == 2
+
+
+def test_what_was_not_used_for_longest_goes_first(
+    tmp_path: Path, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / FILE_NAME
+    file = tmp_path / "song"
+    file.touch()
+    opened = ResultCache(path)
+    day = cache_module._today()
+    for number in range(90):
+        monkeypatch.setattr(cache_module, "_today", lambda number=number: day - 100 + number)
+        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+    opened.note(file, stamp_of(file), bytes([0]))
+    opened._database.execute("UPDATE files SET used = 1")
+    monkeypatch.setattr(cache_module, "_today", lambda: day)
+    assert opened.recall(file, MODEL).estimate is not None  # which counts as use
+    opened.close()
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 8192)
+    opened = ResultCache(path)
+    assert opened.count() == 60
+    assert opened.estimate(bytes([0]), MODEL) is not None
+    assert opened.estimate(bytes([1]), MODEL) is None
+    assert opened.estimate(bytes([89]), MODEL) is not None
+    opened.close()

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from stonecli.key import Key
+from stonecli.mixing.mix import MixTrack, compatible, harmonic_mix
+from stonecli.mixing.transitions import Track
+from stonecli.tags.track_info import TrackInfo
+
+
+def mix_track(name: str, key: str | None, bpm: float | None = None) -> MixTrack:
+    path = Path(name)
+    track = Track(path, Key.parse(key), "tag", None, bpm) if key else None
+    return MixTrack(path, track, TrackInfo(bpm=bpm), 200.0)
+
+
+CRATE = [mix_track("a", "8A", 120), mix_track("b", "10A", 122), mix_track("c", "9A", 121), mix_track("none", None)]
+
+
+def test_the_order_leaves_out_what_has_no_key() -> None:
+    mix = harmonic_mix(CRATE, start=CRATE[0])
+    assert [track.path.name for track in mix.tracks] == ["a", "c", "b"]
+    assert [transition.move for transition in mix.transitions] == ["one up", "one up"]
+    assert mix.cost == pytest.approx(sum(transition.cost for transition in mix.transitions), abs=1e-3)
+    assert mix.gap == pytest.approx(0, abs=0.01)
+
+
+def test_a_track_that_changes_key_goes_between_the_two() -> None:
+    changing = Track(Path("x"), Key.parse("8A"), "heard", first_key=Key.parse("8A"), last_key=Key.parse("3B"))
+    crate = [mix_track("a", "8A"), mix_track("b", "3B"), MixTrack(changing.path, changing, TrackInfo(), 200.0)]
+    mix = harmonic_mix(crate)
+    assert [track.path.name for track in mix.tracks] == ["a", "x", "b"]
+    assert mix.cost == mix.bound == 0.0
+
+
+def test_ends_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="no key"):
+        harmonic_mix(CRATE, end=CRATE[3])
+    with pytest.raises(ValueError, match="the same"):
+        harmonic_mix(CRATE, start=CRATE[0], end=CRATE[0])
+
+
+def test_nothing_to_mix() -> None:
+    assert harmonic_mix([CRATE[3]]).tracks == ()
+    assert harmonic_mix([CRATE[0]]).transitions == ()
+
+
+def test_what_is_compatible_comes_best_first() -> None:
+    assert CRATE[0].track
+    found = compatible(CRATE[0].track, [*CRATE, mix_track("far", "2A"), mix_track("fast", "8A", 150)])
+    assert [track.path.name for track, _ in found] == ["c", "b"]

@@ -1,0 +1,121 @@
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.key import Key
+from stonecli.mixing.transitions import MOVE_COSTS, Track, cost_matrix, end_keys, move_of, transition
+
+EstimateOf = Callable[..., KeyEstimate]
+
+
+def track(key: str, cents: float | None = None, bpm: float | None = None) -> Track:
+    return Track(Path(key), Key.parse(key), "tag", cents, bpm)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "move"),
+    [
+        ("8A", "8A", "same key"),
+        ("8A", "9A", "one up"),
+        ("12A", "1A", "one up"),
+        ("8A", "7A", "one down"),
+        ("8A", "8B", "relative"),
+        ("8B", "8A", "relative"),
+        ("8A", "9B", "diagonal"),
+        ("8A", "7B", "diagonal"),
+        ("8A", "10A", "energy boost"),
+        ("8A", "3A", "energy boost"),
+        ("8A", "6A", "energy drop"),
+        ("8A", "1A", "energy drop"),
+        ("8A", "11B", "parallel"),
+        ("11B", "8A", "parallel"),
+        ("8A", "2A", "clash"),
+        ("8A", "10B", "clash"),
+    ],
+)
+def test_the_moves_of_the_wheel(first: str, second: str, move: str) -> None:
+    assert move_of(Key.parse(first), Key.parse(second)) == move
+
+
+def test_seven_up_is_a_semitone_and_two_up_a_tone() -> None:
+    for key in Key.all():
+        assert move_of(key, key.transposed(1)) == "energy boost"
+        assert move_of(key, key.transposed(2)) == "energy boost"
+        assert move_of(key, key.transposed(-1)) == "energy drop"
+        assert all(move_of(key, other) in ("one up", "one down", "relative") for other in key.neighbours())
+
+
+def test_each_key_has_ten_that_it_goes_to() -> None:
+    for key in Key.all():
+        moves = [move_of(key, other) for other in Key.all()]
+        assert moves.count("clash") == 24 - 11
+        assert (moves.count("diagonal"), moves.count("energy boost"), moves.count("parallel")) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("cents", "other", "cost"), [(0, 10, 0.0), (-5, 5, 0.0), (0, 20, 1.0), (-25, 25, 4.0), (None, 30, 0.0)]
+)
+def test_tuning(cents: float | None, other: float, cost: float) -> None:
+    assert transition(track("Am", cents), track("Am", other)).tuning_cost == pytest.approx(cost)
+
+
+def test_keys_are_compared_as_they_sound() -> None:
+    between = transition(track("C", 48), track("C#", -48))
+    assert (between.move, between.cost) == ("same key", 0.0)
+    apart = transition(track("C", 48), track("C", -48))  # nearly a semitone
+    assert apart.move == "energy drop"
+    assert apart.cost == pytest.approx(4.0)
+    assert transition(track("C"), track("Db")).move == "energy boost"  # nothing is known, so nothing is shifted
+
+
+@pytest.mark.parametrize(
+    ("bpm", "other", "cost"),
+    [(120, 120, 0.0), (100, 106, 3.0), (106, 100, 3.0), (87, 174, 1.0), (174, 87, 1.0), (100, 140, 6.0), (None, 9, 0)],
+)
+def test_tempo(bpm: float | None, other: float, cost: float) -> None:
+    assert transition(track("Am", None, bpm), track("Am", None, other)).tempo_cost == pytest.approx(cost, abs=1e-4)
+
+
+def test_the_matrix_says_the_same() -> None:
+    random = np.random.default_rng(3)
+    tracks = [
+        Track(
+            Path(str(number)),
+            Key.from_index(int(random.integers(24))),
+            "tag",
+            None if number % 5 == 0 else float(random.uniform(-50, 50)),
+            None if number % 7 == 0 else float(random.uniform(70, 180)),
+            *(Key.from_index(int(index)) if index < 24 else None for index in random.integers(0, 48, 2)),
+        )
+        for number in range(40)
+    ]
+    costs = cost_matrix(tracks)
+    for one, other in itertools.product(range(40), repeat=2):
+        assert costs[one, other] == pytest.approx(transition(tracks[one], tracks[other]).cost, abs=1e-3)
+    assert max(MOVE_COSTS.values()) == MOVE_COSTS["clash"]
+
+
+def test_a_track_is_left_in_its_last_key_and_entered_in_its_first() -> None:
+    one = replace(track("Am"), first_key=Key.parse("Dm"), last_key=Key.parse("Em"))
+    assert transition(one, track("Bm")).move == "one up"
+    assert transition(track("Gm"), one).move == "one up"
+    assert transition(one, one).move == "energy drop"  # from Em to Dm
+
+
+def test_the_keys_of_the_ends_are_those_of_sure_segments(estimate_of: EstimateOf) -> None:
+    minor, major = Key.parse("Am"), Key.parse("C")
+    changes = estimate_of("Am", changes_to="C")
+    assert end_keys(minor, changes) == (minor, major)
+    assert end_keys(minor, None) == (minor, minor)
+    assert end_keys(minor, estimate_of("Am")) == (minor, minor)
+    assert end_keys(major, changes) == (major, major)  # the tags know better
+    first, last = changes.segments
+    doubtful = replace(changes, segments=(first, replace(last, confidence=0.49)))
+    assert end_keys(minor, doubtful) == (minor, minor)
+    lost = replace(changes, segments=(replace(first, key=Key.parse("G")), replace(last, confidence=0.5)))
+    assert end_keys(minor, lost) == (Key.parse("G"), major)

@@ -1,0 +1,612 @@
+"""Downloads from real servers on this machine, the bad ones above all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stonecli.model import download
+from stonecli.model.download import DownloadError, check_url, fetch
+
+CONTENT = random.Random(0).randbytes(300_000)  # the same in every process of xdist
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+OTHER = random.Random(1).randbytes(300_000)
+
+
+@dataclass
+class Server:
+    """What a server does, and what it was asked."""
+
+    url: str = ""
+    content: bytes = CONTENT
+    etag: str | None = '"1"'
+    modified: str | None = None
+    ranges: bool = True  # it knows of Range
+    if_range: bool = True  # and of If-Range
+    cuts: list[int] = field(default_factory=list)  # each answer in turn ends after so many bytes
+    claims: int = 0  # added to the Content-Length
+    length: bool = True  # it says a length
+    answer: Callable[[BaseHTTPRequestHandler], None] | None = None
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+
+def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            """Says nothing."""
+
+        def do_GET(self) -> None:
+            server.asked.append({**self.headers, "path": self.path})
+            if server.answer is not None:
+                server.answer(self)
+                return
+            wanted, first, status = self.headers.get("Range"), 0, 200
+            condition = self.headers.get("If-Range")
+            fits = not server.if_range or condition in (None, server.etag, server.modified)
+            if wanted and server.ranges and fits:
+                first, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+                if first >= len(server.content):
+                    self.send_error(416)
+                    return
+            body = server.content[first:]
+            self.send_response(status)
+            if server.etag:
+                self.send_header("ETag", server.etag)
+            if server.modified:
+                self.send_header("Last-Modified", server.modified)
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {first}-{len(server.content) - 1}/{len(server.content)}")
+            if server.length:
+                self.send_header("Content-Length", str(len(body) + server.claims))
+            self.end_headers()
+            self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    return Handler
+
+
+@contextmanager
+def served(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """``server`` at its address, until the end."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(server))
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever hangs up early is in the test
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{http.server_address[1]}/model.onnx"
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with served(Server()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+
+
+def parts() -> list[Path]:
+    """What is kept of downloads."""
+    return sorted((Path(os.environ["STONE_CACHE_DIR"]) / "downloads").glob("*"))
+
+
+def fails(server: Server, reason: str, **options: Any) -> None:
+    with pytest.raises(DownloadError, match=reason) as caught:
+        fetch(server.url, **options)
+    assert "\n" not in str(caught.value)
+
+
+# All goes well
+
+
+def test_a_file(server: Server) -> None:
+    seen: list[tuple[int, int | None]] = []
+    assert fetch(server.url, sha256=SHA256.upper(), progress=lambda *now: seen.append(now)) == CONTENT
+    assert seen[0] == (0, len(CONTENT))
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert parts() == []
+    assert "Range" not in server.asked[0]
+    assert server.asked[0]["User-Agent"].startswith("stone/")
+
+
+def test_without_a_length_and_without_a_hash(server: Server) -> None:
+    server.length = False
+    seen: list[tuple[int, int | None]] = []
+    assert fetch(server.url, progress=lambda *now: seen.append(now)) == CONTENT
+    assert seen[-1] == (len(CONTENT), None)
+
+
+def test_in_chunks(server: Server) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for start in range(0, len(CONTENT), 70_000):
+            chunk = CONTENT[start : start + 70_000]
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        request.wfile.write(b"0\r\n\r\n")
+        request.close_connection = True
+
+    server.answer = answer
+    assert fetch(server.url) == CONTENT
+
+
+def test_an_empty_file(server: Server) -> None:
+    server.content = b""
+    assert fetch(server.url) == b""
+
+
+# Cut off
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_cut_off_half_way_it_goes_on_by_itself(server: Server, sha256: str | None) -> None:
+    server.cuts = [150_000, 50_000]
+    assert fetch(server.url, sha256=sha256) == CONTENT
+    assert [asked.get("Range") for asked in server.asked] == [None, "bytes=150000-", "bytes=200000-"]
+    assert [asked.get("If-Range") for asked in server.asked] == [None, '"1"', '"1"']
+    assert parts() == []
+
+
+def test_cut_off_again_and_again_the_next_call_goes_on(server: Server) -> None:
+    server.cuts = [10_000] * download.TRIES
+    fails(server, f"cut after {10_000 * download.TRIES} of 300000 bytes; the same command goes on from there")
+    assert sum(path.stat().st_size for path in parts() if path.suffix == ".part") == 10_000 * download.TRIES
+    server.asked.clear()
+    assert fetch(server.url) == CONTENT
+    assert [asked.get("Range") for asked in server.asked] == [f"bytes={10_000 * download.TRIES}-"]
+
+
+def test_cut_off_before_the_first_byte(server: Server) -> None:
+    server.cuts = [0]
+    fails(server, "cut$")
+    assert len(server.asked) == 1
+
+
+def test_cut_off_by_the_death_of_the_client(server: Server) -> None:
+    """What a killed process has received is there for the next one."""
+    enough = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("ETag", '"1"')
+        request.send_header("Content-Length", str(len(CONTENT)))
+        request.end_headers()
+        request.wfile.write(CONTENT[:200_000])
+        enough.wait(60)
+
+    server.answer = answer
+    code = "from stonecli.model.download import fetch; "
+    code += f"fetch({server.url!r}, progress=lambda done, _: print(done, flush=True))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 200_000:
+            pass
+        process.kill()
+    enough.set()
+    server.answer = None
+    assert fetch(server.url) == CONTENT
+    assert 0 < int(server.asked[-1]["Range"].removeprefix("bytes=").removesuffix("-")) <= 200_000
+
+
+def test_two_at_a_time(server: Server) -> None:
+    """The second is told, and what the first has is not disturbed."""
+
+    def second(done: int, total: int | None) -> None:
+        if done == 0 and sys.platform != "win32":
+            fails(server, "another stone is fetching it")
+
+    assert fetch(server.url, progress=second) == CONTENT
+    assert fetch(server.url) == CONTENT
+
+
+# Another file than before
+
+
+def test_a_file_that_has_changed_comes_anew(server: Server) -> None:
+    server.cuts = [1000] * download.TRIES
+    fails(server, "goes on from there")
+    server.content, server.etag = OTHER, '"2"'
+    assert fetch(server.url) == OTHER
+    assert server.asked[-1]["If-Range"] == '"1"'
+
+
+def test_by_its_date(server: Server) -> None:
+    server.etag, server.modified = 'W/"weak"', "Wed, 21 Oct 2015 07:28:00 GMT"
+    server.cuts = [1000] * download.TRIES
+    fails(server, "goes on from there")
+    assert fetch(server.url) == CONTENT
+    assert server.asked[-1]["If-Range"] == server.modified
+    server.cuts = [1000] * download.TRIES
+    fails(server, "goes on from there")
+    server.content, server.modified = OTHER, "Wed, 21 Oct 2015 07:28:01 GMT"
+    assert fetch(server.url) == OTHER
+
+
+def test_a_server_that_ignores_conditions_is_found_out_by_the_etag(server: Server) -> None:
+    server.cuts = [1000] * download.TRIES
+    fails(server, "goes on from there")
+    server.content, server.etag, server.if_range = OTHER, '"2"', False
+    assert fetch(server.url) == OTHER
+
+
+def test_or_by_the_hash(server: Server) -> None:
+    server.cuts = [1000] * download.TRIES
+    server.content = OTHER
+    fails(server, "goes on from there", sha256=SHA256)
+    server.content = CONTENT  # under the same name
+    assert fetch(server.url, sha256=SHA256) == CONTENT
+    assert "Range" in server.asked[-2]
+    assert "Range" not in server.asked[-1]
+
+
+def test_a_shorter_one_under_the_same_name(server: Server) -> None:
+    server.cuts = [1000] * download.TRIES
+    fails(server, "goes on from there")
+    server.content = CONTENT[:100]
+    assert fetch(server.url) == CONTENT[:100]
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_a_server_without_ranges_sends_it_all_again(server: Server, sha256: str | None) -> None:
+    server.ranges = False
+    server.cuts = [1000] * download.TRIES
+    fails(server, "cut after 1000 of 300000 bytes", sha256=sha256)
+    server.cuts.clear()
+    assert fetch(server.url, sha256=sha256) == CONTENT
+
+
+def test_without_a_name_it_goes_on_only_if_the_hash_can_tell(server: Server) -> None:
+    server.etag = None
+    server.cuts = [1000, 2000, 3000, 4000]
+    fails(server, "cut after 4000 of 300000 bytes$")
+    assert fetch(server.url) == CONTENT
+    assert not any("Range" in asked for asked in server.asked)
+    server.cuts = [1000]
+    assert fetch(server.url, sha256=SHA256) == CONTENT
+    assert server.asked[-1]["Range"] == "bytes=1000-"
+    assert "If-Range" not in server.asked[-1]
+
+
+def test_answers_that_do_not_fit_together(server: Server) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 7-9/10")
+        request.end_headers()
+
+    server.answer = answer
+    fails(server, "do not fit together")
+
+
+# Lies about the length
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_fewer_bytes_than_promised(server: Server, sha256: str | None) -> None:
+    server.claims = 1000
+    if sha256:  # the hash knows better
+        assert fetch(server.url, sha256=sha256) == CONTENT
+    else:
+        fails(server, "do not fit together")
+
+
+def test_more_bytes_than_promised(server: Server) -> None:
+    server.claims = -1000
+    fails(server, "not the file that was meant: its SHA-256 is ", sha256=SHA256)
+    assert parts() == []
+    assert fetch(server.url) == CONTENT[:-1000]  # what is not said to be wrong is for others to find out
+
+
+def test_a_length_that_is_none(server: Server) -> None:
+    for text in ("-5", "1e5", "\u0661", "9" * 50, "abc"):
+
+        def answer(request: BaseHTTPRequestHandler, text: str = text) -> None:
+            request.send_response(200)
+            request.send_header("Content-Length", text.encode().decode("latin-1"))
+            request.end_headers()
+            request.wfile.write(CONTENT)
+
+        server.answer = answer
+        if text == "9" * 50:
+            assert fetch(server.url, sha256=SHA256) == CONTENT
+        else:
+            assert fetch(server.url) == CONTENT
+
+
+def test_another_hash(server: Server) -> None:
+    fails(server, f"not the file that was meant: its SHA-256 is {SHA256}", sha256="0" * 64)
+    assert len(server.asked) == 1
+    assert parts() == []
+
+
+@pytest.mark.parametrize("code", [404, 500, 204])
+def test_a_server_that_has_no_such_file_leaves_nothing_behind(server: Server, code: int) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        request.end_headers()
+
+    server.answer = answer
+    fails(server, f"the server says {code}")
+    assert parts() == []
+
+
+def test_a_server_that_is_not_there_leaves_nothing_behind(server: Server) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(DownloadError):
+            fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/model.onnx")
+    assert parts() == []
+
+
+# Too much, too slow, not at all
+
+
+def test_a_file_that_says_it_is_too_large(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    server.claims = 1 << 20
+    fails(server, "larger than 1 MB")
+    assert parts() == []
+
+
+def test_a_file_without_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
+    sent = 0
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        request.send_response(200)
+        request.end_headers()
+        while sent < 1 << 30:
+            request.wfile.write(bytes(1 << 16))
+            sent += 1 << 16
+
+    server.answer = answer
+    fails(server, "larger than 1 MB")
+    assert sent < 1 << 28
+    assert parts() == []
+
+
+@pytest.mark.parametrize("when", ["before the answer", "within the head", "within the file"])
+def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    end = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if when == "within the head":
+            request.wfile.write(b"HTTP/1.0 200 OK\r\nContent-")
+        elif when == "within the file":
+            request.send_response(200)
+            request.send_header("ETag", '"1"')
+            request.send_header("Content-Length", str(len(CONTENT)))
+            request.end_headers()
+            request.wfile.write(CONTENT[:1000])
+        end.wait(60)
+
+    server.answer = answer
+    fails(server, "the server was silent for 0 s( after 1000 bytes; the same command goes on)?")
+    end.set()
+
+
+def test_a_server_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("ETag", '"1"')
+        request.end_headers()
+        while not end.wait(0.1):  # never silent for long
+            request.wfile.write(b"x")
+
+    server.answer = answer
+    fails(server, "takes too long after .* bytes; the same command goes on")
+    end.set()
+
+
+def test_a_head_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        while not end.wait(0.1):
+            request.wfile.write(b"X")
+
+    server.answer = answer
+    fails(server, "takes too long")
+    end.set()
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(404, "Not Found"), (403, "Forbidden"), (500, "Internal"), (599, "599$")]
+)
+def test_a_server_that_refuses(server: Server, status: int, reason: str) -> None:
+    server.answer = lambda request: request.send_error(status, "\x1b[31m[red]")
+    fails(server, f"the server says {status}.*{reason.removesuffix('$') if status != 599 else ''}")
+
+
+def test_no_content(server: Server) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(204)
+        request.end_headers()
+
+    server.answer = answer
+    fails(server, "the server says 204")
+
+
+def test_a_compressed_answer(server: Server) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.end_headers()
+
+    server.answer = answer
+    fails(server, "compressed")
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"SSH-2.0-OpenSSH\r\n", b"\x00" * 500, b"HTTP/1.0 200 OK\r\n" + b"A: b\r\n" * 200]
+)
+def test_what_is_no_web_server(server: Server, line: bytes) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(line)
+
+    server.answer = answer
+    fails(server, "cannot be fetched|cut")
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DownloadError, match=r"cut|refused"):
+        fetch(f"http://127.0.0.1:{port}/x")
+
+
+# Where it leads
+
+
+def leads_to(target: str, status: int = 302) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Location", target)
+        request.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
+    with served(Server(answer=None)) as first:
+        first.answer = leads_to(server.url, status)
+        server.cuts = [1000]
+        assert fetch(first.url, sha256=SHA256) == CONTENT
+        assert [asked.get("Range") for asked in server.asked] == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://example.org/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://a:b@127.0.0.1/", "data:,x"]
+)
+def test_redirects_elsewhere_are_not(server: Server, target: str) -> None:
+    server.answer = leads_to(target)
+    fails(server, "another host by http|neither http nor https|name and password|the server says 302")
+    assert len(server.asked) == 1
+
+
+def test_redirects_in_a_circle(server: Server) -> None:
+    server.answer = leads_to("/model.onnx")
+    fails(server, "the server says 302")
+    assert len(server.asked) < 20
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://example.org/x.onnx", "only https"),
+        ("http://127.0.0.1.example.org/x", "only https"),
+        ("http://10.0.0.1/x", "only https"),
+        ("http://[::2]/x", "only https"),
+        ("ftp://example.org/x", "not an address"),
+        ("file:///etc/passwd", "not an address"),
+        ("data:text/plain,x", "not an address"),
+        ("https://", "not an address"),
+        ("https://exa mple.org/", "not an address"),
+        ("https://example.org/\r\nHost: x", "not an address"),
+        ("https://[::1/x", "not an address"),
+        ("https://example.org:99999/", "not an address"),
+        ("https://name:password@example.org/", "name and password"),
+    ],
+)
+def test_addresses_that_are_not_asked(url: str, reason: str) -> None:
+    with pytest.raises(DownloadError, match=reason):
+        check_url(url)
+    assert parts() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/x?y=z", "http://localhost:8080/x", "http://[::1]/", "http://127.9.9.9/"]
+)
+def test_addresses_that_are(url: str) -> None:
+    check_url(url)
+
+
+def test_no_proxy_stands_before_this_machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert fetch(server.url) == CONTENT
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    """A server's side of TLS with a certificate that nobody has signed, and that certificate."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 -subj /CN=127.0.0.1"
+    extension = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *extension], check=True, capture_output=True, cwd=folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context, folder / "cert"
+
+
+def test_https(tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Server(cuts=[1000]), tls[0]) as server, served(Server()) as plain:
+        fails(server, "cannot show that it is who it says: self.signed certificate")
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls[1]))
+        assert fetch(server.url) == CONTENT
+        plain.answer = leads_to(server.url)
+        assert fetch(plain.url) == CONTENT
+        server.answer = leads_to(plain.url)
+        fails(server, "from https to http")
+
+
+def test_a_cache_folder_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"directory|exists"):
+        fetch(server.url)
+
+
+def test_a_full_disk_is_named(server: Server, no_room: Callable[[], AbstractContextManager[None]]) -> None:
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        fetch(server.url)
+    assert Path(caught.value.filename).parent == Path(os.environ["STONE_CACHE_DIR"]) / "downloads"
+    assert parts() == []
+    assert fetch(server.url) == CONTENT
+
+
+def test_a_damaged_record(server: Server) -> None:
+    for damage in (b"", b"{", b"[]", b"\xff", b'{"validator": 5}', b'{"validator": "a\\r\\nb"}', b"[" * 100_000):
+        server.cuts = [1000] * download.TRIES
+        fails(server, "goes on from there")
+        for path in parts():
+            if path.suffix == ".json":
+                path.write_bytes(damage)
+        assert fetch(server.url) == CONTENT
+        assert "Range" not in server.asked[-1]

@@ -1,0 +1,314 @@
+"""Against real servers on this machine: S3 by moto, and web servers of our own, some of which lie."""
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from stonecli.errors import StorageError
+from stonecli.remote import storage
+from stonecli.remote.locations import Seen, Url, place_of
+from stonecli.remote.storage import WEB_FOLDER, fetched, find_places
+
+fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
+
+Invoke = Callable[..., Result]
+BUCKET = "music"  # as the fixture s3 has it
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's file system in memory, empty."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+class Liar(http.server.BaseHTTPRequestHandler):
+    """A web server that does by its paths what servers should not."""
+
+    def do_GET(self) -> None:
+        if self.path == "/missing.mp3":
+            self.send_error(404)
+            return
+        if self.path == "/secret.mp3":
+            self.send_error(403)
+            return
+        self.send_response(200)
+        if self.path == "/short.mp3":  # says more than it sends
+            self.send_header("Content-Length", "1000")
+        self.end_headers()
+        try:
+            if self.path == "/endless.mp3":
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            self.wfile.write(b"x" * 10)
+        except ConnectionError:
+            self.close_connection = True
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def found(*texts: str) -> list[tuple[str, str | None]]:
+    return [(str(one.place), one.error) for one in find_places(map(place_of, texts))]
+
+
+# What is found
+
+
+def test_a_bucket_is_searched_in_depth_a_page_at_a_time(s3: Any) -> None:
+    names = [f"all/{number:04}.mp3" for number in range(1005)]  # a page has a thousand
+    for name in [*names, "all/deep/er/b c.FLAC", "all/.hidden/x.mp3", "all/@eaDir/x.mp3", "all/cover.jpg", "also.mp3"]:
+        s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
+    wanted = sorted([*names, "all/deep/er/b c.FLAC"])
+    assert found(f"s3://{BUCKET}/all") == [(f"s3://{BUCKET}/{name}", None) for name in wanted]
+    everything = [name for name, _ in found(f"s3://{BUCKET}")]  # other tests put files there too
+    assert [name for name in everything if name.startswith((f"s3://{BUCKET}/al", f"s3://{BUCKET}/.h"))] == [
+        f"s3://{BUCKET}/{name}" for name in [*wanted, "also.mp3"]
+    ]
+    assert found(f"s3://{BUCKET}/all/deep/") == [(f"s3://{BUCKET}/all/deep/er/b c.FLAC", None)]
+
+
+def test_an_address_that_ends_as_music_does_is_not_asked_for() -> None:
+    assert found("s3://no-such-bucket/x.mp3") == [("s3://no-such-bucket/x.mp3", None)]
+
+
+def test_what_cannot_be_searched_is_an_error(s3: Any) -> None:
+    ((_, error),) = found("s3://no-such-bucket/folder/")
+    assert error is not None or found("s3://no-such-bucket/folder/") == [("s3://no-such-bucket/folder/", None)]
+    assert found("nonsense://x/") == [("nonsense://x/", "nonsense:// is not known")]
+
+
+@pytest.mark.parametrize("path", ["/", "", "/music/", "/music/?C=N;O=D"])
+def test_a_web_folder_is_refused_with_what_to_do_without_being_asked_for(path: str) -> None:
+    url = f"http://127.0.0.1:9{path}"  # where nobody answers
+    assert found(url) == [(url, WEB_FOLDER)]
+    assert "give the URL of each file" in WEB_FOLDER
+
+
+def test_the_page_of_a_web_folder_is_no_recording(serve: Callable[[Any], str], tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.mp3").write_bytes(b"x")
+    top = serve(tmp_path)
+    assert found(f"{top}/music") == [(f"{top}/music", None)]
+    with pytest.raises(StorageError, match="a web page, not a recording; web folders"), fetched(Url(f"{top}/music")):
+        pass
+
+
+@dataclass
+class Site:
+    """A web server that answers by path, and what it was asked."""
+
+    url: str
+    answers: dict[str, Callable[[http.server.BaseHTTPRequestHandler], None]]
+    asked: list[tuple[str, str | None]]  # path and Authorization
+
+
+@pytest.fixture
+def site(serve: Callable[[Any], str]) -> Site:
+    """A web server that answers as the test says, or with ``music``."""
+    site = Site("", {}, [])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.asked.append((self.path, self.headers.get("Authorization")))
+            if self.path in site.answers:
+                site.answers[self.path](self)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"music")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    site.url = serve(Handler)
+    return site
+
+
+def leads_to(target: str) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", target)
+        request.end_headers()
+
+    return answer
+
+
+def test_a_redirect_on_the_same_host_is_followed_without_the_password(site: Site) -> None:
+    site.answers["/old.mp3"] = leads_to("/new%20name.mp3")
+    url = site.url.replace("://", "://name:word@")
+    with fetched(Url(f"{url}/old.mp3")) as copy:
+        assert copy.read_bytes() == b"music"
+    assert site.asked == [("/old.mp3", "Basic bmFtZTp3b3Jk"), ("/new%20name.mp3", None)]
+
+
+def test_a_redirect_by_http_to_another_host_is_not_followed(site: Site) -> None:
+    site.answers["/old.mp3"] = leads_to(site.url.replace("127.0.0.1", "localhost") + "/new.mp3")
+    with pytest.raises(StorageError, match="another host by http"), fetched(Url(f"{site.url}/old.mp3")):
+        pass
+    assert len(site.asked) == 1
+
+
+def test_redirects_in_circles_end(site: Site) -> None:
+    site.answers["/a.mp3"] = leads_to("/a.mp3")
+    with pytest.raises(StorageError, match="the server answers 302"), fetched(Url(f"{site.url}/a.mp3")):
+        pass
+    assert len(site.asked) < 20
+
+
+def test_names_are_encoded(site: Site) -> None:
+    with fetched(Url(f"{site.url}/é b%20c.mp3?x=ü y")):
+        pass
+    assert site.asked[0][0] == "/%C3%A9%20b%20c.mp3?x=%C3%BC%20y"
+
+
+@pytest.mark.parametrize("within", ["head", "body"])
+def test_a_server_that_trickles_comes_to_an_end(site: Site, monkeypatch: pytest.MonkeyPatch, within: str) -> None:
+    monkeypatch.setattr(storage, "MAX_SECONDS", 1.0)
+    end = threading.Event()
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if within == "body" else b""))
+        while not end.wait(0.1):
+            request.wfile.write(b"x")
+
+    site.answers["/a.mp3"] = answer
+    with pytest.raises(StorageError, match="it takes too long"), fetched(Url(f"{site.url}/a.mp3")):
+        pass
+    end.set()
+
+
+def test_a_tree_without_end_is_an_error(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_MAX_DEPTH", 5)
+    memory.pipe("/m/1/2/3/4/5/6/7/a.mp3", b"x")
+    assert found("memory:///m") == [("memory:///m", "folders are nested more than 5 deep")]
+    monkeypatch.setattr(storage, "_MAX_DEPTH", 100)
+    monkeypatch.setattr(storage, "_MAX_NAMES", 1)
+    memory.pipe("/m/b.mp3", b"x")
+    assert found("memory:///m")[-1] == ("memory:///m", "more than 1 files; name a folder or prefix in it")
+
+
+def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"x")
+    memory.pipe("/m/a.mp3", b"x")
+    seen = Seen()
+    seen.add("memory:///m/b.mp3")
+    memory.pipe("/m/b.mp3", b"x")
+    places = [tmp_path, tmp_path / "a.mp3", place_of("memory:///m"), place_of("memory:///m/a.mp3")]
+    names = [str(one.place) for one in find_places(places, None, seen)]
+    assert names == [str(tmp_path / "a.mp3"), "memory:///m/a.mp3"]
+
+
+# What is fetched
+
+
+def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
+    content = bytes(range(256)) * 50_000  # more than a block
+    s3.put_object(Bucket=BUCKET, Key="odd?name::#.flac", Body=content)
+    with fetched(Url(f"s3://{BUCKET}/odd?name::#.flac")) as copy:
+        assert copy.read_bytes() == content
+        assert copy.suffix == ".flac"
+    assert not copy.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("missing.mp3", "no such file"),
+        ("secret.mp3", "the server answers 403"),
+        ("short.mp3", "10 of 1000 bytes came|the connection was cut"),
+        ("endless.mp3", "larger than 1 MB"),
+    ],
+)
+def test_servers_that_lie(serve: Callable[[Any], str], name: str, error: str) -> None:
+    with pytest.raises(StorageError, match=error), fetched(Url(f"{serve(Liar)}/{name}"), max_bytes=1 << 20):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("http://127.0.0.1:9/a.mp3", "[Cc]onnect"),
+        ("nonsense://a.mp3", "not known"),
+        ("memory://gone.mp3", "no such file"),
+        ("zip://a.mp3::memory://x.zip", "irectory|o such file"),
+        ("http://[/a.mp3", "Invalid"),
+    ],
+)
+def test_addresses_that_lead_nowhere(memory: Any, text: str, error: str) -> None:
+    with pytest.raises(StorageError, match=error) as caught, fetched(Url(text)):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_beyond_the_limit_is_not_fetched(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="large.mp3", Body=bytes(2 << 20))
+    with (
+        pytest.raises(StorageError, match="larger than 1 MB"),
+        fetched(Url(f"s3://{BUCKET}/large.mp3"), max_bytes=1 << 20),
+    ):
+        pass
+
+
+# stone tag
+
+
+def test_stone_tag_hears_addresses(
+    invoke: Invoke, s3: Any, serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    kinds = ["mp3", "m4a aac", "opus"]
+    for kind in kinds:
+        s3.put_object(Bucket=BUCKET, Key=f"tag/{songs[kind].name}", Body=songs[kind].read_bytes())
+    shutil.copy(songs["flac"], tmp_path / "a b.flac")
+    web = f"{serve(tmp_path)}/a%20b.flac"
+    output = tmp_path / "keys.ndjson"
+    result = invoke("tag", f"s3://{BUCKET}/tag", web, (tmp_path / "a b.flac").as_uri(), "--output", output)
+    assert (result.exit_code, result.stderr) == (0, "")
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    s3_names = [f"s3://{BUCKET}/tag/{songs[kind].name}" for kind in kinds]
+    assert sorted(record["path"] for record in records) == sorted([*s3_names, web, str(tmp_path / "a b.flac")])
+    assert {(record["key"]["camelot"], record["status"]) for record in records} == {("7A", "detected")}
+
+
+def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: Mapping[str, Path]) -> None:
+    memory.pipe("/a.flac", songs["flac"].read_bytes())
+    result = invoke("tag", "memory:///a.flac", "--write-tags")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "stone: memory:///a.flac is a URL: tags can only be written to files; leave out --write-tags\n",
+    )
+    result = invoke("tag", "memory:///a.flac", "--remove")
+    assert result.exit_code == 1
+    assert result.stderr == "memory:///a.flac: tags are not written to addresses, only to files\n"
+    assert memory.cat("/a.flac") == songs["flac"].read_bytes()
+
+
+def test_a_list_may_hold_addresses(
+    stone_command: list[str], serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    import subprocess
+
+    shutil.copy(songs["flac"], tmp_path / "a.flac")
+    top = serve(tmp_path)
+    result = subprocess.run(
+        [*stone_command, "tag", "-", "--json"],
+        input=f"{top}/a.flac\n{tmp_path}/a.flac\n{top}/gone.flac\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["status"] for record in records] == ["detected", "detected", "error"]
+    assert result.stderr == f"{top}/gone.flac: no such file\n"

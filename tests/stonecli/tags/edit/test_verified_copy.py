@@ -1,0 +1,194 @@
+"""A copy is right, and known to be, or it is not used."""
+
+import io
+import os
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stonecli.errors import TagError
+from stonecli.tags.edit import verified_copy as module
+from stonecli.tags.edit.digest import BLOCK, LONG, ROW, Digest
+from stonecli.tags.edit.splice import Splice, kept
+from stonecli.tags.edit.verified_copy import checked_copy
+from stonecli.tags.undo.record import Span, digest_of_rest
+
+SPLICES = [
+    Splice(2_000_000, 0, b"put in"),
+    Splice(0, 4, b"1234"),
+    Splice(100, 50, b""),
+    Splice(3_000_000, 0, b"end"),
+]
+
+
+class Disk(io.FileIO):
+    """A file that does to what is written what ``damage`` says, and remembers the sizes of the writes."""
+
+    def __init__(self, path, damage=lambda number, data: data):
+        super().__init__(path, "w+b")
+        self.damage = damage
+        self.sizes = []
+
+    def write(self, data):
+        data = bytes(data)
+        self.sizes.append(len(data))
+        return super().write(self.damage(len(self.sizes) - 1, data))
+
+
+@pytest.fixture
+def content():
+    return random.Random(1).randbytes(3_000_000)
+
+
+@pytest.fixture
+def old(tmp_path, content):
+    (tmp_path / "old").write_bytes(content)
+    with (tmp_path / "old").open("rb") as file:
+        yield file
+
+
+def spliced(content):
+    return b"1234" + content[4:100] + content[150:2_000_000] + b"put in" + content[2_000_000:] + b"end"
+
+
+@pytest.mark.parametrize("without", ["nothing", "the hint", "the hint's success"])
+def test_the_copy_is_the_file_with_the_changes(without, old, content, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PIECE", 1 << 20)
+    hints = []
+
+    def hint(descriptor, offset, length, advice):
+        hints.append((offset, length))
+        if without == "the hint's success":
+            raise OSError(22, "Invalid argument")
+
+    if without == "the hint":
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    else:
+        monkeypatch.setattr(os, "posix_fadvise", hint, raising=False)
+        monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    digest = Digest()
+    with (tmp_path / "new").open("w+b") as copy:
+        parts = checked_copy(old, copy, SPLICES, digest)
+        assert copy.tell() == len(spliced(content))
+    assert (tmp_path / "new").read_bytes() == spliced(content)
+    assert parts == list(kept(SPLICES, len(content)))
+    places = [Span(0, 4), Span(100, 50), Span(2_000_000, 0), Span(3_000_000, 0)]
+    assert digest.digest() == digest_of_rest(old, places).digest()
+    assert hints == ([] if without == "the hint" else [(0, 1 << 20), (1 << 20, 1 << 20)])
+
+
+@given(
+    start=st.integers(0, 2 * ROW),
+    moved=st.integers(0, 100),
+    length=st.sampled_from([1, ROW - 1, ROW, LONG - 1, LONG, LONG + ROW + 1, LONG + 2 * BLOCK + 77]),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_digest_does_not_depend_on_where_a_stretch_lies(start, moved, length, tmp_path_factory):
+    """It is taken in other blocks than undo takes it in, which begins at the stretch."""
+    content = random.Random(length).randbytes(start + length)
+    folder = tmp_path_factory.mktemp("digest")
+    (folder / "old").write_bytes(content)
+    digest = Digest()
+    with (folder / "old").open("rb") as file, (folder / "new").open("w+b") as copy:
+        assert checked_copy(file, copy, [Splice(0, start, bytes(moved))], digest)
+    with (folder / "new").open("rb") as copy:
+        assert copy.read() == bytes(moved) + content[start:]
+        assert digest.digest() == digest_of_rest(copy, [Span(0, moved)]).digest()
+
+
+def test_blocks_begin_where_those_of_the_system_do(old, tmp_path):
+    disk = Disk(tmp_path / "new")
+    with io.BufferedRandom(disk) as copy:
+        checked_copy(old, copy, [Splice(5, 0, b"moved")])
+    assert disk.sizes[2:] == [BLOCK - 10] + [BLOCK] * 10 + [3_000_005 - 11 * BLOCK]
+
+
+def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
+    """A bit that flips, or a block that is dropped: all but the few bytes of the changes, which the caller reads."""
+    changes = {b"1234", b"put in", b"end"}
+    whole = Disk(tmp_path / "new")
+    with io.BufferedRandom(whole) as copy:
+        checked_copy(old, copy, SPLICES)
+    seen = 0
+    for damaged in range(len(whole.sizes)):
+        for harm in (
+            lambda data: bytes([data[0] ^ 1]) + data[1:],
+            lambda data: data[:-1] + b"\0",
+            lambda data: bytes(len(data)),
+        ):
+            original = []
+
+            def damage(number, data, harm=harm, damaged=damaged, original=original):
+                if number != damaged:
+                    return data
+                original.append((data, harm(data)))
+                return original[0][1]
+
+            with io.BufferedRandom(Disk(tmp_path / "new", damage)) as copy:
+                parts = checked_copy(old, copy, SPLICES)
+            ((before, after),) = original
+            if before != after and before not in changes:
+                assert parts is None, (damaged, len(before))
+                seen += 1
+    assert seen > 30
+
+
+def test_a_disk_that_takes_a_little_at_a_time(old, content, tmp_path):
+    disk = Disk(tmp_path / "new", lambda number, data: data[: max(1, len(data) // 2)])
+    with io.BufferedRandom(disk) as copy:
+        assert checked_copy(old, copy, SPLICES)
+    assert (tmp_path / "new").read_bytes() == spliced(content)
+
+
+def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old, tmp_path):
+    def full(number, data):
+        if number == 7:
+            raise OSError(28, "No space left on device")
+        return data[: len(data) // 2] if number == 6 else data
+
+    with io.BufferedRandom(Disk(tmp_path / "new", full)) as copy, pytest.raises(OSError, match="No space left"):
+        checked_copy(old, copy, SPLICES)
+
+
+def test_a_file_that_is_cut_meanwhile_is_seen(old, tmp_path):
+    def cut(number, data):
+        if number == 8:
+            os.truncate(tmp_path / "old", 2_100_000)
+        return data
+
+    with io.BufferedRandom(Disk(tmp_path / "new", cut)) as copy:
+        assert checked_copy(old, copy, SPLICES) is None
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_clone_is_patched_and_compared(is_right, old, content, tmp_path, monkeypatch):
+    """As on Btrfs and XFS, where the copy shares the blocks of the file."""
+
+    def clone(file, copy):
+        file.seek(0)
+        copy.write(file.read() if is_right else file.read().replace(content[2_500_000:2_500_010], bytes(10)))
+        return True
+
+    monkeypatch.setattr(module, "_clone", clone)
+    disk = Disk(tmp_path / "new")
+    with io.BufferedRandom(disk) as copy:
+        parts = checked_copy(old, copy, [Splice(7, 2, b"ab"), Splice(0, 1, b"c")])
+    if not is_right:
+        assert parts is None
+        return
+    assert parts == list(kept([Splice(0, 1, b"c"), Splice(7, 2, b"ab")], len(content)))
+    assert disk.sizes == [len(content), 1, 2]
+    assert (tmp_path / "new").read_bytes() == b"c" + content[1:7] + b"ab" + content[9:]
+
+
+def test_what_moves_is_not_cloned(old, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_clone", lambda file, copy: pytest.fail("cloned"))
+    with (tmp_path / "new").open("w+b") as copy:
+        assert checked_copy(old, copy, SPLICES)
+
+
+def test_changes_that_overlap_are_refused(old, tmp_path):
+    with (tmp_path / "new").open("w+b") as copy, pytest.raises(TagError, match="overlap"):
+        checked_copy(old, copy, [Splice(0, 5, b""), Splice(4, 1, b"xx")])

@@ -1,0 +1,549 @@
+"""The undo journal: every change can be taken back, and nothing is changed without a record."""
+
+import contextlib
+import hashlib
+import io
+import os
+import pickle
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mutagen.flac import FLAC, Picture
+
+from stonecli.errors import JournalError, TagError
+from stonecli.key import Key
+from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags.edit.splice import Splice
+from stonecli.tags.undo import journal
+from stonecli.tags.undo.journal import FILE_NAME, UndoJournal
+from stonecli.tags.undo.record import Undo
+from stonecli.tags.undo.runs import take_back_run
+
+A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
+RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"), FieldRule("grouping", "openkey", "append"))
+NOTHING = Undo((0, b""), (0, b""), ())
+
+
+@pytest.fixture
+def undo_journal(tmp_path_factory):
+    opened = UndoJournal(tmp_path_factory.mktemp("journal") / FILE_NAME)
+    yield opened
+    opened.close()
+
+
+def undo_all(undo_journal, run):
+    for change in undo_journal.changes(run):
+        take_back(change.path, change.undo)
+        undo_journal.mark_undone(change)
+
+
+def test_every_change_of_every_container_is_taken_back_to_the_byte(sample, make, undo_journal, left_over):
+    path = make(sample)
+    contents = [path.read_bytes()]
+    steps = [
+        lambda run: write_key(path, A_MINOR, journal=run),
+        lambda run: write_key(path, D_FLAT, RULES, journal=run),
+        lambda run: write_key(path, A_MINOR, [FieldRule("comment", "musical", "replace")], journal=run),
+        lambda run: write_key(path, A_MINOR, [FieldRule("key", "musical")], journal=run),
+        lambda run: remove_key(path, RULES, journal=run),
+    ]
+    runs = []
+    for step in steps:
+        run = undo_journal.start("step")
+        assert step(run)
+        runs.append(run.number)
+        contents.append(path.read_bytes())
+    for run, content in zip(reversed(runs), reversed(contents[:-1]), strict=True):
+        assert undo_journal.last_run() == run
+        undo_all(undo_journal, run)
+        assert path.read_bytes() == content
+        undo_journal._database.execute("DELETE FROM changes WHERE run = ?", (run,))
+    assert undo_journal.last_run() is None
+    assert left_over() == []
+
+
+def test_several_changes_of_one_run_are_taken_back_from_the_last(make, undo_journal):
+    path = make("flac")
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    for key in (A_MINOR, D_FLAT, A_MINOR):
+        write_key(path, key, journal=run)
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+def test_pictures_are_not_kept_in_the_journal(make, png, undo_journal):
+    path = make("flac")
+    tags = FLAC(path)
+    picture = Picture()
+    picture.data, picture.mime = png(0) + os.urandom(2_000_000), "image/png"
+    tags.add_picture(picture)
+    tags.save()
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    for key in (A_MINOR, Key.parse("Am"), D_FLAT):
+        write_key(path, key, [FieldRule(), FieldRule("comment", "musical", "prepend")], journal=run)
+    assert sum(len(splice.data) for change in undo_journal.changes(run.number) for splice in change.undo.splices) < 9000
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("how", ["tagged", "one bit", "cut", "longer", "gone", "folder", "link"])
+def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_path):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = bytearray(path.read_bytes())
+    status = path.stat()
+    if how == "tagged":
+        write_key(path, D_FLAT)
+    elif how == "one bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif how == "cut":
+        path.write_bytes(content[:-1])
+    elif how == "longer":
+        path.write_bytes(content + b"\0")
+    else:
+        path.unlink()
+        if how == "folder":
+            path.mkdir()
+        elif how == "link":
+            (tmp_path / "elsewhere").write_bytes(content)
+            path.symlink_to(tmp_path / "elsewhere")
+    now = path.read_bytes() if path.is_file() else None
+    (change,) = undo_journal.changes(run.number)
+    with pytest.raises(TagError, match=r"changed since|no such file|not a file"):
+        take_back(change.path, change.undo)
+    assert (path.read_bytes() if path.is_file() else None) == now
+
+
+def test_every_byte_of_the_tags_counts(sample, make, undo_journal):
+    path = make(sample)
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, RULES, journal=run)
+    (change,) = undo_journal.changes(run.number)
+    content = bytearray(path.read_bytes())
+    places = {place for start in (0, len(content) - 300) for place in range(max(0, start), start + 300)}
+    for splice in change.undo.splices:
+        places |= set(range(max(0, splice.offset - 100), splice.offset + splice.length + 100))
+    assert change.undo.is_after(io.BytesIO(content))
+    for place in sorted(places & set(range(len(content)))):
+        content[place] ^= 0x20
+        assert not change.undo.is_after(io.BytesIO(content)), place
+        content[place] ^= 0x20
+
+
+@pytest.fixture
+def long_song(make):
+    """A FLAC file with three megabytes that pass for audio."""
+
+    def made():
+        path = make("flac")
+        with path.open("ab") as file:
+            file.write(random.Random(1).randbytes(3_000_000))
+        return path
+
+    return made
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["into the padding", "all moves"])
+def test_a_long_recording(padded, long_song, undo_journal, tmp_path):
+    path = long_song()
+    if padded:
+        write_key(path, D_FLAT)
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, RULES, journal=run)
+    now = bytearray(path.read_bytes())
+    assert (len(now) == len(content)) == padded
+    (change,) = undo_journal.changes(run.number)
+    undo = change.undo
+    for place in [*range(0, len(now), 100_003), len(now) - 1]:
+        now[place] ^= 0x80
+        assert not undo.is_after(io.BytesIO(now)), place
+        now[place] ^= 0x80
+    again = bytes(now[:100_000]) + random.Random(2).randbytes(len(now) - 100_000)  # encoded anew, to the same length
+    for other in (again, now[:-1], now + b"\0", content):
+        assert not undo.is_after(io.BytesIO(other))
+    os.utime(path, (1, 1))
+    path = path.rename(tmp_path / "elsewhere")
+    assert take_back(path, undo)
+    assert path.read_bytes() == content
+    assert not take_back(path, undo)
+
+
+def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
+    """They had SHA-256 of all: first what the splices leave, then what is at them."""
+    path = long_song()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = path.read_bytes()
+    (change,) = undo_journal.changes(run.number)
+    rest, taken = bytearray(content), b""
+    for splice in reversed(change.undo.splices):
+        taken = content[splice.offset : splice.offset + splice.length] + taken
+        del rest[splice.offset : splice.offset + splice.length]
+    old = len(content), hashlib.sha256(rest + taken).digest()
+    with pytest.raises(TagError, match="changed since"):
+        take_back(path, Undo(change.undo.before, old, change.undo.splices))
+    assert path.read_bytes() == content
+
+
+def test_what_is_as_it_was_stays(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    (change,) = undo_journal.changes(run.number)
+    assert take_back(change.path, change.undo)
+    inode = path.stat().st_ino
+    assert not take_back(change.path, change.undo)
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("why", ["read-only", "hard links"])
+def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    if why == "read-only":
+        path.chmod(0o444)
+    else:
+        os.link(path, tmp_path / "other")
+    (change,) = undo_journal.changes(run.number)
+    with pytest.raises(TagError, match=why):
+        take_back(change.path, change.undo)
+    assert read_tags(path).key == A_MINOR
+
+
+def test_a_wrong_record_harms_nothing(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    content = path.read_bytes()
+    (change,) = undo_journal.changes(run.number)
+    *others, last = change.undo.splices
+    for splice, reason in (
+        (Splice(last.offset, last.length, last.data[:-1] + b"?"), "not what the file was"),
+        (Splice(last.offset + 1, last.length, last.data), "changed since"),  # which is not where the file was hashed
+    ):
+        with pytest.raises(TagError, match=reason):
+            take_back(change.path, Undo(change.undo.before, change.undo.after, (*others, splice)))
+    assert path.read_bytes() == content
+
+
+def test_the_modification_time(make, undo_journal):
+    path = make("mp3")
+    run = undo_journal.start("")
+    os.utime(path, ns=(10**18, 10**18))
+    write_key(path, A_MINOR, journal=run, preserve_mtime=True)
+    (change,) = undo_journal.changes(run.number)
+    take_back(change.path, change.undo, preserve_mtime=True)
+    assert path.stat().st_mtime_ns == 10**18
+
+
+def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_over):
+    """A full disk, as SQLite sees it."""
+    path = make(sample)
+    content, inode = path.read_bytes(), path.stat().st_ino
+    run = undo_journal.start("")
+    (pages,) = undo_journal._database.execute("PRAGMA page_count").fetchone()
+    undo_journal._database.execute(f"PRAGMA max_page_count = {pages}")
+    big = Undo((1, b"x" * 32), (1, b"x" * 32), (Splice(0, 0, os.urandom(100_000)),))
+    with pytest.raises(TagError, match="full"):
+        run.add(path, big)
+    undo_journal._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(TagError, match="the undo journal cannot be written"):
+        write_key(path, A_MINOR, journal=run)
+    assert (path.read_bytes(), path.stat().st_ino) == (content, inode)
+    assert left_over() == []
+    assert list(undo_journal.changes(run.number)) == []
+
+
+def test_the_record_is_there_before_the_file_is_changed(make, undo_journal, monkeypatch):
+    path = make("flac")
+    run = undo_journal.start("")
+    seen = []
+    replace = os.replace
+
+    def look(old, new):
+        with contextlib.closing(sqlite3.connect(undo_journal.path)) as other:  # another process would see it, too
+            seen.extend(other.execute("SELECT path FROM changes").fetchall())
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", look)
+    write_key(path, A_MINOR, journal=run)
+    assert seen == [(os.fsencode(path),)]
+
+
+def test_a_change_that_fails_leaves_no_record(make, undo_journal, monkeypatch):
+    path = make("flac")
+    run = undo_journal.start("")
+
+    def fail(old, new):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(TagError, match="not permitted"):
+        write_key(path, A_MINOR, journal=run)
+    assert undo_journal.runs() == []
+    assert undo_journal.last_run() is None
+
+
+def test_the_disk_is_waited_for(undo_journal):
+    assert undo_journal._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert undo_journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_runs_are_listed_with_their_counts(make, undo_journal):
+    first = undo_journal.start("write key")
+    write_key(make("flac", "a"), A_MINOR, journal=first)
+    write_key(make("flac", "b"), A_MINOR, journal=first)
+    first.end()
+    empty = undo_journal.start("write key")
+    empty.end()
+    second = undo_journal.start("remove key")
+    write_key(make("flac", "c"), A_MINOR, journal=second)
+    undo_journal.mark_undone(next(undo_journal.changes(first.number)))
+    listed = [(run.number, run.what, run.changes, run.undone) for run in undo_journal.runs()]
+    assert listed == [(second.number, "remove key", 1, 0), (first.number, "write key", 2, 1)]
+    assert abs(undo_journal.runs()[0].started - time.time()) < 3600
+    assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_a_run_that_goes_on_after_it_was_undone_is_undone_again(make, undo_journal):
+    older, going_on = undo_journal.start("older"), undo_journal.start("going on")
+    paths = [make("flac", name) for name in "abcd"]
+    contents = [path.read_bytes() for path in paths]
+    write_key(paths[0], A_MINOR, journal=older)
+    write_key(paths[1], A_MINOR, journal=going_on)
+    for undone in take_back_run(undo_journal, undo_journal.last_run()):
+        assert undone.error is None
+        write_key(paths[2], A_MINOR, journal=going_on)  # while it is undone
+    assert undo_journal.last_run() == going_on.number
+    assert [undone.path for undone in take_back_run(undo_journal, going_on.number)] == [paths[2]]
+    assert [(run.changes, run.left) for run in undo_journal.runs()] == [(2, 0), (1, 1)]
+    write_key(paths[3], A_MINOR, journal=going_on)
+    assert [(run.changes, run.undone) for run in undo_journal.runs()] == [(3, 2), (1, 0)]
+    for number in (going_on.number, older.number):
+        assert [undone.error for undone in take_back_run(undo_journal, number)] == [None]
+    assert [run.left for run in undo_journal.runs()] == [0, 0]
+    assert [path.read_bytes() for path in paths] == contents
+
+
+def test_what_cannot_be_restored_is_tried_again(make, undo_journal):
+    run = undo_journal.start("")
+    first, second = make("flac", "a"), make("flac", "b")
+    for path in (first, second):
+        write_key(path, A_MINOR, journal=run)
+    tagged = first.read_bytes()
+    write_key(first, D_FLAT)
+    wrong = ["the file has changed since"]
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None, *wrong]
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == wrong
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 1)]
+    first.write_bytes(tagged)
+    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None]
+    assert list(take_back_run(undo_journal, run.number)) == []
+
+
+def test_files_are_counted_and_not_changes(make, undo_journal):
+    run = undo_journal.start("")
+    paths = [make("flac", "a"), make("flac", "b")]
+    contents = [path.read_bytes() for path in paths]
+    for key in (A_MINOR, D_FLAT, A_MINOR):
+        for path in paths:
+            write_key(path, key, journal=run)
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
+    planned = list(take_back_run(undo_journal, run.number, write=False))
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
+    assert [path.read_bytes() for path in paths] != contents
+    assert list(take_back_run(undo_journal, run.number)) == planned
+    assert [path.read_bytes() for path in paths] == contents
+    assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [(["a/b/1", "a/b/2"], "a/b"), (["a/b/1", "a/b-c/2"], "a"), (["a/b/1"], "a/b"), (["1", "a/b/c/2", "a/1"], "")],
+)
+def test_the_folder_of_a_run(names, folder, undo_journal, tmp_path):
+    run = undo_journal.start("")
+    for name in names:
+        run.add(tmp_path / name, NOTHING)
+    assert undo_journal.runs()[0].folder == tmp_path / folder
+
+
+def test_a_run_that_was_forgotten_while_it_went_on_comes_back(make, undo_journal):
+    """A watch that changes nothing for a week, while another run cleans up."""
+    run = undo_journal.start("write key")
+    undo_journal._database.execute("UPDATE runs SET started = started - 1e6")
+    undo_journal.start("another").end()
+    assert undo_journal.started() == []
+    path = make("flac")
+    content = path.read_bytes()
+    write_key(path, A_MINOR, journal=run)
+    assert [(found.number, found.what, found.changes) for found in undo_journal.runs()] == [
+        (run.number, "write key", 1)
+    ]
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
+def test_the_journal_is_private(tmp_path):
+    path = tmp_path / "state" / "stone" / FILE_NAME
+    with contextlib.closing(UndoJournal(path)) as opened:
+        opened.start("")
+        found = {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()}
+        assert found == dict.fromkeys((FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"), 0o600)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        for entry in path.parent.iterdir():
+            entry.chmod(0o644)
+        path.parent.chmod(0o755)
+        UndoJournal(path).close()
+        assert {entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()} == {0o600}
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    (path.parent / "of somebody else").touch()
+    path.parent.chmod(0o755)
+    UndoJournal(path).close()
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_names_that_are_not_utf8(make, undo_journal):
+    path = make("mp3", os.fsdecode(b"not \xff\xfe UTF-8"))
+    content = path.read_bytes()
+    run = undo_journal.start("")
+    write_key(path, A_MINOR, journal=run)
+    undo_all(undo_journal, run.number)
+    assert path.read_bytes() == content
+
+
+def test_old_and_large_runs_are_forgotten(undo_journal, monkeypatch):
+    def run_of(size, age):
+        run = undo_journal.start("")
+        run.add(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),)))
+        undo_journal._database.execute("UPDATE runs SET started = started - ? WHERE id = ?", (age, run.number))
+        return run.number
+
+    monkeypatch.setattr(journal, "KEPT_BYTES", 10_000_000)
+    run_of(10, journal.KEPT_SECONDS + 10)
+    year, large, new = run_of(10, journal.KEPT_SECONDS - 1000), run_of(500_000, 10), run_of(500_000, 5)
+    undo_journal.start("")
+    assert [run.number for run in undo_journal.runs()] == [new, large, year]
+    monkeypatch.setattr(journal, "KEPT_BYTES", 600_000)
+    undo_journal.start("")
+    assert [run.number for run in undo_journal.runs()] == [new]
+    assert undo_journal._database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("damage", ["no database", "middle", "another program's", "newer", "a folder", "records"])
+def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
+    path = tmp_path / FILE_NAME
+    opened = UndoJournal(path)
+    run = opened.start("")
+    for number in range(60):
+        run.add(Path(f"a{number}"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(1500)),)))
+    number = run.number
+    opened.close()
+    if damage == "no database":
+        path.write_bytes(b"something else" * 1000)
+    elif damage == "middle":
+        content = bytearray(path.read_bytes())
+        content[20_000:60_000] = os.urandom(40_000)
+        path.write_bytes(content)
+    elif damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "records":
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE changes SET splices = x'1234'")
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute(f"PRAGMA user_version = {0 if damage == 'another program' + chr(39) + 's' else 99}")
+    before = path.read_bytes() if path.is_file() else None
+    reason = {"newer": "of a newer stone", "another program's": "another program's", "a folder": "cannot be used"}
+
+    def use():
+        with contextlib.closing(UndoJournal(path)) as opened:
+            list(opened.changes(number)) if damage == "records" else opened.start("")
+
+    with pytest.raises(JournalError, match=reason.get(damage, "is damaged .*; move it away")) as error:
+        use()
+    assert str(path) in str(error.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match=r"cannot be made: Not a directory|cannot be made: File exists"):
+        UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
+
+
+def test_it_can_be_sent_to_another_process(make, undo_journal):
+    run = undo_journal.start("")
+    sent = pickle.loads(pickle.dumps(run))
+    assert write_key(make("mp3"), A_MINOR, journal=sent)
+    assert [item.changes for item in undo_journal.runs()] == [1]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from stonecli.key import Key
+from stonecli.tags import write_key
+from stonecli.tags.undo.journal import UndoJournal
+run = UndoJournal(Path(sys.argv[1])).start("")
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(int(sys.argv[2])):
+    for path in map(Path, sys.argv[3:]):
+        write_key(path, list(Key.all())[turn % 24], journal=run)
+"""
+
+
+def writer(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_runs_at_once(make, undo_journal):
+    files = [[make("mp3", f"{run} {number}") for number in range(10)] for run in range(2)]
+    contents = {path: path.read_bytes() for paths in files for path in paths}
+    processes = [writer(undo_journal.path, 3, *paths) for paths in files]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [run.changes for run in undo_journal.runs()] == [10, 10]
+    assert [len(list(undo_journal.changes(run.number))) for run in undo_journal.runs()] == [30, 30]
+    for run in undo_journal.runs():
+        undo_all(undo_journal, run.number)
+    assert {path: path.read_bytes() for path in contents} == contents
+
+
+def test_what_a_killed_run_has_done_can_be_taken_back(make, undo_journal):
+    files = [make("flac", f"{number}") for number in range(40)]
+    contents = {path: path.read_bytes() for path in files}
+    process = writer(undo_journal.path, 1000, *files)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    while not undo_journal.runs() or undo_journal.runs()[0].changes < len(files):
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert any(path.read_bytes() != content for path, content in contents.items())
+    undo_all(undo_journal, undo_journal.last_run())
+    assert {path: path.read_bytes() for path in files} == contents

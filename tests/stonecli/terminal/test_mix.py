@@ -1,0 +1,38 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from stonecli.key import Key
+from stonecli.mixing.mix import Mix, MixTrack
+from stonecli.mixing.transitions import Track, transition
+from stonecli.tags.track_info import TrackInfo
+from stonecli.terminal.mix import print_mix, print_rows
+
+
+@pytest.mark.parametrize(
+    ("cost", "bound", "claim"),
+    [
+        (200.0, 200.0, "no order is better"),
+        (200.0, 199.9999, "no order is better"),  # rounding of float32
+        (200.0, 199.2, "at most 1% of it can be saved"),  # nothing says that there is none better
+        (200.0, 189.1, "at most 6% of it can be saved"),
+    ],
+)
+def test_the_promise_under_the_table_holds(cost: float, bound: float, claim: str) -> None:
+    tracks = [Track(Path(name), Key.parse("8A")) for name in "ab"]
+    rows = tuple(MixTrack(track.path, track, TrackInfo(), None) for track in tracks)
+    mix = Mix(rows, (transition(*tracks),), cost, bound, 1 - bound / cost)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_mix(console, mix, "camelot")
+    assert console.file.getvalue().splitlines()[-1] == f"2 tracks, {cost:.1f} points; {claim}"  # type: ignore[attr-defined]
+
+
+def test_a_tempo_of_many_digits_keeps_the_columns() -> None:
+    tracks = [Track(Path(name), Key.parse("8A"), bpm=bpm) for name, bpm in (("a", 117.45383522727273), ("b", 128.0))]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_rows(console, [(MixTrack(track.path, track, TrackInfo(), None), None) for track in tracks], "camelot")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "117.45" in lines[1]
+    assert [line.rindex("  ") for line in lines[1:]] == [lines[0].index("file") - 2] * 2

@@ -1,0 +1,125 @@
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.key import Key, Notation
+from stonecli.tagging import Status, TagResult
+from stonecli.terminal.table import TagTable, error_text
+
+EstimateOf = Callable[..., KeyEstimate]
+EVIL = "a\x1b]0;pwn\x07 [red]b[/red] :smile: \x1b[2J.mp3"
+
+
+def console(*, terminal: bool, width: int = 120) -> Console:
+    color = "truecolor" if terminal else None
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, highlight=False, color_system=color)  # type: ignore[arg-type]
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def without_colour(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.fixture
+def result(estimate_of: EstimateOf) -> Callable[..., TagResult]:
+    def make(path: str, status: Status = "detected", old: str | None = None, key: str | None = "F#m") -> TagResult:
+        heard = None if status == "kept" else estimate_of(key)
+        new = Key.parse(key) if key else None
+        return TagResult(Path(path), status, new, old, None, heard)
+
+    return make
+
+
+@pytest.mark.parametrize(("notation", "new"), [("camelot", "11A"), ("openkey", "4m"), ("musical", "F#m")])
+def test_a_pipe_gets_plain_tabs_and_whole_paths(result: Callable[..., TagResult], notation: Notation, new: str) -> None:
+    out = console(terminal=False, width=20)
+    table = TagTable(out, [Path("music")], notation)
+    table.header()
+    table.row(result("music/" + "x" * 100 + ".mp3"))
+    table.row(result("music/b.mp3", "kept", "8A"))
+    table.row(result("music/c.mp3", "no key", key=None))
+    table.summary(0, write=False)
+    assert text_of(out).splitlines() == [
+        "file\told key\tnew key\tconfidence\tstatus",
+        "music/" + "x" * 100 + f".mp3\t\t{new}\t0.80\tdetected",
+        "music/b.mp3\t8A\t\t\tkept",
+        "music/c.mp3\t\t\t\tno key",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_and_tags_are_data(result: Callable[..., TagResult], terminal: bool) -> None:
+    out = console(terminal=terminal)
+    table = TagTable(out, [Path()], "camelot")
+    table.row(result(EVIL, old="[b]\x1b[5m\n\t"))
+    shown = without_colour(text_of(out))
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert shown.count("\n") == 1
+    assert "[red]b[/red] :smile:" in shown
+    assert "\\x1b[2J.mp3" in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_rows_of_a_terminal_are_in_columns(result: Callable[..., TagResult], width: int) -> None:
+    out = console(terminal=True, width=width)
+    table = TagTable(out, [Path("/music")], "camelot")
+    table.header()
+    for name in ("short.mp3", "日本語の歌.mp3", "very long " * 20 + ".mp3", "🎹.flac"):
+        table.row(result(f"/music/{name}", old="日本語の調性"))
+    header, *rows = without_colour(text_of(out)).splitlines()
+    status = header.index("status")
+    assert [cell_len(row[: row.index("detected")]) for row in rows] == [status] * 4
+    if width >= 80:
+        assert max(cell_len(row) for row in rows) <= width
+
+
+def test_paths_are_relative_to_what_was_given(result: Callable[..., TagResult], tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    out = console(terminal=True)
+    TagTable(out, [tmp_path], "camelot").row(result(str(tmp_path / "a" / "b.mp3")))
+    assert without_colour(text_of(out)).startswith("a/b.mp3 ")
+
+
+def test_the_summary_counts_and_says_how_to_go_on(result: Callable[..., TagResult]) -> None:
+    out = console(terminal=True)
+    table = TagTable(out, [], "camelot")
+    for status in ("detected", "detected", "kept"):
+        table.row(result("a", status))
+    table.summary(2, write=False)
+    last = without_colour(text_of(out)).splitlines()[-1]
+    assert last == "2 detected, 1 kept, 2 failed – nothing was changed; write the keys with --write-tags"
+
+
+def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[..., TagResult]) -> None:
+    out = console(terminal=True, width=120)
+    table = TagTable(out, [], "camelot")
+    for status in ("kept", "kept", "unreadable key"):
+        table.row(result("a", status, "loud", key=None))
+    table.summary(0, write=True)
+    lines = without_colour(text_of(out)).splitlines()
+    assert lines[-1] == "2 kept, 1 with a key text that stone cannot read"
+    assert lines[-2].endswith("unreadable key")
+    assert "%" not in lines[-2]  # the analysis of an earlier run is not what this run writes
+
+
+def test_an_empty_run(result: Callable[..., TagResult]) -> None:
+    out = console(terminal=True)
+    TagTable(out, [], "camelot").summary(0, write=True)
+    assert without_colour(text_of(out)) == "no new files\n"
+
+
+def test_an_error_is_one_line() -> None:
+    line = error_text(EVIL, "bad\x1b[31m\nthing [/]").plain
+    assert line.isprintable()
+    assert line.endswith("bad\\x1b[31m\\nthing [/]")

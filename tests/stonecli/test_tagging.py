@@ -1,0 +1,315 @@
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mutagen.flac import FLAC
+
+from stonecli import tagging as tagger
+from stonecli.detection.detect import KeyEstimate
+from stonecli.errors import AudioError, TagError
+from stonecli.key import Key
+from stonecli.library.cache import ResultCache
+from stonecli.model.session import KeyModel
+from stonecli.tagging import Remover, Tagger
+from stonecli.tags import FieldRule, KeyTags, read_tags, write_key
+
+D_MINOR = Key.parse("Dm")
+Song = Callable[..., Path]
+Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
+
+
+def test_a_preview_hears_and_writes_nothing(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    before = fingerprint(path.parent)
+    result = Tagger(key_model)(path)
+    assert fingerprint(path.parent) == before
+    assert (result.path, result.status, result.key) == (path, "detected", D_MINOR)
+    assert (result.old_text, result.old_key) == (None, None)
+    assert result.estimate is not None
+    assert result.estimate.key == D_MINOR
+    assert result.estimate.windows == ()  # they are many, and nobody asks for them
+
+
+def test_write_keep_overwrite(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    assert Tagger(key_model, write=True)(path).status == "written"
+    assert read_tags(path).text == "7A"
+    before = fingerprint(path.parent)
+    kept = Tagger(key_model, write=True)(path)
+    assert (kept.status, kept.key, kept.old_text, kept.estimate) == ("kept", D_MINOR, "7A", None)
+    again = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (again.status, again.key, again.old_key) == ("unchanged", D_MINOR, D_MINOR)
+    assert fingerprint(path.parent) == before
+    other = Tagger(key_model, rules=(FieldRule("key", "musical"),), write=True, overwrite=True)(path)
+    assert (other.status, other.old_text) == ("written", "7A")
+    assert read_tags(path).text == "Dm"
+
+
+def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "8B"
+    tags.save()
+    kept = Tagger(key_model, write=True)(path)
+    assert (kept.status, kept.key) == ("kept", Key.parse("C"))
+    overwritten = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (overwritten.status, overwritten.key, overwritten.old_key) == ("written", D_MINOR, Key.parse("C"))
+
+
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("text", ["\x1b[31mloud", "8A/9A", "Am I wrong", "A dorian"])
+def test_nothing_is_written_beside_a_key_text_that_stone_cannot_read(
+    key_model: KeyModel, song: Song, fingerprint: Fingerprint, text: str, write: bool
+) -> None:
+    """What was detected could contradict the key that the text means."""
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"], tags["comment"] = text, "mine"
+    tags.save()
+    before = fingerprint(path.parent)
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    for wanted in (rules, rules[:1], rules[1:]):
+        result = Tagger(key_model, rules=wanted, write=write)(path)
+        assert (result.status, result.key, result.old_key, result.old_text) == ("unreadable key", None, None, text)
+    assert fingerprint(path.parent) == before
+
+
+def test_overwrite_replaces_a_key_text_that_stone_cannot_read(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = "loud"
+    tags.save()
+    result = Tagger(key_model, write=True, overwrite=True)(path)
+    assert (result.status, result.old_text) == ("written", "loud")
+    assert FLAC(path)["initialkey"] == ["7A"]
+
+
+@pytest.mark.parametrize("text", ["o", "All", "INVALID", "0", "-", " "])
+def test_a_file_that_says_no_key_has_none(key_model: KeyModel, song: Song, text: str) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"] = text
+    tags.save()
+    result = Tagger(key_model, write=True)(path)
+    assert (result.status, result.key) == ("written", D_MINOR)
+    assert FLAC(path)["initialkey"] == ["7A"]
+
+
+def test_a_key_beside_a_text_for_no_key_is_kept(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"], tags["key"] = "INVALID", "Am"
+    tags.save()
+    result = Tagger(key_model, write=True)(path)
+    assert (result.status, result.key, result.old_text) == ("kept", Key.parse("Am"), "Am")
+
+
+def test_what_is_not_sure_enough_is_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    before = fingerprint(path.parent)
+    result = Tagger(key_model, write=True, min_confidence=0.99)(path)
+    assert (result.status, result.key) == ("unsure", D_MINOR)
+    assert fingerprint(path.parent) == before
+    assert result.estimate is not None
+    heard = Tagger(key_model, write=True, min_confidence=result.estimate.confidence)(path)
+    assert heard.status == "written"
+
+
+def test_the_modification_time(key_model: KeyModel, song: Song) -> None:
+    kept, renewed = song("flac", "kept"), song("flac", "renewed")
+    old = kept.stat().st_mtime_ns, renewed.stat().st_mtime_ns
+    assert Tagger(key_model, write=True, preserve_mtime=True)(kept).status == "written"
+    assert Tagger(key_model, write=True)(renewed).status == "written"
+    assert kept.stat().st_mtime_ns == old[0]
+    assert renewed.stat().st_mtime_ns > old[1]
+
+
+def test_several_fields(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert read_tags(path).text == "Dm"
+    assert FLAC(path)["comment"][0].startswith("7A")
+
+
+def test_other_fields_get_the_key_that_is_there_without_listening(
+    key_model: KeyModel, song: Song, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key in the key tag, Camelot in the comment, on a folder that has been tagged before: is_KeyFinder #60."""
+    path = song("flac")
+    tags = FLAC(path)
+    tags["initialkey"], tags["comment"] = "C♯ minor", "mine"
+    tags.save()
+    monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
+    rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
+    before = fingerprint(path.parent)
+    preview = Tagger(key_model, rules=rules)(path)
+    assert (preview.status, preview.key, preview.estimate) == ("incomplete", Key.parse("C#m"), None)
+    assert fingerprint(path.parent) == before
+    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert FLAC(path)["comment"] == ["12A - mine"]
+    assert FLAC(path)["initialkey"] == ["C♯ minor"]  # not ours to spell anew without --overwrite
+    before = fingerprint(path.parent)
+    for write in (True, False):
+        assert Tagger(key_model, rules=rules, write=write)(path).status == "kept"
+    assert fingerprint(path.parent) == before
+
+
+@pytest.fixture
+def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """From now on another program writes a key while a file is heard: in place, and sets the time back."""
+
+    def begin(text: str) -> None:
+        hear = tagger.detect_key
+
+        def hear_and_tag(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
+            estimate = hear(path, model)
+            status = path.stat()
+            tags = FLAC(path)
+            tags["initialkey"] = text
+            tags.save()
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return estimate
+
+        monkeypatch.setattr(tagger, "detect_key", hear_and_tag)
+
+    return begin
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_what_another_program_writes_while_a_file_is_heard_stays(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path, remembers: bool
+) -> None:
+    path = song("flac")
+    FLAC(path).save(padding=lambda _: 1000)  # so that the size stays, too
+    tagged_meanwhile("C♯ minor")
+    cache = ResultCache(tmp_path / "cache") if remembers else None
+    before = path.stat()
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, write=True, cache=cache)(path)
+    assert FLAC(path)["initialkey"] == ["C♯ minor"]
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert Tagger(key_model, write=True, cache=cache)(path).status == "kept"
+
+
+def test_a_preview_of_a_file_that_changes_is_no_answer(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path
+) -> None:
+    tagged_meanwhile("C")
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, cache=ResultCache(tmp_path / "cache"))(song("flac"))
+
+
+def test_where_another_program_writes_the_same_all_is_well(
+    key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None]
+) -> None:
+    tagged_meanwhile("7A")
+    assert Tagger(key_model, write=True)(song("flac")).status == "unchanged"
+
+
+def test_a_file_that_is_replaced_before_its_other_fields_are_written(
+    key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("flac")
+    write_key(path, D_MINOR)
+
+    def read_and_replace(name: Path) -> KeyTags:
+        tags = read_tags(name)
+        other = song("flac", "other")
+        write_key(other, Key.parse("C"))
+        other.replace(name)
+        return tags
+
+    monkeypatch.setattr(tagger, "read_tags", read_and_replace)
+    with pytest.raises(TagError, match="changed by another program meanwhile"):
+        Tagger(key_model, rules=(FieldRule("comment"),), write=True)(path)
+    assert read_tags(path).key == Key.parse("C")
+    assert "comment" not in FLAC(path)
+
+
+def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> None:
+    path = song("flac")
+    tags = FLAC(path)
+    tags["comment"] = "mine"
+    tags.save()
+    rules = (FieldRule(), FieldRule("comment", "musical", "prepend"))
+    write_key(path, D_MINOR, rules)
+    before = fingerprint(path.parent)
+    preview = Remover(rules)(path)
+    assert (preview.status, preview.key, preview.old_text, preview.old_key) == ("removable", None, "7A", D_MINOR)
+    assert fingerprint(path.parent) == before
+    assert Remover(rules, write=True)(path).status == "removed"
+    assert (FLAC(path).get("initialkey"), FLAC(path)["comment"]) == (None, ["mine"])
+    for write in (True, False):
+        assert Remover(rules, write=write)(path).status == "unchanged"
+
+
+def test_a_file_that_cannot_be_tagged_is_not_listened_to(
+    key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp3"
+    path.write_text("a letter\n" * 1000)
+    with pytest.raises(AudioError):
+        Tagger(key_model)(path)  # a preview says what the ear says
+    monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
+    with pytest.raises(TagError):
+        Tagger(key_model, write=True)(path)
+
+
+@pytest.mark.parametrize(
+    ("hinder", "reason"),
+    [
+        (lambda path: path.chmod(0o444), "read-only"),
+        (lambda path: os.link(path, path.with_name("other")), "hard links"),
+    ],
+)
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_file_that_cannot_be_written_is_not_listened_to(
+    key_model: KeyModel,
+    song: Song,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hinder: Callable[[Path], None],
+    reason: str,
+    remembers: bool,
+) -> None:
+    path = song("flac")
+    link = path.with_name("link.flac")
+    link.symlink_to(path)
+    hinder(path)
+    cache = ResultCache(tmp_path / "cache") if remembers else None
+    with monkeypatch.context() as patch:
+        patch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
+        for name in (path, link):
+            with pytest.raises(TagError, match=reason):
+                Tagger(key_model, write=True, cache=cache)(name)
+    assert Tagger(key_model, cache=cache)(path).status == "detected"  # a preview says what the ear says
+
+
+def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
+    key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song("flac")
+    can = os.access
+    monkeypatch.setattr(os, "access", lambda name, mode: name != path.parent and can(name, mode))  # root always can
+    monkeypatch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
+    with pytest.raises(TagError, match="Permission denied"):
+        Tagger(key_model, write=True)(path)
+
+
+def test_a_read_only_file_that_is_known_to_be_right_is_no_error(
+    key_model: KeyModel, song: Song, tmp_path: Path
+) -> None:
+    path = song("flac")
+    again = Tagger(key_model, write=True, overwrite=True, cache=ResultCache(tmp_path / "cache"))
+    assert again(path).status == "written"
+    path.chmod(0o444)
+    assert again(path).status == "unchanged"
+
+
+def test_it_can_be_sent_to_another_process(key_model: KeyModel, song: Song) -> None:
+    sent = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
+    result = pickle.loads(pickle.dumps(sent(song("mp3"))))
+    assert (result.status, result.key) == ("written", D_MINOR)
