@@ -68,12 +68,12 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
 
 def test_the_reference_has_every_command_and_option() -> None:
     pytest.importorskip("mkdocs")
-    from stonecli.cli.start import COMMANDS
+    from stonecli.cli.help import COMMANDS
 
     text = _loaded("hooks").commands()
-    sections = dict(part.split("\n", 1) for part in text.split("\n## stone ")[1:])
+    sections = dict(part.split("\n", 1) for part in f"\n{text}".split("\n## stone ")[1:])
     assert set(COMMANDS) <= set(sections)
-    assert "`--write-tags`: Write the keys." in sections["tag"]
+    assert "`--[no-]write-tags`: Write the keys" in sections["tag"]
     assert "{PATH" not in text
 
 
