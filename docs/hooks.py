@@ -72,4 +72,4 @@ def commands() -> str:
         lines += [f"## stone {name}", "", inspect.cleandoc(command.help), "", f"`{usage(command)}`", ""]
         for section in sections(command, Context(command, info_name=name)):
             lines += [f"**{section.title}**", "", *(f"* `{left}`: {text}" for left, text in section.entries), ""]
-    return "\n".join(lines)
+    return "\n" + "\n".join(lines)

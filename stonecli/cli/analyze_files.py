@@ -125,7 +125,7 @@ def show_notes(path: Path, notes: tuple[str, ...]) -> None:
     from stonecli.util.text import printable
 
     for note in notes:
-        error_console().print(Text(f"{printable(str(path))}: {note}", "yellow"), soft_wrap=True)
+        error_console().print(Text(f"{printable(str(path))}: {note}"), soft_wrap=True)
 
 
 def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:

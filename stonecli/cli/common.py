@@ -33,16 +33,16 @@ R = TypeVar("R")
 
 def output_console() -> Console:
     """The console for answers: standard output."""
-    from rich.console import Console
+    from stonecli.terminal.screen import make_console
 
-    return Console(highlight=False)
+    return make_console()
 
 
 def error_console() -> Console:
     """The console for errors and progress: standard error."""
-    from rich.console import Console
+    from stonecli.terminal.screen import make_console
 
-    return Console(stderr=True, highlight=False)
+    return make_console(stderr=True)
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:

@@ -286,6 +286,7 @@ def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> t
 def _print(report: _Report) -> None:
     from rich.text import Text
 
+    from stonecli.terminal.colors import WARNING
     from stonecli.terminal.evaluation import print_comparison, print_evaluation
     from stonecli.util.text import printable
 
@@ -294,12 +295,12 @@ def _print(report: _Report) -> None:
         console.width = max(console.width, LEAST_WIDTH)
     console.print(Text(printable(f"{report.model} on {report.labels}"), "bold"), soft_wrap=True)
     drawn = f"scores in percent; intervals by bootstrap, {report.resamples} samples, seed {report.seed}"
-    console.print(Text(drawn, "dim"), soft_wrap=True)
+    console.print(Text(drawn), soft_wrap=True)
     left_out, failed = report.tracks - report.evaluation.overall.count, len(report.failed)
     if left_out:
         why = f"{failed} could not be analyzed" + (f", {left_out - failed} not reached" if left_out > failed else "")
         line = f"{left_out} of {report.tracks} tracks are not in these scores: {why}"
-        console.print(Text(line, "yellow"), soft_wrap=True)
+        console.print(Text(line, WARNING), soft_wrap=True)
     console.print()
     print_evaluation(console, report.evaluation)
     if report.comparison is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,7 @@ from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_
 from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
+    from stonecli.library.walk import Finding
     from stonecli.mixing.mix import MixTrack, TrackReader
 
 NO_KEY = "no key, so left out"
@@ -99,22 +101,27 @@ def mix(
         raise typer.BadParameter(
             "cannot be combined with --start, --end, --playlist or --rekordbox", param_hint="--compatible"
         )
-    for named in (start, end, compatible):
-        if named is not None and not named.is_file():
-            fail(f"{named}: no such file", EXIT_USAGE)
     given, paths = paths, listed(paths, null)
     silence_native_stderr()
 
+    from stonecli.library.walk import find_music
     from stonecli.mixing.mix import TrackReader
     from stonecli.mixing.mix import compatible as compatible_tracks
 
+    findings = list(find_music(paths))
+    music = [finding.path for finding in findings if finding.error is None]
+    start = _named(start, music, "--start")
+    end = _named(end, music, "--end")
+    compatible = _named(compatible, music, "--compatible")
     key_model = load_model(model, device)
     errors = Errors(error_console())
     left_out: list[dict[str, Any]] = []
     with ExitStack() as stack:
         cache = None if no_cache else stack.enter_context(result_cache())
-        named_paths = [path for path in (start, end, compatible) if path is not None]
-        tracks = _read(TrackReader(key_model, cache), [*named_paths, *paths], jobs, errors, left_out)
+        named = [path for path in (start, end, compatible) if path is not None]
+        if not all(path in music for path in named):
+            findings = list(find_music([*named, *paths]))
+        tracks = _read(TrackReader(key_model, cache), findings, jobs, errors, left_out)
     if not tracks and not left_out:
         fail_without_music(given)
     has_keys = any(track.track for track in tracks)
@@ -126,7 +133,7 @@ def mix(
 
         chosen = _find(tracks, compatible)
         if chosen.track is None:
-            fail(f"{compatible}: no key")
+            fail(f"{compatible}: has no key, so nothing can be compared with it")
         rows = compatible_tracks(chosen.track, [track for track in tracks if track is not chosen])
         if as_json:
             print_json(compatible_record(chosen, rows, left_out))
@@ -155,15 +162,13 @@ def mix(
 
 
 def _read(
-    reader: TrackReader, paths: list[Path], jobs: int | None, errors: Errors, left_out: list[dict[str, Any]]
+    reader: TrackReader, findings: list[Finding], jobs: int | None, errors: Errors, left_out: list[dict[str, Any]]
 ) -> list[MixTrack]:
     """All tracks; what failed or has no key is shown, and noted in ``left_out``."""
     from concurrent.futures import ThreadPoolExecutor
 
     from stonecli.jobs import default_jobs, run
-    from stonecli.library.walk import find_music
 
-    findings = list(find_music(paths))
     for finding in findings:
         if finding.error is not None:
             left_out.append({"path": str(finding.path), "error": finding.error})
@@ -195,7 +200,28 @@ def _read(
     return tracks
 
 
+def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
+    """The file that an option names: by its path, else by its name among ``music``, with or without the ending."""
+    if wanted is None or wanted.is_file():
+        return wanted
+    parts = _parts(wanted)
+    by_name = [path for path in music if _parts(path)[-len(parts) :] == parts]
+    by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
+    found = by_name or by_stem
+    if not found:
+        raise typer.BadParameter(f"{wanted}: no such file, nor one of that name in PATH...", param_hint=option)
+    if len(found) > 1:
+        names = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
+        raise typer.BadParameter(f"{wanted}: {len(found)} files have that name; choose one: {names}", param_hint=option)
+    return found[0]
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    """The parts of the path, equal for equal letters: macOS stores accents apart from their letters."""
+    return tuple(unicodedata.normalize("NFC", part) for part in path.parts)
+
+
 def _find(tracks: list[MixTrack], path: Path) -> MixTrack:
     """The track of the file at ``path``, by whatever path it was found."""
     found = [track for track in tracks if track.path == path or os.path.samefile(track.path, path)]  # noqa: PTH121
-    return found[0] if found else fail(f"{path}: cannot be mixed")
+    return found[0] if found else fail(f"{path}: cannot be read, so it cannot be mixed")

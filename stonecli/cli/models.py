@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stonecli.model.published import PublishedModel
     from stonecli.model.registry import StoredModel
 
+MAX_TEXT_WIDTH = 100  # characters that are easy to read in one line
 WANTED = {"show": "show NAME", "add": "add NAME|FILE|URL", "remove": "remove NAME"}
 
 
@@ -228,7 +229,7 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
             for row in (names, *rows):
                 print("\t".join(row))
         else:
-            table = Table(box=None, header_style="bold dim", pad_edge=False)
+            table = Table(box=None, header_style="bold", pad_edge=False)
             for title in names:
                 table.add_column(title, justify="right" if title == "size" else "left", overflow="fold")
             for row in rows:
@@ -236,7 +237,7 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
             out.print(table)
             more = [title for title in PUBLISHED if title not in {model.name for model in stored}]
             if more:
-                out.print(Text(f"published models for stone models add: {', '.join(more)}", "dim"))
+                out.print(Text(f"published models for stone models add: {', '.join(more)}"))
     for model in stored:
         if model.error is not None:
             error_console().print(Text(f"stone: {model.name}: {printable(model.error)}"), soft_wrap=True)
@@ -250,8 +251,7 @@ def _show(stored: StoredModel, as_json: bool) -> None:
         print_json({**_record(stored), "text": _card_text() if stored.is_built_in else None})
         return
     if stored.is_built_in:
-        for line in _card_text().splitlines():
-            _print(line)
+        _show_markdown(_card_text())
         return
     _print(f"{stored.name}: {_classes(stored)}")
     for title, value in {
@@ -264,6 +264,19 @@ def _show(stored: StoredModel, as_json: bool) -> None:
     }.items():
         text = ", ".join(value) if isinstance(value, list) else "unknown" if value is None else str(value)
         _print(f"{title.replace('_', ' ')}: {text}")
+
+
+def _show_markdown(text: str) -> None:
+    """The text as a person reads it on a terminal; as it is in a pipe."""
+    out = output_console()
+    if not out.is_terminal:
+        for line in text.splitlines():
+            _print(line)
+        return
+    from rich.markdown import Markdown
+
+    out.width = min(out.width, MAX_TEXT_WIDTH)
+    out.print(Markdown(text, hyperlinks=False))
 
 
 def _record(stored: StoredModel) -> dict[str, Any]:

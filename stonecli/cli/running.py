@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TextIO, cast
 
 import typer
 
+from stonecli.cli.common import fail
+from stonecli.cli.start import discard_output
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
@@ -70,7 +74,7 @@ class Errors:
 
         from stonecli.util.text import printable
 
-        self.console.print(Text(f"stone: {printable(text)}", "dim"), soft_wrap=True)
+        self.console.print(Text(f"stone: {printable(text)}"), soft_wrap=True)
 
     def note(self, path: Place, remark: str) -> None:
         """Show a message about a file that did not fail."""
@@ -78,17 +82,20 @@ class Errors:
 
         from stonecli.util.text import printable
 
-        self.console.print(Text(f"{printable(str(path))}: {remark}", "yellow"), soft_wrap=True)
+        self.console.print(Text(f"{printable(str(path))}: {remark}"), soft_wrap=True)
 
 
 def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progress:
-    """A progress bar with rate and time left, below the table; hidden where nobody would see it."""
+    """A progress bar with rate and time left, below the table; hidden where it would not be seen or mix with rows.
+
+    Rows that go into a pipe may end up on the same terminal as standard error (``| head``); those in a file do not.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} files/s" if task.speed else "", "dim")
+            return Text(f"{task.speed:.1f} files/s" if task.speed else "")
 
     return Progress(
         BarColumn(),
@@ -97,10 +104,69 @@ def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progres
         TimeRemainingColumn(compact=True),
         console=out if out.is_terminal else err,
         transient=True,
-        disable=hidden or not (out.is_terminal or err.is_terminal),
+        disable=hidden or not (out.is_terminal or (err.is_terminal and (out is err or _is_file(out.file)))),
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+def _is_file(stream: IO[str]) -> bool:
+    """Whether it is a file, or the null device."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) or os.path.samestat(status, os.stat(os.devnull))  # noqa: PTH116
+
+
+class _Unbroken:
+    """Standard output whose errors do not stop the work; after the first one it prints to the null device."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._discard(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._discard(error)
+
+    def _discard(self, error: OSError) -> None:
+        self.error = self.error or error
+        discard_output(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
+    """While open, and ``wanted``, the work goes on when standard output fails: tags are written though nobody reads.
+
+    A reader that has left (``| head``) is no error. Any other failure, such as a full disk, ends the program with one
+    line after the work.
+    """
+    if not wanted:
+        yield
+        return
+    before = sys.stdout
+    output = _Unbroken(before)
+    sys.stdout = cast("TextIO", output)
+    try:
+        yield
+        output.flush()
+    finally:
+        sys.stdout = before
+    if output.error is not None and not isinstance(output.error, BrokenPipeError):
+        fail(f"standard output: {output.error.strerror}; all files were processed, but not all results were printed")
 
 
 @contextmanager

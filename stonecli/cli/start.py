@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from stonecli.terminal.symbols import ASCII_SYMBOLS, register_ascii_symbols
 
@@ -54,13 +55,13 @@ def _discard_unprinted() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        discard_output()
+        discard_output(sys.stdout)
 
 
-def discard_output() -> None:
-    """Send standard output, with what is still buffered, to the null device from now on."""
+def discard_output(stream: TextIO) -> None:
+    """Send the stream, with what is still buffered, to the null device from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
 
 

@@ -37,7 +37,7 @@ from stonecli.cli.options import (
     file_with_ending,
     json_option,
 )
-from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c
+from stonecli.cli.running import field_rules, journal_run, result_cache, stopped_by_ctrl_c, unbroken_output
 from stonecli.cli.tag_screen import Manner, TagScreen
 from stonecli.remote.locations import place_of
 
@@ -160,7 +160,8 @@ def tag(
         from stonecli.cli.tag_cluster import ClusterTagging, tag_on_cluster
 
         how = ClusterTagging(rules, write_tags, overwrite, remove, min_confidence, preserve_mtime, model, device)
-        tag_on_cluster(cluster, places, how, output, TagScreen(manner, [], notation, write_tags), notation)
+        with unbroken_output(wanted=write_tags or output is not None):
+            tag_on_cluster(cluster, places, how, output, TagScreen(manner, [], notation, write_tags), notation)
         return
 
     from stonecli.output.resumable import results_at
@@ -176,6 +177,7 @@ def tag(
         refuse_addresses(roots, "--playlist, --rekordbox and --html need files on this computer")
     with ExitStack() as stack:
         targets = Targets(output, playlist, rekordbox, html)
+        stack.enter_context(unbroken_output(wanted=write_tags or targets != Targets()))
         results = stack.enter_context(results_at(output)) if output and goes_on else None
         screen = TagScreen(manner, roots, notation, write_tags)
         if results and output:
@@ -221,7 +223,7 @@ def _run(act: AnyPlace, found: list[Found], outputs: Outputs, jobs: int | None, 
     analyzed_by = f", analyzed by {model.name} ({model.sha256[:12]}) on {model.device}" if model else ""
     screen.remark(f"{len(music)} files, {jobs} at a time{analyzed_by}")
     with ExitStack() as stack:
-        stack.enter_context(screen.opened(outputs, len(music)))
+        stack.enter_context(screen.opened(outputs, music))
         for one in found:
             if one.error is not None:
                 screen.show(one.place, None, one.error)

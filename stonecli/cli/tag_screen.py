@@ -67,11 +67,12 @@ class TagScreen:
         self.errors = Errors(error_console())
 
     @contextmanager
-    def opened(self, outputs: Outputs, total: int | None) -> Iterator[None]:
-        """While open, files can be shown; ``total`` is None where nobody knows how many there will be."""
+    def opened(self, outputs: Outputs, places: Sequence[Place] | None) -> Iterator[None]:
+        """While open, files can be shown: those at ``places``, or None where they are not known yet."""
         self._outputs = outputs
+        total = None if places is None else len(places)
         if self._shows_table and total != 0:
-            self._table.header()
+            self._table.header(places or ())
         with progress_bar(self._console, self.errors.console, hidden=self._manner.quiet) as progress:
             if self._console.is_terminal and self.errors.console.is_terminal:
                 self.errors.console = progress.console  # one screen: an error line goes above the bar, not through it

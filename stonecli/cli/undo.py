@@ -17,6 +17,7 @@ from stonecli.cli.common import (
     print_json,
 )
 from stonecli.cli.options import json_option, whole_number
+from stonecli.cli.running import unbroken_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,8 @@ def undo(
         chosen = _chosen(journal, run)
         again = f"stone undo{' --preserve-mtime' if preserve_mtime else ''} {chosen.number}"
         try:
-            failed = _undo(journal, chosen, again, preserve_mtime=preserve_mtime, as_json=as_json, dry_run=dry_run)
+            with unbroken_output(wanted=not dry_run):
+                failed = _undo(journal, chosen, again, preserve_mtime=preserve_mtime, as_json=as_json, dry_run=dry_run)
         except KeyboardInterrupt:
             fail(f"interrupted; to undo the rest: {again}", EXIT_INTERRUPTED)
         if failed:
@@ -205,7 +207,7 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
     if not rows:
         console.print("no run has changed a file yet")
         return
-    table = Table(box=None, header_style="bold dim", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
         is_number = name in ("run", "files", "restored")
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")

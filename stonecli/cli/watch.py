@@ -33,7 +33,7 @@ from stonecli.cli.options import (
     json_option,
     number,
 )
-from stonecli.cli.running import Errors, field_rules, journal_run, result_cache, stopped_by_ctrl_c
+from stonecli.cli.running import Errors, field_rules, journal_run, result_cache, stopped_by_ctrl_c, unbroken_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +97,7 @@ def watch(
     table = TagTable(output_console(), [folder], notation)
     ended = Event()
     with ExitStack() as stack:
+        stack.enter_context(unbroken_output(wanted=write_tags))
         key_model = load_model(model, device)
         tagger = Tagger(
             model=key_model,

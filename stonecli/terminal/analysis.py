@@ -1,4 +1,4 @@
-"""One KeyEstimate as a page of the terminal: key, candidates, key over time."""
+"""The analysis of one file for the terminal: key, candidates, key over time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ BAR_WIDTH = 24
 
 
 def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_window: bool) -> None:
-    """Print what was heard in the file at ``path``; with ``per_window`` a line for each window."""
+    """Print the analysis of the file at ``path``; with ``per_window``, one line per window."""
     lines: list[Line] = [[(printable(path.name), "bold")]]
     if estimate.key is None:
-        lines.append([("  no key: nothing tonal is heard", "yellow"), (f"  {clock(estimate.duration)}", "dim")])
+        lines.append(
+            [("  ", ""), ("no key: stone finds nothing tonal", "warning"), (f"  {clock(estimate.duration)}", "")]
+        )
     else:
         lines += _answer_lines(screen, estimate, estimate.key)
     if per_window:
@@ -36,26 +38,26 @@ def _answer_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Line]
     if estimate.tuning_cents is not None:
         facts += f"   A = {440 * 2 ** (estimate.tuning_cents / 1200):.1f} Hz ({round(estimate.tuning_cents):+d} cents)"
     if estimate.tuning_confidence is not None:
-        facts += f", sure by {estimate.tuning_confidence:.0%}"
+        facts += f", tuning confidence {estimate.tuning_confidence:.0%}"
     if estimate.other_name is not None:
         other = estimate.other_name
-        names += [("   or ", ""), _key_text(other, f"{other.name} {other.camelot}"), (": it lies between the two", "")]
+        names += [("   or ", ""), _key_text(other, f"{other.name} {other.camelot}"), (": between the two", "")]
     lines: list[Line] = [names, [(facts, "")], []]
     lines += [[("  ", ""), *_bar(candidate, share)] for candidate, share in estimate.alternatives[: 1 + ALTERNATIVES]]
     lines += [[], *_mixing_lines(key), [], *timeline(screen, estimate.segments)]
     if len(estimate.segments) > 1:
-        lines += [[], [("  key over time", "dim")]]
+        lines += [[], [("  key over time", "")]]
         for segment in estimate.segments:
-            time = f"  {clock(segment.start)} – {clock(segment.end)}  "
+            time = f"  {clock(segment.start)} - {clock(segment.end)}  "
             lines.append([(time, ""), _key_text(segment.key, f"{segment.key.camelot:4}{segment.key.name}")])
         first, last = estimate.segments[0].key, estimate.segments[-1].key
-        begin: Line = [("  begins in ", ""), _key_text(first, first.camelot)]
+        begin: Line = [("  starts in ", ""), _key_text(first, first.camelot)]
         lines.append([*begin, (", ends in ", ""), _key_text(last, last.camelot)])
     return lines
 
 
 def _mixing_lines(key: Key) -> list[Line]:
-    """What mixes with the key without being noticed, and what is meant to be heard (docs/mixing.md)."""
+    """The keys that mix smoothly, and those for an audible change (docs/mixing.md)."""
     lines = [_keys_line("  mixes with ", [key, *key.neighbours()])]
     for move in ("diagonal", "energy boost", "parallel"):
         lines.append(_keys_line(f"  {move:13}", [other for other in Key.all() if move_of(key, other) == move]))
@@ -65,23 +67,23 @@ def _mixing_lines(key: Key) -> list[Line]:
 def _keys_line(heading: str, keys: Iterable[Key]) -> Line:
     line: Line = [(heading, "")]
     for key in keys:
-        line += [_key_text(key, key.camelot), (f" {key.musical}   ", "dim")]
+        line += [_key_text(key, key.camelot), (f" {key.musical}   ", "")]
     return line
 
 
 def _window_lines(estimate: KeyEstimate) -> list[Line]:
-    lines: list[Line] = [[], [("  window by window", "dim")]]
+    lines: list[Line] = [[], [("  window by window", "")]]
     for window in estimate.windows:
-        time: Line = [(f"  {clock(window.start)} – {clock(window.end)}  ", "")]
-        heard: Line = [("–   nothing tonal", "dim")] if window.key is None else _bar(window.key, window.confidence)
-        lines.append(time + heard)
+        time: Line = [(f"  {clock(window.start)} - {clock(window.end)}  ", "")]
+        found: Line = [("-   nothing tonal", "")] if window.key is None else _bar(window.key, window.confidence)
+        lines.append(time + found)
     return lines
 
 
 def _bar(key: Key, share: float) -> Line:
     filled = round(share * BAR_WIDTH)
-    bar: Line = [("━" * filled, KeyStyle(key)), ("·" * (BAR_WIDTH - filled), "grey30")]
-    return [_key_text(key, f"{key.camelot:4}{key.musical:4} "), *bar, (f" {share:4.0%}", "")]
+    bar: Line = [("━" * filled, KeyStyle(key, is_bar=True)), ("·" * (BAR_WIDTH - filled), "track")]
+    return [_key_text(key, f"{key.camelot:4}{key.musical:4}"), (" ", ""), *bar, (f" {share:4.0%}", "")]
 
 
 def _key_text(key: Key, text: str) -> tuple[str, KeyStyle]:

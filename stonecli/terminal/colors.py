@@ -1,6 +1,6 @@
-"""One colour a key, by its place on the circle of fifths: keys that mix have colours that blend.
+"""One color per key, by its position on the circle of fifths: keys that mix have similar colors.
 
-The colours lie on a tilted circle of OKLab (B. Ottosson, *A perceptual color space for image processing*, 2020): where
+The colors lie on a tilted circle of OKLab (B. Ottosson, *A perceptual color space for image processing*, 2020): where
 red and green change, so does lightness. Who cannot tell red from green sees lightness instead, and still a circle.
 """
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 _LIGHTNESS, _TILT, _CHROMA = 0.76, 0.17, 0.11  # of major keys
 _MINOR_LIGHTNESS, _MINOR_CHROMA = -0.03, 0.7  # what minor keys have less: dimmer (black letters can be read), greyer
+_BAR_LUMINANCE = 0.2
 _FIRST_ANGLE = 150.0  # degrees, of Camelot 1: greens; 8 (C major) is then a light red
+
+
+WARNING = "black on #e6b450"
+"""Style of what needs attention: a block, as for keys."""
 
 
 @cache
@@ -32,30 +37,61 @@ def key_rgb(key: Key) -> tuple[int, int, int]:
 
 
 def key_hex(key: Key) -> str:
-    """The colour as ``#rrggbb``."""
+    """The color as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*key_rgb(key))
 
 
 @cache
 def key_style(key: Key) -> Style:
-    """The colour for the terminal; bold for major."""
-    from rich.color import Color
-    from rich.style import Style
+    """Black text on the color of the key, bold for major: readable on a dark and on a light terminal.
 
-    return Style(color=Color.from_rgb(*key_rgb(key)), bold=key.mode == "major")
-
-
-@cache
-def key_block_style(key: Key) -> Style:
-    """Dark letters on the colour: readable on a dark and on a light terminal."""
+    No color of the letters alone has a contrast of 4.5 : 1 on white and on the usual dark gray.
+    """
     from rich.color import Color
     from rich.style import Style
 
     return Style(color=Color.from_rgb(0, 0, 0), bgcolor=Color.from_rgb(*key_rgb(key)), bold=key.mode == "major")
 
 
+@cache
+def key_bar_style(key: Key) -> Style:
+    """The hue of the key for bars, which are not text: dark enough for white and light enough for black terminals."""
+    from rich.color import Color
+    from rich.style import Style
+
+    return Style(color=Color.from_rgb(*key_bar_rgb(key)))
+
+
+@cache
+def key_bar_rgb(key: Key) -> tuple[int, int, int]:
+    """Red, green and blue of the key's bars, with a relative luminance of about 0.2."""
+    angle = math.radians(_FIRST_ANGLE + 30.0 * (key.wheel - 1))
+    chroma = _CHROMA * (_MINOR_CHROMA if key.mode == "minor" else 1.0)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        lightness = (low + high) / 2
+        red, green, blue = _from_oklab(lightness, chroma * math.cos(angle), chroma * math.sin(angle))
+        if luminance((red, green, blue)) < _BAR_LUMINANCE:
+            low = lightness
+        else:
+            high = lightness
+    return red, green, blue
+
+
+def luminance(rgb: tuple[int, int, int]) -> float:
+    """Relative luminance, 0 to 1, as the Web Content Accessibility Guidelines define it."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (c / 255 for c in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    """Contrast ratio of two colors, 1 to 21, as the Web Content Accessibility Guidelines define it."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def _from_oklab(lightness: float, green_red: float, blue_yellow: float) -> list[int]:
-    """sRGB, 0..255, of a colour of OKLab; what lies outside is clipped."""
+    """sRGB, 0..255, of a color of OKLab; what lies outside is clipped."""
     long = (lightness + 0.3963377774 * green_red + 0.2158037573 * blue_yellow) ** 3
     medium = (lightness - 0.1055613458 * green_red - 0.0638541728 * blue_yellow) ** 3
     short = (lightness - 0.0894841775 * green_red - 1.2914855480 * blue_yellow) ** 3

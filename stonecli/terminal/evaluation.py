@@ -22,11 +22,11 @@ METRIC_NAMES: dict[Metric, str] = {
 }
 SHORT_NAMES: dict[Metric, str] = {"mirex": "MIREX", "accuracy": "key", "signature": "signature", "ksea": "KSEA"}
 RELATION_STYLES: dict[Relation, str] = {
-    "same": "bold green",
-    "fifth": "yellow",
-    "relative": "cyan",
-    "parallel": "magenta",
-    "other": "red",
+    "same": "black on #8fd18f",
+    "fifth": "black on #e6b450",
+    "relative": "black on #7fc4d8",
+    "parallel": "black on #d3a6d8",
+    "other": "black on #ee9a86",
 }
 WORST = 5  # confusions that are named
 NAME_WIDTH = 28
@@ -53,7 +53,7 @@ def print_comparison(console: Console, ours: str, theirs: str, comparison: Compa
             _percent(difference.ours),
             _percent(difference.theirs),
             f"{100 * difference.value:+.1f}",
-            f"{100 * difference.low:+.1f} – {100 * difference.high:+.1f}" if comparison.count > 1 else "–",
+            f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}" if comparison.count > 1 else "-",
             str(difference.better),
             str(difference.worse),
             f"{difference.share_above:.0%}",
@@ -131,7 +131,7 @@ def _print_groups(console: Console, kind: str, groups: dict[str, Scores]) -> Non
     table = _table(kind, "tracks", "MIREX", "95 % interval", "key", "95 % interval", "signature", "KSEA")
     for name, scores in groups.items():
         mirex, accuracy = scores.metrics["mirex"], scores.metrics["accuracy"]
-        shown = printable(name) or "–"
+        shown = printable(name) or "-"
         table.add_row(
             Text(shown if len(shown) <= NAME_WIDTH else shown[: NAME_WIDTH - 1] + "…"),
             str(scores.count),
@@ -147,7 +147,7 @@ def _print_groups(console: Console, kind: str, groups: dict[str, Scores]) -> Non
 
 
 def _print_confusion(console: Console, confusion: Integers) -> None:
-    _line(console, "labels down, answers across, by the circle of fifths", "bold")
+    _line(console, "confusion matrix: labels in rows, answers in columns, along the circle of fifths", "bold")
     cell = max(3, len(str(confusion.max())) + 1)
     minors = [*range(12, 24), *([24] if confusion[:, 24].any() else [])]
     # The whole in one where it fits, else the answers in major above those in minor.
@@ -159,13 +159,13 @@ def _print_confusion(console: Console, confusion: Integers) -> None:
 
 
 def _confusion_lines(confusion: Integers, blocks: list[list[int]], cell: int) -> list[Text]:
-    modes, names = Text(" " * _ROW_LABEL, "dim"), Text(" " * _ROW_LABEL)
+    modes, names = Text(" " * _ROW_LABEL, ""), Text(" " * _ROW_LABEL)
     for block in blocks:
         modes.append(f"{' ' * (cell - 2)}{CIRCLE[block[0]].mode}".ljust(cell * len(block) + 1))
         for column in block:
             # The mode stands above, so that a name takes two cells.
             name = CIRCLE[column].musical.removesuffix("m") if column < 24 else "no"
-            names.append(name.rjust(cell), key_style(CIRCLE[column]) if column < 24 else "dim")
+            names.append(name.rjust(cell), key_style(CIRCLE[column]) if column < 24 else "")
         names.append(" ")
     lines = [modes, names]
     for row, key in enumerate(CIRCLE):
@@ -173,7 +173,7 @@ def _confusion_lines(confusion: Integers, blocks: list[list[int]], cell: int) ->
         for block in blocks:
             for column in block:
                 count = int(confusion[row, column])
-                style = RELATION_STYLES[relation(key, CIRCLE[column] if column < 24 else None)] if count else "dim"
+                style = RELATION_STYLES[relation(key, CIRCLE[column] if column < 24 else None)] if count else ""
                 line.append((str(count) if count else "·").rjust(cell), style)
             line.append(" ")
         lines.append(line)
@@ -193,13 +193,13 @@ def _print_worst(console: Console, confusion: Integers) -> None:
         name = relation(label, answer)
         heard = Text(answer.musical, key_style(answer)) if answer else Text("no key")
         kind = Text.assemble("  (", (name, RELATION_STYLES[name]), ")") if answer else Text()
-        line = Text.assemble(f"{count:>4} × ", (label.musical, key_style(label)), " heard as ", heard, kind)
+        line = Text.assemble(f"{count:>4} × ", (label.musical, key_style(label)), " detected as ", heard, kind)
         console.print(line, soft_wrap=True)
     console.print()
 
 
 def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column(first, overflow="fold")  # what gives way where the terminal is narrow
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
@@ -220,7 +220,7 @@ def _percent(value: float) -> str:
 
 def _interval(score: Score, count: int) -> str:
     """The interval in percent; of a single track there is none."""
-    return f"{100 * score.low:.1f} – {100 * score.high:.1f}" if count > 1 else "–"
+    return f"{100 * score.low:.1f} to {100 * score.high:.1f}" if count > 1 else "-"
 
 
 def _scores_record(scores: Scores) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from stonecli.mixing.mix import Mix, MixTrack
 from stonecli.mixing.transitions import GOOD_COST, Transition
 from stonecli.output.playlist import PlaylistEntry
 from stonecli.output.records import key_record
-from stonecli.terminal.colors import key_style
+from stonecli.terminal.colors import WARNING, key_style
 from stonecli.util.text import printable, shortened
 
 MOVE_WIDTH, ENDS_WIDTH = 13, 9
@@ -27,7 +27,7 @@ def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
     print_rows(console, _rows(mix), notation)
     if console.is_terminal and mix.transitions:
         tracks = f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {_what_is_left(mix)}"
-        console.print(Text(tracks, "dim"), soft_wrap=True)
+        console.print(Text(tracks), soft_wrap=True)
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
@@ -43,7 +43,7 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
     console.print(
         Text(
             f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file",
-            "bold dim",
+            "bold",
         )
     )
     for track, move in rows:
@@ -51,9 +51,9 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
         style = key_style(track.track.key) if track.track else ""
         first, last = _ends(track, notation)
         both = f"{first}-{last}" if {first, last} - {key} else ""
-        line = Text.assemble((f"{key:5}", style), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
+        line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
         clash = move is not None and move.cost > GOOD_COST
-        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", "yellow" if clash else "")
+        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", WARNING if clash else "")
         name = _name(track)
         line.append(shortened(name, width) if cell_len(name) > width else name)
         console.print(line, soft_wrap=True)

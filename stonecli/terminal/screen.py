@@ -1,6 +1,7 @@
-"""Where styled lines are shown: a terminal, through Rich, or a pipe, without it.
+"""Where styled lines are printed: a terminal, with Rich, or a pipe, without it.
 
-Rich takes longer to load than a short recording to hear, and in a pipe nothing of it is seen.
+Loading Rich takes longer than analyzing a short recording, and a pipe shows nothing of it. Nothing here relies on the
+background of the terminal: text has the terminal's own color or stands on a colored block, and nothing is dimmed.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 DEFAULT_WIDTH = 80  # cells, where nothing is a terminal
-_OF_COLOUR = ("FORCE_COLOR", "TTY_COMPATIBLE")  # by which the user tells Rich what a pipe is
+TRACK = "grey46"  # the empty part of a bar: visible on black and on white
+_OF_COLOR = ("FORCE_COLOR", "TTY_COMPATIBLE")  # with these the user has Rich treat a pipe as a terminal
 
 
 class KeyStyle(NamedTuple):
-    """The colour of a key: of letters, or of a block that they stand on."""
+    """The color of a key: of a block with text on it, or of a bar."""
 
     key: Key
-    is_block: bool = False
+    is_bar: bool = False
 
 
-Style: TypeAlias = KeyStyle | Literal["", "bold", "dim", "yellow", "grey30"]
+Style: TypeAlias = KeyStyle | Literal["", "bold", "warning", "track"]
 Line: TypeAlias = list[tuple[str, Style]]
 """Pieces of a line, each with its style. Whatever was written by others has gone through ``printable`` before."""
 
@@ -37,23 +39,23 @@ class Screen(Protocol):
 
     Attributes:
         width: in cells.
-        has_colours: whether colours are told apart there.
+        has_colors: whether it shows the colors of keys.
     """
 
     @property
     def width(self) -> int: ...
 
     @property
-    def has_colours(self) -> bool: ...
+    def has_colors(self) -> bool: ...
 
     def show(self, line: Line) -> None:
-        """Print the line at once: whoever reads in a pipe need not wait for the end."""
+        """Print the line and flush it, so that the reader of a pipe sees it at once."""
 
 
 class PlainScreen:
     """A pipe or a file: text alone."""
 
-    has_colours = False
+    has_colors = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -66,7 +68,7 @@ class PlainScreen:
 
 
 class RichScreen:
-    """Whatever Rich makes of its console."""
+    """A terminal, or whatever Rich takes for one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -77,8 +79,8 @@ class RichScreen:
         return self._console.width
 
     @property
-    def has_colours(self) -> bool:
-        """Not in a pipe, not where NO_COLOR is set, not among 16 colours."""
+    def has_colors(self) -> bool:
+        """Not in a pipe, not where NO_COLOR is set, not among 16 colors."""
         console = self._console
         return console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor")
 
@@ -89,30 +91,47 @@ class RichScreen:
 
 def output_screen() -> Screen:
     """The screen for answers: standard output."""
-    if not sys.stdout.isatty() and not any(name in os.environ for name in _OF_COLOUR):
+    if not sys.stdout.isatty() and not any(name in os.environ for name in _OF_COLOR):
         return PlainScreen(sys.stdout)
-    from rich.console import Console
+    return RichScreen(make_console())
 
-    return RichScreen(Console(highlight=False))
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Rich's console for standard output or standard error, with colors that are readable on any background."""
+    from rich.console import Console
+    from rich.default_styles import DEFAULT_STYLES
+    from rich.style import Style as RichStyle
+    from rich.theme import Theme
+
+    class StoneConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # for the command to decide; Rich would end the program
+
+    not_dim = RichStyle(dim=False)
+    styles = {name: style.without_color + not_dim for name, style in DEFAULT_STYLES.items()}
+    console = StoneConsole(stderr=stderr, highlight=False, theme=Theme({**styles, "bar.back": TRACK}))
+    if console.color_system in ("standard", "windows"):
+        console.no_color = True  # 16 colors, and nobody knows which ones
+    return console
 
 
 def rich_text(line: Line) -> Text:
     """The line as Rich has it."""
     from rich.text import Text
 
-    from stonecli.terminal.colors import key_block_style, key_style
+    from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 
     made = Text()
     for text, style in line:
         if isinstance(style, KeyStyle):
-            made.append(text, key_block_style(style.key) if style.is_block else key_style(style.key))
+            made.append(text, key_bar_style(style.key) if style.is_bar else key_style(style.key))
         else:
-            made.append(text, style)
+            made.append(text, {"warning": WARNING, "track": TRACK}.get(style, style))
     return made
 
 
 def _width() -> int:
-    """Cells of the terminal that a pipe may lead to in the end, found as Rich does."""
+    """Cells of the terminal that a pipe may end in, found as Rich does."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns):
         return int(columns)

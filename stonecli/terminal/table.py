@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,25 @@ from rich.text import Text
 
 from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
-from stonecli.terminal.colors import key_style
+from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
 
-if TYPE_CHECKING:  # as in records.py
+if TYPE_CHECKING:
     from stonecli.remote.locations import Place
     from stonecli.tagging import TagResult
 
-OLD_WIDTH, KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, STATUS_WIDTH = 6, 4, 5, 10, 14
-LEAST_FILE_WIDTH = 16
+KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, PERCENT_WIDTH, STATUS_WIDTH = 4, 5, 10, 5, 14  # cells
+NARROW = 100  # cells; a narrower terminal shows no bars and a shorter old key, and so more of the file's name
+MIN_FILE_WIDTH = 16
 _STATUS_STYLES = {
-    "written": "green",
+    "written": "bold",
     "detected": "",
-    "unchanged": "dim",
-    "kept": "dim",
-    "unreadable key": "yellow",
+    "unchanged": "",
+    "kept": "",
+    "unreadable key": WARNING,
     "incomplete": "",
-    "no key": "yellow",
-    "removed": "green",
+    "no key": WARNING,
+    "removed": "bold",
     "removable": "",
 }
 _HEARD_OR_COPIED = ("written", "incomplete")  # what a file without an estimate was given, or would be
@@ -41,7 +42,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class TagTable:
-    """Prints a header and a row a file; in a pipe, tab-separated lines without colour and with whole paths."""
+    """Prints a header and one row per file; in a pipe, tab-separated lines without color and with whole paths."""
 
     def __init__(self, console: Console, roots: Sequence[Place], notation: Notation) -> None:
         self._console = console
@@ -50,17 +51,28 @@ class TagTable:
         self._counts: Counter[str] = Counter()
         self._is_terminal = console.is_terminal
         if self._is_terminal:
-            fixed = OLD_WIDTH + KEY_WIDTH + MUSICAL_WIDTH + BAR_WIDTH + 5 + STATUS_WIDTH + 6
-            self._file_width = max(LEAST_FILE_WIDTH, min(60, console.width - fixed))
+            is_narrow = console.width < NARROW
+            self._old_width, self._bar_width = (9, 0) if is_narrow else (16, BAR_WIDTH)
+            gaps = 1 + 1 + 1 + 2
+            fixed = self._old_width + KEY_WIDTH + MUSICAL_WIDTH + self._bar_width + PERCENT_WIDTH + STATUS_WIDTH + gaps
+            self._file_width = max(MIN_FILE_WIDTH, console.width - fixed)
 
-    def header(self) -> None:
-        """Print the names of the columns."""
+    def header(self, files: Iterable[Place] = ()) -> None:
+        """Print the names of the columns; that of the files is as wide as the longest of ``files``, if any, needs."""
         if not self._is_terminal:
             self._plain("file", "old key", "new key", "confidence", "status")
             return
-        row = Text(style="bold dim")
-        row.append(_padded("file", self._file_width) + " " + _padded("old", OLD_WIDTH) + " ")
-        row.append(_padded("new", KEY_WIDTH + MUSICAL_WIDTH) + " " + _padded("confidence", BAR_WIDTH + 5) + "  status")
+        longest = 0
+        for path in files:
+            longest = max(longest, cell_len(printable(self._relative(path))))
+            if longest >= self._file_width:
+                break
+        self._file_width = max(MIN_FILE_WIDTH, min(self._file_width, longest or self._file_width))
+        row = Text(style="bold")
+        row.append(_padded("file", self._file_width) + " " + _padded("old", self._old_width) + " ")
+        confidence = "confidence" if self._bar_width else "conf."
+        row.append(_padded("new", KEY_WIDTH + MUSICAL_WIDTH) + " ")
+        row.append(_padded(confidence, self._bar_width + PERCENT_WIDTH) + "  status")
         self._print(row)
 
     def row(self, result: TagResult) -> None:
@@ -80,33 +92,43 @@ class TagTable:
             return
         row = Text()
         row.append(_padded(shortened(printable(self._relative(result.path)), self._file_width), self._file_width) + " ")
-        old = shortened(printable(result.old_text or "–"), OLD_WIDTH)
-        row.append(_padded(old, OLD_WIDTH) + " ", key_style(result.old_key) if result.old_key else "dim")
+        old = shortened(printable(result.old_text or "-"), self._old_width)
+        row.append(old, key_style(result.old_key) if result.old_key else "")
+        row.append(" " * (self._old_width - cell_len(old) + 1))
         row.append_text(self._key_cells(new))
         row.append(" ")
-        row.append_text(_blank_bar() if confidence is None or new is None else _confidence_bar(confidence, new))
-        row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, "yellow"))
+        row.append_text(self._confidence(confidence, new))
+        row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, WARNING))
         self._print(row)
 
     def summary(self, errors: int, write: bool) -> None:
-        """Print what happened in one line, and how to go on from a preview."""
+        """Print what happened in one line, and what to do after a preview."""
         parts = [f"{count} {_COUNTED_AS.get(status, status)}" for status, count in self._counts.items()]
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no new files")  # all are in the table of an earlier run
         if not write and (self._counts["detected"] or self._counts["incomplete"]):
-            line.append(" – nothing was changed; write the keys with --write-tags", "dim")
+            line.append("; no file was changed, add --write-tags to write the keys")
         elif not write and self._counts["removable"]:
-            line.append(" – nothing was changed; take them out with --write-tags", "dim")
+            line.append("; no file was changed, add --write-tags to remove the keys")
         if self._is_terminal:
             self._print(line)
 
     def _key_cells(self, key: Key | None) -> Text:
         if key is None:
-            return Text(_padded("–", KEY_WIDTH + MUSICAL_WIDTH), "dim")
+            return Text(_padded("-", KEY_WIDTH + MUSICAL_WIDTH))
         first = key.spelled(self._notation)
         second = key.camelot if self._notation == "musical" else key.musical
-        return Text(_padded(first, KEY_WIDTH), key_style(key)) + Text(_padded(second, MUSICAL_WIDTH), key_style(key))
+        return Text(_padded(first, KEY_WIDTH) + _padded(second, MUSICAL_WIDTH), key_style(key))
+
+    def _confidence(self, confidence: float | None, key: Key | None) -> Text:
+        """A bar, where there is room for it, and the percentage."""
+        if confidence is None or key is None:
+            return Text(" " * (self._bar_width + PERCENT_WIDTH))
+        full, rest = divmod(round(confidence * self._bar_width * 8), 8)
+        bar = "█" * full + (_EIGHTHS[rest] if rest else "")
+        percent = f"{confidence:{PERCENT_WIDTH}.0%}"
+        return Text.assemble((_padded(bar, self._bar_width), key_bar_style(key)), percent)
 
     def _relative(self, path: Place) -> str:
         for root in self._roots:
@@ -115,22 +137,11 @@ class TagTable:
         return str(path)
 
     def _plain(self, *cells: str) -> None:
-        # Not by the console, which turns tabs into spaces.
+        # The console would turn tabs into spaces.
         print("\t".join(printable(cell) for cell in cells), file=self._console.file, flush=True)
 
     def _print(self, row: Text) -> None:
         self._console.print(row, soft_wrap=True)
-
-
-def _confidence_bar(confidence: float, key: Key) -> Text:
-    eighths = round(confidence * BAR_WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    bar = "█" * full + (_EIGHTHS[rest] if rest else "")
-    return Text(_padded(bar, BAR_WIDTH), key_style(key)) + Text(f"{confidence:5.0%}")
-
-
-def _blank_bar() -> Text:
-    return Text(" " * (BAR_WIDTH + 5))
 
 
 def _padded(text: str, width: int) -> str:
@@ -147,9 +158,9 @@ def new_error_text(path: str | os.PathLike[str] | Place, error: str, shown: set[
     if error in shown:
         return None
     shown.add(error)
-    return Text(f"stone: {printable(error)}", "red")
+    return Text(f"stone: {printable(error)}")
 
 
 def error_text(path: str | os.PathLike[str] | Place, error: str) -> Text:
     """One line for standard error: the file and the reason."""
-    return Text.assemble((printable(str(path)), "bold"), ": ", (printable(error), "red"))
+    return Text.assemble((printable(str(path)), "bold"), ": ", printable(error))

@@ -1,4 +1,4 @@
-"""The key over time as one line of a terminal: blocks of colour with letters, or letters alone."""
+"""The key over time as one line of a terminal: colored blocks with letters, or letters alone."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from stonecli.detection.segments import Segment
 from stonecli.terminal.screen import KeyStyle, Line, Screen
 from stonecli.util.text import clock
 
-WIDEST = 72  # cells
-NARROWEST = 24
-LEAST_BETWEEN = 2  # cells between two times on the axis
+MAX_WIDTH = 72  # cells
+MIN_WIDTH = 24
+MIN_GAP = 2  # cells between two times on the axis
 
 
 def timeline(screen: Screen, segments: Sequence[Segment], indent: int = 2) -> list[Line]:
-    """Two lines: a block a segment with its Camelot code, as long as it lasts, and the times where they begin.
+    """Two lines: one block per segment with its Camelot code, as wide as it is long, and the times where they start.
 
-    Where there is no colour, each block begins with a bar: ``|8A--------|9A---``.
+    Without color, each block starts with a vertical bar: ``|8A--------|9A---``.
     """
-    width = max(NARROWEST, min(WIDEST, screen.width - indent))
+    width = max(MIN_WIDTH, min(MAX_WIDTH, screen.width - indent))
     start, end = segments[0].start, segments[-1].end
-    coloured = screen.has_colours
+    colored = screen.has_colors
     scale = width / max(end - start, 1e-9)
     blocks: Line = [(" " * indent, "")]
     axis = " " * indent
@@ -30,15 +30,15 @@ def timeline(screen: Screen, segments: Sequence[Segment], indent: int = 2) -> li
         if last <= first:
             continue  # too short to be drawn; the list below has it
         label = segment.key.camelot
-        if coloured:
+        if colored:
             text = f" {label}" if last - first > len(label) else label
-            blocks.append((text[: last - first].ljust(last - first), KeyStyle(segment.key, is_block=True)))
+            blocks.append((text[: last - first].ljust(last - first), KeyStyle(segment.key)))
         else:
             blocks.append((f"|{label}"[: last - first].ljust(last - first, "-"), ""))
         time = clock(segment.start)
-        if len(axis) <= indent + first and first + len(time) + LEAST_BETWEEN <= width - len(clock(end)):
-            axis = axis.ljust(indent + first) + time + " " * LEAST_BETWEEN
+        if len(axis) <= indent + first and first + len(time) + MIN_GAP <= width - len(clock(end)):
+            axis = axis.ljust(indent + first) + time + " " * MIN_GAP
     axis = axis.ljust(indent + width - len(clock(end))) + clock(end)
-    if not coloured:
+    if not colored:
         blocks.append(("|", ""))
-    return [blocks, [(axis, "dim")]]
+    return [blocks, [(axis, "")]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Control characters, line separators, bytes that are not UTF-8, and a backslash that would look like an escape.
 _UNSAFE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\(?=u[0-9a-fA-F]{4})")
@@ -40,13 +41,46 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` terminal cells, its beginning cut where it is longer: the end tells files apart."""
-    from rich.cells import cell_len, chop_cells
+    """``text`` in at most ``width`` terminal cells, cut in the middle if it is longer: ``Artist - Long…(Remix).mp3``.
+
+    Wide characters count as two cells, and combining marks stay with their letters.
+    """
+    from rich.cells import cell_len
 
     if cell_len(text) <= width:
         return text
-    kept = "".join(reversed(chop_cells(text[::-1], max(1, width - 1))[0])) if width > 1 else ""
-    return "…" + kept
+    if width < 1:
+        return ""
+    letters = _with_marks(text)
+    end = _fitting(reversed(letters), (width - 1) // 2)
+    start = _fitting(letters, width - 1 - sum(map(cell_len, end)))
+    return "".join([*start, "…", *reversed(end)])
+
+
+def _with_marks(text: str) -> list[str]:
+    """The characters of ``text``, each with the combining marks that follow it."""
+    from rich.cells import cell_len
+
+    found: list[str] = []
+    for char in text:
+        if found and cell_len(char) == 0:
+            found[-1] += char
+        else:
+            found.append(char)
+    return found
+
+
+def _fitting(letters: Iterable[str], width: int) -> list[str]:
+    """As many of the first letters as fit into ``width`` cells."""
+    from rich.cells import cell_len
+
+    fitting, used = [], 0
+    for letter in letters:
+        used += cell_len(letter)
+        if used > width:
+            break
+        fitting.append(letter)
+    return fitting
 
 
 def clock(seconds: float) -> str:

@@ -45,7 +45,7 @@ def test_the_page_of_a_recording(invoke: Invoke, song: Song) -> None:
 
 def test_the_timeline(invoke: Invoke, medley: Path) -> None:
     result = invoke("analyze", medley, "--per-window")
-    assert "  0:00 – 1:00  8B  C major\n" in result.stdout.replace("0:59", "1:00")
+    assert "  0:00 - 1:00  8B  C major\n" in result.stdout.replace("0:59", "1:00")
     assert "11A F# minor" in result.stdout
     windows = result.stdout.split("window by window\n")[1].strip().splitlines()
     assert len(windows) == 8

@@ -109,11 +109,11 @@ def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--start", "none.mp3"], "none.mp3: no such file"),
+        (["--start", "none.mp3"], "--start none.mp3: no such file, nor one of that name"),
         (["--playlist", "a.mp3"], "must end in .m3u8 or .m3u"),
         (["--rekordbox", "a.csv"], "must end in .xml"),
         (["--playlist", "none/a.m3u8"], "no such folder"),
-        (["--compatible", "{a}", "--start", "{a}"], "a list, not an order"),
+        (["--compatible", "{a}", "--start", "{a}"], "cannot be combined with --start, --end"),
         (["--start", "{a}", "--end", "{a}"], "the same"),
     ],
 )
@@ -122,6 +122,40 @@ def test_wrong_usage(invoke: Invoke, crate: Path, arguments: list[str], message:
     result = invoke("mix", crate, *filled)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+class TestNamesOfTracks:
+    """``--start``, ``--end`` and ``--compatible`` take the name of one of the files, wherever stone is started."""
+
+    @pytest.mark.parametrize("name", ["e.flac", "e", "music/e.flac", "music/e"])
+    def test_a_name_is_looked_up_among_the_files(self, invoke: Invoke, crate: Path, name: str) -> None:
+        assert names(invoke("mix", crate, "--start", name))[0] == "e"
+        assert names(invoke("mix", crate, "--end", name))[-1] == "e"
+        assert names(invoke("mix", crate, "--compatible", name))[0] == "e"
+
+    def test_a_path_comes_first(
+        self, invoke: Invoke, crate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = tmp_path / "elsewhere" / "e.flac"
+        other.parent.mkdir()
+        (crate / "e.flac").rename(other)
+        (crate / "a.flac").rename(crate / "e.flac")
+        monkeypatch.chdir(other.parent)
+        result = invoke("mix", crate, "--start", "e.flac", "--json")
+        assert json.loads(result.stdout)["tracks"][0]["path"] == "e.flac"
+
+    def test_a_name_that_several_files_have_is_not_guessed(self, invoke: Invoke, crate: Path) -> None:
+        (crate / "live").mkdir()
+        (crate / "live" / "e.flac").write_bytes((crate / "e.flac").read_bytes())
+        result = invoke("mix", crate, "--start", "e.flac")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--start e.flac: 2 files have that name; choose one: " in result.stderr
+        assert str(crate / "live" / "e.flac") in result.stderr
+        assert names(invoke("mix", crate, "--start", "live/e.flac"))[0] == "e"
+
+    def test_accents_count_as_they_are_read(self, invoke: Invoke, crate: Path) -> None:
+        (crate / "e.flac").rename(crate / "e\u0301.flac")  # as macOS stores it
+        assert names(invoke("mix", crate, "--start", "\xe9.flac"))[0] == "e\u0301"
 
 
 def test_names_and_tags_are_data(invoke: Invoke, song: Song) -> None:

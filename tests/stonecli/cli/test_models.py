@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -90,6 +91,20 @@ def test_the_built_in_model_is_listed_with_its_card(invoke: Invoke) -> None:
 
 class KeyModelFile:
     size = stored_model(BUILT_IN).size
+
+
+def test_the_card_is_readable_on_a_terminal_and_as_it_is_in_a_pipe(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = invoke("models", "show", BUILT_IN).stdout
+    assert raw.startswith("# ")
+    assert "\n| " in raw
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", invoke("models", "show", BUILT_IN).stdout)
+    assert not re.search(r"^#|^\||\*\*|\]\(", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_an_added_model_is_listed_and_shown(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:

@@ -766,14 +766,15 @@ def test_no_name_and_no_tag_reaches_the_terminal_as_it_is(
     tags.save()
     code, seen = in_terminal([*stone_command, "tag", str(folder)])
     assert code == 1
-    assert "\x1b[38;2;" in seen  # it is in colour
+    assert "\x1b[1;30;48;2;" in seen or ";48;2;" in seen  # in color
     for sequence in ("\x07", "\x1b]", "\x1b[2J", "\x1b[5m", "\x1b[5;"):
         assert sequence not in seen
     plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\d*[AK]|\x1b\[\?25[lh]|\r", "", seen)
     assert "\x1b" not in plain
     assert "\\x1b]0;pwn\\x07b\\x1b[2J\\x1b[5m[blink]x [-bold] :smile:.flac" in plain
     assert "[blink]x [-bold] :smile:.mp3: not audio that can be decoded" in plain
-    assert "1 detected, 1 with a key text that stone cannot read, 1 failed – nothing was changed;" in plain
+    summary = "1 detected, 1 with a key text that stone cannot read, 1 failed"
+    assert f"{summary}; no file was changed, add --write-tags to write the keys" in plain
 
 
 def test_a_terminal_sees_progress_and_a_table(
@@ -786,7 +787,7 @@ def test_a_terminal_sees_progress_and_a_table(
     assert "3/3" in seen  # the bar, which is gone in the end
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen).replace("\r", "\n")
     for number in range(3):
-        assert re.search(rf"^{number}\.mp3 +– +7A +Dm +[█▏▎▍▌▋▊▉]+ *\d\d%  written *$", plain, re.MULTILINE)
+        assert re.search(rf"^{number}\.mp3 +- +7A +Dm +\d\d%  written *$", plain, re.MULTILINE)
     assert "3 written" in plain
 
 

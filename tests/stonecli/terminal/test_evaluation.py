@@ -68,13 +68,13 @@ def test_groups(evaluation):
         "jazz",
         "1",
         "30.0",
-        "–",
+        "-",
         "0.0",
-        "–",
+        "-",
         "100.0",
         "100.0",
     ]
-    assert next(line for line in lines if line[:2] == ["–", "2"])[2] == "0.0"
+    assert next(line for line in lines if line[:2] == ["-", "2"])[2] == "0.0"
 
 
 def test_matrix_and_worst(evaluation):
@@ -83,9 +83,9 @@ def test_matrix_and_worst(evaluation):
     assert ["C", "5", "2", *empty] in lines
     assert ["Am", "1", *empty, "·"] in lines
     assert ["Dm", *empty, "·", "2"] in lines
-    assert lines.index(["2", "×", "C", "heard", "as", "G", "(fifth)"]) > 0
-    assert lines.index(["2", "×", "Dm", "heard", "as", "no", "key"]) > 0
-    assert lines.index(["1", "×", "Am", "heard", "as", "C", "(relative)"]) > 0
+    assert lines.index(["2", "×", "C", "detected", "as", "G", "(fifth)"]) > 0
+    assert lines.index(["2", "×", "Dm", "detected", "as", "no", "key"]) > 0
+    assert lines.index(["1", "×", "Am", "detected", "as", "C", "(relative)"]) > 0
 
 
 @pytest.mark.parametrize("copies", [1, 99, 100, 1234])

@@ -15,7 +15,7 @@ from stonecli.terminal.analysis import print_analysis
 from stonecli.terminal.screen import KeyStyle, Line, PlainScreen, RichScreen, output_screen
 from stonecli.util.text import printable
 
-plain_styles = st.sampled_from(["", "bold", "dim", "yellow", "grey30"])
+plain_styles = st.sampled_from(["", "bold", "warning", "track"])
 key_styles = st.builds(KeyStyle, st.sampled_from([*Key.all()]), st.booleans())
 lines = st.lists(st.tuples(st.text(max_size=12).map(printable), plain_styles | key_styles), max_size=5)
 

@@ -84,6 +84,40 @@ def test_rows_of_a_terminal_are_in_columns(result: Callable[..., TagResult], wid
         assert max(cell_len(row) for row in rows) <= width
 
 
+NAMES = [
+    "Artist One - Some Title (Original Mix).mp3",
+    "Émilie Simon & The Collaborators - An Extremely Long Track Title (Extended Club Mix) [2019 Remaster].mp3",
+    "坂本龍一 - 戦場のメリークリスマス (Merry Christmas Mr. Lawrence) 2023年リマスター.mp3",
+    "Sigur Ro\u0301s - Svefn-g-englar - Ágætis byrjun - 1999 - 320 kbit per second.mp3",
+]
+
+
+@pytest.mark.parametrize(("width", "cells"), [(80, 38), (120, 60), (200, 104)])
+def test_names_use_the_width_there_is(result: Callable[..., TagResult], width: int, cells: int, tmp_path: Path) -> None:
+    out = console(terminal=True, width=width)
+    table = TagTable(out, [tmp_path], "camelot")
+    table.header(tmp_path / name for name in NAMES)
+    for name in NAMES:
+        table.row(result(str(tmp_path / name), old="4A - Energy 6"))
+    header, *rows = without_colour(text_of(out)).splitlines()
+    assert cell_len(header[: header.index(" old")]) >= cells
+    for name, row in zip(NAMES, rows, strict=True):
+        start = row.split("…")[0] if "…" in row else name
+        assert cell_len(row) <= width
+        assert name.startswith(start[: len(name)])
+        assert cell_len(start) >= min(cell_len(name), cells // 2 - 1)
+        assert ".mp3" in row
+        if width > 100:
+            assert "4A - Energy 6" in row
+
+
+def test_a_short_name_leaves_no_gap(tmp_path: Path) -> None:
+    out = console(terminal=True, width=200)
+    table = TagTable(out, [tmp_path], "camelot")
+    table.header([tmp_path / "short name of a named file.mp3"])
+    assert without_colour(text_of(out)).startswith("file" + " " * 27 + "old")
+
+
 def test_paths_are_relative_to_what_was_given(result: Callable[..., TagResult], tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     out = console(terminal=True)
@@ -98,7 +132,7 @@ def test_the_summary_counts_and_says_how_to_go_on(result: Callable[..., TagResul
         table.row(result("a", status))
     table.summary(2, write=False)
     last = without_colour(text_of(out)).splitlines()[-1]
-    assert last == "2 detected, 1 kept, 2 failed – nothing was changed; write the keys with --write-tags"
+    assert last == "2 detected, 1 kept, 2 failed; no file was changed, add --write-tags to write the keys"
 
 
 def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[..., TagResult]) -> None:

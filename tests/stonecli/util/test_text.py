@@ -41,18 +41,32 @@ WITH_WIDTH = st.characters(min_codepoint=32, max_codepoint=0x1F9FF, exclude_cate
 
 
 @given(st.text(WITH_WIDTH), st.integers(1, 30))
-def test_shortened_text_fits_and_keeps_its_end(text: str, width: int) -> None:
+def test_shortened_text_fits_and_keeps_both_ends(text: str, width: int) -> None:
     short = shortened(text, width)
     assert cell_len(short) <= width
     if short != text:
         assert cell_len(text) > width
-        assert short[0] == "…"
-        assert text.endswith(short[1:])
+        start, end = short.split("…", 1) if text.count("…") == 0 else (short[: short.index("…")], "")
+        assert text.startswith(start)
+        assert text.endswith(end)
 
 
-def test_the_end_tells_files_apart() -> None:
-    assert shortened("a very long folder/song.mp3", 10) == "…/song.mp3"
-    assert shortened("song.mp3", 8) == "song.mp3"
+@pytest.mark.parametrize(
+    ("text", "width", "short"),
+    [
+        ("song.mp3", 8, "song.mp3"),
+        ("Artist - A Long Title (Remix).mp3", 21, "Artist - A…Remix).mp3"),
+        ("Artist - A Long Title (Remix).mp3", 20, "Artist - A…emix).mp3"),
+        ("a very long folder/song.mp3", 10, "a ver….mp3"),
+        ("日本語の歌の長い題名.mp3", 12, "日本語….mp3"),
+        ("abcdef", 1, "…"),
+        ("abcdef", 0, ""),
+        ("e\u0301" * 10, 5, "e\u0301e\u0301…e\u0301e\u0301"),
+    ],
+)
+def test_the_middle_is_cut(text: str, width: int, short: str) -> None:
+    assert shortened(text, width) == short
+    assert cell_len(short) <= width
 
 
 @pytest.mark.parametrize(
