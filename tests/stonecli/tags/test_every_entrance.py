@@ -152,11 +152,11 @@ def act(request: pytest.FixtureRequest) -> Act:
         def __exit__(self, *_: object) -> None:
             return
 
-        def __iter__(self) -> Iterator[Path]:
+        def arrivals(self) -> Iterator[Path]:
             return iter([self.folder / "song.flac"])
 
     request.getfixturevalue("monkeypatch").setattr("stonecli.library.watch.FolderWatcher", Arrived)
-    return lambda path: invoke("watch", path.parent, "--write-tags", "--model", model)
+    return lambda path: invoke("watch", path.parent, "--write-tags", "--model", model, "--jobs", "1")
 
 
 @pytest.fixture
