@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -115,3 +116,47 @@ def _loaded(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _lines_of_stone() -> list[tuple[str, str]]:
+    """The command lines of stone in the README and in the pages, each with its file."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for block in re.findall(
+            r"^ *```(?:sh|powershell)\n(.*?)^ *```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            for line in block.splitlines():
+                for part in re.split(r"&&|\|\|?|; ", line.partition("  #")[0]):
+                    if re.match(r" *(?:\S*[/\\])?stone ", part):
+                        found.append((page.name, part.strip()))
+    return found
+
+
+def test_every_line_of_stone_in_the_docs_is_one_that_stone_takes() -> None:
+    from typer.main import get_command
+
+    from stonecli.cli.main import app
+
+    commands: Any = get_command(app)
+    lines = _lines_of_stone()
+    assert len(lines) > 30
+    for page, line in lines:
+        _, name, *rest = line.split()
+        if name.startswith("--") or name in ("help", "COMMAND"):
+            continue
+        assert name in commands.commands, (page, line)
+        options = {
+            option for param in commands.commands[name].params for option in (*param.opts, *param.secondary_opts)
+        }
+        for word in rest:
+            if word.startswith("-") and word != "-":
+                assert word.partition("=")[0] in options | {"--help"}, (page, line)
+
+
+def test_the_readme_previews_before_it_writes() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    setup = [line for line in text.splitlines() if line.startswith("python3 -m venv")]
+    assert len(setup) == 2  # all that a fresh machine needs, one line each; .ci/run runs them
+    assert setup[0].endswith("stone tag ~/Music")
+    assert text.index(setup[0]) < text.index("--write-tags")
+    assert text.index("activate") < text.index("\nstone tag ~/Music --write-tags")
