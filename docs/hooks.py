@@ -70,6 +70,6 @@ def commands() -> str:
     for name in COMMANDS:
         command = group.commands[name]
         lines += [f"## stone {name}", "", inspect.cleandoc(command.help), "", f"`{usage(command)}`", ""]
-        for section in sections(command, Context(command, info_name=name)):
-            lines += [f"**{section.title}**", "", *(f"* `{left}`: {text}" for left, text in section.entries), ""]
+        for title, entries in sections(command, Context(command, info_name=name)):
+            lines += [f"**{title}**", "", *(f"* `{left}`: {text}" for left, text in entries), ""]
     return "\n" + "\n".join(lines)

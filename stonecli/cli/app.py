@@ -46,7 +46,7 @@ class StoneGroup(TyperGroup):
         self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
     ) -> Any:
         """Run the command of ``args`` and, unless told otherwise, leave with its exit code."""
-        request = help_request(sys.argv[1:] if args is None else args)
+        request = help_request(sys.argv[1:] if args is None else list(args))
         try:
             code = super().main(args=request or args, standalone_mode=False, **extra)
         except typer.Abort:  # Ctrl-C at a question

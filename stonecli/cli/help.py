@@ -1,15 +1,18 @@
-"""Help texts: one layout for the program and its commands, plain text that fits the terminal. Loads no Typer."""
+"""Help texts: one layout for the program and its commands, plain text that fits the terminal.
+
+``stone --help`` loads this module and nothing else, so it imports neither Typer nor slow parts of the standard library.
+"""
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any, NamedTuple
 
 from stonecli._version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SUMMARY = "Detects the musical key of your tracks and writes it to their tags, so you can mix harmonically."
 
@@ -32,11 +35,8 @@ MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 100  # characters
 _MAX_LEFT = 24  # characters for the names of options; longer ones get a line of their own
 
 
-class Section(NamedTuple):
-    """A titled group of entries, each a name and its explanation."""
-
-    title: str
-    entries: list[tuple[str, str]]
+Section = tuple[str, list[tuple[str, str]]]
+"""A title and entries, each with its name and its explanation."""
 
 
 def program_help() -> str:
@@ -53,7 +53,7 @@ def program_help() -> str:
             *_wrapped("Usage: stone COMMAND [OPTIONS] [ARGUMENTS]", width, "  "),
             "",
             *_wrapped(SUMMARY, width),
-            *_section_lines([Section("Commands", list(COMMANDS.items())), Section("Options", options)], width),
+            *_section_lines([("Commands", list(COMMANDS.items())), ("Options", options)], width),
             "",
             *_wrapped("For the options of a command: stone COMMAND --help, such as stone tag --help", width),
         ]
@@ -67,6 +67,8 @@ def command_help(command: Any, context: Any) -> str:
         command: Typer's command.
         context: the context of this command.
     """
+    import inspect
+
     width = _width()
     lines = [*_wrapped(usage(command), width, "  ")]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
@@ -90,12 +92,9 @@ def sections(command: Any, context: Any) -> list[Section]:
             title, name = getattr(param, "rich_help_panel", None) or "Options", _option_name(param)
         grouped.setdefault(title, []).append((name, _explanation(param)))
     others = grouped.pop("Options")
-    found = [Section(*group) for group in grouped.items()]
-    found.insert(
-        len(found) if len(others) == 1 else sum(section.title == "Arguments" for section in found),
-        Section("Options", others),
-    )
-    return found
+    found: list[Section] = list(grouped.items())
+    place = len(found) if len(others) == 1 else sum(title == "Arguments" for title, _ in found)
+    return [*found[:place], ("Options", others), *found[place:]]
 
 
 def _option_name(option: Any) -> str:
@@ -122,14 +121,14 @@ def _explanation(param: Any) -> str:
 
 def _section_lines(sections: list[Section], width: int) -> list[str]:
     """Each section's title and entries, in two columns; below one another where the terminal is narrow."""
-    names = [name for section in sections for name, _ in section.entries]
+    names = [name for _, entries in sections for name, _ in entries]
     left = max(len(name) for name in names if len(name) <= _MAX_LEFT)
     is_narrow = width < left + 36
     indent = " " * (6 if is_narrow else left + 4)
     lines = []
-    for section in sections:
-        lines += ["", f"{section.title}:"]
-        for name, text in section.entries:
+    for title, entries in sections:
+        lines += ["", f"{title}:"]
+        for name, text in entries:
             explained = [indent + line for line in _wrapped(text, width - len(indent))]
             if not is_narrow and len(name) <= left and explained:
                 explained[0] = f"  {name:{left}}  {explained[0].lstrip()}"
@@ -139,12 +138,15 @@ def _section_lines(sections: list[Section], width: int) -> list[str]:
     return lines
 
 
-def _wrapped(text: str, width: int, indent: str = "") -> Iterable[str]:
-    import textwrap
-
-    return textwrap.wrap(
-        " ".join(text.split()), width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
-    )
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """The words of ``text`` as lines of at most ``width`` characters; those after the first start with ``indent``."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word if lines else word)
+    return lines
 
 
 def _width() -> int:
@@ -152,8 +154,10 @@ def _width() -> int:
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdigit() else 0
     if not width:
-        with suppress(OSError, ValueError, AttributeError):
+        try:
             width = os.get_terminal_size(sys.stdout.fileno()).columns
+        except (OSError, ValueError, AttributeError):  # not a terminal
+            width = 0
     return min(MAX_WIDTH, max(MIN_WIDTH, width or DEFAULT_WIDTH))
 
 

@@ -141,7 +141,7 @@ class _Unbroken:
 
     def _discard(self, error: OSError) -> None:
         self.error = self.error or error
-        discard_output(self._stream)
+        discard_output(self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
 
 from stonecli.terminal.symbols import ASCII_SYMBOLS, register_ascii_symbols
 
@@ -55,13 +53,13 @@ def _discard_unprinted() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        discard_output(sys.stdout)
+        discard_output(sys.stdout.fileno())
 
 
-def discard_output(stream: TextIO) -> None:
-    """Send the stream, with what is still buffered, to the null device from now on."""
+def discard_output(descriptor: int) -> None:
+    """Send what is printed to the file descriptor, and what is still buffered, to the null device from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
+    os.dup2(null, descriptor)
     os.close(null)
 
 
@@ -107,9 +105,9 @@ def _run_command(name: str) -> None:
         gc.freeze()  # what exists now ends with the process; it need not be searched for garbage
 
 
-def help_request(arguments: Sequence[str]) -> list[str] | None:
+def help_request(arguments: list[str]) -> list[str] | None:
     """The arguments that print the same help, for ``stone``, ``stone help`` and ``stone help COMMAND``; else None."""
-    if list(arguments) in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
+    if arguments in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
         return ["--help"]
     if len(arguments) == 2 and arguments[0] == "help" and not arguments[1].startswith("-"):
         return [arguments[1], "--help"]

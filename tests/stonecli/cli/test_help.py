@@ -71,8 +71,8 @@ class TestLayout:
 @pytest.mark.parametrize("command", COMMANDS)
 class TestTexts:
     def test_every_option_has_one_that_starts_with_a_verb(self, command: str) -> None:
-        for section in sections(GROUP.commands[command], Context(GROUP.commands[command])):
-            for name, text in section.entries:
+        for _, entries in sections(GROUP.commands[command], Context(GROUP.commands[command])):
+            for name, text in entries:
                 assert text.split()[0].rstrip(":") in VERBS, (name, text)
                 assert text.endswith("."), (name, text)
                 assert len(text) <= 90, (name, text)
@@ -82,10 +82,10 @@ class TestTexts:
             assert getattr(param, "is_flag", False) or param.metavar, param.name
 
     def test_every_default_is_told(self, command: str) -> None:
-        for section in sections(GROUP.commands[command], Context(GROUP.commands[command])):
-            for name, text in section.entries:
-                is_file = section.title in ("Output files", "Arguments") or name.endswith("FILE")
-                is_told = "default: " in text or "(required)" in text or "default: " in section.title
+        for title, entries in sections(GROUP.commands[command], Context(GROUP.commands[command])):
+            for name, text in entries:
+                is_file = title in ("Output files", "Arguments") or name.endswith("FILE")
+                is_told = "default: " in text or "(required)" in text or "default: " in title
                 assert is_told or is_file or not re.search(r" [A-Z0-9|]+$", name) or "repeatable" in text, name
 
 
