@@ -11,7 +11,8 @@ segments gives two that overlap as little as they can: its first frames and its 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
 from stonecli_train.corpus.styles import STYLES
 from stonecli_train.features import FeatureCache, load_features
 from stonecli_train.lessons import Lessons, Teachers
+from stonecli_train.parallel import ALONE, Processes, gather_objects
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
@@ -60,6 +62,7 @@ class Track:
         key: the label; None for an unlabelled track, and for one that has no key.
         keyless: whether its label says that it has no key.
         lessons: what teachers hear in an unlabelled track, where they were asked.
+        name: of the recording within its folder, by which a resumed run knows it.
         style: place of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
     """
 
@@ -68,6 +71,13 @@ class Track:
     keyless: bool = False
     lessons: Lessons | None = None
     style: int = UNKNOWN_STYLE
+    name: str = ""
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that stand for the recording in checkpoints, which are passed on, unlike file names."""
+        name = self.name or self.features.name
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -171,46 +181,103 @@ def _read_label(row: dict[str, str | None], folder: Path) -> tuple[Path, Key | N
     return recording, key
 
 
-def collect_tracks(
-    folder: Path | None, labels: Path | None, cache: FeatureCache, report: Report = print
-) -> tuple[list[Track], list[Track]]:
-    """Unlabelled and labelled tracks with their features in the cache.
+@dataclass(frozen=True)
+class _Item:
+    """A recording to train on: where it is, and what is known of it."""
 
-    Files that cannot be decoded are reported and left out. A file that is labelled is not used unlabelled as well.
+    path: Path
+    name: str
+    key: Key | None = None
+    keyless: bool = False
+
+
+def collect_tracks(
+    folder: Path | None,
+    labels: Path | None,
+    cache: FeatureCache,
+    report: Report = print,
+    *,
+    processes: Processes = ALONE,
+    check: Callable[[Sequence[Track], Sequence[Track]], None] = lambda unlabelled, labelled: None,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+) -> tuple[list[Track], list[Track]]:
+    """Unlabeled and labeled tracks with their features in the cache.
+
+    Files that cannot be decoded are reported and left out. A labeled file is not used without its label as well. Of
+    several processes, each decodes its share and waits for the others.
+
+    Args:
+        folder, labels: where recordings without and with labels are.
+        cache: of features.
+        report: told of files that are left out.
+        processes: that train together.
+        check: called with the tracks before anything is decoded, to raise what would be wrong with them afterwards.
+        progress: called with how many recordings of how many this process has decoded.
 
     Raises:
         DataError: there is nothing to train on, or the labels have a mistake.
     """
-    labelled = read_labels(labels) if labels else []
+    items = _items(folder, labels, report)
     styles = read_styles(labels) if labels else {}
+    check(*_by_kind([_track(item, item.path, styles) for item in items]))
+    parts = gather_objects(_decoded(items[processes.rank :: processes.count], cache, progress), processes)
+    outcomes = [parts[place % len(parts)][place // len(parts)] for place in range(len(items))]
+    elsewhere = [
+        place for place, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
+    ]  # in the cache of another machine
+    again = _decoded([items[place] for place in elsewhere], cache, progress)
+    outcomes = [dict(zip(elsewhere, again, strict=True)).get(place, old) for place, old in enumerate(outcomes)]
+    tracks: list[Track] = []
+    for item, (features, error) in zip(items, outcomes, strict=True):
+        if features is None:
+            report(f"{item.path}: {error}")
+        else:
+            tracks.append(_track(item, features, styles))
+    if not tracks:
+        raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
+    return _by_kind(tracks)
+
+
+def _items(folder: Path | None, labels: Path | None, report: Report) -> list[_Item]:
+    labelled = read_labels(labels) if labels else []
     known = {path.resolve() for path, _ in labelled}
-    unlabelled = []
+    items = [_Item(path, _relative(path, labels), key, key is None) for path, key in labelled]
     for finding in find_music([folder] if folder else []):
         if finding.error is not None:
             report(f"{finding.path}: {finding.error}")
         elif finding.path.resolve() not in known:
-            unlabelled.append(finding.path)
-    tracks: list[Track] = []
+            items.append(_Item(finding.path, _relative(finding.path, folder and folder / "-")))
+    return items
+
+
+def _relative(path: Path, beside: Path | None) -> str:
+    """The name of a recording within its folder, which stays the same where the folder is moved."""
+    base = beside.parent if beside else path.parent
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def _decoded(
+    items: Sequence[_Item], cache: FeatureCache, progress: Callable[[int, int], None]
+) -> list[tuple[Path | None, str | None]]:
+    """For each item the file of its features, or the reason why there is none."""
+    found = []
     with ThreadPoolExecutor(default_jobs()) as executor:
-        items: Iterable[tuple[Path, Key | None, bool]] = [
-            *((path, key, key is None) for path, key in labelled),
-            *((path, None, False) for path in unlabelled),
-        ]
-        for outcome in run(
-            lambda item: Track(cache.features(item[0]), *item[1:]),
-            items,
-            executor=executor,
-            in_flight=2 * default_jobs(),
-        ):
-            if outcome.result is None:
-                report(f"{outcome.item[0]}: {outcome.error}")
-            else:
-                path = outcome.item[0].resolve()
-                tracks.append(replace(outcome.result, style=styles.get(path, UNKNOWN_STYLE)))
-    if not tracks:
-        raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
-    labelled_tracks = [track for track in tracks if track.key or track.keyless]
-    return [track for track in tracks if not (track.key or track.keyless)], labelled_tracks
+        outcomes = run(lambda item: cache.features(item.path), items, executor=executor, in_flight=2 * default_jobs())
+        for done, outcome in enumerate(outcomes, 1):
+            found.append((outcome.result, outcome.error))
+            progress(done, len(items))
+    return found
+
+
+def _track(item: _Item, features: Path, styles: Mapping[Path, int]) -> Track:
+    style = styles.get(item.path.resolve(), UNKNOWN_STYLE) if styles else UNKNOWN_STYLE
+    return Track(features, item.key, item.keyless, style=style, name=item.name)
+
+
+def _by_kind(tracks: Sequence[Track]) -> tuple[list[Track], list[Track]]:
+    """Tracks without and with labels."""
+    labelled = [track for track in tracks if track.key or track.keyless]
+    return [track for track in tracks if not (track.key or track.keyless)], labelled
 
 
 def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, report: Report = print) -> list[Track]:
@@ -233,12 +300,56 @@ def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, repor
     return found
 
 
-def split_tracks(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track], list[Track]]:
+@dataclass(frozen=True)
+class Split:
+    """Which tracks a run trains on and which it validates with, in order, by ``Track.digest``."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    @classmethod
+    def of(cls, training: Iterable[Track], validation: Iterable[Track]) -> Split:
+        """The split into these tracks."""
+        return cls(tuple(track.digest for track in training), tuple(track.digest for track in validation))
+
+    def as_dict(self) -> dict[str, str]:
+        """Two texts, for a checkpoint."""
+        return {"training": " ".join(self.training), "validation": " ".join(self.validation)}
+
+    @classmethod
+    def from_dict(cls, texts: Mapping[str, str]) -> Split:
+        """The split that ``as_dict`` gave; raises KeyError, TypeError or AttributeError for anything else."""
+        return cls(tuple(texts["training"].split()), tuple(texts["validation"].split()))
+
+    def difference(self, before: Split) -> str:
+        """What a person is told of the change from another split; empty where there is none."""
+        if self == before:
+            return ""
+        ours, theirs = ({*split.training, *split.validation} for split in (self, before))
+        moved = set(self.validation) ^ set(before.validation)
+        counts = {
+            "new": len(ours - theirs),
+            "missing": len(theirs - ours),
+            "moved between training and validation": len(moved & ours & theirs),
+        }
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return f"other tracks ({told or 'in another order'})"
+
+
+def split_tracks(
+    tracks: Sequence[Track], share: float, seed: int, before: Split | None = None
+) -> tuple[list[Track], list[Track]]:
     """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two.
 
-    Of tracks without a key there may be many more: where they alone would fill one part, they and the others are split
-    each for themselves. Elsewhere not, for a run that is resumed knows its split by the seed alone.
+    Tracks that a run knows stay where they were ``before``; new ones are for training. Of tracks without a key there
+    may be many more: where they alone would fill one part, they and the others are split each for themselves.
     """
+    if before is not None:
+        known, held_out = set(before.training), set(before.validation)
+        training = [track for track in tracks if track.digest in known or track.digest not in held_out]
+        validation = [track for track in tracks if track.digest in held_out]
+        if training and validation:
+            return training, validation
     parts = _split(tracks, share, seed)
     if all(any(not track.keyless for track in part) for part in parts):
         return parts
@@ -253,6 +364,21 @@ def _split(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track
     chosen = set(order[:count].tolist())
     training = [track for number, track in enumerate(tracks) if number not in chosen]
     return training, [tracks[number] for number in sorted(chosen)] or training
+
+
+def check_tracks(unlabelled: Sequence[Track], labelled: Sequence[Track], config: TrainConfig) -> None:
+    """Nothing, where the loss can learn from these tracks.
+
+    Raises:
+        DataError: it cannot; with what to do.
+    """
+    if config.loss.name == "cross_entropy" and all(track.keyless for track in labelled):
+        raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
+    if config.loss.name != "cross_entropy" and any(track.keyless for track in labelled):
+        raise DataError(
+            f"the {config.loss.name} loss cannot learn from tracks without a key, which the labels call {NO_KEY}: "
+            "leave them out, or take a --config with the cross_entropy loss (docs/training.md)"
+        )
 
 
 class StepDataset(Dataset[Batch]):
@@ -281,15 +407,9 @@ class StepDataset(Dataset[Batch]):
     ) -> None:
         if config.data.batch_size % world_size:
             raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
+        check_tracks(unlabelled, labelled, config)
         self._keyless = [track for track in labelled if track.keyless]
         self._labelled = tuple(track for track in labelled if not track.keyless)
-        if config.loss.name == "cross_entropy" and not self._labelled:
-            raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
-        if config.loss.name != "cross_entropy" and self._keyless:
-            raise DataError(
-                f"the {config.loss.name} loss cannot learn from tracks without a key, which the labels call {NO_KEY}: "
-                "leave them out, or take a --config with the cross_entropy loss (docs/training.md)"
-            )
         self._unlabelled = tuple(unlabelled)
         takes_lessons = config.loss.name == "cross_entropy" and config.loss.unlabelled == "lessons"
         self._lessons = _lessons_by_mode(unlabelled, config) if takes_lessons else []

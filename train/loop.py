@@ -22,7 +22,7 @@ from stonecli_train.auxiliary import AuxiliaryHeads
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock
 from stonecli_train.config import TrainConfig
-from stonecli_train.data import Batch, StepDataset, Track
+from stonecli_train.data import Batch, Split, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
 from stonecli_train.parallel import Processes, any_process, gather_rows
 from stonecli_train.schedules import clip_gradients, learning_rate, new_optimiser, weight_decay
@@ -100,6 +100,7 @@ class Run:
         trained_on: one line for the model card.
         start: whose weights a new run begins with, instead of random ones.
         batches: where batches come from instead of the tracks (``stonecli_train.data.WaveformTracks``).
+        allows_changes: whether a run is resumed although its settings or tracks have changed.
         channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/training_step.py``), more with longer segments.
     """
@@ -117,6 +118,7 @@ class Run:
     trained_on: str = ""
     start: Checkpoint | None = None
     batches: Dataset[Batch] | None = None
+    allows_changes: bool = False
     channels_last: bool = True
 
     def __post_init__(self) -> None:
@@ -353,8 +355,14 @@ class Run:
                 "optimiser": _on_cpu(self.optimiser.state_dict()),
                 "scaler": self.scaler.state_dict(),
                 "progress": vars(self.progress).copy(),
+                "split": self.split.as_dict(),
             },
         )
+
+    @property
+    def split(self) -> Split:
+        """Which tracks are for training and which for validation."""
+        return Split.of([*self.unlabelled, *self.labelled], [*self.validation_unlabelled, *self.validation_labelled])
 
     def save(self, name: str) -> None:
         """Write a checkpoint into the folder, atomically; the first process does."""
@@ -393,14 +401,13 @@ class Run:
         Raises:
             TrainError: it is of another architecture or objective, or cannot be resumed.
         """
-        mine, theirs, advice = self.config, checkpoint, "choose another --name, or the same configuration"
-        ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
-        if ours != (theirs.chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
-            raise TrainError(f"{self.folder}: holds a run of another architecture; {advice}")
+        theirs, advice = checkpoint, "choose another --name, or the same configuration"
+        check_settings(checkpoint, self.config, self.folder, self.allows_changes)
         try:
-            objective = theirs.config["loss"]["name"]
-            if objective != mine.loss.name:
-                raise TrainError(f"{self.folder}: holds a run with the {objective} loss; {advice}")
+            before = stored_split(checkpoint)
+            change = self.split.difference(before) if before is not None else ""
+            if change and not self.allows_changes:
+                raise TrainError(f"{self.folder}: this run was started with {change}; {_CONFIRM}")
             self.average.load_state_dict(theirs.weights)
             self.network.load_state_dict(theirs.state["weights"])
             if self.auxiliary is not None:
@@ -445,6 +452,44 @@ class Run:
         if self.device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+_CONFIRM = "choose another --name, or resume it with --allow-changes"
+_MAY_CHANGE = ("optimiser.epochs", "optimiser.patience", "optimiser.val_steps", "data.workers")
+
+
+def stored_split(checkpoint: Checkpoint) -> Split | None:
+    """The split of a run's tracks; None in checkpoints from before it was stored."""
+    return Split.from_dict(checkpoint.state["split"]) if "split" in checkpoint.state else None
+
+
+def check_settings(checkpoint: Checkpoint, config: TrainConfig, folder: Path, allows_changes: bool = False) -> None:
+    """Nothing, where the run in ``folder`` can be resumed with ``config``.
+
+    Raises:
+        TrainError: it has another architecture or loss, or other settings and ``allows_changes`` is False.
+    """
+    theirs, advice = checkpoint, "choose another --name, or the same configuration"
+    ours = (config.network, config.vqt, config.input.frames_averaged, config.input.corrects_tuning)
+    if ours != (theirs.chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
+        raise TrainError(f"{folder}: holds a run of another architecture; {advice}")
+    changes = _changes(config.as_dict(), theirs.config)
+    if "loss.name" in changes:
+        raise TrainError(f"{folder}: holds a run with the {changes['loss.name']} loss; {advice}")
+    if changes and not allows_changes:
+        told = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        raise TrainError(f"{folder}: this run was started with {told}; {_CONFIRM}")
+
+
+def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """The earlier values of settings that have changed, by ``table.name``; those that are new have not."""
+    changes = {}
+    for table, values in ours.items():
+        before = theirs.get(table)
+        for name, value in values.items():
+            if isinstance(before, dict) and before.get(name, value) != value and f"{table}.{name}" not in _MAY_CHANGE:
+                changes[f"{table}.{name}"] = before[name]
+    return changes
 
 
 class _Scores(nn.Module):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+LONGEST_WAIT = timedelta(days=7)  # for processes that decode more slowly than this one
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,14 @@ class Processes:
         return self.rank == 0
 
 
+ALONE = Processes()
+
+
 def join_processes(device_type: str) -> Processes:
     """The processes that ``torchrun`` started, connected with each other; a lone one otherwise."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return Processes()
+        return ALONE
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device_type == "cuda":
         torch.cuda.set_device(local_rank)
@@ -59,6 +65,17 @@ def gather_rows(rows: Tensor, processes: Processes) -> Tensor:
     if processes.count == 1:
         return rows
     gathered: Tensor = _Gather.apply(rows, processes.rank, processes.count)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def gather_objects(value: Any, processes: Processes) -> list[Any]:
+    """What each process gave, by rank; waits for the slowest."""
+    if processes.count == 1:
+        return [value]
+    group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    gathered: list[Any] = [None] * processes.count
+    distributed.all_gather_object(gathered, value, group=group)
+    distributed.destroy_process_group(group)
     return gathered
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,9 +18,13 @@ from stonecli.cli.options import PROCESSING, DeviceOption, number, whole_number
 from stonecli.cli.running import ENDS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from stonecli_train.checkpoint import Checkpoint
     from stonecli_train.config import TrainConfig
 
+_REPORT_SECONDS = 30.0
 SETTINGS = "Settings (default: from --config)"
 
 
@@ -55,6 +61,10 @@ def train(
         list[Path] | None,
         typer.Option(metavar="CKPT", help="Label the music without labels with this checkpoint; repeatable."),
     ] = None,
+    allow_changes: Annotated[
+        bool,
+        typer.Option("--allow-changes", help="Resume the run although settings or tracks have changed."),
+    ] = False,
     circle: Annotated[
         Literal["1", "7"] | None,
         typer.Option(
@@ -162,7 +172,9 @@ def train(
         fail("--teacher needs music without labels; add --data FOLDER", EXIT_USAGE)
     begin = _checkpoint(start) if start is not None else None
     teachers = [_checkpoint(path) for path in teacher or ()]
-    interrupted = _train(settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin, teachers)
+    interrupted = _train(
+        settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin, teachers, allow_changes
+    )
     if interrupted:
         fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
 
@@ -193,14 +205,16 @@ def _train(
     kind: str,
     start: Checkpoint | None,
     teachers: Sequence[Checkpoint],
+    allow_changes: bool,
 ) -> bool:
     """Run the training; True when interrupted."""
     import torch
 
-    from stonecli_train.data import collect_tracks, split_tracks, taught
+    from stonecli_train.checkpoint import load_checkpoint
+    from stonecli_train.data import check_tracks, collect_tracks, split_tracks, taught
     from stonecli_train.features import FeatureCache
     from stonecli_train.lessons import Teachers
-    from stonecli_train.loop import Run
+    from stonecli_train.loop import Run, check_settings, stored_split
     from stonecli_train.parallel import join_processes, leave_processes
     from stonecli_train.watchers import CsvLog, TensorBoardLog
 
@@ -213,25 +227,39 @@ def _train(
         if processes.is_first:
             errors.print(text, markup=False, soft_wrap=True)
 
-    unlabelled, labelled = collect_tracks(data, labels, features, report)
+    place = Path(config.train_type) / str(config.loss.circle) / name
+    folder = save_dir / "models" / place
+    folder.mkdir(parents=True, exist_ok=True)
+    before = None
+    if (folder / "last.pt").exists():
+        last = load_checkpoint(folder / "last.pt")
+        check_settings(last, config, folder, allow_changes)
+        before = stored_split(last)
+    with _Decoding(errors if processes.is_first else None) as decoding:
+        unlabelled, labelled = collect_tracks(
+            data,
+            labels,
+            features,
+            report,
+            processes=processes,
+            check=partial(check_tracks, config=config),
+            progress=decoding.show,
+        )
     if teachers:
         asked = Teachers(teachers, config.segment_frames, cache / "lessons")
         unlabelled = taught(unlabelled, asked, config.loss.least_sure, report)
     share, seed = config.data.validation_share, config.optimiser.seed
-    training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed)
-    training_labelled, validation_labelled = split_tracks(labelled, share, seed)
-    place = Path(config.train_type) / str(config.loss.circle) / name
-    folder = save_dir / "models" / place
-    folder.mkdir(parents=True, exist_ok=True)
+    training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed, before)
+    training_labelled, validation_labelled = split_tracks(labelled, share, seed, before)
     wanted: list[bool] = []
-    before = {number: signal.getsignal(number) for number in ENDS}
-    if sys.platform != "win32" and before[signal.SIGHUP] == signal.SIG_IGN:
-        del before[signal.SIGHUP]  # nohup: the run outlives its terminal
+    handlers = {number: signal.getsignal(number) for number in ENDS}
+    if sys.platform != "win32" and handlers[signal.SIGHUP] == signal.SIG_IGN:
+        del handlers[signal.SIGHUP]  # nohup: the run outlives its terminal
 
     def interrupt(number: int, _: Any) -> None:
         wanted.append(True)
         if number == signal.SIGINT:  # a second Ctrl-C does not wait for the step; SIGTERM may come from two at once
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.signal(signal.SIGINT, handlers[signal.SIGINT])
 
     with ExitStack() as stack:
         stack.callback(leave_processes)
@@ -243,7 +271,7 @@ def _train(
             tensorboard = TensorBoardLog(save_dir / "tensorboard" / place, config, shown, device)
             stack.callback(tensorboard.close)
             watchers = [screen, CsvLog(folder / "log.csv"), tensorboard]
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, interrupt)
             stack.callback(signal.signal, number, handler)
         run = Run(
@@ -259,9 +287,43 @@ def _train(
             stop=lambda: bool(wanted),
             trained_on=f"{len(unlabelled)} unlabelled and {len(labelled)} labelled tracks",
             start=start,
+            allows_changes=allow_changes,
         )
         run.train()
     return bool(wanted)
+
+
+class _Decoding:
+    """How far decoding is: a bar in a terminal, else a line every half minute; nothing where all is done at once."""
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> _Decoding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, done: int, count: int) -> None:
+        """Show that so many of all recordings are decoded."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._console is None:
+            return
+        if self._console.is_terminal:
+            if self._bar is None:
+                columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+                self._bar = Progress(*columns, console=self._console, transient=True)
+                self._bar.add_task("")
+                self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=done, total=count)
+        elif time.monotonic() - self._told > _REPORT_SECONDS:
+            self._told = time.monotonic()
+            self._console.print(f"{done} of {count} recordings decoded")
 
 
 class _Screen:
@@ -278,18 +340,18 @@ class _Screen:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[loss]}"),
             console=self._out,
             transient=True,
             disable=not self._out.is_terminal,
         )
-        self._bar = self._progress.add_task("", total=self._steps, epoch="", loss=float("nan"))
+        self._bar = self._progress.add_task("", total=self._steps, epoch="", loss="")
         self._progress.start()
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """Move the bar."""
         done, epoch = step % self._steps + 1, f"{step // self._steps + 1}/{self._epochs}"
-        self._progress.update(self._bar, completed=done, epoch=epoch, loss=losses["total"])
+        self._progress.update(self._bar, completed=done, epoch=epoch, loss=f"loss {losses['total']:.3f}")
 
     def on_epoch(self, report: Any, network: Any) -> None:
         """Print the epoch's line."""

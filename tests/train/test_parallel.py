@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 torch = pytest.importorskip("torch")
 
@@ -143,6 +144,46 @@ def test_all_stop_where_one_is_asked_to(together: Any) -> None:
     steps = [json.loads((folder / f"stopped.{rank}.json").read_text())[1] for rank in range(2)]
     assert steps == [3, 3]
     assert load_checkpoint(folder / "stopped" / "last.pt").state["progress"]["step"] == 3
+
+
+DECODING = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import stonecli_train.features as features
+from stonecli_train.data import collect_tracks
+from stonecli_train.parallel import join_processes, leave_processes
+from stonecli_train.vqt import VQTConfig
+
+folder = Path(sys.argv[1])
+processes = join_processes("cpu")
+decode, decoded = features.read_track, []
+features.read_track = lambda path, rate: decoded.append(path.name) or decode(path, rate)
+reports = []
+cache = features.FeatureCache(folder / "cache", VQTConfig())
+tracks, _ = collect_tracks(folder / "music", None, cache, reports.append, processes=processes)
+lines = [" ".join(sorted(decoded)), " ".join(track.name for track in tracks), *reports]
+(folder / f"{processes.rank}.txt").write_text("\\n".join(lines))
+leave_processes()
+"""
+
+
+def test_each_process_decodes_its_share(tmp_path: Path, music: Any) -> None:
+    (tmp_path / "music").mkdir()
+    for number in range(5):
+        soundfile.write(tmp_path / "music" / f"{number}.wav", music("C major", seconds=3.0), 22050)
+    (tmp_path / "music" / "broken.mp3").write_text("no music")
+    (tmp_path / "script.py").write_text(DECODING)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*command, tmp_path / "script.py", tmp_path], check=True, timeout=300, capture_output=True)
+    answers = [(tmp_path / f"{rank}.txt").read_text().splitlines() for rank in range(2)]
+    decoded = [set(answer[0].split()) for answer in answers]
+    assert not decoded[0] & decoded[1]
+    assert decoded[0] | decoded[1] == {*(f"{number}.wav" for number in range(5)), "broken.mp3"}
+    assert abs(len(decoded[0]) - len(decoded[1])) <= 1
+    assert answers[0][1:] == answers[1][1:]  # the same tracks in the same order, and the same report
+    assert answers[0][1] == " ".join(f"{number}.wav" for number in range(5))
 
 
 # --- alone ------------------------------------------------------------------------------------------------------------

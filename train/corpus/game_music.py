@@ -13,12 +13,18 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
 from mutagen import File, MutagenError
+
+from stonecli.errors import StoneError
+from stonecli_train.errors import message
 
 PACKAGES = (
     "wesnoth-1.16-music",
@@ -135,17 +141,24 @@ PACKAGES = (
     "wizznic-data",
     "xblast-tnt-musics",
 )
+TRIES = 8  # packages of which none can be fetched, before the command gives up
 SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".m4a"})
 MODULES = frozenset({".mod", ".xm", ".it", ".s3m"})
 LEAST_SECONDS = 40.0
 MOST_MODULE_SECONDS = 600
 
 
+class FetchError(StoneError):
+    """A package cannot be fetched."""
+
+
 def fetch_package(package: str, folder: Path) -> int:
-    """Number of music files of ``package`` in ``folder``/``package`` after fetching it; 0 where there is none to be
-    had.
+    """Number of music files of ``package`` in ``folder``/``package`` after fetching it.
 
     A package that is there is not fetched again; one that was interrupted leaves nothing behind.
+
+    Raises:
+        FetchError: it cannot be fetched; with the reason that apt-get gives.
     """
     target = folder / package
     if target.is_dir():
@@ -156,7 +169,8 @@ def fetch_package(package: str, folder: Path) -> int:
         download = subprocess.run(["apt-get", "download", package], cwd=work, capture_output=True, check=False)  # noqa: S603, S607
         archives = list(work.glob("*.deb"))
         if download.returncode or not archives:
-            return 0
+            reason = download.stderr.decode(errors="replace").strip().splitlines()
+            raise FetchError(reason[-1].removeprefix("E: ") if reason else "apt-get download gave no package")
         subprocess.run(["dpkg-deb", "-x", str(archives[0]), "tree"], cwd=work, check=True)  # noqa: S603, S607
         out = work / "music"
         out.mkdir()
@@ -217,17 +231,45 @@ def _is_music(path: Path) -> bool:
     return file is not None and file.info is not None and getattr(file.info, "length", 0.0) >= LEAST_SECONDS
 
 
-def main() -> None:
-    """Fetch all packages into the folder given on the command line."""
+def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable[[str], None] = print) -> int:
+    """Number of music files in ``folder`` after fetching what can be fetched of ``packages``.
+
+    Raises:
+        FetchError: nothing can be fetched here: apt-get is not installed, or all of the first packages fail.
+    """
+    missing = [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]
+    if missing:
+        raise FetchError(f"needs {' and '.join(missing)} (Debian or Ubuntu): use music of your own")
+    total = fetched = 0
+    for place, package in enumerate(packages, 1):
+        try:
+            count = fetch_package(package, folder)
+        except FetchError as error:
+            report(f"{package}: {error}")
+            if not fetched and place >= min(TRIES, len(packages)):
+                advice = "run apt-get update, or check the network"
+                raise FetchError(f"none of the first {place} packages can be fetched ({error}): {advice}") from error
+            continue
+        fetched += 1
+        total += count
+        report(f"{package}: {count} tracks" if count else f"{package}: no music in it")
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch all packages into the folder given on the command line; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m stonecli_train.corpus.game_music", description=__doc__.split("\n")[0]
     )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder.absolute()  # a name that begins with a dash would be an option elsewhere
-    for package in PACKAGES:
-        count = fetch_package(package, folder)
-        print(f"{package}: {count} tracks" if count else f"{package}: no music, or not in this Debian", flush=True)
+    folder = parser.parse_args(arguments).folder.absolute()  # a name with a dash in front would be an option elsewhere
+    try:
+        fetch_all(folder, report=partial(print, flush=True))
+    except (StoneError, OSError) as error:
+        print(message(error), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

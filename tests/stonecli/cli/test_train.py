@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any
     for wrong in (["--data", folder / "long"], ["--labels", folder / "half.csv", "--teacher", own]):
         assert invoke(*arguments("lessons", *wrong)).exit_code == 2
     result = invoke(*arguments("semi_tone", *given, "--teacher", own))
-    assert (result.exit_code, "--teacher goes with" in result.stderr) == (2, True)
+    assert (result.exit_code, "--teacher needs" in result.stderr) == (2, True)
     result = invoke(*arguments("lessons", *given, "--teacher", folder / "labels.csv"))
     assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
 
@@ -318,6 +319,59 @@ def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any
     assert last.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "before"),
+    [("--seed", "3", "optimiser.seed = 0"), ("--batch-size", "2", "data.batch_size = 4"), ("--lr", "1", "lr = 0.01")],
+)
+def test_a_run_with_other_settings_is_resumed_only_when_asked_to(
+    option: str, value: str, before: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path
+) -> None:
+    run = arguments("stone", "--data", folder / "music", "-e", "1")
+    assert invoke(*run).exit_code == 0
+    last = tmp_path / "models" / "ks" / "7" / "basic" / "last.pt"
+    content = last.read_bytes()
+    line = refused(invoke(*run, option, value), 1)
+    assert before in line
+    assert line.endswith("choose another --name, or resume it with --allow-changes")
+    assert last.read_bytes() == content
+    assert invoke(*run, option, value, "--allow-changes").exit_code == 0
+    assert invoke(*run, "-e", "2").exit_code == 0  # more epochs are no other run
+
+
+def test_a_run_with_other_tracks_is_resumed_only_when_asked_to(
+    folder: Path, arguments: Any, invoke: Any, tmp_path: Path
+) -> None:
+    music = tmp_path / "music"
+    shutil.copytree(folder / "music", music)
+    run = arguments("stone", "--data", music)
+    assert invoke(*run, "-e", "1").exit_code == 0
+    last = tmp_path / "models" / "ks" / "7" / "basic" / "last.pt"
+    before = load_checkpoint(last).state["split"]
+    assert [len(before[part].split()) for part in ("training", "validation")] == [6, 2]
+    music.rename(tmp_path / "moved")
+    run[run.index(music)] = music = tmp_path / "moved"
+    assert invoke(*run, "-e", "2").exit_code == 0  # a folder that was moved holds the same tracks
+
+    soundfile.write(music / "A new one.wav", soundfile.read(music / "0.wav")[0][::-1], 22050)
+    (music / "7.wav").unlink()
+    line = refused(invoke(*run, "-e", "3"), 1)
+    assert "this run was started with other tracks (1 new, 1 missing)" in line
+    assert invoke(*run, "-e", "3", "--allow-changes").exit_code == 0
+    after = load_checkpoint(last).state["split"]
+    assert set(after["validation"].split()) <= set(before["validation"].split())
+    assert not set(after["training"].split()) & set(before["validation"].split())
+
+
+def test_data_is_checked_before_anything_is_decoded(
+    folder: Path, arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stonecli_train.features.read_track", lambda *_: pytest.fail("decoded"))
+    rows = [f"{folder}/music/{number}.wav,none" for number in range(4)]
+    (tmp_path / "keys.csv").write_text("\n".join(["path,key", *rows]))
+    line = refused(invoke(*arguments("semi_tone", "--labels", tmp_path / "keys.csv", "--cache", tmp_path / "new")), 1)
+    assert line.startswith("the semi_tone loss cannot learn from tracks without a key")
+
+
 def test_a_damaged_checkpoint_is_named(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     last = tmp_path / "models" / "ks" / "7" / "basic" / "last.pt"
     last.parent.mkdir(parents=True)
@@ -382,7 +436,7 @@ def test_mistakes_in_the_configuration(text: str, message: str, folder: Path, in
 def test_other_wrong_settings(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     data = ["--data", folder / "music"]
     assert "none.toml: No such file" in refused(invoke(*arguments("stone", *data, "-g", tmp_path / "none.toml")), 2)
-    assert "optimiser.lr is above 0" in refused(invoke(*arguments("stone", *data, "--lr", "-1")), 2)
+    assert "--lr must be a number of at least 0" in refused(invoke(*arguments("stone", *data, "--lr", "-1")), 2)
     assert "is for --type ks_mode" in refused(invoke(*arguments("stone", *data, "-g", folder / "skey.toml")), 2)
     assert not (tmp_path / "models").exists()
 

@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from stonecli_train.corpus.game_music import _is_music, _played, _unpack_music
+from stonecli_train.corpus.game_music import TRIES, _is_music, _played, _unpack_music, main
 
 
 def tracker_module() -> bytes:
@@ -60,3 +61,29 @@ def test_a_damaged_zip_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
     _unpack_music(tmp_path / "broken.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.zip"]
+
+
+def test_without_apt_it_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([str(tmp_path / "games")]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "needs apt-get and dpkg-deb (Debian or Ubuntu): use music of your own"
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs of POSIX")
+def test_when_nothing_can_be_fetched_it_gives_up_after_a_few_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("apt-get", "dpkg-deb"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "E: Unable to locate package $2" >&2\nexit 100\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([str(tmp_path / "games")]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == TRIES
+    (line,) = err.splitlines()
+    assert line.startswith(f"none of the first {TRIES} packages can be fetched (Unable to locate package ")
+    assert line.endswith("run apt-get update, or check the network")

@@ -162,7 +162,7 @@ def test_open_files_are_bounded(folder: Path) -> None:
 
 
 def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StoneError, match=r"python -m train\.corpus\.instruments"):
+    with pytest.raises(StoneError, match=r"python -m stonecli_train\.corpus\.instruments"):
         load_sampler(tmp_path, False)
     for text in ("{", "[]", '{"rate": 8000}', '{"rate": 22050, "instruments": [{}], "kits": []}'):
         (tmp_path / "index.json").write_text(text)
