@@ -41,6 +41,12 @@ def analyze(
         float,
         typer.Option(parser=number(0, 0.95), metavar="0..0.95", help="Set the overlap between windows (default: 0)."),
     ] = 0.0,
+    last_window: Annotated[
+        Literal["keep", "drop"],
+        typer.Option(
+            metavar="keep|drop", help="Extend the last window to the end, or drop what is left (default: keep)."
+        ),
+    ] = "keep",
     min_segment: Annotated[
         float,
         typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes that last less than this."),
@@ -74,7 +80,7 @@ def analyze(
             parser=file_with_ending(".npz"),
             metavar="FILE",
             rich_help_panel=FILES,
-            help="Save the probabilities of every window for NumPy: .npz.",
+            help="Save the probabilities of every window, and their mean, for NumPy: .npz.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -96,6 +102,7 @@ def analyze(
         per_window=per_window,
         window=window,
         overlap=overlap,
+        last_window=last_window,
         min_segment=min_segment,
         as_json=as_json,
         npz=npz,

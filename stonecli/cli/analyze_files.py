@@ -21,7 +21,7 @@ from stonecli.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from stonecli.detection.detect import KeyEstimate
+    from stonecli.detection.detect import KeyEstimate, LastWindow
     from stonecli.plots.analysis import Picture
 
 
@@ -31,6 +31,7 @@ def analyze_files(
     per_window: bool = False,
     window: float | None = None,
     overlap: float = 0.0,
+    last_window: LastWindow = "keep",
     min_segment: float = 30.0,
     as_json: bool = False,
     npz: Path | None = None,
@@ -69,7 +70,12 @@ def analyze_files(
                 if finding.error is not None:
                     raise AudioError(finding.error)
                 estimate = detect_key(
-                    path, key_model, window_seconds=window, overlap=overlap, least_segment=min_segment
+                    path,
+                    key_model,
+                    window_seconds=window,
+                    overlap=overlap,
+                    least_segment=min_segment,
+                    last_window=last_window,
                 )
             except Exception as error:  # one bad file does not end the run
                 if os.environ.get("STONE_DEBUG"):

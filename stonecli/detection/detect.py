@@ -19,6 +19,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,7 @@ MOST_STRETCHED = 2.0 ** (50 / 1200)  # a recording half a semitone too low has s
 BETWEEN_CENTS = 40.0  # from here on a recording lies between two semitones, and its key has two names
 
 Floats = npt.NDArray[np.float32]
+LastWindow = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,7 @@ def detect_key(
     window_seconds: float | None = None,
     overlap: float = 0.0,
     least_segment: float = LEAST_SEGMENT_SECONDS,
+    last_window: LastWindow = "keep",
     cancelled: Callable[[], bool] | None = None,
 ) -> KeyEstimate:
     """The key of the recording at ``path``.
@@ -146,6 +149,8 @@ def detect_key(
         window_seconds: None for the length that the model was trained on.
         overlap: share of a window that the next one shares with it, 0 up to 0.95.
         least_segment: length in seconds of the shortest segment.
+        last_window: whether the last window takes what is left of the recording (``keep``), or only whole windows are
+            analyzed (``drop``), as by the published code of STONE; what is shorter than a window is analyzed as it is.
         cancelled: asked every few seconds of audio; the analysis ends early once it returns True.
 
     Raises:
@@ -164,6 +169,7 @@ def detect_key(
         window_seconds=window_seconds,
         overlap=overlap,
         least_segment=least_segment,
+        last_window=last_window,
     )
     return replace(estimate, notes=tuple(audio.notes))
 
@@ -184,6 +190,7 @@ def detect_key_in_audio(
     window_seconds: float | None = None,
     overlap: float = 0.0,
     least_segment: float = LEAST_SEGMENT_SECONDS,
+    last_window: LastWindow = "keep",
 ) -> KeyEstimate:
     """The key of the mono blocks, each float32 [n] at ``rate``, in Hz; arguments and errors as above.
 
@@ -192,7 +199,7 @@ def detect_key_in_audio(
     """
     if not MIN_RATE <= rate <= MAX_RATE:
         raise ValueError(f"a rate is from {MIN_RATE} to {MAX_RATE} Hz, not {rate}")
-    windower = _Windower(model, rate, window_seconds, overlap)
+    windower = _Windower(model, rate, window_seconds, overlap, last_window)
     asked = list(windower.run(blocks))  # all of it, before the first answer is waited for
     windows = [item.window() for item in asked]
     tonal = [window for window in windows if window.tonal]
@@ -287,8 +294,16 @@ class _Asked:
 class _Windower:
     """Cuts a recording into windows, corrects and scales each, and asks the model."""
 
-    def __init__(self, model: KeyModel, rate: float, window_seconds: float | None, overlap: float) -> None:
+    def __init__(
+        self,
+        model: KeyModel,
+        rate: float,
+        window_seconds: float | None,
+        overlap: float,
+        last_window: LastWindow = "keep",
+    ) -> None:
         info = model.info
+        self._keeps_last = last_window == "keep"
         check_windows(info, window_seconds, overlap)
         self._model = model
         self._rate = rate
@@ -325,14 +340,14 @@ class _Windower:
             end = base + len(held) + len(samples)
             last = after is None
             # What is left need not be quite a window, or a sample that is rounded away would double the last one.
-            after_it = self._step - self._size // 100
+            after_it = self._step - self._size // 100 if self._keeps_last else 0
             while start + self._size + (after_it if last else max(self._step, self._margin)) <= end:
                 # No name for the piece: it may be a view, which would keep the stretch.
                 yield self._ask(
                     self._surrounded(held, samples, base, start, start + self._size), start, resampler, around
                 )
                 start += self._step
-            if last and end > start:
+            if last and end > start and (self._keeps_last or start == 0):
                 parts = math.ceil((end - start) / max(self._size, LONGEST_SECONDS * self._rate))
                 cuts = [start + (end - start) * part // parts for part in range(parts + 1)]
                 for one, other in itertools.pairwise(cuts):
@@ -386,7 +401,7 @@ class _Windower:
         ratio = resampler.ratio
         inside = self._window if length == self._size else round(length * ratio)
         if inside >= self._model.info.least_window:
-            if length != self._size:
+            if length != self._size and self._keeps_last:
                 step = round(LENGTH_STEP * self._model.info.sample_rate)
                 inside = max(self._model.info.least_window, inside // step * step)
             first = round((self._margin + length / 2) * ratio - inside / 2) - self._context

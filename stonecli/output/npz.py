@@ -1,4 +1,4 @@
-"""The file of ``stone analyze --npz``: the model's raw answer for every window."""
+"""The file of ``stone analyze --npz``: the model's raw output for every window, and its mean over them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.model.session import KeyModel
@@ -18,6 +19,8 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
     """Write one array per recording, named by its escaped path: float32 [windows, classes], the model's raw output.
 
     ``__classes__`` names the classes in order; ``__times__/PATH`` float64 [windows, 2] gives start and end in seconds.
+    ``__mean__/PATH`` float32 [classes] is the mean over the tonal windows, uniform without any: the average that the
+    published code takes the most probable class of.
 
     Raises:
         OSError: the file cannot be written; an old one is whole.
@@ -27,6 +30,8 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         name = escaped(str(recording))
         rows = [window.classes for window in estimate.windows]
         arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
+        tonal = [window.classes for window in estimate.windows if window.tonal]
+        arrays[f"__mean__/{name}"] = np.mean(tonal or [_uniform(model)], axis=0, dtype=np.float32)
         times = [(window.start, window.end) for window in estimate.windows]
         arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
     # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
@@ -34,3 +39,8 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _uniform(model: KeyModel) -> npt.NDArray[np.float32]:
+    classes = len(model.info.classes)
+    return np.full(classes, 1 / classes, dtype=np.float32)

@@ -83,6 +83,17 @@ def test_window_length(invoke: Invoke, medley: Path) -> None:
         assert result.stderr == "stone: a window of this model is 11.9 to 300 s long\n"
 
 
+def test_last_window(invoke: Invoke, medley: Path) -> None:
+    """The medley has 120 s: two windows of 50 s, and 20 s more that one of them takes or that are dropped."""
+    ends = {}
+    for last in ("keep", "drop"):
+        arguments = ("--json", "--per-window", "--window", "50", "--last-window", last)
+        record = json.loads(invoke("analyze", medley, *arguments).stdout)
+        ends[last] = [window["end"] for window in record["windows"]]
+    assert ends["keep"] == [pytest.approx(50, abs=0.5), pytest.approx(120, abs=0.5)]
+    assert ends["drop"] == [pytest.approx(50, abs=0.5), pytest.approx(100, abs=0.5)]
+
+
 def test_npz(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.npz"
     first, silent = song("flac"), tmp_path / "silent.wav"
@@ -92,8 +103,9 @@ def test_npz(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
         assert set(arrays.files) == {
             "__classes__",
             *(str(path) for path in (first, medley, silent)),
-            *(f"__times__/{path}" for path in (first, medley, silent)),
+            *(f"__{what}__/{path}" for path in (first, medley, silent) for what in ("times", "mean")),
         }
+        assert arrays[f"__mean__/{medley}"] == pytest.approx(arrays[str(medley)].mean(axis=0))
         assert arrays["__classes__"].shape == (24,)
         assert arrays[str(first)].shape == (1, 24)
         assert arrays[str(medley)].shape == (8, 24)

@@ -221,6 +221,24 @@ def test_windows_tile_a_recording(
     assert all(one.end == other.start for one, other in itertools.pairwise(estimate.windows))
 
 
+@pytest.mark.parametrize(
+    ("length", "overlap", "starts"),
+    [(1, 0.0, [0]), (1.97, 0.0, [0]), (2, 0.0, [0, 1]), (3.3, 0.0, [0, 1, 2]), (1.6, 0.5, [0, 0.5]), (0.4, 0.0, [0])],
+)
+def test_the_last_window_can_be_dropped(
+    music: Music, hear: Callable[..., KeyEstimate], length: float, overlap: float, starts: list[float]
+) -> None:
+    """Whole windows only; what is shorter than a window is analyzed as it is."""
+    estimate = hear(music("C major", seconds=length * WINDOW), last_window="drop", overlap=overlap)
+    assert [window.start for window in estimate.windows] == pytest.approx(
+        [WINDOW * start for start in starts], abs=0.02
+    )
+    lengths = [window.end - window.start for window in estimate.windows]
+    assert lengths == pytest.approx([WINDOW * min(1, length)] * len(starts), abs=0.02)
+    assert estimate.key == Key.parse("C major")
+    assert_is_consistent(estimate)
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
 def test_overlap(music: Music, hear: Callable[..., KeyEstimate], overlap: float) -> None:
     estimate = hear(music("C major", seconds=60), overlap=overlap)

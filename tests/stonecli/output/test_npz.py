@@ -1,5 +1,6 @@
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,30 @@ def test_arrays_by_path(tmp_path: Path, key_model: KeyModel, estimate_of: Callab
     save_npz(tmp_path / "out.npz", estimates, key_model)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
         shown = [name.replace("\udcff", "\\udcff").replace("\n", "\\u000a") for name in NAMES]
-        assert set(arrays.files) == {"__classes__", *shown, *(f"__times__/{name}" for name in shown)}
+        assert set(arrays.files) == {
+            "__classes__",
+            *shown,
+            *(f"__{what}__/{name}" for name in shown for what in ("times", "mean")),
+        }
         assert list(arrays["__classes__"]) == [keys[0].name for keys in key_model.info.classes]
         for name, (_, estimate) in zip(shown, estimates, strict=True):
             assert arrays[name].shape == (2, 24)
             assert arrays[name].dtype == np.float32
             assert (arrays[name][1] == estimate.windows[1].classes).all()
             assert arrays[f"__times__/{name}"].tolist() == [[0.0, 15.0], [15.0, 30.0]]
+            assert arrays[f"__mean__/{name}"] == pytest.approx(arrays[name].mean(axis=0))
+
+
+def test_the_mean_is_over_tonal_windows(
+    tmp_path: Path, key_model: KeyModel, estimate_of: Callable[..., KeyEstimate]
+) -> None:
+    estimate = estimate_of("Am", changes_to="C")
+    silent = replace(estimate.windows[1], tonal=False)
+    half = replace(estimate, windows=(estimate.windows[0], silent))
+    save_npz(tmp_path / "out.npz", [(Path("half"), half), (Path("none"), replace(half, windows=(silent,)))], key_model)
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays["__mean__/half"] == pytest.approx(estimate.windows[0].classes)
+        assert arrays["__mean__/none"] == pytest.approx(np.full(24, 1 / 24))
 
 
 def test_names_of_signatures(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
