@@ -31,7 +31,7 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         rows = [window.classes for window in estimate.windows]
         arrays[name] = np.array(rows, dtype=np.float32).reshape(-1, len(model.info.classes))
         tonal = [window.classes for window in estimate.windows if window.tonal]
-        arrays[f"__mean__/{name}"] = np.mean(tonal or [_uniform(model)], axis=0, dtype=np.float32)
+        arrays[f"__mean__/{name}"] = np.array(tonal or [_uniform(model)]).mean(axis=0)
         times = [(window.start, window.end) for window in estimate.windows]
         arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
     # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.

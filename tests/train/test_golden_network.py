@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from stonecli.detect import detect_key_in_audio  # noqa: E402
+from stonecli.detection.detect import detect_key_in_audio  # noqa: E402
 from stonecli.key import Key  # noqa: E402
-from stonecli.model import KeyModel  # noqa: E402
+from stonecli.model.session import KeyModel  # noqa: E402
 from stonecli_export.onnx_file import export_straightforward  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from stonecli_train.vqt import VQT  # noqa: E402
