@@ -13,7 +13,7 @@ Signs: TypeAlias = tuple[int, ...]
 """+1 or -1 for each channel: what it is multiplied by before the mean is taken."""
 
 PEAK_LIMIT = 1e6  # beyond this, squares and transforms leave the range of float32
-_STRIDE = 17  # every 17th frame is measured: a prime, so that few tones have a period that divides it
+_STRIDE = 67  # every 67th frame is measured: a prime, so that few tones have a period that divides it
 _MEMORY_SECONDS = 30.0  # time constant of the measured covariance
 _FIRST_SECONDS = 0.5  # no decision is made on less
 # Energy of the sum of the channels, relative to the sum of their energies: 2 for identical stereo channels, 1 for
@@ -45,7 +45,7 @@ class ChannelMixer:
         """The signs for ``block``, float32 [n, channels], the next one of the recording."""
         if len(self._plain) == 1:
             return self._plain
-        measured = finite(block[::_STRIDE])
+        measured = finite(np.ascontiguousarray(block[::_STRIDE]))
         self._covariance *= math.exp(-len(block) / (_MEMORY_SECONDS * self._rate))
         self._covariance += measured.T @ measured
         self._frames += len(block)

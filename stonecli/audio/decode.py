@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -280,24 +280,24 @@ class _DecoderProcess:
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
         """As :meth:`_Source.read`."""
-        frame_size = np.dtype(self._type).itemsize * self._file_channels
-        size = _block_frames(self, converter) * frame_size
+        # Both are used for every block: new ones of this size would cost more than what is done with them.
+        values = np.empty((_block_frames(self, converter), self._file_channels), dtype=self._type)
+        mono = np.empty(len(values), dtype=np.float32)
         mixer = ChannelMixer(self._file_channels, self.rate)
         done, last = 0, False
         with self._process:
             while not last:
-                data = self._output.read(size)
-                last = len(data) < size
+                size = self._output.read_into(values)
+                last = size < values.nbytes
                 if last:
                     self._output.check()
-                frames = len(data) // frame_size
-                values = np.frombuffer(data, dtype=self._type, count=frames * self._file_channels)
-                samples = values.reshape(frames, self._file_channels).astype(np.float32, copy=False)
+                frames = size // values.strides[0]
+                samples = values[:frames].astype(np.float32, copy=False)
                 done += frames
-                mono = _mean(samples, mixer.signs(samples))
+                _mean(samples, mixer.signs(samples), mono[:frames])
                 if self._scale != 1.0:
-                    mono = mono * np.float32(self._scale)
-                out = converter.process(mono[:, None], (1,), last=last)
+                    mono *= np.float32(self._scale)
+                out = converter.process(mono[:frames, None], (1,), last=last)
                 if len(out):
                     yield out
         if not done:
@@ -311,16 +311,14 @@ class _DecoderProcess:
             raise AudioError(f"the decoder failed after {seconds:.1f} s")
 
 
-def _mean(samples: Samples, signs: Signs) -> Samples:
+def _mean(samples: Samples, signs: Signs, out: Samples) -> None:
     """Mean over the channels of [n, channels], each multiplied by its sign; for two of them bit by bit as ffmpeg's."""
-    if samples.shape[1] == 1:
-        return samples[:, 0]
-    if samples.shape[1] > 2:
-        return mixed(samples, signs)
+    if samples.shape[1] != 2:
+        out[:] = mixed(samples, signs)
+        return
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
-        mono: Samples = (np.add if signs[0] == signs[1] else np.subtract)(samples[:, 0], samples[:, 1])
-        mono *= np.float32(0.5)
-    return mono
+        (np.add if signs[0] == signs[1] else np.subtract)(samples[:, 0], samples[:, 1], out=out)
+        out *= np.float32(0.5)
 
 
 def _block_frames(source: _Source, converter: _Converter) -> int:
@@ -351,6 +349,15 @@ class _Output:
         self._is_waited_for = True
         try:
             return self._stream.read(size)
+        finally:
+            self._is_waited_for = False
+
+    def read_into(self, array: npt.NDArray[Any]) -> int:
+        """Fill ``array`` with the next bytes; the result is their number, less than its size at the end only."""
+        self._reads += 1
+        self._is_waited_for = True
+        try:
+            return self._stream.readinto(array.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined,no-any-return]
         finally:
             self._is_waited_for = False
 
