@@ -10,11 +10,12 @@ file as its standard error.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 _MESSAGES = (
@@ -25,6 +26,7 @@ _MESSAGES = (
     rb"|\n?Warning: (?:Xing stream|Encountered more data|Big change|Real sample count)"
     rb").*\n?"
 )
+_MAX_FILE = 1 << 20  # bytes, after which the file starts at its beginning again
 _CAN_READ_ANYWHERE = hasattr(os, "pread")  # not on Windows, where all is copied when the last call ends
 
 
@@ -46,7 +48,14 @@ class _Redirection:
                 import tempfile
 
                 try:
-                    self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (kept for the next call)
+                    if self._file is None:
+                        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (kept for the next call)
+                        atexit.register(self.flush)
+                    elif self._copied > _MAX_FILE:
+                        self._copy()
+                        os.ftruncate(self._file.fileno(), 0)
+                        os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+                        self._copied = 0
                     self._real = os.dup(2)
                     os.dup2(self._file.fileno(), 2)
                 except OSError:
@@ -61,9 +70,17 @@ class _Redirection:
             if not self._callers:
                 os.dup2(self._real, 2)
             if not self._callers or _CAN_READ_ANYWHERE:
-                self._copy()
+                with suppress(OSError):  # nobody reads the user's standard error any more
+                    self._copy()
             if not self._callers:
                 os.close(self._real)
+
+    def flush(self) -> None:
+        """Copy what a thread wrote late: its write had begun before descriptor 2 was restored."""
+        with self._lock:
+            if not self._callers and self._file is not None:
+                with suppress(OSError):
+                    self._copy()
 
     def after_fork(self) -> None:
         """In a forked child no call runs; its standard error is the real one."""
@@ -87,11 +104,7 @@ class _Redirection:
             self._copied += len(text)
             rest = re.sub(_MESSAGES, b"", text, flags=re.MULTILINE)
             while rest:
-                rest = rest[os.write(self._real, rest) :]
-        if not self._callers and size:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.ftruncate(descriptor, 0)
-            self._copied = 0
+                rest = rest[os.write(self._real if self._callers else 2, rest) :]
 
 
 _redirection = _Redirection()
