@@ -4,7 +4,7 @@
 #     docker run --rm --init -u "$(id -u):$(id -g)" -v ~/Music:/music -v stone:/data stone tag /music --write-tags
 #
 # For the GPU add --gpus all (the host has the driver, the image all else). /data keeps what stone undo needs, and the
-# cache; -u writes as whoever owns the music. What is in the image is not all MIT: docs/licences.md.
+# cache; -u writes as whoever owns the music. What is in the image is not all MIT: docs/licenses.md.
 
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /src

@@ -1,4 +1,4 @@
-"""docs/licences.md names every package that comes with stone."""
+"""docs/licenses.md names every package that comes with stone."""
 
 import re
 import tomllib
@@ -51,7 +51,7 @@ def test_copyleft_is_said() -> None:
 
 def section(word: str) -> str:
     """The part of the page whose heading ends in ``word``."""
-    parts = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").split("\n## ")
+    parts = (ROOT / "docs" / "licenses.md").read_text(encoding="utf-8").split("\n## ")
     [found] = [part for part in parts if part.splitlines()[0].endswith(word)]
     return found
 
