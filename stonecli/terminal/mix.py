@@ -19,30 +19,30 @@ from stonecli.util.text import printable, shortened
 
 MOVE_WIDTH, ENDS_WIDTH = 13, 9
 DIGITS = 2
-UNSEEN = 0.005  # points: rounding, and less than any record shows
+UNSEEN = 0.005  # of the cost: rounding, and less than any record shows
 
 
 def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
     """Print the tracks in their order, each with the move that leads to it, and the sum."""
     print_rows(console, _rows(mix), notation)
     if console.is_terminal and mix.transitions:
-        tracks = f"{len(mix.tracks)} tracks, {mix.cost:.1f} points; {_what_is_left(mix)}"
+        tracks = f"{len(mix.tracks)} tracks, total cost {mix.cost:.1f}; {_what_is_left(mix)}"
         console.print(Text(tracks), soft_wrap=True)
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
-    """Print a row a track: key, the keys of its ends, tempo, tuning, move, points, file; tab-separated in a pipe."""
+    """Print one row per track: key, the keys of its ends, tempo, tuning, move, cost, file; tab-separated in a pipe."""
     if not console.is_terminal:
-        print("\t".join(("file", "key", "bpm", "tuning", "move", "points", "first", "last")), file=console.file)
+        print("\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last")), file=console.file)
         for track, move in rows:
             ends = _ends(track, notation)
-            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _points(move), *ends)
+            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _cost(move), *ends)
             print("\t".join(printable(cell) for cell in cells), file=console.file)
         return
-    width = max(16, console.width - 36 - MOVE_WIDTH - ENDS_WIDTH)
+    width = max(16, console.width - 28 - MOVE_WIDTH - ENDS_WIDTH)
     console.print(
         Text(
-            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'points':>6}  file",
+            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'cost':>6}  file",
             "bold",
         )
     )
@@ -53,7 +53,7 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
         both = f"{first}-{last}" if {first, last} - {key} else ""
         line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
         clash = move is not None and move.cost > GOOD_COST
-        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_points(move):>6}  ", WARNING if clash else "")
+        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_cost(move):>6}  ", WARNING if clash else "")
         name = _name(track)
         line.append(shortened(name, width) if cell_len(name) > width else name)
         console.print(line, soft_wrap=True)
@@ -124,7 +124,7 @@ def _what_is_left(mix: Mix) -> str:
     """What a better order could save: rounded up, for "at most" and "no order" are promises."""
     if mix.cost - mix.bound < UNSEEN:
         return "no order is better"
-    return f"at most {math.ceil(100 * mix.gap)}% of it can be saved"
+    return f"at most {math.ceil(100 * mix.gap)}% can be saved"
 
 
 def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
@@ -133,7 +133,7 @@ def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
     return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
 
 
-def _points(move: Transition | None) -> str:
+def _cost(move: Transition | None) -> str:
     return f"{move.cost:.1f}" if move else ""
 
 

@@ -14,7 +14,7 @@ from stonecli.tags.track_info import read_info
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
-HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "points", "first", "last"))
+HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last"))
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_the_built_in_model_is_listed_with_its_card(invoke: Invoke) -> None:
     assert isinstance(card, dict)
     assert len(card["classes"]) == 24
     assert (card["licence"], card["sample_rate"]) == ("MIT", 11025)
-    text = (REPOSITORY / "stonecli" / "models" / "MODEL_CARD.md").read_text("utf-8")
+    text = (REPOSITORY / "stonecli" / "model" / "MODEL_CARD.md").read_text("utf-8")
     assert invoke("models", "show", BUILT_IN).stdout.splitlines() == text.splitlines()
     (shown,) = records(invoke("models", "show", BUILT_IN, "--json"))
     assert shown == {**record, "text": text}
