@@ -22,6 +22,8 @@ ELSEWHERE = {  # file in the repository: page of the site
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "research/model-log.md": "model-log.md",
+    "research/history.md": "model-history.md",
 }
 _SOURCES = {page: source for source, page in ELSEWHERE.items()}
 COMMANDS_HERE = "<!-- commands -->"

@@ -420,7 +420,7 @@ def test_where_no_lesson_is_sure_labels_are_all(tmp_path: Path, make_tracks: Tra
 
 
 def test_tracks_are_taught(tmp_path: Path, make_tracks: Tracks) -> None:
-    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_2.pt")
+    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_6.pt")
     tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
     said: list[str] = []
     teachers = Teachers([checkpoint], 600, tmp_path / "kept")

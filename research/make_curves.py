@@ -1,4 +1,4 @@
-"""Draw docs/training.svg from the logs of the runs in docs/training.md (python docs/make_curves.py)."""
+"""Draw docs/training.svg from the logs of the runs in docs/training.md (python research/make_curves.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 folder = Path(__file__).parent
+picture = folder.parent / "docs" / "training.svg"
 figure = Figure(figsize=(10, 3.4), layout="constrained")
 losses, scores = figure.subplots(1, 2)
 for path in sorted((folder / "runs").glob("*.csv")):
@@ -22,4 +23,4 @@ scores.set(xlabel="step", ylabel="MIREX", title="Score on held-out renderings", 
 for axes in (losses, scores):
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
-figure.savefig(folder / "training.svg", metadata={"Date": None})
+figure.savefig(picture, metadata={"Date": None})
