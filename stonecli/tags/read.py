@@ -113,7 +113,7 @@ def as_tag_error() -> Iterator[None]:
             raise error.__context__ from None
         # Deliberately wide: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
         kind = type(error).__name__.replace("error", "Error").removesuffix("Error")  # mutagen has bare names, too
-        raise TagError(f"the tags are damaged ({kind})" if kind else "the tags are damaged") from error
+        raise TagError("the file or its tags are damaged" + (f" ({kind})" if kind else "")) from error
 
 
 def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapshot:

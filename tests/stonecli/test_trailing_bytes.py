@@ -136,3 +136,13 @@ def test_chunks_behind_the_announced_size_are_refused(tmp_path: Path, songs: dic
     with pytest.raises(TagError, match="the size in the header"):
         write_key(path, Key.parse("Am"), (FieldRule(),), write=True)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("length", [12, 20, 36])
+def test_a_wav_cut_within_its_header_is_not_said_to_have_tags(
+    tmp_path: Path, songs: dict[str, Path], length: int
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(songs["wav 16 bit"].read_bytes()[:length])
+    with pytest.raises(TagError, match=r"^the file or its tags are damaged|^the size in the header"):
+        write_key(path, Key.parse("Am"), (FieldRule(),), write=True)
