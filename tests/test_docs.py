@@ -94,6 +94,15 @@ def test_links_to_what_is_elsewhere_in_the_repository_lead_to_pages_of_the_site(
     assert shown("index.md", "[a](../gone.md)") == "[a](../gone.md)"  # MkDocs is to complain of it
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(
+        r"`((?:stonecli|train|export|tests|benchmarks|research|docs|\.ci)/[\w./-]*)`", (ROOT / page).read_text("utf-8")
+    )
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_figures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = subprocess.run(
