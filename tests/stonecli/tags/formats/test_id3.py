@@ -150,7 +150,6 @@ def test_id3v1_and_ape_blocks_at_the_end_stay(make):
     path = make("mp3")
     ape = mutagen.apev2.APEv2()
     ape["MP3GAIN_MINMAX"] = "089,179"
-    ape["Initialkey"] = "Cm"
     ape.save(path)
     v1 = b"TAG" + b"Title".ljust(124, b"\0") + b"\x11"
     path.write_bytes(path.read_bytes() + v1)
@@ -159,6 +158,20 @@ def test_id3v1_and_ape_blocks_at_the_end_stay(make):
     assert path.read_bytes().endswith(content)
     remove_key(path)
     assert path.read_bytes() == content
+
+
+def test_a_key_in_the_ape_block_follows_and_the_rest_of_it_stays(make):
+    path = make("mp3")
+    ape = mutagen.apev2.APEv2()
+    ape["MP3GAIN_MINMAX"] = "089,179"
+    ape["Initialkey"] = "Cm"
+    ape.save(path)
+    v1 = b"TAG" + b"Title".ljust(124, b"\0") + b"\x11"
+    path.write_bytes(path.read_bytes() + v1)
+    write_key(path, A_MINOR)
+    after = mutagen.apev2.APEv2(path)
+    assert (str(after["Initialkey"]), str(after["MP3GAIN_MINMAX"])) == ("8A", "089,179")
+    assert path.read_bytes().endswith(v1)
 
 
 def test_through_the_eyes_of_mutagen(make):
