@@ -3,7 +3,7 @@
     python benchmarks/fuzz_tags.py [--count 10000] [--seed 1] [--only flac] [--keep FOLDER]
 
 Of each damaged file is asked: no error but a TagError, of one line; under 10 s; no change to a file that was refused;
-what was written reads back, has the same audio, and ``take_back`` leads to the very bytes; at the end, under 500 MB. A
+what was written reads back, has the same audio, and ``undo_change`` restores the bytes; at the end, under 500 MB. A
 file that fails is kept in FOLDER under the name of its seed, and ``--seed N --count 1`` makes it again.
 
 pytest runs 10,000 by way of tests/stonecli/tags/test_fuzz.py; ``STONE_FUZZ=100000`` sets another number.
@@ -29,7 +29,7 @@ from mutagen.apev2 import APEv2
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, remove_key, undo_change, write_key
 from stonecli.tags.edit.audio_digest import audio_digest
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.undo.record import Undo
@@ -164,7 +164,7 @@ def examine(path: Path, content: bytes, chance: random.Random) -> str:
             raise AssertionError(f"no good reason: {text!r}") from None
         result = "refused"
     for undo in reversed(records):
-        take_back(path, undo)
+        undo_change(path, undo)
     if path.read_bytes() != content:
         raise AssertionError("not taken back")
     if time.monotonic() - start > MAX_SECONDS:

@@ -29,7 +29,7 @@ import soundfile
 
 from stonecli.detection.detect import detect_key
 from stonecli.key import Key
-from stonecli.library.cache import ResultCache, identity_of, stamp_of
+from stonecli.library.cache import ResultCache, hash_content, stat_fingerprint
 from stonecli.model.session import KeyModel
 from stonecli.tags import remove_key, write_key
 from stonecli.tags.undo.journal import UndoJournal
@@ -74,11 +74,11 @@ def second_run(folder: Path, count: int) -> None:
         path = folder / "library" / f"{number // FOLDER_SIZE:03}" / f"Artist {number % 97} - Title {number}.mp3"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content + b"TAG" + f"{number:0125}".encode())  # an ID3v1 tag makes each its own recording
-        identity = identity_of(path)
+        identity = hash_content(path)
         if identity is None:
             raise SystemExit(f"{path}: no identity")
-        cache.keep(identity, model, estimate)
-        cache.note(path, stamp_of(path), identity)
+        cache.put(identity, model, estimate)
+        cache.record(path, stat_fingerprint(path), identity)
     cache.close()
     empty, _, _ = run_stone("tag", "--device", "cpu", song)
     seconds, megabytes, last = run_stone("tag", "--device", "cpu", folder / "library")

@@ -11,7 +11,7 @@ from typing import Literal
 from stonecli.detection.detect import KeyEstimate, detect_key
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.library.cache import Memory, ResultCache, identity_of, stamp_of
+from stonecli.library.cache import CacheEntry, ResultCache, hash_content, stat_fingerprint
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Place
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
@@ -102,7 +102,7 @@ class Tagger:
         estimate, identity = self._hear(path)
         status = self._act(path, seen, estimate)
         if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
-            self.cache.note(path, stamp_of(path), identity)
+            self.cache.record(path, stat_fingerprint(path), identity)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
 
     def _old_tags(self, path: Path) -> KeyTags:
@@ -117,20 +117,20 @@ class Tagger:
         """What is or was heard in the file, and the identity of the recording, if it is known."""
         if self.cache is None:
             return self._detect(path), None
-        memory = self.cache.recall(path, self.model)
+        memory = self.cache.get(path, self.model)
         if memory.estimate:
-            return memory.estimate, memory.identity
-        identity = memory.identity or identity_of(path)
+            return memory.estimate, memory.content_hash
+        identity = memory.content_hash or hash_content(path)
         known = self.cache.estimate(identity, self.model) if identity else None
         estimate = known or self._detect(path)
-        if not memory.stamp:
+        if not memory.fingerprint:
             return estimate, None
-        if stamp_of(path) != memory.stamp:  # nobody knows which of the two was heard
+        if stat_fingerprint(path) != memory.fingerprint:  # nobody knows which of the two was heard
             raise TagError(CHANGED_MEANWHILE)
         if identity and not known:
-            self.cache.keep(identity, self.model, estimate)
-        if identity and not memory.identity:
-            self.cache.note(path, memory.stamp, identity)
+            self.cache.put(identity, self.model, estimate)
+        if identity and not memory.content_hash:
+            self.cache.record(path, memory.fingerprint, identity)
         return estimate, identity
 
     def _detect(self, path: Path) -> KeyEstimate:
@@ -143,10 +143,10 @@ class Tagger:
 
         A text that stone cannot read may name any key, so nothing is written beside it that could contradict it.
         """
-        known = self.cache.look_up(path, self.model, match_audio=self.match_audio) if self.cache else Memory()
+        known = self.cache.look_up(path, self.model, match_audio=self.match_audio) if self.cache else CacheEntry()
         status = "unreadable key" if old.key is None else self._complete(path, seen, old.key)
-        if self.cache and known.identity and status == "written":
-            self.cache.note(path, stamp_of(path), known.identity)
+        if self.cache and known.content_hash and status == "written":
+            self.cache.record(path, stat_fingerprint(path), known.content_hash)
         return TagResult(path, status, old.key, old.text, old.key, known.estimate)
 
     def _complete(self, path: Path, seen: os.stat_result | None, key: Key) -> Status:

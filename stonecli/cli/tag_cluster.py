@@ -111,19 +111,19 @@ def _absolute(place: Place) -> Place:
 def _journals(client: Any, what: str, word: str, ends: list[bool]) -> Iterator[Path]:
     """The folder for the journals of a run, which are gathered at the end; deleted where ``ends`` is not empty then."""
     from stonecli.cluster.client import check_journals
-    from stonecli.tags.undo.gathered import gather, make_folder
+    from stonecli.tags.undo.gathered import collect, make_folder
     from stonecli.tags.undo.journal import UndoJournal
 
     journal = UndoJournal()
     try:
-        gather(journal)  # of runs that were cut off
+        collect(journal)  # of runs that were cut off
         run = journal.start(what)
         folder = make_folder(journal, run.number, word)
         try:
             check_journals(client, folder, word)
             yield folder
         finally:
-            gather(journal, ended=run.number if ends else None)
+            collect(journal, ended=run.number if ends else None)
             run.end()
     finally:
         journal.close()

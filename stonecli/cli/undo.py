@@ -58,12 +58,12 @@ def undo(
     if list_runs and (run is not None or dry_run):
         raise typer.BadParameter("lists all runs; leave out the number and --dry-run", param_hint="--list")
 
-    from stonecli.tags.undo.gathered import gather
+    from stonecli.tags.undo.gathered import collect
     from stonecli.tags.undo.journal import UndoJournal
 
     journal = UndoJournal()
     try:
-        gather(journal)  # what workers of a cluster have written since
+        collect(journal)  # what workers of a cluster have written since
         if list_runs:
             _show(journal.runs(), as_json, output_console())
             return
@@ -102,14 +102,14 @@ def _chosen(journal: UndoJournal, number: int | None) -> Run:
 
 def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, as_json: bool, dry_run: bool) -> int:
     """Undo the run and show each file; how many could not be restored."""
-    from stonecli.tags.undo.runs import take_back_run
+    from stonecli.tags.undo.runs import undo_files
 
     out, err = output_console(), error_console()
     if not as_json:
         _say(err, f"{'run' if dry_run else 'undoing run'} {run.number}: {_described(run)}")
     done = "restorable" if dry_run else "restored"
     restored = failed = 0
-    for undone in take_back_run(journal, run.number, preserve_mtime=preserve_mtime, write=not dry_run):
+    for undone in undo_files(journal, run.number, preserve_mtime=preserve_mtime, write=not dry_run):
         if as_json:
             status = done if undone.error is None else "error"
             record = {"path": str(undone.path), "status": status, "error": undone.error, "run": run.number}

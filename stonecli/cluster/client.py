@@ -253,9 +253,9 @@ def check_journals(client: Any, journals: Path, word: str) -> None:
     Raises:
         ClusterError: one does not.
     """
-    from stonecli.tags.undo.gathered import is_seen
+    from stonecli.tags.undo.gathered import is_running_here
 
-    for address, sees in client.run(is_seen, journals, word, on_error="ignore").items():
+    for address, sees in client.run(is_running_here, journals, word, on_error="ignore").items():
         if sees is not True:
             raise ClusterError(
                 f"the worker {address} does not see {journals}: STONE_STATE_DIR has to be on storage that all share"

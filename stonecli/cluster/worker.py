@@ -27,7 +27,7 @@ from stonecli.remote.locations import Place
 from stonecli.remote.storage import AnyPlace
 from stonecli.tagging import Remover, Tagger, TagResult
 from stonecli.tags import FieldRule
-from stonecli.tags.undo.gathered import SIGN, is_seen, thread_journal, was_changed
+from stonecli.tags.undo.gathered import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
 """What became of one file, or one line that says what went wrong: one of the two is None."""
@@ -147,7 +147,7 @@ class Job:
 
     def _check_journals(self, journals: Path) -> None:
         """Nothing, if what is written here can be taken back; a worker that was cut off may come back after the end."""
-        if not is_seen(journals, self.word):
+        if not is_running_here(journals, self.word):
             raise RefusalError(f"does not see {journals}: STONE_STATE_DIR has to be on storage that all share")
 
     def _act(self, tagger: Tagger | Remover, path: Path) -> TagResult:
@@ -157,8 +157,8 @@ class Job:
         if self.journals is None or result.status not in ("kept", "unchanged"):
             return result
         target = Path(os.path.realpath(path))
-        started = (self.journals / SIGN).stat().st_mtime
-        if target.stat().st_ctime < started - _CLOCKS_SECONDS or not was_changed(self.journals, target):
+        started = (self.journals / MARKER).stat().st_mtime
+        if target.stat().st_ctime < started - _CLOCKS_SECONDS or not has_changed(self.journals, target):
             return result
         # A worker that died before it could say so has written the file in this run: the answer is what that one's was.
         if isinstance(tagger, Remover):

@@ -1,12 +1,13 @@
-"""The result cache: what was heard once need not be heard again, by the same model in the same recording.
+"""The result cache: a recording is analyzed only once by the same model.
 
-A recording is identified by the digest of its audio (:func:`stonecli.tags.edit.audio_digest.audio_digest`), which stays
-the same when the file is moved, copied, or tagged by stone; to compute it costs a hundredth of listening. In front of
-it stands an index by path: as long as size, times and inode of a file are the same, its audio is not read. Results are
-kept by digest, hash of the model and version of the detection.
+A recording is identified by its content hash, which is based on the digest of its audio
+(:func:`stonecli.tags.edit.audio_digest.audio_digest`). The hash stays the same when the file is moved, copied, or
+tagged by stone; computing it takes a hundredth of the time of an analysis. An index by path comes first: as long as the
+stat fingerprint of a file (size, times and inode) is the same, the file is not read. The results are stored by content
+hash, hash of the model and version of the detection.
 
-It is one SQLite file in the user's cache folder. Whatever is wrong with it costs time, never a result: what cannot be
-read is analyzed, what cannot be written is forgotten, a damaged file is deleted and made anew.
+It is one SQLite file in the user's cache folder. Its errors only cost time: a file whose result cannot be read is
+analyzed, a result that cannot be written is dropped, a damaged database is deleted and created again.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ from stonecli.model.session import KeyModel
 from stonecli.tags.edit.audio_digest import audio_digest
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import as_tag_error, open_regular
-from stonecli.tags.undo.record import digest_of_rest
+from stonecli.tags.undo.record import digest_outside
 from stonecli.util.app_dirs import cache_folder, make_private_database, make_private_folder
-from stonecli.util.locks import folder_to_oneself
+from stonecli.util.locks import folder_lock
 
 FILE_NAME = "results.sqlite3"
-MAX_BYTES = 512 << 20  # about a million recordings; beyond, the third that was not used for longest goes
-_TOUCH_DAYS = 30  # "last used" is only written when it is so far off, so that a second run writes nothing
+MAX_BYTES = 512 << 20  # about a million recordings; beyond it, the least recently used third is deleted
+_TOUCH_DAYS = 30  # "last used" is only updated when it is this old, so that a second run writes nothing
 _BUSY_SECONDS = 10.0
 _VERSION = 3
+# Three columns have the names of earlier versions: stamp is the stat fingerprint, identity the content hash, and
+# listener the model with the version of the detection (_analyzer).
 _SCHEMA = """
 CREATE TABLE files (
     path BLOB PRIMARY KEY, stamp TEXT NOT NULL, identity BLOB NOT NULL, used INTEGER NOT NULL
@@ -52,40 +55,39 @@ CREATE TABLE estimates (
     PRIMARY KEY (identity, listener)
 )
 """
-_HEAD = struct.Struct(
-    "<bdddd24f"
-)  # key (-1: none), confidence, tuning and its confidence (nan: none), duration, shares
+# key (-1: none), confidence, tuning and its confidence (nan: none), duration, 24 probabilities
+_HEAD = struct.Struct("<bdddd24f")
 _SEGMENT = struct.Struct("<bddd")  # key, start, end, confidence
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the cache knows of a file as it is now.
+class CacheEntry:
+    """What the cache has about a file in its present state.
 
     Attributes:
-        stamp: size, times and inode when it was looked at; "" if that failed.
-        identity: of its audio; None if it has to be computed.
-        estimate: what was heard; None if nothing is known by path alone.
+        fingerprint: stat fingerprint of the file now; "" if its status cannot be read.
+        content_hash: content hash; None if it is unknown.
+        estimate: stored result; None if there is none for this path.
     """
 
-    stamp: str = ""
-    identity: bytes | None = None
+    fingerprint: str = ""
+    content_hash: bytes | None = None
     estimate: KeyEstimate | None = None
 
 
 class ResultCache:
-    """The cache, opened; made if it is not there. It may be used by many threads, and sent to other processes.
+    """An open result cache; created if it does not exist. It can be used by many threads and sent to other processes.
 
-    A damaged file is deleted and made anew as soon as the damage is met.
+    A damaged database is deleted and created again as soon as the damage is found.
 
     Args:
         path: the file; None for the one in the user's cache folder.
 
     Attributes:
-        was_damaged: whether that has happened.
+        was_damaged: whether the database was damaged and created again.
 
     Raises:
-        OSError, sqlite3.Error: it cannot be made.
+        OSError, sqlite3.Error: it cannot be created.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -94,14 +96,14 @@ class ResultCache:
         self._lock = threading.Lock()
         make_private_folder(self.path.parent)
         try:
-            self._database = self._opened()
+            self._database = self._open()
         except sqlite3.Error as error:
             if not _is_damage(error):  # locked, read-only, a full disk
                 raise
             self.was_damaged = True
-            with folder_to_oneself(self.path.parent):
+            with folder_lock(self.path.parent):
                 _delete_files(self.path)
-                self._database = self._opened()
+                self._database = self._open()
         with self._cache_errors():
             self._prune()
 
@@ -109,79 +111,81 @@ class ResultCache:
         return ResultCache, (self.path,)
 
     def close(self) -> None:
-        """Nothing can be done with it any more."""
+        """Close the cache; it cannot be used afterwards."""
         with self._lock:
             self._database.close()
 
-    def recall(self, path: Path, model: KeyModel) -> Memory:
-        """What is known of the file at ``path``; it is not opened."""
-        stamp = stamp_of(path)
+    def get(self, path: Path, model: KeyModel) -> CacheEntry:
+        """The entry for the file at ``path``, by its stat fingerprint; the file is not opened."""
+        fingerprint = stat_fingerprint(path)
         row = None
         with self._cache_errors():
             row = self._database.execute(
                 "SELECT files.identity, estimate, files.used FROM files"
                 " LEFT JOIN estimates ON estimates.identity = files.identity AND listener = ?"
                 " WHERE path = ? AND stamp = ?",
-                (_listener(model), _name(path), stamp),
+                (_analyzer(model), _name(path), fingerprint),
             ).fetchone()
-        if row is None or not stamp:
-            return Memory(stamp)
-        identity, packed, used = row
-        if not isinstance(identity, bytes) or not isinstance(used, int):  # damaged, in a way that SQLite cannot see
-            return Memory(stamp)
+        if row is None or not fingerprint:
+            return CacheEntry(fingerprint)
+        content_hash, packed, used = row
+        if not isinstance(content_hash, bytes) or not isinstance(used, int):  # damage that SQLite does not detect
+            return CacheEntry(fingerprint)
         if used < _today() - _TOUCH_DAYS:
             with self._cache_errors():
                 self._database.execute("UPDATE files SET used = ? WHERE path = ?", (_today(), _name(path)))
-                self._database.execute("UPDATE estimates SET used = ? WHERE identity = ?", (_today(), identity))
-        return Memory(stamp, identity, _unpacked(packed) if packed else None)
+                self._database.execute("UPDATE estimates SET used = ? WHERE identity = ?", (_today(), content_hash))
+        return CacheEntry(fingerprint, content_hash, _decode_record(packed) if packed else None)
 
-    def look_up(self, path: Path, model: KeyModel, *, match_audio: bool = False) -> Memory:
-        """The stored result for a file that is not going to be analyzed.
+    def look_up(self, path: Path, model: KeyModel, *, match_audio: bool = False) -> CacheEntry:
+        """The entry for a file that will not be analyzed.
 
         Args:
             path: the file.
-            model: whose result is wanted.
-            match_audio: read a file that is not known by its path (moved, renamed or retagged by another program) once,
-                to find its result by the content of its audio. Nothing is decoded.
+            model: the model whose result is requested.
+            match_audio: whether to read a file that is unknown by its path (moved, renamed or retagged by another
+                program) once, to find its result by content hash. Nothing is decoded.
         """
-        memory = self.recall(path, model)
-        if memory.identity or not memory.stamp or not match_audio or not self._has_results():
+        memory = self.get(path, model)
+        if memory.content_hash or not memory.fingerprint or not match_audio or not self._has_results():
             return memory
-        identity = identity_of(path)
-        if identity is None or stamp_of(path) != memory.stamp:  # unreadable, or changed while it was read
-            return Memory()
-        self.note(path, memory.stamp, identity)
-        return Memory(memory.stamp, identity, self.estimate(identity, model))
+        content_hash = hash_content(path)
+        if (
+            content_hash is None or stat_fingerprint(path) != memory.fingerprint
+        ):  # unreadable, or changed while it was read
+            return CacheEntry()
+        self.record(path, memory.fingerprint, content_hash)
+        return CacheEntry(memory.fingerprint, content_hash, self.estimate(content_hash, model))
 
-    def estimate(self, identity: bytes, model: KeyModel) -> KeyEstimate | None:
-        """What the model heard in the recording, wherever the file was and whatever its tags were then."""
+    def estimate(self, content_hash: bytes, model: KeyModel) -> KeyEstimate | None:
+        """The stored result of the model for a content hash; None if there is none."""
         row = None
         with self._cache_errors():
             row = self._database.execute(
-                "SELECT estimate FROM estimates WHERE identity = ? AND listener = ?", (identity, _listener(model))
+                "SELECT estimate FROM estimates WHERE identity = ? AND listener = ?", (content_hash, _analyzer(model))
             ).fetchone()
-        return _unpacked(row[0]) if row else None
+        return _decode_record(row[0]) if row else None
 
-    def keep(self, identity: bytes, model: KeyModel, estimate: KeyEstimate) -> None:
-        """Remembers what the model heard in the recording."""
+    def put(self, content_hash: bytes, model: KeyModel, estimate: KeyEstimate) -> None:
+        """Store the result of the model for a content hash."""
         with self._cache_errors():
             self._database.execute(
                 "INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)",
-                (identity, _listener(model), _packed(estimate), _today()),
+                (content_hash, _analyzer(model), _encode_record(estimate), _today()),
             )
 
-    def note(self, path: Path, stamp: str, identity: bytes) -> None:
-        """Remembers which recording the file at ``path`` was when it had this stamp."""
+    def record(self, path: Path, fingerprint: str, content_hash: bytes) -> None:
+        """Record the content hash of the file at ``path`` with this stat fingerprint."""
         with self._cache_errors():
             self._database.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (_name(path), stamp, identity, _today())
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (_name(path), fingerprint, content_hash, _today())
             )
 
     def count(self) -> int:
-        """How many results are in it.
+        """The number of results.
 
         Raises:
-            OSError, sqlite3.Error: it cannot be read, and a damaged one not be made anew.
+            OSError, sqlite3.Error: the database cannot be read or, after damage, created again.
         """
         with self._lock:
             try:
@@ -189,14 +193,14 @@ class ResultCache:
             except sqlite3.Error as error:
                 if not _is_damage(error):
                     raise
-                self._begin_anew()
+                self._recreate()
                 return self._count()
 
     def clear(self) -> None:
-        """Forgets everything, and gives the space back.
+        """Delete all results and free their disk space.
 
         Raises:
-            OSError, sqlite3.Error: the file can neither be written nor be deleted.
+            OSError, sqlite3.Error: the file can neither be written nor deleted.
         """
         with self._lock:
             try:
@@ -205,12 +209,12 @@ class ResultCache:
                 self._database.execute("VACUUM")
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.Error:
-                self._begin_anew()
+                self._recreate()
 
     def _count(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM estimates").fetchone()[0])
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         make_private_database(self.path)
         database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -225,7 +229,7 @@ class ResultCache:
             elif version != _VERSION:
                 raise sqlite3.DatabaseError("of another version")
             database.execute("COMMIT")
-            self._file = _file_number(self.path)
+            self._file = _file_id(self.path)
         except BaseException:
             database.close()
             raise
@@ -237,18 +241,18 @@ class ResultCache:
             found = self._database.execute("SELECT 1 FROM estimates LIMIT 1").fetchone()
         return found is not None
 
-    def _begin_anew(self) -> None:
-        """Delete the file and make it anew, unless another process has done that already.
+    def _recreate(self) -> None:
+        """Delete the database and create it again, unless another process has done so already.
 
         Raises:
-            OSError, sqlite3.Error: that cannot be done.
+            OSError, sqlite3.Error: it cannot be deleted or created.
         """
         self.was_damaged = True
         self._database.close()
-        with folder_to_oneself(self.path.parent):
-            if _file_number(self.path) in (self._file, None):
+        with folder_lock(self.path.parent):
+            if _file_id(self.path) in (self._file, None):
                 _delete_files(self.path)
-            self._database = self._opened()
+            self._database = self._open()
 
     def _prune(self) -> None:
         numbers = [self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")]
@@ -263,31 +267,31 @@ class ResultCache:
 
     @contextmanager
     def _cache_errors(self) -> Iterator[None]:
-        """One thread at a time; whatever SQLite complains of, the work goes on, with a new cache if it was damaged."""
+        """Allow one thread at a time and ignore errors of SQLite; a damaged database is created again."""
         with self._lock:
             try:
                 yield
             except sqlite3.Error as error:
                 if _is_damage(error):
                     with suppress(OSError, sqlite3.Error):
-                        self._begin_anew()
+                        self._recreate()
 
 
 def _delete_files(path: Path) -> None:
-    for ending in ("-wal", "-shm", ""):  # in this order: a new file must not meet the old write-ahead log
+    for ending in ("-wal", "-shm", ""):  # in this order: a new database must not find the old write-ahead log
         Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is the reason: damaged, no database, of another version, or without our tables."""
+    """Whether the file is the cause: damaged, not a database, of another version, or without our tables."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # not of SQLite itself: of another version; or it is closed
+    if code is None:  # not raised by SQLite itself: another version, or a closed database
         return type(error) is sqlite3.DatabaseError
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
-def _file_number(path: Path) -> tuple[int, int] | None:
-    """What tells the file from one that has taken its place; None if there is none."""
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Device and inode, which tell the file from one that replaced it; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -296,7 +300,7 @@ def _file_number(path: Path) -> tuple[int, int] | None:
 
 
 def open_cache() -> ResultCache | None:
-    """The user's cache; None where none can be had: then everything is heard."""
+    """The user's cache; None if it cannot be opened: then every file is analyzed."""
     try:
         return ResultCache()
     except (OSError, sqlite3.Error):
@@ -304,7 +308,7 @@ def open_cache() -> ResultCache | None:
 
 
 def empty_cache() -> ResultCache:
-    """The user's cache, opened, without a result. A file that cannot be emptied is deleted and made anew.
+    """The user's cache, opened and emptied. A database that cannot be emptied is deleted and created again.
 
     Raises:
         OSError, sqlite3.Error: it cannot be deleted either.
@@ -313,15 +317,15 @@ def empty_cache() -> ResultCache:
     try:
         results = ResultCache(path)
     except sqlite3.Error:
-        with folder_to_oneself(path.parent):
+        with folder_lock(path.parent):
             _delete_files(path)
         return ResultCache(path)
     results.clear()
     return results
 
 
-def stamp_of(path: Path) -> str:
-    """Size, times and inode of the file, as text; "" if it cannot be looked at."""
+def stat_fingerprint(path: Path) -> str:
+    """Size, times and inode of the file, as text; "" if its status cannot be read."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -329,10 +333,10 @@ def stamp_of(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
-def identity_of(path: Path) -> bytes | None:
-    """Digest by which the recording is known; None if the file cannot be read.
+def hash_content(path: Path) -> bytes | None:
+    """The content hash of the recording; None if the file cannot be read.
 
-    Of files without a place for tags, and of damaged ones, the whole content counts.
+    For damaged files, and formats without tags, it covers the whole file.
     """
     try:
         with as_tag_error(), open_regular(path) as file:
@@ -340,7 +344,7 @@ def identity_of(path: Path) -> bytes | None:
                 container = sniff(file)
                 digest = b"audio " + container.encode() + audio_digest(file, container)
             except TagError:
-                digest = b"file " + digest_of_rest(file, ()).digest()
+                digest = b"file " + digest_outside(file, ()).digest()
     except TagError:
         return None
     return hashlib.sha256(digest).digest()[:16]
@@ -350,7 +354,7 @@ def _name(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
-def _listener(model: KeyModel) -> str:
+def _analyzer(model: KeyModel) -> str:
     return f"{model.sha256[:32]} {DETECTION_VERSION}"
 
 
@@ -358,7 +362,7 @@ def _today() -> int:
     return int(time.time() // 86400)
 
 
-def _packed(estimate: KeyEstimate) -> bytes:
+def _encode_record(estimate: KeyEstimate) -> bytes:
     key = -1 if estimate.key is None else estimate.key.index
     tuning, sureness = (
         float("nan") if number is None else number for number in (estimate.tuning_cents, estimate.tuning_confidence)
@@ -370,10 +374,10 @@ def _packed(estimate: KeyEstimate) -> bytes:
     )
     head = _HEAD.pack(key, estimate.confidence, tuning, sureness, estimate.duration, *probabilities)
     data = head + b"".join(segments)
-    return zlib.crc32(data).to_bytes(4) + data  # SQLite would not see a bit that has flipped
+    return zlib.crc32(data).to_bytes(4) + data  # SQLite does not detect a flipped bit
 
 
-def _unpacked(data: bytes) -> KeyEstimate | None:
+def _decode_record(data: bytes) -> KeyEstimate | None:
     """The estimate; None if the record is damaged."""
     try:
         checksum, data = data[:4], data[4:]

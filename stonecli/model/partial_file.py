@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from stonecli.errors import naming
 from stonecli.util.app_dirs import cache_folder, make_private_folder
-from stonecli.util.locks import take_lock
+from stonecli.util.locks import try_lock
 
 
 class PartialFile:
@@ -37,7 +37,7 @@ class PartialFile:
         make_private_folder(self._path.parent.parent)
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._file: BinaryIO = self._path.open("ab+")
-        self.is_taken = not take_lock(self._file) or not self._is_still_there()
+        self.is_taken = not try_lock(self._file) or not self._is_still_there()
         self.size = self._file.seek(0, os.SEEK_END)
         if self.size:
             self.validator = self._recorded()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from stonecli.errors import ModelError, naming
 from stonecli.util.app_dirs import data_folder
-from stonecli.util.locks import folder_to_oneself
+from stonecli.util.locks import folder_lock
 
 if TYPE_CHECKING:
     from stonecli.model.metadata import ModelInfo
@@ -161,7 +161,7 @@ def add_model(content: bytes, name: str, source: str, *, replace: bool = False) 
         raise ModelError(f"{name} is the built-in model: choose another --name")
     describe_model(content)
     _folder().mkdir(parents=True, exist_ok=True)
-    with folder_to_oneself(_folder()):
+    with folder_lock(_folder()):
         return _add(content, name, source, replace)
 
 
@@ -201,7 +201,7 @@ def remove_model(name: str) -> None:
         raise ModelError(f"{name} is built in and stays")
     if _before(name) is None:
         raise _NoSuchModelError(name)
-    with folder_to_oneself(_folder()):
+    with folder_lock(_folder()):
         before = _before(name)
         if before is None:  # another has removed it meanwhile
             raise _NoSuchModelError(name)

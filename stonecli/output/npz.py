@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.model.session import KeyModel
-from stonecli.util.atomic_file import temporary_file
+from stonecli.util.atomic_file import atomic_file
 from stonecli.util.text import escaped
 
 
@@ -35,7 +35,7 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         times = [(window.start, window.end) for window in estimate.windows]
         arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
     # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
-    with temporary_file(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+    with atomic_file(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

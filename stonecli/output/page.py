@@ -29,7 +29,7 @@ from stonecli.output.playlist import file_uri
 from stonecli.output.records import ALTERNATIVES
 from stonecli.tags.track_info import TrackInfo
 from stonecli.terminal.colors import key_hex
-from stonecli.util.atomic_file import whole_file
+from stonecli.util.atomic_file import atomic_text_file
 from stonecli.util.text import printable
 
 _MARK = "@DATA@"
@@ -91,7 +91,7 @@ def save_page(path: Path, tracks: Sequence[dict[str, Any]]) -> None:
     """
     page = (resources.files("stonecli.output") / "page.html").read_text(encoding="utf-8")
     before, after = page.split(_MARK)
-    with whole_file(path) as file:
+    with atomic_text_file(path) as file:
         file.write(before)
         file.write(script_json({**_constants(), "tracks": tracks}))
         file.write(after)

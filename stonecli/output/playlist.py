@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 
 from stonecli.key import Key
 from stonecli.tags.track_info import TrackInfo
-from stonecli.util.atomic_file import whole_file
+from stonecli.util.atomic_file import atomic_text_file
 from stonecli.util.text import one_line
 
 _NOT_A_LINE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -40,7 +40,7 @@ def save_playlist(path: Path, entries: Iterable[PlaylistEntry]) -> None:
     Raises:
         OSError: it cannot be written; an old one is whole.
     """
-    with whole_file(path) as file:
+    with atomic_text_file(path) as file:
         file.write("#EXTM3U\n")
         for entry in entries:
             seconds = -1 if entry.seconds is None else round(entry.seconds)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree  # only written here, never parsed
 from stonecli import __version__
 from stonecli.key import Notation
 from stonecli.output.playlist import PlaylistEntry, file_uri
-from stonecli.util.atomic_file import whole_file
+from stonecli.util.atomic_file import atomic_text_file
 
 _KINDS = {
     ".mp3": "MP3 File",
@@ -52,7 +52,7 @@ def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notat
     for number in range(1, len(entries) + 1):
         ElementTree.SubElement(node, "TRACK", Key=str(number))
     ElementTree.indent(root)
-    with whole_file(path) as file:
+    with atomic_text_file(path) as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
         text = ElementTree.tostring(root, encoding="unicode")
         file.write(_RAW.sub(lambda match: f"&#x{ord(match[0]):X};", text) + "\n")

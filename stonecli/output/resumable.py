@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from stonecli.errors import OutputError, naming
 from stonecli.remote.locations import Seen
-from stonecli.util.locks import take_lock
+from stonecli.util.locks import try_lock
 
 _BEGINNING = b'{"path"'  # of every record
 
@@ -121,5 +121,5 @@ class ResumableLog:
 
 def _lock(file: BinaryIO, path: Path) -> None:
     """Nothing, if no other run holds the file; it is held until it is closed. Windows has no such locks."""
-    if not take_lock(file):
+    if not try_lock(file):
         raise OutputError(f"{path}: another run is writing to it")

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from stonecli.errors import naming
 from stonecli.output.csv_text import csv_cells, csv_line
 from stonecli.output.records import CSV_COLUMNS, tag_row
-from stonecli.util.atomic_file import make_temporary, put_in_place
+from stonecli.util.atomic_file import create_temporary, publish
 
 FORMATS = (".csv", ".json", ".ndjson")
 
@@ -37,7 +37,7 @@ class OutputFile:
         self._count = 0
 
     def __enter__(self) -> OutputFile:
-        self._temporary = make_temporary(self._path)
+        self._temporary = create_temporary(self._path)
         self._file: TextIO = self._temporary.open("w", encoding="utf-8", newline="")
         if self._format == ".csv":
             self._file.write(csv_line(CSV_COLUMNS))
@@ -68,4 +68,4 @@ class OutputFile:
             if isinstance(error, OSError) and error.filename == str(self._path):  # a full disk: the old one is whole
                 self._temporary.unlink()
             else:
-                put_in_place(self._temporary, self._path)
+                publish(self._temporary, self._path)

@@ -1,15 +1,15 @@
-"""Key tags: read, written, and taken out again, without touching anything else in the file.
+"""Reads, writes, removes and restores key tags, without changing anything else in the file.
 
-``mutagen`` reads. Writing is done as byte splices of our own, one module per container family, because a tag library
-that parses and renders a whole tag also sorts, merges, re-encodes or drops what it holds (frame flags, ID3v1 after
-APEv2, genre atoms, comments that are not valid UTF-8), and here all of it has to stay. ``mutagen`` then reads the
-finished copy and has to agree, before the copy takes the file's place.
+``mutagen`` reads. Writing is done by byte splices, with one module per container family, because a library that parses
+and renders a whole tag also sorts, merges, re-encodes or drops parts of it (frame flags, ID3v1 after APEv2, genre
+atoms, comments that are not valid UTF-8), and stone must not change any of these. ``mutagen`` then reads the finished
+copy and must find the expected tags before the copy replaces the file.
 """
 
 from stonecli.tags.read import read_key, read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
 from stonecli.tags.undo.runs import Undone, recorded, undo_run
-from stonecli.tags.write import remove_key, take_back, write_key
+from stonecli.tags.write import remove_key, undo_change, write_key
 
 __all__ = [
     "Field",
@@ -21,7 +21,7 @@ __all__ = [
     "read_tags",
     "recorded",
     "remove_key",
-    "take_back",
+    "undo_change",
     "undo_run",
     "write_key",
 ]

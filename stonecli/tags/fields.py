@@ -1,18 +1,18 @@
-"""The key as a prefix or suffix of text that belongs to the user: pure functions on strings.
+"""The key as a prefix or suffix of the user's text: pure functions on strings.
 
-Text is taken for our own if it is exactly one of the spellings that ``Key.spelled`` writes, at the very start and
-followed by the separator (prepend), or at the very end and preceded by it (append). So ``"A minor thing"`` is the
-user's.
+A part of a text counts as written by stone if it is exactly one of the spellings of ``Key.spelled``, at the start of
+the text and followed by the separator (prepend), or at the end and preceded by the separator (append). So
+``"A minor thing"`` is the user's text.
 
-The seven letters ``A`` .. ``G`` are both words and spellings of major keys. In a comment or grouping they count as
-ours. In a title (``"E - Motion"``, ``"Plan - B"``) they never do: a stale letter can be seen and removed by hand, a
-lost word is lost. A title that starts with just what is to be written is left alone, so a second run never doubles.
-For the same reason a whole text that is a spelling is ours in a comment or grouping, never in a title, and a missing
-title is not made.
+The letters ``A`` to ``G`` are both words and spellings of major keys. In a comment or grouping they count as written by
+stone. In a title (``"E - Motion"``, ``"Plan - B"``) they do not: the user can see and remove an outdated letter, but a
+deleted word is lost. A title that starts with exactly what would be written is not changed, so a second run never
+writes it twice. For the same reason, a text that consists of one spelling counts as ours in a comment or grouping, but
+never in a title, and a missing title is not created.
 
-Mixed In Key writes ``4A - Energy 6`` or ``4A - 6`` into comments and groupings: the form of ours, with an energy level
-behind it. So a spelling in front of an energy level is Mixed In Key's and is never replaced. Where a text begins with
-an energy level alone (``Energy 6``), we write ``8A | Energy 6``, so that our own spelling can be told from theirs.
+Mixed In Key writes ``4A - Energy 6`` or ``4A - 6`` to comments and groupings: our form, followed by an energy level. So
+a spelling in front of an energy level belongs to Mixed In Key and is never replaced. If a text starts with an energy
+level alone (``Energy 6``), stone writes ``8A | Energy 6``, to tell its own spelling from theirs.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ ENERGY_SEPARATOR = " | "  # between our spelling and an energy level of Mixed In
 _ENERGY = re.compile(r"(?:Energy )?(?:10|[1-9])(?= - |\s*[|/,;]|\s*\Z)", re.ASCII | re.IGNORECASE)
 
 OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notation in NOTATIONS)
-"""Every text that this program writes for a key."""
+"""Every text that stone writes for a key."""
 
 _AMBIGUOUS_IN_TITLE = frozenset("ABCDEFG")
 
 
 def checked_utf8(data: bytes) -> bytes:
-    """``data``, if it is UTF-8: what has been read with replacement characters must not be written back.
+    """``data``, if it is valid UTF-8: text that was read with replacement characters must not be written back.
 
     Raises:
-        TagError: it is not.
+        TagError: ``data`` is not valid UTF-8.
     """
     try:
         data.decode()
     except UnicodeDecodeError:
-        raise TagError("the text is not UTF-8 and would be lost") from None
+        raise TagError("the text is not UTF-8, and writing it would lose it") from None
     return data
 
 
 def followed(values: Sequence[str], text: str | None, written: str | None) -> list[str]:
-    """The values of a field that follows the key field, where it is there: each plain key among them becomes ``text``.
+    """The new values of a follower, an additional key field that is updated but never created.
 
-    With None for ``text``, those that say what the key field said (``written``) go: so this program leaves the two.
+    Each plain key among the values becomes ``text``. With None for ``text``, the values that are equal to the value of
+    the key field (``written``) are removed, since stone leaves both fields equal.
     """
     if text is None:
         return [value for value in values if value != written]
@@ -59,7 +60,7 @@ def followed(values: Sequence[str], text: str | None, written: str | None) -> li
 
 
 def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> str | None:
-    """``text`` with the key in it, in place of what we wrote there before; None stays None only for a title."""
+    """``text`` with the key added, instead of a key that stone wrote before; a missing title stays None."""
     if mode == "replace":
         return spelling
     if not text or not text.strip():
@@ -79,7 +80,7 @@ def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> 
 
 
 def without_key(text: str | None, field: Field, mode: WriteMode) -> str | None:
-    """``text`` without what we wrote there in this mode; None if nothing else was in it."""
+    """``text`` without the key that stone wrote in this mode; None if there was no other text."""
     if text is None:
         return None
     own = OWN_SPELLINGS - _AMBIGUOUS_IN_TITLE if field == "title" else OWN_SPELLINGS

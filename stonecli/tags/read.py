@@ -1,4 +1,4 @@
-"""What a file says about its key, read with ``mutagen``; the fields and their order are those of KEY-TAGS.md."""
+"""Reads the key tags of a file with ``mutagen``; docs/tags.md lists the fields and their order."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _MP4_PREFIX = "----:com.apple.iTunes:"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a file says in the fields that concern us.
+    """The texts of a file's fields that stone reads or writes.
 
     Attributes:
-        keys: the texts of the field that is written by default; one if all is well.
-        followers: the plain keys in fields that follow it where they are there, but are never made, such as ``KEY``.
-        also: the texts of the other fields that are read for a key, in their order; followers are among them.
-        texts: comment, grouping and title; without those that are not there.
+        keys: the texts of the key field, normally one.
+        followers: the plain keys in followers, fields such as ``KEY`` that are updated but never created.
+        also: the texts of all other fields that are read for a key, by precedence; followers are among them.
+        texts: comment, grouping and title, as far as they exist.
     """
 
     keys: tuple[str, ...]
@@ -43,20 +43,20 @@ class Snapshot:
 
     @property
     def text(self) -> str | None:
-        """Raw text of the first key field that says more than "no key", else of the first one with any text."""
+        """Raw text of the first key field that does not mean "no key", or else of the first one with any text."""
         texts = [text for text in (*self.keys, *self.also) if text.strip()]
         return next((text for text in texts if not says_no_key(text)), texts[0] if texts else None)
 
-    def joined(self, other: Snapshot) -> Snapshot:
-        """The same with a second tag of the file, in which keys only follow."""
+    def combined(self, other: Snapshot) -> Snapshot:
+        """This snapshot together with one of a second tag of the file, in which all key fields are followers."""
         return replace(
             self,
             followers=(*self.followers, *_plain(other.keys), *other.followers),
             also=(*self.also, *other.keys, *other.also),
         )
 
-    def changed(self, changes: Changes) -> Snapshot:
-        """What the file has to say after the changes."""
+    def with_changes(self, changes: Changes) -> Snapshot:
+        """The snapshot that the file must have after the changes."""
         keys, followers = self.keys, self.followers
         if "key" in changes:
             key = changes["key"]
@@ -70,7 +70,7 @@ class Snapshot:
 
 
 def read_key(path: str | os.PathLike[str]) -> Key | None:
-    """The key that the file's tags name; None where they name none.
+    """The key in the tags of a file; None if there is none.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
@@ -79,7 +79,7 @@ def read_key(path: str | os.PathLike[str]) -> Key | None:
 
 
 def read_tags(path: str | os.PathLike[str]) -> KeyTags:
-    """What the file says about its key today.
+    """The key tags of a file.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
@@ -92,7 +92,7 @@ def read_tags(path: str | os.PathLike[str]) -> KeyTags:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """The file at ``path``, open for reading; a pipe or a device is not opened, since that could wait for ever."""
+    """The file at ``path``, open for reading; a pipe or a device is not opened, since that could block forever."""
     if not path.is_file():
         raise TagError("not a file" if path.exists() else "no such file")
     with path.open("rb") as file:
@@ -101,7 +101,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def as_tag_error() -> Iterator[None]:
-    """Turns whatever a damaged file makes a parser raise into one line; nothing of the file's content is in it."""
+    """Turn any exception of a parser on a damaged file into a TagError of one line without content of the file."""
     try:
         yield
     except TagError:
@@ -109,17 +109,18 @@ def as_tag_error() -> Iterator[None]:
     except OSError as error:
         raise TagError(error.strerror or type(error).__name__) from error
     except Exception as error:
-        if isinstance(error.__context__, TagError):  # raised by what mutagen read from, and wrapped by it
+        if isinstance(error.__context__, TagError):  # raised by our file object, and wrapped by mutagen
             raise error.__context__ from None
-        # Deliberately wide: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
-        kind = type(error).__name__.replace("error", "Error").removesuffix("Error")  # mutagen has bare names, too
+        # Deliberately broad: on damaged files mutagen also raises struct.error, IndexError, AssertionError and others.
+        kind = type(error).__name__.replace("error", "Error").removesuffix("Error")  # some names are in lower case
         raise TagError("the file or its tags are damaged" + (f" ({kind})" if kind else "")) from error
 
 
 def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapshot:
-    """What an open file says in the fields that concern us; may raise anything if it is damaged.
+    """The snapshot of an open file; a damaged file may raise any exception.
 
-    With ``as_new`` an MP3, WAV or AIFF file that has no ID3v2 tag says what a new one would begin with.
+    With ``as_new``, an MP3, WAV or AIFF file without an ID3v2 tag is read as if it had a new one, which starts with the
+    texts of its other tags.
     """
     module, name, reader = _READERS[container]
     load: Any = getattr(import_module(f"mutagen.{module}"), name)
@@ -134,7 +135,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
         tags = None
     found = reader(tags)
     for second in _second_tags(file, container, loaded if tags is not None else None):
-        found = found.joined(second)
+        found = found.combined(second)
     if as_new and tags is None and reader is _read_id3:
         others = other_texts(file, container)
         names: dict[Field, str] = {"comment": "COMM", "title": "TIT2"}
@@ -162,7 +163,7 @@ def _read_second_id3(data: bytes) -> Snapshot:
     load: Any = import_module("mutagen.id3").ID3
     try:
         return _read_id3(load(BytesIO(data), **_ID3_OPTIONS))
-    except Exception:  # deliberately wide, as in as_tag_error; a damaged tag says nothing
+    except Exception:  # deliberately broad, as in as_tag_error; a damaged tag counts as empty
         return _read_id3(None)
 
 
@@ -231,7 +232,7 @@ def _plain(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:
-    """The first value of each field; a field without text is as good as none."""
+    """The first value of each field; a field without text counts as missing."""
     return {field: str(values[0]) for field, values in texts.items() if values and str(values[0])}
 
 

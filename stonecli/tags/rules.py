@@ -1,4 +1,4 @@
-"""What to write where, and what a file says today: the values that go in and out of ``stonecli.tags``."""
+"""The values that go in and out of ``stonecli.tags``: rules for writing a key, and the key tags of a file."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FIELDS: tuple[Field, ...] = get_args(Field)
 MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 Changes: TypeAlias = Mapping[Field, str | None]
-"""New text by field; None takes the field out. Fields that are not named stay as they are."""
+"""New text by field; None removes the field. Fields that are not named stay unchanged."""
 
 
 @dataclass(frozen=True)
 class FieldRule:
-    """One place to write the key to.
+    """One field to write the key to.
 
     Attributes:
-        field: which field.
-        notation: how the key is spelled there.
-        mode: what happens to text that is there; means nothing for ``key``, which is always replaced.
+        field: the field.
+        notation: the notation of the key in this field.
+        mode: what happens to the text of the field; has no effect for ``key``, which is always replaced.
     """
 
     field: Field = "key"
@@ -36,13 +36,13 @@ class FieldRule:
 
 @dataclass(frozen=True)
 class KeyTags:
-    """What a file says about its key today.
+    """The key tags of a file.
 
     Attributes:
-        container: what the file is by its content, such as ``"mp3"`` or ``"ogg vorbis"``.
-        text: raw text of the first key field that says more than "no key", else of the first one found; None if
+        container: container of the file by its content, such as ``"mp3"`` or ``"ogg vorbis"``.
+        text: raw text of the first key field that says more than "no key", or else of the first key field; None if
             there is none. Untrusted.
-        key: what ``text`` names; None if there is none or it names no key.
+        key: the key that ``text`` names; None if there is no text or it names no key.
     """
 
     container: str
@@ -51,12 +51,12 @@ class KeyTags:
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether there is a text that neither names a key nor says "no key" (``o``, ``INVALID``)."""
+        """Whether there is a text that neither names a key nor means "no key" (``o``, ``INVALID``)."""
         return self.key is None and self.text is not None and not says_no_key(self.text)
 
 
 def check_rules(rules: Sequence[FieldRule]) -> None:
-    """Nothing, if the rules can be followed.
+    """Raise an error if the rules are invalid.
 
     Raises:
         ValueError: a rule would replace a title.
@@ -66,10 +66,10 @@ def check_rules(rules: Sequence[FieldRule]) -> None:
 
 
 def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> tuple[FieldRule, ...]:
-    """The rules that texts such as ``key`` and ``comment=camelot`` ask for; without ``=``, ``notation`` counts.
+    """The rules for texts such as ``key`` and ``comment=camelot``; without ``=``, the notation is ``notation``.
 
     Raises:
-        ValueError: there is no such field or notation, or a field is named twice.
+        ValueError: there is no such field or notation, or a field is given twice.
     """
     rules: list[FieldRule] = []
     for text in fields:
@@ -78,7 +78,7 @@ def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> t
             if word not in known:
                 raise ValueError(f"must be one of {', '.join(known)}, not {word!r}")
         field = cast(Field, name)
-        if any(rule.field == field for rule in rules):  # only the last one would last
+        if any(rule.field == field for rule in rules):  # the second would overwrite the first
             raise ValueError(f"must not name {name!r} twice")
         rules.append(
             FieldRule(field, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode)

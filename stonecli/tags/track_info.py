@@ -1,4 +1,4 @@
-"""What else a file says of itself: title, artist, tempo, length, for playlists and for mixing. Never written here."""
+"""Reads title, artist, tempo and length of a file, for playlists and for mixing. They are never written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stonecli.tags.edit.bounded import bounded
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import as_tag_error, open_regular
 
-SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # beyond, a tag is wrong; 0 is what programs write for "not known"
+SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # a tag outside this range is wrong; some programs write 0 for "unknown"
 
 _NUMBER = r"[0-9]{1,4}(?:[.,][0-9]{1,30})?"
 _BPM = re.compile(rf"\s*({_NUMBER})\s*(?:bpm)?\s*(?:/\s*{_NUMBER}\s*(?:bpm)?\s*)?", re.ASCII | re.IGNORECASE)
@@ -23,12 +23,12 @@ _MAX_BPM_TEXT = 100  # characters
 
 @dataclass(frozen=True)
 class TrackInfo:
-    """What the tags and the header of a file say; all texts are untrusted.
+    """Texts from the tags, and properties from the header of a file. All texts are untrusted.
 
     Attributes:
-        title, artist, album, genre: "" where there is none.
-        bpm: beats per minute, or None.
-        seconds: length by the header, or None.
+        title, artist, album, genre: "" if missing.
+        bpm: tempo in beats per minute, or None.
+        seconds: duration by the header, or None.
         bit_rate: in kbit/s, or None.
         sample_rate: in Hz, or None.
     """
@@ -44,7 +44,7 @@ class TrackInfo:
 
 
 def read_info(path: Path) -> TrackInfo:
-    """What the file at ``path`` says; nothing where it cannot be read, for a playlist can do without."""
+    """The track info of a file; empty if it cannot be read, since playlists and mixing work without it."""
     try:
         with as_tag_error(), open_regular(path) as file:
             container = sniff(file)
@@ -69,9 +69,9 @@ def read_info(path: Path) -> TrackInfo:
 
 
 def parse_bpm(text: str) -> float | None:
-    """The tempo in beats per minute that ``text`` names (``128``, ``128,5``, ``128 BPM``), or None.
+    """The tempo in beats per minute (``128``, ``128,5``, ``128 BPM``), or None if the text is not a valid tempo.
 
-    Of two with a slash between them, such as ``174/87``, the first counts: it is the one that programs show.
+    Of two numbers with a slash between them, such as ``174/87``, the first counts, as in DJ programs.
     """
     match = _BPM.fullmatch(text) if len(text) <= _MAX_BPM_TEXT else None
     if not match:
@@ -81,7 +81,7 @@ def parse_bpm(text: str) -> float | None:
 
 
 def _text(tags: Any, name: str) -> str:
-    """The first text under ``name``; "" where there is none."""
+    """The first text of the field ``name``; "" if there is none."""
     value = tags.get(name) if tags is not None and name else None
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""The key is written into a file, or taken out again."""
+"""Writes a key into the tags of a file, removes it, and undoes recorded changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_changed, refuse_unsafe, replace_file
 from stonecli.tags.edit.audio_digest import is_same_audio
-from stonecli.tags.edit.splice import Kept
+from stonecli.tags.edit.splice import UnchangedRange
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.formats.containers import editor_for
 from stonecli.tags.formats.sniff import sniff
@@ -31,23 +31,23 @@ def write_key(
     write: bool = True,
     seen: os.stat_result | None = None,
 ) -> bool:
-    """Whether the file was changed; False if it was right already, and then nothing was written.
+    """Write a key, and return whether the file was changed; False if it had the same key in all fields already.
 
     Args:
-        path: the file. A symbolic link stays, and its target is written.
-        key: what to write.
-        rules: into which fields, and how it is spelled there: the key field in Camelot, if nothing else is asked for.
+        path: the file. For a symbolic link, its target is written and the link stays.
+        key: the key to write.
+        rules: fields to write, with notation and mode (default: the key field, in Camelot).
         preserve_mtime: whether the file keeps its modification time.
-        journal: gets the record of how to go back before the change is made: see :func:`stonecli.tags.recorded`.
-        write: with False nothing ever is, and the answer is what would be.
-        seen: the file's status when the key was looked for; if another program has written the file since, the key may
-            not be that of what is in it now, and nothing is written.
+        journal: gets the undo record before the change is made; see :func:`stonecli.tags.recorded`.
+        write: if False, nothing is written, and the result says whether the file would be changed.
+        seen: the status of the file when its key was detected. If another program changed the file since, the key may
+            be wrong for its new content, and nothing is written.
 
-    The file is replaced in one step by a copy whose audio and tags have been checked. A file with more than one hard
-    link is refused: the other names would keep the old content, or writing in place would give up the safety.
+    The file is replaced atomically by a copy whose audio and tags were verified. A file with several hard links is
+    refused, since the other links would keep the old content.
 
     Raises:
-        TagError: the file cannot be written without risk; it is exactly as it was.
+        TagError: the file cannot be written without risk; it is unchanged.
         ValueError: a rule would replace a title.
     """
     return _update(path, key, rules, preserve_mtime, journal, write, seen)
@@ -61,30 +61,30 @@ def remove_key(
     journal: Journal | None = None,
     write: bool = True,
 ) -> bool:
-    """Whether the file was changed: our own text is taken out of the fields that the rules name.
+    """Remove what stone wrote to the fields of the rules, and return whether the file was changed.
 
-    A key field goes if it holds one of our own spellings; what another program has spelled in its own way stays.
-    With ``write=False`` the file stays as it is, and the answer is whether there is anything to take out.
+    A key field is removed if it holds a spelling that stone writes; the spelling of another program stays. With
+    ``write=False`` nothing is written, and the result says whether there is anything to remove.
 
     Raises:
-        TagError: the file cannot be written without risk; it is exactly as it was.
+        TagError: the file cannot be written without risk; it is unchanged.
         ValueError: a rule would replace a title.
     """
     return _update(path, None, rules, preserve_mtime, journal, write)
 
 
-def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: bool = True) -> bool:
-    """Whether the file was restored to what it was, byte for byte; False if that is what it is already.
+def undo_change(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: bool = True) -> bool:
+    """Undo one change: restore a file byte for byte. Returns False if it is in that state already.
 
     Args:
         path: the file.
         undo: the record of the change.
         preserve_mtime: whether the file keeps its modification time.
-        write: with False nothing is written, and the answer is what would be.
+        write: if False, nothing is written, and the result says whether the file would be changed.
 
     Raises:
-        TagError: the file has changed since, or cannot be written without risk. If the error came up while the file
-            was replaced, it may be restored all the same: the next call with the same record says so.
+        TagError: the file was changed since, or cannot be written without risk. After an error during the replacement
+            the file may be restored nevertheless; the next call with the same record then returns False.
     """
     with as_tag_error(), open_regular(path) as file:
         status = os.fstat(file.fileno())
@@ -97,16 +97,16 @@ def take_back(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: bo
             return True
         refuse_unsafe(path, status)
 
-        def check(copy: BinaryIO, known: Sequence[Kept]) -> None:
+        def check(copy: BinaryIO, verified: Sequence[UnchangedRange]) -> None:
             if not undo.is_before(copy):
-                raise TagError("the copy is not what the file was")
+                raise TagError("the copy differs from the original file")
 
         replace_file(path, file, status, undo.splices, check, preserve_mtime=preserve_mtime)
     return True
 
 
 def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Changes:
-    """What has to change for the fields to say the key, or for our own text to be gone from them."""
+    """The changes that write the key to the fields of the rules, or remove our own text from them (key None)."""
     texts: dict[Field, str | None] = dict(now.texts)
     changes: dict[Field, str | None] = {}
     for rule in rules:
@@ -149,12 +149,12 @@ def _update(
             refuse_unsafe(target, before)
             splices = editor_for(container).splices(file, container, changes)
 
-            def check(copy: BinaryIO, known: Sequence[Kept]) -> None:
-                if sniff(copy) != container or not is_same_audio(file, copy, container, known):
-                    raise TagError("the audio of the copy is not that of the file")
-                # Without what nobody needs any more, the tag may be gone: then the others say it.
+            def check(copy: BinaryIO, verified: Sequence[UnchangedRange]) -> None:
+                if sniff(copy) != container or not is_same_audio(file, copy, container, verified):
+                    raise TagError("the audio of the copy differs from the file")
+                # A tag that holds nothing else may have been removed; then the other tags of the file are compared.
                 found = (replace(snapshot(copy, container, as_new=as_new), also=()) for as_new in (False, True))
-                if now.changed(changes) not in found:
+                if now.with_changes(changes) not in found:
                     raise TagError("the tags of the copy do not read back as written")
 
             replace_file(target, file, before, splices, check, preserve_mtime=preserve_mtime, journal=journal)

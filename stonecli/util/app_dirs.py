@@ -1,4 +1,4 @@
-"""Where stone keeps what is its own: the undo journal, the result cache, added models, and the user's defaults."""
+"""The folders of stone's own files: the undo journal, the result cache, added models, and the config file."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-_OWN = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml")  # how names of ours begin
+_OWN_PREFIXES = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml")
 
 
 def state_folder() -> Path:
-    """The folder of the undo journal; ``STONE_STATE_DIR`` moves it. It need not be there yet."""
+    """The folder of the undo journal, or ``STONE_STATE_DIR`` if set. It may not exist yet."""
     import platformdirs
 
     return Path(os.environ.get("STONE_STATE_DIR") or platformdirs.user_state_path("stone", appauthor=False))
 
 
 def cache_folder() -> Path:
-    """The folder of the result cache; ``STONE_CACHE_DIR`` moves it. It need not be there yet."""
+    """The folder of the result cache, or ``STONE_CACHE_DIR`` if set. It may not exist yet."""
     import platformdirs
 
     return Path(os.environ.get("STONE_CACHE_DIR") or platformdirs.user_cache_path("stone", appauthor=False))
 
 
 def data_folder() -> Path:
-    """The folder of the models that were added; ``STONE_DATA_DIR`` moves it. It need not be there yet."""
+    """The folder of the models that the user added, or ``STONE_DATA_DIR`` if set. It may not exist yet."""
     import platformdirs
 
     return Path(os.environ.get("STONE_DATA_DIR") or platformdirs.user_data_path("stone", appauthor=False))
 
 
 def config_folder() -> Path:
-    """The folder of the config file; ``STONE_CONFIG_DIR`` moves it. It need not be there yet."""
+    """The folder of the config file, or ``STONE_CONFIG_DIR`` if set. It may not exist yet."""
     import platformdirs
 
     return Path(os.environ.get("STONE_CONFIG_DIR") or platformdirs.user_config_path("stone", appauthor=False))
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that only the user can look into, or close one that stone alone has filled.
+    """Create a folder that only the user can access; an existing folder with only stone's files is made private.
 
-    A folder that holds anything else stays as it is: ``STONE_CACHE_DIR=/tmp`` must not close ``/tmp``.
+    The mode of any other folder is not changed: ``STONE_CACHE_DIR=/tmp`` must not make ``/tmp`` private.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name != "posix":
@@ -52,14 +52,15 @@ def make_private_folder(folder: Path) -> None:
     with suppress(OSError):
         mode = stat.S_IMODE(folder.stat().st_mode)
         entries = list(folder.iterdir()) if mode & 0o077 else []
-        if entries and all(entry.name.startswith(_OWN) for entry in entries):
+        if entries and all(entry.name.startswith(_OWN_PREFIXES) for entry in entries):
             folder.chmod(mode & 0o700)
 
 
 def make_private_database(path: Path) -> None:
-    """Make an empty SQLite file that only the user can read, or close the one that is there.
+    """Create an empty SQLite file that only the user can read, or make an existing one private.
 
-    SQLite gives the files beside it the same permissions. Nothing is raised: opening it says what is wrong.
+    SQLite gives its other files, beside this one, the same permissions. Errors are ignored here: opening the database
+    reports them.
     """
     if os.name != "posix":
         return

@@ -1,4 +1,4 @@
-"""A file that is written beside its place and put there when it is whole, so that a reader never meets half of it."""
+"""Atomic write: a temporary file is written in the same folder and then renamed, so no reader sees half a file."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from stonecli.errors import naming
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file for writing, UTF-8, that replaces ``path`` at the end; after an error, what was there is still there.
+def atomic_text_file(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 text file for writing that replaces ``path`` at the end of the block, and never after an error.
 
     Raises:
         OSError: it cannot be written.
     """
     with (
-        temporary_file(path) as temporary,
+        atomic_file(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         yield file
 
 
 @contextmanager
-def temporary_file(path: Path) -> Iterator[Path]:
-    """An empty file beside ``path``, to be filled, that replaces it at the end; after an error it is gone.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """The path of an empty temporary file that replaces ``path`` at the end of the block; after an error it is deleted.
 
     Raises:
-        OSError: it cannot be made or put in place.
+        OSError: it cannot be created or renamed.
     """
-    temporary = make_temporary(path)
+    temporary = create_temporary(path)
     try:
         yield temporary
-        put_in_place(temporary, path)
+        publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def make_temporary(path: Path) -> Path:
-    """An empty file beside ``path``, hidden.
+def create_temporary(path: Path) -> Path:
+    """Create an empty hidden file in the folder of ``path``.
 
     Raises:
-        OSError: it cannot be made; it names ``path``, which the user knows.
+        OSError: it cannot be created; the error names ``path``, which the user knows.
     """
     with naming(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", suffix=".tmp", dir=path.parent)
@@ -54,20 +54,20 @@ def make_temporary(path: Path) -> Path:
     return Path(name)
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
+def publish(temporary: Path, path: Path) -> None:
     """Replace ``path`` by ``temporary``, with the permissions of a new file.
 
     Raises:
-        OSError: as above.
+        OSError: it cannot be renamed; the error names ``path``.
     """
     with naming(path):
-        with suppress(OSError):  # a share that gives all files one mode
+        with suppress(OSError):  # a share with a fixed mode for all files
             temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
 
 
 def umask() -> int:
-    """The process's mask for the permissions of new files; mkstemp goes by its own."""
+    """The process's umask; ``mkstemp`` does not use it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

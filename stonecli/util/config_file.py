@@ -1,6 +1,6 @@
-"""The user's own defaults: a TOML file with one table per command, such as ``[tag]`` with ``notation = "musical"``.
+"""The config file: TOML with one table of defaults per command, such as ``[tag]`` with ``notation = "musical"``.
 
-This module only reads and writes the file; the command line knows which names and values are valid.
+This module only reads and writes the file; the command line checks names and values.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ MAX_BYTES = 1 << 20
 
 
 class ConfigError(StoneError):
-    """The file cannot be used; it was not changed."""
+    """The config file cannot be used; it was not changed."""
 
 
 def config_path() -> Path:
-    """Where the file is, or would be."""
+    """The path of the config file, which may not exist."""
     return config_folder() / FILE_NAME
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
-    """The tables of the file at ``path``; none if there is no file.
+    """The tables of the file at ``path``; empty if there is no file.
 
     Raises:
-        ConfigError: it cannot be read, or a value is outside a table.
+        ConfigError: the file cannot be read, or a value is outside a table.
     """
-    import tomllib  # not needed where there is no such file
+    import tomllib  # here, because most users have no config file
 
     try:
         tables = tomllib.loads(_text(path))
@@ -45,12 +45,12 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def change_config(path: Path, table: str, name: str, value: Any) -> bool:
-    """Set ``name`` in ``table`` to ``value``, or remove it if that is None; comments and order stay.
+    """Set ``name`` in ``table`` to ``value``, or remove it if ``value`` is None; comments and order are preserved.
 
-    An empty ``table`` means the top of the file, where a name is only removed.
+    An empty ``table`` means the top level of the file, where names can only be removed.
 
     Returns:
-        Whether the file was changed; False if there was nothing to remove.
+        True if the file was changed, False if there was nothing to remove.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -59,7 +59,7 @@ def change_config(path: Path, table: str, name: str, value: Any) -> bool:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    from stonecli.util.atomic_file import whole_file
+    from stonecli.util.atomic_file import atomic_text_file
 
     try:
         document = tomlkit.parse(_text(path))
@@ -75,7 +75,7 @@ def change_config(path: Path, table: str, name: str, value: Any) -> bool:
     except (TOMLKitError, RecursionError) as error:
         raise _not_toml(error) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path.resolve()) as file:  # a link to a file elsewhere stays a link
+    with atomic_text_file(path.resolve()) as file:  # so that a symbolic link stays a link
         file.write(text)
     return True
 

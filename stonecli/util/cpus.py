@@ -15,8 +15,8 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 def available_cpus(cgroup_root: Path = _CGROUP_ROOT, membership: Path = _MEMBERSHIP) -> int:
     """The number of CPUs that this process may use, at least 1.
 
-    It is the smaller of two numbers: the CPUs that the process may run on, and the CPU time that its control groups
-    allow (``docker --cpus``, systemd's ``CPUQuota``), rounded up, so that a quota of 1.5 CPUs is used completely.
+    It is the smaller of two numbers: the CPUs that the process may run on (affinity), and the CPU quota of its control
+    groups (``docker --cpus``, systemd's ``CPUQuota``), rounded up, so that a quota of 1.5 CPUs is used completely.
 
     Args:
         cgroup_root: where the control groups are mounted. Systems other than Linux have none.
@@ -33,7 +33,7 @@ def available_cpus(cgroup_root: Path = _CGROUP_ROOT, membership: Path = _MEMBERS
 
 
 def _quotas(root: Path, membership: Path) -> Iterator[float]:
-    """CPUs that each control group of this process and each of their parents allows, where they set a limit."""
+    """The quota in CPUs of each control group of this process, and of each parent group, that sets a limit."""
     try:
         lines = membership.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -61,7 +61,7 @@ def _with_parents(root: Path, group: str) -> Iterator[Path]:
 
 
 def _quota_v2(path: Path) -> Iterator[float]:
-    """From ``cpu.max``: the quota in microseconds, or ``max``, and the period."""
+    """The quota in CPUs from ``cpu.max``, which holds the quota (or ``max``) and the period in microseconds."""
     try:
         quota, period = map(int, path.read_text("ascii").split())
     except (OSError, ValueError):  # no such file, or "max"
@@ -71,7 +71,7 @@ def _quota_v2(path: Path) -> Iterator[float]:
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:
-    """From ``cpu.cfs_quota_us``, -1 for none, and ``cpu.cfs_period_us``."""
+    """The quota in CPUs from ``cpu.cfs_quota_us`` (-1: none) and ``cpu.cfs_period_us``."""
     try:
         quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text("ascii")) for name in ("quota", "period"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""``python -m stonecli.util.isolated_worker``: analyzes a few files in a process that may die alone.
+"""``python -m stonecli.util.isolated_worker``: analyzes a few files in an isolated process, which may crash.
 
-A pickled job, its places and the limit of memory come on standard input, from the worker that has started it; an answer
-a file, or a line that says why there is none, goes out as it is there.
+The worker that starts it sends a pickled job, the paths or URLs and a memory limit on standard input. For each file,
+the process writes one pickled result, or one line with an error, to standard output.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import pickle
 import sys
 from contextlib import suppress
 
-LEAST_MEMORY = 4 << 30  # bytes of address space, of which a runtime that needs 150 MB takes a few GB
+MIN_MEMORY = 4 << 30  # bytes of address space; ONNX Runtime reserves a few GB of it, even if it uses only 150 MB
 
 
 def main() -> None:
-    """Read the job, answer, end."""
+    """Read the job, write the results, and exit."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    job, places, limit = pickle.load(sys.stdin.buffer)  # noqa: S301 (the worker's own)
-    if limit is not None and sys.platform != "win32":  # which has no such limits
-        with suppress(ValueError, OSError):  # there may be a lower one
+    os.dup2(2, 1)  # what a library prints must not mix with the results
+    job, places, limit = pickle.load(sys.stdin.buffer)  # noqa: S301 (sent by our own worker)
+    if limit is not None and sys.platform != "win32":  # Windows has no such limits
+        with suppress(ValueError, OSError):  # there may be a lower hard limit
             import resource
 
-            resource.setrlimit(resource.RLIMIT_AS, (max(limit, LEAST_MEMORY),) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (max(limit, MIN_MEMORY),) * 2)
     from stonecli.jobs import error_line
 
     try:

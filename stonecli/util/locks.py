@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def take_lock(file: BinaryIO) -> bool:
+def try_lock(file: BinaryIO) -> bool:
     """False if another process, or another opener in this one, holds the file; where locks are unknown, nobody does."""
     if sys.platform == "win32" or os.name != "posix":
         return True
@@ -26,7 +26,7 @@ def take_lock(file: BinaryIO) -> bool:
 
 
 @contextmanager
-def folder_to_oneself(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """While open, others that ask for the same folder wait; where locks are unknown, nobody does.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Untrusted text made fit for a terminal or a line of a file."""
+"""Makes untrusted text safe for a terminal or for one line of a file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 def escaped(text: str) -> str:
-    """``text`` as one line of valid UTF-8: the escape of data files that have none of their own.
+    """``text`` as one line of valid UTF-8, for data formats that have no escapes of their own.
 
     Control characters, line separators and bytes that were not UTF-8 (surrogates, as Python reads such names) become
-    ``\\u000a``, ``\\udcff``. A backslash in front of ``u`` and four hexadecimal digits becomes ``\\u005c``, and every
-    other one stays, so that :func:`unescaped` gives back any text.
+    ``\\u000a``, ``\\udcff``. A backslash in front of ``u`` and four hexadecimal digits becomes ``\\u005c``; other
+    backslashes stay. :func:`unescaped` restores the text.
     """
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def unescaped(text: str) -> str:
-    """The text that :func:`escaped` has made ``text`` of."""
+    """The text for which :func:`escaped` returns ``text``."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, with everything that a terminal could obey or hide shown as an escape.
+    """``text`` on one line, with everything that a terminal could interpret or hide shown as an escape.
 
     Control characters, line breaks, bidirectional overrides, zero-width and private characters become ``\\x1b`` and the
     like; a byte of a file name that is not valid UTF-8 becomes ``\\xff``. Letters, emoji and spaces stay.
@@ -36,12 +36,12 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``text`` on one line for a file of lines: each run of line breaks and control characters becomes a space."""
-    safe = text.encode("utf-8", "replace").decode()  # a byte that was no UTF-8 would make the whole file none
+    safe = text.encode("utf-8", "replace").decode()  # an undecodable byte would make the whole file invalid UTF-8
     return "".join(char if char.isprintable() else " " for char in safe).strip()
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` terminal cells, cut in the middle if it is longer: ``Artist - Long…(Remix).mp3``.
+    """``text`` in at most ``width`` terminal cells, shortened in the middle: ``Artist - Long…(Remix).mp3``.
 
     Wide characters count as two cells, and combining marks stay with their letters.
     """
@@ -71,7 +71,7 @@ def _with_marks(text: str) -> list[str]:
 
 
 def _fitting(letters: Iterable[str], width: int) -> list[str]:
-    """As many of the first letters as fit into ``width`` cells."""
+    """The first letters that fit into ``width`` cells."""
     from rich.cells import cell_len
 
     fitting, used = [], 0

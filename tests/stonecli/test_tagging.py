@@ -187,7 +187,7 @@ def test_what_another_program_writes_while_a_file_is_heard_stays(
     tagged_meanwhile("C♯ minor")
     cache = ResultCache(tmp_path / "cache") if remembers else None
     before = path.stat()
-    with pytest.raises(TagError, match="changed by another program meanwhile"):
+    with pytest.raises(TagError, match="changed the file in the meantime"):
         Tagger(key_model, write=True, cache=cache)(path)
     assert FLAC(path)["initialkey"] == ["C♯ minor"]
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -198,7 +198,7 @@ def test_a_preview_of_a_file_that_changes_is_no_answer(
     key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path
 ) -> None:
     tagged_meanwhile("C")
-    with pytest.raises(TagError, match="changed by another program meanwhile"):
+    with pytest.raises(TagError, match="changed the file in the meantime"):
         Tagger(key_model, cache=ResultCache(tmp_path / "cache"))(song("flac"))
 
 
@@ -223,7 +223,7 @@ def test_a_file_that_is_replaced_before_its_other_fields_are_written(
         return tags
 
     monkeypatch.setattr(tagger, "read_tags", read_and_replace)
-    with pytest.raises(TagError, match="changed by another program meanwhile"):
+    with pytest.raises(TagError, match="changed the file in the meantime"):
         Tagger(key_model, rules=(FieldRule("comment"),), write=True)(path)
     assert read_tags(path).key == Key.parse("C")
     assert "comment" not in FLAC(path)

@@ -1,13 +1,13 @@
-"""Replaces a file by a changed copy in one step, or not at all.
+"""Atomic replace of a music file by a changed copy.
 
-The copy is made next to the file under a hidden name (``.stone-*.tmp``), verified while it is written, given the
-owner, mode and extended attributes of the file, flushed to the disk and renamed over it. Whatever fails before the
-rename, including the power, the file is the old one, byte for byte; after it, the new one. The next run removes copies
-that a crash left behind (:func:`remove_leftovers`).
+The copy is created next to the file under a hidden name (``.stone-*.tmp``), verified while it is written, given the
+owner, mode and extended attributes of the file, flushed to the disk and renamed over the file. If anything fails before
+the rename, even the power, the file is unchanged; after the rename, it is the new one. The next run removes copies that
+a crash left behind (:func:`remove_leftovers`).
 
-An error does not say whether the rename took place: a network share may report one for a rename that it has done, and
-Ctrl-C may arrive just after it. So the record in the undo journal is only deleted when the file is provably the old
-one.
+An error does not tell whether the rename took place: a network share may report an error for a rename that it did, and
+Ctrl-C may arrive just after it. So the record is only deleted from the undo journal when the file is provably
+unchanged.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from stonecli.errors import TagError
 from stonecli.library.walk import TEMPORARY_PREFIX as PREFIX
 from stonecli.library.walk import TEMPORARY_SUFFIX as SUFFIX
 from stonecli.tags.edit.digest import Digest
-from stonecli.tags.edit.splice import Kept, Splice, both_ways, file_size, is_spliced
-from stonecli.tags.edit.verified_copy import checked_copy
-from stonecli.tags.undo.record import Undo, places_after, places_before, whole_digest
-from stonecli.util.locks import take_lock
+from stonecli.tags.edit.splice import Splice, UnchangedRange, file_size, forward_and_inverse, is_spliced
+from stonecli.tags.edit.verified_copy import verified_copy
+from stonecli.tags.undo.record import Undo, file_digest, spans_after, spans_before
+from stonecli.util.locks import try_lock
 
-CHANGED_MEANWHILE = "the file was changed by another program meanwhile"
+CHANGED_MEANWHILE = "another program changed the file in the meantime"
 
-_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))  # of a copy
+_COPY_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))
 _LETTERS = string.ascii_lowercase + string.digits
-_LEAST_AGE = 60.0  # seconds without a change, before a copy counts as left over
-_PERMISSIONS = 0o777  # mode bits that decide who may use a file; a share may clear the others
+_MIN_AGE_SECONDS = 60.0  # a copy that was changed more recently may still be in use
+_PERMISSIONS = 0o777  # mode bits that decide who may use a file; a share may clear the other bits
 _TIME_STEP_NS = 2 * 10**9  # FAT stores times in steps of 2 s
 
 
@@ -48,10 +48,10 @@ class Journal(Protocol):
     """Records changes: :class:`stonecli.tags.undo.journal.JournalRun`."""
 
     def add(self, path: Path, undo: Undo) -> int:
-        """The number of a record that is on the disk now, of a change that is about to be made.
+        """Record a change that is about to be made, and return the number of the record, which is on the disk.
 
         Raises:
-            TagError: it could not be written.
+            TagError: the record could not be written.
         """
 
     def forget(self, number: int) -> None:
@@ -59,36 +59,36 @@ class Journal(Protocol):
 
 
 def refuse_unsafe(path: Path, status: os.stat_result) -> None:
-    """Nothing, if the file at ``path``, which has this status, may be replaced.
+    """Raise an error if the file at ``path``, which has this status, must not be replaced.
 
     Raises:
-        TagError: it is write-protected (which binds root as well), the user may not write it (the right to write its
-            folder is enough to replace it, and not meant), or it has other hard links.
+        TagError: the file is write-protected (which counts for root as well), the user may not write it (although write
+            permission for the folder would be enough to replace it), or it has other hard links.
     """
     if not status.st_mode & stat.S_IWUSR:
         raise TagError("the file is read-only")
     if not os.access(path, os.W_OK):
-        raise TagError("the file is not yours to write")
+        raise TagError("no permission to write the file")
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content")
 
 
 def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
-    """Nothing, if the file at ``path``, or that the link there leads to, seems to be one that may be replaced.
+    """Raise an error if the file at ``path``, or the target of a symbolic link there, cannot be replaced.
 
-    An empty file shows whether a copy in the same folder can have the owner, permissions and, with ``preserve_mtime``,
-    the time of the file. It is tried once per folder, owner and mode. Where the system can do that, the file has no
-    name and the folder stays untouched; else it is removed at once.
+    An empty test file shows whether a copy in the same folder can get the owner, permissions and, with
+    ``preserve_mtime``, the modification time of the file. One test is made per folder, owner and mode. Where the system
+    supports it, the test file has no name and the folder is not changed; otherwise it is removed at once.
 
     Raises:
-        TagError: :func:`refuse_unsafe` refuses it, or no copy of it can be made in its folder.
-        OSError: it cannot be looked at.
+        TagError: :func:`refuse_unsafe` refuses the file, or a copy cannot be created in its folder.
+        OSError: the status of the file cannot be read.
     """
     target = Path(os.path.realpath(path))
     status = target.stat()
     refuse_unsafe(target, status)
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise TagError(os.strerror(errno.EACCES))  # as the attempt would say
+        raise TagError(os.strerror(errno.EACCES))  # the error that creating the copy would raise
     _try_folder(target.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
 
 
@@ -98,14 +98,14 @@ def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preser
     try:
         try:
             handle = os.open(folder, os.O_RDWR | os.O_TMPFILE, mode & _PERMISSIONS)  # type: ignore[attr-defined,unused-ignore]
-        except (OSError, AttributeError):  # a share, or not on Linux
+        except (OSError, AttributeError):  # a network share, or a system other than Linux
             handle, temporary = _create(folder, mode)
     except OSError as error:
-        raise TagError(error.strerror or "no copy can be made in its folder") from error
+        raise TagError(error.strerror or "a copy cannot be created in its folder") from error
     try:
-        _keep_owner_and_mode(temporary or handle, mode, uid, gid)
+        _set_owner_and_mode(temporary or handle, mode, uid, gid)
         if preserve_mtime:
-            _keep_time(temporary or handle, (0, 10**18))
+            _set_times(temporary or handle, (0, 10**18))
     finally:
         os.close(handle)
         if temporary:
@@ -114,14 +114,15 @@ def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preser
 
 
 def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:
-    """Nothing, if a file with this status is still what it was when it had the other.
+    """Raise an error if the status ``now`` of a file shows that it was changed since the status ``before`` was read.
 
     Raises:
-        TagError: it is another, or was written since.
+        TagError: it is another file, or was written since.
     """
 
     def identity(status: os.stat_result) -> tuple[int, ...]:
-        # A tag written in place, with the time set back, shows in this alone. Windows has another time by this name.
+        # Only this time shows a write in place after which the modification time was reset. On Windows, it is the time
+        # of creation.
         changed = status.st_ctime_ns if os.name == "posix" else 0
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed
 
@@ -134,50 +135,49 @@ def replace_file(
     file: BinaryIO,
     before: os.stat_result,
     splices: Sequence[Splice],
-    check: Callable[[BinaryIO, Sequence[Kept]], None],
+    check: Callable[[BinaryIO, Sequence[UnchangedRange]], None],
     *,
     preserve_mtime: bool = False,
     journal: Journal | None = None,
 ) -> None:
-    """Replaces the file at ``path``, open as ``file``, by a copy with the splices made.
+    """Replace the file at ``path``, open as ``file``, by a copy with the splices applied.
 
     Args:
         path: the file itself, not a symbolic link to it.
-        file: the same file, open for reading; closed before the rename where the system asks for that.
-        before: its status when it was first looked at.
-        splices: the changes.
-        check: called with the finished copy, and with the ranges that were read back from it and found to be those of
-            the file; raises if the copy is not right.
-        preserve_mtime: keep the old time of modification.
-        journal: gets the record of how to go back, before the rename.
+        file: the same file, open for reading; closed before the rename where the system requires it.
+        before: its status when it was opened.
+        splices: the edits.
+        check: called with the finished copy and the ranges of it that were verified; raises if the copy is wrong.
+        preserve_mtime: keep the old modification time.
+        journal: gets the undo record before the rename.
 
     Raises:
         TagError: the file has changed since ``before``, its owner, permissions or attributes could not be kept, or
             another run is writing it.
-        OSError: the copy cannot be written or put in place. Unless the journal has a record, the file is the old one.
+        OSError: the copy cannot be written or renamed. Unless the journal has a record, the file is unchanged.
     """
-    if not take_lock(file):
+    if not try_lock(file):
         raise TagError("another run is writing the file")
     handle, temporary = _create(path.parent, before.st_mode)
     record = number = None
     is_tried = False
     try:
-        with os.fdopen(handle, "w+b") as copy, ThreadPoolExecutor(1) as beside:
-            take_lock(copy)  # so that no other run takes it for a leftover
-            _keep_owner_and_mode(temporary, before.st_mode, before.st_uid, before.st_gid)
-            there, back = both_ways(file, splices)
+        with os.fdopen(handle, "w+b") as copy, ThreadPoolExecutor(1) as executor:
+            try_lock(copy)  # so that no other run removes it as a leftover
+            _set_owner_and_mode(temporary, before.st_mode, before.st_uid, before.st_gid)
+            forward, inverse = forward_and_inverse(file, splices)
             rest = None if journal is None else Digest()
-            known = checked_copy(file, copy, there, rest)
-            _keep_attributes(path, temporary, before)
+            verified = verified_copy(file, copy, forward, rest)
+            _copy_attributes(path, temporary, before)
             if preserve_mtime:
-                _keep_time(temporary, (before.st_atime_ns, before.st_mtime_ns))
-            flushed = beside.submit(os.fsync, copy.fileno())  # while the tags are read back and the journal is written
-            if known is None or not is_spliced(copy, file, splices, known):
+                _set_times(temporary, (before.st_atime_ns, before.st_mtime_ns))
+            flushed = executor.submit(os.fsync, copy.fileno())  # while the tags are read back and the record is written
+            if verified is None or not is_spliced(copy, file, splices, verified):
                 refuse_changed(path.stat(), before)
-                raise TagError("the bytes of the copy are not those that were written")
-            check(copy, known)
+                raise TagError("the copy does not contain the bytes that were written")
+            check(copy, verified)
             if journal is not None and rest is not None:
-                record = _undo(file, copy, back, known, rest)
+                record = _undo(file, copy, inverse, verified, rest)
                 number = journal.add(path, record)
             flushed.result()
             copied = os.fstat(copy.fileno())
@@ -185,46 +185,47 @@ def replace_file(
                 refuse_changed(path.stat(), before)
                 is_tried = True
                 _rename(temporary, path, copied)
-        if os.name != "posix":  # Windows renames no open file, and has no locks that would have to be held on to
+        if os.name != "posix":  # Windows cannot rename an open file, and holds no lock here that closing would release
             file.close()
             refuse_changed(path.stat(), before)
             is_tried = True
             _rename(temporary, path, copied)
     except BaseException:
         is_removed = _discard(temporary, path if is_tried else None)
-        if journal is not None and record and number is not None and is_removed and _is_old(path, before, record):
+        if journal is not None and record and number is not None and is_removed and _is_unchanged(path, before, record):
             journal.forget(number)
         raise
     _sync_directory(path.parent)
 
 
 def remove_leftovers(paths: Iterable[Path]) -> int:
-    """The number of files removed: those of ``paths`` that an earlier run has left behind.
+    """Remove the files among ``paths`` that an earlier run left behind, and return their number.
 
-    What is not named as our copies are, is no regular file, was changed in the last minute, or is held by a running
-    process, stays. Nothing is raised: what cannot be removed now may be the next time.
+    Files with other names, files that are not regular, that were changed in the last minute, or that a running process
+    has locked stay. Nothing is raised: what cannot be removed now may be removed by the next run.
     """
     removed = 0
     for path in paths:
         with contextlib.suppress(OSError):
             status = path.lstat()
             last_change = max(status.st_mtime, status.st_ctime)
-            is_ours = _NAME.fullmatch(path.name) and stat.S_ISREG(status.st_mode)
-            if not is_ours or time.time() - last_change < _LEAST_AGE:
+            is_ours = _COPY_NAME.fullmatch(path.name) and stat.S_ISREG(status.st_mode)
+            if not is_ours or time.time() - last_change < _MIN_AGE_SECONDS:
                 continue
             with path.open("rb") as file:
-                if not take_lock(file):
+                if not try_lock(file):
                     continue
                 if os.name == "posix":
                     path.unlink()
-            path.unlink(missing_ok=True)  # on Windows this fails where a process has it open, which is what we want
+            path.unlink(missing_ok=True)  # on Windows this fails while a process has it open, as it should
             removed += 1
     return removed
 
 
 def _create(folder: Path, mode: int) -> tuple[int, Path]:
-    """A new empty file in the folder: its descriptor and path. It has ``mode`` from the start, as far as the umask
-    allows: a share may refuse to change it later.
+    """Create an empty file in the folder and return its descriptor and path.
+
+    It has ``mode`` from the start, as far as the umask allows, since a share may refuse to change it later.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
@@ -234,10 +235,10 @@ def _create(folder: Path, mode: int) -> tuple[int, Path]:
 
 
 def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:
-    """Put the copy, which has this status, in the place of the file.
+    """Rename the copy, which has the status ``copied``, over the file.
 
     Raises:
-        OSError: it is not there. A rename that was reported to fail, and was done, is no error.
+        OSError: the rename failed. One that was reported as failed, but took place, is not an error.
     """
     try:
         os.replace(temporary, path)  # noqa: PTH105
@@ -247,7 +248,7 @@ def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:
         if os.path.lexists(path):
             raise
         try:
-            os.replace(temporary, path)  # noqa: PTH105 (the share has removed the file, and then failed)
+            os.replace(temporary, path)  # noqa: PTH105 (the share removed the file and then failed)
         except OSError as error:
             raise TagError(
                 f"{error.strerror}: the file is gone, its copy is {temporary.name}; rename that to {path.name}"
@@ -257,15 +258,15 @@ def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:
 def _is_copy(path: Path, copied: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
         now = path.lstat()
-        # Some network shares number no files.
+        # Some network shares have no inode numbers.
         return now.st_ino != 0 and os.path.samestat(now, copied) and now.st_size == copied.st_size
     return False
 
 
 def _discard(temporary: Path, path: Path | None) -> bool:
-    """Whether the copy was there and is removed, after which no late rename can put it in the place of the file.
+    """Whether the copy existed and was removed; after that, a delayed rename cannot replace the file any more.
 
-    It stays where there is no file at ``path`` any more, which a rename may have removed: then it is all that is left.
+    If there is no file at ``path``, because a failed rename removed it, the copy stays: it is all that is left.
     """
     if path is not None and not os.path.lexists(path):
         return False
@@ -276,42 +277,44 @@ def _discard(temporary: Path, path: Path | None) -> bool:
     return True
 
 
-def _is_old(path: Path, before: os.stat_result, undo: Undo) -> bool:
-    """Whether the file is provably the one that it was: by inode, size and content."""
+def _is_unchanged(path: Path, before: os.stat_result, undo: Undo) -> bool:
+    """Whether the file is provably unchanged, by inode, size and content."""
     try:
         now = path.lstat()
         if not os.path.samestat(now, before) or now.st_size != before.st_size:
-            return False  # not opened: it may be a pipe
+            return False  # do not open it: it may be a pipe
         with path.open("rb") as file:
             return os.path.samestat(os.fstat(file.fileno()), before) and undo.is_before(file)
     except (OSError, TagError):
         return False
 
 
-def _undo(file: BinaryIO, copy: BinaryIO, back: Sequence[Splice], known: Sequence[Kept], rest: Digest) -> Undo:
-    """The record of how to go back, which has been tried: it leads to the file, byte for byte."""
-    if not is_spliced(file, copy, back, [Kept(same.new, same.old, same.length) for same in known]):
-        raise TagError("the change could not be taken back")
-    before = file_size(file), whole_digest(rest, file, places_before(back))
-    after = file_size(copy), whole_digest(rest, copy, places_after(back))
-    return Undo(before, after, tuple(back))
+def _undo(
+    file: BinaryIO, copy: BinaryIO, inverse: Sequence[Splice], verified: Sequence[UnchangedRange], rest: Digest
+) -> Undo:
+    """The undo record, after a check that it restores the file byte for byte."""
+    if not is_spliced(file, copy, inverse, [UnchangedRange(same.new, same.old, same.length) for same in verified]):
+        raise TagError("the change could not be undone")
+    before = file_size(file), file_digest(rest, file, spans_before(inverse))
+    after = file_size(copy), file_digest(rest, copy, spans_after(inverse))
+    return Undo(before, after, tuple(inverse))
 
 
-def _keep_owner_and_mode(temporary: Path | int, mode: int, uid: int, gid: int) -> None:
-    """Give a copy, named by its path or descriptor, this owner, group and mode.
+def _set_owner_and_mode(temporary: Path | int, mode: int, uid: int, gid: int) -> None:
+    """Set owner, group and mode of a copy, given by its path or descriptor.
 
-    What counts is what the system then shows, not what a call returned. So a share that gives all files one owner or
-    mode, and lets nobody change them, is no obstacle.
+    What counts is what the system shows afterwards, not what a call returned. So it works on a share that has a fixed
+    owner or mode for all files.
 
     Raises:
         TagError: the copy would have another owner or group, or other permissions.
-        OSError: the copy is gone.
+        OSError: the copy does not exist.
     """
     if os.name != "posix":
         with contextlib.suppress(OSError):
             os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101 (or a descriptor)
         return
-    # Only root may give files away; a member of the group can keep the group.
+    # Only root may change the owner; members of the group may set the group.
     for owner in ((-1, gid), (uid, -1)):
         with contextlib.suppress(OSError):
             os.chown(temporary, *owner)
@@ -325,11 +328,11 @@ def _keep_owner_and_mode(temporary: Path | int, mode: int, uid: int, gid: int) -
         raise TagError(f"the file would change its permissions from {wanted:o} to {found:o}")
 
 
-def _keep_time(temporary: Path | int, times: tuple[int, int]) -> None:
-    """Give a copy these times of access and modification, in nanoseconds.
+def _set_times(temporary: Path | int, times: tuple[int, int]) -> None:
+    """Set the times of access and modification of a copy, in nanoseconds.
 
     Raises:
-        TagError: the system shows another time of modification.
+        TagError: the system shows another modification time afterwards.
     """
     with contextlib.suppress(OSError):
         os.utime(temporary, ns=times)
@@ -338,11 +341,11 @@ def _keep_time(temporary: Path | int, times: tuple[int, int]) -> None:
         raise TagError("the modification time cannot be kept here; try without --preserve-mtime")
 
 
-def _keep_attributes(path: Path, temporary: Path, before: os.stat_result) -> None:
-    """Give a copy the extended attributes and flags of the file, as far as there are any.
+def _copy_attributes(path: Path, temporary: Path, before: os.stat_result) -> None:
+    """Copy the extended attributes and flags of the file, if it has any, to the copy.
 
     Raises:
-        TagError: an attribute that a user or program has set, or an access list, would be lost.
+        TagError: an attribute that a user or program set, or an access control list, would be lost.
     """
     if hasattr(os, "listxattr"):
         names = []
@@ -368,7 +371,7 @@ def _check_attribute(temporary: Path, name: str, value: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    """Makes the rename last; a file system that cannot do that has still done the rename, so nothing is raised."""
+    """Flush the rename to the disk; on a file system without support for that it still took place: no error."""
     if os.name != "posix":
         return
     with contextlib.suppress(OSError):

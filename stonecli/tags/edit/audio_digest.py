@@ -1,4 +1,4 @@
-"""A digest of everything in a file that a change of its tags has to leave alone: first of all, the audio."""
+"""The digest of everything in a file that an edit of its tags must not change: first of all, the audio."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.tags.edit.digest import Digest
-from stonecli.tags.edit.splice import Kept, Span, blocks, is_same_range
+from stonecli.tags.edit.splice import Span, UnchangedRange, blocks, is_same_range
 from stonecli.tags.formats.containers import editor_for
 
 
 def audio_digest(file: BinaryIO, container: str) -> bytes:
-    """Digest of the audio payload, equal before and after a change of tags; memory does not grow with the file.
+    """Digest of the audio payload, equal before and after an edit of the tags; memory use is constant.
 
     Raises:
-        TagError: the structure of the file is damaged or cut short.
+        TagError: the structure of the file is damaged or truncated.
     """
     digest = Digest()
     for piece in editor_for(container).payload(file, container):
         if isinstance(piece, Span):
             digest.add(b"span" + piece.length.to_bytes(8))
-            if digest.add_stretch(blocks(file, piece.offset, piece.length), piece.length) != piece.length:
-                raise TagError("the file is cut short")
+            if digest.add_chunk(blocks(file, piece.offset, piece.length), piece.length) != piece.length:
+                raise TagError("the file is truncated")
         else:
             digest.add(b"data" + len(piece).to_bytes(8) + piece)
     return digest.digest()
 
 
-def is_same_audio(old: BinaryIO, new: BinaryIO, container: str, known: Sequence[Kept] = ()) -> bool:
-    """Whether two files of one kind have the same audio payload, piece by piece: what equal digests say, but sooner.
+def is_same_audio(old: BinaryIO, new: BinaryIO, container: str, verified: Sequence[UnchangedRange] = ()) -> bool:
+    """Whether two files of one container have the same audio payload; faster than comparing digests.
 
-    What is ``known``, in order, to be the same in both is not read again.
+    Ranges in ``verified``, sorted, are known to be equal and are not read again.
 
     Raises:
-        TagError: the structure of a file is damaged or cut short.
+        TagError: the structure of a file is damaged or truncated.
     """
     editor = editor_for(container)
     for one, other in zip_longest(editor.payload(old, container), editor.payload(new, container)):
         if isinstance(one, Span) and isinstance(other, Span):
-            part = Kept(one.offset, other.offset, one.length)
-            if one.length != other.length or not is_same_range(old, new, part, known):
+            part = UnchangedRange(one.offset, other.offset, one.length)
+            if one.length != other.length or not is_same_range(old, new, part, verified):
                 return False
         elif one != other:
             return False

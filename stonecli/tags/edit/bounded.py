@@ -1,4 +1,4 @@
-"""A file as a parser of tags may see it: only so much of it, since what it parses it holds in memory several times."""
+"""A limit on what a tag parser may read from a file, since it holds what it parses in memory several times."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, BinaryIO, cast
 from stonecli.errors import TagError
 from stonecli.tags.edit.splice import file_size, read_at
 
-MAX_TAG_BYTES = 64 << 20  # a hundred large pictures; a parser takes four to five times that
+MAX_TAG_BYTES = 64 << 20  # a hundred large pictures; a parser uses four to five times as much memory
 _OGG = ("ogg vorbis", "opus", "ogg flac", "speex")
 
 
 def bounded(file: BinaryIO, container: str) -> BinaryIO:
-    """``file``, which raises TagError where more than ``MAX_TAG_BYTES`` of it are read in all.
+    """A view of ``file`` that raises TagError once more than ``MAX_TAG_BYTES`` were read in total.
 
-    Of an Ogg file a parser may read every page, looking for the last of a stream, and keeps but the comments: there
-    these are measured before, and the file is given as it is.
+    In an Ogg file a parser may read every page to find the last one of a stream, and keeps only the comments. So the
+    size of the comments is checked here, and the file itself is returned.
 
     Raises:
-        TagError: the comments of an Ogg file are larger.
+        TagError: the comments of an Ogg file are larger than ``MAX_TAG_BYTES``.
     """
     if container in _OGG:
         _check_comments(file)
@@ -32,7 +32,7 @@ class _Bounded:
         self._left = MAX_TAG_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        # What is not there costs nothing, whatever a size in the file says; so it is read and not believed.
+        # A size in a damaged file may be wrong, so the bytes that exist are counted, not the bytes that are requested.
         data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
@@ -44,7 +44,10 @@ class _Bounded:
 
 
 def _check_comments(file: BinaryIO) -> None:
-    """Refuse a first stream whose second packet, the comments, is too large; what is damaged the parser will say."""
+    """Raise an error if the second packet of the first stream, the comments, is too large.
+
+    A damaged file passes, since the parser reports the damage.
+    """
     size, at, length = file_size(file), 0, 0
     serial: bytes | None = None
     while at + 27 <= size:
@@ -55,7 +58,7 @@ def _check_comments(file: BinaryIO) -> None:
             return
         at += 27 + head[26] + data
         if serial is None:
-            serial = head[14:18]  # the first packet stands alone on its page
+            serial = head[14:18]  # the first packet is alone on its page
         elif head[14:18] == serial:
             length += data
             if length > MAX_TAG_BYTES:
@@ -65,5 +68,5 @@ def _check_comments(file: BinaryIO) -> None:
 
 
 def too_large() -> TagError:
-    """The error for tags that no parser should see."""
+    """The error for tags that are too large for a parser."""
     return TagError(f"its tags are larger than {MAX_TAG_BYTES >> 20} MB")

@@ -41,7 +41,7 @@ class Digest:
         """A few bytes."""
         self._hash.update(data)
 
-    def add_stretch(self, blocks: Iterable[Bytes], length: int) -> int:
+    def add_chunk(self, blocks: Iterable[Bytes], length: int) -> int:
         """A stretch of ``length`` bytes, which come in blocks of whole rows, such as :data:`BLOCK`; how many came."""
         count = 0
         if length < LONG:

@@ -1,8 +1,7 @@
-"""A copy of a file with changes made, of which every block is read back while it is made.
+"""Copies a file with splices applied, and reads every block back while copying.
 
-It takes one pass: a block of the file is read, written, read back from the copy, compared with what was read, and
-hashed, all while it is in the processor's own memory. The system is told meanwhile to put on the disk what has been
-checked, so that little is left to wait for at the end.
+It takes one pass: each block is read, written, read back from the copy, compared and hashed while it is in the CPU
+cache. Verified blocks are sent to the disk meanwhile, so that the final flush is short.
 """
 
 from __future__ import annotations
@@ -15,52 +14,54 @@ from io import BufferedRandom
 from typing import BinaryIO, cast
 
 from stonecli.tags.edit.digest import BLOCK, ROW, Digest
-from stonecli.tags.edit.splice import Kept, Splice, file_size, ordered, same_blocks
+from stonecli.tags.edit.splice import Splice, UnchangedRange, file_size, ordered, same_blocks
 
-_FICLONE = 0x40049409  # Linux: share all blocks of another file until one of the two is written
-_PIECE = 1 << 25  # bytes of the copy that are sent to the disk at a time: with fewer ext4 makes the writes wait
+_FICLONE = 0x40049409  # Linux ioctl: share all blocks with another file (copy on write)
+_WRITEBACK_BYTES = (
+    1 << 25
+)  # bytes of the copy that are sent to the disk at a time: with fewer ext4 makes the writes wait
 
 
-def checked_copy(
+def verified_copy(
     file: BinaryIO, copy: BufferedRandom, splices: Sequence[Splice], digest: Digest | None = None
-) -> list[Kept] | None:
-    """What the splices leave, in order, read back from the copy and found the same; None if it is not.
+) -> list[UnchangedRange] | None:
+    """The unchanged ranges, sorted, which were read back from the copy; None if one of them differs.
 
-    Where the file system can share blocks and nothing moves, it makes the copy, which is read and compared as well.
-    What the splices bring is written, and not read back.
+    Where the file system can clone files and no bytes move, the clone is read and compared as well. The data of the
+    splices is written, but not read back.
 
     Args:
         file: open for reading.
         copy: open for reading and writing, and empty.
-        splices: the changes, which hold only what differs (:func:`stonecli.tags.edit.splice.both_ways`).
-        digest: gets each stretch that is the same.
+        splices: minimal splices (:func:`stonecli.tags.edit.splice.forward_and_inverse`).
+        digest: updated with each unchanged range.
 
     Raises:
         TagError: two splices overlap.
         OSError: the copy cannot be written, or one of the two cannot be read.
     """
     changes = ordered(splices)
-    raw = cast("BinaryIO", copy.raw)  # a buffer would cut up the blocks, and could answer for the file system
+    raw = cast("BinaryIO", copy.raw)  # a buffer would split the blocks, and a read could be answered from the buffer
     is_cloned = all(splice.length == len(splice.data) for splice in changes) and _clone(file, raw)
     parts = []
     at = growth = 0
     for splice in [*changes, Splice(file_size(file), 0, b"")]:
         if splice.offset > at:
-            part = Kept(at, at + growth, splice.offset - at)
+            part = UnchangedRange(at, at + growth, splice.offset - at)
             same = same_blocks(file, part.old, raw, part.new, part.length) if is_cloned else _copied(file, raw, part)
-            if (digest.add_stretch(same, part.length) if digest else sum(map(len, same))) != part.length:
+            if (digest.add_chunk(same, part.length) if digest else sum(map(len, same))) != part.length:
                 return None
             parts.append(part)
         raw.seek(splice.offset + growth)
         _write(raw, splice.data)
         at = splice.offset + splice.length
         growth += len(splice.data) - splice.length
-    copy.seek(0, os.SEEK_END)  # the buffer has seen nothing of what went past it
+    copy.seek(0, os.SEEK_END)  # so that the buffer notices the bytes that were written to the raw file
     return parts
 
 
 def _clone(file: BinaryIO, copy: BinaryIO) -> bool:
-    """Whether the file system has made the copy without copying (Btrfs, XFS, bcachefs)."""
+    """Whether the file system cloned the file (Btrfs, XFS, bcachefs)."""
     if not sys.platform.startswith("linux"):
         return False
     import fcntl
@@ -72,30 +73,30 @@ def _clone(file: BinaryIO, copy: BinaryIO) -> bool:
     return True
 
 
-def _copied(file: BinaryIO, copy: BinaryIO, part: Kept) -> Iterator[memoryview]:
-    """What has been written to the copy and read back the same, in whole rows of a digest, up to where it is not.
+def _copied(file: BinaryIO, copy: BinaryIO, part: UnchangedRange) -> Iterator[memoryview]:
+    """Copies a range and yields its blocks, in whole rows of a digest, once they were read back; ends at a difference.
 
-    Each of the memoryviews is overwritten by the next one.
+    Each memoryview is valid until the next one is requested.
     """
     data = bytearray(min(ROW + BLOCK, part.length))
     back = memoryview(bytearray(min(BLOCK, part.length)))
     view = memoryview(data)
     file.seek(part.old)
     at, end = part.new, part.new + part.length
-    waiting = 0  # bytes at the start of ``data`` that make no row yet
+    waiting = 0  # bytes at the start of ``data`` that do not fill a row yet
     while at < end:
-        size = min(BLOCK - at % BLOCK, end - at)  # blocks that begin where the system's do cost it a quarter less
+        size = min(BLOCK - at % BLOCK, end - at)  # aligned writes take a quarter less time
         filled = waiting + size
         if file.readinto(view[waiting:filled]) != size:  # type: ignore[attr-defined]
             return
         copy.seek(at)
         _write(copy, view[waiting:filled])
         copy.seek(at)
-        # Comparing memoryviews with == is fifty times as slow.
+        # bytearray.startswith, because comparing memoryviews with == is fifty times slower.
         is_there = copy.readinto(back[:size]) == size  # type: ignore[attr-defined]
         if not is_there or not data.startswith(back[:size], waiting):
             return
-        _begin_writing(copy, at, at + size)
+        _start_writeback(copy, at, at + size)
         at += size
         whole = filled if at == end else filled // ROW * ROW
         if whole:
@@ -105,18 +106,18 @@ def _copied(file: BinaryIO, copy: BinaryIO, part: Kept) -> Iterator[memoryview]:
 
 
 def _write(copy: BinaryIO, data: bytes | memoryview) -> None:
-    """Writes all of it; an almost full disk takes a part at first."""
+    """Writes all of ``data``; an almost full disk accepts only a part of it per call."""
     left = memoryview(data)
     while left:
         left = left[copy.write(left) :]
 
 
-def _begin_writing(copy: BinaryIO, before: int, now: int) -> None:
-    """Lets the system begin to put on the disk all whole pieces that the copy has ``now`` and had not ``before``.
+def _start_writeback(copy: BinaryIO, before: int, now: int) -> None:
+    """Starts writeback of the whole portions between the sizes ``before`` and ``now`` of the copy.
 
-    Linux does so when it is told that they are not needed in memory. It is a hint: errors come up in the flush.
+    Linux starts it for pages that are declared as not needed. It is a hint: errors are reported by the final flush.
     """
-    start, end = before // _PIECE * _PIECE, now // _PIECE * _PIECE
+    start, end = before // _WRITEBACK_BYTES * _WRITEBACK_BYTES, now // _WRITEBACK_BYTES * _WRITEBACK_BYTES
     if start < end and hasattr(os, "posix_fadvise"):
         not_needed = os.POSIX_FADV_DONTNEED  # type: ignore[attr-defined,unused-ignore]  # where the function is
         with contextlib.suppress(OSError):

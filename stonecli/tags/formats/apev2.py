@@ -1,7 +1,7 @@
-"""APEv2 tags at the end of WavPack, Musepack and Monkey's Audio files; an ID3v1 block after the tag stays.
+"""APEv2 tags at the end of WavPack, Musepack and Monkey's Audio files; an ID3v1 block after the tag stays unchanged.
 
-A key in an ID3v2 tag in front, which some programs read, follows the key of the APE tag. In an MP3 it is the other way
-round: its APE tag is not the one that is written, and a key in it follows that of the ID3v2 tag.
+A key in an ID3v2 tag in front, which some programs read, is updated as a follower. In an MP3, the roles are reversed:
+stone writes the ID3v2 tag, and a key in the APE tag is a follower.
 
 See https://wiki.hydrogenaud.io/index.php?title=APEv2_specification.
 """
@@ -51,7 +51,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     """The splices that make the changes.
 
     Raises:
-        TagError: the audio or the tag is cut short or damaged.
+        TagError: the audio or the tag is truncated or damaged.
     """
     tag = _find(file)
     _check_audio(file, container, tag.offset)
@@ -66,7 +66,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def tail(file: BinaryIO) -> Span | None:
-    """Where the APE tag at the end of an MP3 is; None where there is none that can be changed."""
+    """The span of the APE tag at the end of an MP3; None if there is none that can be changed."""
     tag = _tail(file)
     return Span(tag.offset, tag.length) if tag else None
 
@@ -82,7 +82,7 @@ def tail_keys(file: BinaryIO) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def follow_tail(file: BinaryIO, changes: Changes, written: str | None) -> list[Splice]:
-    """The splice for the APE tag at the end of an MP3, whose key field said ``written``: each key in it follows."""
+    """The splice that updates the keys in the APE tag of an MP3, as followers of a key field that was ``written``."""
     tag = _tail(file)
     if tag is None or "key" not in changes:
         return []
@@ -100,7 +100,7 @@ def _tail(file: BinaryIO) -> _Tag | None:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Everything before and after the tag; ID3v2 tags in front do not count.
+    """Everything before and after the tag, without ID3v2 tags in front.
 
     Raises:
         TagError: the tag is damaged.
@@ -124,26 +124,26 @@ def _render(tag: _Tag) -> bytes:
 
 
 def _set(tag: _Tag, name: bytes, text: str | None) -> None:
-    """Sets the first value of the item of this name, in any case; its other values stay."""
-    place = next((place for place, item in enumerate(tag.items) if item.name.lower() == name), None)
-    if place is None:
+    """Set the first value of the item with this name, ignoring case; its other values stay."""
+    index = next((index for index, item in enumerate(tag.items) if item.name.lower() == name), None)
+    if index is None:
         if text is not None:
             tag.items.append(_Item(_TEXT_KIND, name.title(), text.encode()))
         return
-    item = tag.items[place]
+    item = tag.items[index]
     if item.flags & _KIND != _TEXT_KIND:
         raise TagError("a text item of the APE tag is not text")
     values = item.value.split(b"\0")
     checked_utf8(values[0])
     left = [*([] if text is None else [text.encode()]), *values[1:]]
     if left:
-        tag.items[place] = _Item(item.flags & ~_KIND, item.name, b"\0".join(left))
+        tag.items[index] = _Item(item.flags & ~_KIND, item.name, b"\0".join(left))
     else:
-        del tag.items[place]
+        del tag.items[index]
 
 
 def _set_key(tag: _Tag, text: str | None, old_key: str | None) -> None:
-    """Sets the one key item, in the place of the first that is there; None takes all out. ``KEY`` follows."""
+    """Replace all key items by one, at the position of the first; None removes all. ``KEY`` is a follower."""
     items: list[_Item] = []
     written = False
     for item in _followed(tag.items, (_FOLLOWER,), text, old_key):
@@ -171,9 +171,10 @@ def _followed(items: list[_Item], names: tuple[bytes, ...], text: str | None, ol
 
 
 def _find(file: BinaryIO, limit: int = _MAX_TAG) -> _Tag:
-    """The tag at the end of the file, up to ``limit`` bytes; an empty one, where it belongs, if there is none."""
+    """The tag at the end of the file, up to ``limit`` bytes; an empty one at the right offset if there is none."""
     end = file_size(file)
-    # A tag of the right length has the TAG of its APETAGEX where an ID3v1 block would have its own: look for it first.
+    # Look for the footer first: in a tag of a certain length, the letters TAG of APETAGEX are where an ID3v1 block has
+    # its magic.
     bare = end >= 32 and read_at(file, end - 32, 8) == _MAGIC
     if not bare and end >= 128 and read_at(file, end - 128, 3) == b"TAG":
         end -= 128
@@ -206,25 +207,27 @@ def _items(body: bytes, count: int) -> list[_Item]:
         length, flags = int.from_bytes(body[at : at + 4], "little"), int.from_bytes(body[at + 4 : at + 8], "little")
         zero = body.find(b"\0", at + 8)
         if zero < at + 10 or zero + 1 + length > len(body):
-            raise TagError("the items of the APE tag do not add up")
+            raise TagError("the items of the APE tag are inconsistent")
         items.append(_Item(flags, body[at + 8 : zero], body[zero + 1 : zero + 1 + length]))
         at = zero + 1 + length
     if len(items) != count:
-        raise TagError("the items of the APE tag do not add up")
+        raise TagError("the items of the APE tag are inconsistent")
     return items
 
 
 def _end(tag: _Tag, body: bytes, kind: int) -> bytes:
-    """The 32 bytes that stand before (``_IS_HEADER``) or after the items."""
+    """The 32 bytes before (``_IS_HEADER``) or after the items."""
     numbers = (len(body) + 32, len(tag.items), tag.flags | kind)
     return _MAGIC + tag.version + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(8)
 
 
 def _check_audio(file: BinaryIO, container: str, end: int) -> None:
-    """Nothing, if the WavPack blocks are whole; what follows the last one stays. Other formats have no chain of blocks.
+    """Raise an error if a WavPack file is truncated or damaged; bytes after the last block are allowed.
+
+    The audio of the other formats cannot be checked this way.
 
     Raises:
-        TagError: they are not.
+        TagError: a block is truncated, or there are other data between blocks.
     """
     if container != "wavpack":
         return
@@ -234,7 +237,7 @@ def _check_audio(file: BinaryIO, container: str, end: int) -> None:
         if len(header) < 8 or header[:4] != b"wvpk":
             if at > start and not contains(file, at, b"wvpk"):
                 return
-            raise TagError("something that is no block follows a WavPack block")
+            raise TagError("unexpected data after a WavPack block")
         at += 8 + int.from_bytes(header[4:8], "little")
     if at != end:
-        raise TagError("the file is cut short")
+        raise TagError("the file is truncated")

@@ -1,4 +1,4 @@
-"""ASF (WMA): the two description objects in the header; see the Advanced Systems Format specification, section 3."""
+"""ASF (WMA): writes the two description objects in the header; see the ASF specification, section 3."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _PADDING = UUID("1806D474-CADF-4509-A4BA-9AABCB96AAE8").bytes_le
 _NEW_PADDING = 1024  # bytes
 _MAX_HEADER = 1 << 28  # bytes
 _TEXT = 0  # type of an attribute
-_PLACES = {"title": 0, "comment": 3}  # in the description object: title, author, copyright, description, rating
+_DESCRIPTION_INDEX = {
+    "title": 0,
+    "comment": 3,
+}  # in the description object: title, author, copyright, description, rating
 _NAMES = {"key": "WM/InitialKey", "grouping": "WM/ContentGroupDescription"}
 _FOLLOWER = "initialkey"
 
@@ -38,26 +41,26 @@ class _Object:
 
 
 def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
-    """The splices that make the changes; within the room that the padding gives, if it is enough.
+    """The splices that make the changes; they use the padding if it is large enough.
 
     Raises:
-        TagError: the objects do not account for the file, or a description is damaged.
+        TagError: the objects do not cover the whole file, or a description is damaged.
     """
     length, reserved, objects = _header(file)
     _check_objects(file, length)
     for field, text in changes.items():
-        if field in _PLACES:
-            _set_description(objects, _PLACES[field], text)
+        if field in _DESCRIPTION_INDEX:
+            _set_description(objects, _DESCRIPTION_INDEX[field], text)
         else:
             if field == "key":
                 _refuse_other_keys(objects)
                 _follow_attribute(objects, text)
             _set_attribute(objects, _NAMES[field], text)
-    padding = next((place for place, item in enumerate(objects) if item.guid == _PADDING), None)
+    padding = next((index for index, item in enumerate(objects) if item.guid == _PADDING), None)
     if padding is None:
         padding = len(objects)
         objects.append(_Object(_PADDING, b""))
-    used = 30 + sum(len(item.raw) for place, item in enumerate(objects) if place != padding)
+    used = 30 + sum(len(item.raw) for index, item in enumerate(objects) if index != padding)
     room = length - used - 24
     objects[padding] = _Object(_PADDING, bytes(room if room >= 0 else _NEW_PADDING))
     growth = used + len(objects[padding].raw) - length
@@ -71,7 +74,7 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     """Everything after the header.
 
     Raises:
-        TagError: the objects do not account for the file.
+        TagError: the objects do not cover the whole file.
     """
     length, _, _ = _header(file)
     _check_objects(file, length)
@@ -83,35 +86,35 @@ def _header(file: BinaryIO) -> tuple[int, bytes, list[_Object]]:
     start = read_at(file, 0, 30)
     length, count = int.from_bytes(start[16:24], "little"), int.from_bytes(start[24:28], "little")
     if not 30 <= length <= min(file_size(file), _MAX_HEADER):
-        raise TagError("the ASF header does not add up")
+        raise TagError("the ASF header is inconsistent")
     data = read_at(file, 0, length)
     objects = []
     at = 30
     while at < length:
         size = int.from_bytes(data[at + 16 : at + 24], "little")
         if at + 24 > length or size < 24 or at + size > length:
-            raise TagError("the ASF header does not add up")
+            raise TagError("the ASF header is inconsistent")
         objects.append(_Object(data[at : at + 16], data[at + 24 : at + size]))
         at += size
     if len(objects) != count:
-        raise TagError("the ASF header does not add up")
+        raise TagError("the ASF header is inconsistent")
     return length, start[28:30], objects
 
 
 def _check_objects(file: BinaryIO, at: int) -> None:
-    """Nothing, if the audio is whole; the indexes that may follow it, and other bytes, stay as they are.
+    """Raise an error if the audio is missing or truncated. Indexes and other data may follow it.
 
     Raises:
-        TagError: it is not there, or cut short.
+        TagError: the audio is missing or truncated.
     """
     if read_at(file, at, 16) != _DATA:
         raise TagError("no audio follows the ASF header")
     length = int.from_bytes(read_at(file, at + 16, 8), "little")
     if length < 24 or at + length > file_size(file):
-        raise TagError("the audio of the file is cut short")
+        raise TagError("the audio is truncated")
 
 
-def _set_description(objects: list[_Object], place: int, text: str | None) -> None:
+def _set_description(objects: list[_Object], index: int, text: str | None) -> None:
     item = _only(objects, _DESCRIPTION, new=bytes(10))
     lengths = [int.from_bytes(item.content[at : at + 2], "little") for at in range(0, 10, 2)]
     texts = []
@@ -121,48 +124,48 @@ def _set_description(objects: list[_Object], place: int, text: str | None) -> No
         at += length
     if at != len(item.content):
         raise TagError("the ASF description is damaged")
-    texts[place].decode("utf-16-le")
-    texts[place] = b"" if text is None else _zero_ended(text)
+    texts[index].decode("utf-16-le")
+    texts[index] = b"" if text is None else _zero_ended(text)
     item.content = b"".join(len(text).to_bytes(2, "little") for text in texts) + b"".join(texts)
 
 
 def _set_attribute(objects: list[_Object], name: str, text: str | None) -> None:
-    """Sets the first attribute of this name; others of the name go for the key, and stay for text."""
+    """Set the first attribute of this name. Its duplicates are removed for the key, and stay for other fields."""
     item = _only(objects, _EXTENDED, new=bytes(2))
     records = _records(item.content)
-    places = [place for place, (title, _, _) in enumerate(records) if title.lower() == name.lower()]
+    indices = [index for index, (title, _, _) in enumerate(records) if title.lower() == name.lower()]
     if name != _NAMES["key"]:
-        places = places[:1]
-        if places and records[places[0]][1] != _TEXT:
+        indices = indices[:1]
+        if indices and records[indices[0]][1] != _TEXT:
             raise TagError("a text attribute of the ASF header is not text")
-    first = places[0] if places else len(records)
-    kept = [record for place, (_, _, record) in enumerate(records) if place not in places]
+    first = indices[0] if indices else len(records)
+    remaining = [record for index, (_, _, record) in enumerate(records) if index not in indices]
     if text is not None:
-        kept.insert(first, _record(name, text))
-    item.content = _joined(kept)
+        remaining.insert(first, _record(name, text))
+    item.content = _serialize(remaining)
 
 
 def _follow_attribute(objects: list[_Object], text: str | None) -> None:
-    """Lets the keys in attributes called ``INITIALKEY`` follow."""
+    """Update the keys in attributes named ``INITIALKEY``, which are followers."""
     item = _only(objects, _EXTENDED, new=bytes(2))
     records = _records(item.content)
     written = next((_text(record) for name, _, record in records if name.lower() == _NAMES["key"].lower()), None)
-    kept = []
+    remaining = []
     for name, kind, record in records:
         if name.lower() == _FOLLOWER and kind == _TEXT:
             values = [_text(record)]
             new = followed(values, text, written)
-            kept += [record] if new == values else [_record(name, value) for value in new]
+            remaining += [record] if new == values else [_record(name, value) for value in new]
         else:
-            kept.append(record)
-    item.content = _joined(kept)
+            remaining.append(record)
+    item.content = _serialize(remaining)
 
 
 def _refuse_other_keys(objects: list[_Object]) -> None:
-    """Nothing, if the key is nowhere but among the attributes that are written.
+    """Raise an error if there is a key in an object that stone does not write.
 
     Raises:
-        TagError: it is also in the metadata library within the header extension.
+        TagError: there is one in the metadata library within the header extension.
     """
     for item in objects:
         if item.guid == _EXTENSION:
@@ -183,31 +186,31 @@ def _text(record: bytes) -> str:
     return record[6 + int.from_bytes(record[:2], "little") :].decode("utf-16-le", "replace").strip("\0")
 
 
-def _joined(records: list[bytes]) -> bytes:
+def _serialize(records: list[bytes]) -> bytes:
     return len(records).to_bytes(2, "little") + b"".join(records)
 
 
 def _records(content: bytes) -> list[tuple[str, int, bytes]]:
-    """Name, type and bytes of each attribute."""
+    """Name, type and raw bytes of each attribute."""
     records = []
     at = 2
     while at < len(content):
         name_end = at + 2 + int.from_bytes(content[at : at + 2], "little")
         end = name_end + 4 + int.from_bytes(content[name_end + 2 : name_end + 4], "little")
         if end > len(content):
-            raise TagError("the attributes of the ASF header do not add up")
+            raise TagError("the attributes of the ASF header are inconsistent")
         name = content[at + 2 : name_end].decode("utf-16-le").strip("\0")
         records.append((name, int.from_bytes(content[name_end : name_end + 2], "little"), content[at:end]))
         at = end
     if len(records) != int.from_bytes(content[:2], "little"):
-        raise TagError("the attributes of the ASF header do not add up")
+        raise TagError("the attributes of the ASF header are inconsistent")
     return records
 
 
 def _only(objects: list[_Object], guid: bytes, new: bytes) -> _Object:
     found = [item for item in objects if item.guid == guid]
     if len(found) > 1:
-        raise TagError("an object of the ASF header is there twice")
+        raise TagError("an object of the ASF header is duplicated")
     if not found:
         found = [_Object(guid, new)]
         objects.append(found[0])
@@ -215,7 +218,7 @@ def _only(objects: list[_Object], guid: bytes, new: bytes) -> _Object:
 
 
 def _set_file_size(objects: list[_Object], old: int, growth: int) -> None:
-    """Keeps the size that the file states of itself true, if it was."""
+    """Update the file size in the file properties, if it was correct."""
     for item in objects:
         if item.guid == _FILE_PROPERTIES and int.from_bytes(item.content[16:24], "little") == old:
             item.content = item.content[:16] + (old + growth).to_bytes(8, "little") + item.content[24:]

@@ -1,7 +1,7 @@
-"""FLAC: the comment block among the metadata blocks; see RFC 9639, section 8.
+"""FLAC: writes the first comment block among the metadata blocks; see RFC 9639, section 8.
 
-Some files have a second comment block, or an ID3v2 tag in front, and some programs read those. New text goes to the
-first comment block; a key that is in one of the others follows it.
+Some files have a second comment block, or an ID3v2 tag in front, and some programs read those. A key in one of these is
+updated as a follower.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EMPTY_COMMENTS = (5).to_bytes(4, "little") + b"stone" + bytes(4)
 
 
 def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
-    """The splices that make the changes; within the room that the padding gives, if it is enough.
+    """The splices that make the changes; they use the padding if it is large enough.
 
     Raises:
         TagError: the blocks do not lead to the audio, or the comments are damaged.
@@ -38,7 +38,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
             old_key = key_in(content)
             content, rest = edit_comments(content, changes)
             if rest.strip(b"\0"):
-                raise TagError("the comment block holds something else")
+                raise TagError("the comment block contains other data")
             commented = True
         elif kind == _COMMENTS and "key" in changes:
             content = follow_comments(content, changes["key"], old_key)
@@ -50,7 +50,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """The audio frames and every block but comments and padding; ID3 tags in front do not count.
+    """The audio frames and every block except comments and padding; without ID3 tags in front.
 
     Raises:
         TagError: the blocks do not lead to the audio.
@@ -65,7 +65,7 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
 
 
 def _blocks(file: BinaryIO) -> tuple[int, int, list[tuple[int, Span]]]:
-    """Where the blocks start and end, and each one's kind and content."""
+    """Start and end offset of the blocks, and kind and content span of each block."""
     start = id3v2_end(file) + 4
     blocks = []
     at = start
@@ -76,8 +76,8 @@ def _blocks(file: BinaryIO) -> tuple[int, int, list[tuple[int, Span]]]:
         blocks.append((kind, Span(at + 4, length)))
         at += 4 + length
     if blocks[0][0] != 0 or blocks[0][1].length != 34:
-        raise TagError("the first FLAC block is not the stream's description")
-    # A size that lies (pictures over 16 MiB, written so by some programs) ends anywhere but at a frame.
+        raise TagError("the first FLAC block is not STREAMINFO")
+    # After a block with a wrong size, as some programs write for pictures over 16 MiB, no frame follows.
     sync = read_at(file, at, 2)
     if sync[0] != 0xFF or sync[1] & 0xFE != 0xF8:
         raise TagError("the FLAC blocks do not lead to the audio")
@@ -85,16 +85,16 @@ def _blocks(file: BinaryIO) -> tuple[int, int, list[tuple[int, Span]]]:
 
 
 def _render(blocks: list[tuple[int, bytes]], room: int) -> bytes:
-    """The blocks as bytes, ``room`` bytes long if the largest padding block can be made to fit."""
-    paddings = [place for place, (kind, _) in enumerate(blocks) if kind == _PADDING]
-    place = max(paddings, key=lambda place: len(blocks[place][1]), default=len(blocks))
-    others = sum(4 + len(content) for at, (_, content) in enumerate(blocks) if at != place)
+    """The blocks as bytes, ``room`` bytes long if the size of the largest padding block can be adjusted accordingly."""
+    paddings = [index for index, (kind, _) in enumerate(blocks) if kind == _PADDING]
+    index = max(paddings, key=lambda index: len(blocks[index][1]), default=len(blocks))
+    others = sum(4 + len(content) for at, (_, content) in enumerate(blocks) if at != index)
     left = room - others
     if left == 0:
-        blocks = blocks[:place] + blocks[place + 1 :]
+        blocks = blocks[:index] + blocks[index + 1 :]
     else:
         length = left - 4 if 0 <= left - 4 <= _MAX_BLOCK else _NEW_PADDING
-        blocks = [*blocks[:place], (_PADDING, bytes(length)), *blocks[place + 1 :]]
+        blocks = [*blocks[:index], (_PADDING, bytes(length)), *blocks[index + 1 :]]
     data = bytearray()
     for at, (kind, content) in enumerate(blocks):
         if len(content) > _MAX_BLOCK:

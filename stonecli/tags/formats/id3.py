@@ -1,8 +1,8 @@
-"""ID3v2 tags as bytes: a key, comment, grouping or title is put in, every other frame stays as it is written.
+"""ID3v2 tags as bytes: key, comment, grouping and title can be set, and every other frame stays unchanged.
 
-The version that is there is kept, v2.2 included (its key frame is ``TKE``): nothing is converted, so nothing can be
-lost. A new tag is v2.3, and begins with what the file's other tags say, since many programs that find it look no
-further. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
+The version of a tag does not change, not even v2.2 (its key frame is ``TKE``): nothing is converted, so nothing can be
+lost. A new tag is v2.3, and starts with the texts of the file's other tags, since many programs that find an ID3v2 tag
+ignore the others. See https://id3.org/id3v2-00, id3v2.3.0 and id3v2.4.0-structure.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from stonecli.tags.fields import followed
 from stonecli.tags.formats.sniff import id3v2_length
 from stonecli.tags.rules import Changes
 
-PADDING = 1024  # bytes of room that a tag gets when it has to grow, so that the next change fits
+PADDING = 1024  # bytes; added when a tag has to grow, so that the next change fits
 
 _V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2", b"GRP1": b"GP1", b"TXXX": b"TXX"}
 _FOLLOWERS = ("INITIALKEY", "KEY")  # descriptions of TXXX frames
-_FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some write v2.2 names into v2.3 tags
+_FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some programs write v2.2 names to v2.3 tags
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 _UNSYNCHRONISED, _EXTENDED, _FOOTER = 0x80, 0x40, 0x10  # flags of the tag's header
 _FRAME_UNSYNCHRONISED, _FRAME_DATA_LENGTH = 0x02, 0x01  # flags of a v2.4 frame
@@ -47,22 +47,22 @@ class _Tag:
     flags: int = 0
     extended: bytes = b""
     frames: list[_Frame] = field(default_factory=list)
-    remains: bytes = b""  # what some programs leave behind in the padding
-    plain_sizes: bool = False  # v2.4 with sizes of 8 bits a byte, as old iTunes wrote them
+    remains: bytes = b""  # data that some programs leave in the padding
+    plain_sizes: bool = False  # v2.4 with sizes that are not synchsafe, as written by old versions of iTunes
     unsynchronised: bool = False
 
 
 def edit_tag(old: bytes, changes: Changes, others: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """The tag ``old`` (``b""``: none) with the changes; as long as before if they fit, ``b""`` if nothing is left.
+    """The tag ``old`` (``b""``: no tag) with the changes; of the same length if they fit, ``b""`` if nothing is left.
 
     Args:
-        old: the tag as it stands in the file.
-        changes: what to change.
-        others: what other tags of the file say, by frame (``formats.other_tags.other_texts``). A new tag says
-            so, too; one that says no more than that is not needed, and nothing is left.
+        old: the tag as it is in the file.
+        changes: the changes.
+        others: texts of other tags of the file, by frame (``formats.other_tags.other_texts``). A new tag gets them. A
+            tag that holds nothing else is not needed, and the result is ``b""``.
 
     Raises:
-        TagError: the tag is damaged, or of a kind that cannot be changed without loss.
+        TagError: the tag is damaged, or cannot be changed without loss.
     """
     tag = _parse(old) if old else _new_tag(others)
     for name, text in changes.items():
@@ -78,12 +78,12 @@ def edit_tag(old: bytes, changes: Changes, others: Mapping[str, str] = MappingPr
 
 
 def follow_tag(old: bytes, text: str | None, written: str | None) -> bytes:
-    """A tag that is not the one that holds the file's key: each key in it that is there follows; see :func:`followed`.
+    """An additional tag of a file, with all of its keys updated as followers; see :func:`followed`.
 
     Args:
-        old: the tag as it stands in the file.
+        old: the tag as it is in the file.
         text: the new key, or None to remove ``written``.
-        written: what the file's key field said.
+        written: the old text of the file's key field.
 
     Raises:
         TagError: the tag may hold a key and cannot be changed without loss.
@@ -92,19 +92,19 @@ def follow_tag(old: bytes, text: str | None, written: str | None) -> bytes:
         tag = _parse(old)
         before = [frame.raw for frame in tag.frames]
         name = _name(tag, b"TKEY")
-        for place in reversed(range(len(tag.frames))):
-            if tag.frames[place].name == name:
-                _follow(tag, place, b"", text, written)
+        for index in reversed(range(len(tag.frames))):
+            if tag.frames[index].name == name:
+                _follow(tag, index, b"", text, written)
         _follow_described(tag, text, written)
     except TagError:
         if b"TKE" in old or b"TXX" in old:
             raise
-        return old  # nothing can be said of it, except that it holds no key
+        return old  # it cannot be parsed, but does not contain a key
     return old if before == [frame.raw for frame in tag.frames] else _render(tag, len(old))
 
 
 def following(file: BinaryIO, spans: Sequence[Span], changes: Changes, written: str | None) -> list[Splice]:
-    """The splices for the ID3v2 tags at these places of a file, whose key field is elsewhere and said ``written``.
+    """The splices that update the keys in additional ID3v2 tags, as followers of a key field that was ``written``.
 
     Raises:
         TagError: such a tag may hold a key and cannot be changed without loss.
@@ -117,7 +117,7 @@ def following(file: BinaryIO, spans: Sequence[Span], changes: Changes, written: 
 
 
 def key_in(tag: bytes) -> str | None:
-    """The first text of the key frame of a tag (``b""``: no tag); None where it has none.
+    """The first text of the key frame of a tag (``b""``: no tag); None if it has none.
 
     Raises:
         TagError: the tag is damaged.
@@ -136,14 +136,14 @@ def _new_tag(texts: Mapping[str, str]) -> _Tag:
 
 
 def _set_key(tag: _Tag, text: str | None) -> None:
-    """Puts in the one key frame, in the place of the first that is there; None takes all out."""
+    """Replace all key frames by one, at the position of the first; None removes all."""
     _follow_described(tag, text, _first_key(tag))
     name = _name(tag, b"TKEY")
-    places = [place for place, frame in enumerate(tag.frames) if frame.name == name]
-    kept = [frame for frame in tag.frames if frame.name != name]
+    indices = [index for index, frame in enumerate(tag.frames) if frame.name == name]
+    remaining = [frame for frame in tag.frames if frame.name != name]
     if text is not None:
-        kept.insert(places[0] if places else len(kept), _frame(tag, name, b"\x00" + text.encode("ascii")))
-    tag.frames = kept
+        remaining.insert(indices[0] if indices else len(remaining), _frame(tag, name, b"\x00" + text.encode("ascii")))
+    tag.frames = remaining
 
 
 def _first_key(tag: _Tag) -> str | None:
@@ -158,48 +158,48 @@ def _first_key(tag: _Tag) -> str | None:
 
 
 def _follow_described(tag: _Tag, text: str | None, written: str | None) -> None:
-    """Lets the keys in ``TXXX:INITIALKEY`` and ``TXXX:KEY`` follow."""
+    """Update the keys in ``TXXX:INITIALKEY`` and ``TXXX:KEY``, which are followers."""
     name = _name(tag, b"TXXX")
-    for place in reversed(range(len(tag.frames))):
-        frame = tag.frames[place]
+    for index in reversed(range(len(tag.frames))):
+        frame = tag.frames[index]
         if frame.name != name:
             continue
-        with suppress(TagError, UnicodeError):  # a damaged frame stays: if it names a key, the check of the copy fails
+        with suppress(TagError, UnicodeError):  # a damaged frame stays; if it has a key, verifying the copy fails
             body = _readable_body(tag, frame)
             description, _ = _split_at_zero(body[1:], body[0])
             if _decode(description, body[0]).upper() in _FOLLOWERS:
-                _follow(tag, place, description + (b"\0" if body[0] in (0, 3) else b"\0\0"), text, written)
+                _follow(tag, index, description + (b"\0" if body[0] in (0, 3) else b"\0\0"), text, written)
 
 
-def _follow(tag: _Tag, place: int, start: bytes, text: str | None, written: str | None) -> None:
-    """Lets the values of the text frame at ``place``, whose body has ``start`` before them, follow."""
-    body = _readable_body(tag, tag.frames[place])
+def _follow(tag: _Tag, index: int, start: bytes, text: str | None, written: str | None) -> None:
+    """Update the values of the text frame at ``index`` as followers; ``start`` is the part of its body before them."""
+    body = _readable_body(tag, tag.frames[index])
     values = _decode(body[1 + len(start) :], body[0]).rstrip("\0").split("\0")
     new = followed(values, text, written)
     if not new:
-        del tag.frames[place]
+        del tag.frames[index]
     elif new != values:
         data = body[:1] + start + _encode("\0".join(new), body[0])
-        tag.frames[place] = _frame(tag, tag.frames[place].name, data)
+        tag.frames[index] = _frame(tag, tag.frames[index].name, data)
 
 
 def _set_text(tag: _Tag, long_name: bytes, text: str | None) -> None:
     name = _name(tag, long_name)
-    place = next((place for place, frame in enumerate(tag.frames) if frame.name == name), None)
-    if place is None:
+    index = next((index for index, frame in enumerate(tag.frames) if frame.name == name), None)
+    if index is None:
         if text is not None:
             encoding = _encoding_for(tag, 0, text)
             tag.frames.append(_frame(tag, name, bytes([encoding]) + _encode(text, encoding)))
         return
-    body = _readable_body(tag, tag.frames[place])
+    body = _readable_body(tag, tag.frames[index])
     values = _decode(body[1:], body[0]).rstrip("\0").split("\0")
-    _put_values(tag, place, body[0], b"", [text, *values[1:]])
+    _put_values(tag, index, body[0], b"", [text, *values[1:]])
 
 
 def _set_comment(tag: _Tag, text: str | None) -> None:
-    """Changes the first comment without a description, whatever its language; a new one is English, as most are."""
+    """Set the first comment without a description, in any language; a new one is English, like most comments."""
     name = _name(tag, b"COMM")
-    for place, frame in enumerate(tag.frames):
+    for index, frame in enumerate(tag.frames):
         if frame.name != name:
             continue
         body = _readable_body(tag, frame)
@@ -207,7 +207,7 @@ def _set_comment(tag: _Tag, text: str | None) -> None:
         if description and _decode(description, body[0]):
             continue
         values = _decode(value, body[0]).rstrip("\0").split("\0")
-        _put_values(tag, place, body[0], body[1:4], [text, *values[1:]])
+        _put_values(tag, index, body[0], body[1:4], [text, *values[1:]])
         return
     if text is not None:
         encoding = _encoding_for(tag, 0, text)
@@ -215,21 +215,21 @@ def _set_comment(tag: _Tag, text: str | None) -> None:
         tag.frames.append(_frame(tag, name, body))
 
 
-def _put_values(tag: _Tag, place: int, encoding: int, language: bytes, values: list[str | None]) -> None:
-    """Writes the frame at ``place`` anew; without any value left it goes. With a language it is a comment."""
+def _put_values(tag: _Tag, index: int, encoding: int, language: bytes, values: list[str | None]) -> None:
+    """Replace the frame at ``index``, or remove it if no value is left. With a language, it is a comment frame."""
     left = [value for value in values if value is not None]
     if not left:
-        del tag.frames[place]
+        del tag.frames[index]
         return
     text = "\0".join(left)
     encoding = _encoding_for(tag, encoding, text)
     description = _encode("\0", encoding) if language else b""
     body = bytes([encoding]) + language + description + _encode(text, encoding)
-    tag.frames[place] = _frame(tag, tag.frames[place].name, body)
+    tag.frames[index] = _frame(tag, tag.frames[index].name, body)
 
 
 def _grouping_frame(tag: _Tag) -> bytes:
-    """``GRP1`` if the file has it (iTunes, where ``TIT1`` is the work), else the standard's ``TIT1``."""
+    """``GRP1`` if the file has one (iTunes, for which ``TIT1`` is the work), otherwise the standard's ``TIT1``."""
     return b"GRP1" if any(frame.name == _name(tag, b"GRP1") for frame in tag.frames) else b"TIT1"
 
 
@@ -242,7 +242,7 @@ def _readable_body(tag: _Tag, frame: _Frame) -> bytes:
         raise TagError("a text frame is compressed or encrypted")
     body = frame.body
     if tag.version == 4 and frame.flags & _FRAME_DATA_LENGTH:
-        body = body[4:]  # after the length that the rest has without unsynchronisation
+        body = body[4:]  # without the data length indicator
     if tag.version == 4 and (frame.flags & _FRAME_UNSYNCHRONISED or tag.flags & _UNSYNCHRONISED):
         body = body.replace(b"\xff\x00", b"\xff")
     if not body or body[0] >= len(_ENCODINGS):
@@ -251,7 +251,7 @@ def _readable_body(tag: _Tag, frame: _Frame) -> bytes:
 
 
 def _split_at_zero(data: bytes, encoding: int) -> tuple[bytes, bytes]:
-    """What stands before and after the first NUL character; all of it before if there is none."""
+    """The parts before and after the first NUL character; without one, the second part is empty."""
     if encoding in (0, 3):
         before, _, after = data.partition(b"\0")
         return before, after
@@ -275,7 +275,7 @@ def _encode(text: str, encoding: int) -> bytes:
 
 
 def _encoding_for(tag: _Tag, wanted: int, text: str) -> int:
-    """The encoding that was there, if it can hold the text; else Unicode as the version has it."""
+    """The encoding of the old frame if it can encode the text, otherwise the Unicode encoding of the tag's version."""
     if wanted:
         return wanted
     try:
@@ -319,14 +319,14 @@ def _parse(data: bytes) -> _Tag:
         tag.plain_sizes = True
         split = _split_frames(body, tag.version, plain=True)
     if split is None or (tag.version == 4 and split[1].strip(b"\0")):
-        raise TagError("the frames of the ID3 tag do not add up")
+        raise TagError("the frames of the ID3 tag are inconsistent")
     tag.frames = split[0]
     tag.remains = split[1] if split[1].strip(b"\0") else b""
     return tag
 
 
 def _take_extended_header(tag: _Tag, body: bytes) -> bytes:
-    """The body after the extended header, which is kept as it is unless it has to tell a checksum of the frames."""
+    """The body after the extended header, which stays unchanged; one with a checksum of the frames is refused."""
     if len(body) < 10:
         raise TagError("the ID3 tag is damaged")
     if tag.version == 3:
@@ -342,7 +342,7 @@ def _take_extended_header(tag: _Tag, body: bytes) -> bytes:
 
 
 def _split_frames(body: bytes, version: int, plain: bool) -> tuple[list[_Frame], bytes] | None:
-    """The frames and the padding; None if the frames do not add up under this reading of their sizes."""
+    """The frames and the padding; None if the frames are inconsistent with this interpretation of their sizes."""
     head = 6 if version == 2 else 10
     frames = []
     at = 0
@@ -364,7 +364,7 @@ def _split_frames(body: bytes, version: int, plain: bool) -> tuple[list[_Frame],
 
 
 def _render(tag: _Tag, room: int) -> bytes:
-    """The tag as bytes, ``room`` bytes long if it fits in that; a footer, or remains, leave no place for padding."""
+    """The tag as bytes, padded to ``room`` bytes if it fits; a tag with a footer or remains has no padding."""
     body = tag.extended + b"".join(frame.raw for frame in tag.frames) + tag.remains
     footer = tag.version == 4 and bool(tag.flags & _FOOTER)
     written = _unsynchronise(body) if tag.unsynchronised else body

@@ -1,8 +1,8 @@
-"""WAV (RIFF, little-endian) and AIFF (FORM, big-endian): an ID3v2 tag in a chunk of its own.
+"""WAV (RIFF, little-endian) and AIFF (FORM, big-endian): writes the ID3v2 tag in a chunk of its own.
 
-A file is only written if its chunks account for every byte that the size in its header counts. Bytes behind that stay
-where they are, unless they look like chunks: then the size is wrong, and the file is refused. Chunks of odd size are
-followed by a pad byte, which the size of the chunk does not count and the size of the whole file does.
+A file is only written if its chunks cover all bytes up to the size in its header. Bytes after that stay unchanged,
+unless they look like a chunk: then the size is wrong, and the file is refused. A chunk of odd size is followed by a pad
+byte, which is counted in the size of the file but not in that of the chunk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     """The splices that make the changes.
 
     Raises:
-        TagError: the chunks do not account for the file, or the tag cannot be changed without loss.
+        TagError: the chunks do not cover the whole file, or the tag cannot be changed without loss.
     """
     chunks, size = _chunks(file, container)
     order = _order(container)
@@ -53,7 +53,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
         content = read_at(file, tag.content, tag.size)
         length = id3v2_length(content)
         if content[length:].strip(b"\0"):
-            raise TagError("the chunk of the ID3 tag holds something else")
+            raise TagError("the ID3 chunk contains other data")
         new = edit_tag(content[:length], changes, others)
         if len(new) == length:
             return [Splice(tag.content, length, new)]
@@ -65,10 +65,10 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Every chunk but the tag, and what follows the last one.
+    """Every chunk except the tag, and the bytes after the last one.
 
     Raises:
-        TagError: the chunks do not account for the file.
+        TagError: the chunks do not cover the whole file.
     """
     yield read_at(file, 8, 4)
     chunks, end = _chunks(file, container)
@@ -81,7 +81,7 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
 
 
 def _chunks(file: BinaryIO, container: str) -> tuple[list[_Chunk], int]:
-    """The chunks, and where the last one ends."""
+    """The chunks, and the end offset of the last one."""
     order = _order(container)
     size = file_size(file)
     end = 8 + int.from_bytes(read_at(file, 4, 4), order)
@@ -95,24 +95,24 @@ def _chunks(file: BinaryIO, container: str) -> tuple[list[_Chunk], int]:
         header = read_at(file, at, 8)
         name, length = header[:4], int.from_bytes(header[4:], order)
         if not all(0x20 <= byte <= 0x7E for byte in name):
-            raise TagError("something that is no chunk follows a chunk")
+            raise TagError("unexpected data after a chunk")
         if at + 8 + length > size:
             raise TagError("a chunk is larger than the file")
         next_at = min(at + 8 + length + length % 2, size)
         chunks.append(_Chunk(name, at, length, next_at))
         at = next_at
     if at != size:
-        raise TagError("the chunks do not account for the whole file")
+        raise TagError("the chunks do not cover the whole file")
     names = [chunk.name for chunk in chunks]
     if any(names.count(name) != 1 for name in _REQUIRED[container]):
-        raise TagError("a chunk that has to be there once is missing or doubled")
+        raise TagError("a required chunk is missing or duplicated")
     if sum(name in _TAG_NAMES[container] for name in names) > 1:
         raise TagError("there is more than one ID3 chunk")
     return chunks, size
 
 
 def _is_chunk(file: BinaryIO, at: int, order: Literal["little", "big"]) -> bool:
-    """Whether a chunk may begin at ``at``, or one byte later behind a pad byte, and end within the file."""
+    """Whether there seems to be a whole chunk at ``at``, or one byte later after a pad byte."""
     size = file_size(file)
     for start in (at, at + 1):
         if start + 8 <= size:

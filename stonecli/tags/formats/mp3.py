@@ -1,8 +1,9 @@
-"""MP3 files: the ID3v2 tag at the start. An ID3v1 block at the end is left as it is, and so is an APEv2 tag.
+"""MP3 files: writes the ID3v2 tag at the start.
 
-But some programs read a second ID3v2 tag behind the first, or the APEv2 tag: a key that is there follows the first tag.
+An ID3v1 block at the end and an APEv2 tag are not changed, with one exception: some programs read the key from the
+APEv2 tag or from a second ID3v2 tag, so a key in one of these is updated as a follower.
 
-They are read where a new tag is made (:mod:`stonecli.tags.formats.other_tags`).
+A new ID3v2 tag gets the texts of the other tags (:mod:`stonecli.tags.formats.other_tags`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Everything after the ID3v2 tags but an APE tag at the end."""
+    """Everything after the ID3v2 tags, except an APE tag at the end."""
     start, end = id3v2_end(file), file_size(file)
     tag = tail(file)
     if tag:

@@ -1,7 +1,7 @@
-"""MP4 and M4A (AAC, ALAC): the item list ``moov.udta.meta.ilst``; see ISO/IEC 14496-12 and Apple's QuickTime format.
+"""MP4 and M4A (AAC, ALAC): writes the item list ``moov.udta.meta.ilst``; see ISO/IEC 14496-12 and Apple's QuickTime.
 
-All other atoms stay as they are, but for the sizes of the atoms around the list and, if audio moves, the tables of
-chunk offsets. Files that hold offsets in other places (fragments, encryption, items) are refused.
+All other atoms stay unchanged, except the sizes of the atoms around the list and, if the audio moves, the tables of
+chunk offsets. Files with other kinds of offsets (fragments, encryption, items) are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stonecli.tags.rules import Changes, Field
 _MEAN, _NAME, _FOLLOWER = b"com.apple.iTunes", b"initialkey", b"key"
 _TEXT_ATOMS: dict[Field, bytes] = {"comment": b"\xa9cmt", "grouping": b"\xa9grp", "title": b"\xa9nam"}
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta"}
-_OFFSET_TABLES = {b"stco": 4, b"co64": 8}  # bytes an entry
+_OFFSET_TABLES = {b"stco": 4, b"co64": 8}  # bytes per entry
 _REFUSED = {
     b"moof": "a fragmented MP4 cannot be written safely",
     b"mvex": "a fragmented MP4 cannot be written safely",
@@ -28,7 +28,7 @@ _REFUSED = {
     b"iloc": "an MP4 with items cannot be written safely",
     b"cmov": "an MP4 with a compressed header cannot be written safely",
 }
-_PADDING = 1024  # bytes of room that the list gets when it has to grow
+_PADDING = 1024  # bytes; added when the list has to grow, so that the next change fits
 _MAX_TABLE = 1 << 28  # bytes
 _MAX_DEPTH = 12
 
@@ -50,7 +50,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     """The splices that make the changes.
 
     Raises:
-        TagError: the atoms do not account for the file, or it holds offsets that cannot be followed.
+        TagError: the atoms do not cover the whole file, or it has offsets that stone cannot update.
     """
     atoms = _all_atoms(file)
     moov = _moov(atoms)
@@ -76,15 +76,15 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """The atoms beside ``moov`` and free space, and the place in them that every chunk offset points to.
+    """The atoms except ``moov`` and free space, and the position in them that every chunk offset refers to.
 
     Raises:
-        TagError: the atoms do not account for the file.
+        TagError: the atoms do not cover the whole file.
     """
     atoms = _all_atoms(file)
     _moov(atoms)
-    held = [atom for atom in atoms if atom.parent is None and atom.name not in (b"moov", b"free", b"skip")]
-    for atom in held:
+    top_level = [atom for atom in atoms if atom.parent is None and atom.name not in (b"moov", b"free", b"skip")]
+    for atom in top_level:
         yield atom.name
         yield Span(atom.content, atom.end - atom.content)
     end = max(atom.end for atom in atoms if atom.parent is None)
@@ -93,18 +93,18 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     for table in atoms:
         if table.name in _OFFSET_TABLES:
             yield table.name
-            yield b"".join(_place(offset, held) for offset in _offsets(file, table))
+            yield b"".join(_relative_offset(offset, top_level) for offset in _offsets(file, table))
 
 
-def _place(offset: int, held: list[_Atom]) -> bytes:
-    for number, atom in enumerate(held):
+def _relative_offset(offset: int, top_level: list[_Atom]) -> bytes:
+    for number, atom in enumerate(top_level):
         if atom.content <= offset <= atom.end:
             return number.to_bytes(4) + (offset - atom.content).to_bytes(8)
     raise TagError("an MP4 chunk lies outside the audio")
 
 
 def _all_atoms(file: BinaryIO) -> list[_Atom]:
-    """The atoms of the file, parents before children, down to what a tag edit has to know."""
+    """The atoms of the file that matter for editing tags, parents before children."""
     found: list[_Atom] = []
     pending = [(atom, 0) for atom in reversed(_walk(file, 0, file_size(file), None))]
     while pending:
@@ -123,7 +123,7 @@ def _all_atoms(file: BinaryIO) -> list[_Atom]:
 
 
 def _is_list_meta(file: BinaryIO, atom: _Atom) -> bool:
-    """Whether a ``meta`` atom is the one of ISO files (version and flags first), in ``moov.udta``."""
+    """Whether a ``meta`` atom is in ``moov.udta`` and starts with version and flags, as in ISO files."""
     in_udta = atom.parent is not None and atom.parent.name == b"udta"
     in_moov = in_udta and atom.parent is not None and atom.parent.parent is not None
     return in_moov and atom.end - atom.content >= 4 and read_at(file, atom.content, 4) == bytes(4)
@@ -134,7 +134,7 @@ def _children(file: BinaryIO, atom: _Atom) -> list[_Atom]:
 
 
 def _is_whole(atoms: list[_Atom], parent: _Atom | None) -> bool:
-    """Whether the file can end after these atoms, so that what follows is no part of it and stays."""
+    """Whether the file is complete after these atoms, so that the bytes that follow can be ignored."""
     return parent is None and {b"moov", b"mdat"} <= {atom.name for atom in atoms}
 
 
@@ -144,7 +144,7 @@ def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom
         if end - at < 8:
             if _is_whole(atoms, parent):
                 return atoms
-            raise TagError("the MP4 atoms do not add up")
+            raise TagError("the MP4 atoms are inconsistent")
         header = read_at(file, at, 8)
         length, head = int.from_bytes(header[:4]), 8
         if length == 1:
@@ -154,7 +154,7 @@ def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom
         if length < head or at + length > end:
             if _is_whole(atoms, parent):
                 return atoms
-            raise TagError("the MP4 atoms do not add up")
+            raise TagError("the MP4 atoms are inconsistent")
         atoms.append(_Atom(header[4:], at, head, at + length, parent))
         at += length
     return atoms
@@ -163,14 +163,14 @@ def _walk(file: BinaryIO, at: int, end: int, parent: _Atom | None) -> list[_Atom
 def _moov(atoms: list[_Atom]) -> _Atom:
     found = [atom for atom in atoms if atom.name == b"moov" and atom.parent is None]
     if len(found) != 1 or atoms[0].name != b"ftyp":
-        raise TagError("not one header (moov) in the MP4")
+        raise TagError("the MP4 must have exactly one header (moov)")
     if not any(atom.name == b"mdat" for atom in atoms):
         raise TagError("the MP4 has no audio (mdat)")
     return found[0]
 
 
 def _tag_path(file: BinaryIO, atoms: list[_Atom], moov: _Atom) -> tuple[_Atom | None, _Atom | None, _Atom | None]:
-    """The atoms ``udta``, ``meta`` and ``ilst``, as far as they are there."""
+    """The atoms ``udta``, ``meta`` and ``ilst``, or None for each that does not exist."""
 
     def child(parent: _Atom | None, name: bytes) -> _Atom | None:
         found = [atom for atom in atoms if parent and atom.parent == parent and atom.name == name]
@@ -193,17 +193,17 @@ def _edit_items(items: list[bytes], changes: Changes) -> bytes:
         if field == "key":
             written = next((value for item in items if _free_form_name(item) == _NAME for value in _texts(item)), None)
             items = [changed for item in items if (changed := _followed(item, text, written))]
-            places = [place for place, item in enumerate(items) if _free_form_name(item) == _NAME]
+            indices = [index for index, item in enumerate(items) if _free_form_name(item) == _NAME]
             new = [] if text is None else [_atom(b"----", _free_form(data))]
-            first = places[0] if places else len(items)
+            first = indices[0] if indices else len(items)
             items = [
                 *items[:first],
                 *new,
-                *(item for place, item in enumerate(items[first:], first) if place not in places),
+                *(item for index, item in enumerate(items[first:], first) if index not in indices),
             ]
         else:
             name = _TEXT_ATOMS[field]
-            found = next((place for place, item in enumerate(items) if item[4:8] == name), None)
+            found = next((index for index, item in enumerate(items) if item[4:8] == name), None)
             if found is not None:
                 items[found] = _with_first_value(items[found], None if text is None else data)
             elif text is not None:
@@ -230,7 +230,7 @@ def _values(item: bytes) -> list[bytes]:
     """The ``data`` atoms of a free-form item.
 
     Raises:
-        TagError: they do not add up.
+        TagError: they are inconsistent.
     """
     atoms = []
     at = _name_end(item)
@@ -248,7 +248,7 @@ def _texts(item: bytes) -> list[str]:
 
 
 def _followed(item: bytes, text: str | None, written: str | None) -> bytes:
-    """The item, if it is a ``KEY`` with each plain key in it following; ``b""`` if none of its values is left."""
+    """The item; if it is a ``KEY``, with its plain keys updated as followers, and ``b""`` if no value is left."""
     if _free_form_name(item) != _FOLLOWER:
         return item
     values = _texts(item)
@@ -257,15 +257,15 @@ def _followed(item: bytes, text: str | None, written: str | None) -> bytes:
         return item
     head = item[8 : _name_end(item)]
     if len(new) < len(values):
-        kept = [atom for atom, value in zip(_values(item), values, strict=True) if value != written]
-        return _atom(b"----", head + b"".join(kept)) if kept else b""
+        remaining = [atom for atom, value in zip(_values(item), values, strict=True) if value != written]
+        return _atom(b"----", head + b"".join(remaining)) if remaining else b""
     pairs = zip(_values(item), values, new, strict=True)
     atoms = [atom if old == value else _value(value.encode()) for atom, old, value in pairs]
     return _atom(b"----", head + b"".join(atoms))
 
 
 def _with_first_value(item: bytes, data: bytes | None) -> bytes:
-    """A text item with another first value, or without it; ``b""`` if none is left."""
+    """A text item with another first value, or without it; ``b""`` if no value is left."""
     end = 8 + int.from_bytes(item[8:12])
     if item[12:16] != b"data" or item[16:20] not in (bytes(4), (1).to_bytes(4)) or not 24 <= end <= len(item):
         raise TagError("a text item of the MP4 is damaged")
@@ -294,7 +294,7 @@ def _padded(ilst: bytes, room: int) -> bytes:
 
 
 def _grown(file: BinaryIO, atoms: list[_Atom], parent: _Atom, start: int, length: int, data: bytes) -> list[Splice]:
-    """``data`` in place of ``length`` bytes within ``parent``, with all sizes and offsets that follow from it."""
+    """The splices that replace ``length`` bytes in ``parent`` by ``data`` and update all affected sizes and offsets."""
     growth = len(data) - length
     result = [Splice(start, length, data)]
     if not growth:

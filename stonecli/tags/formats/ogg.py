@@ -1,7 +1,8 @@
-"""Ogg Vorbis, Opus, Ogg FLAC and Speex: the comment packet, the second of the first stream; see RFC 3533.
+"""Ogg Vorbis, Opus, Ogg FLAC and Speex: writes the comment packet, the second one of the first stream; see RFC 3533.
 
-If the new packet is as long as the old one, or its padding can be made to fit, the pages keep their layout. Otherwise
-they are laid out anew, and where their number changes all later pages of the stream get a new number and checksum.
+If the new packet is as long as the old one, or its padding can be adjusted, the layout of the pages does not change.
+Otherwise the packets are divided into pages again, and if the number of pages changes, all later pages of the stream
+get a new sequence number and checksum.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     """The splices that make the changes.
 
     Raises:
-        TagError: a page is damaged or cut short, or the comment packet is not where the codec puts it.
+        TagError: a page is damaged or truncated, or the second packet is not the comments.
     """
     pages = _comment_pages(file)
     packets = _packets(pages)
@@ -80,10 +81,10 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
-    """Every packet but the comments: the page layout of the headers does not count, that of all later pages does.
+    """Every packet except the comments, and the page layout of all pages after the header packets.
 
     Raises:
-        TagError: a page is damaged or cut short.
+        TagError: a page is damaged or truncated.
     """
     comment_pages = _comment_pages(file)
     skipped = {page.offset for page in comment_pages}
@@ -92,17 +93,17 @@ def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:
     for page in _pages(file, 0):
         end = page.offset + page.length
         if page.offset not in skipped:
-            yield page.head[4:18] + page.head[26:]  # all but number and checksum
+            yield page.head[4:18] + page.head[26:]  # without sequence number and checksum
             yield page.data
     if end < file_size(file):
         yield Span(end, file_size(file) - end)
 
 
 def _pages(file: BinaryIO, at: int) -> Iterator[_Page]:
-    """The pages from ``at`` to the last one, each with a right checksum; bytes behind the end of a stream are ignored.
+    """The pages from ``at`` to the last one, with verified checksums; bytes after the last stream are ignored.
 
     Raises:
-        TagError: a page is damaged or cut short, or something else stands between pages.
+        TagError: a page is damaged or truncated, or there are other data between pages.
     """
     size = file_size(file)
     is_at_end = False
@@ -110,7 +111,7 @@ def _pages(file: BinaryIO, at: int) -> Iterator[_Page]:
         if read_at(file, at, min(5, size - at)) != b"OggS\0":
             if is_at_end and not contains(file, at, b"OggS"):
                 return
-            raise TagError("something that is no page follows an Ogg page")
+            raise TagError("unexpected data after an Ogg page")
         head = read_at(file, at, 27)
         head += read_at(file, at + 27, head[26])
         page = _Page(at, head, read_at(file, at + len(head), sum(head[27:])))
@@ -122,23 +123,23 @@ def _pages(file: BinaryIO, at: int) -> Iterator[_Page]:
 
 
 def _comment_pages(file: BinaryIO) -> list[_Page]:
-    """The pages of the first stream from the comment packet's first to the next page that ends with a packet."""
+    """The pages of the first stream from the start of the comment packet to the next page that ends with a packet."""
     all_pages = _pages(file, 0)
     first = next(all_pages, None)
     if first is None or not first.flags & _FIRST or first.segments.count(255) or len(first.segments) != 1:
-        raise TagError("the first Ogg page is not a stream's first packet alone")
+        raise TagError("the first Ogg page does not contain exactly the first packet")
     found: list[_Page] = []
     for page in all_pages:
         if page.serial != first.serial:
             continue
         if bool(page.flags & _CONTINUED) != bool(found) or not page.segments:
-            raise TagError("an Ogg packet is not continued where it should be")
+            raise TagError("an Ogg packet is interrupted")
         if page.position not in (bytes(8), _UNFINISHED):
             raise TagError("audio shares a page with the Ogg comments")
         found.append(page)
         if page.segments[-1] < 255:
             return found
-    raise TagError("the Ogg comments are cut short")
+    raise TagError("the Ogg comments are truncated")
 
 
 def _packets(pages: list[_Page]) -> list[bytes]:
@@ -168,16 +169,16 @@ def _edit_packet(packet: bytes, container: str, changes: Changes) -> bytes:
         raise TagError("the second Ogg packet is not the comments")
     comments, rest = edit_comments(packet[len(prefix) :], changes)
     if container == "speex" or (container == "opus" and rest and rest[0] & 1):
-        return prefix + comments + rest  # what follows has a meaning of its own
-    kept = rest[:1] if container == "ogg vorbis" else b""  # the framing bit
-    if rest[len(kept) :].strip(b"\0"):
+        return prefix + comments + rest  # the rest is data, not padding
+    remaining = rest[:1] if container == "ogg vorbis" else b""  # the framing bit
+    if rest[len(remaining) :].strip(b"\0"):
         return prefix + comments + rest
-    left = len(packet) - len(prefix) - len(comments) - len(kept)
-    return prefix + comments + kept + bytes(left if left >= 0 else _NEW_PADDING)
+    left = len(packet) - len(prefix) - len(comments) - len(remaining)
+    return prefix + comments + remaining + bytes(left if left >= 0 else _NEW_PADDING)
 
 
 def _lay_out(packets: list[bytes], old: list[_Page]) -> list[bytes]:
-    """The packets on as few pages as can hold them, numbered from the first of the old pages."""
+    """The packets on as few pages as possible, with sequence numbers from that of the first old page on."""
     segments: list[tuple[int, bytes]] = []
     for packet in packets:
         segments += [(255, packet[at : at + 255]) for at in range(0, len(packet) - 254, 255)]
@@ -198,7 +199,7 @@ def _lay_out(packets: list[bytes], old: list[_Page]) -> list[bytes]:
 
 
 def _renumbered(file: BinaryIO, last: _Page, added: int) -> Iterator[Splice]:
-    """New numbers and checksums for the later pages of the stream; a stream chained after it keeps its own."""
+    """The splices for new sequence numbers and checksums of the later pages of the stream, but not of a chained one."""
     for page in _pages(file, last.offset + last.length):
         if page.serial != last.serial:
             continue
@@ -209,8 +210,8 @@ def _renumbered(file: BinaryIO, last: _Page, added: int) -> Iterator[Splice]:
 
 
 def _sealed(head: bytes, data: bytes) -> bytes:
-    """The page with its checksum: CRC-32 of polynomial 0x04c11db7, not reflected, without inversion."""
+    """The page with its checksum: CRC-32 with polynomial 0x04c11db7, not reflected, without inversion."""
     page = head[:22] + bytes(4) + head[26:] + data
-    # zlib's CRC is the reflected one: turn the bits of all bytes around, and undo its inversions.
+    # zlib has the reflected CRC: reverse the bits of all bytes, and undo its inversions.
     crc = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return head[:22] + int(f"{crc:032b}"[::-1], 2).to_bytes(4, "little") + head[26:] + data

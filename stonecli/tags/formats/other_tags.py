@@ -1,9 +1,9 @@
-"""What the tags of another kind in an MP3, WAV or AIFF file say, so that a new ID3v2 tag can say it, too.
+"""Reads the tags that are not ID3v2 in an MP3, WAV or AIFF file, so that a new ID3v2 tag gets their texts.
 
-Many programs read the first kind of tag that a file has and no other: beside an ID3v2 tag that held nothing but the
-key, the title in an ID3v1 block would be gone for them. The other tags are only read here, and with distrust: what is
-damaged or too large to be text says nothing. (mutagen would take of a damaged APE tag what comes before the damage,
-refuses one that is not UTF-8, and knows neither INFO nor the chunks of AIFF.)
+Many programs read only the first kind of tag in a file: if the new ID3v2 tag had only the key, they would no longer
+find the title in an ID3v1 block. The other tags are only read, and nothing in them is trusted: damaged or overlong
+entries are ignored. (mutagen returns the part of a damaged APE tag before the damage, refuses a tag that is not UTF-8,
+and reads neither INFO lists nor the text chunks of AIFF.)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ORDER = ("TIT2", "TPE1", "TPE2", "TALB", "TCOM", "TYER", "TDAT", "TRCK", "TPOS"
 
 
 def other_texts(file: BinaryIO, container: str) -> dict[str, str]:
-    """What the tags that are not ID3v2 say, by the frame of ID3v2.3 that says the same, in the order of a new tag.
+    """The texts of the tags that are not ID3v2, by the name of the ID3v2.3 frame with that meaning, in frame order.
 
     Args:
         file: open for reading.
@@ -56,7 +56,7 @@ def other_texts(file: BinaryIO, container: str) -> dict[str, str]:
         OSError: the file cannot be read. Damage raises nothing.
     """
     if container == "mp3":
-        # The block of 128 bytes cuts texts off, the APE tag does not.
+        # The APE tag takes precedence, since the ID3v1 block truncates texts.
         texts = _id3v1(file) | _named(_ape_items(file), _APE)
     elif container == "wav":
         texts = _named(_info_items(file), _INFO)
@@ -76,19 +76,19 @@ def _named(items: Mapping[bytes, bytes], names: Mapping[bytes, str]) -> dict[str
 
 
 def _decoded(data: bytes) -> str:
-    """The text; several, which ID3v2.3 has no way to tell apart, with ``/`` between them, as it wants artists."""
+    """The text. Several values are joined by ``/``, the separator of ID3v2.3 for artists."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        text = data.decode("latin-1")  # old programs wrote what their system had
+        text = data.decode("latin-1")  # old programs wrote the encoding of their system
     return "/".join(filter(None, (part.strip(" \t\r\n\ufeff") for part in text.split("\0"))))
 
 
 def _id3v1(file: BinaryIO) -> dict[str, str]:
-    """What the block at the end of an MP3 file says."""
+    """The texts of the ID3v1 block at the end of an MP3 file."""
     end = file_size(file)
     block = read_at(file, end - 128, 128) if end >= 128 else b""
-    # Where the footer of an APE tag is the end, the TAG of another APETAGEX may stand in this very place.
+    # In a file that ends with the footer of an APE tag, these 3 bytes may belong to APETAGEX, the magic of its header.
     if block[:3] != b"TAG" or block[96:104] == _APE_MAGIC:
         return {}
     fields = {"TIT2": block[3:33], "TPE1": block[33:63], "TALB": block[63:93], "TYER": block[93:97]}
@@ -98,7 +98,7 @@ def _id3v1(file: BinaryIO) -> dict[str, str]:
         del texts["TYER"]
     if block[126] and not block[125]:
         texts["TRCK"] = str(block[126])
-    from mutagen.id3 import TCON  # here: only old files need it
+    from mutagen.id3 import TCON  # imported here, because only old files need it
 
     if block[127] < len(TCON.GENRES):
         texts["TCON"] = TCON.GENRES[block[127]]
@@ -144,7 +144,7 @@ def _info_items(file: BinaryIO) -> dict[bytes, bytes]:
 def _chunk_texts(
     file: BinaryIO, at: int, end: int, order: Literal["little", "big"], names: Mapping[bytes, str]
 ) -> dict[bytes, bytes]:
-    """The texts of the chunks with these names; the first of each, up to its first NUL."""
+    """The text of the first chunk of each of these names, up to its first NUL."""
     texts: dict[bytes, bytes] = {}
     for name, start, length in _chunks(file, at, end, order):
         if name in names and name not in texts and length <= _MAX_TEXT:
@@ -153,7 +153,7 @@ def _chunk_texts(
 
 
 def _chunks(file: BinaryIO, at: int, end: int, order: Literal["little", "big"]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, and offset and length of the content, of the chunks between two places, up to one that is damaged."""
+    """Name, content offset and content length of each chunk between two offsets, up to the first damaged chunk."""
     for _ in range(_MAX_CHUNKS):
         if at + 8 > end:
             return

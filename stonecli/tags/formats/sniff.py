@@ -1,4 +1,4 @@
-"""Which container a file is, by its content; its name is not looked at."""
+"""Detects the container of a file by its content; the file name is not used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _OGG_CODECS = {b"\x01vorbis": "ogg vorbis", b"OpusHead": "opus", b"\x7fFLAC": "ogg flac", b"Speex   ": "speex"}
 _MAGIC = {b"fLaC": "flac", b"wvpk": "wavpack", b"MPCK": "musepack", b"MP+": "musepack", b"MAC ": "monkey's audio"}
 _REFUSED = {
-    b"RF64": "RF64 files hold no tag that can be written safely",
-    b"BW64": "BW64 files hold no tag that can be written safely",
-    b"RIFX": "RIFX files hold no tag that can be written safely",
-    b"ADIF": "raw AAC has no safe place for tags",
+    b"RF64": "RF64 files have no tag that can be written safely",
+    b"BW64": "BW64 files have no tag that can be written safely",
+    b"RIFX": "RIFX files have no tag that can be written safely",
+    b"ADIF": "raw AAC has no tags that can be written safely",
     b"APETAGEX": "an APE tag at the start of a file is not supported",
     b"ID3": "the ID3 tag at the start is damaged",
 }
 
-_SCAN = 256 * 1024  # bytes after the tag within which an MPEG stream has to start
+_SCAN = 256 * 1024  # an MPEG stream must start within this many bytes after the tag
 _BITRATES = {  # kbit/s by (MPEG-1?, layer); indices 1..14 of the header field
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -33,10 +33,10 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 
 
 def sniff(file: BinaryIO) -> str:
-    """The container of an open file: ``mp3 aiff wav flac mp4 asf wavpack musepack opus speex`` and so on.
+    """The container of an open file: the name of a row of :data:`stonecli.tags.formats.containers.CONTAINERS`.
 
     Raises:
-        TagError: it is none that key tags can be read from and written to.
+        TagError: stone cannot read and write the tags of this kind of file.
     """
     offset = id3v2_end(file)
     file.seek(offset)
@@ -51,18 +51,18 @@ def sniff(file: BinaryIO) -> str:
             return container
     tagless = _sniff_tagless(head)
     if tagless and offset:
-        raise TagError("an ID3 tag stands where this kind of file has none")
+        raise TagError("an ID3 tag precedes the file, which this format does not allow")
     if tagless:
         return tagless
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
-        raise TagError("raw AAC (ADTS) has no safe place for tags")
+        raise TagError("raw AAC (ADTS) has no tags that can be written safely")
     if _has_mpeg_frames(file, offset):
         return "mp3"
-    raise TagError("not a kind of music file that can hold a key")
+    raise TagError("not a music format that stone can tag")
 
 
 def _sniff_tagless(head: bytes) -> str | None:
-    """The container, of those that never follow an ID3v2 tag; None if it is none of them."""
+    """The container, if it is one that never follows an ID3v2 tag; otherwise None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -75,17 +75,17 @@ def _sniff_tagless(head: bytes) -> str | None:
         for magic, container in _OGG_CODECS.items():
             if head[28:].startswith(magic):
                 return container
-        raise TagError("an Ogg file whose first stream is not Vorbis, Opus, FLAC or Speex")
+        raise TagError("the first stream of the Ogg file is not Vorbis, Opus, FLAC or Speex")
     return None
 
 
 def id3v2_end(file: BinaryIO) -> int:
-    """Where the ID3v2 tags at the start of the file end; 0 if there is none."""
+    """The offset of the end of the ID3v2 tags at the start of the file; 0 if there are none."""
     return sum(span.length for span in id3v2_spans(file))
 
 
 def id3v2_spans(file: BinaryIO) -> list[Span]:
-    """The ID3v2 tags at the start of the file, one after the other."""
+    """The spans of the consecutive ID3v2 tags at the start of the file."""
     found: list[Span] = []
     offset = 0
     while True:
@@ -98,7 +98,7 @@ def id3v2_spans(file: BinaryIO) -> list[Span]:
 
 
 def id3v2_length(header: bytes) -> int:
-    """Length in bytes, header and footer included, of the ID3v2 tag with these first 10 bytes; 0 if it is none."""
+    """Length in bytes, with header and footer, of the ID3v2 tag that starts with these 10 bytes; 0 if there is none."""
     if len(header) < 10 or header[:3] != b"ID3" or header[3] == 0xFF or any(byte & 0x80 for byte in header[6:10]):
         return 0
     size = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
@@ -106,7 +106,7 @@ def id3v2_length(header: bytes) -> int:
 
 
 def _has_mpeg_frames(file: BinaryIO, offset: int) -> bool:
-    """Whether MPEG audio frames follow each other near ``offset``."""
+    """Whether there are consecutive MPEG audio frames near ``offset``."""
     size = file_size(file)
     file.seek(offset)
     window = file.read(_SCAN)
@@ -119,7 +119,7 @@ def _has_mpeg_frames(file: BinaryIO, offset: int) -> bool:
 
 
 def _frames_follow(file: BinaryIO, at: int, size: int) -> bool:
-    """Whether three frames of one kind start at ``at``, or all that the file has; the last may be cut short."""
+    """Whether three frames of one kind start at ``at``, or fewer before the end of the audio; the last may be cut."""
     kind = None
     for frame in range(3):
         file.seek(at)
@@ -134,7 +134,7 @@ def _frames_follow(file: BinaryIO, at: int, size: int) -> bool:
 
 
 def _mpeg_frame_length(header: bytes) -> int:
-    """Length in bytes of the MPEG audio frame with this header; 0 if it is not one. Free format is not followed."""
+    """Length in bytes of the MPEG audio frame with this header; 0 if it is no frame, or in free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)

@@ -1,6 +1,6 @@
 """Vorbis comments as bytes: the list of ``NAME=value`` in FLAC and in every Ogg codec.
 
-Entries are never decoded and encoded again, so that names in any case and values that are not UTF-8 stay as they are.
+Entries that do not change are never decoded and encoded again, so the case of names and invalid UTF-8 are preserved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FOLLOWERS = (b"KEY", b"INITIAL_KEY")
 def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
     """The comments at the start of ``data`` with the changes, and the bytes of ``data`` that follow them.
 
-    ``INITIALKEY`` is set once. A ``KEY`` or ``INITIAL_KEY`` that holds a plain key follows it; none is made.
+    There is one ``INITIALKEY`` afterwards. A ``KEY`` or ``INITIAL_KEY`` with a plain key is updated, but never created.
 
     Raises:
         TagError: the comments are damaged, or text to be changed is not UTF-8.
@@ -32,17 +32,17 @@ def edit_comments(data: bytes, changes: Changes) -> tuple[bytes, bytes]:
             entries = _with_text(entries, name, text)
         else:
             entries = _with_text(entries, field.upper().encode(), text)
-    return _joined(vendor, entries), rest
+    return _serialize(vendor, entries), rest
 
 
 def follow_comments(data: bytes, text: str | None, written: str | None) -> bytes:
-    """A second block of comments, in which each key field that is there follows; see :func:`followed`.
+    """A second comment block, with all of its key fields updated as followers; see :func:`followed`.
 
     Raises:
         TagError: the comments are damaged.
     """
     vendor, entries, rest = _parse(data)
-    return _joined(vendor, _followed(entries, (_KEY, *_FOLLOWERS), text, written)) + rest
+    return _serialize(vendor, _followed(entries, (_KEY, *_FOLLOWERS), text, written)) + rest
 
 
 def key_in(data: bytes) -> str | None:
@@ -89,17 +89,17 @@ def _first_key(entries: list[bytes]) -> str | None:
     return next((_value(entry).decode("utf-8", "replace") for entry in entries if _name(entry) == _KEY), None)
 
 
-def _joined(vendor: bytes, entries: list[bytes]) -> bytes:
+def _serialize(vendor: bytes, entries: list[bytes]) -> bytes:
     return _sized(vendor) + len(entries).to_bytes(4, "little") + b"".join(map(_sized, entries))
 
 
 def _with_text(entries: list[bytes], name: bytes, text: str | None) -> list[bytes]:
-    place = next((place for place, entry in enumerate(entries) if _name(entry) == name), None)
-    if place is None:
+    index = next((index for index, entry in enumerate(entries) if _name(entry) == name), None)
+    if index is None:
         return entries if text is None else [*entries, name + b"=" + text.encode()]
-    checked_utf8(_value(entries[place]))
-    new = [] if text is None else [entries[place].partition(b"=")[0] + b"=" + text.encode()]
-    return entries[:place] + new + entries[place + 1 :]
+    checked_utf8(_value(entries[index]))
+    new = [] if text is None else [entries[index].partition(b"=")[0] + b"=" + text.encode()]
+    return entries[:index] + new + entries[index + 1 :]
 
 
 def _parse(data: bytes) -> tuple[bytes, list[bytes], bytes]:

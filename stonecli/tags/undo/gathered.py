@@ -1,8 +1,8 @@
-"""The undo journal of a run on many machines: each thread that writes has a file of its own, which are then gathered.
+"""The undo journals of a run on a cluster: each thread that writes has a journal of its own; they are merged later.
 
-They lie in one folder on the storage that the machines share, below the state folder of whoever started the run:
-``cluster/RUN/``. No two processes write to the same file, so nothing depends on locks over the network. When the run
-ends, or later by ``stone undo``, they are taken into the journal there, under the run's number.
+They are in the folder ``cluster/RUN/`` below the state folder of the machine that started the run, on storage that all
+machines share. No two processes write to the same file, so nothing depends on locks over the network. At the end of the
+run, or later by ``stone undo``, they are merged into the journal of that machine, under the number of the run.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from stonecli.tags.undo.journal import JournalRun, UndoJournal
 from stonecli.tags.undo.record import Undo
 
 _FOLDER = "cluster"
-SIGN = "run"  # file with the run's own word, by which a machine knows that it sees the same folder
-_LATE_SECONDS = 86400.0  # for which a worker that was cut off may still write
+MARKER = "run"  # file with the run id; a machine that can read it sees the same folder
+_COLLECT_AFTER_SECONDS = 86400.0  # until then, a worker that lost its connection may still write
 _thread = threading.local()
 
 
-def make_folder(journal: UndoJournal, run: int, word: str) -> Path:
-    """The new folder for the journals of a run.
+def make_folder(journal: UndoJournal, run: int, run_id: str) -> Path:
+    """Create and return the folder for the worker journals of a run.
 
     Raises:
-        JournalError: it cannot be made.
+        JournalError: it cannot be created.
     """
     folder = (journal.path.parent / _FOLDER / str(run)).absolute()
     try:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
-        (folder / SIGN).write_text(word)
+        (folder / MARKER).write_text(run_id)
     except OSError as error:
-        raise JournalError(f"the folder {folder} cannot be made: {error.strerror}") from error
+        raise JournalError(f"the folder {folder} cannot be created: {error.strerror}") from error
     return folder
 
 
-def is_seen(folder: Path, word: str) -> bool:
-    """Whether this machine sees the folder of the run, and the run has not ended."""
+def is_running_here(folder: Path, run_id: str) -> bool:
+    """Whether this machine can see the folder of the run, and the run has not ended."""
     try:
-        return (folder / SIGN).read_text() == word
+        return (folder / MARKER).read_text() == run_id
     except OSError:
         return False
 
 
 @contextmanager
 def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
-    """The calling thread's own journal of the run in ``folder``; closed at the end, opened again the next time.
+    """The calling thread's own journal of the run in ``folder``; it is closed at the end of the block.
 
     Raises:
         JournalError: it cannot be opened.
@@ -64,7 +64,7 @@ def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
     journal = UndoJournal(file, on_network=True)
     try:
         with suppress(OSError):
-            os.utime(file)  # a sign of life, for a run may change nothing for days
+            os.utime(file)  # shows that the run is active even if it changes nothing for days
         runs = journal.started()
         number = runs[0] if runs else journal.start(what).number
         yield _WorkerRun(journal, number, what, folder)
@@ -73,24 +73,28 @@ def thread_journal(folder: Path, what: str) -> Iterator[JournalRun]:
 
 
 class _WorkerRun(JournalRun):
-    """A run of a worker, whose records count while the run has not ended: later ones would never be gathered."""
+    """A run of a worker. It refuses records after the end of the run, since they would never be merged."""
 
     def __init__(self, journal: UndoJournal, number: int, what: str, folder: Path) -> None:
         super().__init__(journal, number, what)
-        self._sign = folder / SIGN
+        self._marker = folder / MARKER
 
     def add(self, path: Path, undo: Undo) -> int:
-        """As of :class:`JournalRun`; the record is there before whoever ends the run looks for records, or refused."""
+        """As :meth:`JournalRun.add`; the record is written before the run ends and its records are collected.
+
+        Raises:
+            TagError: the run has ended, or the record could not be written.
+        """
         number = super().add(path, undo)
         try:
-            self._sign.read_bytes()
+            self._marker.read_bytes()
         except OSError as error:
-            raise TagError("the run on the cluster has ended, so the file was not written") from error
+            raise TagError("the run on the cluster has ended, so the file was not changed") from error
         return number
 
 
-def was_changed(folder: Path, path: Path) -> bool:
-    """Whether a worker of the run has changed the file; asked about few files, for it opens every journal."""
+def has_changed(folder: Path, path: Path) -> bool:
+    """Whether a worker of the run has changed the file; slow, since it opens every journal."""
     for file in folder.glob("*.sqlite3"):
         with suppress(JournalError):
             journal = UndoJournal(file, on_network=True)
@@ -102,41 +106,42 @@ def was_changed(folder: Path, path: Path) -> bool:
     return False
 
 
-def gather(journal: UndoJournal, *, ended: int | None = None) -> None:
-    """Takes what workers have written into ``journal``, of all runs; twice does no harm.
+def collect(journal: UndoJournal, *, ended: int | None = None) -> None:
+    """Merge the worker journals of all runs into ``journal``; doing it twice does no harm.
 
     Args:
-        ended: number of a run that nobody works for any more; its folder is deleted. Others are a day after the last
-            batch of files that a worker has begun.
+        journal: the journal of this machine.
+        ended: number of a run without active workers; its folder is deleted. The folders of other runs are deleted one
+            day after a worker last started a batch of files.
 
     Raises:
-        JournalError: a journal cannot be read or written; what is not gathered stays where it is.
+        JournalError: a journal cannot be read or written; journals that were not merged stay.
     """
     folders = [folder for folder in (journal.path.parent / _FOLDER).glob("*") if folder.name.isdecimal()]
     for folder in sorted(folders, key=lambda folder: int(folder.name)):
         number = int(folder.name)
         last = max(_changed(file) for file in (folder, *folder.glob("*.sqlite3")))
-        is_over = number == ended or time.time() - last > _LATE_SECONDS
+        is_over = number == ended or time.time() - last > _COLLECT_AFTER_SECONDS
         if is_over:
             with suppress(OSError):
-                (folder / SIGN).unlink()  # first: from now on no worker adds a record
+                (folder / MARKER).unlink()  # first, so that workers add no more records
         for file in sorted(folder.glob("*.sqlite3")):
-            _take_in(journal, number, file)
+            _merge(journal, number, file)
         if is_over:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_in(journal: UndoJournal, run: int, file: Path) -> None:
+def _merge(journal: UndoJournal, run: int, file: Path) -> None:
     try:
-        journal.take_in(run, file)
+        journal.merge(run, file)
     except JournalError as error:
-        if damage := _damage(file):  # else it is the journal itself, and the error names that
+        if damage := _damage(file):  # otherwise the journal of this machine is the cause, and the error names it
             raise JournalError(f"the journal of a worker {file} is damaged ({damage}); move it away") from error
         raise
 
 
 def _damage(file: Path) -> str | None:
-    """What is wrong with a worker's journal, or None."""
+    """A description of the damage of a worker's journal, or None."""
     try:
         with closing(sqlite3.connect(file)) as database:
             (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()

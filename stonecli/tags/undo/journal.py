@@ -1,11 +1,12 @@
-"""The undo journal: a record of every change, on the disk before the change is made.
+"""The undo journal: a database with a record of every change, written before the change is made.
 
-It is one SQLite file in the user's state folder. A record holds the splices that lead back, with the bytes that were
-there (only what differs), and size and digest of the whole file before and after: a file with another digest was
-changed since, and is left alone. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power
-cut leaves a changed file without its record. A record without its change does no harm: the file is then what it was.
+It is one SQLite file in the user's state folder. A record holds the splices that undo the change, with the old bytes
+(only those that differ), and the size and digest of the whole file before and after: a file with another digest was
+changed since, and is not touched. Records are committed with ``synchronous=FULL``, so that neither kill -9 nor a power
+failure leaves a changed file without a record. A record without a change does no harm: the file is then in the state
+"before".
 
-Every change of the journal itself is one statement or one transaction, so an interrupt leaves nothing half done.
+Every update of the journal is one statement or one transaction, so an interrupt leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from stonecli.tags.undo.record import Undo
 from stonecli.util.app_dirs import make_private_database, make_private_folder, state_folder
 
 FILE_NAME = "undo.sqlite3"
-KEPT_SECONDS = 365 * 86400.0  # a run that is older is forgotten
-KEPT_BYTES = 512 << 20  # of records; the oldest runs are forgotten beyond
-_EMPTY_RUN_SECONDS = 7 * 86400.0  # a run without a change may still be going on
-_BUSY_SECONDS = 60.0  # that another run may take to write its record
+MAX_AGE_SECONDS = 365 * 86400.0  # older runs are deleted
+MAX_RECORD_BYTES = 512 << 20  # total size of the records; beyond it, the oldest runs are deleted
+_EMPTY_RUN_SECONDS = 7 * 86400.0  # a younger run without a change may still be active
+_BUSY_SECONDS = 60.0  # how long to wait for another run that is writing a record
 _VERSION = 1
-# ``changes.undone`` is the time of the undo; ``runs.undone`` was used by earlier versions and is not read any more.
+# ``changes.undone`` is the time of the undo. ``runs.undone`` was used by earlier versions and is no longer read.
 _SCHEMA = """
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, what TEXT NOT NULL, undone REAL);
 CREATE TABLE changes (
@@ -44,7 +45,7 @@ CREATE TABLE changes (
 );
 CREATE INDEX changes_by_run ON changes (run);
 """
-_HEAD = struct.Struct("<QQQ")  # of a splice: offset, length, bytes of data
+_SPLICE_HEADER = struct.Struct("<QQQ")  # offset, length, size of the data in bytes
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Run:
     """A run that changed files.
 
     Attributes:
-        number: by which the user names it.
-        started: in seconds since the epoch.
-        what: what it did, in words.
-        changes: how many files it changed.
-        undone: how many of these are restored.
-        folder: the deepest folder that holds all of these files; None where there is none, as on two drives.
+        number: number of the run, for ``stone undo NUMBER``.
+        started: start time in seconds since the epoch.
+        what: description of the run.
+        changes: number of files that it changed.
+        undone: number of these files that were restored.
+        folder: the deepest folder that contains all of these files; None if they are on several drives.
     """
 
     number: int
@@ -69,13 +70,13 @@ class Run:
 
     @property
     def left(self) -> int:
-        """How many files can still be restored."""
+        """The number of files that can still be restored."""
         return self.changes - self.undone
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a run did to one file, and how to take it back."""
+    """A change of one file by a run, with its undo record."""
 
     number: int
     path: Path
@@ -83,14 +84,15 @@ class Change:
 
 
 class UndoJournal:
-    """The journal, opened; made if it is not there. It may be used by many threads, and sent to other processes.
+    """An open undo journal; created if it does not exist. It can be used by many threads and sent to other processes.
 
     Args:
         path: the file; None for the one in the user's state folder.
-        on_network: whether the file lies on storage that machines share: write-ahead logging needs shared memory.
+        on_network: whether the file is on storage that machines share; then write-ahead logging, which needs shared
+            memory, is off.
 
     Raises:
-        JournalError: it is damaged, of a newer stone, or cannot be made.
+        JournalError: it is damaged, was written by a newer version of stone, or cannot be created.
     """
 
     def __init__(self, path: Path | None = None, *, on_network: bool = False) -> None:
@@ -100,10 +102,10 @@ class UndoJournal:
         try:
             make_private_folder(self.path.parent)
         except OSError as error:
-            raise JournalError(f"the undo journal {self.path} cannot be made: {error.strerror}") from error
+            raise JournalError(f"the undo journal {self.path} cannot be created: {error.strerror}") from error
         make_private_database(self.path)
         with self._journal_errors():
-            # Without transactions of the module's own: every statement is committed, and on the disk, when it returns.
+            # isolation_level=None: every statement is committed, and on the disk, when it returns.
             self._database = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -117,11 +119,11 @@ class UndoJournal:
         return functools.partial(UndoJournal, self.path, on_network=self._mode != "WAL"), ()
 
     def close(self) -> None:
-        """Nothing can be done with it any more."""
+        """Close the journal; it cannot be used afterwards."""
         self._database.close()
 
     def start(self, what: str) -> JournalRun:
-        """A new run, to which changes can be added. Runs beyond the limits are forgotten first.
+        """Start a new run, to which changes can be added. Runs beyond the limits are deleted first.
 
         Raises:
             JournalError: the journal is damaged or cannot be written.
@@ -135,7 +137,7 @@ class UndoJournal:
             return JournalRun(self, int(cursor.lastrowid or 0), what)
 
     def runs(self, number: int | None = None) -> list[Run]:
-        """The runs that changed anything, the last one first; with a number, that one alone if it did."""
+        """The runs with changes, the last one first; with a number, only that run."""
         query = (
             "SELECT runs.id, started, what, count(DISTINCT path),"
             " count(DISTINCT CASE WHEN changes.undone IS NULL THEN path END), min(path), max(path)"
@@ -144,19 +146,19 @@ class UndoJournal:
         )
         with self._journal_errors(), self._lock:
             rows = self._database.execute(query, (number, number)).fetchall()
-        # What the first and the last path share, all between them share.
+        # The common folder of the first and the last path in sorted order is that of all paths between them.
         return [
             Run(run, started, what, files, files - left, _common_folder(first, last))
             for run, started, what, files, left, first, last in rows
         ]
 
     def started(self) -> list[int]:
-        """Numbers of all runs, those included that have changed nothing yet."""
+        """The numbers of all runs, including those without changes so far."""
         with self._journal_errors(), self._lock:
             return [int(number) for (number,) in self._database.execute("SELECT id FROM runs ORDER BY id")]
 
     def last_run(self) -> int | None:
-        """Number of the last run with a change, undone or not."""
+        """The number of the last run with a change, undone or not; None if there is none."""
         with self._journal_errors(), self._lock:
             (number,) = self._database.execute("SELECT max(run) FROM changes").fetchone()
         return None if number is None else int(number)
@@ -179,24 +181,24 @@ class UndoJournal:
                     "SELECT path, before_size, before_hash, after_size, after_hash, splices FROM changes WHERE id = ?",
                     (number,),
                 ).fetchone()
-            if row is not None:  # forgotten meanwhile
-                undo = Undo((row[1], row[2]), (row[3], row[4]), self._unpacked(row[5]))
+            if row is not None:  # None: another process deleted the run in the meantime
+                undo = Undo((row[1], row[2]), (row[3], row[4]), self._decode_record(row[5]))
                 yield Change(number, Path(os.fsdecode(row[0])), undo)
 
     def mark_undone(self, change: Change) -> None:
-        """Records that the change is undone."""
+        """Record that the change was undone."""
         with self._journal_errors(), self._lock:
             self._database.execute("UPDATE changes SET undone = ? WHERE id = ?", (time.time(), change.number))
 
     def add(self, run: int, what: str, path: Path, undo: Undo) -> int:
-        """Number of the record of a change, which is on the disk now.
+        """Write the record of a change to the disk and return its number.
 
-        A run that was forgotten meanwhile (it had changed nothing for long) comes back with its number.
+        A run that was deleted in the meantime, because it had no changes for a long time, is restored with its number.
 
         Raises:
-            TagError: it could not be written.
+            TagError: the record could not be written.
         """
-        record = (run, time.time(), os.fsencode(path), *undo.before, *undo.after, _packed(undo.splices), run)
+        record = (run, time.time(), os.fsencode(path), *undo.before, *undo.after, _encode_record(undo.splices), run)
         try:
             with self._lock:
                 while True:
@@ -210,19 +212,19 @@ class UndoJournal:
                     self._database.execute(
                         "INSERT OR IGNORE INTO runs (id, started, what) VALUES (?, ?, ?)", (run, time.time(), what)
                     )
-                self._database.commit()  # does nothing, unless an interrupt has left a transaction open
+                self._database.commit()  # has no effect unless an interrupt left a transaction open
         except sqlite3.Error as error:
-            raise TagError(f"the undo journal cannot be written ({error}), so the file was not") from error
+            raise TagError(f"the undo journal cannot be written ({error}), so the file was not changed") from error
         return int(cursor.lastrowid or 0)
 
     def has(self, path: Path) -> bool:
-        """Whether any run has changed the file, and that is not undone."""
+        """Whether the file has a change that was not undone, by any run."""
         with self._journal_errors(), self._lock:
             query = "SELECT 1 FROM changes WHERE path = ? AND undone IS NULL LIMIT 1"
             return self._database.execute(query, (os.fsencode(path),)).fetchone() is not None
 
-    def take_in(self, run: int, other: Path) -> None:
-        """Adds to a run what another journal holds and this run has not yet; a run that is gone comes back.
+    def merge(self, run: int, other: Path) -> None:
+        """Add the records of another journal to a run, except those that it has already; a deleted run is restored.
 
         Raises:
             JournalError: one of the two cannot be read or written.
@@ -233,7 +235,7 @@ class UndoJournal:
             try:
                 with self._transaction():
                     if not self._database.execute("SELECT 1 FROM other.sqlite_schema LIMIT 1").fetchone():
-                        return  # whoever made it was ended before it could hold anything
+                        return  # its process ended before the tables were created
                     self._database.execute(
                         "INSERT OR IGNORE INTO runs (id, started, what)"
                         " SELECT ?, started, what FROM other.runs LIMIT 1",
@@ -248,12 +250,12 @@ class UndoJournal:
                 self._database.execute("DETACH other")
 
     def forget(self, number: int) -> None:
-        """Deletes the record of a change that was not made; nothing is raised, for it does no harm."""
+        """Delete the record of a change that was not made; errors are ignored, since such a record does no harm."""
         with suppress(sqlite3.Error), self._lock:
             self._database.execute("DELETE FROM changes WHERE id = ?", (number,))
 
     def end(self, run: int) -> None:
-        """Deletes the run if it changed nothing."""
+        """Delete the run if it has no changes."""
         with suppress(sqlite3.Error), self._lock:
             self._database.execute(
                 "DELETE FROM runs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM changes WHERE run = ?)", (run, run)
@@ -269,13 +271,13 @@ class UndoJournal:
                 self._database.execute(statement)
             self._database.execute(f"PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
-            kind = "of a newer stone" if version > _VERSION else "another program's"
-            raise JournalError(f"the undo journal {self.path} is {kind}")
+            reason = "was written by a newer version of stone" if version > _VERSION else "belongs to another program"
+            raise JournalError(f"the undo journal {self.path} {reason}")
         self._database.execute("COMMIT")
 
     def _forget_old_runs(self) -> None:
         now = time.time()
-        oldest = now - KEPT_SECONDS
+        oldest = now - MAX_AGE_SECONDS
         rows = self._database.execute(
             "SELECT runs.id, started, coalesce(sum(length(splices) + length(path) + 200), 0) FROM runs"
             " LEFT JOIN changes ON changes.run = runs.id GROUP BY runs.id ORDER BY runs.id DESC"
@@ -284,7 +286,7 @@ class UndoJournal:
         forgotten = []
         for number, started, size in rows.fetchall():
             total += size
-            if started < oldest or total > KEPT_BYTES or (size == 0 and started < now - _EMPTY_RUN_SECONDS):
+            if started < oldest or total > MAX_RECORD_BYTES or (size == 0 and started < now - _EMPTY_RUN_SECONDS):
                 forgotten.append((number,))
         if forgotten:
             with self._transaction():
@@ -311,16 +313,16 @@ class UndoJournal:
             raise JournalError(self._damaged(str(error))) from error
 
     def _damaged(self, how: str) -> str:
-        return f"the undo journal {self.path} is damaged ({' '.join(how.split())}); move it away to begin a new one"
+        return f"the undo journal {self.path} is damaged ({' '.join(how.split())}); move it away to start a new one"
 
-    def _unpacked(self, packed: bytes) -> tuple[Splice, ...]:
+    def _decode_record(self, packed: bytes) -> tuple[Splice, ...]:
         splices = []
         try:
-            data = zlib.decompress(packed)  # which has a checksum
+            data = zlib.decompress(packed)  # verifies a checksum
             at = 0
             while at < len(data):
-                offset, length, size = _HEAD.unpack_from(data, at)
-                at += _HEAD.size
+                offset, length, size = _SPLICE_HEADER.unpack_from(data, at)
+                at += _SPLICE_HEADER.size
                 splices.append(Splice(offset, length, data[at : at + size]))
                 at += size
         except (zlib.error, struct.error, TypeError) as error:
@@ -329,7 +331,10 @@ class UndoJournal:
 
 
 class JournalRun:
-    """A run, a :class:`stonecli.tags.edit.atomic_replace.Journal`. It records changes before they are made."""
+    """A run of the journal, which records changes before they are made.
+
+    It implements :class:`stonecli.tags.edit.atomic_replace.Journal`.
+    """
 
     def __init__(self, journal: UndoJournal, number: int, what: str) -> None:
         self._journal = journal
@@ -337,7 +342,7 @@ class JournalRun:
         self.number = number
 
     def add(self, path: Path, undo: Undo) -> int:
-        """The number of the record of a change that is about to be made; it is on the disk now.
+        """Record a change that is about to be made, and return the number of the record, which is on the disk.
 
         Raises:
             TagError: the record could not be written.
@@ -349,12 +354,12 @@ class JournalRun:
         self._journal.forget(number)
 
     def end(self) -> None:
-        """Nothing more will come; a run without changes is forgotten."""
+        """End the run; a run without changes is deleted."""
         self._journal.end(self.number)
 
 
-def _packed(splices: Sequence[Splice]) -> bytes:
-    parts = (_HEAD.pack(splice.offset, splice.length, len(splice.data)) + splice.data for splice in splices)
+def _encode_record(splices: Sequence[Splice]) -> bytes:
+    parts = (_SPLICE_HEADER.pack(splice.offset, splice.length, len(splice.data)) + splice.data for splice in splices)
     return zlib.compress(b"".join(parts))
 
 

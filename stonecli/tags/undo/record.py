@@ -1,4 +1,4 @@
-"""How a change is taken back, and how the file is known again that it can be taken back from."""
+"""The undo record of one change: how to restore the file, and how to recognize the file that can be restored."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from stonecli.tags.edit.digest import Digest
-from stonecli.tags.edit.splice import Span, Splice, blocks, file_size, kept, ordered, read_at
+from stonecli.tags.edit.splice import Span, Splice, blocks, file_size, ordered, read_at, unchanged_ranges
 
 
 @dataclass(frozen=True)
 class Undo:
-    """All that is needed to take a change back.
+    """All that is needed to undo a change.
 
-    The two digests are of every byte of the file, first of those that the splices leave and then of those at the
-    splices: so what both have in common, which is nearly all, is read and hashed once.
+    Both digests cover every byte of the file: first the unchanged ranges, then the ranges of the splices. So the
+    unchanged ranges, which are nearly all of the file, are read and hashed once for both.
 
     Attributes:
         before, after: size in bytes and digest of the whole file, before and after the change.
-        splices: what turns the file after the change into the file before it.
+        splices: the edits that turn the file after the change into the file before it.
     """
 
     before: tuple[int, bytes]
@@ -28,43 +28,43 @@ class Undo:
 
     def is_before(self, file: BinaryIO) -> bool:
         """Whether an open file is, byte for byte, what it was before the change."""
-        return _is(file, self.before, places_before(self.splices))
+        return _is(file, self.before, spans_before(self.splices))
 
     def is_after(self, file: BinaryIO) -> bool:
         """Whether an open file is, byte for byte, what it was after the change."""
-        return _is(file, self.after, places_after(self.splices))
+        return _is(file, self.after, spans_after(self.splices))
 
 
-def places_before(splices: Sequence[Splice]) -> list[Span]:
-    """Where in the file before the change that is which the splices of an :class:`Undo` bring back."""
-    places = []
+def spans_before(splices: Sequence[Splice]) -> list[Span]:
+    """The ranges of the file before the change that the splices of an :class:`Undo` restore."""
+    spans = []
     growth = 0
     for splice in ordered(splices):
-        places.append(Span(splice.offset + growth, len(splice.data)))
+        spans.append(Span(splice.offset + growth, len(splice.data)))
         growth += len(splice.data) - splice.length
-    return places
+    return spans
 
 
-def places_after(splices: Sequence[Splice]) -> list[Span]:
-    """Where in the file after the change that is which the splices of an :class:`Undo` take out."""
+def spans_after(splices: Sequence[Splice]) -> list[Span]:
+    """The ranges of the file after the change that the splices of an :class:`Undo` replace."""
     return [Span(splice.offset, splice.length) for splice in ordered(splices)]
 
 
-def digest_of_rest(file: BinaryIO, places: Sequence[Span]) -> Digest:
-    """Of everything in an open file but these places, which are in order; memory does not grow with it."""
+def digest_outside(file: BinaryIO, spans: Sequence[Span]) -> Digest:
+    """The digest of everything in an open file outside these spans, which are sorted; memory use is constant."""
     digest = Digest()
-    for rest in kept([Splice(place.offset, place.length, b"") for place in places], file_size(file)):
-        digest.add_stretch(blocks(file, rest.old, rest.length), rest.length)
+    for rest in unchanged_ranges([Splice(span.offset, span.length, b"") for span in spans], file_size(file)):
+        digest.add_chunk(blocks(file, rest.old, rest.length), rest.length)
     return digest
 
 
-def whole_digest(rest: Digest, file: BinaryIO, places: Sequence[Span]) -> bytes:
-    """Digest of a file whose ``rest`` is hashed: with what is at the places. ``rest`` stays as it is."""
+def file_digest(rest: Digest, file: BinaryIO, spans: Sequence[Span]) -> bytes:
+    """The digest of a whole file: first ``rest``, which covers all but the spans, then the spans."""
     digest = rest.copy()
-    for place in places:
-        digest.add(read_at(file, place.offset, place.length))
+    for span in spans:
+        digest.add(read_at(file, span.offset, span.length))
     return digest.digest()
 
 
-def _is(file: BinaryIO, state: tuple[int, bytes], places: Sequence[Span]) -> bool:
-    return file_size(file) == state[0] and whole_digest(digest_of_rest(file, places), file, places) == state[1]
+def _is(file: BinaryIO, state: tuple[int, bytes], spans: Sequence[Span]) -> bool:
+    return file_size(file) == state[0] and file_digest(digest_outside(file, spans), file, spans) == state[1]

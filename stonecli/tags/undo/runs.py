@@ -1,4 +1,4 @@
-"""A run of changes as a whole: recorded while it is made, and undone later."""
+"""Runs: all changes of one command are recorded as one run, which can be undone later."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stonecli.errors import TagError
-from stonecli.tags.write import take_back
+from stonecli.tags.write import undo_change
 
-if TYPE_CHECKING:  # its database is loaded by those who use it
+if TYPE_CHECKING:  # SQLite is only loaded where the journal is used
     from stonecli.tags.undo.journal import JournalRun, UndoJournal
 
 
 @dataclass(frozen=True)
 class Undone:
-    """What became of one file that was to be restored.
+    """The result for one file of a run that was undone.
 
     Attributes:
         path: the file.
-        error: None if it is, byte for byte, what it was before the run; else one line that says why not.
+        error: None if it is, byte for byte, what it was before the run; otherwise one line with the reason.
     """
 
     path: Path
@@ -31,16 +31,16 @@ class Undone:
 
 @contextmanager
 def recorded(what: str = "write key") -> Iterator[JournalRun]:
-    """A run of the undo journal, for the argument ``journal`` of ``write_key`` and ``remove_key``.
+    """A new run of the undo journal, for the argument ``journal`` of ``write_key`` and ``remove_key``.
 
-    ``stone undo`` and :func:`undo_run` know it by its ``number``; one that changes nothing is forgotten. It may be used
-    by many threads.
+    ``stone undo`` and :func:`undo_run` take its ``number``. A run without changes is deleted at the end. Many threads
+    may use it.
 
     Args:
-        what: what is done, in words, for ``stone undo --list``.
+        what: description of the run for ``stone undo --list``.
 
     Raises:
-        JournalError: the journal is damaged or cannot be written; then nothing should be.
+        JournalError: the journal is damaged or cannot be written; do not change any file then.
     """
     from stonecli.tags.undo.journal import UndoJournal
 
@@ -53,11 +53,11 @@ def recorded(what: str = "write key") -> Iterator[JournalRun]:
 
 
 def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list[Undone]:
-    """What became of each file that a run had changed; empty where nothing of it is left to undo.
+    """Undo a run, and return the result for each file that it changed; empty if nothing is left to undo.
 
     Args:
-        number: of the run; None for the last one. If that is undone already, nothing happens: an older run is only
-            undone by its number.
+        number: of the run; None for the last one. If the last run was undone already, nothing happens: older runs are
+            only undone by number.
         preserve_mtime: whether the files keep their modification time.
 
     Raises:
@@ -68,16 +68,18 @@ def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list
     with closing(UndoJournal()) as journal:
         if number is None:
             number = journal.last_run()
-        return [] if number is None else list(take_back_run(journal, number, preserve_mtime=preserve_mtime))
+        return [] if number is None else list(undo_files(journal, number, preserve_mtime=preserve_mtime))
 
 
-def take_back_run(
+def undo_files(
     journal: UndoJournal, number: int, *, preserve_mtime: bool = False, write: bool = True
 ) -> Iterator[Undone]:
-    """The same one by one, as the files are restored. A file that fails, or an interrupt, leaves its records for the
-    next call, which also finds what a run that still goes on has changed meanwhile.
+    """Undo a run and yield the result for each file as soon as it is restored.
 
-    With ``write=False`` no file changes, and what is yielded is what would become of each.
+    A file that fails keeps its records, and so do the remaining files after an interrupt: the next call continues with
+    them. It also includes what a run that is still active has changed in the meantime.
+
+    With ``write=False`` no file is changed, and the results are those that undoing would have.
 
     Raises:
         JournalError: the journal cannot be used.
@@ -86,11 +88,11 @@ def take_back_run(
         error = None
         for change in changes:
             try:
-                take_back(path, change.undo, preserve_mtime=preserve_mtime, write=write)
+                undo_change(path, change.undo, preserve_mtime=preserve_mtime, write=write)
             except TagError as caught:
                 error = str(caught)
                 break
             if not write:
-                break  # the earlier changes of the file lead on from where this one does
+                break  # the earlier changes of the file can only be tried after this one is undone
             journal.mark_undone(change)
         yield Undone(path, error)

@@ -31,7 +31,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("stonecli.library.cache.identity_of", "stonecli.tagging.identity_of"):
+    for name in ("stonecli.library.cache.hash_content", "stonecli.tagging.hash_content"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("its audio was read"))
 
 

@@ -408,7 +408,7 @@ def read_only(path: Path, songs: Mapping[str, Path]) -> Path:
 
 
 BROKEN = {
-    "text": (text_file, "not a kind of music file"),
+    "text": (text_file, "not a music format"),
     "empty": (empty_file, "the file is empty"),
     "truncated mp3": (_cut_song("mp3"), "truncated: 9.* s of 16.* s are there"),
     "truncated flac": (_cut_song("flac"), "truncated"),
@@ -416,12 +416,12 @@ BROKEN = {
     "truncated aiff": (_cut_song("aiff"), "truncated|damaged|ends|end of the file"),
     "truncated m4a": (_cut_song("m4a aac"), "."),
     "truncated wavpack": (_cut_song("wavpack"), "truncated"),
-    "truncated ogg": (_cut_song("ogg vorbis"), "cut short|truncated"),
-    "truncated opus": (_cut_song("opus"), "cut short|truncated"),
+    "truncated ogg": (_cut_song("ogg vorbis"), "truncated"),
+    "truncated opus": (_cut_song("opus"), "truncated"),
     "truncated wma": (_cut_song("wma"), "."),
     "lying wav": (lying_wav, "truncated|ends|chunk"),
-    "playlist": (playlist, "not a kind of music file"),
-    "zeros": (zeros, "not a kind of music file"),
+    "playlist": (playlist, "not a music format"),
+    "zeros": (zeros, "not a music format"),
     "read-only": (read_only, "read-only"),
 }
 

@@ -14,7 +14,7 @@ from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Url
 from stonecli.tags import read_tags, write_key
-from stonecli.tags.undo.gathered import gather, make_folder, thread_journal
+from stonecli.tags.undo.gathered import collect, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
 
 Song = Callable[..., Path]
@@ -55,7 +55,7 @@ def test_what_is_written_can_be_taken_back(job: Job, song: Song, journals: Path)
     assert result is not None
     assert (result.status, read_tags(path).text) == ("written", "7A")
     journal = UndoJournal(journals.parents[1] / "undo.sqlite3")
-    gather(journal)
+    collect(journal)
     (change,) = journal.changes(int(journals.name))
     assert change.path == path
     assert change.undo.before[0] == len(before)

@@ -15,7 +15,7 @@ from stonecli.detection.detect import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.library import cache as cache_module
-from stonecli.library.cache import FILE_NAME, ResultCache, identity_of, open_cache, stamp_of
+from stonecli.library.cache import FILE_NAME, ResultCache, hash_content, open_cache, stat_fingerprint
 from stonecli.model.session import KeyModel
 from stonecli.tagging import Tagger
 from stonecli.tags import FieldRule, write_key
@@ -61,7 +61,7 @@ def test_an_estimate_comes_back_as_it_was(
     cache: ResultCache, estimate_of: EstimateOf, key: str | None, changes_to: str | None
 ) -> None:
     estimate = replace(estimate_of(key, changes_to=changes_to), windows=())
-    cache.keep(b"identity", MODEL, estimate)
+    cache.put(b"identity", MODEL, estimate)
     assert same(cache.estimate(b"identity", MODEL), estimate)
     assert cache.estimate(b"another", MODEL) is None
     assert cache.estimate(b"identity", OTHER_MODEL) is None
@@ -70,7 +70,7 @@ def test_an_estimate_comes_back_as_it_was(
 def test_another_detection_hears_anew(
     cache: ResultCache, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache.keep(b"identity", MODEL, estimate_of("Am"))
+    cache.put(b"identity", MODEL, estimate_of("Am"))
     monkeypatch.setattr(cache_module, "DETECTION_VERSION", cache_module.DETECTION_VERSION + 1)
     assert cache.estimate(b"identity", MODEL) is None
 
@@ -79,47 +79,47 @@ def test_a_file_is_known_by_path_until_it_changes(
     cache: ResultCache, song: Song, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("mp3")
-    stamp = stamp_of(path)
-    assert cache.recall(path, MODEL) == cache_module.Memory(stamp)
-    cache.note(path, stamp, b"identity")
-    cache.keep(b"identity", MODEL, estimate_of("Am"))
-    memory = cache.recall(path, MODEL)
-    assert (memory.stamp, memory.identity) == (stamp, b"identity")
+    fingerprint = stat_fingerprint(path)
+    assert cache.get(path, MODEL) == cache_module.CacheEntry(fingerprint)
+    cache.record(path, fingerprint, b"identity")
+    cache.put(b"identity", MODEL, estimate_of("Am"))
+    memory = cache.get(path, MODEL)
+    assert (memory.fingerprint, memory.content_hash) == (fingerprint, b"identity")
     assert same(memory.estimate, replace(estimate_of("Am"), windows=()))
-    assert cache.recall(path, OTHER_MODEL).estimate is None
+    assert cache.get(path, OTHER_MODEL).estimate is None
     monkeypatch.chdir(path.parent)
-    assert cache.recall(Path(path.name), MODEL).identity == b"identity"  # however it is named
+    assert cache.get(Path(path.name), MODEL).content_hash == b"identity"  # however it is named
     status = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of modification
-    assert cache.recall(path, MODEL).identity is None
+    assert cache.get(path, MODEL).content_hash is None
     path.unlink()
-    assert cache.recall(path, MODEL) == cache_module.Memory("")
+    assert cache.get(path, MODEL) == cache_module.CacheEntry("")
 
 
 @pytest.mark.parametrize("container", ["mp3", "flac", "ogg vorbis", "opus", "m4a aac", "wav 16 bit", "aiff", "wma"])
 def test_the_identity_survives_moving_and_tagging(song: Song, container: str) -> None:
     path = song(container)
-    identity = identity_of(path)
-    assert identity is not None
+    content_hash = hash_content(path)
+    assert content_hash is not None
     write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "prepend")])
     path = path.rename(path.with_name("elsewhere"))
-    assert identity_of(path) == identity
+    assert hash_content(path) == content_hash
     content = bytearray(path.read_bytes())
     content[len(content) * 2 // 3] ^= 1
     path.write_bytes(content)
-    assert identity_of(path) != identity
+    assert hash_content(path) != content_hash
 
 
 def test_the_identity_of_what_holds_no_tags(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"RF64" + bytes(100))
-    first = identity_of(path)
+    first = hash_content(path)
     path.write_bytes(b"RF64" + bytes(99) + b"1")
-    assert None is not first != identity_of(path) is not None
-    assert identity_of(tmp_path / "nothing") is None
+    assert None is not first != hash_content(path) is not None
+    assert hash_content(tmp_path / "nothing") is None
 
 
 def test_a_second_run_hears_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
@@ -171,14 +171,14 @@ def test_a_file_that_changes_while_it_is_heard_is_not_remembered(
         return estimate_of("Am")
 
     monkeypatch.setattr("stonecli.tagging.detect_key", hear)
-    with pytest.raises(TagError, match="changed by another program"):
+    with pytest.raises(TagError, match="another program changed the file"):
         Tagger(key_model, cache=cache)(path)
     assert cache.count() == 0
 
 
 def test_it_can_be_sent_to_another_process(cache: ResultCache, estimate_of: EstimateOf) -> None:
     sent = pickle.loads(pickle.dumps(cache))
-    sent.keep(b"identity", MODEL, estimate_of("Am"))
+    sent.put(b"identity", MODEL, estimate_of("Am"))
     sent.close()
     assert cache.count() == 1
 
@@ -188,7 +188,7 @@ def test_a_damaged_cache_is_begun_anew(damage: str, tmp_path: Path, estimate_of:
     path = tmp_path / FILE_NAME
     opened = ResultCache(path)
     for number in range(200):
-        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+        opened.put(bytes([number]), MODEL, estimate_of("Am"))
     opened.close()
     if damage == "version":
         with sqlite3.connect(path) as database:
@@ -199,9 +199,9 @@ def test_a_damaged_cache_is_begun_anew(damage: str, tmp_path: Path, estimate_of:
         content[start:] = os.urandom(len(content) - start)
         path.write_bytes(content)
     opened = ResultCache(path)
-    opened.keep(b"new", MODEL, estimate_of("Am"))  # may meet the damage, and must not raise
+    opened.put(b"new", MODEL, estimate_of("Am"))  # may meet the damage, and must not raise
     assert opened.estimate(bytes([7]), MODEL) is None
-    opened.keep(b"newer", MODEL, estimate_of("Am"))
+    opened.put(b"newer", MODEL, estimate_of("Am"))
     assert opened.estimate(b"newer", MODEL) is not None
     assert opened.was_damaged
     opened.close()
@@ -212,22 +212,22 @@ def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -
     path = tmp_path / FILE_NAME
     opened = ResultCache(path)
     for number in range(200):
-        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
+        opened.put(bytes([number]), MODEL, estimate_of("Am"))
     opened.close()
     content = bytearray(path.read_bytes())
     content[4096:] = os.urandom(len(content) - 4096)
     path.write_bytes(content)
     caches = [ResultCache(path), ResultCache(path)]
     for number, cache in enumerate(caches):
-        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
-        cache.keep(bytes([number]), MODEL, estimate_of("Am"))
+        cache.put(bytes([number]), MODEL, estimate_of("Am"))
+        cache.put(bytes([number]), MODEL, estimate_of("Am"))
     assert [cache.count() for cache in caches] == [2, 2]
     for cache in caches:
         cache.close()
 
 
 def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
-    cache.keep(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
+    cache.put(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
     (packed,) = cache._database.execute("SELECT estimate FROM estimates").fetchone()
     for place in range(len(packed)):
         damaged = bytearray(packed)
@@ -237,7 +237,7 @@ def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of:
 
 
 def test_a_damaged_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
-    cache.keep(b"identity", MODEL, estimate_of("Am"))
+    cache.put(b"identity", MODEL, estimate_of("Am"))
     for data in (b"", b"x", bytes(500)):
         cache._database.execute("UPDATE estimates SET estimate = ?", (data,))
         assert cache.estimate(b"identity", MODEL) is None
@@ -270,11 +270,11 @@ def test_what_was_not_used_for_longest_goes_first(
     day = cache_module._today()
     for number in range(90):
         monkeypatch.setattr(cache_module, "_today", lambda number=number: day - 100 + number)
-        opened.keep(bytes([number]), MODEL, estimate_of("Am"))
-    opened.note(file, stamp_of(file), bytes([0]))
+        opened.put(bytes([number]), MODEL, estimate_of("Am"))
+    opened.record(file, stat_fingerprint(file), bytes([0]))
     opened._database.execute("UPDATE files SET used = 1")
     monkeypatch.setattr(cache_module, "_today", lambda: day)
-    assert opened.recall(file, MODEL).estimate is not None  # which counts as use
+    assert opened.get(file, MODEL).estimate is not None  # which counts as use
     opened.close()
     monkeypatch.setattr(cache_module, "MAX_BYTES", 8192)
     opened = ResultCache(path)

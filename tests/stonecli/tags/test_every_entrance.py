@@ -25,9 +25,9 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.tags import recorded, write, write_key
-from stonecli.tags.undo.gathered import gather, make_folder
+from stonecli.tags.undo.gathered import collect, make_folder
 from stonecli.tags.undo.journal import UndoJournal
-from stonecli.tags.undo.runs import take_back_run
+from stonecli.tags.undo.runs import undo_files
 
 Act = Callable[[Path], object]
 CALLS = ["open", "close", "fstat", "stat", "lstat", "fsync", "replace", "chown", "chmod", "utime", "unlink"]
@@ -197,9 +197,9 @@ def beets_act(quick_model: Path) -> Act:
 def undo_everything(path: Path, before: bytes) -> None:
     """Without faults now: every run is undone, and the file is what it was."""
     with closing(UndoJournal()) as journal:
-        gather(journal)
+        collect(journal)
         for run in journal.runs():
-            assert [undone.error for undone in take_back_run(journal, run.number)] == [None] * run.left
+            assert [undone.error for undone in undo_files(journal, run.number)] == [None] * run.left
         assert path.read_bytes() == before
         assert all(run.left == 0 and run.undone == run.changes == 1 for run in journal.runs())
 

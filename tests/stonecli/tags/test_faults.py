@@ -10,8 +10,8 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read, remove_key, take_back, write_key
-from stonecli.tags.edit import verified_copy as checked_copy
+from stonecli.tags import FieldRule, read, remove_key, undo_change, write_key
+from stonecli.tags.edit import verified_copy as verified_copy
 from stonecli.tags.undo.journal import UndoJournal
 
 A_MINOR = Key.parse("8A")
@@ -145,8 +145,8 @@ def test_a_fault_at_every_call_of_a_write_of_many_blocks(grows, make, failing, m
     assert (len(after) > len(content)) == grows
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(checked_copy, "BLOCK", 1 << 16)
-        small.setattr(checked_copy, "_PIECE", 1 << 17)
+        small.setattr(verified_copy, "BLOCK", 1 << 16)
+        small.setattr(verified_copy, "_WRITEBACK_BYTES", 1 << 17)
         counts = every_fault(path, lambda: write_key(path, A_MINOR, rules), failing, monkeypatch, after)
     assert counts["old"] > 150
     assert counts["new"] >= len(ERRORS)
@@ -161,7 +161,7 @@ def test_a_fault_at_every_call_of_an_undo(kind, make, failing, monkeypatch, tmp_
     write_key(path, A_MINOR, RULES, journal=run)
     (change,) = journal.changes(run.number)
     journal.close()
-    counts = every_fault(path, lambda: take_back(path, change.undo), failing, monkeypatch, content)
+    counts = every_fault(path, lambda: undo_change(path, change.undo), failing, monkeypatch, content)
     assert counts["old"] > 40
     assert counts["new"] >= len(ERRORS)
 
@@ -181,7 +181,7 @@ def test_a_fault_at_every_call_of_a_journalled_write(kind, make, failing, monkey
         changes = list(journal.changes(run.number))
         if path.read_bytes() != content:
             (change,) = changes
-            assert take_back(path, change.undo)
+            assert undo_change(path, change.undo)
         assert path.read_bytes() == content
         for entry in path.parent.glob(".stone-*"):
             entry.unlink()

@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("STONE_KILLS", "300"))
 SCRIPT = """
 import json, os, pathlib, random, signal, sys, time
 from stonecli.tags.edit import atomic_replace as safe_write
-from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, remove_key, undo_change, write_key
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.key import Key
 
@@ -77,7 +77,7 @@ while killed < kills:
     if last is not None:
         for change in journal.changes(last):
             # The last record may be of a change that was not made any more: then the file is what it was before it.
-            take_back(change.path, change.undo)
+            undo_change(change.path, change.undo)
             journal.mark_undone(change)
     journal.close()
     for name, states in known.items():

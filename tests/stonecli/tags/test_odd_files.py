@@ -75,7 +75,7 @@ REFUSED = {
     "raw AAC": ("adts", lambda audio, at: audio, "AAC"),
     "WAV with a chunk behind its end": ("wav", lambda audio, at: audio + b"abcd\2\0\0\0xx", "size of the file"),
     "WAV behind ID3": ("wav", lambda audio, at: id3(at) + audio, "ID3"),
-    "M4A cut short": ("mp4", lambda audio, at: audio[:-100], "damaged|add up"),
+    "M4A cut short": ("mp4", lambda audio, at: audio[:-100], "damaged|inconsistent"),
     "Ogg with a damaged page": ("ogg vorbis", lambda audio, at: audio[:-5] + b"\0\0\0\0\0", "checksum"),
 }
 

@@ -20,7 +20,7 @@ from stonecli.tags.formats import flac
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.util import locks
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 A_MINOR = Key.parse("8A")
 
 
@@ -100,13 +100,13 @@ from pathlib import Path
 from stonecli.util import locks
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import remove_key, take_back, write_key
+from stonecli.tags import remove_key, undo_change, write_key
 from stonecli.tags.undo.journal import UndoJournal
 path, journal = map(Path, sys.argv[1:3])
 for act in (
     lambda: write_key(path, Key.parse("3B")),
     lambda: remove_key(path),
-    lambda: [take_back(change.path, change.undo) for change in UndoJournal(journal).changes(1)],
+    lambda: [undo_change(change.path, change.undo) for change in UndoJournal(journal).changes(1)],
 ):
     try:
         print(act())
@@ -144,8 +144,8 @@ def as_user(song, tmp_path_factory):
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "reason"),
     [
-        (1234, 2345, 0o644, "the file is not yours to write"),
-        (1234, 0, 0o644, "the file is not yours to write"),
+        (1234, 2345, 0o644, "no permission to write the file"),
+        (1234, 0, 0o644, "no permission to write the file"),
         (1234, 0, 0o664, "the file would change its owner or group"),
         (1234, 2345, 0o666, "the file would change its owner or group"),
         (0, 2345, 0o664, "the file would change its owner or group"),  # its owner is not in the group
@@ -199,9 +199,9 @@ def fail(*args, **kwargs):
     [
         (os, "fsync"),
         (os, "replace"),
-        (safe_write, "_keep_attributes"),
+        (safe_write, "_copy_attributes"),
         (safe_write, "_create"),
-        (safe_write, "checked_copy"),
+        (safe_write, "verified_copy"),
     ],
     ids=lambda place: place[1],
 )
@@ -256,7 +256,7 @@ def test_file_and_directory_are_flushed_in_order(song, monkeypatch):
 @pytest.mark.parametrize("how", ["written", "touched", "replaced", "deleted", "cut"])
 def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, left_over, samples):
     other = samples["mp3"]
-    copy = safe_write.checked_copy
+    copy = safe_write.verified_copy
 
     def meanwhile(file, target, splices, digest):
         parts = copy(file, target, splices, digest)
@@ -273,7 +273,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, l
             song.unlink()
         return parts
 
-    monkeypatch.setattr(safe_write, "checked_copy", meanwhile)
+    monkeypatch.setattr(safe_write, "verified_copy", meanwhile)
     with pytest.raises(TagError):
         write_key(song, A_MINOR)
     assert left_over() == []
@@ -296,7 +296,7 @@ def test_a_copy_that_is_not_right_is_thrown_away(damage, song, monkeypatch, left
             return super().write(data)
 
     monkeypatch.setattr(os, "fdopen", lambda handle, mode: io.BufferedRandom(Disk(handle, "r+b")))
-    with pytest.raises(TagError, match="of the copy"):
+    with pytest.raises(TagError, match="the copy"):
         write_key(song, A_MINOR)
     assert song.read_bytes() == content
     assert left_over() == []
@@ -311,7 +311,7 @@ def test_a_change_that_reaches_into_the_audio_is_thrown_away(song, monkeypatch, 
         return [*splices(file, container, changes), Splice(len(content) - 50, 1, bytes([content[-50] ^ 1]))]
 
     monkeypatch.setattr(flac, "splices", reaching)
-    with pytest.raises(TagError, match="the audio of the copy is not that of the file"):
+    with pytest.raises(TagError, match="the audio of the copy differs from the file"):
         write_key(song, A_MINOR)
     assert song.read_bytes() == content
     assert left_over() == []
@@ -403,7 +403,7 @@ def test_two_runs_on_one_file(song, left_over):
     """The second is refused while the first has it, and what the first wrote is whole."""
     content = song.read_bytes()
     with song.open("rb") as held:
-        assert locks.take_lock(held)
+        assert locks.try_lock(held)
         with pytest.raises(TagError, match="another run is writing"):
             write_key(song, A_MINOR)
     assert song.read_bytes() == content

@@ -14,7 +14,7 @@ ROW = 1 << 16
 def digest_of(content: bytes | bytearray, block: int = BLOCK) -> bytes:
     digest = Digest()
     blocks = (memoryview(content)[at : at + block] for at in range(0, len(content), block))
-    assert digest.add_stretch(blocks, len(content)) == len(content)
+    assert digest.add_chunk(blocks, len(content)) == len(content)
     return digest.digest()
 
 

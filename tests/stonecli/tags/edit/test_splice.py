@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stonecli.errors import TagError
-from stonecli.tags.edit.splice import Kept, Splice, both_ways, is_same_range, is_spliced, kept
+from stonecli.tags.edit.splice import (
+    Splice,
+    UnchangedRange,
+    forward_and_inverse,
+    is_same_range,
+    is_spliced,
+    unchanged_ranges,
+)
 
 
 def spliced(content: bytes, splices: list[Splice]) -> bytes:
@@ -30,11 +37,11 @@ def contents_and_splices(draw: st.DrawFn) -> tuple[bytes, list[Splice]]:
 def test_an_inverse_leads_back(drawn: tuple[bytes, list[Splice]]) -> None:
     content, splices = drawn
     changed = spliced(content, splices)
-    there, back = both_ways(io.BytesIO(content), splices)
+    there, back = forward_and_inverse(io.BytesIO(content), splices)
     assert spliced(changed, back) == content
     assert spliced(content, there) == changed
-    assert [Kept(same.new, same.old, same.length) for same in kept(back, len(changed))] == list(
-        kept(there, len(content))
+    assert [UnchangedRange(same.new, same.old, same.length) for same in unchanged_ranges(back, len(changed))] == list(
+        unchanged_ranges(there, len(content))
     )
     assert is_spliced(io.BytesIO(content), io.BytesIO(changed), back)
     assert is_spliced(io.BytesIO(changed), io.BytesIO(content), splices)
@@ -43,7 +50,7 @@ def test_an_inverse_leads_back(drawn: tuple[bytes, list[Splice]]) -> None:
 @pytest.mark.parametrize("place", ["before", "within", "after", "longer", "shorter"])
 def test_what_differs_from_the_splices_is_seen(place: str) -> None:
     old = random.Random(1).randbytes(3_000_000)
-    splices = [Splice(1_500_000, 10, b"something else")]
+    splices = [Splice(1_500_000, 10, b"other data")]
     new = bytearray(spliced(old, splices))
     assert is_spliced(io.BytesIO(new), io.BytesIO(old), splices)
     if place == "longer":
@@ -59,16 +66,16 @@ def test_what_differs_from_the_splices_is_seen(place: str) -> None:
 def test_what_is_known_is_not_read_and_all_else_is(drawn: tuple[bytes, list[Splice]], data: st.DataObject) -> None:
     content, splices = drawn
     changed = spliced(content, splices)
-    known = list(kept(splices, len(content)))
+    known = list(unchanged_ranges(splices, len(content)))
     assert all(content[same.old :][: same.length] == changed[same.new :][: same.length] for same in known)
-    _, back = both_ways(io.BytesIO(content), splices)
-    swapped = [Kept(same.new, same.old, same.length) for same in known]
+    _, back = forward_and_inverse(io.BytesIO(content), splices)
+    swapped = [UnchangedRange(same.new, same.old, same.length) for same in known]
     blank = bytearray(content)
     for same in known:
         blank[same.old : same.old + same.length] = bytes(same.length)
     assert is_spliced(io.BytesIO(blank), io.BytesIO(changed), back, swapped)  # it cannot have read what is blank
     old, new = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, len(changed)))
-    part = Kept(old, new, data.draw(st.integers(0, min(len(content) - old, len(changed) - new))))
+    part = UnchangedRange(old, new, data.draw(st.integers(0, min(len(content) - old, len(changed) - new))))
     is_same = content[old : old + part.length] == changed[new : new + part.length]
     assert is_same_range(io.BytesIO(content), io.BytesIO(changed), part, known) == is_same
 
@@ -78,7 +85,7 @@ def test_a_picture_that_only_moves_is_not_kept() -> None:
     picture = random.Random(2).randbytes(500_000)
     old = b"comments, short" + picture + bytes(1000)
     new = b"comments that have grown, and say more" + picture + bytes(977)
-    there, back = both_ways(io.BytesIO(old), [Splice(0, len(old), new)])
+    there, back = forward_and_inverse(io.BytesIO(old), [Splice(0, len(old), new)])
     assert spliced(new, back) == old
     assert sum(len(splice.data) for splice in there) < 200
     assert sum(len(splice.data) for splice in back) < 200
@@ -87,11 +94,11 @@ def test_a_picture_that_only_moves_is_not_kept() -> None:
 def test_what_has_nothing_in_common_is_kept_whole() -> None:
     chance = random.Random(3)
     old, new = chance.randbytes(200_000), chance.randbytes(150_000)
-    there, back = both_ways(io.BytesIO(old), [Splice(0, len(old), new)])
+    there, back = forward_and_inverse(io.BytesIO(old), [Splice(0, len(old), new)])
     assert back == [Splice(0, len(new), old)]
     assert there == [Splice(0, len(old), new)]
 
 
 def test_changes_that_overlap_are_refused() -> None:
     with pytest.raises(TagError, match="overlap"):
-        both_ways(io.BytesIO(bytes(10)), [Splice(0, 5, b""), Splice(4, 1, b"xx")])
+        forward_and_inverse(io.BytesIO(bytes(10)), [Splice(0, 5, b""), Splice(4, 1, b"xx")])

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stonecli.errors import TagError
 from stonecli.tags.edit import verified_copy as module
 from stonecli.tags.edit.digest import BLOCK, LONG, ROW, Digest
-from stonecli.tags.edit.splice import Splice, kept
-from stonecli.tags.edit.verified_copy import checked_copy
-from stonecli.tags.undo.record import Span, digest_of_rest
+from stonecli.tags.edit.splice import Splice, unchanged_ranges
+from stonecli.tags.edit.verified_copy import verified_copy
+from stonecli.tags.undo.record import Span, digest_outside
 
 SPLICES = [
     Splice(2_000_000, 0, b"put in"),
@@ -55,7 +55,7 @@ def spliced(content):
 
 @pytest.mark.parametrize("without", ["nothing", "the hint", "the hint's success"])
 def test_the_copy_is_the_file_with_the_changes(without, old, content, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_PIECE", 1 << 20)
+    monkeypatch.setattr(module, "_WRITEBACK_BYTES", 1 << 20)
     hints = []
 
     def hint(descriptor, offset, length, advice):
@@ -70,12 +70,12 @@ def test_the_copy_is_the_file_with_the_changes(without, old, content, tmp_path, 
         monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
     digest = Digest()
     with (tmp_path / "new").open("w+b") as copy:
-        parts = checked_copy(old, copy, SPLICES, digest)
+        parts = verified_copy(old, copy, SPLICES, digest)
         assert copy.tell() == len(spliced(content))
     assert (tmp_path / "new").read_bytes() == spliced(content)
-    assert parts == list(kept(SPLICES, len(content)))
+    assert parts == list(unchanged_ranges(SPLICES, len(content)))
     places = [Span(0, 4), Span(100, 50), Span(2_000_000, 0), Span(3_000_000, 0)]
-    assert digest.digest() == digest_of_rest(old, places).digest()
+    assert digest.digest() == digest_outside(old, places).digest()
     assert hints == ([] if without == "the hint" else [(0, 1 << 20), (1 << 20, 1 << 20)])
 
 
@@ -92,16 +92,16 @@ def test_the_digest_does_not_depend_on_where_a_stretch_lies(start, moved, length
     (folder / "old").write_bytes(content)
     digest = Digest()
     with (folder / "old").open("rb") as file, (folder / "new").open("w+b") as copy:
-        assert checked_copy(file, copy, [Splice(0, start, bytes(moved))], digest)
+        assert verified_copy(file, copy, [Splice(0, start, bytes(moved))], digest)
     with (folder / "new").open("rb") as copy:
         assert copy.read() == bytes(moved) + content[start:]
-        assert digest.digest() == digest_of_rest(copy, [Span(0, moved)]).digest()
+        assert digest.digest() == digest_outside(copy, [Span(0, moved)]).digest()
 
 
 def test_blocks_begin_where_those_of_the_system_do(old, tmp_path):
     disk = Disk(tmp_path / "new")
     with io.BufferedRandom(disk) as copy:
-        checked_copy(old, copy, [Splice(5, 0, b"moved")])
+        verified_copy(old, copy, [Splice(5, 0, b"moved")])
     assert disk.sizes[2:] == [BLOCK - 10] + [BLOCK] * 10 + [3_000_005 - 11 * BLOCK]
 
 
@@ -110,7 +110,7 @@ def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
     changes = {b"1234", b"put in", b"end"}
     whole = Disk(tmp_path / "new")
     with io.BufferedRandom(whole) as copy:
-        checked_copy(old, copy, SPLICES)
+        verified_copy(old, copy, SPLICES)
     seen = 0
     for damaged in range(len(whole.sizes)):
         for harm in (
@@ -127,7 +127,7 @@ def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
                 return original[0][1]
 
             with io.BufferedRandom(Disk(tmp_path / "new", damage)) as copy:
-                parts = checked_copy(old, copy, SPLICES)
+                parts = verified_copy(old, copy, SPLICES)
             ((before, after),) = original
             if before != after and before not in changes:
                 assert parts is None, (damaged, len(before))
@@ -138,7 +138,7 @@ def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
 def test_a_disk_that_takes_a_little_at_a_time(old, content, tmp_path):
     disk = Disk(tmp_path / "new", lambda number, data: data[: max(1, len(data) // 2)])
     with io.BufferedRandom(disk) as copy:
-        assert checked_copy(old, copy, SPLICES)
+        assert verified_copy(old, copy, SPLICES)
     assert (tmp_path / "new").read_bytes() == spliced(content)
 
 
@@ -149,7 +149,7 @@ def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old, tmp_path):
         return data[: len(data) // 2] if number == 6 else data
 
     with io.BufferedRandom(Disk(tmp_path / "new", full)) as copy, pytest.raises(OSError, match="No space left"):
-        checked_copy(old, copy, SPLICES)
+        verified_copy(old, copy, SPLICES)
 
 
 def test_a_file_that_is_cut_meanwhile_is_seen(old, tmp_path):
@@ -159,7 +159,7 @@ def test_a_file_that_is_cut_meanwhile_is_seen(old, tmp_path):
         return data
 
     with io.BufferedRandom(Disk(tmp_path / "new", cut)) as copy:
-        assert checked_copy(old, copy, SPLICES) is None
+        assert verified_copy(old, copy, SPLICES) is None
 
 
 @pytest.mark.parametrize("is_right", [True, False])
@@ -174,11 +174,11 @@ def test_a_clone_is_patched_and_compared(is_right, old, content, tmp_path, monke
     monkeypatch.setattr(module, "_clone", clone)
     disk = Disk(tmp_path / "new")
     with io.BufferedRandom(disk) as copy:
-        parts = checked_copy(old, copy, [Splice(7, 2, b"ab"), Splice(0, 1, b"c")])
+        parts = verified_copy(old, copy, [Splice(7, 2, b"ab"), Splice(0, 1, b"c")])
     if not is_right:
         assert parts is None
         return
-    assert parts == list(kept([Splice(0, 1, b"c"), Splice(7, 2, b"ab")], len(content)))
+    assert parts == list(unchanged_ranges([Splice(0, 1, b"c"), Splice(7, 2, b"ab")], len(content)))
     assert disk.sizes == [len(content), 1, 2]
     assert (tmp_path / "new").read_bytes() == b"c" + content[1:7] + b"ab" + content[9:]
 
@@ -186,9 +186,9 @@ def test_a_clone_is_patched_and_compared(is_right, old, content, tmp_path, monke
 def test_what_moves_is_not_cloned(old, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_clone", lambda file, copy: pytest.fail("cloned"))
     with (tmp_path / "new").open("w+b") as copy:
-        assert checked_copy(old, copy, SPLICES)
+        assert verified_copy(old, copy, SPLICES)
 
 
 def test_changes_that_overlap_are_refused(old, tmp_path):
     with (tmp_path / "new").open("w+b") as copy, pytest.raises(TagError, match="overlap"):
-        checked_copy(old, copy, [Splice(0, 5, b""), Splice(4, 1, b"xx")])
+        verified_copy(old, copy, [Splice(0, 5, b""), Splice(4, 1, b"xx")])

@@ -117,7 +117,7 @@ def test_a_tag_that_looks_like_id3v1(length, make, digest):
     [
         (tag(*ITEMS, size=40), "."),
         (tag(*ITEMS, size=1 << 30), "damaged"),
-        (tag(*ITEMS, count=9), "add up"),
+        (tag(*ITEMS, count=9), "inconsistent"),
         (tag(*ITEMS, version=3000), "damaged"),
         (tag(*ITEMS)[8:], "damaged"),
         (tag(item(b"KEY", b"Cm")) + tag(*ITEMS), "more than one"),
@@ -125,7 +125,7 @@ def test_a_tag_that_looks_like_id3v1(length, make, digest):
             tag(item(b"Artist", b"\xff\xfe")),
             "damaged",
         ),  # mutagen cannot read it: nobody to check what is written
-        (tag(item(b"Title", b"x")[:-1]), "add up|damaged"),
+        (tag(item(b"Title", b"x")[:-1]), "inconsistent|damaged"),
         (tag(*ITEMS) + b"LYRICSBEGIN000020LYRICS200" + V1, "Lyrics3"),
     ],
 )
@@ -147,6 +147,6 @@ def test_wavpack_blocks_have_to_be_whole(change, make):
     APEv2().delete(path)
     content = change(path.read_bytes())
     path.write_bytes(content)
-    with pytest.raises(TagError, match=r"cut short|no block"):
+    with pytest.raises(TagError, match=r"truncated|unexpected data"):
         write_key(path, A_MINOR)
     assert path.read_bytes() == content

@@ -94,11 +94,11 @@ def test_the_key_is_there_once(make):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content[:-1], "cut short"),
-        (lambda content: content[: int.from_bytes(content[16:24], "little")], "cut short|audio"),
-        (lambda content: content[:24] + b"\x63" + content[25:], "add up|damaged"),
-        (lambda content: content[:16] + b"\xff" * 8 + content[24:], "add up|damaged"),
-        (lambda content: content[:46] + b"\x01" + bytes(7) + content[54:], "add up|damaged"),
+        (lambda content: content[:-1], "truncated"),
+        (lambda content: content[: int.from_bytes(content[16:24], "little")], "truncated|audio"),
+        (lambda content: content[:24] + b"\x63" + content[25:], "inconsistent|damaged"),
+        (lambda content: content[:16] + b"\xff" * 8 + content[24:], "inconsistent|damaged"),
+        (lambda content: content[:46] + b"\x01" + bytes(7) + content[54:], "inconsistent|damaged"),
     ],
 )
 def test_damage_is_refused(change, reason, make):

@@ -120,17 +120,17 @@ def test_a_wav_may_spell_its_chunk_in_capitals(tmp_path):
         (lambda whole, kind: whole[:4] + bytes(4) + whole[8:], "size in the header"),
         (lambda whole, kind: whole[:4] + b"\xff" * 4 + whole[8:], "size in the header"),
         (lambda whole, kind: whole.replace(AUDIO[kind], AUDIO[kind] + b"\x7f\xff\xff\x7f", 1)[: len(whole)], "larger"),
-        (lambda whole, kind: form(kind, whole[12:], b"\x01\x02\x03\x04\0\0\0\0"), "no chunk"),
-        (lambda whole, kind: form(kind, whole[12:], b"shrt"), "cut short"),
-        (lambda whole, kind: form(kind, whole[12:], chunk(kind, AUDIO[kind], b"")), "missing or doubled"),
-        (lambda whole, kind: form(kind, description(kind)), "missing or doubled"),
-        (lambda whole, kind: form(kind, whole[12:], chunk(kind, TAG[kind], b"not a tag")), "something else"),
+        (lambda whole, kind: form(kind, whole[12:], b"\x01\x02\x03\x04\0\0\0\0"), "unexpected data"),
+        (lambda whole, kind: form(kind, whole[12:], b"shrt"), "truncated"),
+        (lambda whole, kind: form(kind, whole[12:], chunk(kind, AUDIO[kind], b"")), "missing or duplicated"),
+        (lambda whole, kind: form(kind, description(kind)), "missing or duplicated"),
+        (lambda whole, kind: form(kind, whole[12:], chunk(kind, TAG[kind], b"not a tag")), "other data"),
         (
             lambda whole, kind: form(kind, whole[12:], chunk(kind, TAG[kind], b""), chunk(kind, TAG[kind], b"")),
             "more than",
         ),
         # An odd chunk without its pad byte in the middle: all that follows is one byte off.
-        (lambda whole, kind: form(kind, chunk(kind, b"odd ", b"abc", pad=False), whole[12:]), "no chunk|larger"),
+        (lambda whole, kind: form(kind, chunk(kind, b"odd ", b"abc", pad=False), whole[12:]), "unexpected data|larger"),
     ],
 )
 def test_what_is_not_understood_is_not_written(kind, change, reason, tmp_path):

@@ -48,16 +48,16 @@ def test_recognised(content, container):
         (b"ADIF" + bytes(60), "raw AAC"),
         (b"\xff\xf1\x50\x80\x02\x1f\xfc" * 9, "raw AAC"),
         (ID3 + b"\xff\xf1\x50\x80\x02\x1f\xfc" * 9, "raw AAC"),
-        (ID3 + b"RIFF\x24\0\0\0WAVEfmt ", "stands where"),
+        (ID3 + b"RIFF\x24\0\0\0WAVEfmt ", "precedes the file"),
         (b"ID3\x03\x00\x00\xff\x00\x00\x0a" + FRAME * 3, "damaged"),
         (b"OggS" + bytes(24) + b"\x80theora", "first stream"),
         (b"APETAGEX" + FRAME * 3, "start of a file"),
-        (b"RIFF\x24\0\0\0AVI LIST", "not a kind"),
-        (b"FORM\0\0\0\x248SVX", "not a kind"),
-        (b"%PDF-1.7" + bytes(500), "not a kind"),
-        (FRAME + bytes(1000), "not a kind"),  # one header by chance
-        (b"\xff" * 5000, "not a kind"),
-        (b"caff" + bytes(60), "not a kind"),
+        (b"RIFF\x24\0\0\0AVI LIST", "not a music format"),
+        (b"FORM\0\0\0\x248SVX", "not a music format"),
+        (b"%PDF-1.7" + bytes(500), "not a music format"),
+        (FRAME + bytes(1000), "not a music format"),  # one header by chance
+        (b"\xff" * 5000, "not a music format"),
+        (b"caff" + bytes(60), "not a music format"),
     ],
 )
 def test_refused(content, reason):

@@ -333,10 +333,10 @@ def test_data_after_the_comments_of_opus_stays(make):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda content: content[:-1], "cut short"),
-        (lambda content: content + b"garbage" * 9 + content, "no page"),
+        (lambda content: content[:-1], "truncated"),
+        (lambda content: content + b"garbage" * 9 + content, "unexpected data"),
         (lambda content: content[:-100] + bytes([content[-100] ^ 1]) + content[-99:], "checksum"),
-        (lambda content: b"".join(pages(content)[:1]), "cut short|damaged"),
+        (lambda content: b"".join(pages(content)[:1]), "truncated|damaged"),
         (lambda content: b"".join([pages(content)[0], *pages(content)[2:]]), "."),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 
 from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
-from stonecli.tags import take_back, write_key
-from stonecli.tags.undo.gathered import gather, is_seen, make_folder, thread_journal, was_changed
+from stonecli.tags import undo_change, write_key
+from stonecli.tags.undo.gathered import collect, has_changed, is_running_here, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
 
 Song = Callable[..., Path]
@@ -41,12 +41,12 @@ def test_what_many_threads_wrote_is_one_run(journal: UndoJournal, song: Song) ->
     for thread in threads:
         thread.join()
     assert len(list(folder.glob("*.sqlite3"))) == 3
-    gather(journal)
-    gather(journal)  # twice does no harm
+    collect(journal)
+    collect(journal)  # twice does no harm
     (run,) = journal.runs()
     assert (run.number, run.what, run.changes) == (number, "write on a cluster", 6)
     for change in journal.changes(number):
-        assert take_back(change.path, change.undo)
+        assert undo_change(change.path, change.undo)
     assert [path.read_bytes() for path in paths] == before
 
 
@@ -55,12 +55,12 @@ def test_a_thread_goes_on_with_its_own(journal: UndoJournal, song: Song) -> None
     folder = make_folder(journal, number, "word")
     first, second = song("flac", "a"), song("flac", "b")
     write(folder, first)
-    gather(journal)
-    assert was_changed(folder, first)
-    assert not was_changed(folder, second)
+    collect(journal)
+    assert has_changed(folder, first)
+    assert not has_changed(folder, second)
     write(folder, second)
     assert len(list(folder.glob("*.sqlite3"))) == 1
-    gather(journal, ended=number)
+    collect(journal, ended=number)
     assert not folder.exists()
     assert journal.runs()[0].changes == 2
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_taken_for_empty_comes_back(journal: UndoJournal, song: S
     run.end()  # the client was interrupted, and a worker finishes its file
     assert journal.started() == []
     write(folder, song("flac"))
-    gather(journal)
+    collect(journal)
     assert [run.changes for run in journal.runs()] == [1]
 
 
@@ -92,7 +92,7 @@ def test_a_worker_that_was_killed_before_its_journal_was_made(
     half = folder / "0.sqlite3"  # the first to be taken in
     assert subprocess.run([sys.executable, "-c", code, half, *statements], check=False).returncode != 0
     assert half.exists()
-    gather(journal)
+    collect(journal)
     assert [run.changes for run in journal.runs()] == [1]
 
 
@@ -103,7 +103,7 @@ def test_folders_go_a_day_after_the_last_change(journal: UndoJournal, song: Song
     old = time.time() - 2 * 86400
     for path in (*folders[0].iterdir(), folders[0]):
         os.utime(path, (old, old))
-    gather(journal)
+    collect(journal)
     assert [folder.exists() for folder in folders] == [False, True]
     assert sum(run.changes for run in journal.runs()) == 2
 
@@ -115,8 +115,8 @@ def test_a_run_that_changes_nothing_for_days_still_goes_on(journal: UndoJournal,
     for path in (*folder.iterdir(), folder):
         os.utime(path, (old, old))
     write(folder)  # a batch of files that have a key
-    gather(journal)  # by stone undo, or another run
-    assert is_seen(folder, "word")
+    collect(journal)  # by stone undo, or another run
+    assert is_running_here(folder, "word")
 
 
 @pytest.mark.parametrize("damage", ["no database", "half of it", "a page"])
@@ -135,11 +135,11 @@ def test_a_damaged_journal_of_a_worker_is_named(journal: UndoJournal, song: Song
         }[damage]
     )
     with pytest.raises(JournalError) as caught:
-        gather(journal, ended=number)
+        collect(journal, ended=number)
     assert str(caught.value).startswith(f"the journal of a worker {file} is damaged (")
     assert str(caught.value).endswith("); move it away")
     file.rename(journal.path.parent / "away")
-    gather(journal, ended=number)
+    collect(journal, ended=number)
     assert not folder.exists()
 
 
@@ -149,8 +149,8 @@ def test_a_worker_that_comes_back_after_the_end_writes_nothing(journal: UndoJour
     path = song("flac")
     before = path.read_bytes()
     with thread_journal(folder, "write") as run:
-        gather(journal, ended=number)
-        assert not is_seen(folder, "word")
+        collect(journal, ended=number)
+        assert not is_running_here(folder, "word")
         with pytest.raises(TagError, match="journal"):
             write_key(path, Key.parse("Dm"), journal=run)
     assert path.read_bytes() == before
@@ -172,13 +172,13 @@ def test_a_record_that_would_not_be_gathered_any_more_is_refused(
         refused.append(caught)
 
     monkeypatch.setattr("stonecli.tags.undo.gathered.shutil.rmtree", late)
-    gather(journal, ended=number)
+    collect(journal, ended=number)
     assert len(refused) == 1
     assert path.read_bytes() == before
 
 
 def test_a_folder_knows_its_run(journal: UndoJournal, tmp_path: Path) -> None:
     folder = make_folder(journal, journal.start("write").number, "word")
-    assert is_seen(folder, "word")
-    assert not is_seen(folder, "other")
-    assert not is_seen(tmp_path / "gone", "word")
+    assert is_running_here(folder, "word")
+    assert not is_running_here(folder, "other")
+    assert not is_running_here(tmp_path / "gone", "word")

@@ -18,12 +18,12 @@ from mutagen.flac import FLAC, Picture
 
 from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read_tags, remove_key, take_back, write_key
+from stonecli.tags import FieldRule, read_tags, remove_key, undo_change, write_key
 from stonecli.tags.edit.splice import Splice
 from stonecli.tags.undo import journal
 from stonecli.tags.undo.journal import FILE_NAME, UndoJournal
 from stonecli.tags.undo.record import Undo
-from stonecli.tags.undo.runs import take_back_run
+from stonecli.tags.undo.runs import undo_files
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"), FieldRule("grouping", "openkey", "append"))
@@ -39,7 +39,7 @@ def undo_journal(tmp_path_factory):
 
 def undo_all(undo_journal, run):
     for change in undo_journal.changes(run):
-        take_back(change.path, change.undo)
+        undo_change(change.path, change.undo)
         undo_journal.mark_undone(change)
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_pa
     now = path.read_bytes() if path.is_file() else None
     (change,) = undo_journal.changes(run.number)
     with pytest.raises(TagError, match=r"changed since|no such file|not a file"):
-        take_back(change.path, change.undo)
+        undo_change(change.path, change.undo)
     assert (path.read_bytes() if path.is_file() else None) == now
 
 
@@ -175,9 +175,9 @@ def test_a_long_recording(padded, long_song, undo_journal, tmp_path):
         assert not undo.is_after(io.BytesIO(other))
     os.utime(path, (1, 1))
     path = path.rename(tmp_path / "elsewhere")
-    assert take_back(path, undo)
+    assert undo_change(path, undo)
     assert path.read_bytes() == content
-    assert not take_back(path, undo)
+    assert not undo_change(path, undo)
 
 
 def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
@@ -193,7 +193,7 @@ def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
         del rest[splice.offset : splice.offset + splice.length]
     old = len(content), hashlib.sha256(rest + taken).digest()
     with pytest.raises(TagError, match="changed since"):
-        take_back(path, Undo(change.undo.before, old, change.undo.splices))
+        undo_change(path, Undo(change.undo.before, old, change.undo.splices))
     assert path.read_bytes() == content
 
 
@@ -202,9 +202,9 @@ def test_what_is_as_it_was_stays(make, undo_journal):
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
     (change,) = undo_journal.changes(run.number)
-    assert take_back(change.path, change.undo)
+    assert undo_change(change.path, change.undo)
     inode = path.stat().st_ino
-    assert not take_back(change.path, change.undo)
+    assert not undo_change(change.path, change.undo)
     assert path.stat().st_ino == inode
 
 
@@ -219,7 +219,7 @@ def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
         os.link(path, tmp_path / "other")
     (change,) = undo_journal.changes(run.number)
     with pytest.raises(TagError, match=why):
-        take_back(change.path, change.undo)
+        undo_change(change.path, change.undo)
     assert read_tags(path).key == A_MINOR
 
 
@@ -231,11 +231,11 @@ def test_a_wrong_record_harms_nothing(make, undo_journal):
     (change,) = undo_journal.changes(run.number)
     *others, last = change.undo.splices
     for splice, reason in (
-        (Splice(last.offset, last.length, last.data[:-1] + b"?"), "not what the file was"),
+        (Splice(last.offset, last.length, last.data[:-1] + b"?"), "differs from the original"),
         (Splice(last.offset + 1, last.length, last.data), "changed since"),  # which is not where the file was hashed
     ):
         with pytest.raises(TagError, match=reason):
-            take_back(change.path, Undo(change.undo.before, change.undo.after, (*others, splice)))
+            undo_change(change.path, Undo(change.undo.before, change.undo.after, (*others, splice)))
     assert path.read_bytes() == content
 
 
@@ -245,7 +245,7 @@ def test_the_modification_time(make, undo_journal):
     os.utime(path, ns=(10**18, 10**18))
     write_key(path, A_MINOR, journal=run, preserve_mtime=True)
     (change,) = undo_journal.changes(run.number)
-    take_back(change.path, change.undo, preserve_mtime=True)
+    undo_change(change.path, change.undo, preserve_mtime=True)
     assert path.stat().st_mtime_ns == 10**18
 
 
@@ -324,16 +324,16 @@ def test_a_run_that_goes_on_after_it_was_undone_is_undone_again(make, undo_journ
     contents = [path.read_bytes() for path in paths]
     write_key(paths[0], A_MINOR, journal=older)
     write_key(paths[1], A_MINOR, journal=going_on)
-    for undone in take_back_run(undo_journal, undo_journal.last_run()):
+    for undone in undo_files(undo_journal, undo_journal.last_run()):
         assert undone.error is None
         write_key(paths[2], A_MINOR, journal=going_on)  # while it is undone
     assert undo_journal.last_run() == going_on.number
-    assert [undone.path for undone in take_back_run(undo_journal, going_on.number)] == [paths[2]]
+    assert [undone.path for undone in undo_files(undo_journal, going_on.number)] == [paths[2]]
     assert [(run.changes, run.left) for run in undo_journal.runs()] == [(2, 0), (1, 1)]
     write_key(paths[3], A_MINOR, journal=going_on)
     assert [(run.changes, run.undone) for run in undo_journal.runs()] == [(3, 2), (1, 0)]
     for number in (going_on.number, older.number):
-        assert [undone.error for undone in take_back_run(undo_journal, number)] == [None]
+        assert [undone.error for undone in undo_files(undo_journal, number)] == [None]
     assert [run.left for run in undo_journal.runs()] == [0, 0]
     assert [path.read_bytes() for path in paths] == contents
 
@@ -346,12 +346,12 @@ def test_what_cannot_be_restored_is_tried_again(make, undo_journal):
     tagged = first.read_bytes()
     write_key(first, D_FLAT)
     wrong = ["the file has changed since"]
-    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None, *wrong]
-    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == wrong
+    assert [undone.error for undone in undo_files(undo_journal, run.number)] == [None, *wrong]
+    assert [undone.error for undone in undo_files(undo_journal, run.number)] == wrong
     assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 1)]
     first.write_bytes(tagged)
-    assert [undone.error for undone in take_back_run(undo_journal, run.number)] == [None]
-    assert list(take_back_run(undo_journal, run.number)) == []
+    assert [undone.error for undone in undo_files(undo_journal, run.number)] == [None]
+    assert list(undo_files(undo_journal, run.number)) == []
 
 
 def test_files_are_counted_and_not_changes(make, undo_journal):
@@ -362,10 +362,10 @@ def test_files_are_counted_and_not_changes(make, undo_journal):
         for path in paths:
             write_key(path, key, journal=run)
     assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
-    planned = list(take_back_run(undo_journal, run.number, write=False))
+    planned = list(undo_files(undo_journal, run.number, write=False))
     assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 0)]
     assert [path.read_bytes() for path in paths] != contents
-    assert list(take_back_run(undo_journal, run.number)) == planned
+    assert list(undo_files(undo_journal, run.number)) == planned
     assert [path.read_bytes() for path in paths] == contents
     assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 2)]
 
@@ -433,12 +433,12 @@ def test_old_and_large_runs_are_forgotten(undo_journal, monkeypatch):
         undo_journal._database.execute("UPDATE runs SET started = started - ? WHERE id = ?", (age, run.number))
         return run.number
 
-    monkeypatch.setattr(journal, "KEPT_BYTES", 10_000_000)
-    run_of(10, journal.KEPT_SECONDS + 10)
-    year, large, new = run_of(10, journal.KEPT_SECONDS - 1000), run_of(500_000, 10), run_of(500_000, 5)
+    monkeypatch.setattr(journal, "MAX_RECORD_BYTES", 10_000_000)
+    run_of(10, journal.MAX_AGE_SECONDS + 10)
+    year, large, new = run_of(10, journal.MAX_AGE_SECONDS - 1000), run_of(500_000, 10), run_of(500_000, 5)
     undo_journal.start("")
     assert [run.number for run in undo_journal.runs()] == [new, large, year]
-    monkeypatch.setattr(journal, "KEPT_BYTES", 600_000)
+    monkeypatch.setattr(journal, "MAX_RECORD_BYTES", 600_000)
     undo_journal.start("")
     assert [run.number for run in undo_journal.runs()] == [new]
     assert undo_journal._database.execute("SELECT count(*) FROM changes").fetchone() == (1,)
@@ -469,7 +469,11 @@ def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute(f"PRAGMA user_version = {0 if damage == 'another program' + chr(39) + 's' else 99}")
     before = path.read_bytes() if path.is_file() else None
-    reason = {"newer": "of a newer stone", "another program's": "another program's", "a folder": "cannot be used"}
+    reason = {
+        "newer": "written by a newer version",
+        "another program's": "belongs to another program",
+        "a folder": "cannot be used",
+    }
 
     def use():
         with contextlib.closing(UndoJournal(path)) as opened:
@@ -483,7 +487,7 @@ def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(JournalError, match=r"cannot be made: Not a directory|cannot be made: File exists"):
+    with pytest.raises(JournalError, match=r"cannot be created: Not a directory|cannot be created: File exists"):
         UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
 
 
