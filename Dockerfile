@@ -26,7 +26,7 @@ RUN /opt/stone/bin/pip install --no-cache-dir '.[cuda]'
 
 FROM python:3.13.9-slim-trixie AS base
 LABEL org.opencontainers.image.title="stone" \
-      org.opencontainers.image.description="Hears the musical key of recordings and writes it into their tags." \
+      org.opencontainers.image.description="Detects the musical key of your tracks and writes it to their tags." \
       org.opencontainers.image.licenses="MIT AND GPL-3.0-or-later AND LGPL-2.1-or-later AND Apache-2.0 AND BSD-3-Clause"
 # Any user may write there, so that -u may name any.
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin stone \
