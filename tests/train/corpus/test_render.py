@@ -272,7 +272,7 @@ def test_the_commands_of_the_manual_do_not_get_in_each_others_way() -> None:
         if line.startswith("python -m stonecli_train.corpus.render"):
             options = parse_arguments(line.split()[3:])
             places.append((options.out, options.seed))
-    assert len(places) == len(set(places)) == 11
+    assert len(places) == len(set(places)) == 12
 
 
 def agreement(settings: Settings, numbers: range) -> float:
