@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from stonecli import Key, KeyEstimate, KeyModel
 from stonecli.detection.detect import detect_key_in_audio
-from stonecli.terminal.colors import key_hex
+from stonecli.util.key_colors import key_hex
 from stonecli_export.pitch_fork import play_key
 
 GREY = "#82858f"

@@ -31,7 +31,7 @@ from stonecli.evaluation.metrics import (
     track_points,
 )
 from stonecli.key import Key, parse_or_none
-from stonecli.output.csv_text import csv_cells, csv_line
+from stonecli.util.csv_text import csv_cells, csv_line
 from stonecli.util.text import unescaped
 
 RESAMPLES = 10_000

@@ -28,8 +28,8 @@ from stonecli.mixing.transitions import (
 from stonecli.output.playlist import file_uri
 from stonecli.output.records import ALTERNATIVES
 from stonecli.tags.track_info import TrackInfo
-from stonecli.terminal.colors import key_hex
 from stonecli.util.atomic_file import atomic_text_file
+from stonecli.util.key_colors import key_hex
 from stonecli.util.text import printable
 
 _MARK = "@DATA@"

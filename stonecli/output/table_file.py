@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from stonecli.errors import naming
-from stonecli.output.csv_text import csv_cells, csv_line
 from stonecli.output.records import CSV_COLUMNS, tag_row
 from stonecli.util.atomic_file import create_temporary, publish
+from stonecli.util.csv_text import csv_cells, csv_line
 
 FORMATS = (".csv", ".json", ".ndjson")
 

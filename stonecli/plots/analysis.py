@@ -15,7 +15,7 @@ from stonecli.detection.chroma import Chroma
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import MAJOR_NAMES, Key
 from stonecli.plots.confusion import require_matplotlib
-from stonecli.terminal.colors import key_hex
+from stonecli.util.key_colors import key_hex
 from stonecli.util.text import clock, printable, shortened
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.tagging import Status, TagResult
 from stonecli.terminal.analysis import print_analysis
-from stonecli.terminal.colors import WARNING, contrast, key_bar_style, key_hex, key_rgb, key_style
+from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.terminal.evaluation import RELATION_STYLES
 from stonecli.terminal.screen import make_console, output_screen
 from stonecli.terminal.table import TagTable, error_text
+from stonecli.util.key_colors import contrast, key_hex, key_rgb
 
 # Machado, Oliveira and Fernandes, A Physiologically-based Model for Simulation of Color Vision Deficiency, 2009;
 # severity 1.0, on linear RGB.

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from stonecli.output.csv_text import csv_cells, csv_line
+from stonecli.util.csv_text import csv_cells, csv_line
 
 
 def cells(path: str, text: str) -> list[str]:
