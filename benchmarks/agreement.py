@@ -1,8 +1,8 @@
-"""Whether speed has changed answers: ``python benchmarks/agreement.py CHECKPOINT FOLDER...`` (extra ``train``).
+"""Compare the fast analysis with the reference: ``python benchmarks/agreement.py CHECKPOINT FOLDER...``.
 
-Hears every music file twice: by the way that ``stone`` takes, and by the straightforward one (soxr HQ to 22.05 kHz, the
-transform that the network was trained with, soxr MQ for the tuning). Prints how many keys are equal, and how far
-probabilities are apart.
+Analyzes every music file twice: as ``stone`` does, and by the reference path (soxr HQ to 22.05 kHz, the VQT that the
+network was trained with, soxr MQ for the tuning). Prints how many keys are equal, and by how much the probabilities
+differ. Needs the extra ``train``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What a cluster costs besides the music: ``python benchmarks/cluster.py``, all on this machine.
+"""Measure the cost of a cluster besides the analysis: ``python benchmarks/cluster.py``, all on this machine.
 
-A scheduler, workers and the client are processes of their own, as on a cluster; the files are made up, and "hearing"
-one is to sleep as long as that takes, and to answer with a result of the real size. Measured are
+The scheduler, the workers and the client are separate processes, as on a cluster. The files are simulated: "analyzing"
+one is a sleep of that duration that returns a result of the real size. Measured are
 
-1. what a file costs the scheduler and the client in batches of 1 to 128 (CPU time; no sleep);
-2. how their memory grows, up to ``--files`` (100,000), and what follows for a million;
-3. files a second with 1, 2 and 4 workers that sleep 0.38 s a file, beside what sleeping alone would allow;
-4. bytes a file: of a result on its way, in NDJSON, in Parquet, and of an undo record.
+1. the cost per file for the scheduler and the client in batches of 1 to 128 (CPU time; no sleep);
+2. the growth of their memory, up to ``--files`` (100,000), extrapolated to a million;
+3. files per second with 1, 2 and 4 workers that sleep 0.38 s per file, compared with sleeping alone;
+4. bytes per file: of a result in transit, in NDJSON, in Parquet, and of an undo record.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""Score a checkpoint on recordings that are only there as features: the feature twin of ``stone evaluate``.
+"""Score a checkpoint on recordings that are available only as features: ``stone evaluate`` for features.
 
     python benchmarks/dev_features.py CKPT.pt --eval FOLDER
 
-FOLDER holds ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), per track
-uint8 [bins, frames], and ``dev_labels.csv`` (id, source, key). The order of a model's classes is found by the pitch
-fork, as at export. Prints scores per source and over all, with 95 % bootstrap intervals of the MIREX score and of KSEA;
-the MIREX score that the probabilities expect and their loss (the mean of -log of what the right key is given), which
-tell small differences where answers do not; with --windows, which is how ``stone`` hears a track, also how far its
-confidence is to be trusted, and how many tracks would be refused a key; with --transposed, too, how often the answer
-moves along when the features are moved by -5 to 6 semitones, and when they are played faster by as much as a tape would
-be. (What was below the lowest bin is not there: bins that would have it are given what the lowest has, as in recordings
-that are transposed before, whose levels go on evenly there.)
+FOLDER contains ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), with one
+uint8 array [bins, frames] per track, and ``dev_labels.csv`` (id, source, key). The pitch fork finds the class order of
+a model, as at export. Prints the scores per source and over all tracks, with 95 % bootstrap intervals of the MIREX score
+and of KSEA; also the expected MIREX score and the log-loss (the mean negative log-likelihood of the right key), which
+show small differences that the answers do not. ``--windows`` analyzes a track in windows, as ``stone`` does, and also
+prints the calibration error and how many tracks would be rejected. ``--transposed`` also prints how often the answer is
+transposed accordingly when the features are transposed by -5 to 6 semitones, and when the tempo changes as well, as by
+a tape. (Transposition needs bins below the lowest one, which the features do not have; they are filled with its values.)
 """
 
 from __future__ import annotations

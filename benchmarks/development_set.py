@@ -2,18 +2,18 @@
 
     python benchmarks/development_set.py BASELINE.pt [OTHER.pt ...] --eval FOLDER [--renderings RENDERINGS/labels.csv]
 
-FOLDER holds features of real recordings with labels: ``dev_features_a440.npz`` with ``dev_labels.csv`` and
+FOLDER contains features of real recordings with labels: ``dev_features_a440.npz`` with ``dev_labels.csv`` and
 ``modern_features_a440.npz`` with ``modern_labels.csv`` (uint8 [bins, frames] per id, tuning corrected). RENDERINGS is a
 folder of ``stonecli_train.corpus.render --held-out``: the second development set, whose groups are its styles. Every
-checkpoint analyzes a track as ``stone`` does: in windows, joined by the mean of their logarithms.
+checkpoint analyzes a track as ``stone`` does: in windows, pooled by their geometric mean.
 
 ``PATH@ODDS`` scores a checkpoint with other prior odds of major than its own; ``PATH@1`` is without prior odds.
-For each group the table has the log-loss of the right key, the MIREX score that the probabilities expect, and MIREX and
-exact key of the answers, in percent. Probabilities are raised first to the power that gives the least loss over all
-tracks, a linear function of the logarithm of the number of windows as in ``stonecli.detection.pooling``, so that
-checkpoints that are not calibrated yet can be compared with those that are. The first checkpoint is the baseline: every
-other one is followed by its paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A
-positive difference is better for the MIREX columns, a negative one for the loss.
+For each group, the table has the log-loss of the right key, the expected MIREX score, and the MIREX score and exact
+keys of the answers, in percent. Probabilities are first raised to the exponent with the lowest loss over all tracks, a
+linear function of the logarithm of the number of windows as in ``stonecli.detection.pooling``, so that uncalibrated
+checkpoints can be compared with calibrated ones. The first checkpoint is the baseline: the others are followed by
+their paired differences to the baseline, each with its 95 % interval (bootstrap over tracks). A positive difference is
+better for the MIREX columns, a negative one for the loss.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Damages real files in every container at random, and lets the tags be read, written and taken out again.
+"""Damage real files of every container at random, and read, write and restore their tags.
 
     python benchmarks/fuzz_tags.py [--count 10000] [--seed 1] [--only flac] [--keep FOLDER]
 
-Of each damaged file is asked: no error but a TagError, of one line; under 10 s; no change to a file that was refused;
-what was written reads back, has the same audio, and ``undo_change`` restores the bytes; at the end, under 500 MB. A
-file that fails is kept in FOLDER under the name of its seed, and ``--seed N --count 1`` makes it again.
+For each damaged file, this checks: every error is a TagError of one line; it takes less than 10 s; a refused file is
+unchanged; a written file reads back, has the same audio, and is restored byte for byte by undo. At the end, the memory
+has to be below 500 MB. A file that fails is stored in FOLDER under the name of its seed; ``--seed N --count 1`` makes
+it again.
 
-pytest runs 10,000 by way of tests/stonecli/tags/test_fuzz.py; ``STONE_FUZZ=100000`` sets another number.
+pytest runs 10,000 files in tests/stonecli/tags/test_fuzz.py; ``STONE_FUZZ=100000`` sets another number.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How well key changes are found: ``python benchmarks/key_changes.py LABELS.csv [LABELS.csv ...]``.
+"""Measure how well key changes are found: ``python benchmarks/key_changes.py LABELS.csv [LABELS.csv ...]``.
 
-Each file of labels has ``path`` (of a recording, from where the file lies) and ``key``. Two or three of its recordings
-are joined, again and again: each from a random place on, moved by whole semitones so that neighbours, relatives and
-parallels come up and not far keys alone (with ``--any-keys`` as chance has it), all tuned alike. A join counts as found
-where a segment begins within 7.5 s of it. Every other recording of a file is kept for the second half: tune on one,
-report the other. Alone, the recordings say how often a change is found that is none (though their keys may well change
-inside: those of a sonata do).
+Each file of labels has ``path`` (relative to the file) and ``key``. Two or three of its recordings are joined,
+repeatedly: each starts at a random position and is transposed by whole semitones, so that neighbors, relatives and
+parallels occur and not only distant keys (with ``--any-keys``, keys are drawn at random); all have the same tuning. A
+join counts as found if a segment starts within 7.5 s of it. Every other recording of a file belongs to the second half:
+tune on one half, report the other. The single recordings show how often a change is reported where there is none
+(though their keys may change, as in a sonata).
 
-Renderings to join come of ``python -m stonecli_train.corpus.render --held-out --seconds 60 --audio``: the sound lies
-beside the ``.npy`` named in their ``labels.csv`` as ``.flac``.
+``python -m stonecli_train.corpus.render --held-out --seconds 60 --audio`` makes renderings to join: the audio is the
+``.flac`` file beside each ``.npy`` named in their ``labels.csv``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What ``stone tag`` costs on large libraries: ``python benchmarks/library.py [--files 100000]``, all on this machine.
+"""Measure ``stone tag`` on large libraries: ``python benchmarks/library.py [--files 100000]``, all on this machine.
 
-Three measurements, each beside what it is to be compared with in the same run:
+Three measurements, each with its reference in the same run:
 
-1. a second run over 100,000 recordings that were heard before: seconds and peak memory (under 60 s and 300 MB);
-2. 1,000 tagged MP3 files, re-checked by ``stone tag --write-tags``: files a second (500 or more);
-3. a key written into a FLAC file of 200 MB that has padding, against one copy of it: as it is, flushed to the disk, and
-   put in the file's place as well, which is the least that a writer can do that never leaves half a file. The file is
-   in memory before each; the ratios are medians of those of each round.
+1. a second run over 100,000 recordings that were analyzed before: seconds and peak memory (limits: 60 s and 300 MB);
+2. 1,000 tagged MP3 files, checked again by ``stone tag --write-tags``: files per second (limit: 500);
+3. writing a key to a FLAC file of 200 MB with padding, compared with one copy of it: as it is, flushed to the disk, and
+   also renamed over the file, which is the minimum for a writer that never leaves half a file. The file is in memory
+   before each; the ratios are medians over the rounds.
 
-Everything happens in a temporary folder, with a journal and a cache of its own.
+Everything is in a temporary folder, with its own journal and cache.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How the answer holds when a recording is detuned, transposed, compressed, narrowed or quiet; and what has no key.
+"""Measure how answers change when a recording is detuned, transposed, compressed, band-limited or quiet.
 
     python benchmarks/robustness.py --labels LABELS.csv [--music FOLDER --tracks 60] [--model MODEL.onnx] [--json]
 
-LABELS.csv (path, key) gives recordings for accuracies; FOLDER others, whose answers are compared with those to the
-untouched recording. Of each, 60 s from its middle are heard. Detuning and transposition are done as a tape would,
-by speed. What has no key is made here: noise, silence, drums (``stonecli_train.corpus``), and speech by espeak-ng
-(Debian), in voices that training does not use.
+LABELS.csv (path, key) lists recordings for accuracies; the answers for other recordings in FOLDER are compared with
+those for the original recording. The middle 60 s of each are analyzed. Detuning and transposition change the speed, as
+a tape does. Sounds without a key are generated here: noise, silence, drums (``stonecli_train.corpus``), and speech by
+espeak-ng (Debian), in voices that training does not use.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""What hearing a file costs: ``python benchmarks/speed.py`` (``pip install '.[bench]'``), everything on this machine.
+"""Measure the cost of analyzing a file: ``python benchmarks/speed.py`` (extra ``bench``), all on this machine.
 
-Music is rendered here and encoded with ffmpeg. On the same file, taking turns, in one process and one thread each:
+Music is rendered here and encoded with ffmpeg. These run on the same file, alternating, in one process and one thread
+each:
 
-- ``decode``: decoding alone, with soundfile (M4A: ffmpeg as a process, for soundfile reads none),
-- ``stone``: ``detect_key``, embedded model,
-- ``essentia``: its KeyExtractor behind its MonoLoader (whose wheel ends the process on Opus: left out there),
+- ``decode``: decoding alone, with soundfile (M4A: ffmpeg as a process, because soundfile cannot read it),
+- ``stone``: ``detect_key``, built-in model,
+- ``essentia``: its KeyExtractor after its MonoLoader (its wheel ends the process on Opus, which is therefore left out),
 - ``librosa``: ``load``, ``chroma_stft`` and Krumhansl's profiles.
 
-Printed is the median CPU time of a file, processes that were started included, and its ratio to ``decode``. Then what
-stone's time is made of, and with the options: all cores, batches of windows, the overhead of many short files, memory,
-the start of the program. ``--device cuda`` has the network run on a GPU. ``--json FILE`` writes all of it.
+Prints the median CPU time per file, including child processes, and its ratio to ``decode``. Then prints the parts of
+stone's time and, depending on the options, all cores, batches of windows, the overhead of many short files, memory, and
+the start of the program. ``--device cuda`` runs the network on a GPU. ``--json FILE`` writes all results.
 """
 
 from __future__ import annotations

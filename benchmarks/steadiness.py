@@ -1,12 +1,11 @@
-"""How often checkpoints' answers move along when recordings are transposed: what ``robustness.py`` measures of a model,
-but of checkpoints, without files between, and of many more recordings.
+"""Measure the transposition equivariance of checkpoints: as ``robustness.py`` for models, without files in between.
 
     python benchmarks/steadiness.py CKPT.pt ... --labels LABELS.csv --music FOLDER --cache FOLDER
 
-The minute in the middle of the recordings in LABELS.csv and of ``--tracks`` others in FOLDER (the model card's 47), and
-of up to ``--others`` more, is transposed by speed, as a tape would be, by -5, -2, 3 and 6 semitones. No answer is
-refused here, so that a threshold does not hide what the network hears. The features, which take a while, are kept in
-the cache, for which the checkpoints' front ends have to be the same.
+The middle minute of the recordings in LABELS.csv, of ``--tracks`` others in FOLDER (the 47 of the model card), and of
+up to ``--others`` more, is transposed by speed, as by a tape, by -5, -2, 3 and 6 semitones. No answer is rejected here,
+so that no threshold hides what the network detects. The features take a while and are stored in the cache; the
+checkpoints need the same input for that.
 """
 
 from __future__ import annotations

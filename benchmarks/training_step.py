@@ -1,9 +1,9 @@
-"""How fast ``stone train`` is, and how much of a step is the network: ``python benchmarks/training_step.py``.
+"""Measure a step of ``stone train``, and the share of the network in it: ``python benchmarks/training_step.py``.
 
-Tracks are drawn into a feature cache of their own, so that neither music nor decoding is needed. Every part of a step
-is timed where the loop does it: waiting for the batch, bringing it to the device and cropping its views, forward,
-loss and backward, optimiser and clipping, average of weights. The share outside the network is all but forward, loss
-and backward. Reported are medians over steps, for the machine may be shared.
+Tracks are drawn into a separate feature cache, so neither music nor decoding is needed. Every part of a step is timed
+in the loop: waiting for the batch, moving it to the device and cropping its views, forward, loss and backward,
+optimizer and clipping, average of weights. The share outside the network is everything but forward, loss and backward. Prints
+medians over the steps, because the machine may be shared.
 
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml --no-channels-last

@@ -1,11 +1,11 @@
-"""How ``stone watch`` copes with bursts: ``python benchmarks/watch.py [--files 100 500 1000 5000]``.
+"""Measure bursts of files in ``stone watch``: ``python benchmarks/watch.py [--files 100 500 1000 5000]``.
 
-N short recordings are copied into one watched folder as fast as the disk allows. Printed for each N: seconds from the
-first copy to the first result and to the last one, time and CPU time per file (without what the start costs), and
-seconds from SIGTERM to the end. The recordings are all the same, so that all but the first come from the result cache:
-this measures the watch, not the analysis. Time per file must not grow with N.
+N short recordings are copied into one watched folder as fast as the disk allows. Prints for each N: seconds from the
+first copy to the first and to the last result, time and CPU time per file (without the start), and seconds from SIGTERM
+to the end. The recordings are identical, so all but the first come from the result cache: this measures the watch, not
+the analysis. The time per file must not grow with N.
 
-Everything happens in a temporary folder, with a journal and a cache of its own.
+Everything is in a temporary folder, with its own journal and cache.
 """
 
 from __future__ import annotations
