@@ -4,12 +4,13 @@
 
 FOLDER contains ``dev_features.npz`` (or ``dev_features_a440.npz``: the same after correction to A = 440 Hz), with one
 uint8 array [bins, frames] per track, and ``dev_labels.csv`` (id, source, key). The pitch fork finds the class order of
-a model, as at export. Prints the scores per source and over all tracks, with 95 % bootstrap intervals of the MIREX score
-and of KSEA; also the expected MIREX score and the log-loss (the mean negative log-likelihood of the right key), which
-show small differences that the answers do not. ``--windows`` analyzes a track in windows, as ``stone`` does, and also
-prints the calibration error and how many tracks would be rejected. ``--transposed`` also prints how often the answer is
-transposed accordingly when the features are transposed by -5 to 6 semitones, and when the tempo changes as well, as by
-a tape. (Transposition needs bins below the lowest one, which the features do not have; they are filled with its values.)
+a model, as at export. Prints the scores per source and over all tracks, with 95 % bootstrap intervals of the MIREX
+score and of KSEA; also the expected MIREX score and the log-loss (the mean negative log-likelihood of the right key),
+which show small differences that the answers do not. ``--windows`` analyzes a track in windows, as ``stone`` does, and
+also prints the calibration error and how many tracks would be rejected. ``--transposed`` also prints how often the
+answer is transposed accordingly when the features are transposed by -5 to 6 semitones, and when the tempo changes as
+well, as by a tape. (Transposition needs bins below the lowest one, which the features do not have; they are filled with
+its values.)
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Tracks are drawn into a separate feature cache, so neither music nor decoding is needed. Every part of a step is timed
 in the loop: waiting for the batch, moving it to the device and cropping its views, forward, loss and backward,
-optimizer and clipping, average of weights. The share outside the network is everything but forward, loss and backward. Prints
-medians over the steps, because the machine may be shared.
+optimizer and clipping, average of weights. The share outside the network is everything but forward, loss and backward.
+Prints medians over the steps, because the machine may be shared.
 
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml --no-channels-last
