@@ -166,8 +166,8 @@ class ConvNeXtBlock(nn.Module):
 
     The edges are replicated, not padded with zeros: zero is -80 dB, an edge that the network would see.
 
-    ``share`` is (rank, count) where ``count`` processes train together, each with every ``count``-th item of the batch:
-    an item's branch is then dropped or kept as if one process had them all.
+    ``drawn`` says which items of a batch, of how many, the input holds, where it does not hold all of them: an item's
+    branch is then dropped or kept as if the whole batch went through at once.
     Frames of the kernel are ``step`` apart.
     """
 
@@ -187,13 +187,13 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), 0.1))
         self.drop_path = drop_path
-        self.share = (0, 1)
+        self.drawn: tuple[slice, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output, as large as ``x``."""
         branch = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         branch = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(branch)))
-        return x + _drop_path(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0, *self.share)
+        return x + _drop_path(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0, self.drawn)
 
 
 class TimeDownsamplingBlock(nn.Module):
@@ -331,9 +331,10 @@ def _norm(config: ChromaNetConfig, channels: int) -> nn.Module:
     return FrameNorm(config.n_bins, channels) if config.normalisation == "affine" else ItemNorm()
 
 
-def _drop_path(branch: Tensor, probability: float, rank: int = 0, count: int = 1) -> Tensor:
+def _drop_path(branch: Tensor, probability: float, drawn: tuple[slice, int] | None) -> Tensor:
     """``branch`` dropped as a whole for each item with ``probability``, else scaled up to keep its mean."""
     if probability == 0.0:
         return branch
-    kept = torch.rand(branch.shape[0] * count, device=branch.device)[rank::count, None, None, None] >= probability
+    items, total = drawn or (slice(None), branch.shape[0])
+    kept = torch.rand(total, device=branch.device)[items, None, None, None] >= probability
     return branch * kept.to(branch.dtype) / (1.0 - probability)

@@ -97,6 +97,8 @@ class DataConfig:
 
     Attributes:
         batch_size: tracks in a batch, over all processes together.
+        micro_batch: windows that go through the network at once (a track of a batch has one to three); 0 for as many as
+            the memory holds. It changes memory and time, but gradients only by rounding.
         validation_share: of the tracks.
         workers: processes that make batches; 0 for none.
         augment: whether levels are tilted, bands dimmed and drum hits added to the features,
@@ -109,6 +111,7 @@ class DataConfig:
     """
 
     batch_size: int = 128
+    micro_batch: int = 0
     validation_share: float = 0.1
     workers: int = 1
     augment: bool = False
@@ -387,6 +390,7 @@ def _check(config: TrainConfig) -> None:
         "loss.score_weight": config.loss.score_weight,
         "loss.style_weight": config.loss.style_weight,
         "data.workers": config.data.workers,
+        "data.micro_batch": config.data.micro_batch,
         "optimiser.min_lr": config.optimiser.min_lr,
         "optimiser.warmup_epochs": config.optimiser.warmup_epochs,
         "optimiser.cosine_epochs": config.optimiser.cosine_epochs,

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from stonecli.errors import StoneError
 from stonecli_train.auxiliary import AuxiliaryHeads
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock
+from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Batch, Split, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
-from stonecli_train.parallel import Processes, any_process, gather_rows
+from stonecli_train.micro_batch import MicroBatches, in_parts, micro_batch_size
+from stonecli_train.parallel import Processes, any_process, gather_rows, sum_gradients
 from stonecli_train.schedules import clip_gradients, learning_rate, new_optimiser, weight_decay
 from stonecli_train.views import batch_chroma, batch_loss, class_names, view_inputs
 from stonecli_train.workers import batch_stream
@@ -135,14 +135,7 @@ class Run:
         self.trained = nn.ModuleList([self.network] if self.auxiliary is None else [self.network, self.auxiliary])
         self.optimiser = new_optimiser(self.trained, self.config.optimiser)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self._half_precision() is torch.float16)
-        for module in self.network.modules():
-            if isinstance(module, ConvNeXtBlock):
-                module.share = (self.processes.rank, self.processes.count)
-        scores: nn.Module = _Scores(self.network)
-        if self.processes.count > 1:
-            # Batch norm stands behind the gathering and sees the whole batch: there is nothing to broadcast.
-            scores = DistributedDataParallel(scores, broadcast_buffers=False)
-        self.scores = scores
+        self.micro_batch = micro_batch_size(self.config, self.device)
 
     def train(self) -> Progress:
         """Train until the epochs are over, validation gets no better, or ``stop`` says so; resumes what is in the
@@ -228,13 +221,13 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
             group["weight_decay"] = decay if group["decays"] else 0.0
-        seed_everything(config.seed, step, self.progress.recoveries)  # drop path
         self.network.train()
-        terms = self.losses(batch.to(self.device), self.scores, self.network)
+        terms, backward = self.losses(batch.to(self.device))
         total = terms["total"]
         if torch.isfinite(total):
             self.optimiser.zero_grad(set_to_none=True)
-            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            backward(self.scaler.scale(total))
+            sum_gradients(self.trained.parameters(), self.processes)
             self.scaler.unscale_(self.optimiser)
             clip_gradients(self.trained.parameters(), config)
             self.scaler.step(self.optimiser)
@@ -245,24 +238,31 @@ class Run:
             watcher.on_step(step, losses, lr, decay)
         return losses
 
-    def losses(self, batch: Batch, scores: nn.Module, network: ChromaNet) -> dict[str, Tensor]:
-        """The terms of the loss for the rows of all processes."""
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
+        """The terms of the loss for the rows of all processes, and how to go back from it to the weights."""
         inputs = view_inputs(batch, self.config)
         if self.auxiliary is not None and batch.is_scored:
-            return self.losses_with_auxiliary(batch, inputs, network)
+            self.reseed()
+            return self.losses_with_auxiliary(batch, inputs, self.network), Tensor.backward
         has_teacher = self.config.loss.unlabelled == "teacher" and not batch.is_labelled
         asked = inputs[2:] if has_teacher else inputs
-        with self.autocast():
-            raw = scores(asked.flatten(0, 1))
-        shared = gather_rows(raw.float().reshape(*asked.shape[:2], *raw.shape[1:]), self.processes)
+        parts = MicroBatches(
+            self.network, asked.flatten(0, 1), self.micro_batch, self.processes, self.autocast, self.reseed
+        )
+        raw = parts.scores
+        shared = gather_rows(raw.reshape(*asked.shape[:2], *raw.shape[1:]), self.processes)
         everyone = batch if self.processes.count == 1 else self.gathered(batch)
         chroma = batch_chroma(inputs, batch, self.config)
         if chroma is not None:
             chroma = gather_rows(chroma[None], self.processes)[0]
-        logits = network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
+        logits = self.network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
         if has_teacher:
             logits = torch.cat([self.heard(inputs[:2]), logits])
-        return batch_loss(logits, chroma, everyone, self.config)
+        return batch_loss(logits, chroma, everyone, self.config), parts.backward
+
+    def reseed(self) -> None:
+        """Make the random numbers of drop path depend on the step alone."""
+        seed_everything(self.config.optimiser.seed, self.progress.step, self.progress.recoveries)
 
     def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
         """The terms of the loss of a labelled batch with scores, the auxiliary ones among them."""
@@ -279,7 +279,7 @@ class Run:
     def heard(self, inputs: Tensor) -> Tensor:
         """What the averaged weights say of views of all processes, logits [views, rows, classes]."""
         with torch.no_grad(), self.autocast():
-            logits = self.average.logits(inputs.flatten(0, 1)).float()
+            logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch).float()
         return gather_rows(logits.reshape(*inputs.shape[:2], -1), self.processes)
 
     def gathered(self, batch: Batch) -> Batch:
@@ -330,7 +330,8 @@ class Run:
             for step in range(self.config.optimiser.val_steps):
                 batch = data[step].to(self.device)
                 inputs = view_inputs(batch, self.config)
-                logits = self.average.logits(inputs.flatten(0, 1)).reshape(*inputs.shape[:2], -1)
+                logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch)
+                logits = logits.reshape(*inputs.shape[:2], -1)
                 terms = batch_loss(logits, batch_chroma(inputs, batch, self.config), batch, self.config)
                 seen.append({name: float(value) for name, value in terms.items()})
         return _means(seen)
@@ -455,7 +456,7 @@ class Run:
 
 
 _CONFIRM = "choose another --name, or resume it with --allow-changes"
-_MAY_CHANGE = ("optimiser.epochs", "optimiser.patience", "optimiser.val_steps", "data.workers")
+_MAY_CHANGE = ("optimiser.epochs", "optimiser.patience", "optimiser.val_steps", "data.workers", "data.micro_batch")
 
 
 def stored_split(checkpoint: Checkpoint) -> Split | None:
@@ -490,17 +491,6 @@ def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
             if isinstance(before, dict) and before.get(name, value) != value and f"{table}.{name}" not in _MAY_CHANGE:
                 changes[f"{table}.{name}"] = before[name]
     return changes
-
-
-class _Scores(nn.Module):
-    """The part of the network that sees each row alone, as a module for DistributedDataParallel."""
-
-    def __init__(self, network: ChromaNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network.scores(x)
 
 
 def seed_everything(seed: int, step: int, recoveries: int = 0) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 LONGEST_WAIT = timedelta(days=7)  # for processes that decode more slowly than this one
 
@@ -58,14 +59,26 @@ def leave_processes() -> None:
 def gather_rows(rows: Tensor, processes: Processes) -> Tensor:
     """The rows of all processes along dimension 1, with a gradient for this process's own.
 
-    ``DistributedDataParallel`` averages gradients over processes, and each computes the loss of the whole batch: the
-    gradient of a process's own rows is multiplied by the number of processes, so that the average is that of one
-    process with the whole batch.
+    Each process computes the loss of the whole batch; the gradients of the weights from its own rows are then added by
+    ``sum_gradients``.
     """
     if processes.count == 1:
         return rows
     gathered: Tensor = _Gather.apply(rows, processes.rank, processes.count)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
+    """Add up the gradients of all processes, in every one of them."""
+    if processes.count == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(together[start : start + gradient.numel()].reshape(gradient.shape))
+        start += gradient.numel()
 
 
 def gather_objects(value: Any, processes: Processes) -> list[Any]:
@@ -99,4 +112,4 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         own = gradients[0][:, ctx.rank * ctx.size : (ctx.rank + 1) * ctx.size]
-        return own * ctx.count, None, None
+        return own, None, None

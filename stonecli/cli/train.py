@@ -210,6 +210,7 @@ def _train(
     """Run the training; True when interrupted."""
     import torch
 
+    from stonecli_train.allocator import keep_freed_memory
     from stonecli_train.checkpoint import load_checkpoint
     from stonecli_train.data import check_tracks, collect_tracks, split_tracks, taught
     from stonecli_train.features import FeatureCache
@@ -218,6 +219,8 @@ def _train(
     from stonecli_train.parallel import join_processes, leave_processes
     from stonecli_train.watchers import CsvLog, TensorBoardLog
 
+    if kind == "cpu":
+        keep_freed_memory()
     processes = join_processes(kind)
     device = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device("cpu")
     errors = error_console()
