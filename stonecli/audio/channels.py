@@ -39,25 +39,31 @@ class ChannelMixer:
         self._signs = self._plain
         self._rate = rate
         self._frames = 0
-        self._covariance = np.zeros((channels, channels))
+        self._products = np.zeros((channels, channels))
+        self._sums = np.zeros(channels)
+        self._weight = 0.0
 
     def signs(self, block: Samples) -> Signs:
         """The signs for ``block``, float32 [n, channels], the next one of the recording."""
         if len(self._plain) == 1:
             return self._plain
         measured = finite(np.ascontiguousarray(block[::_STRIDE]))
-        self._covariance *= math.exp(-len(block) / (_MEMORY_SECONDS * self._rate))
-        self._covariance += measured.T @ measured
+        fading = math.exp(-len(block) / (_MEMORY_SECONDS * self._rate))
+        self._products = self._products * fading + measured.T @ measured
+        self._sums = self._sums * fading + measured.sum(axis=0)
+        self._weight = self._weight * fading + len(measured)
         self._frames += len(block)
         if self._frames < _FIRST_SECONDS * self._rate:
             return self._plain
-        total = float(np.trace(self._covariance))
-        summed = float(self._covariance.sum())
+        # Without the means: a DC offset, as of cheap sound cards, would hide that the rest cancels.
+        covariance = self._products - np.outer(self._sums, self._sums) / self._weight
+        total = float(np.trace(covariance))
+        summed = float(covariance.sum())
         if summed > _RECOVERED * total:
             self._signs = self._plain
         elif summed < _CANCELED * total:
-            loudest = int(np.diag(self._covariance).argmax())
-            self._signs = tuple(-1 if value < 0 else 1 for value in self._covariance[loudest])
+            loudest = int(np.diag(covariance).argmax())
+            self._signs = tuple(-1 if value < 0 else 1 for value in covariance[loudest])
         return self._signs
 
 

@@ -42,6 +42,18 @@ def test_an_inverted_channel_does_not_change_the_key(
     assert inverted.confidence == pytest.approx(original.confidence, abs=0.02)
 
 
+@pytest.mark.parametrize("container", ["wav 16 bit", "m4a aac"])
+def test_a_dc_offset_does_not_hide_an_inverted_channel(
+    tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples], container: str
+) -> None:
+    """As from a cheap sound card: the mean of the channels is then not silent, but holds nothing else."""
+    mono = 0.5 * music(KEY, seconds=16, rate=RATE)
+    inverted = np.stack([mono, -mono], axis=1) + np.float32([0.2, 0.15])
+    found = detect_key(encode(inverted, RATE, container, tmp_path / "a"))
+    assert found.key is not None
+    assert found.key.musical == "F#m"
+
+
 @pytest.mark.parametrize("container", ["wav float", "wavpack"])
 def test_an_inverted_channel_gives_the_same_samples(
     tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples], container: str
