@@ -17,11 +17,11 @@ from stonecli.spelling import parse_plain, says_no_key
 from stonecli.tags.edit.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.edit.splice import read_at
 from stonecli.tags.formats.apev2 import tail_keys
+from stonecli.tags.formats.containers import CONTAINERS, Container, TagFamily, load_class
 from stonecli.tags.formats.other_tags import other_texts
 from stonecli.tags.formats.sniff import id3v2_spans, sniff
 from stonecli.tags.rules import Changes, Field, KeyTags
 
-_APE = ("wavpack", "musepack", "monkey's audio")
 _MP4_PREFIX = "----:com.apple.iTunes:"
 
 
@@ -122,8 +122,8 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
     With ``as_new``, an MP3, WAV or AIFF file without an ID3v2 tag is read as if it had a new one, which starts with the
     texts of its other tags.
     """
-    module, name, reader = _READERS[container]
-    load: Any = getattr(import_module(f"mutagen.{module}"), name)
+    row = CONTAINERS[container]
+    reader, load = _READERS[row.family], load_class(row.tag_class)
     seen = bounded(file, container)
     file.seek(0)
     try:
@@ -134,7 +134,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
             raise
         tags = None
     found = reader(tags)
-    for second in _second_tags(file, container, loaded if tags is not None else None):
+    for second in _second_tags(file, row, loaded if tags is not None else None):
         found = found.combined(second)
     if as_new and tags is None and reader is _read_id3:
         others = other_texts(file, container)
@@ -143,18 +143,18 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
     return found
 
 
-def _second_tags(file: BinaryIO, container: str, loaded: Any) -> Iterator[Snapshot]:
+def _second_tags(file: BinaryIO, row: Container, loaded: Any) -> Iterator[Snapshot]:
     """What the tags say that some programs read and others do not: a second comment block, ID3v2 in front, APEv2."""
-    if container == "flac" and loaded is not None:
+    if row.name == "flac" and loaded is not None:
         comments = [block for block in loaded.metadata_blocks if block.code == loaded.tags.code]
         yield from map(_read_vorbis, comments[1:])
-    if container not in ("mp3", "flac", *_APE):
+    if row.id3_followers is None:
         return
-    for span in id3v2_spans(file)[1 if container == "mp3" else 0 :]:
+    for span in id3v2_spans(file)[row.id3_followers :]:
         if span.length > MAX_TAG_BYTES:
             raise too_large()
         yield _read_second_id3(read_at(file, span.offset, span.length))
-    if container == "mp3":
+    if row.name == "mp3":
         keys, also = tail_keys(file)
         yield Snapshot(keys, _plain(also), also, {})
 
@@ -237,21 +237,12 @@ def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:
 
 
 _ID3_OPTIONS = {"translate": False, "load_v1": False}
-_READERS: dict[str, tuple[str, str, Callable[[Any], Snapshot]]] = {
-    "mp3": ("id3", "ID3", _read_id3),
-    "wav": ("wave", "WAVE", _read_id3),
-    "aiff": ("aiff", "AIFF", _read_id3),
-    "flac": ("flac", "FLAC", _read_vorbis),
-    "ogg vorbis": ("oggvorbis", "OggVorbis", _read_vorbis),
-    "opus": ("oggopus", "OggOpus", _read_vorbis),
-    "ogg flac": ("oggflac", "OggFLAC", _read_vorbis),
-    "speex": ("oggspeex", "OggSpeex", _read_vorbis),
-    "mp4": ("mp4", "MP4", _read_mp4),
-    "wavpack": ("apev2", "APEv2", _read_apev2),
-    "musepack": ("apev2", "APEv2", _read_apev2),
-    "monkey's audio": ("apev2", "APEv2", _read_apev2),
-    "asf": ("asf", "ASF", _read_asf),
+_READERS: dict[TagFamily, Callable[[Any], Snapshot]] = {
+    "id3": _read_id3,
+    "vorbis": _read_vorbis,
+    "mp4": _read_mp4,
+    "apev2": _read_apev2,
+    "asf": _read_asf,
 }
-"""The module and class of mutagen by container, and what takes the fields out of its tags."""
 
 _NO_TAG = ("ID3NoHeaderError", "APENoHeaderError")  # what the classes that are a tag, not a file, raise without one

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from stonecli.errors import TagError
 from stonecli.tags.edit.bounded import bounded
+from stonecli.tags.formats.containers import CONTAINERS, TagFamily, load_class
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import as_tag_error, open_regular
 
@@ -48,18 +48,18 @@ def read_info(path: Path) -> TrackInfo:
     try:
         with as_tag_error(), open_regular(path) as file:
             container = sniff(file)
-            module, name, family = _LOADERS[container]
+            row = CONTAINERS[container]
             seen = bounded(file, container)
             file.seek(0)
-            loaded: Any = getattr(import_module(f"mutagen.{module}"), name)(seen)
-            texts = {field: _text(loaded.tags, names[family]) for field, names in _NAMES.items()}
+            loaded = load_class(row.file_class)(seen)
+            texts = {field: _text(loaded.tags, names[row.family]) for field, names in _NAMES.items()}
             info = loaded.info
             return TrackInfo(
                 title=texts["title"],
                 artist=texts["artist"],
                 album=texts["album"],
                 genre=texts["genre"],
-                bpm=parse_bpm(texts["bpm"]) or parse_bpm(_text(loaded.tags, _OTHER_BPM[family])),
+                bpm=parse_bpm(texts["bpm"]) or parse_bpm(_text(loaded.tags, _OTHER_BPM[row.family])),
                 seconds=_positive(getattr(info, "length", None)),
                 bit_rate=round((_positive(getattr(info, "bitrate", None)) or 0) / 1000) or None,
                 sample_rate=round(_positive(getattr(info, "sample_rate", None)) or 0) or None,
@@ -97,27 +97,11 @@ def _positive(number: Any) -> float | None:
     return float(number) if isinstance(number, int | float) and math.isfinite(number) and number > 0 else None
 
 
-_NAMES = {  # field: its name by family of tags
+_NAMES: dict[str, dict[TagFamily, str]] = {  # field: its name by family of tags
     "title": {"id3": "TIT2", "vorbis": "title", "mp4": "\xa9nam", "apev2": "Title", "asf": "Title"},
     "artist": {"id3": "TPE1", "vorbis": "artist", "mp4": "\xa9ART", "apev2": "Artist", "asf": "Author"},
     "album": {"id3": "TALB", "vorbis": "album", "mp4": "\xa9alb", "apev2": "Album", "asf": "WM/AlbumTitle"},
     "genre": {"id3": "TCON", "vorbis": "genre", "mp4": "\xa9gen", "apev2": "Genre", "asf": "WM/Genre"},
     "bpm": {"id3": "TBPM", "vorbis": "bpm", "mp4": "tmpo", "apev2": "BPM", "asf": "WM/BeatsPerMinute"},
 }
-_OTHER_BPM = {"id3": "TXXX:BPM", "vorbis": "tempo", "mp4": "", "apev2": "", "asf": "BPM"}
-
-_LOADERS = {  # container: module and class of mutagen, family of tags
-    "mp3": ("mp3", "MP3", "id3"),
-    "wav": ("wave", "WAVE", "id3"),
-    "aiff": ("aiff", "AIFF", "id3"),
-    "flac": ("flac", "FLAC", "vorbis"),
-    "ogg vorbis": ("oggvorbis", "OggVorbis", "vorbis"),
-    "opus": ("oggopus", "OggOpus", "vorbis"),
-    "ogg flac": ("oggflac", "OggFLAC", "vorbis"),
-    "speex": ("oggspeex", "OggSpeex", "vorbis"),
-    "mp4": ("mp4", "MP4", "mp4"),
-    "wavpack": ("wavpack", "WavPack", "apev2"),
-    "musepack": ("musepack", "Musepack", "apev2"),
-    "monkey's audio": ("monkeysaudio", "MonkeysAudio", "apev2"),
-    "asf": ("asf", "ASF", "asf"),
-}
+_OTHER_BPM: dict[TagFamily, str] = {"id3": "TXXX:BPM", "vorbis": "tempo", "mp4": "", "apev2": "", "asf": "BPM"}

@@ -14,7 +14,7 @@ from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_ch
 from stonecli.tags.edit.audio_digest import is_same_audio
 from stonecli.tags.edit.splice import UnchangedRange
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
-from stonecli.tags.formats.containers import editor_for
+from stonecli.tags.formats.containers import CONTAINERS
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
@@ -147,7 +147,7 @@ def _update(
             if seen:
                 refuse_changed(before, seen)
             refuse_unsafe(target, before)
-            splices = editor_for(container).splices(file, container, changes)
+            splices = CONTAINERS[container].editor.splices(file, container, changes)
 
             def check(copy: BinaryIO, verified: Sequence[UnchangedRange]) -> None:
                 if sniff(copy) != container or not is_same_audio(file, copy, container, verified):

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from stonecli.errors import TagError
 from stonecli.tags.edit.digest import Digest
 from stonecli.tags.edit.splice import Span, UnchangedRange, blocks, is_same_range
-from stonecli.tags.formats.containers import editor_for
+from stonecli.tags.formats.containers import CONTAINERS
 
 
 def audio_digest(file: BinaryIO, container: str) -> bytes:
@@ -19,7 +19,7 @@ def audio_digest(file: BinaryIO, container: str) -> bytes:
         TagError: the structure of the file is damaged or truncated.
     """
     digest = Digest()
-    for piece in editor_for(container).payload(file, container):
+    for piece in CONTAINERS[container].editor.payload(file, container):
         if isinstance(piece, Span):
             digest.add(b"span" + piece.length.to_bytes(8))
             if digest.add_chunk(blocks(file, piece.offset, piece.length), piece.length) != piece.length:
@@ -37,7 +37,7 @@ def is_same_audio(old: BinaryIO, new: BinaryIO, container: str, verified: Sequen
     Raises:
         TagError: the structure of a file is damaged or truncated.
     """
-    editor = editor_for(container)
+    editor = CONTAINERS[container].editor
     for one, other in zip_longest(editor.payload(old, container), editor.payload(new, container)):
         if isinstance(one, Span) and isinstance(other, Span):
             part = UnchangedRange(one.offset, other.offset, one.length)

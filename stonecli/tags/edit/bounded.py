@@ -6,9 +6,9 @@ from typing import Any, BinaryIO, cast
 
 from stonecli.errors import TagError
 from stonecli.tags.edit.splice import file_size, read_at
+from stonecli.tags.formats.containers import CONTAINERS
 
 MAX_TAG_BYTES = 64 << 20  # a hundred large pictures; a parser uses four to five times as much memory
-_OGG = ("ogg vorbis", "opus", "ogg flac", "speex")
 
 
 def bounded(file: BinaryIO, container: str) -> BinaryIO:
@@ -20,7 +20,7 @@ def bounded(file: BinaryIO, container: str) -> BinaryIO:
     Raises:
         TagError: the comments of an Ogg file are larger than ``MAX_TAG_BYTES``.
     """
-    if container in _OGG:
+    if CONTAINERS[container].editor_module == "ogg":
         _check_comments(file)
         return file
     return cast(BinaryIO, _Bounded(file))

@@ -10,9 +10,9 @@ from uuid import UUID
 from stonecli.errors import TagError
 from stonecli.tags.edit.splice import Span, Splice, file_size, read_at
 from stonecli.tags.fields import followed
-from stonecli.tags.formats.sniff import ASF_HEADER
 from stonecli.tags.rules import Changes
 
+_HEADER = UUID("75B22630-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _DATA = UUID("75B22636-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _DESCRIPTION = UUID("75B22633-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _EXTENDED = UUID("D2D0A440-E307-11D2-97F0-00A0C95EA850").bytes_le
@@ -67,7 +67,7 @@ def splices(file: BinaryIO, container: str, changes: Changes) -> list[Splice]:
     _set_file_size(objects, file_size(file), growth)
     body = b"".join(item.raw for item in objects)
     numbers = (30 + len(body)).to_bytes(8, "little") + len(objects).to_bytes(4, "little")
-    return [Splice(0, length, ASF_HEADER + numbers + reserved + body)]
+    return [Splice(0, length, _HEADER + numbers + reserved + body)]
 
 
 def payload(file: BinaryIO, container: str) -> Iterator[bytes | Span]:

@@ -6,11 +6,8 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.tags.edit.splice import Span, file_size
+from stonecli.tags.formats.containers import CONTAINERS, MAGIC_BYTES
 
-ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-
-_OGG_CODECS = {b"\x01vorbis": "ogg vorbis", b"OpusHead": "opus", b"\x7fFLAC": "ogg flac", b"Speex   ": "speex"}
-_MAGIC = {b"fLaC": "flac", b"wvpk": "wavpack", b"MPCK": "musepack", b"MP+": "musepack", b"MAC ": "monkey's audio"}
 _REFUSED = {
     b"RF64": "RF64 files have no tag that can be written safely",
     b"BW64": "BW64 files have no tag that can be written safely",
@@ -40,43 +37,24 @@ def sniff(file: BinaryIO) -> str:
     """
     offset = id3v2_end(file)
     file.seek(offset)
-    head = file.read(64)
+    head = file.read(MAGIC_BYTES)
     if not head:
         raise TagError("nothing follows the ID3 tag" if offset else "the file is empty")
     for magic, reason in _REFUSED.items():
         if head.startswith(magic):
             raise TagError(reason)
-    for magic, container in _MAGIC.items():
-        if head.startswith(magic):
-            return container
-    tagless = _sniff_tagless(head)
-    if tagless and offset:
-        raise TagError("an ID3 tag precedes the file, which this format does not allow")
-    if tagless:
-        return tagless
+    for container in CONTAINERS.values():
+        if container.matches(head):
+            if offset and container.id3_followers is None:
+                raise TagError("an ID3 tag precedes the file, which this format does not allow")
+            return container.name
+    if head.startswith(b"OggS"):
+        raise TagError("the first stream of the Ogg file is not Vorbis, Opus, FLAC or Speex")
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         raise TagError("raw AAC (ADTS) has no tags that can be written safely")
     if _has_mpeg_frames(file, offset):
         return "mp3"
     raise TagError("not a music format that stone can tag")
-
-
-def _sniff_tagless(head: bytes) -> str | None:
-    """The container, if it is one that never follows an ID3v2 tag; otherwise None."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        return "wav"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "aiff"
-    if head[4:8] == b"ftyp":
-        return "mp4"
-    if head.startswith(ASF_HEADER):
-        return "asf"
-    if head.startswith(b"OggS"):
-        for magic, container in _OGG_CODECS.items():
-            if head[28:].startswith(magic):
-                return container
-        raise TagError("the first stream of the Ogg file is not Vorbis, Opus, FLAC or Speex")
-    return None
 
 
 def id3v2_end(file: BinaryIO) -> int:

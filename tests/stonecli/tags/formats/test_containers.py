@@ -1,0 +1,66 @@
+"""The registry of containers: every row is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stonecli.key import Key
+from stonecli.library.walk import MUSIC_SUFFIXES
+from stonecli.tags import read_tags, remove_key, write_key
+from stonecli.tags.formats.containers import CONTAINERS, MAGIC_BYTES, Container, load_class
+from stonecli.tags.formats.sniff import sniff
+from stonecli.tags.track_info import TrackInfo, read_info
+
+ROOT = Path(__file__).parents[4]
+A_MINOR = Key.parse("Am")
+
+
+@pytest.mark.parametrize("row", CONTAINERS.values(), ids=lambda row: row.name)
+class TestEveryContainer:
+    def test_is_found_in_folders(self, row: Container) -> None:
+        assert row.suffixes
+        assert set(row.suffixes) <= MUSIC_SUFFIXES
+
+    def test_is_detected_by_content(self, row: Container, make: Callable[..., Path]) -> None:
+        path = make(row.name)
+        with path.open("rb") as file:
+            assert sniff(file) == row.name
+            head = path.read_bytes()[:MAGIC_BYTES]
+        matching = [other.name for other in CONTAINERS.values() if other.matches(head)]
+        assert matching == ([row.name] if row.magic else [])
+
+    def test_has_an_editor(self, row: Container) -> None:
+        assert callable(row.editor.splices)
+        assert callable(row.editor.payload)
+
+    def test_has_classes_of_mutagen(self, row: Container) -> None:
+        assert isinstance(load_class(row.tag_class), type)
+        assert isinstance(load_class(row.file_class), type)
+
+    def test_keeps_its_audio_when_a_key_is_written(
+        self, row: Container, make: Callable[..., Path], digest: Callable[[Path], bytes]
+    ) -> None:
+        path = make(row.name)
+        before = digest(path)
+        assert write_key(path, A_MINOR)
+        tags = read_tags(path)
+        assert (tags.container, tags.key, digest(path)) == (row.name, A_MINOR, before)
+        assert remove_key(path)
+        assert read_tags(path).key is None
+
+    def test_shows_its_audio_properties(self, row: Container, make: Callable[..., Path]) -> None:
+        if row.name in ("musepack", "monkey's audio"):
+            pytest.skip("the sample is noise after the magic, so mutagen finds no audio properties")
+        assert read_info(make(row.name)) != TrackInfo()
+
+    def test_is_in_the_documentation(self, row: Container) -> None:
+        text = (ROOT / "docs" / "tags.md").read_text(encoding="utf-8").lower()
+        word = {"mp4": "m4a", "asf": "wma", "ogg vorbis": "ogg", "ogg flac": "ogg"}.get(row.name, row.name)
+        assert word in text
+
+
+def test_the_names_are_the_keys_of_the_registry() -> None:
+    assert all(name == row.name for name, row in CONTAINERS.items())
