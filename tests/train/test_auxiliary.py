@@ -83,16 +83,16 @@ def test_a_batch_carries_the_scores_of_its_segments(scored: TrainConfig, songs: 
     batch = StepDataset([], songs, scored, (1,))[0]
     assert batch.is_scored
     assert batch.score.shape == (8, batch.first.shape[1] // scored.input.frames_averaged, 4)
-    assert batch.styles.tolist() == [songs_style for songs_style in batch.styles.tolist() if songs_style in (0, 1, 2)]
+    assert set(batch.styles.tolist()) <= {0, 1, 2}
     for segment, score in zip(batch.first.numpy(), batch.score.numpy(), strict=True):
         loudest = (segment[2 :: scored.input.frames_averaged].argmax(axis=1) + LOWEST) % 12
         assert np.mean(loudest[: len(score)] == score[:, 0]) > 0.9
-    bare = StepDataset([], [replace(track, features=track.features) for track in songs], tiny(scored), (1,))[0]
+    bare = StepDataset([], songs, without(scored), (1,))[0]
     assert not bare.is_scored
     assert torch.equal(bare.first, batch.first)  # auxiliary losses change nothing of what is drawn
 
 
-def tiny(config: TrainConfig) -> TrainConfig:
+def without(config: TrainConfig) -> TrainConfig:
     return override(config, loss__score_weight=0.0, loss__style_weight=0.0)
 
 
