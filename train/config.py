@@ -12,7 +12,7 @@ import json
 import math
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -139,6 +139,7 @@ class OptimiserConfig:
         clip_per: of which gradient: of each ``parameter``, as published, or of the whole ``network``.
         ema: decay of the average of weights that is validated and kept; 0 for none.
         patience: epochs without a better validation after which training stops; 0 for never.
+        snapshot_epochs: epochs after which a checkpoint is kept as ``epoch_NUMBER.pt``, again and again; 0 for never.
         seed: of all that is random.
     """
 
@@ -157,6 +158,7 @@ class OptimiserConfig:
     clip_per: Literal["parameter", "network"] = "network"
     ema: float = 0.995
     patience: int = 0
+    snapshot_epochs: int = 0
     seed: int = 0
 
 
@@ -248,6 +250,28 @@ def override(config: TrainConfig, **changes: Any) -> TrainConfig:
         return replace(config, **{table: replace(getattr(config, table), **new) for table, new in tables.items()})
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
+    """``config`` with values replaced by texts like ``loss.mode_weight=2`` or ``network.kernels=[5, 5, 3]``.
+
+    The part behind ``=`` is TOML; a text needs no quotes.
+
+    Raises:
+        ConfigError: a text is not of that form, or names no value, or one of another type.
+    """
+    values = config.as_dict()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        table, dot, key = name.strip().partition(".")
+        if not (equals and dot and key):
+            raise ConfigError(f"{assignment!r} must be TABLE.NAME=VALUE, like loss.mode_weight=2")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        values.setdefault(table, {})[key] = value
+    return config_from_dict(values)
 
 
 _GIN_NAMES = {
@@ -398,6 +422,7 @@ def _check(config: TrainConfig) -> None:
         "optimiser.weight_decay": config.optimiser.weight_decay,
         "optimiser.weight_decay_end": config.optimiser.weight_decay_end,
         "optimiser.patience": config.optimiser.patience,
+        "optimiser.snapshot_epochs": config.optimiser.snapshot_epochs,
         "optimiser.seed": config.optimiser.seed,
     }
     for name, value in least_zero.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +60,14 @@ class EpochReport:
     is_best: bool
 
 
-class Watcher(Protocol):
-    """Told of what happens; the command line draws it, TensorBoard keeps it."""
+class Watcher:
+    """Told of what happens in a run: the command line draws it, TensorBoard keeps it, yours may send it elsewhere.
+
+    Subclass it and override what you need (docs/training.md, ``stone train --watcher MODULE:CLASS``).
+    """
+
+    def on_resume(self, step: int) -> None:
+        """Before the first step, and when the run goes back: from ``step`` on, steps are told (again)."""
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """After every step."""
@@ -71,6 +77,9 @@ class Watcher(Protocol):
 
     def on_message(self, text: str) -> None:
         """Something worth a line."""
+
+    def close(self) -> None:
+        """At the end of the run, however it ends."""
 
 
 @dataclass
@@ -191,6 +200,8 @@ class Run:
     def new_stream(self) -> Iterator[Batch]:
         """Training batches from the present step on; replaces the stream before it."""
         self.close_stream()
+        for watcher in self.watchers:
+            watcher.on_resume(self.progress.step)
         purpose = (TRAINING, self.progress.recoveries)
         data = self.batches or StepDataset(
             self.unlabelled, self.labelled, self.config, purpose, self.processes.rank, self.processes.count
@@ -318,6 +329,8 @@ class Run:
             self.progress.best, self.progress.bad_epochs = criterion, 0
             self.save("best.pt")
         self.save("last.pt")
+        if config.optimiser.snapshot_epochs and epoch % config.optimiser.snapshot_epochs == 0:
+            self.save(f"epoch_{epoch:04}.pt")
         report = EpochReport(epoch, self.progress.step, losses, validation, scores, minutes, is_best)
         for watcher in self.watchers:
             watcher.on_epoch(report, self.average)
@@ -456,7 +469,14 @@ class Run:
 
 
 _CONFIRM = "choose another --name, or resume it with --allow-changes"
-_MAY_CHANGE = ("optimiser.epochs", "optimiser.patience", "optimiser.val_steps", "data.workers", "data.micro_batch")
+_MAY_CHANGE = (
+    "optimiser.epochs",
+    "optimiser.patience",
+    "optimiser.val_steps",
+    "optimiser.snapshot_epochs",
+    "data.workers",
+    "data.micro_batch",
+)
 
 
 def stored_split(checkpoint: Checkpoint) -> Split | None:

@@ -3,34 +3,81 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from stonecli.errors import StoneError
+from stonecli.jobs import error_line
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Track
-from stonecli_train.loop import EpochReport
+from stonecli_train.loop import EpochReport, Watcher
 from stonecli_train.losses import dft, signatures
 from stonecli_train.metrics import track_profile
+
+
+class WatcherError(StoneError):
+    """A watcher of the user's own cannot be made."""
+
+
+def load_watcher(name: str, config: TrainConfig, run: str) -> Watcher:
+    """The watcher that ``MODULE:CLASS`` names, called with the configuration and the run's name.
+
+    The module is looked for where Python looks and in the current folder.
+
+    Raises:
+        WatcherError: there is no such class, or it is no :class:`Watcher`, or it cannot be made.
+    """
+    module, _, attribute = name.partition(":")
+    with _current_folder_first():
+        try:
+            watcher = getattr(importlib.import_module(module), attribute)(config, run)
+        except Exception as error:  # whatever the user's code raises
+            raise WatcherError(f"--watcher {name}: {error_line(error)}") from error
+    if not isinstance(watcher, Watcher):
+        raise WatcherError(f"--watcher {name}: must be a subclass of stonecli_train.loop.Watcher")
+    return watcher
+
+
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
+
 
 LOG_COLUMNS = ("epoch", "step", "minutes", "train_total", "val_total", "mirex", "accuracy", "signature", "ksea", "best")
 
 
-class CsvLog:
-    """Adds a line an epoch to a CSV file, which a resumed run continues."""
+class CsvLog(Watcher):
+    """Adds one line per epoch to a CSV file; a resumed run continues it from where it resumes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
-        """Nothing: steps are TensorBoard's."""
-
-    def on_message(self, text: str) -> None:
-        """Nothing."""
+    def on_resume(self, step: int) -> None:
+        """Remove the lines of later epochs, which come again."""
+        if not self._path.exists():
+            return
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        place = LOG_COLUMNS.index("step")
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(LOG_COLUMNS) and int(row[place]) <= step]
+        if kept != rows:
+            temporary = self._path.with_suffix(".tmp")
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(kept)
+            temporary.replace(self._path)
 
     def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
         """Write the line."""
@@ -54,16 +101,25 @@ class CsvLog:
             writer.writerow(row)
 
 
-class TensorBoardLog:
+class TensorBoardLog(Watcher):
     """Losses, schedules, scores, the confusion matrix as an image, and KSPs of validation tracks on the circle."""
 
     def __init__(self, folder: Path, config: TrainConfig, tracks: list[Track], device: torch.device) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
+        self._writer = self._new_writer(None)
         self._config = config
         self._tracks = tracks[:64]
         self._device = device
+
+    def _new_writer(self, step: int | None) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._folder), purge_step=step)
+
+    def on_resume(self, step: int) -> None:
+        """Tell TensorBoard to forget this and later steps of the same folder, which come again."""
+        self._writer.close()
+        self._writer = self._new_writer(step)
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """Losses and schedules."""

@@ -1,11 +1,11 @@
-"""``stone train``: train a model on a folder of music, a list of keys, or both."""
+"""``stone train``: train a model on a folder of music, a list of keys, both, or music that stone generates."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ SETTINGS = "Settings (default: from --config)"
 def train(
     train_type: Annotated[
         Literal["ks", "ks_mode"],
-        typer.Option("--type", metavar="ks|ks_mode", help="Train 12 key signatures (ks) or 24 keys (ks_mode)."),
+        typer.Option("--type", "-tt", metavar="ks|ks_mode", help="Train 12 key signatures (ks) or 24 keys (ks_mode)."),
     ],
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Train on this music without labels (default: none).")
@@ -83,11 +83,25 @@ def train(
     ] = None,
     train_steps: Annotated[
         int | None,
-        typer.Option(parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Train N batches per epoch."),
+        typer.Option(
+            "--train-steps",
+            "-ts",
+            parser=whole_number(1),
+            metavar="N",
+            rich_help_panel=SETTINGS,
+            help="Train N batches per epoch.",
+        ),
     ] = None,
     val_steps: Annotated[
         int | None,
-        typer.Option(parser=whole_number(1), metavar="N", rich_help_panel=SETTINGS, help="Validate on N batches."),
+        typer.Option(
+            "--val-steps",
+            "-vs",
+            parser=whole_number(1),
+            metavar="N",
+            rich_help_panel=SETTINGS,
+            help="Validate on N batches.",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -95,7 +109,9 @@ def train(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(parser=number(0), metavar="RATE", rich_help_panel=SETTINGS, help="Set the learning rate."),
+        typer.Option(
+            "--lr", "-lr", parser=number(0), metavar="RATE", rich_help_panel=SETTINGS, help="Set the learning rate."
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -105,6 +121,21 @@ def train(
         int | None,
         typer.Option(
             parser=whole_number(0), metavar="N", rich_help_panel=SETTINGS, help="Prepare batches in N processes."
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.NAME=VALUE",
+            rich_help_panel=SETTINGS,
+            help="Set any value of the configuration, e.g. loss.mode_weight=2; repeatable.",
+        ),
+    ] = None,
+    watcher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:CLASS", rich_help_panel=PROCESSING, help="Report the run to your own class; repeatable."
         ),
     ] = None,
     cache: Annotated[
@@ -126,12 +157,11 @@ def train(
 ) -> None:
     """Train a key model on your own music.
 
-    Ctrl-C or SIGTERM stop it; the same command resumes it. Without --config, --type ks trains STONE, and --type
-    ks_mode trains Semi-TONE with labels and S-KEY without. For several GPUs:
+    Without --data and --labels, stone trains on music that it generates. Ctrl-C or SIGTERM stop it; the same command
+    resumes it. Without --config, --type ks trains STONE, and --type ks_mode trains Semi-TONE with labels and S-KEY
+    without. For several GPUs:
     torchrun --nproc-per-node N -m stonecli train ...
     """
-    if data is None and labels is None:
-        fail("there is nothing to train on; add --data FOLDER, --labels CSV, or both", EXIT_USAGE)
     if not name or name != Path(name).name or name.startswith("."):
         raise typer.BadParameter(f"must be a valid folder name, not {name!r}", param_hint="--name")
     try:
@@ -139,11 +169,11 @@ def train(
         import tensorboard  # type: ignore[import-untyped]  # noqa: F401
         import torch
 
-        from stonecli_train.config import ConfigError, default_config, load_config, override
+        from stonecli_train.config import ConfigError, default_config, load_config, override, with_values
     except ModuleNotFoundError as error:
         fail(f"stone train needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
     try:
-        settings = load_config(config) if config else default_config(_config_name(train_type, labels is not None))
+        settings = load_config(config) if config else default_config(_config_name(train_type, data, labels))
         settings = override(
             settings,
             loss__circle=int(circle) if circle else None,
@@ -155,6 +185,7 @@ def train(
             optimiser__lr=lr,
             optimiser__seed=seed,
         )
+        settings = with_values(settings, values or ())
     except ConfigError as error:
         fail(str(error), EXIT_USAGE)
     except OSError as error:
@@ -173,7 +204,17 @@ def train(
     begin = _checkpoint(start) if start is not None else None
     teachers = [_checkpoint(path) for path in teacher or ()]
     interrupted = _train(
-        settings, data, labels, name, save_dir, cache or save_dir / "cache", kind, begin, teachers, allow_changes
+        settings,
+        data,
+        labels,
+        name,
+        save_dir,
+        cache or save_dir / "cache",
+        kind,
+        begin,
+        teachers,
+        allow_changes,
+        watcher or (),
     )
     if interrupted:
         fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
@@ -191,8 +232,10 @@ def _checkpoint(path: Path) -> Checkpoint:
         fail(f"{path}: {error.strerror}", EXIT_USAGE)
 
 
-def _config_name(train_type: str, has_labels: bool) -> str:
-    return "ks" if train_type == "ks" else "ks_mode" if has_labels else "skey"
+def _config_name(train_type: str, data: Path | None, labels: Path | None) -> str:
+    if data is None and labels is None:
+        return f"generated_{train_type}"
+    return "ks" if train_type == "ks" else "skey" if labels is None else "ks_mode"
 
 
 def _train(
@@ -206,6 +249,7 @@ def _train(
     start: Checkpoint | None,
     teachers: Sequence[Checkpoint],
     allow_changes: bool,
+    watcher_names: Sequence[str],
 ) -> bool:
     """Run the training; True when interrupted."""
     import torch
@@ -214,10 +258,11 @@ def _train(
     from stonecli_train.checkpoint import load_checkpoint
     from stonecli_train.data import check_tracks, collect_tracks, split_tracks, taught
     from stonecli_train.features import FeatureCache
+    from stonecli_train.generated import EXCERPTS, generate
     from stonecli_train.lessons import Teachers
     from stonecli_train.loop import Run, check_settings, stored_split
     from stonecli_train.parallel import join_processes, leave_processes
-    from stonecli_train.watchers import CsvLog, TensorBoardLog
+    from stonecli_train.watchers import CsvLog, TensorBoardLog, load_watcher
 
     if kind == "cpu":
         keep_freed_memory()
@@ -238,7 +283,16 @@ def _train(
         last = load_checkpoint(folder / "last.pt")
         check_settings(last, config, folder, allow_changes)
         before = stored_split(last)
-    with _Decoding(errors if processes.is_first else None) as decoding:
+    own_watchers = [load_watcher(watcher, config, name) for watcher in watcher_names if processes.is_first]
+    with _Bar(errors if processes.is_first else None) as bar:
+        if data is None and labels is None:
+            own = "for your own: --data FOLDER, --labels CSV, or both"
+            report(
+                f"stone: training on {EXCERPTS} excerpts of music that stone generates; {own} (see docs/training.md)"
+            )
+            labels = generate(
+                cache / "generated", config.vqt, count=EXCERPTS, processes=processes, progress=bar.of("generated")
+            )
         unlabelled, labelled = collect_tracks(
             data,
             labels,
@@ -246,7 +300,7 @@ def _train(
             report,
             processes=processes,
             check=partial(check_tracks, config=config),
-            progress=decoding.show,
+            progress=bar.of("decoded"),
         )
     if teachers:
         asked = Teachers(teachers, config.segment_frames, cache / "lessons")
@@ -273,7 +327,9 @@ def _train(
             shown = [*validation_labelled, *validation_unlabelled]
             tensorboard = TensorBoardLog(save_dir / "tensorboard" / place, config, shown, device)
             stack.callback(tensorboard.close)
-            watchers = [screen, CsvLog(folder / "log.csv"), tensorboard]
+            watchers = [screen, CsvLog(folder / "log.csv"), tensorboard, *own_watchers]
+            for watcher in own_watchers:
+                stack.callback(watcher.close)
         for number, handler in handlers.items():
             signal.signal(number, interrupt)
             stack.callback(signal.signal, number, handler)
@@ -296,37 +352,40 @@ def _train(
     return bool(wanted)
 
 
-class _Decoding:
-    """How far decoding is: a bar in a terminal, else a line every half minute; nothing where all is done at once."""
+class _Bar:
+    """How far the preparation of the data is: a bar in a terminal, else a line every half minute."""
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._told = time.monotonic()
 
-    def __enter__(self) -> _Decoding:
+    def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, done: int, count: int) -> None:
-        """Show that so many of all recordings are decoded."""
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """What shows how many of how many recordings are ``what``, which is a participle."""
+        return partial(self._show, what)
+
+    def _show(self, what: str, done: int, count: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         if self._console is None:
             return
         if self._console.is_terminal:
             if self._bar is None:
-                columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
                 self._bar = Progress(*columns, console=self._console, transient=True)
-                self._bar.add_task("")
+                self._bar.add_task(what)
                 self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=done, total=count)
+            self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=count)
         elif time.monotonic() - self._told > _REPORT_SECONDS:
             self._told = time.monotonic()
-            self._console.print(f"{done} of {count} recordings decoded")
+            self._console.print(f"{done} of {count} recordings {what}")
 
 
 class _Screen:
@@ -350,6 +409,9 @@ class _Screen:
         )
         self._bar = self._progress.add_task("", total=self._steps, epoch="", loss="")
         self._progress.start()
+
+    def on_resume(self, step: int) -> None:
+        """Nothing: the bar shows where the run is."""
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """Move the bar."""

@@ -20,7 +20,7 @@ from stonecli_train.config import TrainConfig, override  # noqa: E402
 from stonecli_train.corpus.annotation import FRAME_SECONDS, MAJOR, MINOR, UNKNOWN  # noqa: E402
 from stonecli_train.corpus.styles import STYLES  # noqa: E402
 from stonecli_train.data import SCORE, UNKNOWN_STYLE, Batch, StepDataset, Track, read_styles  # noqa: E402
-from stonecli_train.loop import Run  # noqa: E402
+from stonecli_train.loop import Run, Watcher  # noqa: E402
 
 LOWEST = 9  # pitch class of the lowest bin
 
@@ -111,7 +111,7 @@ def test_the_heads_learn_and_are_left_behind(scored: TrainConfig, songs: list[Tr
     config = override(scored, optimiser__epochs=6, optimiser__train_steps=10)
     seen: list[dict[str, float]] = []
 
-    class Watcher:
+    class Losses(Watcher):
         def on_step(self, step: int, losses: dict[str, float], *_: Any) -> None:
             seen.append(losses)
 
@@ -119,7 +119,7 @@ def test_the_heads_learn_and_are_left_behind(scored: TrainConfig, songs: list[Tr
 
         def on_message(self, _: str) -> None: ...
 
-    run = Run(config, tmp_path / "run", [], songs, [], songs, torch.device("cpu"), watchers=[Watcher()])
+    run = Run(config, tmp_path / "run", [], songs, [], songs, torch.device("cpu"), watchers=[Losses()])
     run.train()
     assert np.mean([losses["score"] for losses in seen[-10:]]) < 0.8 * np.mean(
         [losses["score"] for losses in seen[:10]]

@@ -24,7 +24,7 @@ from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig, config_from_dict, override  # noqa: E402
 from stonecli_train.data import DataError, Track, WaveformTracks  # noqa: E402
-from stonecli_train.loop import EpochReport, Run, TrainError  # noqa: E402
+from stonecli_train.loop import EpochReport, Run, TrainError, Watcher  # noqa: E402
 from stonecli_train.metrics import track_profile  # noqa: E402
 from stonecli_train.schedules import learning_rate, weight_decay  # noqa: E402
 from stonecli_train.views import class_names  # noqa: E402
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
 
 
-class Recorder:
+class Recorder(Watcher):
     """A watcher that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -274,10 +274,10 @@ import torch
 torch.set_num_threads(1)
 from stonecli_train.config import config_from_dict
 from stonecli_train.data import Track
-from stonecli_train.loop import Run
+from stonecli_train.loop import Run, Watcher
 
 folder, features, config = Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.npy")), json.loads(sys.argv[3])
-class Slow:
+class Slow(Watcher):
     def on_step(self, step, *rest):
         print(step, flush=True)
         time.sleep(0.05)
@@ -310,6 +310,14 @@ def test_a_killed_run_goes_on_bit_for_bit(make_tracks: Any, tiny_config: Config,
     assert recorder(runs[1]).steps == list(range(10, 20))
     assert_same_checkpoint(tmp_path / "a" / "last.pt", tmp_path / "b" / "last.pt")
     assert_same_checkpoint(tmp_path / "a" / "best.pt", tmp_path / "b" / "best.pt")
+
+
+def test_snapshots(start: Any, tiny_config: Config) -> None:
+    run = start(tiny_config(optimiser__epochs=5, optimiser__snapshot_epochs=2))
+    run.train()
+    names = ["best.pt", "epoch_0002.pt", "epoch_0004.pt", "last.pt"]
+    assert sorted(path.name for path in run.folder.iterdir()) == names
+    assert load_checkpoint(run.folder / "epoch_0002.pt").state["progress"]["step"] == 10
 
 
 def test_a_finished_run_is_left_as_it_is(start: Any, tiny_config: Config) -> None:

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
-from stonecli_train.loop import Run  # noqa: E402
+from stonecli_train.loop import Run, Watcher  # noqa: E402
 from stonecli_train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -30,10 +30,10 @@ torch.set_num_threads(1)
 from stonecli.key import Key
 from stonecli_train.config import config_from_dict
 from stonecli_train.data import Track
-from stonecli_train.loop import Run
+from stonecli_train.loop import Run, Watcher
 from stonecli_train.parallel import join_processes, leave_processes
 
-class Losses:
+class Losses(Watcher):
     def __init__(self): self.values = []
     def on_step(self, step, losses, *rest): self.values.append(losses)
     def on_epoch(self, *rest): pass
@@ -60,7 +60,7 @@ leave_processes()
 """
 
 
-class Losses:
+class Losses(Watcher):
     def __init__(self) -> None:
         self.values: list[dict[str, float]] = []
 

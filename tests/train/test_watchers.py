@@ -121,3 +121,27 @@ def test_the_circle_shows_where_the_transform_puts_each_track(
     np.testing.assert_allclose(points.get_offsets(), dft(signatures(profiles), 1).numpy(), atol=1e-6)
     assert points.get_array().tolist() == [track.key.signature for track in tracks]
     assert "hsv" in points.get_cmap().name
+
+
+def test_a_resumed_run_does_not_double_steps(tmp_path: Path, network: ChromaNet, tiny_config: Config) -> None:
+    """A run that crashed at step 5 is resumed at step 3, which was saved."""
+    for start, end in ((0, 5), (3, 7)):
+        log = TensorBoardLog(tmp_path / "tb", tiny_config("semi_tone"), [], CPU)
+        log.on_resume(start)
+        for step in range(start, end):
+            log.on_step(step, {"total": float(step + 10 * start)}, 0.1, 0.2)
+        log.close()
+    values = [(event.step, event.value) for event in read(tmp_path / "tb").Scalars("train/total")]
+    assert values == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 33.0), (4, 34.0), (5, 35.0), (6, 36.0)]
+
+
+def test_the_lines_of_epochs_that_come_again_are_removed(tmp_path: Path, network: ChromaNet) -> None:
+    log = CsvLog(tmp_path / "log.csv")
+    for epoch in (1, 2, 3):
+        log.on_epoch(report(epoch, labelled=False), network)
+    log.on_resume(20)
+    log.on_epoch(report(3, labelled=False), network)
+    with (tmp_path / "log.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    CsvLog(tmp_path / "other.csv").on_resume(0)
+    assert not (tmp_path / "other.csv").exists()

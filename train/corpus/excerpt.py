@@ -11,16 +11,15 @@ import numpy.typing as npt
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
-from stonecli_train.corpus import annotation, effects, fluidsynth, keyless, mixing, sampler, synth, voices
+from stonecli_train.corpus import annotation, effects, fluidsynth, keyless, mixing, sampler
 from stonecli_train.corpus.arrange import Part
 from stonecli_train.corpus.levels import normalised, rms
+from stonecli_train.corpus.plain import RATE, synthesized
 from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
 from stonecli_train.corpus.tape import detuned
 
-RATE = 22050  # Hz, of VQTConfig's defaults
 ATTEMPTS = 12
 SAMPLED_SHARE = 0.52  # of the parts that sampled instruments can play, where there are any
-PLAIN_VOICES = 0.2  # of the singers are the simpler ones
 LEAST_RMS = 0.01  # of a peak of 0.9
 LEAST_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
@@ -145,7 +144,7 @@ def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings, 
     stems = _sampled(rng, parts, count, settings)
     for place, part in enumerate(parts):
         if stems[place] is None and (part.synthesized or not settings.soundfonts):
-            stems[place] = _synthesized(rng, part, count, settings.held_out)
+            stems[place] = synthesized(rng, part, count, settings.held_out)
     font_parts = [part for part, stem in zip(parts, stems, strict=True) if stem is None]
     if font_parts:
         font = fluidsynth.draw_font(rng, settings.held_out)
@@ -174,16 +173,6 @@ def _sampled(rng: np.random.Generator, parts: tuple[Part, ...], count: int, sett
             if instrument is not None:
                 stems[place] = sampler.play_tones(rng, part.tones, instrument, count)
     return stems
-
-
-def _synthesized(rng: np.random.Generator, part: Part, count: int, held_out: bool) -> Floats:
-    if part.role == "spoken" or (part.role == "sung" and rng.random() < PLAIN_VOICES):
-        return synth.sing(rng, part.tones, count, RATE, spoken=part.role == "spoken")
-    if part.role == "sung":
-        return voices.sing(rng, part.tones, count, RATE)
-    if part.role == "drums":
-        return synth.play_drums(rng, part.tones, count, RATE)
-    return synth.play_tones(part.tones, synth.draw_timbre(rng, part.role, held_out), count, RATE)
 
 
 def _check_sound(samples: Floats, chain: effects.Effects) -> None:

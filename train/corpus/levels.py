@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stonecli_train.corpus.arrange import Role
+
+# Decibels of each role beside the others in a mix, on average.
+LEVELS_DB: dict[Role, float] = {
+    "drums": 1.0, "bass": 0.0, "sung": 1.0, "spoken": 2.0, "lead": -2.0, "chords": -3.0, "voice": -1.0,
+}  # fmt: skip
+
 Floats = npt.NDArray[np.float32]
 
 _BLOCK_SECONDS = 0.05

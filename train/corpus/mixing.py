@@ -11,16 +11,12 @@ import pedalboard
 from stonecli_train.corpus.amplifier import amplified
 from stonecli_train.corpus.arrange import Part, Role
 from stonecli_train.corpus.drums import KICKS
-from stonecli_train.corpus.levels import active_rms, as_loud_as, gain_of
+from stonecli_train.corpus.levels import LEVELS_DB, active_rms, as_loud_as, gain_of
 from stonecli_train.corpus.room import reflected, reverberation
 from stonecli_train.corpus.strips import draw_strip
 
 Floats = npt.NDArray[np.float32]
 
-# Decibels of each role beside the others, on average.
-LEVELS_DB: dict[Role, float] = {
-    "drums": 1.0, "bass": 0.0, "sung": 1.0, "spoken": 2.0, "lead": -2.0, "chords": -3.0, "voice": -1.0,
-}  # fmt: skip
 _SPREAD_DB = 2.5  # standard deviation of a part's level
 _WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, what compressors are set for
 DRUMS_IN_FRONT = frozenset(

@@ -165,6 +165,65 @@ def test_flags_override_the_file(folder: Path, arguments: Any, invoke: Any, tmp_
     assert config["data"]["batch_size"] == 2
 
 
+def test_the_originals_short_options(folder: Path, invoke: Any, tmp_path: Path) -> None:
+    run = ["train", "-tt", "ks", "-g", folder / "stone.toml", "--data", folder / "music", "--cache", folder / "cache"]
+    result = invoke(*run, "-s", tmp_path, "-n", "short", "-c", "1", "-e", "1", "-ts", "2", "-vs", "3", "-lr", "0.5")
+    assert result.exit_code == 0, result.stderr
+    config = load_checkpoint(tmp_path / "models" / "ks" / "1" / "short" / "last.pt").config
+    assert [config["optimiser"][name] for name in ("train_steps", "val_steps", "lr")] == [2, 3, 0.5]
+
+
+def test_any_value_can_be_set(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+    labels = ["--data", folder / "music", "--labels", folder / "labels.csv", "-e", "1"]
+    sets = ["--set", "loss.mode_weight=2", "--set", "network.out_channels = [3, 6, 5]", "--set", "data.augment=true"]
+    assert invoke(*arguments("semi_tone", *labels, *sets)).exit_code == 0
+    config = load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt").config
+    assert config["loss"]["mode_weight"] == 2.0
+    assert config["network"]["out_channels"] == [3, 6, 5]
+    assert config["data"]["augment"] is True
+    for wrong, reason in (
+        ("loss.mode_wait=2", "unknown key loss.mode_wait; did you mean mode_weight?"),
+        ("loss.mode_weight=two", "loss.mode_weight is a number, not 'two'"),
+        ("mode_weight=2", "'mode_weight=2' must be TABLE.NAME=VALUE"),
+    ):
+        assert reason in refused(invoke(*arguments("semi_tone", *labels, "--set", wrong)), 2)
+
+
+WATCHER = """
+from stonecli_train.loop import Watcher
+
+class Mine(Watcher):
+    def __init__(self, config, name):
+        self.file = open(f"{name}-{config.optimiser.epochs}.txt", "a")
+    def on_resume(self, step): print("from", step, file=self.file)
+    def on_step(self, step, losses, lr, weight_decay): print(step, losses["total"] > 0, file=self.file)
+    def on_epoch(self, report, network): print("epoch", report.epoch, file=self.file)
+    def close(self): self.file.close()
+
+class Other:
+    def __init__(self, *_): pass
+"""
+
+
+def test_a_watcher_of_ones_own(
+    folder: Path, arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_own_watchers.py").write_text(WATCHER)
+    run = arguments("stone", "--data", folder / "music", "-e", "1")
+    result = invoke(*run, "--watcher", "my_own_watchers:Mine")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "basic-1.txt").read_text().splitlines() == [
+        "from 0", "0 True", "1 True", "2 True", "3 True", "epoch 1",
+    ]  # fmt: skip
+    for wrong, reason in (
+        ("my_own_watchers:Other", "must be a subclass"),
+        ("my_own_watchers:None_", "has no attribute"),
+        ("no_such_module:Mine", "No module named"),
+    ):
+        assert reason in refused(invoke(*run, "--watcher", wrong), 1)
+
+
 def test_unreadable_files_are_reported_and_left_out(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     music = tmp_path / "[bold]music"
     music.mkdir()
@@ -408,9 +467,33 @@ def refused(result: Any, code: int) -> str:
     return line.removeprefix("stone: ")
 
 
-def test_nothing_given(arguments: Any, invoke: Any, tmp_path: Path) -> None:
-    assert "--data FOLDER, --labels CSV, or both" in refused(invoke(*arguments()), 2)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("kind", ["ks", "ks_mode"])
+def test_without_data_it_trains_on_music_that_it_generates(
+    kind: str, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stonecli_train.generated.EXCERPTS", 24)
+    small = [
+        "-e",
+        "1",
+        "--train-steps",
+        "2",
+        "--val-steps",
+        "1",
+        "--batch-size",
+        "4",
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+    ]
+    result = invoke("train", "--type", kind, "-s", tmp_path, *small)
+    assert result.exit_code == 0, result.stderr
+    (line,) = lines(result.stderr)
+    assert line.startswith("stone: training on 24 excerpts of music that stone generates")
+    assert "--data FOLDER" in line
+    checkpoint = load_checkpoint(tmp_path / "models" / kind / "7" / "basic" / "best.pt")
+    assert checkpoint.trained_on == "0 unlabelled and 24 labelled tracks"
+    assert checkpoint.config["input"]["frames_averaged"] == 8  # of the configuration for a laptop
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden"])

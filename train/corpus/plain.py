@@ -1,0 +1,73 @@
+"""Music from numpy alone: generated progressions in many styles, played by the built-in synthesizers.
+
+It needs no soundfonts, no downloads and none of the extra ``corpus``: ``stone train`` without data trains on it.
+``stonecli_train.corpus.excerpt`` makes more of the same scores: channel strips, rooms, tape, codecs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.errors import StoneError
+from stonecli.key import Key
+from stonecli_train.corpus import synth, voices
+from stonecli_train.corpus.arrange import Part
+from stonecli_train.corpus.levels import LEVELS_DB, active_rms, gain_of
+from stonecli_train.corpus.sources import GENERATED, Library
+
+RATE = 22050  # Hz, of VQTConfig's defaults
+PLAIN_VOICES = 0.2  # of the singers are the simpler ones
+_ATTEMPTS = 12
+_SPREAD_DB = 3.0  # standard deviation of a part's level
+_WORK_LEVEL = 0.1  # RMS of a part
+
+Floats = npt.NDArray[np.float32]
+
+
+def plain_excerpt(seed: int, number: int, seconds: float, held_out: bool = False) -> tuple[Key, Floats]:
+    """Excerpt ``number`` of a seed: its key, and its samples, mono float32 [seconds * RATE], peak 0.9, A = 440 Hz.
+
+    Args:
+        seed, number: the excerpt is a function of these and of ``held_out`` alone.
+        seconds: its length.
+        held_out: whether to draw from the loops and timbres that are kept out of training.
+
+    Raises:
+        StoneError: nothing that was drawn sounds; does not happen with lengths of a few seconds.
+    """
+    count = round(seconds * RATE)
+    for attempt in range(_ATTEMPTS):
+        rng = np.random.default_rng([seed, number, int(held_out), attempt])
+        excerpt = _library(held_out).draw(rng, GENERATED, seconds)
+        mixed = np.zeros(count, dtype=np.float32)
+        pitched = 0
+        for part in excerpt.parts:
+            sound = synthesized(rng, part, count, held_out)
+            level = active_rms(sound, RATE)
+            if level > 1e-7:
+                pitched += part.role not in ("drums", "spoken")
+                decibels = LEVELS_DB[part.role] + rng.normal(0.0, _SPREAD_DB)
+                mixed += sound * (gain_of(float(decibels)) * np.float32(_WORK_LEVEL / level))
+        peak = float(np.abs(mixed).max())
+        if pitched and peak > 0.0:
+            return excerpt.passage.key, mixed * np.float32(0.9 / peak)
+    raise StoneError(f"nothing sounds in excerpt {number} of seed {seed} after {_ATTEMPTS} attempts")
+
+
+@cache
+def _library(held_out: bool) -> Library:
+    return Library({}, held_out)
+
+
+def synthesized(rng: np.random.Generator, part: Part, count: int, held_out: bool) -> Floats:
+    """The sound of a part, played by the built-in synthesizers, float32 [count] at ``RATE``."""
+    if part.role == "spoken" or (part.role == "sung" and rng.random() < PLAIN_VOICES):
+        return synth.sing(rng, part.tones, count, RATE, spoken=part.role == "spoken")
+    if part.role == "sung":
+        return voices.sing(rng, part.tones, count, RATE)
+    if part.role == "drums":
+        return synth.play_drums(rng, part.tones, count, RATE)
+    return synth.play_tones(part.tones, synth.draw_timbre(rng, part.role, held_out), count, RATE)

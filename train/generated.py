@@ -1,0 +1,82 @@
+"""What ``stone train`` trains on when it is given nothing: music generated here, with its keys."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from stonecli.errors import StoneError
+from stonecli.jobs import default_jobs, run
+from stonecli.key import Key
+from stonecli_train.corpus.plain import plain_excerpt
+from stonecli_train.features import save_atomically, track_features
+from stonecli_train.parallel import ALONE, Processes, gather_objects
+from stonecli_train.vqt import VQTConfig
+
+EXCERPTS = 1200  # about two minutes of CPU, and 125 MB
+SECONDS = 24.0
+
+
+def generate(
+    folder: Path,
+    vqt: VQTConfig,
+    *,
+    count: int = EXCERPTS,
+    seconds: float = SECONDS,
+    seed: int = 0,
+    processes: Processes = ALONE,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+) -> Path:
+    """The labels (a CSV with columns path and key) of ``count`` excerpts in ``folder``, made where they are missing.
+
+    Args:
+        folder: of the excerpts' features, ``NUMBER_KEY.npy`` with ``Key.index``, and of ``labels.csv``.
+        vqt: the transform.
+        count, seconds, seed: an excerpt is a function of its number, its length and the seed.
+        processes: that train together; each makes its share.
+        progress: called with how many excerpts of how many this process has made.
+
+    Raises:
+        StoneError: an excerpt cannot be made.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = sorted(set(range(count)) - set(_made(folder)))[processes.rank :: processes.count]
+    make = partial(_make, folder, vqt, seconds, seed)
+    with (
+        ThreadPoolExecutor(default_jobs()) as executor,
+        run(make, missing, executor=executor, in_flight=2 * default_jobs()) as outcomes,
+    ):
+        for done, outcome in enumerate(outcomes, 1):
+            if outcome.error is not None:
+                raise StoneError(f"{folder}: excerpt {outcome.item}: {outcome.error}")
+            progress(done, len(missing))
+    gather_objects(None, processes)  # waits for the others
+    made = _made(folder)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "key"))
+    writer.writerows((made[number].name, Key.from_index(_key_index(made[number])).name) for number in range(count))
+    labels = folder / "labels.csv"
+    if processes.is_first:
+        labels.write_text(text.getvalue(), encoding="utf-8")
+    gather_objects(None, processes)
+    return labels
+
+
+def _made(folder: Path) -> dict[int, Path]:
+    """The excerpts that are there, by number."""
+    return {int(path.name.partition("_")[0]): path for path in folder.glob("[0-9]*_[0-9]*.npy")}
+
+
+def _key_index(path: Path) -> int:
+    return int(path.stem.partition("_")[2])
+
+
+def _make(folder: Path, vqt: VQTConfig, seconds: float, seed: int, number: int) -> None:
+    key, samples = plain_excerpt(seed, number, seconds)
+    save_atomically(folder / f"{number:05}_{key.index}.npy", track_features(samples, vqt, corrects_tuning=False))
