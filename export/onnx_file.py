@@ -186,7 +186,7 @@ def describe(
     context: int = 0,
     low_rate: LowRateVQT | None = None,
 ) -> None:
-    """Put the description of DESIGN.md ("The model file") into the model's metadata."""
+    """Put the description of docs/formats.md ("Model file") into the model's metadata."""
     rate, minimum, hop = checkpoint.vqt.sample_rate, checkpoint.minimum_samples, checkpoint.vqt.hop_length
     if low_rate is not None:
         rate, minimum, hop = low_rate.sample_rate, max(-(-minimum // 2), low_rate.min_samples), low_rate.hop

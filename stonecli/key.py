@@ -16,7 +16,7 @@ Notation = Literal["camelot", "openkey", "musical"]
 NOTATIONS: tuple[Notation, ...] = ("camelot", "openkey", "musical")
 
 MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-"""Default spelling of the major tonics by pitch class (KEY-TAGS.md; ASCII only)."""
+"""Default spelling of the major tonics by pitch class (docs/tags.md; ASCII only)."""
 
 MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 """Default spelling of the minor tonics by pitch class."""

@@ -103,6 +103,15 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_no_page_or_module_names_a_document_that_is_not_in_the_repository() -> None:
+    known = {path.name for path in ROOT.rglob("*.md") if ".venv" not in path.parts}
+    for folder in ("stonecli", "train", "export", "benchmarks", "tests", "docs", "research"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".toml"):
+                named = set(re.findall(r"\b[A-Z][A-Z_-]{2,}\.md\b", path.read_text("utf-8")))
+                assert named <= known, (path, named - known)
+
+
 def test_the_figures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """KeyModel: a self-describing ONNX file, run on CPU or CUDA, that turns windows of audio into key probabilities.
 
-What a model needs to be run rides in its metadata (DESIGN.md, "The model file"): the order of its classes comes from
+What a model needs to be run rides in its metadata (docs/formats.md, "Model file"): the order of its classes comes from
 there alone.
 """
 

@@ -1,4 +1,4 @@
-"""Estimates and results as the records of ``--json`` and ``--output`` (contract: DESIGN.md, docs/formats.md)."""
+"""Estimates and results as the records of ``--json`` and ``--output`` (docs/formats.md)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ FIELDS = {
     "licence",
     "trained_on",
     "checkpoint_sha256",
-}  # DESIGN.md, "The model file"
+}  # docs/formats.md, "Model file"
 
 
 def by_pitch(first_major: int, first_minor: int) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ Eb 5B 10d Cm 5A 10m
 Bb 6B 11d Gm 6A 11m
 F 7B 12d Dm 7A 12m
 """
-"""KEY-TAGS.md, "Spelling", as it stands there."""
+"""Key, Camelot, Open Key and the same for its relative, as DJ programs show them."""
 
 SPELLINGS = {
     "C♯m": (1, "minor"),

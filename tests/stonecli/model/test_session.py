@@ -63,7 +63,7 @@ def test_a_batch_says_what_its_windows_say(key_model: KeyModel, music: Callable[
 
 
 def test_the_level_is_immaterial(key_model: KeyModel, music: Callable[..., Samples]) -> None:
-    """DESIGN.md, "Peak normalisation": it is kept, but a track whose peak is found late is heard the same."""
+    """stone divides by the peak; a recording whose peak comes late must get the same answer."""
     window = music("B minor", seconds=15)[None]
     answer = key_model(window).keys
     for gain in (2.0, 0.1, 1e-3):
