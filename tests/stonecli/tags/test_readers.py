@@ -19,7 +19,7 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tags import FieldRule, write_key
-from stonecli.tags.formats.containers import editor_for
+from stonecli.tags.formats.containers import CONTAINERS
 from stonecli.tags.formats.sniff import sniff
 
 RULES = (
@@ -125,7 +125,7 @@ def set_title(path: Path) -> None:
     """stone makes no title where there is none."""
     with path.open("rb") as file:
         container = sniff(file)
-        splices = editor_for(container).splices(file, container, {"title": "Song"})
+        splices = CONTAINERS[container].editor.splices(file, container, {"title": "Song"})
     content = path.read_bytes()
     for splice in sorted(splices, key=lambda splice: -splice.offset):
         content = content[: splice.offset] + splice.data + content[splice.offset + splice.length :]
