@@ -3,8 +3,8 @@
 #     docker build -t stone .                         # or: docker build --target cuda -t stone:cuda .
 #     docker run --rm --init -u "$(id -u):$(id -g)" -v ~/Music:/music -v stone:/data stone tag /music --write-tags
 #
-# For the GPU add --gpus all (the host has the driver, the image all else). /data keeps what stone undo needs, and the
-# cache; -u writes as whoever owns the music. What is in the image is not all MIT: docs/licenses.md.
+# For the GPU add --gpus all (the host needs only the driver). /data stores the undo journal and the cache; -u writes files
+# as the owner of the music. Not everything in the image has the MIT license: docs/licenses.md.
 
 FROM python:3.13.9-slim-trixie AS build
 WORKDIR /src
@@ -16,7 +16,7 @@ COPY export ./export
 COPY beetsplug ./beetsplug
 RUN /opt/stone/bin/pip install --no-cache-dir .
 
-# What pip takes on x86-64 can do both; without the CUDA part it is 260 MB smaller.
+# On x86-64, pip installs the GPU build, which also runs on CPUs; the CPU build is 260 MB smaller.
 FROM build AS build-cpu
 RUN /opt/stone/bin/pip uninstall --yes onnxruntime-gpu onnxruntime \
     && /opt/stone/bin/pip install --no-cache-dir 'onnxruntime>=1.23'
@@ -28,7 +28,7 @@ FROM python:3.13.9-slim-trixie AS base
 LABEL org.opencontainers.image.title="stone" \
       org.opencontainers.image.description="Detects the musical key of your tracks and writes it to their tags." \
       org.opencontainers.image.licenses="MIT AND GPL-3.0-or-later AND LGPL-2.1-or-later AND Apache-2.0 AND BSD-3-Clause"
-# Any user may write there, so that -u may name any.
+# Every user may write there, so that -u works with any user.
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin stone \
     && mkdir --mode=1777 /data /music
 ENV PATH=/opt/stone/bin:$PATH \
@@ -39,7 +39,7 @@ ENV PATH=/opt/stone/bin:$PATH \
     STONE_DATA_DIR=/data/models
 VOLUME ["/data"]
 WORKDIR /music
-# docker stop: the file in hand is finished, as with Ctrl-C.
+# docker stop finishes the file in progress, as Ctrl-C does.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["stone"]
 CMD ["--help"]
@@ -50,7 +50,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 COPY --from=build-cuda /opt/stone /opt/stone
 USER 1000
 
-# The last stage is what docker build makes unless told otherwise.
+# docker build makes the last stage by default.
 FROM base AS cpu
 COPY --from=build-cpu /opt/stone /opt/stone
 USER 1000

@@ -1,6 +1,6 @@
-"""What is installed works, with the base dependencies alone and away from any checkout: run by CI on every system.
+"""Check that the installed package works with only the base dependencies and without a checkout.
 
-Copy it into an empty folder and run it there with the Python into which stone is installed.
+CI runs this on every system. Copy it into an empty folder and run it there with the Python that has stone installed.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ RATE = 44100
 
 
 def stone(*arguments: str | Path) -> str:
-    """What the installed command prints on standard output; ends the program where it fails."""
+    """The standard output of the installed command; AssertionError if it fails."""
     result = subprocess.run([STONE, *arguments], capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, f"stone {arguments}: {result.returncode}\n{result.stdout}{result.stderr}"
     assert "Traceback" not in result.stderr, result.stderr

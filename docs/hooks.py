@@ -1,7 +1,7 @@
-"""What the site has beyond the files of docs/: pages from elsewhere in the repository, and a reference of the commands.
+"""Add pages from outside docs/ and the reference of the commands to the site.
 
-Links are written as they are right on a plain git host, and turned into those of the site here. MkDocs calls the two
-functions whose names begin with ``on_`` (``hooks:`` in mkdocs.yml).
+The links in the pages are written for a git host, and rewritten for the site here. MkDocs calls the two functions
+whose names start with ``on_`` (``hooks:`` in mkdocs.yml).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The files of docs/ and, as pages, those that are elsewhere."""
+    """The files of docs/, and the files of ``ELSEWHERE`` as pages."""
     for source, page in ELSEWHERE.items():
         if (ROOT / source).is_file():
             files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """The page with its links leading to pages of the site; what the site does not have is named without a link."""
+    """The page with its links rewritten to pages of the site; links to files outside the site become text."""
     here = posixpath.dirname(_SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
 
     def replaced(match: re.Match[str]) -> str:
@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         if source.startswith("docs/"):
             return f"{image}[{text}]({source.removeprefix('docs/')}{anchor or ''})"
         if not (ROOT / source).exists():
-            return match[0]  # a broken link: for MkDocs to complain of
+            return match[0]  # a broken link, which MkDocs reports
         return text
 
     markdown = _LINK.sub(replaced, markdown)
@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def commands() -> str:
-    """Markdown for every command of stone, from the same parts as its help."""
+    """Markdown for every command of stone, from the same source as its help."""
     from typer import Context
     from typer.main import get_command
 

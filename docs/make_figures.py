@@ -1,6 +1,6 @@
 """Draw the figures of docs/how-it-works.md: circle.svg and cpsd.svg (python docs/make_figures.py [FOLDER]).
 
-Lines and letters are of a grey that can be read on white and on black, for the pages have a light and a dark theme.
+Lines and letters are gray, readable on white and on black, because the site has a light and a dark theme.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stonecli.detection.detect import detect_key_in_audio
 from stonecli.util.key_colors import key_hex
 from stonecli_export.pitch_fork import play_key
 
-GREY = "#82858f"
+GRAY = "#82858f"
 FIRST, SECOND = "#c8553d", "#3d7dc8"
 MAJORS = [Key(7 * step % 12, "major") for step in range(12)]  # clockwise: C, G, D, ...
 ANGLES = np.arange(12) * np.pi / 6
@@ -27,7 +27,7 @@ HERE = Key.parse("Am")
 
 
 def draw_circle() -> Figure:
-    """The 24 keys around the circle of fifths; what mixes with A minor has a thick edge."""
+    """The 24 keys around the circle of fifths; the keys that mix with A minor have a thick edge."""
     figure = Figure(figsize=(6.4, 6.4))
     axes = figure.add_axes((0, 0, 1, 1), projection="polar")
     axes.set_theta_zero_location("N")
@@ -35,12 +35,12 @@ def draw_circle() -> Figure:
     axes.set_axis_off()
     axes.set_ylim(0, 1)
     mixes = {HERE, *HERE.neighbours()}
-    for thick in (False, True):  # the thick edges last, or half of each would be covered
+    for thick in (False, True):  # thick edges last, or the neighbors would cover half of them
         for angle, major in zip(ANGLES, MAJORS, strict=True):
             for key, bottom, height in ((major, 0.66, 0.32), (major.relative, 0.36, 0.30)):
                 if (key in mixes) != thick:
                     continue
-                edge = {"edgecolor": GREY, "linewidth": 6.0 if key == HERE else 3.0} if thick else {"linewidth": 0}
+                edge = {"edgecolor": GRAY, "linewidth": 6.0 if key == HERE else 3.0} if thick else {"linewidth": 0}
                 axes.bar(angle, height, np.pi / 6 * 0.96, bottom, color=key_hex(key), zorder=2 + thick, **edge)
                 middle = bottom + height / 2
                 axes.text(
@@ -53,7 +53,7 @@ def draw_circle() -> Figure:
         ha="center",
         va="center",
         fontsize=12,
-        color=GREY,
+        color=GRAY,
     )
     return figure
 
@@ -85,9 +85,9 @@ def draw_cpsd() -> Figure:
     axes.set_ylim(-1.3, 1.3)
     axes.set_axis_off()
     turn = np.linspace(0, 2 * np.pi, 200)
-    axes.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=1)
+    axes.plot(np.cos(turn), np.sin(turn), color=GRAY, linewidth=1)
     for angle, key in zip(ANGLES, MAJORS, strict=True):
-        axes.text(1.15 * np.sin(angle), 1.15 * np.cos(angle), key.musical, ha="center", va="center", color=GREY)
+        axes.text(1.15 * np.sin(angle), 1.15 * np.cos(angle), key.musical, ha="center", va="center", color=GRAY)
     vectors = [complex((profile * np.exp(1j * ANGLES)).sum()) for profile in profiles]
     for vector, color in zip(vectors, (FIRST, SECOND), strict=True):
         tip = (vector.imag, vector.real)  # angles are clockwise from the top, as on the circle of fifths
@@ -95,14 +95,14 @@ def draw_cpsd() -> Figure:
     start, end = (float(np.angle(vector)) for vector in vectors)
     end = start + (end - start + np.pi) % (2 * np.pi) - np.pi  # the short way
     arc = np.linspace(start, end, 50)
-    axes.plot(0.42 * np.sin(arc), 0.42 * np.cos(arc), color=GREY, linewidth=2)
+    axes.plot(0.42 * np.sin(arc), 0.42 * np.cos(arc), color=GRAY, linewidth=2)
     middle = (start + end) / 2
     axes.text(0.56 * np.sin(middle), 0.56 * np.cos(middle), f"{np.degrees(abs(end - start)):.0f}°", ha="center",
-              va="center", color=GREY, fontsize=12)  # fmt: skip
-    figure.text(0.76, 0.92, "what they add up to on the circle of fifths", ha="center", fontsize=11, color=GREY)
+              va="center", color=GRAY, fontsize=12)  # fmt: skip
+    figure.text(0.76, 0.92, "what they add up to on the circle of fifths", ha="center", fontsize=11, color=GRAY)
     asked = (7 * SHIFT % 12) * 30
     asked = min(asked, 360 - asked)
-    figure.text(0.76, 0.03, f"{SHIFT} semitones are a turn by {asked}°", ha="center", fontsize=11, color=GREY)
+    figure.text(0.76, 0.03, f"{SHIFT} semitones are a turn by {asked}°", ha="center", fontsize=11, color=GRAY)
     return figure
 
 
@@ -113,10 +113,10 @@ def _profile(estimate: KeyEstimate) -> np.ndarray:
 
 def _plain(axes: Axes) -> None:
     axes.set_facecolor("none")
-    axes.tick_params(colors=GREY, length=0)
+    axes.tick_params(colors=GRAY, length=0)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(GREY)
+        spine.set_color(GRAY)
 
 
 def main(folder: Path) -> None:
