@@ -26,7 +26,7 @@ from stonecli_export.onnx_file import export_checkpoint, export_straightforward
 
 def straightforward(path: Path, model: KeyModel) -> KeyEstimate:
     """The key of the recording, resampled by soxr alone: to the model's rate with HQ, for the tuning with MQ."""
-    with mock.patch.object(resampling, "LOWEST_RATIO", math.inf):
+    with mock.patch.object(resampling, "MIN_RATIO", math.inf):
         return detect_key_in_audio(read_audio(path, model.info.sample_rate), model, model.info.sample_rate)
 
 

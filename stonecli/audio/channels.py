@@ -1,4 +1,4 @@
-"""How the channels of a recording are mixed to mono: their mean, unless that cancels them."""
+"""Mix the channels of a recording to mono: their mean, or their difference where they are out of phase."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 Samples: TypeAlias = npt.NDArray[np.float32]
 Signs: TypeAlias = tuple[int, ...]
-"""+1 or -1 for each channel: what it is multiplied by before the mean is taken."""
+"""+1 or -1 per channel: its factor in the mean."""
 
 PEAK_LIMIT = 1e6  # beyond this, squares and transforms leave the range of float32
 _STRIDE = 67  # every 67th frame is measured: a prime, so that few tones have a period that divides it
 _MEMORY_SECONDS = 30.0  # time constant of the measured covariance
-_FIRST_SECONDS = 0.5  # no decision is made on less
+_MIN_SECONDS = 0.5  # measured before the first decision
 # Energy of the sum of the channels, relative to the sum of their energies: 2 for identical stereo channels, 1 for
 # unrelated ones or a single one, 0 for out-of-phase ones. The lowest 30 s average in 47 commercial recordings is 0.97.
 _CANCELED = 0.5
@@ -25,9 +25,9 @@ _RECOVERED = 1.0
 class ChannelMixer:
     """Decides block by block how the channels are mixed.
 
-    A recording with an inverted channel is silent, or loses all that is in the middle, when its channels are averaged.
-    Channels that cancel are subtracted instead. The decision rests on the covariance of the channels over the last
-    30 s, so one pass over the recording is enough, and a DJ mix may hold one inverted record.
+    The mean of the channels of a recording with one inverted channel is silent, or lacks everything in the middle of
+    the stereo image. Such channels are subtracted instead. The decision uses the covariance of the channels over the
+    last 30 s. So one pass over the recording is enough, and a DJ mix may contain one record with an inverted channel.
 
     Args:
         channels: number of channels.
@@ -44,7 +44,7 @@ class ChannelMixer:
         self._weight = 0.0
 
     def signs(self, block: Samples) -> Signs:
-        """The signs for ``block``, float32 [n, channels], the next one of the recording."""
+        """The signs for the next block of the recording, float32 [n, channels]."""
         if len(self._plain) == 1:
             return self._plain
         measured = finite(np.ascontiguousarray(block[::_STRIDE]))
@@ -53,7 +53,7 @@ class ChannelMixer:
         self._sums = self._sums * fading + measured.sum(axis=0)
         self._weight = self._weight * fading + len(measured)
         self._frames += len(block)
-        if self._frames < _FIRST_SECONDS * self._rate:
+        if self._frames < _MIN_SECONDS * self._rate:
             return self._plain
         # Without the means: a DC offset, as of cheap sound cards, would hide that the rest cancels.
         covariance = self._products - np.outer(self._sums, self._sums) / self._weight
@@ -68,17 +68,17 @@ class ChannelMixer:
 
 
 def mixed(samples: Samples, signs: Signs) -> Samples:
-    """Mean over the channels of ``samples``, float32 [n, channels], each multiplied by its sign; never a view."""
+    """Mean over the channels of ``samples``, float32 [n, channels], each times its sign: float32 [n], a new array."""
     count = np.float32(samples.shape[1])
     mono: Samples = samples[:, 0] / (count * np.float32(signs[0]))
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and overflow of float32
         for channel in range(1, samples.shape[1]):  # seven times as fast as mean(axis=1)
             mono += samples[:, channel] / (count * np.float32(signs[channel]))
     return finite(mono)
 
 
 def finite(samples: Samples) -> Samples:
-    """``samples`` with values that are not finite as zeros, and the others limited to 1e6."""
+    """``samples`` with NaN and infinity replaced by zero, and all other values clipped to ±1e6."""
     if np.isfinite(samples).all():
         return np.clip(samples, -PEAK_LIMIT, PEAK_LIMIT) if np.abs(samples).max(initial=0.0) > PEAK_LIMIT else samples
     return np.clip(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0), -PEAK_LIMIT, PEAK_LIMIT)

@@ -1,12 +1,12 @@
-"""Any music file -> mono float32 samples at a low rate, block by block, in bounded memory.
+"""Decode any music file to blocks of mono float32 samples at a low rate, in bounded memory.
 
-Three decoders are tried, and content decides, never the file name extension:
+Three decoders are tried. The content of the file decides which, never its name:
 
 1. libsndfile (``soundfile``) decodes WAV, AIFF, FLAC, Ogg Vorbis, MP3 and similar formats.
 2. The ffmpeg in the ``imageio-ffmpeg`` wheel decodes the rest (AAC and ALAC in M4A, WMA, WavPack, Monkey's Audio), and
-   Opus, for which libsndfile takes twice as long. It runs as an isolated process, out of reach for a crafted file.
-3. Where that ffmpeg is missing or does not start, audioread decodes with what the system has
-   (``stonecli.audio.other_decoders``), also in an isolated process.
+   Opus, for which libsndfile takes twice as long. It runs in a process of its own, so a crafted file cannot harm stone.
+3. If that ffmpeg is missing or does not start, audioread decodes with the decoders of the system
+   (``stonecli.audio.other_decoders``), also in a process of its own.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ Samples = npt.NDArray[np.float32]
 BLOCK_SECONDS = 4.0
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
-TRUNCATION_SECONDS = 0.5  # that may be missing as well: encoder delay, rounded durations
-_NO_LENGTH = 1 << 62  # frames; libsndfile announces the highest number where it does not know
-SILENT_SECONDS = 60  # after which a decoder that gives nothing has hung
-_BLOCK_VALUES = 1 << 21  # most samples of all channels together that are decoded at a time: 8 MB
-_OUTPUTS = 16  # samples that one row of the decimating matrix product makes
-KAISER_BETA = 7.5  # with 16 taps a step: 0.001 dB of ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
+TRUNCATION_SECONDS = 0.5  # missing audio that is tolerated: encoder delay, rounded durations
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile declares the largest number if it does not know the length
+SILENT_SECONDS = 60  # a decoder that outputs nothing for so long is killed
+_BLOCK_VALUES = 1 << 21  # max. samples decoded at a time, all channels counted: 8 MB
+_OUTPUTS = 16  # output samples per row of the decimating matrix product
+KAISER_BETA = 7.5  # 16 taps per input step: 0.001 dB ripple up to 0.35 of the new rate, -76 dB from 0.65 of it
 _ONE_THREAD = 1 << 13  # rows times columns up to which OpenBLAS multiplies by a narrow matrix in the calling thread
-_FFMPEG_MEMORY = 1 << 30  # bytes of address space, where the system can limit another process (Linux)
+_FFMPEG_MEMORY = 1 << 30  # bytes of address space, on systems that can limit another process (Linux)
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Samples]:
     """The recording as mono blocks at ``sample_rate``, each float32 [n], n > 0, full scale 1.0.
 
-    Channels are averaged, or subtracted where they are out of phase. NaN and infinity count as silence.
+    Channels are averaged, or subtracted if they are out of phase. NaN and infinity are replaced by zero.
 
     Raises:
-        AudioError: the file holds no audio that can be decoded, or is truncated.
-        DecoderError: no decoder for this kind of file can be started here.
+        AudioError: the file contains no audio that can be decoded, or is truncated.
+        DecoderError: no decoder for this format can be started on this machine.
         OSError: the file cannot be read.
     """
     source = _open(Path(path), sample_rate)
@@ -78,9 +78,9 @@ class Audio:
     """A recording that is being read.
 
     Attributes:
-        rate: of the samples, in Hz.
+        rate: sample rate in Hz.
         blocks: mono blocks in order, each float32 [n], n > 0, full scale 1.0; errors as :func:`read_audio`.
-        notes: what the user should know of the file, complete after the last block.
+        notes: warnings about the file for the user; complete after the last block.
     """
 
     rate: float
@@ -88,27 +88,27 @@ class Audio:
     notes: list[str]
 
 
-def open_audio(path: str | os.PathLike[str], least_rate: int) -> Audio:
-    """The recording at its own rate divided by a whole number, the lowest that is not below ``least_rate``.
+def open_audio(path: str | os.PathLike[str], min_rate: int) -> Audio:
+    """The recording, decimated by the largest integer that keeps its rate at or above ``min_rate`` (in Hz).
 
-    That is the cheapest rate that there is. Up to 0.35 of ``least_rate`` the spectrum is that of the recording; above,
-    it may be folded. A recording whose own rate is lower keeps it.
+    Decimation by an integer is the cheapest resampling. Up to 0.35 of ``min_rate`` the spectrum is that of the
+    recording; above, it may be aliased. A recording with a rate below ``min_rate`` keeps its rate.
 
     Raises:
         AudioError, OSError: as :func:`read_audio`.
     """
-    source = _open(Path(path), least_rate)
-    factor = max(1, source.rate // least_rate)
+    source = _open(Path(path), min_rate)
+    factor = max(1, source.rate // min_rate)
     return Audio(source.rate / factor, source.read(_Decimator(source.channels, factor)), source.notes)
 
 
 class _Converter(Protocol):
-    """Converts blocks of samples to mono at another rate; the length of all but the last is a multiple of ``step``."""
+    """Converts blocks of samples to mono at another rate; all blocks but the last are multiples of ``step`` long."""
 
     step: int
 
     def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
-        """The samples that are ready, float32 [n], of ``block`` [n, channels]; all that is left when ``last``."""
+        """The samples that ``block`` [n, channels] completes, float32 [n]; all remaining ones if ``last``."""
 
 
 class _Source(Protocol):
@@ -119,14 +119,14 @@ class _Source(Protocol):
     notes: list[str]
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
-        """The whole recording, converted; can be called once. Errors as :func:`read_audio`."""
+        """The whole recording, converted. Call it once. Errors as :func:`read_audio`."""
 
 
 def _open(path: Path, target: int) -> _Source:
-    unsure_length = _check_file(path)
-    sound = None if unsure_length else _open_sound(path)
+    has_no_length = _check_file(path)
+    sound = None if has_no_length else _open_sound(path)
     if sound is None:
-        return _DecoderProcess(path, check_length=not unsure_length)
+        return _DecoderProcess(path, check_length=not has_no_length)
     if sound.subtype == "OPUS":
         sound.close()
         return _DecoderProcess(path, rate=target)
@@ -137,8 +137,8 @@ def _open(path: Path, target: int) -> _Source:
 
 
 def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
-    """Whether libsndfile would stop before the end of the file, or does not know where that is."""
-    if sound.frames > _NO_LENGTH:
+    """Whether libsndfile would stop before the end of the file, or does not know its length."""
+    if sound.frames > _UNKNOWN_FRAMES:
         return True
     with path.open("rb") as file:
         if sound.format == "OGG":
@@ -148,23 +148,28 @@ def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
 
 def _check_format(channels: int, rate: int) -> None:
     if not (0 < channels <= MAX_CHANNELS and MIN_RATE <= rate <= MAX_RATE):
-        raise AudioError(f"odd format: {channels} channels at {rate} Hz")
+        raise AudioError(f"unsupported format: {channels} channels at {rate} Hz")
 
 
 def _check_file(path: Path) -> bool:
-    """Whether the length that the file announces is nought; raises where there is nothing to decode, or too little."""
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes to would be waited for at open()
+    """Whether the file declares a length of zero.
+
+    Raises:
+        AudioError: the path is no regular file, or the file is empty or truncated.
+        OSError: the file cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # open() would block on a pipe without a writer
         raise AudioError("not a regular file but a folder, pipe, socket or device")
-    with path.open("rb") as file:  # an OSError with its reason, before any decoder hides it
+    with path.open("rb") as file:  # raises OSError with the reason; libsndfile would hide it
         if not file.read(1):
             raise AudioError("the file is empty")
         return has_zero_length(file)
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from its beginning to its end.
+    """A file that is read once from start to end.
 
-    After each read, ``soundfile`` seeks to where it is already; in an MP3 that decodes frames anew.
+    In seekable files ``soundfile`` seeks to the current position after each read, which decodes MP3 frames again.
     """
 
     def seekable(self) -> bool:
@@ -172,15 +177,15 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _open_sound(path: Path) -> soundfile.SoundFile | None:
-    """The open file, or None where libsndfile does not know the format."""
-    # soundfile encodes str strictly; bytes carry names that are not valid UTF-8. Windows has wide names instead.
+    """The open file, or None if libsndfile does not support the format."""
+    # soundfile encodes str strictly, so names that are not valid UTF-8 are passed as bytes; Windows takes only str.
     name = str(path) if sys.platform == "win32" else os.fsencode(path)
     try:
         with libmpg123_silenced():
             sound = _SoundFile(name)
     except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError):
         return None
-    # RAW is a guess from the ending (.gsm, .vox), under which any text is sound.
+    # RAW is guessed from the extension (.gsm, .vox): any text would be decoded.
     if sound.format == "RAW":
         sound.close()
         return None
@@ -203,7 +208,7 @@ class _Libsndfile:
             raise
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
-        """As :meth:`_Source.read`. Stops at the announced end: a tag behind a FLAC is an error for libFLAC."""
+        """As :meth:`_Source.read`. Stops at the declared end, because libFLAC fails at a tag after the audio."""
         buffer = np.empty((_block_frames(self, converter), self.channels), dtype=np.float32)
         mixer = ChannelMixer(self.channels, self.rate)
         done, last = 0, False
@@ -222,13 +227,13 @@ class _Libsndfile:
                 out = converter.process(samples, mixer.signs(samples), last=last)
                 if len(out):
                     yield out
-            seconds, announced = done / self.rate, sound.frames / self.rate
-        if is_mp3 and _is_short(seconds, announced) and self._ends_with_whole_frame():
+            seconds, declared = done / self.rate, sound.frames / self.rate
+        if is_mp3 and _is_truncated(seconds, declared) and self._ends_with_whole_frame():
             self.notes.append(
-                f"shorter than its header says ({seconds:.0f} of {announced:.0f} s); analyzed what is there"
+                f"shorter than its header declares ({seconds:.0f} of {declared:.0f} s); analyzed to the end of the file"
             )
         else:
-            _check_length(seconds, announced)
+            _check_length(seconds, declared)
 
     def _ends_with_whole_frame(self) -> bool:
         with self._path.open("rb") as file:
@@ -236,11 +241,11 @@ class _Libsndfile:
 
 
 class _DecoderProcess:
-    """A file that ffmpeg decodes, or audioread, in a process that is killed when this object is released.
+    """A file that ffmpeg or audioread decodes, in a process that is killed when this object is released.
 
-    The samples come at the file's own rate unless one is given: ffmpeg's resampler takes four times as long as ours.
-    Only Opus gets a rate. It is always at 48 kHz, and from there to the 11,025 Hz of a model ffmpeg's one step is
-    better than our two. More than two channels come mixed to two, with ffmpeg's weights.
+    Without ``rate``, samples have the file's own rate, because ffmpeg's resampler takes four times as long as stone's.
+    Only Opus gets a rate: it is always at 48 kHz, and from there to the 11,025 Hz of a model, ffmpeg's single step is
+    better than stone's two. ffmpeg mixes more than two channels to two, with its own weights.
     """
 
     channels = 1
@@ -251,7 +256,7 @@ class _DecoderProcess:
         try:
             program = _ffmpeg_program()
             is_open = self._open(_ffmpeg_command(program, path, rate))
-            if not is_open and not self._log.has_spoken:
+            if not is_open and not self._log.has_messages:
                 _check_program(program)
         except OSError as error:
             is_open = self._open(_audioread_command(path))
@@ -261,11 +266,11 @@ class _DecoderProcess:
             raise AudioError(f"not audio that can be decoded: {self._log.reason}")
 
     def _open(self, command: list[str]) -> bool:
-        """Start the decoder; False where it found no audio.
+        """Start the decoder; False if it found no audio.
 
         Raises:
-            AudioError: it does not answer, or the format is out of range.
-            OSError: it cannot be started.
+            AudioError: the decoder hangs, or the format is out of range.
+            OSError: the decoder cannot be started.
         """
         with ExitStack() as process:
             self._output, self._log = process.enter_context(_running(command))
@@ -280,7 +285,7 @@ class _DecoderProcess:
 
     def read(self, converter: _Converter) -> Iterator[Samples]:
         """As :meth:`_Source.read`."""
-        # Both are used for every block: new ones of this size would cost more than what is done with them.
+        # Both buffers are reused for every block: allocating them would take longer than the arithmetic.
         values = np.empty((_block_frames(self, converter), self._file_channels), dtype=self._type)
         mono = np.empty(len(values), dtype=np.float32)
         mixer = ChannelMixer(self._file_channels, self.rate)
@@ -306,79 +311,79 @@ class _DecoderProcess:
         if self._check_length and self._log.audio_duration is not None:
             _check_length(seconds, self._log.audio_duration)
         if self._log.is_partial and self._log.audio_duration is None:
-            raise AudioError(f"truncated after {seconds:.1f} s")
+            raise AudioError(f"truncated after {seconds:.1f} s; re-rip or re-download it")
         if self._log.exit_code:
             raise AudioError(f"the decoder failed after {seconds:.1f} s")
 
 
 def _mean(samples: Samples, signs: Signs, out: Samples) -> None:
-    """Mean over the channels of [n, channels], each multiplied by its sign; for two of them bit by bit as ffmpeg's."""
+    """Write the mean over the channels of [n, channels], each times its sign, to ``out``; stereo exactly as ffmpeg."""
     if samples.shape[1] != 2:
         out[:] = mixed(samples, signs)
         return
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and sums beyond float32
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, and overflow of float32
         (np.add if signs[0] == signs[1] else np.subtract)(samples[:, 0], samples[:, 1], out=out)
         out *= np.float32(0.5)
 
 
 def _block_frames(source: _Source, converter: _Converter) -> int:
-    """Frames that are decoded at a time."""
+    """Number of frames that are decoded at a time."""
     size = min(int(BLOCK_SECONDS * source.rate), _BLOCK_VALUES // source.channels)
     return max(1, size // converter.step) * converter.step
 
 
 class _Output:
-    """What a decoder gives. One that gives nothing for long, while it is waited for, is killed.
+    """The output of a decoder process, which is killed if a read gets nothing for ``SILENT_SECONDS``.
 
-    The time is counted by a thread of its own, second by second: no system but POSIX can wait for a pipe and a time,
-    and the clock may go on while the machine sleeps.
+    A watchdog thread counts the seconds, because only POSIX can wait for a pipe with a timeout, and because the clock
+    may advance while the machine sleeps.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
         self._process = process
         self._stream = stream
         self._has_hung = False
-        self._is_waited_for = False
+        self._is_reading = False
         self._reads = 0
         self._ended = Event()
         Thread(target=self._watch, name="stone-decoder", daemon=True).start()
 
     def read(self, size: int) -> bytes:
-        """The next bytes, fewer than ``size`` at the end alone."""
+        """The next ``size`` bytes; fewer only at the end."""
         self._reads += 1
-        self._is_waited_for = True
+        self._is_reading = True
         try:
             return self._stream.read(size)
         finally:
-            self._is_waited_for = False
+            self._is_reading = False
 
     def read_into(self, array: npt.NDArray[Any]) -> int:
-        """Fill ``array`` with the next bytes; the result is their number, less than its size at the end only."""
+        """Fill ``array`` with the next bytes and return their number, less than the array's size only at the end."""
         self._reads += 1
-        self._is_waited_for = True
+        self._is_reading = True
         try:
             return self._stream.readinto(array.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined,no-any-return]
         finally:
-            self._is_waited_for = False
+            self._is_reading = False
 
     def check(self) -> None:
-        """Nothing, unless what was read is not all.
+        """Raise if the output is incomplete.
 
         Raises:
-            AudioError: the decoder was killed.
+            AudioError: the decoder was killed because it hung.
         """
         if self._has_hung:
-            raise AudioError(f"the decoder fell silent: nothing in {SILENT_SECONDS} s")
+            raise AudioError(f"the decoder hangs: no output for {SILENT_SECONDS} s")
 
     def close(self) -> None:
-        """Nothing is read any more."""
+        """End the watchdog thread and close the pipe."""
         self._ended.set()
         self._stream.close()
 
     def _watch(self) -> None:
         seconds, reads = 0, 0
         while not self._ended.wait(1.0):
-            seconds = seconds + 1 if self._is_waited_for and self._reads == reads else 0
+            seconds = seconds + 1 if self._is_reading and self._reads == reads else 0
             reads = self._reads
             if seconds >= SILENT_SECONDS:
                 self._has_hung = True
@@ -387,52 +392,52 @@ class _Output:
 
 
 class _DecoderLog:
-    """What a decoder prints to standard error, and how it ended.
+    """The messages of a decoder process on standard error, and its exit code.
 
     Attributes:
-        audio_duration: announced length of the audio in seconds; None where nothing reliable is known.
+        audio_duration: declared duration of the audio in seconds; None if no reliable one is known.
         is_partial: whether the file ends within its last packet.
-        has_spoken: whether anything was printed that shows a working decoder.
+        has_messages: whether the decoder printed a message, which shows that it works.
         found_no_backend: whether audioread has no decoder on this machine.
-        exit_code: of the process; None while it runs, or if it was killed from here.
+        exit_code: exit code of the process; None while it runs, or if stone killed it.
     """
 
     _DURATION = re.compile(rb"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag values are indented deeper
-    _FILM = re.compile(rb"^  Stream #\d+:\d+[^ ]*: Video: (?!.*\(attached pic\))")
+    _VIDEO = re.compile(rb"^  Stream #\d+:\d+[^ ]*: Video: (?!.*\(attached pic\))")
 
     def __init__(self) -> None:
         self.is_partial = False
-        self.has_spoken = False
+        self.has_messages = False
         self.found_no_backend = False
         self.exit_code: int | None = None
         self._duration: float | None = None
-        self._speaks_of_audio = True
+        self._is_duration_of_audio = True
         self._last: deque[bytes] = deque(maxlen=4)
 
     @property
     def audio_duration(self) -> float | None:
-        return self._duration if self._speaks_of_audio else None
+        return self._duration if self._is_duration_of_audio else None
 
     def follow(self, stream: IO[bytes]) -> None:
-        """Read ``stream`` to its end, keeping only what is needed."""
+        """Read ``stream`` to its end, and keep only what the attributes need."""
         while line := stream.readline(4096):
             match = self._DURATION.match(line)
-            if match:  # the last one counts: a file's name, which comes before, may hold a line like this one
+            if match:  # the last match counts: the file's name, which is printed earlier, may contain such a line
                 hours, minutes, seconds = (float(group) for group in match.groups())
                 self._duration = hours * 3600 + minutes * 60 + seconds
-            elif self._FILM.match(line):
-                self._speaks_of_audio = False  # the film may be longer than its sound
+            elif self._VIDEO.match(line):
+                self._is_duration_of_audio = False  # the video may be longer than its audio
             elif line.startswith(b"["):
-                self.has_spoken = True
+                self.has_messages = True
                 self.found_no_backend = self.found_no_backend or line.startswith(NO_BACKEND_MESSAGE)
                 if b"Estimating duration from bitrate" in line:
-                    self._speaks_of_audio = False
+                    self._is_duration_of_audio = False
                 self.is_partial = self.is_partial or b"partial file" in line
                 self._last.append(line)
 
     @property
     def reason(self) -> str:
-        """The cause of a failure in a few words."""
+        """The cause of a failure, in a few words."""
         text = b" ".join(self._last).decode("utf-8", "replace")
         for phrase in ("moov atom not found", "does not contain any stream", "matches no streams", "Permission denied"):
             if phrase in text:
@@ -442,11 +447,12 @@ class _DecoderLog:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """For a child that is started within, Ctrl-C is blocked for good; for this thread it comes afterwards.
+    """Block SIGINT: in child processes started inside for good, in this thread until the end of the block.
 
-    The child begins its own session when it is there: a Ctrl-C just before would end it, and its file look damaged.
+    The child gets its own session only after the fork. A Ctrl-C in between would end it, and its file would look
+    damaged.
     """
-    if sys.platform == "win32":  # which has no masks
+    if sys.platform == "win32":  # no signal masks
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -463,10 +469,10 @@ _DECODER_HELP = (
 
 
 def _ffmpeg_program() -> str:
-    """The ffmpeg of the wheel, or the one that ``IMAGEIO_FFMPEG_EXE`` names.
+    """Path of the ffmpeg in the wheel, or of the one that ``IMAGEIO_FFMPEG_EXE`` names.
 
     Raises:
-        OSError: there is none.
+        OSError: neither exists.
     """
     import imageio_ffmpeg
 
@@ -478,10 +484,10 @@ def _ffmpeg_program() -> str:
 
 @lru_cache(maxsize=4)
 def _check_program(program: str) -> None:
-    """Nothing, where ``program`` is a working ffmpeg; it had nothing to say of a file.
+    """Raise unless ``program`` is a working ffmpeg; called after it failed without any message.
 
     Raises:
-        OSError: it is none.
+        OSError: it is not a working ffmpeg.
     """
     try:
         done = subprocess.run(  # noqa: S603 (the program is the user's own)
@@ -494,26 +500,26 @@ def _check_program(program: str) -> None:
 
 
 def _ffmpeg_command(program: str, path: Path, rate: int | None) -> list[str]:
-    """ffmpeg decoding ``path`` to a float32 WAV (at ``rate``) on standard output; the header has rate and channels."""
+    """The command that decodes ``path`` with ffmpeg to a float32 WAV (at ``rate``) on standard output."""
     resampled = ["-ar", str(rate)] if rate else []
     return [program, *guarded_input(str(path)), *GUARDED_OUTPUT, *resampled, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
 
 
 def _audioread_command(path: Path) -> list[str]:
-    """audioread decoding ``path`` to a WAV on standard output. No module is imported from the current folder (-P)."""
+    """The command that decodes ``path`` with audioread to a WAV; -P imports no module from the current folder."""
     return [sys.executable, "-P", "-m", "stonecli.audio.other_decoders", str(path.absolute())]
 
 
 @contextmanager
 def _running(command: list[str]) -> Iterator[tuple[_Output, _DecoderLog]]:
-    """The decoder process; it is killed when the block is left early."""
+    """A running decoder process; it is killed if the block ends early."""
     with _interrupts_blocked():
         process = subprocess.Popen(  # noqa: S603 (no shell; no path can be taken for an option)
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Ctrl-C in the terminal is for us: ffmpeg would end in good order, and half a file would look whole.
+            # Ctrl-C in the terminal must not reach ffmpeg: it would exit normally, and half a file would look complete.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -537,16 +543,16 @@ def _running(command: list[str]) -> Iterator[tuple[_Output, _DecoderLog]]:
 
 
 def _limit_memory(process: subprocess.Popen[bytes]) -> None:
-    """Limit the address space of a process that was just started, where the system can (``-max_alloc`` is for all)."""
+    """Limit the address space of a new process, on Linux only; ``-max_alloc`` limits ffmpeg on all systems."""
     if sys.platform == "linux":
         import resource
 
-        with suppress(OSError, ValueError):  # it has ended; there is a lower limit
+        with suppress(OSError, ValueError):  # the process has ended, or has a lower limit
             resource.prlimit(process.pid, resource.RLIMIT_AS, (_FFMPEG_MEMORY, _FFMPEG_MEMORY))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a decoder and what it has started: its process group, which is its own."""
+    """Kill a decoder and the processes that it started: they form one process group."""
     if process.poll() is not None:
         return
     if sys.platform == "win32":
@@ -557,7 +563,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Resampler:
-    """Mix to mono and streaming sample rate conversion; a plain copy where the rates are equal."""
+    """Mixes to mono and converts the sample rate as a stream; does not resample if the rates are equal."""
 
     step = 1
 
@@ -573,20 +579,20 @@ class _Resampler:
 
 
 class _Decimator:
-    """Mix to mono, low-pass filter and decimation by ``factor``, in one matrix product on the interleaved samples.
+    """Mixes to mono, low-pass filters and decimates by ``factor``, in one matrix product on the interleaved samples.
 
-    A row of the left matrix is ``16 * factor`` frames; the right one is banded (Toeplitz). Its first 16 columns hold
-    what the row gives to its own outputs, the last 16 what it gives to those of the row before: the filter, of
-    ``16 * factor + 1`` taps, is no longer than that.
+    Each row of the left matrix is ``16 * factor`` frames; the right matrix is banded (Toeplitz). The filter has
+    ``16 * factor + 1`` taps, so a row contributes to its own 16 outputs (first 16 columns) and to the 16 outputs of the
+    row before (last 16 columns): overlap-add.
     """
 
     def __init__(self, channels: int, factor: int) -> None:
         self.step = _OUTPUTS * factor
         self._factor = factor
         self._channels = channels
-        self._owed = np.zeros(_OUTPUTS, dtype=np.float32)  # what the last row gave to its own outputs
-        self._ahead = _OUTPUTS // 2 if factor > 1 else 0  # outputs before the first sample
-        self._frames = self._made = 0
+        self._tail = np.zeros(_OUTPUTS, dtype=np.float32)  # overlap-add tail: the last row's part of its own outputs
+        self._skip = _OUTPUTS // 2 if factor > 1 else 0  # outputs before the first sample, still to be dropped
+        self._frames = self._written = 0
 
     def process(self, block: Samples, signs: Signs, *, last: bool) -> Samples:
         self._frames += len(block)
@@ -599,26 +605,26 @@ class _Decimator:
         if len(parts) and not -PEAK_LIMIT < float(parts.min()) <= float(parts.max()) < PEAK_LIMIT:
             parts = self._product(finite(block), matrix)
         out = parts[:, _OUTPUTS:].copy()
-        out[:1] += self._owed
+        out[:1] += self._tail
         out[1:] += parts[:-1, :_OUTPUTS]
         if len(parts):
-            self._owed = parts[-1, :_OUTPUTS].copy()
-        made = np.append(out, self._owed) if last else out.ravel()
-        made, self._ahead = made[self._ahead :], max(0, self._ahead - len(made))
-        if last:  # no more than the frames that there were
-            made = made[: -(-self._frames // self._factor) - self._made]
-        self._made += len(made)
-        return made
+            self._tail = parts[-1, :_OUTPUTS].copy()
+        mono = np.append(out, self._tail) if last else out.ravel()
+        mono, self._skip = mono[self._skip :], max(0, self._skip - len(mono))
+        if last:  # without the outputs of the padding
+            mono = mono[: -(-self._frames // self._factor) - self._written]
+        self._written += len(mono)
+        return mono
 
     def _product(self, block: Samples, matrix: Samples) -> Samples:
-        """Rows of ``block`` times the matrix, [rows, 2 * 16]."""
+        """The rows of ``block`` times the matrix: float32 [rows, 2 * 16]."""
         rows = block.reshape(-1, len(matrix))
         out = np.empty((len(rows), matrix.shape[1]), dtype=np.float32)
-        # Pieces: OpenBLAS would divide a large product among threads, which costs several times what it is.
+        # In pieces: OpenBLAS would split a large product among threads, which takes several times as long.
         piece = max(1, _ONE_THREAD // len(matrix))
         whole = len(rows) // piece * piece
         shape = (-1, piece, len(matrix))
-        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found in the result
+        with np.errstate(invalid="ignore", over="ignore"):  # process() checks the result
             np.matmul(rows[:whole].reshape(shape), matrix, out=out[:whole].reshape(-1, piece, out.shape[1]))
             np.matmul(rows[whole:], matrix, out=out[whole:])
         return out
@@ -630,8 +636,8 @@ def decimating_matrix(channels: int, factor: int, signs: Signs = ()) -> Samples:
 
     Args:
         channels: number of channels.
-        factor: of the decimation.
-        signs: of the channels; none for +1 throughout.
+        factor: decimation factor.
+        signs: sign per channel; empty for +1 in all channels.
     """
     taps = _OUTPUTS * factor + 1
     low_pass = np.sinc((np.arange(taps) - taps // 2) / factor) * np.kaiser(taps, KAISER_BETA)
@@ -646,12 +652,12 @@ def decimating_matrix(channels: int, factor: int, signs: Signs = ()) -> Samples:
     return matrix
 
 
-def _is_short(seconds: float, announced: float) -> bool:
-    """Whether a recording is shorter than announced by more than encoders and rounding account for."""
-    missing = announced - seconds
-    return missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * announced
+def _is_truncated(seconds: float, declared: float) -> bool:
+    """Whether a recording is shorter than its declared duration by more than encoder delay and rounding."""
+    missing = declared - seconds
+    return missing > TRUNCATION_SECONDS and missing > TRUNCATION_TOLERANCE * declared
 
 
-def _check_length(seconds: float, announced: float) -> None:
-    if _is_short(seconds, announced):
-        raise AudioError(f"truncated: {seconds:.1f} s of {announced:.1f} s are there")
+def _check_length(seconds: float, declared: float) -> None:
+    if _is_truncated(seconds, declared):
+        raise AudioError(f"truncated ({seconds:.1f} of {declared:.1f} s); re-rip or re-download it")

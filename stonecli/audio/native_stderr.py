@@ -26,23 +26,23 @@ _MESSAGES = (
     rb"|\n?Warning: (?:Xing stream|Encountered more data|Big change|Real sample count)"
     rb").*\n?"
 )
-_MAX_FILE = 1 << 20  # bytes, after which the file starts at its beginning again
-_CAN_READ_ANYWHERE = hasattr(os, "pread")  # not on Windows, where all is copied when the last call ends
+_MAX_FILE = 1 << 20  # bytes, after which the file is truncated and reused
+_CAN_READ_ANYWHERE = hasattr(os, "pread")  # not on Windows; there, everything is copied when the last call ends
 
 
 class _Redirection:
-    """Descriptor 2 leads to a temporary file while at least one caller needs that."""
+    """Redirects descriptor 2 to a temporary file while at least one caller needs it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._callers = 0
         self._real = -1
         self._file: IO[bytes] | None = None
-        self._copied = 0  # bytes of the file
+        self._copied = 0  # bytes of the file that were copied to standard error or dropped
         self.is_needed = True
 
     def start(self) -> bool:
-        """Redirect for one caller; False where there is no standard error, or no temporary file."""
+        """Redirect for one caller; False if there is no standard error, or no temporary file can be made."""
         with self._lock:
             if not self._callers:
                 import tempfile
@@ -64,32 +64,32 @@ class _Redirection:
             return True
 
     def end(self) -> None:
-        """The caller is done; copy what is not libmpg123's."""
+        """End the redirection for one caller, and copy the lines that are not from libmpg123."""
         with self._lock:
             self._callers -= 1
             if not self._callers:
                 os.dup2(self._real, 2)
             if not self._callers or _CAN_READ_ANYWHERE:
-                with suppress(OSError):  # nobody reads the user's standard error any more
+                with suppress(OSError):  # standard error is a closed pipe
                     self._copy()
             if not self._callers:
                 os.close(self._real)
 
     def flush(self) -> None:
-        """Copy what a thread wrote late: its write had begun before descriptor 2 was restored."""
+        """Copy lines that a thread wrote late: its write started before descriptor 2 was restored."""
         with self._lock:
             if not self._callers and self._file is not None:
                 with suppress(OSError):
                     self._copy()
 
     def after_fork(self) -> None:
-        """In a forked child no call runs; its standard error is the real one."""
+        """Restore standard error in a forked child, in which no caller runs."""
         self._lock = threading.Lock()
         if self._callers:
             os.dup2(self._real, 2)
             os.close(self._real)
             self._callers = 0
-        self._file, self._copied = None, 0  # the file is the parent's
+        self._file, self._copied = None, 0  # the file belongs to the parent
 
     def _copy(self) -> None:
         assert self._file is not None  # noqa: S101 (for the type checker)
@@ -113,16 +113,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def stop_redirecting() -> None:
-    """From now on :func:`libmpg123_silenced` does nothing: what C libraries print goes nowhere already."""
+    """Turn :func:`libmpg123_silenced` off for good: the program discards the output of C libraries already."""
     _redirection.is_needed = False
 
 
 @contextmanager
 def libmpg123_silenced(is_mp3: bool = True) -> Iterator[None]:
-    """While open, what libmpg123 prints is dropped. Many threads may be inside at a time.
+    """Drop the messages of libmpg123 inside the block. Any number of threads may be inside at a time.
 
     Args:
-        is_mp3: False to do nothing. The environment variable ``STONE_DEBUG`` has the same effect.
+        is_mp3: if False, do nothing. The environment variable ``STONE_DEBUG`` has the same effect.
     """
     is_needed = is_mp3 and _redirection.is_needed and not os.environ.get("STONE_DEBUG")
     if not is_needed or not _redirection.start():

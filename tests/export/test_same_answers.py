@@ -49,7 +49,7 @@ def models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyM
 
 def assert_same(path: Path, models: tuple[KeyModel, KeyModel]) -> None:
     plain, fast = models
-    with mock.patch.object(resampling, "LOWEST_RATIO", math.inf):  # soxr's are all
+    with mock.patch.object(resampling, "MIN_RATIO", math.inf):  # soxr's are all
         expected = detect_key_in_audio(read_audio(path, 22050), plain, 22050)
     found: KeyEstimate = detect_key(path, fast)
     assert found.key == expected.key

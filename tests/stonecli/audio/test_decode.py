@@ -177,12 +177,12 @@ def test_a_file_that_announces_more_than_it_has_is_truncated(tmp_path: Path, end
     soundfile.write(path, tone(), 44100, subtype="PCM_16")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(AudioError, match=r"truncated: .* bytes"):
+    with pytest.raises(AudioError, match=r"truncated \(.* bytes"):
         decoded(path)
     name, order = (b"data", "little") if ending == "wav" else (b"SSND", "big")
     at = content.index(name) + 4
     path.write_bytes(content[:at] + (100_000_000).to_bytes(4, order) + content[at + 4 :])
-    with pytest.raises(AudioError, match=r"truncated: .* of 100000000 bytes"):
+    with pytest.raises(AudioError, match=r"truncated \(.* of 100000000 bytes"):
         decoded(path)
 
 
@@ -462,7 +462,7 @@ def test_a_decoder_that_falls_silent_is_ended(
     assert len(list(itertools.islice(blocks, blocks_before))) == blocks_before
     for process in started:
         process.send_signal(signal.SIGSTOP)
-    with pytest.raises(AudioError, match="the decoder fell silent"):
+    with pytest.raises(AudioError, match="the decoder hangs"):
         list(blocks)
     assert len(started) == 1
     assert started[0].poll() is not None
@@ -486,8 +486,8 @@ def test_a_decoder_that_has_to_wait_for_us_has_not_fallen_silent(
 # At the lowest rate
 
 
-def low_rate(path: Path, least_rate: int = 11025) -> tuple[float, Samples]:
-    audio = open_audio(path, least_rate)
+def low_rate(path: Path, min_rate: int = 11025) -> tuple[float, Samples]:
+    audio = open_audio(path, min_rate)
     return audio.rate, np.concatenate(list(audio.blocks))
 
 
@@ -603,5 +603,5 @@ def test_an_odd_rate_is_refused(
 ) -> None:
     path = encode(tone(seconds=120), 44100, container, tmp_path / "a")
     monkeypatch.setattr("stonecli.audio.decode.MAX_RATE", 8000)
-    with pytest.raises(AudioError, match="odd format: 1 channels at 44100 Hz"):
+    with pytest.raises(AudioError, match="unsupported format: 1 channels at 44100 Hz"):
         open_audio(path, 11025)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from stonecli.audio.resample import HIGHEST_RATIO, LOWEST_RATIO, TOLERANCE, Resampler
+from stonecli.audio.resample import MAX_RATIO, MIN_RATIO, TOLERANCE, Resampler
 
 Floats = npt.NDArray[np.float32]
 LOW = 11025.0
@@ -25,7 +25,7 @@ def met(resampler: Resampler, rate: float) -> float:
 def test_the_rate_is_met(cents: float) -> None:
     for rate in (LOW, 12000.0):
         target = LOW * 2 ** (cents / 1200)
-        assert LOWEST_RATIO < target / rate < HIGHEST_RATIO
+        assert MIN_RATIO < target / rate < MAX_RATIO
         assert met(Resampler(rate, target), rate) / target == pytest.approx(1.0, abs=2.2 * TOLERANCE)
 
 

@@ -350,4 +350,4 @@ def test_an_mp3_that_is_shorter_than_its_header_says(invoke: Invoke, song: Song,
     path.write_bytes(content[: frames[len(frames) // 2]])
     result = invoke(command, path)
     assert result.exit_code == 0
-    assert "mp3.mp3: shorter than its header says (8 of 16 s); analyzed what is there" in result.stderr
+    assert "mp3.mp3: shorter than its header declares (8 of 16 s); analyzed to the end of the file" in result.stderr

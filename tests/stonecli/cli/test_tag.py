@@ -410,7 +410,7 @@ def read_only(path: Path, songs: Mapping[str, Path]) -> Path:
 BROKEN = {
     "text": (text_file, "not a music format"),
     "empty": (empty_file, "the file is empty"),
-    "truncated mp3": (_cut_song("mp3"), "truncated: 9.* s of 16.* s are there"),
+    "truncated mp3": (_cut_song("mp3"), r"truncated \(9.* of 16.* s\); re-rip or re-download it"),
     "truncated flac": (_cut_song("flac"), "truncated"),
     "truncated wav": (_cut_song("wav 16 bit"), "truncated|damaged|ends|end of the file"),
     "truncated aiff": (_cut_song("aiff"), "truncated|damaged|ends|end of the file"),
