@@ -1,13 +1,17 @@
-"""Many files at once on any ``concurrent.futures.Executor``: order, progress, cancel."""
+"""Many files in parallel on any ``concurrent.futures.Executor``: order, progress, Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from stonecli.errors import StoneError
 
@@ -33,6 +37,11 @@ class NotYet(Enum):
 
 
 NOT_YET = NotYet.NOT_YET
+
+END_SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform != "win32":
+    END_SIGNALS += (signal.SIGHUP,)
+"""Signals that ask a program to end."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,74 @@ def default_jobs() -> int:
     from stonecli.util.cpus import available_cpus
 
     return available_cpus()
+
+
+@contextmanager
+def in_threads(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int | None = None,
+    *,
+    ordered: bool = True,
+    on_done: Callable[[Outcome[Item, Result]], None] | None = None,
+) -> Iterator[Run[Item, Result]]:
+    """The outcomes of ``function`` on each of ``items``, as of :func:`run`, in threads of this process.
+
+    When the block ends, no thread is running any more.
+
+    Args:
+        function, items, ordered, on_done: see :func:`run`.
+        jobs: number of threads; None: one per CPU core that the process may use.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    jobs = default_jobs() if jobs is None else jobs
+    with (
+        ThreadPoolExecutor(jobs, thread_name_prefix="stone") as executor,
+        run(function, items, executor=executor, in_flight=2 * jobs, ordered=ordered, on_done=on_done) as outcomes,
+    ):
+        yield outcomes
+
+
+class Stoppable(Protocol):
+    """Work on many files that ends early, without losing a result, when :meth:`stop` is called."""
+
+    def stop(self) -> None: ...
+
+
+@contextmanager
+def stopped_by_signals(work: Stoppable) -> Iterator[list[int]]:
+    """While open, Ctrl-C (SIGINT), SIGTERM and SIGHUP stop ``work``; a second signal interrupts at once.
+
+    Signals that the program was told to ignore (as by nohup) stay ignored. In a thread other than the main one nothing
+    is installed, because Python handles signals only there.
+
+    Yields:
+        A list of the signals received: empty until the first one.
+    """
+    received: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in END_SIGNALS if is_main}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        restore()
+        work.stop()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        restore()
 
 
 class _Task(Generic[Item, Result]):

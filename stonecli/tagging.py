@@ -1,21 +1,34 @@
-"""One file's whole way through ``stone tag``: the key that is there, the key that is heard, and what is written."""
+"""Detect keys and write them to tags: for one file (:class:`Tagger`), for a library (:func:`tag_library`), and for the
+files that arrive in a folder (:func:`watch_folder`).
+
+``stone tag``, ``stone watch``, the workers of a cluster and the beets plugin all work through this module.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from threading import Event
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from stonecli.detection.detect import KeyEstimate, detect_key
-from stonecli.errors import TagError
+from stonecli.errors import Cancelled, TagError
+from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.key import Key
-from stonecli.library.cache import CacheEntry, ResultCache, hash_content, stat_fingerprint
-from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Place
-from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
-from stonecli.tags.edit.atomic_replace import CHANGED_MEANWHILE, Journal, check_writable
+from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_cache, stat_fingerprint
+from stonecli.model.session import KeyModel, default_model
+from stonecli.remote.locations import Place, Seen, Url, place_of
+from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_key
+from stonecli.tags.edit.atomic_replace import CHANGED_MEANWHILE, Journal, check_writable, remove_leftovers
+from stonecli.tags.rules import check_rules
+
+if TYPE_CHECKING:
+    from stonecli.jobs import Run
+    from stonecli.library.watch import FolderWatcher
+    from stonecli.tags.undo.journal import JournalRun
 
 Status = Literal[
     "detected",
@@ -32,22 +45,87 @@ Status = Literal[
 
 
 @dataclass(frozen=True)
+class TagOptions:
+    """What to do with each file. The defaults are those of ``stone tag``: a preview that changes nothing.
+
+    Raises:
+        ValueError: an option is out of its range, or two of them contradict each other.
+    """
+
+    rules: tuple[FieldRule, ...] = (FieldRule(),)
+    """Fields to write the key to, each with its notation and its mode."""
+
+    write: bool = False
+    """Whether files are changed. False: a preview."""
+
+    overwrite: bool = False
+    """Whether files that already have a key are analyzed and written again.
+
+    False: their key field stays as it is, and the key in it is written to the other fields of ``rules``. A text that
+    says "no key" (``o``) does not count as a key.
+    """
+
+    remove: bool = False
+    """Remove what stone wrote to the fields of ``rules`` instead of detecting keys."""
+
+    min_confidence: float = 0.0
+    """Lowest confidence, 0 to 1, of a key that is written."""
+
+    preserve_mtime: bool = False
+    """Whether changed files keep their modification time."""
+
+    jobs: int | None = None
+    """Files processed in parallel. None: one per CPU core that the process may use."""
+
+    use_cache: bool = True
+    """Whether results are taken from the result cache and stored in it."""
+
+    match_audio: bool = False
+    """Whether a file that keeps its key, and whose path the cache does not know, is read once to find its earlier
+    result by the content of its audio."""
+
+    def __post_init__(self) -> None:
+        check_rules(self.rules)
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence must be from 0 to 1, not {self.min_confidence}")
+        if self.jobs is not None and self.jobs < 1:
+            raise ValueError(f"jobs must be at least 1, not {self.jobs}")
+        if self.remove and self.overwrite:
+            raise ValueError("remove cannot be combined with overwrite")
+
+    @property
+    def description(self) -> str:
+        """What the run does, for the list of ``stone undo --list``: such as ``write key, comment``."""
+        fields = ", ".join(dict.fromkeys(rule.field for rule in self.rules))
+        return f"{'remove' if self.remove else 'write'} {fields}"
+
+
+PREVIEW = TagOptions()
+
+
+@dataclass(frozen=True)
 class TagResult:
-    """What became of one file.
+    """The result for one file.
 
     Attributes:
-        path: as it was found; or its address.
-        status: ``detected``: heard, nothing was to be written (a preview); ``written``; ``unchanged``: the file said
-            so already; ``kept``: it has a key and was left as it is; ``unreadable key``: its key field holds a text
-            that stone cannot read, and nothing was written; ``incomplete``: it has a key, but another field that was
-            asked for lacks it (a preview); ``no key``: there is none to be heard; ``unsure``: heard with less
-            confidence than was asked for, so not written; ``removed``, and ``removable`` in a preview: our own text
-            was, or could be, taken out.
-        key: the detected key, or the file's own where it was kept; None after a removal.
-        old_text: the text that the key field held before; None where it held none. Untrusted.
-        old_key: the key that it names, if any.
-        estimate: the analysis, without the windows: of this run, or, for a kept file, the one in the result cache,
-            whose key may differ from ``key``. None where there is none.
+        path: the path or URL, as it was found.
+        status: one of
+
+            - ``detected``: a key was detected (a preview, nothing was written)
+            - ``written``: the key was written
+            - ``unchanged``: the file already said what would have been written
+            - ``kept``: the file already has a key and stays as it is
+            - ``unreadable key``: the key field holds a text that stone cannot read, so nothing was written
+            - ``incomplete``: the file has a key, but another field of the rules lacks it (a preview)
+            - ``no key``: the recording has no key
+            - ``unsure``: the confidence is below ``min_confidence``, so nothing was written
+            - ``removed``: what stone wrote was removed
+            - ``removable``: what stone wrote would be removed (a preview)
+        key: the detected key, or the file's own key if it was kept; None after a removal.
+        old_text: text of the key field before the run; None if there was none. Untrusted data.
+        old_key: the key that ``old_text`` names, or None.
+        estimate: the analysis without its windows: from this run, or, for a file that kept its key, from the result
+            cache, so that its key may differ from ``key``. None if there is none.
     """
 
     path: Place
@@ -59,154 +137,384 @@ class TagResult:
 
 
 @dataclass(frozen=True)
-class Tagger:
-    """Handles one file when called with its path; can be sent to other processes.
+class TagSummary:
+    """What a run did as a whole.
 
     Attributes:
-        model: that listens.
-        rules: the fields to write and how.
-        write: whether anything is written at all.
-        overwrite: whether files that have a key text are analyzed and written again. Otherwise their key field stays,
-            and the key that it names is written to the other fields. A text for "no key" (``o``) is no key text.
-        min_confidence: 0..1; what is heard with less is not written.
-        preserve_mtime: whether a written file keeps its modification time.
-        journal: gets the record of each change before it is made.
-        cache: results of earlier runs; None to analyze every file, and to know nothing of files that are kept.
-        match_audio: whether the audio of a kept file that the cache does not know by its path is read once, to find
-            its result by content.
-        cancelled: ends the analysis of a file early once it returns True; a write is always finished.
+        files: number of files that have a result or an error.
+        failed: number of files with an error.
+        interrupted: whether a signal, such as Ctrl-C, ended the run early.
+        run: number of the run for ``stone undo`` and :func:`stonecli.tags.undo_run`; None for a preview. A run that
+            changed no file is not recorded.
+    """
+
+    files: int
+    failed: int
+    interrupted: bool
+    run: int | None
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """Detects, and on request writes, the key of one file when called with its path. It can be pickled.
+
+    Attributes:
+        model: detects the keys.
+        options: what to do.
+        journal: records each change before it is made; without one, changes cannot be undone.
+        cache: results of earlier runs. None: every file is analyzed, except those that keep their key.
+        cancelled: once it returns True, the analysis of a file ends early. A write is always finished.
     """
 
     model: KeyModel
-    rules: tuple[FieldRule, ...] = (FieldRule(),)
-    write: bool = False
-    overwrite: bool = False
-    min_confidence: float = 0.0
-    preserve_mtime: bool = False
+    options: TagOptions = PREVIEW
     journal: Journal | None = None
     cache: ResultCache | None = None
-    match_audio: bool = False
     cancelled: Callable[[], bool] | None = None
 
     def __call__(self, path: Path) -> TagResult:
-        """What became of the file at ``path``.
+        """The result for the file at ``path``.
 
         Raises:
-            AudioError, TagError, ModelError, OSError: the file cannot be heard or written; it is as it was.
-            Cancelled: the analysis was ended early; the file is as it was.
+            AudioError, TagError, ModelError, OSError: the file cannot be analyzed or written; it is unchanged.
+            Cancelled: the analysis was ended early; the file is unchanged.
         """
-        seen = _status(path)  # before anything of it is read
+        before = _status(path)  # before anything is read, so that a change by somebody else is noticed
         old = self._old_tags(path)
-        if not self.overwrite and (old.key is not None or old.is_unreadable):
-            return self._keep(path, seen, old)
-        estimate, identity = self._hear(path)
-        status = self._act(path, seen, estimate)
-        if self.cache and identity and status == "written":  # the tags are others now, and the recording is the same
-            self.cache.record(path, stat_fingerprint(path), identity)
+        if not self.options.overwrite and (old.key is not None or old.is_unreadable):
+            return self._keep(path, before, old)
+        estimate, content_hash = self._analyze(path)
+        status = self._act(path, before, estimate)
+        if (
+            self.cache and content_hash and status == "written"
+        ):  # the tags are others now, and the recording is the same
+            self.cache.record(path, stat_fingerprint(path), content_hash)
         return TagResult(path, status, estimate.key, old.text, old.key, estimate)
 
     def _old_tags(self, path: Path) -> KeyTags:
         try:
             return read_tags(path)
         except TagError:
-            if self.write:
-                raise  # before the work of listening
-            return KeyTags("", None, None)  # a preview can do without
+            if self.options.write:
+                raise  # now, not after the analysis
+            return KeyTags("", None, None)  # a preview needs no tags
 
-    def _hear(self, path: Path) -> tuple[KeyEstimate, bytes | None]:
-        """What is or was heard in the file, and the identity of the recording, if it is known."""
+    def _analyze(self, path: Path) -> tuple[KeyEstimate, bytes | None]:
+        """The estimate, from the cache or by analyzing the file; and the content hash of the recording, if known."""
         if self.cache is None:
             return self._detect(path), None
-        memory = self.cache.get(path, self.model)
-        if memory.estimate:
-            return memory.estimate, memory.content_hash
-        identity = memory.content_hash or hash_content(path)
-        known = self.cache.estimate(identity, self.model) if identity else None
+        entry = self.cache.get(path, self.model)
+        if entry.estimate:
+            return entry.estimate, entry.content_hash
+        content_hash = entry.content_hash or hash_content(path)
+        known = self.cache.estimate(content_hash, self.model) if content_hash else None
         estimate = known or self._detect(path)
-        if not memory.fingerprint:
+        if not entry.fingerprint:
             return estimate, None
-        if stat_fingerprint(path) != memory.fingerprint:  # nobody knows which of the two was heard
+        if stat_fingerprint(path) != entry.fingerprint:  # the old or the new content may have been analyzed
             raise TagError(CHANGED_MEANWHILE)
-        if identity and not known:
-            self.cache.put(identity, self.model, estimate)
-        if identity and not memory.content_hash:
-            self.cache.record(path, memory.fingerprint, identity)
-        return estimate, identity
+        if content_hash and not known:
+            self.cache.put(content_hash, self.model, estimate)
+        if content_hash and not entry.content_hash:
+            self.cache.record(path, entry.fingerprint, content_hash)
+        return estimate, content_hash
 
     def _detect(self, path: Path) -> KeyEstimate:
-        if self.write:
-            check_writable(path, preserve_mtime=self.preserve_mtime)  # before the analysis, which may take minutes
+        if self.options.write:
+            check_writable(path, preserve_mtime=self.options.preserve_mtime)  # now, not after minutes of analysis
         return replace(detect_key(path, self.model, cancelled=self.cancelled), windows=())
 
-    def _keep(self, path: Path, seen: os.stat_result | None, old: KeyTags) -> TagResult:
-        """The result for a file that keeps its key text, with the analysis that the cache has of it.
+    def _keep(self, path: Path, before: os.stat_result | None, old: KeyTags) -> TagResult:
+        """The result for a file that keeps its key text, with its analysis from the cache.
 
-        A text that stone cannot read may name any key, so nothing is written beside it that could contradict it.
+        A text that stone cannot read may name any key, so nothing is written that could contradict it.
         """
-        known = self.cache.look_up(path, self.model, match_audio=self.match_audio) if self.cache else CacheEntry()
-        status = "unreadable key" if old.key is None else self._complete(path, seen, old.key)
+        match_audio = self.options.match_audio
+        known = self.cache.look_up(path, self.model, match_audio=match_audio) if self.cache else CacheEntry()
+        status = "unreadable key" if old.key is None else self._complete(path, before, old.key)
         if self.cache and known.content_hash and status == "written":
             self.cache.record(path, stat_fingerprint(path), known.content_hash)
         return TagResult(path, status, old.key, old.text, old.key, known.estimate)
 
-    def _complete(self, path: Path, seen: os.stat_result | None, key: Key) -> Status:
-        """Write the key that the file has to its other fields; this needs no analysis."""
-        rules = tuple(rule for rule in self.rules if rule.field != "key")
-        if not rules or not self._write(path, seen, key, rules):
+    def _complete(self, path: Path, before: os.stat_result | None, key: Key) -> Status:
+        """Write the key that the file already has to its other fields; this needs no analysis."""
+        rules = tuple(rule for rule in self.options.rules if rule.field != "key")
+        if not rules or not self._write(path, before, key, rules):
             return "kept"
-        return "written" if self.write else "incomplete"
+        return "written" if self.options.write else "incomplete"
 
-    def _write(self, path: Path, seen: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> bool:
+    def _write(self, path: Path, before: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> bool:
         return write_key(
             path,
             key,
             rules,
-            preserve_mtime=self.preserve_mtime,
+            preserve_mtime=self.options.preserve_mtime,
             journal=self.journal,
-            write=self.write,
-            seen=seen,
+            write=self.options.write,
+            seen=before,
         )
 
-    def _act(self, path: Path, seen: os.stat_result | None, estimate: KeyEstimate) -> Status:
+    def _act(self, path: Path, before: os.stat_result | None, estimate: KeyEstimate) -> Status:
         if estimate.key is None:
             return "no key"
-        if estimate.confidence < self.min_confidence:
+        if estimate.confidence < self.options.min_confidence:
             return "unsure"
-        if not self.write:
+        if not self.options.write:
             return "detected"
-        return "written" if self._write(path, seen, estimate.key, self.rules) else "unchanged"
+        return "written" if self._write(path, before, estimate.key, self.options.rules) else "unchanged"
 
 
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except (OSError, ValueError):  # what reads it says what is wrong
+    except (OSError, ValueError):  # the error comes from what reads the file
         return None
 
 
 @dataclass(frozen=True)
 class Remover:
-    """Takes out of one file what we wrote there, when called with its path; listens to nothing.
+    """Removes what stone wrote to one file when called with its path; analyzes nothing. It can be pickled.
 
     Attributes:
-        rules: the fields to clear, and how they were written.
-        write: whether anything is changed at all.
-        preserve_mtime: whether a changed file keeps its modification time.
-        journal: gets the record of each change before it is made.
+        options: the rules name the fields to clear and how they were written.
+        journal: records each change before it is made; without one, changes cannot be undone.
     """
 
-    rules: tuple[FieldRule, ...] = (FieldRule(),)
-    write: bool = False
-    preserve_mtime: bool = False
+    options: TagOptions = TagOptions(remove=True)
     journal: Journal | None = None
 
     def __call__(self, path: Path) -> TagResult:
-        """What became of the file at ``path``.
+        """The result for the file at ``path``.
 
         Raises:
-            TagError: the file cannot be read or written; it is as it was.
+            TagError: the file cannot be read or written; it is unchanged.
         """
         old = read_tags(path)
-        found = remove_key(path, self.rules, preserve_mtime=self.preserve_mtime, journal=self.journal, write=self.write)
-        status: Status = "unchanged" if not found else "removed" if self.write else "removable"
+        write = self.options.write
+        found = remove_key(
+            path,
+            self.options.rules,
+            preserve_mtime=self.options.preserve_mtime,
+            journal=self.journal,
+            write=write,
+        )
+        status: Status = "unchanged" if not found else "removed" if write else "removable"
         return TagResult(path, status, None, old.text, old.key, None)
+
+
+def make_tagger(
+    model: KeyModel | None,
+    options: TagOptions,
+    journal: Journal | None = None,
+    cache: ResultCache | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Tagger | Remover:
+    """The callable that does what ``options`` say; ``model`` None is the built-in one.
+
+    Raises:
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    if options.remove:
+        return Remover(options, journal)
+    return Tagger(default_model() if model is None else model, options, journal, cache, cancelled)
+
+
+@contextmanager
+def open_tagger(
+    model: KeyModel | None = None,
+    options: TagOptions = PREVIEW,
+    *,
+    description: str = "",
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[tuple[Tagger | Remover, JournalRun | None]]:
+    """A tagger with an open result cache, and the open run of the undo journal: None without ``options.write``.
+
+    A cache that cannot be opened is not used. Both are closed at the end.
+
+    Args:
+        model: None for the built-in one; not used for ``options.remove``.
+        options: what to do.
+        description: what the run does, for ``stone undo --list``. Default: :attr:`TagOptions.description`.
+        cancelled: see :class:`Tagger`.
+
+    Raises:
+        JournalError: the undo journal cannot be used; without it nothing is written.
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    with ExitStack() as stack:
+        run = stack.enter_context(recorded(description or options.description)) if options.write else None
+        cache = open_cache() if options.use_cache and not options.remove else None
+        if cache is not None:
+            stack.enter_context(closing(cache))
+        yield make_tagger(model, options, run, cache, cancelled), run
+
+
+StrPath = str | os.PathLike[str]
+OnResult = Callable[[Outcome[Place, TagResult]], None]
+
+
+def tag_library(
+    paths: Iterable[StrPath | Url],
+    options: TagOptions = PREVIEW,
+    *,
+    model: KeyModel | None = None,
+    skip: Seen | None = None,
+    on_start: Callable[[Sequence[Place]], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    on_result: OnResult | None = None,
+) -> TagSummary:
+    """Detect the keys of all music below ``paths`` and, if ``options`` say so, write them to the tags.
+
+    A file that fails does not end the run. Ctrl-C, SIGTERM and SIGHUP end it early without losing a result: files in
+    progress are finished. With ``options.write`` the run is recorded for ``stone undo``.
+
+    Args:
+        paths: files, folders and URLs (``s3://``, ``https://``). Folders are searched. URLs are never written to.
+        options: what to do.
+        model: None for the built-in one.
+        skip: files that are in it are skipped; those that are found are added.
+        on_start: called once with the music that was found, before the first file is processed.
+        on_done: called for each processed file as soon as it is done, for a progress bar.
+        on_result: called with the outcome of each file in the order in which they were found, in the calling thread.
+            An outcome has ``item`` (the path or URL), ``result`` and ``error``: one line, or None.
+
+    Returns:
+        The number of files and failures, whether the run was interrupted, and its number for undo.
+
+    Raises:
+        JournalError: the undo journal cannot be used; nothing was written.
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    from stonecli.remote.storage import AnyPlace, find_places
+
+    places = [path if isinstance(path, Url) else place_of(os.fspath(path)) for path in paths]
+    with open_tagger(model, options) as (tagger, run):
+        leftovers: list[Path] = []
+        found = list(find_places(places, leftovers, skip))
+        if options.write:
+            remove_leftovers(leftovers)
+        music = [one.place for one in found if one.error is None]
+        if on_start:
+            on_start(music)
+        counter = ResultCounter(on_result)
+        for one in found:
+            if one.error is not None:
+                counter(Outcome(one.place, None, one.error))
+        without_cache = replace(tagger, cache=None) if isinstance(tagger, Tagger) else tagger  # for copies of URLs
+        act = AnyPlace(without_cache, options.write or options.remove, tagger)
+        done = on_done or (lambda: None)
+        with (
+            in_threads(act, music, options.jobs, on_done=lambda _: done()) as outcomes,
+            stopped_by_signals(outcomes) as signals,
+        ):
+            for outcome in outcomes:
+                counter(outcome)
+    return counter.summary(run, interrupted=bool(signals))
+
+
+def watch_folder(
+    folder: StrPath,
+    options: TagOptions = PREVIEW,
+    *,
+    model: KeyModel | None = None,
+    settle_seconds: float = 3.0,
+    polling: bool = False,
+    existing: bool = False,
+    on_start: Callable[[], None] | None = None,
+    on_result: OnResult | None = None,
+    on_warning: Callable[[str], None] | None = None,
+) -> TagSummary:
+    """Process the music that arrives in ``folder`` until Ctrl-C, SIGTERM or SIGHUP: as :func:`tag_library` does.
+
+    Args:
+        folder: watched with all folders in it.
+        options: what to do.
+        model: None for the built-in one.
+        settle_seconds: how long a file must stay unchanged before it is processed.
+        polling: check for changes regularly, for network drives that do not report them.
+        existing: process the files that are there at the start, too.
+        on_start: called once when the folder is being watched.
+        on_result: called with the outcome of each file as it is done, in the calling thread.
+        on_warning: called with one line when something limits the watch.
+
+    Returns:
+        The number of files and failures, and the number of the run for undo.
+
+    Raises:
+        OSError: the folder cannot be watched.
+        JournalError: the undo journal cannot be used; nothing was written.
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    from stonecli.library.watch import FolderWatcher
+
+    counter, ended, warn = ResultCounter(on_result), Event(), on_warning or (lambda text: None)
+    with ExitStack() as stack:
+        tagger, run = stack.enter_context(open_tagger(model, options, cancelled=ended.is_set))
+        watcher = stack.enter_context(
+            FolderWatcher(Path(folder), settle_seconds, polling=polling, existing=existing, warn=warn)
+        )
+        arrivals = cast("Iterator[Path]", watcher.arrivals())  # NOT_YET among them is not an item
+        outcomes = stack.enter_context(in_threads(_Arrival(tagger, watcher), arrivals, options.jobs, ordered=False))
+        signals = stack.enter_context(stopped_by_signals(_Ending(ended, watcher, outcomes)))
+        if on_start:
+            on_start()
+        for outcome in outcomes:
+            if outcome.result is not None or outcome.error is not None:  # otherwise the watch ended before
+                counter(outcome)
+    return counter.summary(run, interrupted=bool(signals))
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """Processes one file that has arrived, in a thread."""
+
+    tagger: Tagger | Remover
+    watcher: FolderWatcher
+
+    def __call__(self, path: Path) -> TagResult | None:
+        """The result; None if the watch ended before the file was analyzed."""
+        try:
+            result = self.tagger(path)
+        except Cancelled:
+            return None
+        if result.status in ("written", "removed"):  # our own change; one by somebody else is processed again
+            self.watcher.done(path)
+        return result
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """Ends the watch within a moment: an analysis in progress is given up, a write is finished."""
+
+    ended: Event
+    watcher: FolderWatcher
+    outcomes: Run[Path, TagResult | None]
+
+    def stop(self) -> None:
+        """Called by the signal handler."""
+        self.ended.set()
+        self.watcher.stop()
+        self.outcomes.stop()
+
+
+class ResultCounter:
+    """Counts outcomes and passes them on, when called with one.
+
+    Args:
+        on_result: called with each outcome; None to count only.
+    """
+
+    def __init__(self, on_result: OnResult | None) -> None:
+        self._on_result = on_result
+        self.files = self._failed = 0
+
+    def __call__(self, outcome: Outcome[Any, Any]) -> None:
+        """Count the outcome, then pass it on."""
+        self.files += 1
+        self._failed += outcome.error is not None
+        if self._on_result:
+            self._on_result(outcome)
+
+    def summary(self, run: JournalRun | None, *, interrupted: bool) -> TagSummary:
+        """What the run did as a whole."""
+        return TagSummary(self.files, self._failed, interrupted, run.number if run else None)

@@ -41,6 +41,7 @@ def test_the_examples_run(
     text = "".join(outputs)
     assert "7A Dm D minor" in text
     assert f"{Path('music', 'other.flac')} 7A" in text
+    assert f"{Path('music', 'other.flac')} written 7A" in text
     assert "cannot be decoded: " in text
     assert text.count("restored, byte for byte") == 2  # files, one of them changed twice
     assert {name: sha256(path.read_bytes()).hexdigest() for name, path in songs.items()} == before
@@ -64,7 +65,7 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
     )
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert all("soundfile" in line for line in errors), done.stdout  # the one that has no types itself
-    assert "checked 7 source files" in done.stdout
+    assert "checked 8 source files" in done.stdout
 
 
 def test_the_reference_has_every_command_and_option() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,7 @@ from stonecli.cli.options import (
     file_with_ending,
     json_option,
 )
-from stonecli.cli.running import Errors, progress_bar, result_cache, stopped_by_ctrl_c
+from stonecli.cli.running import Errors, progress_bar
 from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def mix(
     given, paths = paths, listed(paths, null)
     silence_native_stderr()
 
+    from stonecli.library.cache import open_cache
     from stonecli.library.walk import find_music
     from stonecli.mixing.mix import TrackReader
     from stonecli.mixing.mix import compatible as compatible_tracks
@@ -117,7 +118,9 @@ def mix(
     errors = Errors(error_console())
     left_out: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        cache = None if no_cache else stack.enter_context(result_cache())
+        cache = None if no_cache else open_cache()
+        if cache is not None:
+            stack.enter_context(closing(cache))
         named = [path for path in (start, end, compatible) if path is not None]
         if not all(path in music for path in named):
             findings = list(find_music([*named, *paths]))
@@ -165,27 +168,21 @@ def _read(
     reader: TrackReader, findings: list[Finding], jobs: int | None, errors: Errors, left_out: list[dict[str, Any]]
 ) -> list[MixTrack]:
     """All tracks; what failed or has no key is shown, and noted in ``left_out``."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from stonecli.jobs import default_jobs, run
+    from stonecli.jobs import in_threads, stopped_by_signals
 
     for finding in findings:
         if finding.error is not None:
             left_out.append({"path": str(finding.path), "error": finding.error})
             errors.show(finding.path, finding.error)
     music = [finding.path for finding in findings if finding.error is None]
-    jobs = jobs or default_jobs()
     tracks = []
     with ExitStack() as stack:
-        executor = stack.enter_context(ThreadPoolExecutor(jobs, thread_name_prefix="stone"))
         progress = stack.enter_context(progress_bar(errors.console, errors.console))
         if errors.console.is_terminal:
             errors.console = progress.console
         bar = progress.add_task("", total=len(music))
-        outcomes = stack.enter_context(
-            run(reader, music, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
-        )
-        interrupted = stack.enter_context(stopped_by_ctrl_c(outcomes))
+        outcomes = stack.enter_context(in_threads(reader, music, jobs, on_done=lambda _: progress.advance(bar)))
+        interrupted = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:
             if outcome.result is None:
                 left_out.append({"path": str(outcome.item), "error": outcome.error})

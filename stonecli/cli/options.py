@@ -5,15 +5,20 @@ A value is checked here and not in a command, so that ``stone config set`` refus
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from stonecli.cli.common import Device
 from stonecli.key import NOTATIONS, Notation
+
+if TYPE_CHECKING:
+    from stonecli.tagging import TagOptions
 
 WRITING, FILES, SCREEN, PROCESSING = "Writing tags", "Output files", "Screen", "Processing"  # groups in the help
 Mode = Literal["replace", "prepend", "append"]
@@ -177,6 +182,10 @@ PreserveMtimeOption = Annotated[
         help="Keep the modification time of written files (default: update it).",
     ),
 ]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache/--cache", rich_help_panel=PROCESSING, help="Ignore the result cache and store nothing."),
+]
 NullOption = Annotated[
     bool,
     typer.Option(
@@ -191,3 +200,50 @@ NullOption = Annotated[
 def json_option(text: str) -> Any:
     """The switch ``--json``; it has ``--no-json`` too, for who has set it in the config file."""
     return typer.Option("--json/--no-json", rich_help_panel=SCREEN, help=text)
+
+
+def _tag_options(
+    write_tags: WriteTagsOption = False,
+    field: FieldOption = None,
+    notation: NotationOption = "camelot",
+    mode: ModeOption = "prepend",
+    overwrite: OverwriteOption = False,
+    min_confidence: MinConfidenceOption = 0.0,
+    preserve_mtime: PreserveMtimeOption = False,
+    jobs: JobsOption = None,
+) -> TagOptions:
+    """The options of every command that tags files: declared here, and nowhere else."""
+    from stonecli.tagging import TagOptions
+    from stonecli.tags.rules import parse_rules
+
+    try:
+        rules = parse_rules(field or ["key"], notation, mode)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--field") from None
+    if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
+        raise typer.BadParameter("cannot be replace for a title; use prepend or append", param_hint="--mode")
+    return TagOptions(rules, write_tags, overwrite, False, min_confidence, preserve_mtime, jobs)
+
+
+def takes_tag_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options of :func:`_tag_options` in place of its parameter ``options``.
+
+    Typer reads the new signature. The command gets the :class:`stonecli.tagging.TagOptions`; a parameter that it
+    declares itself, such as ``notation``, is handed to both.
+    """
+    names = {"TagOptions": Any}  # not loaded yet: stone --help must not wait for it
+    shared = inspect.signature(_tag_options, locals=names, eval_str=True).parameters
+    own = inspect.signature(command, locals=names, eval_str=True).parameters
+    added = [param for name, param in shared.items() if name not in own]
+    parameters = [param for name, old in own.items() for param in (added if name == "options" else [old])]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        options = _tag_options(**{name: values[name] for name in shared})
+        command(options=options, **{name: values[name] for name in own if name != "options"})
+
+    with_options.__annotations__ = {param.name: param.annotation for param in parameters}
+    with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [param.replace(kind=inspect.Parameter.KEYWORD_ONLY) for param in parameters]
+    )
+    return with_options

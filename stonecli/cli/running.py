@@ -1,54 +1,22 @@
-"""What the commands that process many files share: cache, journal, tag rules, errors, progress, Ctrl-C."""
+"""What the commands that process many files share: error lines, a progress bar, output that never stops the work."""
 
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TextIO, cast
-
-import typer
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from stonecli.cli.common import fail
 from stonecli.cli.start import discard_output
-from stonecli.key import Notation
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stonecli.library.cache import ResultCache
     from stonecli.remote.locations import Place
-    from stonecli.tags import FieldRule
-    from stonecli.tags.undo.journal import JournalRun
-
-
-ENDS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-if sys.platform != "win32":
-    ENDS += (signal.SIGHUP,)
-"""Signals that ask a program to end."""
-
-
-@contextmanager
-def result_cache() -> Iterator[ResultCache | None]:
-    """The result cache; None if it cannot be opened, which is not an error."""
-    from stonecli.library.cache import open_cache
-
-    cache = open_cache()
-    try:
-        yield cache
-    finally:
-        if cache is not None:
-            cache.close()
-
-
-class Stoppable(Protocol):
-    """Work on many files that ends early, without losing a result, when it is told to."""
-
-    def stop(self) -> None: ...
 
 
 class Errors:
@@ -68,7 +36,7 @@ class Errors:
         if text is not None:
             self.console.print(text, soft_wrap=True)
 
-    def remark(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Show a message that is not about one file."""
         from rich.text import Text
 
@@ -76,13 +44,13 @@ class Errors:
 
         self.console.print(Text(f"stone: {printable(text)}"), soft_wrap=True)
 
-    def note(self, path: Place, remark: str) -> None:
+    def note(self, path: Place, text: str) -> None:
         """Show a message about a file that did not fail."""
         from rich.text import Text
 
         from stonecli.util.text import printable
 
-        self.console.print(Text(f"{printable(str(path))}: {remark}"), soft_wrap=True)
+        self.console.print(Text(f"{printable(str(path))}: {text}"), soft_wrap=True)
 
 
 def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progress:
@@ -167,53 +135,3 @@ def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
         sys.stdout = before
     if output.error is not None and not isinstance(output.error, BrokenPipeError):
         fail(f"standard output: {output.error.strerror}; all files were processed, but not all results were printed")
-
-
-@contextmanager
-def stopped_by_ctrl_c(outcomes: Stoppable) -> Iterator[list[bool]]:
-    """While open, Ctrl-C stops ``outcomes`` without losing one; a second Ctrl-C interrupts at once.
-
-    So does being told to end, and a terminal that is closed, unless it was asked to outlive it (nohup).
-    Yields a list that is not empty after any of them.
-    """
-    interrupts: list[bool] = []
-    before = {number: handler for number in ENDS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: object) -> None:
-        interrupts.append(True)
-        restore()
-        outcomes.stop()
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield interrupts
-    finally:
-        restore()
-
-
-def journal_run(rules: tuple[FieldRule, ...], remove: bool) -> AbstractContextManager[JournalRun]:
-    """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
-    from stonecli.tags.undo.runs import recorded
-
-    fields = ", ".join(dict.fromkeys(rule.field for rule in rules))
-    return recorded(f"{'remove' if remove else 'write'} {fields}")
-
-
-def field_rules(
-    fields: list[str], notation: Notation, mode: Literal["replace", "prepend", "append"]
-) -> tuple[FieldRule, ...]:
-    """The rules that ``--field``, ``--notation`` and ``--mode`` ask for."""
-    from stonecli.tags.rules import parse_rules
-
-    try:
-        rules = parse_rules(fields, notation, mode)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--field") from None
-    if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
-        raise typer.BadParameter("cannot be replace for a title; use prepend or append", param_hint="--mode")
-    return rules

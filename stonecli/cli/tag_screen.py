@@ -1,10 +1,10 @@
-"""What ``stone tag`` shows while it goes through the files: table or JSON, errors, progress."""
+"""What ``stone tag`` and ``stone watch`` print while files are processed: table or JSON, errors, progress, outputs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,115 +17,194 @@ from stonecli.cli.common import (
     EXIT_USAGE,
     error_console,
     fail,
+    fail_without_music,
     output_console,
     print_json,
 )
-from stonecli.cli.running import Errors, progress_bar
+from stonecli.cli.running import Errors, progress_bar, unbroken_output
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from types import TracebackType
 
+    from stonecli.jobs import Outcome
+    from stonecli.model.session import KeyModel
     from stonecli.output.resumable import Results
-    from stonecli.output.sinks import Outputs
-    from stonecli.remote.locations import Place
-    from stonecli.tagging import TagResult
+    from stonecli.output.sinks import Targets
+    from stonecli.remote.locations import Place, Seen
+    from stonecli.tagging import TagOptions, TagResult, TagSummary
 
 
-_HEARS = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
-_REMOVES = {"removable", "removed"}
+_DETECTING = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
+_REMOVING = {"removable", "removed"}
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How much is printed, and for whom."""
+class OutputMode:
+    """How results are printed.
 
-    as_json: bool
-    quiet: bool
-    verbose: bool
+    Attributes:
+        as_json: one JSON object per file instead of a table.
+        quiet: only errors.
+        verbose: details on standard error, too.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
 
 class TagScreen:
-    """Shows each file, in the manner that was asked for, and writes it to the outputs.
+    """A context manager that prints the result of each file and adds it to the output files.
 
     Args:
-        manner: how much.
-        roots: what the files are found below; the table shows their names from there.
+        mode: how results are printed.
+        options: of the run.
         notation: of keys.
-        write: whether tags are written, for the last line.
+        targets: the files to write.
+        model: that detects the keys; None if nothing is analyzed.
+        roots: the files are below these paths; the table shows their names relative to them.
+        resume: skip files that ``targets.output`` already has, and append the others to it.
     """
 
-    def __init__(self, manner: Manner, roots: Sequence[Place], notation: Notation, write: bool) -> None:
+    def __init__(
+        self,
+        mode: OutputMode,
+        options: TagOptions,
+        notation: Notation,
+        targets: Targets,
+        model: KeyModel | None,
+        roots: Sequence[Place] = (),
+        *,
+        resume: bool = False,
+    ) -> None:
         from stonecli.terminal.table import TagTable
 
-        self._manner = manner
-        self._write = write
+        self._mode = mode
+        self._options = options
+        self._notation = notation
+        self._targets = targets
+        self._model = model
+        self._resume = resume
         self._console = output_console()
         self._table = TagTable(self._console, roots, notation)
-        self._shows_table = not manner.as_json and not manner.quiet
+        self._shows_table = not mode.as_json and not mode.quiet
         self._started = time.monotonic()
+        self._results: Results | None = None
         self.errors = Errors(error_console())
 
-    @contextmanager
-    def opened(self, outputs: Outputs, places: Sequence[Place] | None) -> Iterator[None]:
-        """While open, files can be shown: those at ``places``, or None where they are not known yet."""
-        self._outputs = outputs
-        total = None if places is None else len(places)
-        if self._shows_table and total != 0:
+    def __enter__(self) -> TagScreen:
+        from stonecli.output.resumable import results_at
+
+        with ExitStack() as stack:
+            writes_files = self._options.write or any(vars(self._targets).values())
+            stack.enter_context(unbroken_output(wanted=writes_files))
+            if self._resume and self._targets.output:
+                self._results = stack.enter_context(results_at(self._targets.output))
+                self._check_results(self._results)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    @property
+    def skipped(self) -> Seen | None:
+        """The files that the output already has, and that are skipped."""
+        return self._results.seen if self._results else None
+
+    def start(self, places: Sequence[Place] | None = None, *, with_progress: bool = True) -> None:
+        """Print the header and show the progress bar. ``places`` are the files, None if they are not known yet."""
+        from stonecli.output.sinks import Outputs
+
+        self._outputs = self._stack.enter_context(Outputs(self._targets, self._notation, self._model, self._results))
+        if self._mode.verbose and places is not None:
+            self._print_details(len(places))
+        if self._shows_table and (places is None or places):
             self._table.header(places or ())
-        with progress_bar(self._console, self.errors.console, hidden=self._manner.quiet) as progress:
-            if self._console.is_terminal and self.errors.console.is_terminal:
-                self.errors.console = progress.console  # one screen: an error line goes above the bar, not through it
-            bar = progress.add_task("", total=total)
-            self._advance = partial(progress.advance, bar)
-            yield
+        hidden = self._mode.quiet or not with_progress
+        progress = self._stack.enter_context(progress_bar(self._console, self.errors.console, hidden=hidden))
+        if with_progress and self._console.is_terminal and self.errors.console.is_terminal:
+            self.errors.console = progress.console  # otherwise an error line would run through the bar
+        bar = progress.add_task("", total=None if places is None else len(places))
+        self._advance = partial(progress.advance, bar)
+
+    def start_cluster(self, threads: int) -> None:
+        """As :meth:`start`, on a cluster with this many threads."""
+        if not threads:
+            self.info("the cluster has no workers yet; waiting for them")
+        model = f"analyzed by {self._model.name} ({self._model.sha256[:12]}) " if self._model else ""
+        self.detail(f"{model}on a cluster of {threads} threads")
+        self.start()
 
     def advance(self) -> None:
-        """Count one file that is done."""
+        """Move the progress bar by one file."""
         self._advance()
 
-    def show(self, place: Place, result: TagResult | None, error: str | None) -> None:
-        """Show one file."""
+    def show(self, outcome: Outcome[Place, TagResult]) -> None:
+        """Print the result or the error of one file."""
+        place, result, error = outcome.item, outcome.result, outcome.error
         record = self._outputs.note(place, result, error)
-        if self._manner.as_json:
+        if self._mode.as_json:
             print_json(record)
         if result is not None and self._shows_table:
             self._table.row(result)
-        if result is not None and result.estimate is not None and not self._manner.quiet:
+        if result is not None and result.estimate is not None and not self._mode.quiet:
             for note in result.estimate.notes:
                 self.errors.note(place, note)
         if error is not None:
             self.errors.show(place, error)
 
-    def going_on(self, results: Results, output: Path, *, remove: bool) -> None:
-        """Say what is in ``output`` already, and is passed over; wrong usage if that is of a run of another kind."""
-        if self._write and results.statuses & {"detected", "incomplete", "removable"}:
+    def info(self, text: str) -> None:
+        """Print a message to standard error, except with --quiet."""
+        if not self._mode.quiet:
+            self.errors.info(text)
+
+    def detail(self, text: str) -> None:
+        """Print a message to standard error with --verbose."""
+        if self._mode.verbose:
+            self.errors.info(text)
+
+    def summarize(self) -> None:
+        """Print the last line of the table."""
+        if self._shows_table:
+            self._table.summary(self.errors.count, self._options.write)
+
+    def end(self, summary: TagSummary, names: Sequence[str]) -> None:
+        """Print the last lines, and end the program with an exit code if not all is well.
+
+        Args:
+            summary: of the run.
+            names: of the paths that were searched.
+        """
+        if not summary.files and not summary.interrupted and not (self._results and len(self._results.seen)):
+            fail_without_music(names)
+        self.summarize()
+        self.detail(f"{time.monotonic() - self._started:.1f} s, {summary.failed} failed")
+        if summary.interrupted:
+            fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
+        if summary.failed:
+            raise typer.Exit(EXIT_FAILED)
+
+    def _print_details(self, count: int) -> None:
+        from stonecli.jobs import default_jobs
+
+        model = self._model
+        by = f", analyzed by {model.name} ({model.sha256[:12]}) on {model.device}" if model else ""
+        self.detail(f"{count} files, {self._options.jobs or default_jobs()} at a time{by}")
+
+    def _check_results(self, results: Results) -> None:
+        """Wrong usage if the output is from a run of another kind, whose files would be skipped."""
+        output = self._targets.output
+        if self._options.write and results.statuses & {"detected", "incomplete", "removable"}:
             fail(f"{output} contains a preview, whose files would be skipped; choose another --output", EXIT_USAGE)
-        if results.statuses & (_HEARS if remove else _REMOVES):
-            kind = "without" if remove else "with"
+        if results.statuses & (_DETECTING if self._options.remove else _REMOVING):
+            kind = "without" if self._options.remove else "with"
             fail(
                 f"{output} is from a run {kind} --remove, whose files would be skipped; choose another --output",
                 EXIT_USAGE,
             )
         if len(results.seen):
-            self.tell(f"skipping {len(results.seen)} files that are already in {output}")
-
-    def tell(self, text: str) -> None:
-        """Say on standard error what is worth knowing, unless nothing but errors was asked for."""
-        if not self._manner.quiet:
-            self.errors.remark(text)
-
-    def remark(self, text: str) -> None:
-        """Say on standard error what goes on, if that was asked for."""
-        if self._manner.verbose:
-            self.errors.remark(text)
-
-    def end(self, *, interrupted: bool) -> None:
-        """Sum up, and leave with the exit code that says how it went."""
-        if self._shows_table:
-            self._table.summary(self.errors.count, self._write)
-        self.remark(f"{time.monotonic() - self._started:.1f} s, {self.errors.count} failed")
-        if interrupted:
-            fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
-        if self.errors.count:
-            raise typer.Exit(EXIT_FAILED)
+            self.info(f"skipping {len(results.seen)} files that are already in {output}")

@@ -15,7 +15,7 @@ import typer
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
 from stonecli.cli.options import PROCESSING, DeviceOption, number, whole_number
-from stonecli.cli.running import ENDS
+from stonecli.jobs import END_SIGNALS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -309,7 +309,7 @@ def _train(
     training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed, before)
     training_labelled, validation_labelled = split_tracks(labelled, share, seed, before)
     wanted: list[bool] = []
-    handlers = {number: signal.getsignal(number) for number in ENDS}
+    handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
     if sys.platform != "win32" and handlers[signal.SIGHUP] == signal.SIG_IGN:
         del handlers[signal.SIGHUP]  # nohup: the run outlives its terminal
 

@@ -17,24 +17,30 @@ import time
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from stonecli._version import __version__
-from stonecli.cluster.worker import Answers, ModelPlace, stop_run
+from stonecli.cluster.worker import Answers, Job, ModelPlace, stop_run
 from stonecli.errors import ClusterError
-from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run
+from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run, stopped_by_signals
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Place
+from stonecli.remote.locations import Place, Seen
 from stonecli.remote.prefetch import Ahead
-from stonecli.remote.storage import Found
-from stonecli.tagging import TagResult
+from stonecli.remote.storage import Found, find_places
+from stonecli.tagging import PREVIEW, OnResult, ResultCounter, TagOptions, TagResult, TagSummary
+from stonecli.tags.edit.atomic_replace import remove_leftovers
+
+if TYPE_CHECKING:
+    from stonecli.model.session import Device
+    from stonecli.tags.undo.journal import JournalRun
 
 CONNECT_SECONDS = 15.0
+_READ_AHEAD = 4096  # files that are found before there is room for them
 MOST_IN_BATCH = 32  # files; beyond, the scheduler gains nothing and a worker that dies costs more
 BATCHES_A_THREAD = 2  # one that is heard and one that waits beside it
 _LEAST_IN_FLIGHT = 4  # a cluster that grows on demand has to see a demand
@@ -265,3 +271,107 @@ def check_journals(client: Any, journals: Path, word: str) -> None:
 def new_word() -> str:
     """A word for a run that no other has."""
     return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """The model for the workers.
+
+    Attributes:
+        model: loaded here, so that it is known to be valid.
+        file: its file, which is sent to the workers; None for the built-in model, which they have.
+        device: to run it on.
+    """
+
+    model: KeyModel
+    file: Path | None = None
+    device: Device = "auto"
+
+
+def tag_on_cluster(
+    client: Any,
+    paths: Iterable[Place],
+    options: TagOptions = PREVIEW,
+    *,
+    model: ClusterModel | None = None,
+    skip: Seen | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    on_result: OnResult | None = None,
+) -> TagSummary:
+    """Detect the keys of all music below ``paths`` on a cluster and, if ``options`` say so, write them to the tags.
+
+    Signals end the run as they end ``tag_library``. The result cache is not used.
+
+    Args:
+        client: from :func:`connected`.
+        paths: files, folders and URLs, which all workers see by the same names; consumed as there is room.
+        options: what to do; ``jobs`` is not used.
+        model: may only be None for ``options.remove``.
+        skip: files that are in it are skipped; those that are found are added.
+        on_start: called once with the number of threads of the cluster, before the first file is processed.
+        on_done: called for each file that is done, for a progress bar.
+        on_result: called with the outcome of each file as it is done, in the calling thread.
+
+    Returns:
+        The number of files and failures, whether the run was interrupted, and its number for undo.
+
+    Raises:
+        ClusterError: the cluster cannot be used, or was lost.
+        JournalError: the undo journal cannot be used; nothing was written.
+    """
+    if model is None and not options.remove:
+        raise ValueError("a model is needed to detect keys")
+    word, what = new_word(), f"{'remove' if options.remove else 'write'} on a cluster"
+    leftovers: list[Path] = []
+    recorded: JournalRun | None = None
+    with ExitStack() as stack:
+        journals, ended = None, list[bool]()
+        if options.write:
+            recorded, journals = stack.enter_context(_journals(client, what, word, ended))
+        place = stack.enter_context(uploaded(client, model.model, model.file, model.device)) if model else None
+        if on_start:
+            on_start(count_threads(client))
+        job = Job(word, place, options, journals, what)
+        found = find_places(map(_absolute, paths), leftovers, Seen() if skip is None else skip)
+        outcomes = ClusterRun(client, job, Ahead(found, _READ_AHEAD), word=word)
+        counter = ResultCounter(on_result)
+        signals = stack.enter_context(stopped_by_signals(outcomes))
+        for outcome in outcomes:
+            counter(outcome)
+            if on_done:
+                on_done()
+        if not signals:
+            ended.append(True)
+        if options.write:
+            remove_leftovers(leftovers)
+    return counter.summary(recorded, interrupted=bool(signals))
+
+
+def _absolute(place: Place) -> Place:
+    """The same for a worker, whose current folder is another."""
+    return place.absolute() if isinstance(place, Path) else place
+
+
+@contextmanager
+def _journals(client: Any, what: str, word: str, ended: list[bool]) -> Iterator[tuple[JournalRun, Path]]:
+    """The run, and the folder for the journals of the workers, which are collected at the end.
+
+    The folder is deleted then if ``ended`` is not empty.
+    """
+    from stonecli.tags.undo.gathered import collect, make_folder
+    from stonecli.tags.undo.journal import UndoJournal
+
+    journal = UndoJournal()
+    try:
+        collect(journal)  # of runs that were cut off
+        run = journal.start(what)
+        folder = make_folder(journal, run.number, word)
+        try:
+            check_journals(client, folder, word)
+            yield run, folder
+        finally:
+            collect(journal, ended=run.number if ended else None)
+            run.end()
+    finally:
+        journal.close()

@@ -25,8 +25,7 @@ from stonecli.jobs import attempt, error_line
 from stonecli.model.session import Device, KeyModel
 from stonecli.remote.locations import Place
 from stonecli.remote.storage import AnyPlace
-from stonecli.tagging import Remover, Tagger, TagResult
-from stonecli.tags import FieldRule
+from stonecli.tagging import PREVIEW, Remover, Tagger, TagOptions, TagResult, make_tagger
 from stonecli.tags.undo.gathered import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
@@ -78,8 +77,7 @@ class Job:
     Attributes:
         word: of the run, unlike that of any other.
         model: None where nothing is listened to, for ``remove``.
-        rules, write, overwrite, min_confidence, preserve_mtime: as of a ``Tagger``.
-        remove: take out instead, as a ``Remover``.
+        options: what to do with each file; the cache is not used.
         journals: folder for the journals of the run, on shared storage; None where nothing is written.
         what: the run does, for the journal.
         alone: listen in a process of its own, which may die without the worker.
@@ -88,12 +86,7 @@ class Job:
 
     word: str
     model: ModelPlace | None
-    rules: tuple[FieldRule, ...] = (FieldRule(),)
-    write: bool = False
-    overwrite: bool = False
-    min_confidence: float = 0.0
-    preserve_mtime: bool = False
-    remove: bool = False
+    options: TagOptions = PREVIEW
     journals: Path | None = None
     what: str = ""
     alone: bool = False
@@ -126,20 +119,10 @@ class Job:
             if self.journals is not None:
                 self._check_journals(self.journals)
                 journal = stack.enter_context(thread_journal(self.journals, self.what))
-            tagger: Tagger | Remover
-            if self.remove or self.model is None:
-                tagger = Remover(self.rules, self.write, self.preserve_mtime, journal)
-            else:
-                tagger = Tagger(
-                    load_model(self.model),
-                    self.rules,
-                    self.write,
-                    self.overwrite,
-                    self.min_confidence,
-                    self.preserve_mtime,
-                    journal,
-                )
-            act = AnyPlace(tagger, self.write or self.remove, partial(self._act, tagger))
+            options = self.options
+            model = None if options.remove or self.model is None else load_model(self.model)
+            tagger = make_tagger(model, options, journal)
+            act = AnyPlace(tagger, options.write or options.remove, partial(self._act, tagger))
             for place in places:
                 if self.journals is not None:
                     self._check_journals(self.journals)
@@ -164,7 +147,7 @@ class Job:
         if isinstance(tagger, Remover):
             return replace(result, status="removed")
         if result.estimate is None:
-            result = replace(tagger, write=False, overwrite=True)(path)
+            result = replace(tagger, options=replace(tagger.options, write=False, overwrite=True))(path)
         return replace(result, status="written", old_text=None, old_key=None)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from stonecli.detection.detect import KeyEstimate, detect_key
-from stonecli.jobs import Outcome, default_jobs, run
+from stonecli.jobs import Outcome, in_threads
 from stonecli.model.session import KeyModel, default_model
 
 StrPath = str | os.PathLike[str]
@@ -31,9 +30,5 @@ def detect_keys(
         ValueError: ``jobs`` below 1.
     """
     used = default_model() if model is None else model
-    at_once = default_jobs() if jobs is None else jobs
-    with (
-        ThreadPoolExecutor(at_once, thread_name_prefix="stone") as executor,
-        run(lambda path: detect_key(path, used), paths, executor=executor, in_flight=2 * at_once) as outcomes,
-    ):
+    with in_threads(lambda path: detect_key(path, used), paths, jobs) as outcomes:
         yield from outcomes

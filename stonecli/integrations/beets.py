@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,11 +21,10 @@ from beets.dbcore import types
 from confuse import ConfigError
 
 from stonecli.errors import JournalError, ModelError, TagError
-from stonecli.jobs import default_jobs, error_line, run
+from stonecli.jobs import default_jobs, error_line, in_threads
 from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
-from stonecli.library.cache import open_cache
 from stonecli.model.session import KeyModel, default_model
-from stonecli.tagging import Tagger, TagResult
+from stonecli.tagging import TagOptions, TagResult, open_tagger
 from stonecli.tags import Field, FieldRule, recorded, write_key
 from stonecli.tags.fields import with_key
 from stonecli.tags.rules import MODES, check_rules, parse_rules
@@ -211,14 +209,14 @@ class StonePlugin(plugins.BeetsPlugin):
 
     def _hear(self, items: Iterable[Item], settings: Settings) -> Iterator[tuple[Item, TagResult | None, str | None]]:
         """Each item with what is heard in its file, or the error."""
-        model = _load_model(settings.model)
-        cache = open_cache()
-        with closing(cache) if cache else nullcontext(), ThreadPoolExecutor(settings.jobs) as executor:
-            tagger = Tagger(model, overwrite=True, min_confidence=settings.min_confidence, cache=cache)
-            pairs = ((item, _path(item)) for item in items)
-            with run(lambda pair: tagger(pair[1]), pairs, executor=executor, in_flight=2 * settings.jobs) as outcomes:
-                for outcome in outcomes:
-                    yield outcome.item[0], outcome.result, outcome.error
+        options = TagOptions(overwrite=True, min_confidence=settings.min_confidence)
+        pairs = ((item, _path(item)) for item in items)
+        with (
+            open_tagger(_load_model(settings.model), options) as (tagger, _),
+            in_threads(lambda pair: tagger(pair[1]), pairs, settings.jobs) as outcomes,
+        ):
+            for outcome in outcomes:
+                yield outcome.item[0], outcome.result, outcome.error
 
     def _fill(self, item: Item, result: TagResult, rules: tuple[FieldRule, ...]) -> None:
         """The library says what the files say or will say: the same rules, on beets' own fields."""

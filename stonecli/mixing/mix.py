@@ -12,7 +12,7 @@ from stonecli.library.cache import ResultCache
 from stonecli.mixing.ordering import best_order
 from stonecli.mixing.transitions import GOOD_COST, MOVE_COSTS, Track, Transition, cost_matrix, end_keys, transition
 from stonecli.model.session import KeyModel
-from stonecli.tagging import Tagger
+from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import KeyTags, read_tags
 from stonecli.tags.track_info import TrackInfo, read_info
 
@@ -57,7 +57,7 @@ class TrackReader:
             key = KeyTags("", None, None).key  # its audio may be fine
         estimate: KeyEstimate | None
         if key is None:
-            estimate = Tagger(self.model, overwrite=True, cache=self.cache)(path).estimate
+            estimate = Tagger(self.model, TagOptions(overwrite=True), cache=self.cache)(path).estimate
         else:
             estimate = self.cache.look_up(path, self.model, match_audio=True).estimate if self.cache else None
         info = read_info(path)

@@ -1,7 +1,12 @@
 import os
 import pickle
+import shutil
+import signal
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mutagen.flac import FLAC
@@ -9,11 +14,13 @@ from mutagen.flac import FLAC
 from stonecli import tagging as tagger
 from stonecli.detection.detect import KeyEstimate
 from stonecli.errors import AudioError, TagError
+from stonecli.jobs import Outcome
 from stonecli.key import Key
 from stonecli.library.cache import ResultCache
 from stonecli.model.session import KeyModel
-from stonecli.tagging import Remover, Tagger
-from stonecli.tags import FieldRule, KeyTags, read_tags, write_key
+from stonecli.remote.locations import Place, Seen
+from stonecli.tagging import Remover, Tagger, TagOptions, TagResult, tag_library, watch_folder
+from stonecli.tags import FieldRule, KeyTags, read_tags, undo_run, write_key
 
 D_MINOR = Key.parse("Dm")
 Song = Callable[..., Path]
@@ -34,15 +41,15 @@ def test_a_preview_hears_and_writes_nothing(key_model: KeyModel, song: Song, fin
 
 def test_write_keep_overwrite(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
-    assert Tagger(key_model, write=True)(path).status == "written"
+    assert Tagger(key_model, TagOptions(write=True))(path).status == "written"
     assert read_tags(path).text == "7A"
     before = fingerprint(path.parent)
-    kept = Tagger(key_model, write=True)(path)
+    kept = Tagger(key_model, TagOptions(write=True))(path)
     assert (kept.status, kept.key, kept.old_text, kept.estimate) == ("kept", D_MINOR, "7A", None)
-    again = Tagger(key_model, write=True, overwrite=True)(path)
+    again = Tagger(key_model, TagOptions(write=True, overwrite=True))(path)
     assert (again.status, again.key, again.old_key) == ("unchanged", D_MINOR, D_MINOR)
     assert fingerprint(path.parent) == before
-    other = Tagger(key_model, rules=(FieldRule("key", "musical"),), write=True, overwrite=True)(path)
+    other = Tagger(key_model, TagOptions(rules=(FieldRule("key", "musical"),), write=True, overwrite=True))(path)
     assert (other.status, other.old_text) == ("written", "7A")
     assert read_tags(path).text == "Dm"
 
@@ -52,9 +59,9 @@ def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
     tags = FLAC(path)
     tags["initialkey"] = "8B"
     tags.save()
-    kept = Tagger(key_model, write=True)(path)
+    kept = Tagger(key_model, TagOptions(write=True))(path)
     assert (kept.status, kept.key) == ("kept", Key.parse("C"))
-    overwritten = Tagger(key_model, write=True, overwrite=True)(path)
+    overwritten = Tagger(key_model, TagOptions(write=True, overwrite=True))(path)
     assert (overwritten.status, overwritten.key, overwritten.old_key) == ("written", D_MINOR, Key.parse("C"))
 
 
@@ -71,7 +78,7 @@ def test_nothing_is_written_beside_a_key_text_that_stone_cannot_read(
     before = fingerprint(path.parent)
     rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
     for wanted in (rules, rules[:1], rules[1:]):
-        result = Tagger(key_model, rules=wanted, write=write)(path)
+        result = Tagger(key_model, TagOptions(rules=wanted, write=write))(path)
         assert (result.status, result.key, result.old_key, result.old_text) == ("unreadable key", None, None, text)
     assert fingerprint(path.parent) == before
 
@@ -81,7 +88,7 @@ def test_overwrite_replaces_a_key_text_that_stone_cannot_read(key_model: KeyMode
     tags = FLAC(path)
     tags["initialkey"] = "loud"
     tags.save()
-    result = Tagger(key_model, write=True, overwrite=True)(path)
+    result = Tagger(key_model, TagOptions(write=True, overwrite=True))(path)
     assert (result.status, result.old_text) == ("written", "loud")
     assert FLAC(path)["initialkey"] == ["7A"]
 
@@ -92,7 +99,7 @@ def test_a_file_that_says_no_key_has_none(key_model: KeyModel, song: Song, text:
     tags = FLAC(path)
     tags["initialkey"] = text
     tags.save()
-    result = Tagger(key_model, write=True)(path)
+    result = Tagger(key_model, TagOptions(write=True))(path)
     assert (result.status, result.key) == ("written", D_MINOR)
     assert FLAC(path)["initialkey"] == ["7A"]
 
@@ -102,26 +109,26 @@ def test_a_key_beside_a_text_for_no_key_is_kept(key_model: KeyModel, song: Song)
     tags = FLAC(path)
     tags["initialkey"], tags["key"] = "INVALID", "Am"
     tags.save()
-    result = Tagger(key_model, write=True)(path)
+    result = Tagger(key_model, TagOptions(write=True))(path)
     assert (result.status, result.key, result.old_text) == ("kept", Key.parse("Am"), "Am")
 
 
 def test_what_is_not_sure_enough_is_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     before = fingerprint(path.parent)
-    result = Tagger(key_model, write=True, min_confidence=0.99)(path)
+    result = Tagger(key_model, TagOptions(write=True, min_confidence=0.99))(path)
     assert (result.status, result.key) == ("unsure", D_MINOR)
     assert fingerprint(path.parent) == before
     assert result.estimate is not None
-    heard = Tagger(key_model, write=True, min_confidence=result.estimate.confidence)(path)
+    heard = Tagger(key_model, TagOptions(write=True, min_confidence=result.estimate.confidence))(path)
     assert heard.status == "written"
 
 
 def test_the_modification_time(key_model: KeyModel, song: Song) -> None:
     kept, renewed = song("flac", "kept"), song("flac", "renewed")
     old = kept.stat().st_mtime_ns, renewed.stat().st_mtime_ns
-    assert Tagger(key_model, write=True, preserve_mtime=True)(kept).status == "written"
-    assert Tagger(key_model, write=True)(renewed).status == "written"
+    assert Tagger(key_model, TagOptions(write=True, preserve_mtime=True))(kept).status == "written"
+    assert Tagger(key_model, TagOptions(write=True))(renewed).status == "written"
     assert kept.stat().st_mtime_ns == old[0]
     assert renewed.stat().st_mtime_ns > old[1]
 
@@ -129,7 +136,7 @@ def test_the_modification_time(key_model: KeyModel, song: Song) -> None:
 def test_several_fields(key_model: KeyModel, song: Song) -> None:
     path = song("flac")
     rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
-    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert Tagger(key_model, TagOptions(rules=rules, write=True))(path).status == "written"
     assert read_tags(path).text == "Dm"
     assert FLAC(path)["comment"][0].startswith("7A")
 
@@ -145,15 +152,15 @@ def test_other_fields_get_the_key_that_is_there_without_listening(
     monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     rules = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
     before = fingerprint(path.parent)
-    preview = Tagger(key_model, rules=rules)(path)
+    preview = Tagger(key_model, TagOptions(rules=rules))(path)
     assert (preview.status, preview.key, preview.estimate) == ("incomplete", Key.parse("C#m"), None)
     assert fingerprint(path.parent) == before
-    assert Tagger(key_model, rules=rules, write=True)(path).status == "written"
+    assert Tagger(key_model, TagOptions(rules=rules, write=True))(path).status == "written"
     assert FLAC(path)["comment"] == ["12A - mine"]
     assert FLAC(path)["initialkey"] == ["C♯ minor"]  # not ours to spell anew without --overwrite
     before = fingerprint(path.parent)
     for write in (True, False):
-        assert Tagger(key_model, rules=rules, write=write)(path).status == "kept"
+        assert Tagger(key_model, TagOptions(rules=rules, write=write))(path).status == "kept"
     assert fingerprint(path.parent) == before
 
 
@@ -188,10 +195,10 @@ def test_what_another_program_writes_while_a_file_is_heard_stays(
     cache = ResultCache(tmp_path / "cache") if remembers else None
     before = path.stat()
     with pytest.raises(TagError, match="changed the file in the meantime"):
-        Tagger(key_model, write=True, cache=cache)(path)
+        Tagger(key_model, TagOptions(write=True), cache=cache)(path)
     assert FLAC(path)["initialkey"] == ["C♯ minor"]
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert Tagger(key_model, write=True, cache=cache)(path).status == "kept"
+    assert Tagger(key_model, TagOptions(write=True), cache=cache)(path).status == "kept"
 
 
 def test_a_preview_of_a_file_that_changes_is_no_answer(
@@ -206,7 +213,7 @@ def test_where_another_program_writes_the_same_all_is_well(
     key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None]
 ) -> None:
     tagged_meanwhile("7A")
-    assert Tagger(key_model, write=True)(song("flac")).status == "unchanged"
+    assert Tagger(key_model, TagOptions(write=True))(song("flac")).status == "unchanged"
 
 
 def test_a_file_that_is_replaced_before_its_other_fields_are_written(
@@ -224,7 +231,7 @@ def test_a_file_that_is_replaced_before_its_other_fields_are_written(
 
     monkeypatch.setattr(tagger, "read_tags", read_and_replace)
     with pytest.raises(TagError, match="changed the file in the meantime"):
-        Tagger(key_model, rules=(FieldRule("comment"),), write=True)(path)
+        Tagger(key_model, TagOptions(rules=(FieldRule("comment"),), write=True))(path)
     assert read_tags(path).key == Key.parse("C")
     assert "comment" not in FLAC(path)
 
@@ -237,13 +244,13 @@ def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> 
     rules = (FieldRule(), FieldRule("comment", "musical", "prepend"))
     write_key(path, D_MINOR, rules)
     before = fingerprint(path.parent)
-    preview = Remover(rules)(path)
+    preview = Remover(TagOptions(rules=rules, remove=True))(path)
     assert (preview.status, preview.key, preview.old_text, preview.old_key) == ("removable", None, "7A", D_MINOR)
     assert fingerprint(path.parent) == before
-    assert Remover(rules, write=True)(path).status == "removed"
+    assert Remover(TagOptions(rules=rules, write=True, remove=True))(path).status == "removed"
     assert (FLAC(path).get("initialkey"), FLAC(path)["comment"]) == (None, ["mine"])
     for write in (True, False):
-        assert Remover(rules, write=write)(path).status == "unchanged"
+        assert Remover(TagOptions(rules=rules, write=write, remove=True))(path).status == "unchanged"
 
 
 def test_a_file_that_cannot_be_tagged_is_not_listened_to(
@@ -255,7 +262,7 @@ def test_a_file_that_cannot_be_tagged_is_not_listened_to(
         Tagger(key_model)(path)  # a preview says what the ear says
     monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     with pytest.raises(TagError):
-        Tagger(key_model, write=True)(path)
+        Tagger(key_model, TagOptions(write=True))(path)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +291,7 @@ def test_a_file_that_cannot_be_written_is_not_listened_to(
         patch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
         for name in (path, link):
             with pytest.raises(TagError, match=reason):
-                Tagger(key_model, write=True, cache=cache)(name)
+                Tagger(key_model, TagOptions(write=True), cache=cache)(name)
     assert Tagger(key_model, cache=cache)(path).status == "detected"  # a preview says what the ear says
 
 
@@ -296,20 +303,136 @@ def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
     monkeypatch.setattr(os, "access", lambda name, mode: name != path.parent and can(name, mode))  # root always can
     monkeypatch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
     with pytest.raises(TagError, match="Permission denied"):
-        Tagger(key_model, write=True)(path)
+        Tagger(key_model, TagOptions(write=True))(path)
 
 
 def test_a_read_only_file_that_is_known_to_be_right_is_no_error(
     key_model: KeyModel, song: Song, tmp_path: Path
 ) -> None:
     path = song("flac")
-    again = Tagger(key_model, write=True, overwrite=True, cache=ResultCache(tmp_path / "cache"))
+    again = Tagger(key_model, TagOptions(write=True, overwrite=True), cache=ResultCache(tmp_path / "cache"))
     assert again(path).status == "written"
     path.chmod(0o444)
     assert again(path).status == "unchanged"
 
 
 def test_it_can_be_sent_to_another_process(key_model: KeyModel, song: Song) -> None:
-    sent = pickle.loads(pickle.dumps(Tagger(key_model, write=True)))
+    sent = pickle.loads(pickle.dumps(Tagger(key_model, TagOptions(write=True))))
     result = pickle.loads(pickle.dumps(sent(song("mp3"))))
     assert (result.status, result.key) == ("written", D_MINOR)
+
+
+class TestTagOptions:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"min_confidence": 1.1},
+            {"min_confidence": -0.1},
+            {"jobs": 0},
+            {"remove": True, "overwrite": True},
+            {"rules": (FieldRule("title", mode="replace"),)},
+        ],
+    )
+    def test_values_out_of_range_are_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"must be|cannot be|never"):
+            TagOptions(**options)
+
+    def test_the_description_names_each_field_once(self) -> None:
+        rules = (FieldRule("key", "camelot"), FieldRule("comment"))
+        assert TagOptions(rules).description == "write key, comment"
+        assert TagOptions(rules, remove=True).description == "remove key, comment"
+
+
+class TestTagLibrary:
+    def test_each_file_has_its_outcome_and_undo_restores_all(self, key_model: KeyModel, song: Song) -> None:
+        path = song("flac", "a")
+        before = path.read_bytes()
+        (path.parent / "broken.mp3").write_bytes(b"no music")
+        outcomes: list[Outcome[Place, TagResult]] = []
+        found: list[Place] = []
+        done: list[int] = []
+        summary = tag_library(
+            [path.parent],
+            TagOptions(write=True, jobs=2),
+            model=key_model,
+            on_start=found.extend,
+            on_done=lambda: done.append(1),
+            on_result=outcomes.append,
+        )
+        assert found == [path, path.parent / "broken.mp3"]
+        assert len(done) == 2
+        assert [outcome.result and outcome.result.status for outcome in outcomes] == ["written", None]
+        assert outcomes[1].error is not None
+        assert (summary.files, summary.failed, summary.interrupted) == (2, 1, False)
+        assert [undone.error for undone in undo_run(summary.run)] == [None]
+        assert path.read_bytes() == before
+
+    def test_a_preview_changes_nothing_and_has_no_run(
+        self, key_model: KeyModel, song: Song, fingerprint: Fingerprint
+    ) -> None:
+        path = song("flac")
+        before = fingerprint(path.parent)
+        summary = tag_library([str(path)], model=key_model)
+        assert (summary.files, summary.failed, summary.run) == (1, 0, None)
+        assert fingerprint(path.parent) == before
+
+    def test_files_to_skip_are_skipped(self, key_model: KeyModel, song: Song) -> None:
+        first, second = song("flac", "a"), song("flac", "b")
+        skip = Seen()
+        skip.add(str(first))
+        outcomes: list[Outcome[Place, TagResult]] = []
+        tag_library([first, second], model=key_model, skip=skip, on_result=outcomes.append)
+        assert [outcome.item for outcome in outcomes] == [second]
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one process")
+    def test_a_signal_ends_the_run_and_loses_no_result(self, key_model: KeyModel, song: Song, tmp_path: Path) -> None:
+        music = tmp_path / "many"
+        music.mkdir()
+        for number in range(40):
+            shutil.copy(song("flac"), music / f"{number:02}.flac")
+        shown: list[str] = []
+
+        def on_result(outcome: Outcome[Place, TagResult]) -> None:
+            shown.append(str(outcome.item))
+            if len(shown) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        handler = signal.getsignal(signal.SIGINT)
+        options = TagOptions(write=True, jobs=1, use_cache=False)
+        summary = tag_library([music], options, model=key_model, on_result=on_result)
+        assert signal.getsignal(signal.SIGINT) is handler
+        assert summary.interrupted
+        assert 1 <= summary.files == len(shown) < 40
+        assert shown == [str(path) for path in sorted(music.iterdir()) if read_tags(path).text is not None]
+
+    def test_it_works_in_a_thread_of_its_own(self, key_model: KeyModel, song: Song) -> None:
+        with ThreadPoolExecutor(1) as executor:
+            summary = executor.submit(tag_library, [song("flac")], model=key_model).result()
+        assert (summary.files, summary.failed) == (1, 0)
+
+    def test_removing_analyzes_nothing(self, song: Song) -> None:
+        path = song("flac")
+        write_key(path, D_MINOR)
+        outcomes: list[Outcome[Place, TagResult]] = []
+        tag_library([path], TagOptions(write=True, remove=True), on_result=outcomes.append)
+        assert [outcome.result and outcome.result.status for outcome in outcomes] == ["removed"]
+        assert read_tags(path).text is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one process")
+def test_watch_folder_processes_what_arrives_until_a_signal(key_model: KeyModel, song: Song) -> None:
+    path = song("flac")
+    outcomes: list[Outcome[Place, TagResult]] = []
+
+    def on_result(outcome: Outcome[Place, TagResult]) -> None:
+        outcomes.append(outcome)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    options = TagOptions(write=True, jobs=1)
+    summary = watch_folder(
+        path.parent, options, model=key_model, settle_seconds=0.5, existing=True, on_result=on_result
+    )
+    assert (summary.files, summary.failed, summary.interrupted) == (1, 0, True)
+    assert [outcome.item for outcome in outcomes] == [path]
+    assert read_tags(path).text == "7A"
+    assert [undone.error for undone in undo_run(summary.run)] == [None]

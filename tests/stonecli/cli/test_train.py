@@ -17,7 +17,7 @@ import soundfile
 
 torch = pytest.importorskip("torch")
 
-from stonecli.cli.running import ENDS  # noqa: E402
+from stonecli.jobs import END_SIGNALS  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 
@@ -355,11 +355,11 @@ def test_more_tracks_than_files_may_be_open(
 def test_signals_are_afterwards_what_they_were(folder: Path, arguments: Any, invoke: Any) -> None:
     def handler(*_: Any) -> None: ...
 
-    numbers = ENDS
+    numbers = END_SIGNALS
     before = [signal.signal(number, handler) for number in numbers]
     try:
         assert invoke(*arguments("stone", "--data", folder / "music", "-e", "1")).exit_code == 0
-        assert [signal.getsignal(number) for number in numbers] == [handler] * len(ENDS)
+        assert [signal.getsignal(number) for number in numbers] == [handler] * len(END_SIGNALS)
     finally:
         for number, was in zip(numbers, before, strict=True):
             signal.signal(number, was)

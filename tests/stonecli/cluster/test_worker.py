@@ -13,12 +13,14 @@ from stonecli.cluster.worker import Job, ModelPlace, load_model, stop_run
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Url
+from stonecli.tagging import TagOptions
 from stonecli.tags import read_tags, write_key
 from stonecli.tags.undo.gathered import collect, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
 
 Song = Callable[..., Path]
 WORD = "a word"
+WRITE = TagOptions(write=True)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_preview(job: Job, song: Song, tmp_path: Path) -> None:
 def test_what_is_written_can_be_taken_back(job: Job, song: Song, journals: Path) -> None:
     path = song("mp3")
     before = path.read_bytes()
-    job = replace(job, write=True, journals=journals, what="write on a cluster")
+    job = replace(job, options=WRITE, journals=journals, what="write on a cluster")
     ((result, _),) = job([path]).answers
     assert result is not None
     assert (result.status, read_tags(path).text) == ("written", "7A")
@@ -71,7 +73,7 @@ def test_what_a_worker_wrote_that_died_is_said_to_be_written(
         write_key(path, Key.parse("Dm"), journal=run)  # and no more is heard of it
     kept = song("flac", "kept")
     write_key(kept, Key.parse("Am"))  # before the run
-    job = replace(job, write=True, overwrite=overwrite, journals=journals)
+    job = replace(job, options=TagOptions(write=True, overwrite=overwrite), journals=journals)
     stamp = path.stat().st_mtime_ns
     ((result, _), (other, _)) = job([path, kept]).answers
     assert result is not None
@@ -85,7 +87,7 @@ def test_what_a_worker_wrote_that_died_is_said_to_be_written(
 def test_nothing_is_written_where_it_could_not_be_taken_back(job: Job, song: Song, journals: Path) -> None:
     path = song("flac")
     for other in (replace(job, word="another", journals=journals), replace(job, journals=journals / "gone")):
-        said = replace(other, write=True)([path])
+        said = replace(other, options=WRITE)([path])
         assert said.answers == []
         assert said.refusal is not None
         assert "STONE_STATE_DIR" in said.refusal
@@ -93,7 +95,7 @@ def test_nothing_is_written_where_it_could_not_be_taken_back(job: Job, song: Son
 
 
 def test_an_address_is_not_written_to(job: Job, journals: Path) -> None:
-    ((result, error),) = replace(job, write=True, journals=journals)([Url("memory:///a.mp3")]).answers
+    ((result, error),) = replace(job, options=WRITE, journals=journals)([Url("memory:///a.mp3")]).answers
     assert (result, error) == (None, "tags are not written to addresses, only to files")
 
 
@@ -151,7 +153,7 @@ def test_a_process_that_dies_costs_one_file(
 
 def test_what_a_process_alone_refuses_is_refused(job: Job, song: Song, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs stonecli[cluster]")
-    said = replace(job, alone=True, write=True, journals=tmp_path / "gone")([song("flac")])
+    said = replace(job, alone=True, options=WRITE, journals=tmp_path / "gone")([song("flac")])
     assert said.answers == []
     assert said.refusal is not None
     assert "STONE_STATE_DIR" in said.refusal
@@ -161,7 +163,7 @@ def test_tags_are_taken_out(job: Job, song: Song, journals: Path) -> None:
     path = song("flac")
     shutil.copy(path, path.with_name("other.flac"))
     write_key(path, Key.parse("Dm"))
-    job = replace(job, model=None, remove=True, write=True, journals=journals)
+    job = replace(job, model=None, options=TagOptions(remove=True, write=True), journals=journals)
     assert [result.status for result, _ in job([path, path.with_name("other.flac")]).answers if result] == [
         "removed",
         "unchanged",

@@ -17,7 +17,7 @@ from stonecli.key import Key
 from stonecli.library import cache as cache_module
 from stonecli.library.cache import FILE_NAME, ResultCache, hash_content, open_cache, stat_fingerprint
 from stonecli.model.session import KeyModel
-from stonecli.tagging import Tagger
+from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import FieldRule, write_key
 
 Song = Callable[..., Path]
@@ -146,11 +146,11 @@ def test_writing_goes_by_what_is_there_now(
 ) -> None:
     path = song("flac")
     Tagger(key_model, cache=cache)(path)
-    writer = Tagger(key_model, cache=cache, write=True)
+    writer = Tagger(key_model, TagOptions(write=True), cache=cache)
     assert writer(path).status == "written"
     kept = writer(path)
     assert (kept.status, kept.old_text) == ("kept", "8A")
-    assert Tagger(key_model, cache=cache, write=True, overwrite=True)(path).status == "unchanged"
+    assert Tagger(key_model, TagOptions(write=True, overwrite=True), cache=cache)(path).status == "unchanged"
     tags = FLAC(path)
     tags["initialkey"] = "loud"
     tags.save()

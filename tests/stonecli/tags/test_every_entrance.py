@@ -24,6 +24,7 @@ from stonecli.cluster.worker import Job, ModelPlace
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
+from stonecli.tagging import TagOptions
 from stonecli.tags import recorded, write, write_key
 from stonecli.tags.undo.gathered import collect, make_folder
 from stonecli.tags.undo.journal import UndoJournal
@@ -162,7 +163,7 @@ def act(request: pytest.FixtureRequest) -> Act:
 @pytest.fixture
 def worker_act(quick_model: Path) -> Act:
     sha256 = KeyModel(quick_model, "cpu").sha256
-    job = Job("word", ModelPlace(sha256, "cpu", str(quick_model)), write=True, what="write on a cluster")
+    job = Job("word", ModelPlace(sha256, "cpu", str(quick_model)), TagOptions(write=True), what="write on a cluster")
 
     def act(path: Path) -> None:
         with closing(UndoJournal()) as journal:

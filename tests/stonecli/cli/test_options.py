@@ -1,0 +1,15 @@
+from typer.main import get_command
+
+from stonecli.cli.app import make_app
+
+
+def test_tag_and_watch_take_the_same_tag_options() -> None:
+    commands = get_command(make_app(["tag", "watch"])).commands  # type: ignore[attr-defined]
+    shared = ("write_tags", "field", "notation", "mode", "overwrite", "min_confidence", "preserve_mtime", "jobs")
+    described = [
+        [(param.name, param.opts, param.secondary_opts, param.help) for param in command.params if param.name in shared]
+        for command in (commands["tag"], commands["watch"])
+    ]
+    assert [name for name, *_ in described[0]][:2] == ["write_tags", "field"]
+    assert sorted(described[0]) == sorted(described[1])
+    assert {name for name, *_ in described[0]} == set(shared)
