@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from stonecli.key import Key
 from stonecli.model.metadata import FORMAT_VERSION, METADATA_KEY
 from stonecli.model.runtime import onnxruntime
 from stonecli.model.session import KeyModel
+from stonecli.util.atomic_file import atomic_file
 from stonecli_export.context import context_frames
 from stonecli_export.graph import build_model
 from stonecli_export.low_rate_vqt import LowRateVQT
@@ -102,22 +101,12 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
     _check_target(model_path, checkpoint_path, pitch_fork)
     with named(checkpoint_path):
         checkpoint, classes, content, difference = _build(checkpoint_path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{model_path.name}.", suffix=".tmp", dir=model_path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    with atomic_file(model_path, durable=True) as temporary:
+        temporary.write_bytes(content)
         model = KeyModel(temporary, device="cpu")  # the runtime has to accept it
         if pitch_fork is not None:
             with named(pitch_fork):
                 _check_with_recording(model, pitch_fork, classes)
-        with suppress(OSError):  # a share that gives all files one mode
-            Path(temporary).chmod(0o644)
-        Path(temporary).replace(model_path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return ExportReport(model_path, classes, checkpoint.classes is not None, difference, len(content))
 
 

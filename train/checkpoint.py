@@ -11,11 +11,9 @@ import os
 import pickle
 import reprlib
 import struct
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 from stonecli.errors import StoneError
+from stonecli.util.atomic_file import atomic_file
 from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
 from stonecli_train.errors import named
 from stonecli_train.vqt import VQTConfig
@@ -159,18 +158,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     content["vqt"] = _plain(asdict(checkpoint.vqt))
     content["classes"] = list(checkpoint.classes) if checkpoint.classes else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(OSError):  # a share that gives all files one mode
-            Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

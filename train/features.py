@@ -7,8 +7,6 @@ which the network's first normalisation takes away in any case. A second of musi
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from stonecli.audio.decode import Samples, read_audio
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.errors import AudioError
+from stonecli.util.atomic_file import atomic_file
 from stonecli_train.errors import named
 from stonecli_train.vqt import BLOCK, VQT, VQTConfig
 
@@ -171,13 +170,5 @@ def save_atomically(path: Path, array: npt.NDArray[Any]) -> None:
         OSError: it cannot be written; an old one is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

@@ -23,6 +23,7 @@ from typing import Any
 
 from stonecli.errors import StoneError
 from stonecli.jobs import default_jobs
+from stonecli.util.atomic_file import atomic_text_file
 
 CONFIGS = Path(__file__).with_name("configs")
 RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model
@@ -125,10 +126,8 @@ def _read_done(path: Path) -> dict[str, list[str]]:
 
 
 def _write_done(path: Path, done: dict[str, list[str]]) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-    part.replace(path)
+    with atomic_text_file(path) as file:
+        json.dump(done, file, indent=1)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ import torch
 
 from stonecli.errors import StoneError
 from stonecli.jobs import error_line
+from stonecli.util.atomic_file import atomic_file
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Track
@@ -74,10 +75,8 @@ class CsvLog(Watcher):
         place = LOG_COLUMNS.index("step")
         kept = rows[:1] + [row for row in rows[1:] if len(row) == len(LOG_COLUMNS) and int(row[place]) <= step]
         if kept != rows:
-            temporary = self._path.with_suffix(".tmp")
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            with atomic_file(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(kept)
-            temporary.replace(self._path)
 
     def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
         """Write the line."""

@@ -31,6 +31,7 @@ from stonecli.evaluation.metrics import (
     track_points,
 )
 from stonecli.key import Key, parse_or_none
+from stonecli.util.atomic_file import atomic_file
 from stonecli.util.csv_text import csv_cells, csv_line
 from stonecli.util.text import unescaped
 
@@ -392,16 +393,10 @@ def write_predictions(path: Path, heard: Iterable[Heard]) -> None:
     Raises:
         OSError: the file cannot be written; an old one is whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(csv_line(PREDICTION_COLUMNS))
-            for one in heard:
-                file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line(PREDICTION_COLUMNS))
+        for one in heard:
+            file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
 
 
 def _prediction_row(heard: Heard) -> dict[str, str]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from stonecli.errors import ModelError, naming
 from stonecli.util.app_dirs import data_folder
+from stonecli.util.atomic_file import atomic_file
 from stonecli.util.locks import folder_lock
 
 if TYPE_CHECKING:
@@ -274,28 +273,14 @@ def _try(path: Path, sha256: str) -> None:
 
 def _write(path: Path, content: bytes, check: Callable[[Path], None]) -> None:
     """Put ``content`` at ``path`` when it is on the disk and has passed ``check``; else leave what is there."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        check(Path(temporary))
-        with suppress(OSError):  # a share that gives all files one mode
-            Path(temporary).chmod(0o644)  # mkstemp made it for its owner alone
-        Path(temporary).replace(path)
+        with atomic_file(path, durable=True) as temporary:
+            temporary.write_bytes(content)
+            check(temporary)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
         with suppress(OSError):
             path.parent.rmdir()  # where nothing else is in it
         raise
-    if os.name == "posix":  # the rename itself reaches the disk with its folder, where the file system can do that
-        with suppress(OSError):
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 def _remove_file(path: Path) -> None:

@@ -7,7 +7,6 @@ extra ``parquet``.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stonecli.errors import OutputError, naming
 from stonecli.output.resumable import ResumableLog
 from stonecli.remote.locations import Seen
+from stonecli.util.atomic_file import atomic_file
 from stonecli.util.text import escaped, unescaped
 
 if TYPE_CHECKING:
@@ -101,12 +101,8 @@ class ParquetFolder:
 
         table = Table.from_pylist([_values(record) for record in self._pending], schema())
         part = self._path / f"part-{self._next:05}.parquet"
-        temporary = self._path / f".{part.stem}.tmp"
-        with naming(part), temporary.open("wb") as file:
+        with naming(part), atomic_file(part, durable=True) as temporary, temporary.open("wb") as file:
             write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(part)
         self._next += 1
         self._log.clear()
         self._pending = []

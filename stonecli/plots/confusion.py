@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stonecli.errors import StoneError
 from stonecli.evaluation.metrics import CIRCLE
 from stonecli.key import Key
+from stonecli.util.atomic_file import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,13 +49,8 @@ def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:
 
     figure = Figure(figsize=(SIZE_INCHES, SIZE_INCHES), dpi=DPI, layout="constrained")
     _draw(figure.add_subplot(), confusion if confusion[:, 24].any() else confusion[:, :24], title)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _draw(axes: Axes, confusion: Integers, title: str) -> None:

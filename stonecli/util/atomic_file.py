@@ -27,19 +27,34 @@ def atomic_text_file(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """The path of an empty temporary file that replaces ``path`` at the end of the block; after an error it is deleted.
 
+    Args:
+        path: the file to write.
+        durable: whether to flush the file to the disk before the rename and the rename after it, for files that are not
+            easily made again.
+
     Raises:
-        OSError: it cannot be created or renamed.
+        OSError: it cannot be created, flushed or renamed.
     """
     temporary = create_temporary(path)
     try:
         yield temporary
+        if durable:
+            with naming(path), temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable and os.name == "posix":
+        with suppress(OSError):  # a file system that cannot flush folders
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def create_temporary(path: Path) -> Path:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from stonecli.errors import StoneError
 from stonecli.jobs import error_line, run
+from stonecli.util.atomic_file import atomic_file, atomic_text_file
 from stonecli_train.corpus import fluidsynth, keyless, pop909, songs
 from stonecli_train.corpus.score import Skipped
 from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library
@@ -81,7 +81,8 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         "path": features.name, "key": key, "source": rendering.source, "style": rendering.style,
         "seed": settings.seed, "origin": rendering.origin, "cents": round(rendering.cents, 1),
     }  # fmt: skip
-    _write_atomically(record, json.dumps(row))
+    with atomic_text_file(record) as file:
+        file.write(json.dumps(row))
     return RENDERED
 
 
@@ -116,19 +117,9 @@ def write_labels(out: Path) -> int:
         writer.writerow(LABEL_COLUMNS)
         writer.writerows(rows)
         file.seek(0)
-        _write_atomically(out / "labels.csv", file.read())
+        with atomic_file(out / "labels.csv") as temporary:
+            temporary.write_text(file.read(), encoding="utf-8", newline="")
     return len(rows)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _start_worker(library: Library) -> None:
