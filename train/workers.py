@@ -1,16 +1,20 @@
 """Batches made ahead of time by worker processes, which never outlive the process that started them.
 
-Each worker makes every n-th step and sends it through a pipe of its own; the pipe's small buffer keeps it one batch
-ahead. When the training process ends, whatever ends it, the pipe breaks and the worker ends too. A worker that is
-killed is not missed: a batch depends only on its step, so the training process makes it itself.
+Each worker makes every n-th step and sends it through a pipe of its own. A thread of the training process reads one
+batch ahead, and the worker makes the one after it. When the training process ends, whatever ends it, the pipe breaks
+and the worker ends too. A worker that is killed is not missed: a batch depends only on its step, so the training
+process makes it itself.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
+import queue
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -80,7 +84,11 @@ class _Worker:
 
     def __init__(self, process: Any, pipe: Any) -> None:
         self._process = process
-        self._pipe: Any | None = pipe
+        self._answers: queue.Queue[Any] = queue.Queue(maxsize=1)
+        # A worker may get no CPU time in the middle of sending a batch, so that only a thread may wait for the rest.
+        self._reader = threading.Thread(target=_read, args=(pipe, self._answers), daemon=True)
+        self._reader.start()
+        self._is_asked = False
 
     @classmethod
     def start(cls, data: Dataset[Batch], first: int, stride: int) -> _Worker:
@@ -106,15 +114,16 @@ class _Worker:
 
     def batch(self, report: Callable[[str], None], stop: Callable[[], bool]) -> Batch | None:
         """The worker's next batch; None when the worker was killed, and when it has none yet and the run is to end."""
-        if self._pipe is None:
-            return None
-        try:
-            while not self._pipe.poll(_WAKE_SECONDS):
+        while not self._is_asked:
+            try:
+                answer = self._answers.get(timeout=_WAKE_SECONDS)
+                break
+            except queue.Empty:
                 if stop():
                     self.ask_to_end()
-                    return None
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
+        else:
+            return None
+        if answer is None:
             self._lose(report)
             return None
         if isinstance(answer, _Failure):
@@ -125,8 +134,10 @@ class _Worker:
 
     def _lose(self, report: Callable[[str], None]) -> None:
         """Do without a worker whose pipe has broken."""
-        self._process.join(_END_SECONDS)
-        code = self._process.exitcode
+        code = None
+        if self._process.pid is not None:
+            self._process.join(_END_SECONDS)
+            code = self._process.exitcode
         self.ask_to_end()
         self.end()
         if code is not None and code > 0:
@@ -136,21 +147,35 @@ class _Worker:
             report(f"a worker process was killed{reason}; the main process now makes its batches")
 
     def ask_to_end(self) -> None:
-        """Close the pipe and send SIGTERM."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-            if self._process.pid is not None:
-                self._process.terminate()
+        """Send SIGTERM."""
+        if not self._is_asked and self._process.pid is not None:
+            self._process.terminate()
+        self._is_asked = True
 
     def end(self) -> None:
         """Wait until the process has ended, and kill it when it takes too long."""
-        if self._process.pid is None:
-            return
-        self._process.join(_END_SECONDS)
-        if self._process.exitcode is None:
-            self._process.kill()
+        if self._process.pid is not None:
             self._process.join(_END_SECONDS)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join(_END_SECONDS)
+        deadline = time.monotonic() + _END_SECONDS
+        while self._reader.is_alive() and time.monotonic() < deadline:
+            with suppress(queue.Empty):  # the reader may wait for room
+                self._answers.get(timeout=0.02)
+
+
+def _read(pipe: Any, answers: queue.Queue[Any]) -> None:
+    """Hand over what a worker sends, then None."""
+    with pipe:
+        while True:
+            try:
+                answer = pipe.recv()
+            except (EOFError, OSError):
+                answer = None
+            answers.put(answer)
+            if answer is None:
+                return
 
 
 @contextmanager

@@ -91,13 +91,20 @@ class TestTheStream:
         assert all("SIGKILL" in report for report in reports)
 
     @POSIX
-    def test_does_not_wait_for_a_stopped_worker_at_its_end(self, dataset: StepDataset) -> None:
+    @pytest.mark.parametrize("size", [8, 64])
+    def test_does_not_wait_for_a_stopped_worker_at_its_end(
+        self, size: int, tracks: list[Track], tiny_config: Callable[..., TrainConfig]
+    ) -> None:
+        """Of the larger batches, the pipe holds a part only: the worker is stopped while it sends one."""
+        dataset = StepDataset(tracks, [], tiny_config(data__batch_size=size), (1,))
         stops: list[bool] = []
         stream = batch_stream(dataset, 0, 1, stop=lambda: bool(stops))
-        next(stream)
+        batches = [next(stream)]
+        time.sleep(0.5)  # it has made the next batches, and waits for room
         os.kill(workers()[0].pid, signal.SIGSTOP)
         stops.append(True)
-        assert all(same(next(stream), dataset[step]) for step in (1, 2, 3))
+        batches += itertools.islice(stream, 5)
+        assert all(same(batch, dataset[step]) for step, batch in enumerate(batches))
         stream.close()
         assert workers() == []
 
