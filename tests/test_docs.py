@@ -1,4 +1,4 @@
-"""The documentation keeps its word: its examples run and satisfy a strict type checker, its figures can be drawn."""
+"""The documentation: examples run and type-check, commands and file names exist, figures can be drawn."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
     flags = ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *flags, *files],
-        env={**os.environ, "MYPYPATH": str(ROOT)},  # an editable install is not seen by mypy
+        env={**os.environ, "MYPYPATH": str(ROOT)},  # mypy does not find an editable install
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -64,7 +64,7 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
         timeout=300,
     )
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
-    assert all("soundfile" in line for line in errors), done.stdout  # the one that has no types itself
+    assert all("soundfile" in line for line in errors), done.stdout  # soundfile has no types
     assert "checked 8 source files" in done.stdout
 
 
@@ -79,7 +79,7 @@ def test_the_reference_has_every_command_and_option() -> None:
     assert "{PATH" not in text
 
 
-def test_links_to_what_is_elsewhere_in_the_repository_lead_to_pages_of_the_site() -> None:
+def test_links_to_files_outside_docs_lead_to_pages_of_the_site() -> None:
     pytest.importorskip("mkdocs")
     hooks = _loaded("hooks")
 
@@ -92,7 +92,7 @@ def test_links_to_what_is_elsewhere_in_the_repository_lead_to_pages_of_the_site(
     assert shown("contributing.md", "[the licence](LICENSE), [x](https://example.org/LICENSE)") == (
         "the licence, [x](https://example.org/LICENSE)"
     )
-    assert shown("index.md", "[a](../gone.md)") == "[a](../gone.md)"  # MkDocs is to complain of it
+    assert shown("index.md", "[a](../gone.md)") == "[a](../gone.md)"  # MkDocs reports it
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
@@ -104,7 +104,7 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_no_page_or_module_names_a_document_that_is_not_in_the_repository() -> None:
+def test_no_reference_to_a_document_outside_the_repository() -> None:
     known = {path.name for path in ROOT.rglob("*.md") if ".venv" not in path.parts}
     for folder in ("stonecli", "train", "export", "benchmarks", "tests", "docs", "research"):
         for path in (ROOT / folder).rglob("*"):
@@ -151,7 +151,7 @@ def _lines_of_stone() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_line_of_stone_in_the_docs_is_one_that_stone_takes() -> None:
+def test_stone_accepts_every_command_line_in_the_docs() -> None:
     from typer.main import get_command
 
     from stonecli.cli.main import app

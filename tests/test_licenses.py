@@ -18,17 +18,17 @@ SYSTEMS = [
     {**_UNIX, "sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
     {**_UNIX, "os_name": "nt", "sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
 ]
-# What is only installed on newer Pythons than this one may be.
-BROUGHT_BY = {"standard-aifc": ["standard-chunk", "audioop-lts"], "standard-sunau": ["audioop-lts"]}
+# Packages that are only installed on newer Pythons.
+NEWER_DEPENDENCIES = {"standard-aifc": ["standard-chunk", "audioop-lts"], "standard-sunau": ["audioop-lts"]}
 PYTHONS = [("3.11", "3.11.9"), ("3.12", "3.12.7"), ("3.13", "3.13.1"), ("3.14", "3.14.0")]
 
 
-def test_every_package_of_the_base_install_is_in_the_table_and_no_other() -> None:
-    assert table("brings") == brought(PROJECT["dependencies"])
+def test_the_table_lists_exactly_the_base_dependencies() -> None:
+    assert table("brings") == dependencies_of(PROJECT["dependencies"])
 
 
 @pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"cuda", "dev", "docs"}))
-def test_what_an_extra_names_is_in_the_table(extra: str) -> None:
+def test_the_table_lists_the_dependencies_of_every_extra(extra: str) -> None:
     text = section("besides")
     for line in PROJECT["optional-dependencies"][extra]:
         name = Requirement(line).name
@@ -36,13 +36,13 @@ def test_what_an_extra_names_is_in_the_table(extra: str) -> None:
     assert f"`{extra}`" in text
 
 
-def test_copyleft_is_said() -> None:
-    """What says of itself that it is under the GPL or LGPL stands out."""
+def test_copyleft_licenses_are_in_bold() -> None:
+    """Packages under the GPL or LGPL are marked in the table."""
     text = section("brings")
-    for name in brought(PROJECT["dependencies"]):
+    for name in dependencies_of(PROJECT["dependencies"]):
         try:
             info = metadata.metadata(name)
-        except metadata.PackageNotFoundError:  # of another system
+        except metadata.PackageNotFoundError:  # for another system
             continue
         said = f"{info.get('License-Expression') or info.get('License') or ''} {info.get_all('Classifier')}"
         if "GPL" in said or "General Public" in said:
@@ -62,25 +62,25 @@ def table(word: str) -> set[str]:
     return {canonicalize_name(name) for row in rows for name in row.split(", ")}
 
 
-def brought(requirements: list[str]) -> set[str]:
-    """Canonical names of what these requirements bring, on any system; of what is not installed here, only itself."""
+def dependencies_of(requirements: list[str]) -> set[str]:
+    """Canonical names of all dependencies, on any system; without those of packages that are not installed here."""
     found: set[str] = set()
     waiting = list(requirements)
     while waiting:
         requirement = Requirement(waiting.pop())
         name = canonicalize_name(requirement.name)
-        if name in found or not is_wanted(requirement):
+        if name in found or not is_needed(requirement):
             continue
         found.add(name)
         try:
             waiting += metadata.requires(name) or []
         except metadata.PackageNotFoundError:
-            waiting += BROUGHT_BY.get(name, [])
+            waiting += NEWER_DEPENDENCIES.get(name, [])
     return found
 
 
-def is_wanted(requirement: Requirement) -> bool:
-    """Whether one of the systems and Pythons that stone runs on wants it, without extras."""
+def is_needed(requirement: Requirement) -> bool:
+    """Whether any system and Python that stone supports needs it, without extras."""
     return requirement.marker is None or any(
         requirement.marker.evaluate({**system, "python_version": short, "python_full_version": full, "extra": ""})
         for system in SYSTEMS

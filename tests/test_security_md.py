@@ -1,4 +1,4 @@
-"""Every test that SECURITY.md names exists, and no threat stands there without one."""
+"""Every test that SECURITY.md names exists, and every threat has one."""
 
 import ast
 import re
@@ -30,4 +30,4 @@ def test_every_threat_has_a_test() -> None:
     rows = [line.split(" | ") for line in lines]
     assert len(rows) > 30
     assert all(len(row) == 3 and re.search(r"`tests/[\w/]+\.py::\w+`", row[2]) for row in rows)
-    assert TEXT.count("tests/") == len(NAMED) + 1  # each in its full form, and this file
+    assert TEXT.count("tests/") == len(NAMED) + 1  # each with its full path, and this file
