@@ -65,7 +65,7 @@ def test_the_examples_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
     )
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert all("soundfile" in line for line in errors), done.stdout  # soundfile has no types
-    assert "checked 8 source files" in done.stdout
+    assert "checked 9 source files" in done.stdout
 
 
 def test_the_reference_has_every_command_and_option() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
-from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +40,10 @@ from stonecli.cli.running import Errors, progress_bar
 from stonecli.key import NOTATIONS, Notation
 
 if TYPE_CHECKING:
+    from stonecli.jobs import Outcome
     from stonecli.library.walk import Finding
-    from stonecli.mixing.mix import MixTrack, TrackReader
+    from stonecli.mixing.mix import MixTrack
+    from stonecli.model.session import KeyModel
 
 NO_KEY = "no key, so left out"
 
@@ -104,97 +106,103 @@ def mix(
     given, paths = paths, listed(paths, null)
     silence_native_stderr()
 
-    from stonecli.library.cache import open_cache
     from stonecli.library.walk import find_music
-    from stonecli.mixing.mix import TrackReader
-    from stonecli.mixing.mix import compatible as compatible_tracks
 
     findings = list(find_music(paths))
     music = [finding.path for finding in findings if finding.error is None]
-    start = _named(start, music, "--start")
-    end = _named(end, music, "--end")
+    start, end = _named(start, music, "--start"), _named(end, music, "--end")
     compatible = _named(compatible, music, "--compatible")
-    key_model = load_model(model, device)
-    errors = Errors(error_console())
-    left_out: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        cache = None if no_cache else open_cache()
-        if cache is not None:
-            stack.enter_context(closing(cache))
-        named = [path for path in (start, end, compatible) if path is not None]
-        if not all(path in music for path in named):
-            findings = list(find_music([*named, *paths]))
-        tracks = _read(TrackReader(key_model, cache), findings, jobs, errors, left_out)
-    if not tracks and not left_out:
+    named = [path for path in (start, end, compatible) if path is not None]
+    if not all(path in music for path in named):
+        findings = list(find_music([*named, *paths]))
+    read = _read(findings, load_model(model, device), jobs, use_cache=not no_cache)
+    if not findings:
         fail_without_music(given)
-    has_keys = any(track.track for track in tracks)
-    if not (has_keys or as_json or compatible):  # each file has had its line, and an empty table says no more
-        raise typer.Exit(EXIT_FAILED)
-    console = output_console()
+    has_keys = any(track.track for track in read.tracks)
     if compatible:
-        from stonecli.terminal.mix import compatible_record, print_rows
-
-        chosen = _find(tracks, compatible)
-        if chosen.track is None:
-            fail(f"{compatible}: has no key, so nothing can be compared with it")
-        rows = compatible_tracks(chosen.track, [track for track in tracks if track is not chosen])
-        if as_json:
-            print_json(compatible_record(chosen, rows, left_out))
-        else:
-            print_rows(console, [(chosen, None), *rows], notation)
-    else:
-        from stonecli.mixing.mix import harmonic_mix
-        from stonecli.output.playlist import save_playlist
-        from stonecli.output.rekordbox import save_rekordbox
-        from stonecli.terminal.mix import mix_record, playlist_entries, print_mix
-
-        try:
-            result = harmonic_mix(tracks, _find(tracks, start) if start else None, _find(tracks, end) if end else None)
-        except ValueError as error:
-            fail(str(error), EXIT_USAGE)
-        if as_json:
-            print_json(mix_record(result, left_out))
-        else:
-            print_mix(console, result, notation)
-        if playlist:
-            save_playlist(playlist, playlist_entries(result))
-        if rekordbox:
-            save_rekordbox(rekordbox, playlist_entries(result), notation, rekordbox.stem)
-    if errors.count or not has_keys:
+        _show_compatible(read, compatible, notation, as_json=as_json)
+    elif has_keys or as_json:  # otherwise each file has had its line, and an empty table would add nothing
+        _show_mix(read, start, end, playlist, rekordbox, notation, as_json=as_json)
+    if read.errors.count or not has_keys:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _read(
-    reader: TrackReader, findings: list[Finding], jobs: int | None, errors: Errors, left_out: list[dict[str, Any]]
-) -> list[MixTrack]:
-    """All tracks; what failed or has no key is shown, and noted in ``left_out``."""
-    from stonecli.jobs import in_threads, stopped_by_signals
+@dataclass(frozen=True)
+class _Tracks:
+    """What was read: the tracks, records of the files that are left out, and the errors that were printed."""
 
-    for finding in findings:
-        if finding.error is not None:
-            left_out.append({"path": str(finding.path), "error": finding.error})
-            errors.show(finding.path, finding.error)
-    music = [finding.path for finding in findings if finding.error is None]
-    tracks = []
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar(errors.console, errors.console))
-        if errors.console.is_terminal:
-            errors.console = progress.console
-        bar = progress.add_task("", total=len(music))
-        outcomes = stack.enter_context(in_threads(reader, music, jobs, on_done=lambda _: progress.advance(bar)))
-        interrupted = stack.enter_context(stopped_by_signals(outcomes))
-        for outcome in outcomes:
-            if outcome.result is None:
-                left_out.append({"path": str(outcome.item), "error": outcome.error})
-                errors.show(outcome.item, outcome.error or "")
-            else:
-                tracks.append(outcome.result)
-                if outcome.result.track is None:
-                    left_out.append({"path": str(outcome.item), "error": None})
-                    errors.note(outcome.item, NO_KEY)
-        if interrupted:
+    tracks: list[MixTrack]
+    left_out: list[dict[str, Any]]
+    errors: Errors
+
+
+def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cache: bool) -> _Tracks:
+    """Read the tracks with a progress bar; files that fail or have no key are printed."""
+    from stonecli.mixing.mix import read_tracks
+
+    read = _Tracks([], [], Errors(error_console()))
+
+    def on_result(outcome: Outcome[Path, MixTrack]) -> None:
+        if outcome.result is not None:
+            read.tracks.append(outcome.result)
+        if outcome.result is None or outcome.result.track is None:
+            read.left_out.append({"path": str(outcome.item), "error": outcome.error})
+        if outcome.error is not None:
+            read.errors.show(outcome.item, outcome.error)
+        elif outcome.result is not None and outcome.result.track is None:
+            read.errors.note(outcome.item, NO_KEY)
+
+    with progress_bar(read.errors.console, read.errors.console) as progress:
+        if read.errors.console.is_terminal:
+            read.errors.console = progress.console
+        advance = partial(progress.advance, progress.add_task("", total=sum(one.error is None for one in findings)))
+        if read_tracks(findings, on_result, model=model, jobs=jobs, use_cache=use_cache, on_done=advance):
             fail("interrupted", EXIT_INTERRUPTED)
-    return tracks
+    return read
+
+
+def _show_compatible(read: _Tracks, path: Path, notation: Notation, *, as_json: bool) -> None:
+    from stonecli.mixing.mix import compatible
+    from stonecli.terminal.mix import compatible_record, print_rows
+
+    chosen = _find(read.tracks, path)
+    if chosen.track is None:
+        fail(f"{path}: has no key, so nothing can be compared with it")
+    rows = compatible(chosen.track, [track for track in read.tracks if track is not chosen])
+    if as_json:
+        print_json(compatible_record(chosen, rows, read.left_out))
+    else:
+        print_rows(output_console(), [(chosen, None), *rows], notation)
+
+
+def _show_mix(
+    read: _Tracks,
+    start: Path | None,
+    end: Path | None,
+    playlist: Path | None,
+    rekordbox: Path | None,
+    notation: Notation,
+    *,
+    as_json: bool,
+) -> None:
+    from stonecli.mixing.mix import harmonic_mix
+    from stonecli.output.playlist import save_playlist
+    from stonecli.output.rekordbox import save_rekordbox
+    from stonecli.terminal.mix import mix_record, playlist_entries, print_mix
+
+    first, last = (_find(read.tracks, path) if path else None for path in (start, end))
+    try:
+        result = harmonic_mix(read.tracks, first, last)
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    if as_json:
+        print_json(mix_record(result, read.left_out))
+    else:
+        print_mix(output_console(), result, notation)
+    if playlist:
+        save_playlist(playlist, playlist_entries(result))
+    if rekordbox:
+        save_rekordbox(rekordbox, playlist_entries(result), notation, rekordbox.stem)
 
 
 def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
@@ -219,6 +227,10 @@ def _parts(path: Path) -> tuple[str, ...]:
 
 
 def _find(tracks: list[MixTrack], path: Path) -> MixTrack:
-    """The track of the file at ``path``, by whatever path it was found."""
-    found = [track for track in tracks if track.path == path or os.path.samefile(track.path, path)]  # noqa: PTH121
-    return found[0] if found else fail(f"{path}: cannot be read, so it cannot be mixed")
+    """The track of the file at ``path``; one that could not be read ends the program."""
+    from stonecli.mixing.mix import track_of
+
+    try:
+        return track_of(tracks, path)
+    except ValueError as error:
+        fail(str(error))

@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from stonecli.jobs import Outcome
 from stonecli.key import Key
-from stonecli.mixing.mix import MixTrack, compatible, harmonic_mix
+from stonecli.mixing.mix import MixTrack, compatible, harmonic_mix, mix
 from stonecli.mixing.transitions import Track
+from stonecli.model.session import KeyModel
+from stonecli.tags import write_key
 from stonecli.tags.track_info import TrackInfo
 
 
@@ -49,3 +53,22 @@ def test_what_is_compatible_comes_best_first() -> None:
     assert CRATE[0].track
     found = compatible(CRATE[0].track, [*CRATE, mix_track("far", "2A"), mix_track("fast", "8A", 150)])
     assert [track.path.name for track, _ in found] == ["c", "b"]
+
+
+class TestMix:
+    def test_it_reads_the_files_and_orders_them(self, song: Callable[..., Path], key_model: KeyModel) -> None:
+        paths = [song("flac", name) for name in ("a", "b", "c")]
+        for path, key in zip(paths, ("8A", "3B", "9A"), strict=True):
+            write_key(path, Key.parse(key))
+        (paths[0].parent / "broken.mp3").write_bytes(b"no music")
+        outcomes: list[Outcome[Path, MixTrack]] = []
+        found = mix([paths[0].parent], start=paths[2], model=key_model, use_cache=False, on_result=outcomes.append)
+        assert found.tracks[0].path == paths[2]
+        assert {track.path for track in found.tracks} == set(paths)
+        assert [outcome.item.name for outcome in outcomes if outcome.error] == ["broken.mp3"]
+
+    def test_a_start_that_cannot_be_read_is_refused(self, song: Callable[..., Path], key_model: KeyModel) -> None:
+        path = song("flac")
+        (path.parent / "broken.mp3").write_bytes(b"no music")
+        with pytest.raises(ValueError, match="cannot be mixed"):
+            mix([path], start=path.parent / "broken.mp3", model=key_model, use_cache=False)
