@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-_OWN_PREFIXES = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml")
+_OWN_PREFIXES = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml", ".lock")
 
 
 def state_folder() -> Path:

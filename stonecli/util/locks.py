@@ -1,7 +1,8 @@
-"""A lock on an open file, held until it is closed or the process ends, however it ends."""
+"""Locks between processes: on an open file, and on a folder. Both end with the process, however it ends."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+LOCK_NAME = ".lock"  # lock file in a folder; it stays there
+
 
 def try_lock(file: BinaryIO) -> bool:
-    """False if another process, or another opener in this one, holds the file; where locks are unknown, nobody does."""
+    """Lock an open file until it is closed; False if another process, or another descriptor of this one, has locked it.
+
+    On Windows, and on a file system without locks, the result is always True. ``filelock`` is no help here: it opens a
+    lock file by path, with permission to write, while this lock belongs to an open music file or to its copy.
+    """
     if sys.platform == "win32" or os.name != "posix":
         return True
     import fcntl
@@ -27,20 +34,21 @@ def try_lock(file: BinaryIO) -> bool:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """While open, others that ask for the same folder wait; where locks are unknown, nobody does.
+    """Hold the lock of a folder of stone's own files; other processes and threads that ask for it wait.
+
+    On a file system without locks, and in a folder that cannot be written to, nobody waits.
 
     Raises:
-        OSError: there is no such folder.
+        FileNotFoundError: there is no such folder.
     """
-    if sys.platform == "win32" or os.name != "posix":
-        yield
-        return
-    import fcntl
+    from filelock import FileLock
 
-    handle = os.open(folder, os.O_RDONLY)
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    lock = FileLock(folder / LOCK_NAME)
+    with suppress(OSError, NotImplementedError):
+        lock.acquire()
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        lock.release()
