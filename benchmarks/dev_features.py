@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stonecli.detection.pooling import recording_probabilities, together
+from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.evaluation.metrics import calibration_error, mirex_score, reliability, scores, track_points
 from stonecli.key import Key
 from stonecli_export.onnx_file import AudioNetwork
@@ -88,8 +88,8 @@ def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], 
         softmax /= softmax.sum(axis=1, keepdims=True)
         lengths = np.array(window_lengths(track.shape[1], size) if windows else [track.shape[1]], dtype=np.float64)
         seconds = track.shape[1] / size * checkpoint.window_seconds
-        probabilities[number, order] = recording_probabilities(together(softmax, lengths), seconds, checkpoint)
-        refused[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.least_confidence
+        probabilities[number, order] = recording_probabilities(pooled_posterior(softmax, lengths), seconds, checkpoint)
+        refused[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.rejection_threshold
     return Heard(probabilities, refused)
 
 

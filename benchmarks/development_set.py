@@ -152,7 +152,7 @@ def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64],
 def analyze(checkpoint: Checkpoint, tracks: Sequence[Track]) -> Points:
     """Points of a checkpoint of 24 keys on tracks."""
     truth = np.array([track.key.index for track in tracks])
-    plain = replace(checkpoint, sharpness=1.0, sharpness_per_doubling=0.0)
+    plain = replace(checkpoint, posterior_exponent=1.0, exponent_per_doubling=0.0)
     heard = hear(plain, [track.features for track in tracks], class_keys(checkpoint))
     size = window_frames(checkpoint)
     windows = np.array([max(1.0, track.features.shape[1] / size) for track in tracks])
@@ -226,7 +226,7 @@ def read_with_odds(text: str) -> Checkpoint:
         number = 0.0
     if not 0 < number < float("inf"):
         raise StoneError(f"{text}: the odds after @ must be a positive number")
-    return replace(checkpoint, major_odds=number)
+    return replace(checkpoint, major_prior_odds=number)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -69,7 +69,7 @@ def read_recordings(labels: Path) -> list[Recording]:
             path = labels.parent / row["path"]
             path = path.with_suffix(".flac") if path.suffix == ".npy" else path
             samples = np.concatenate(list(read_audio(path, RATE)))
-            cents = cents_of(frame_peaks(samples, RATE).total) or 0.0
+            cents = cents_of(frame_peaks(samples, RATE).resultant) or 0.0
             scaled = (0.9 * samples / max(1e-6, float(np.abs(samples).max()))).astype(np.float32)
             found.append(Recording(key, moved(scaled, -cents / 100)))
     return found

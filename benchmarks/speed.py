@@ -344,13 +344,13 @@ def batches(device: Device, seconds: float = 3.0) -> dict[str, float]:
         key_model = KeyModel(device=device, batch=size)
         samples = key_model.info.window_samples + 2 * key_model.info.context_samples
         window = 0.1 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
-        for answer in [key_model.listen(window) for _ in range(2 * size)]:  # loads, and sets up kernels
+        for answer in [key_model.submit(window) for _ in range(2 * size)]:  # loads, and sets up kernels
             answer()
         waiting: deque[Callable[[], object]] = deque()
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < seconds or waiting:
             if time.perf_counter() - start < seconds and len(waiting) < 4 * size:
-                waiting.append(key_model.listen(window))
+                waiting.append(key_model.submit(window))
             else:
                 waiting.popleft()()
                 count += 1

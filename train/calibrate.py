@@ -40,7 +40,7 @@ except ModuleNotFoundError as error:
 from torch import Tensor
 from torch.nn import functional
 
-from stonecli.detection.pooling import sharpened, together
+from stonecli.detection.pooling import apply_exponent, pooled_posterior
 from stonecli.errors import StoneError
 from stonecli.evaluation.metrics import calibration_error
 from stonecli.key import Key
@@ -135,7 +135,7 @@ def _mean_probabilities(logits: Sequence[Floats], temperature: float) -> Floats:
 
 
 def _joined(windows: Floats) -> Floats:
-    return together(windows, np.ones(len(windows)))
+    return pooled_posterior(windows, np.ones(len(windows)))
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     doublings, right, weight = np.log2(lengths), np.array(agrees), np.array(weights, dtype=np.float64)
 
     def confidence(powers: tuple[float, float]) -> Floats:
-        most: Floats = sharpened(np.array(means), (powers[0] + powers[1] * doublings)[:, None]).max(axis=1)
+        most: Floats = apply_exponent(np.array(means), (powers[0] + powers[1] * doublings)[:, None]).max(axis=1)
         return most
 
     best = min(
@@ -274,11 +274,11 @@ def main(arguments: Sequence[str]) -> int:
         save_checkpoint(
             replace(
                 checkpoint,
-                major_odds=options.major_odds,
-                sharpness=power.sharpness,
-                sharpness_per_doubling=power.per_doubling,
+                major_prior_odds=options.major_odds,
+                posterior_exponent=power.sharpness,
+                exponent_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
-                least_confidence=found.least_confidence,
+                rejection_threshold=found.least_confidence,
                 licence=options.licence if options.licence is not None else checkpoint.licence,
                 trained_on=options.trained_on if options.trained_on is not None else checkpoint.trained_on,
                 state={},

@@ -33,8 +33,13 @@ FORMAT_VERSION = 1
 TrainType = Literal["ks", "ks_mode"]
 
 
-_LATER = {"least_confidence": 0.0, "sharpness": 1.0, "sharpness_per_doubling": 0.0, "major_odds": 1.0}
-"""What the first checkpoints of this version do not have."""
+_NAMES_IN_FILE = {
+    "rejection_threshold": "least_confidence",
+    "posterior_exponent": "sharpness",
+    "exponent_per_doubling": "sharpness_per_doubling",
+    "major_prior_odds": "major_odds",
+}
+"""Attributes whose names in the file differ. They are optional: the first checkpoints of this version lack them."""
 
 MAX_WINDOW_SECONDS = 600.0
 MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimiser has a few thousand
@@ -57,10 +62,11 @@ class Checkpoint:
         window_seconds: length of the windows that it was trained on.
         classes: names of the classes in output order, or None where training without labels leaves them open.
         circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
-        least_confidence: of an answer, 0..1; below, a recording has no key (``stonecli_train.calibrate``).
-        sharpness, sharpness_per_doubling: of a recording's probabilities (``stonecli.detection.pooling``,
-        ``stonecli_train.calibrate``).
-        major_odds: of major against minor where it is used, if they were as likely in training (as above).
+        rejection_threshold: minimum of the largest mean probability, 0..1; below, a recording has no key
+            (``stonecli_train.calibrate``).
+        posterior_exponent, exponent_per_doubling: exponent of the pooled posterior (``stonecli.detection.pooling``,
+            ``stonecli_train.calibrate``).
+        major_prior_odds: prior odds of major against minor; 1 if equally likely.
         trained_on: one line for the model card.
         licence: of the weights.
         config: the resolved training configuration.
@@ -78,10 +84,10 @@ class Checkpoint:
     window_seconds: float = 15.0
     classes: tuple[str, ...] | None = None
     circle_type: int | None = None
-    least_confidence: float = 0.0
-    sharpness: float = 1.0
-    sharpness_per_doubling: float = 0.0
-    major_odds: float = 1.0
+    rejection_threshold: float = 0.0
+    posterior_exponent: float = 1.0
+    exponent_per_doubling: float = 0.0
+    major_prior_odds: float = 1.0
     trained_on: str = ""
     licence: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -93,10 +99,10 @@ class Checkpoint:
                 raise TypeError(f"{name} is no dictionary")
         if not isinstance(self.trained_on, str) or not isinstance(self.licence, str):
             raise TypeError("trained_on and licence are text")
-        if not isinstance(self.least_confidence, float) or not 0.0 <= self.least_confidence < 1.0:
-            raise ValueError(f"least_confidence is from 0 up to 1, not {self.least_confidence!r}")
+        if not isinstance(self.rejection_threshold, float) or not 0.0 <= self.rejection_threshold < 1.0:
+            raise ValueError(f"rejection_threshold must be 0 up to 1, not {self.rejection_threshold!r}")
         for name, most, least in (
-            ("sharpness", 10.0, 0.01), ("sharpness_per_doubling", 10.0, 0.0), ("major_odds", 100.0, 0.01),
+            ("posterior_exponent", 10.0, 0.01), ("exponent_per_doubling", 10.0, 0.0), ("major_prior_odds", 100.0, 0.01),
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, float) or not least <= value <= most:
@@ -152,7 +158,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         OSError: the file cannot be written.
     """
     content = {"format": FORMAT, "version": FORMAT_VERSION} | {
-        name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
+        _NAMES_IN_FILE.get(name, name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
     }
     content["chromanet"] = _plain(asdict(checkpoint.chromanet))
     content["vqt"] = _plain(asdict(checkpoint.vqt))
@@ -185,8 +191,9 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(version, int) or version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is not known to this version of stone")
     try:
-        content = _LATER | dict(content)
-        values = {name: content[name] for name in Checkpoint.__dataclass_fields__}
+        names = {name: _NAMES_IN_FILE.get(name, name) for name in Checkpoint.__dataclass_fields__}
+        absent = {name for name in _NAMES_IN_FILE if names[name] not in content}
+        values = {name: content[key] for name, key in names.items() if name not in absent}
         values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
         values["vqt"] = VQTConfig(**values["vqt"])
         values["classes"] = tuple(values["classes"]) if values["classes"] else None

@@ -129,7 +129,7 @@ def track_features(samples: Samples, config: VQTConfig, corrects_tuning: bool) -
         raise AudioError("silent")
     samples = samples / np.float32(peak)
     if corrects_tuning:
-        cents = cents_of(frame_peaks(samples, config.sample_rate).total) or 0.0
+        cents = cents_of(frame_peaks(samples, config.sample_rate).resultant) or 0.0
         if abs(cents) >= 0.5:
             rate = config.sample_rate * 2.0 ** (cents / 1200.0)
             samples = soxr.resample(samples, config.sample_rate, rate, quality="MQ")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stonecli.detection.pooling import recording_probabilities, together
+from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli_train.checkpoint import Checkpoint
@@ -79,7 +79,8 @@ class Teachers:
         for each in checkpoints:
             for name, tensor in each.weights.items():
                 digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-            digest.update(repr((each.chromanet, each.sharpness, each.sharpness_per_doubling, each.major_odds)).encode())
+            calibration = (each.posterior_exponent, each.exponent_per_doubling, each.major_prior_odds)
+            digest.update(repr((each.chromanet, *calibration)).encode())
         self._digest = digest.hexdigest()
 
     def lessons(self, features: Path) -> Lessons:
@@ -115,7 +116,7 @@ class Teachers:
         keys = np.empty((len(starts), KEYS), dtype=np.float32)
         for place in range(len(starts)):
             around = padded[place : place + len(NEIGHBOURS)]
-            mean = together(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, heard.shape[1]))
+            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, heard.shape[1]))
             keys[place] = np.mean(
                 [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
             )

@@ -74,7 +74,7 @@ def analyze_files(
                     key_model,
                     window_seconds=window,
                     overlap=overlap,
-                    least_segment=min_segment,
+                    min_segment=min_segment,
                     last_window=last_window,
                 )
             except Exception as error:  # one bad file does not end the run

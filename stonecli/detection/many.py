@@ -1,4 +1,4 @@
-"""The keys of many recordings, heard side by side."""
+"""Detect the keys of many recordings in parallel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def detect_keys(
     Args:
         paths: music files in any format that libsndfile or ffmpeg decodes.
         model: None for the one that stone carries.
-        jobs: files heard at once; None for one a processor.
+        jobs: number of files analyzed in parallel; None for one per core.
 
     Raises:
         ModelError, DeviceError: the built-in model cannot be loaded.

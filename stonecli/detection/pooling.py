@@ -1,13 +1,14 @@
-"""What the windows say -> the probabilities of the recording: how sure many windows are together.
+"""Pool the posteriors of windows into the calibrated posterior of a recording.
 
-Windows are joined by the mean of their logarithms, weighted by their lengths: as a network of this kind would hear them
-all at once, for its scores are means over time. A mean is less sure than most windows, for some always hear a
-neighbour, and yet it is right more often than one window that is as sure: so it is raised to a power that grows with
-their number. ``stonecli_train.calibrate`` finds the power for a model; without one, the mean stands as it is.
+The pooled posterior is the weighted geometric mean of the windows' posteriors (logarithmic opinion pool), weighted by
+their durations. The network's own scores are means over time, so this is close to one very long window. The mean is
+less confident than most windows, because some windows always favor a neighboring key. Yet it is right more often than
+one window of the same confidence. So it is raised to an exponent (inverse temperature) that grows with the number of
+windows. ``stonecli_train.calibrate`` fits the exponent of a model; without it, the exponent is 1.
 
-What is likelier before anything was heard (major, in most libraries) counts once for a recording and not in each
-window, as in Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*, Neural Computation
-2002: a network that was trained on as much minor as major does not know of it.
+The prior odds of major (most libraries have more major than minor) count once per recording and not once per window,
+as in Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*, Neural Computation 2002.
+A network that was trained on equal shares of both modes does not contain this prior.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-LEAST_PROBABILITY = 1e-6  # that one window can give a key: it does not rule out what all others hear
+MIN_PROBABILITY = 1e-6  # of a key in a window: one window cannot rule out the key of all others
 
 Floats = npt.NDArray[np.float32]
 
 
 class Calibrated(Protocol):
-    """What says how sure windows are together: a ``ModelInfo``, or the checkpoint that the model came from."""
+    """The calibration of a model: a ``ModelInfo``, or the checkpoint that the model was exported from."""
 
     @property
     def window_seconds(self) -> float:
-        """Length of a window."""
+        """Duration of a window in seconds."""
 
     @property
-    def sharpness(self) -> float:
-        """Power of one window's probabilities."""
+    def posterior_exponent(self) -> float:
+        """Exponent of the posterior of one window."""
 
     @property
-    def sharpness_per_doubling(self) -> float:
-        """What is added to it with every doubling of the windows."""
+    def exponent_per_doubling(self) -> float:
+        """Added to the exponent for each doubling of the number of windows."""
 
     @property
-    def major_odds(self) -> float:
-        """Of major against minor before anything was heard, where in training they were as likely."""
+    def major_prior_odds(self) -> float:
+        """Prior odds of major; 1 if major and minor are equally likely, as in training."""
 
 
-def together(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
-    """Probabilities float32 [classes] of windows [windows, classes] that are so many ``seconds`` long; sums to 1."""
-    logarithms = np.log(np.maximum(windows, LEAST_PROBABILITY, dtype=np.float64))
+def pooled_posterior(windows: Floats, seconds: npt.NDArray[np.float64]) -> Floats:
+    """The pooled posterior, float32 [classes], of windows [windows, classes] with these durations; sums to 1."""
+    logarithms = np.log(np.maximum(windows, MIN_PROBABILITY, dtype=np.float64))
     mean = np.exp(np.average(logarithms, axis=0, weights=seconds))
     result: Floats = (mean / mean.sum()).astype(np.float32)
     return result
@@ -55,23 +56,23 @@ def recording_probabilities(mean: Floats, seconds: float, info: Calibrated) -> F
     """Calibrated probabilities, float32 [classes], in the order of ``mean``.
 
     Args:
-        mean: float32 [classes], of :func:`together`; of 24 classes, the major ones come first.
-        seconds: of music in those windows, counted once where they overlap.
-        info: the model that was asked, by what it says of itself.
+        mean: float32 [classes], from :func:`pooled_posterior`; of 24 classes, the major keys come first.
+        seconds: duration of the windows in seconds; overlaps count once.
+        info: calibration of the model that analyzed the windows.
     """
     windows = max(1.0, seconds / info.window_seconds)
-    if info.major_odds != 1.0:
-        leaning = mean.copy()
-        leaning[: len(mean) // 2] *= info.major_odds
-        mean = leaning / leaning.sum()
-    return sharpened(mean, info.sharpness + info.sharpness_per_doubling * math.log2(windows))
+    if info.major_prior_odds != 1.0:
+        weighted = mean.copy()
+        weighted[: len(mean) // 2] *= info.major_prior_odds
+        mean = weighted / weighted.sum()
+    return apply_exponent(mean, info.posterior_exponent + info.exponent_per_doubling * math.log2(windows))
 
 
-def sharpened(probabilities: Floats, power: float | npt.NDArray[np.float64]) -> Floats:
-    """The probabilities, float32 [..., classes], to that power (or powers [..., 1]), scaled to sum to 1."""
-    if np.ndim(power) == 0 and power == 1.0:
+def apply_exponent(probabilities: Floats, exponent: float | npt.NDArray[np.float64]) -> Floats:
+    """The probabilities, float32 [..., classes], raised to the exponent (or exponents [..., 1]) and normalized."""
+    if np.ndim(exponent) == 0 and exponent == 1.0:
         return probabilities
-    most = probabilities.max(axis=-1, keepdims=True)  # beside which nothing that matters becomes too small to be held
-    raised = np.power(np.maximum(probabilities, 0.0) / most, power, dtype=np.float64)
+    largest = probabilities.max(axis=-1, keepdims=True)  # dividing by it prevents underflow of the larger ones
+    raised = np.power(np.maximum(probabilities, 0.0) / largest, exponent, dtype=np.float64)
     result: Floats = (raised / raised.sum(axis=-1, keepdims=True)).astype(np.float32)
     return result

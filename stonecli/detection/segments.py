@@ -1,16 +1,16 @@
-"""Windows -> segments: runs of windows in one key, so that a song in one key is one segment.
+"""Segment a recording into runs of windows in one key, so that a song in one key is one segment.
 
-Read window by window, keys flicker to their neighbours: a song in C has bars in G and in A minor, and a model may be as
-sure of them as they are clear. The most likely path through a hidden Markov model does not. Its states are the 24 keys
-that the music is in; in each, a window is heard in a key of its own, and ``HEARD_AS`` says how often in which. So a
-window in a neighbouring key says little against a key, one in a far key says much, and windows in several neighbours
-of C are together a song in C. The emission of a window is the mean of the model's probabilities by ``HEARD_AS``,
-counted once for each 15 s that pass however long the windows are and however they overlap.
+Window by window, the estimate jumps between neighboring keys: a song in C has bars in G and in A minor, and the model
+may be confident of them. The most likely path through a hidden Markov model is stable. Its states are the 24 keys of
+the music. ``CONFUSION`` is the probability that a window of music in one key is estimated as another key. So a window
+in a neighboring key is weak evidence against a key, and one in a distant key is strong evidence. Windows in several
+neighbors of C together are evidence for C. The emission of a window is the mean of the model's probabilities weighted
+by ``CONFUSION``. It counts once per 15 s, whatever the length and the overlap of the windows.
 
-A change costs ``CHANGE_COST``, more than the rarity of changes asks for: neighbouring windows hear the same chords, so
-that their errors are not independent. A change for good needs two decided windows to a far key, three to a neighbour;
-an excursion that returns needs three and five. What is left of segments below the least length goes to the neighbour
-that it resembles more.
+A change of key costs ``CHANGE_COST``, which is more than its rarity requires, because adjacent windows share chords and
+so their errors are correlated. A lasting change needs two confident windows in a distant key or three in a neighboring
+one; a temporary change needs three and five. A segment below the minimum length is merged into the adjacent segment
+whose key fits it better.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from stonecli.key import Key
 
 Relation = Literal["same", "fifth", "relative", "parallel", "diagonal", "far"]
 
-HEARD_AS: dict[Relation, float] = {"same": 0.75, "fifth": 0.04, "relative": 0.05, "parallel": 0.04, "diagonal": 0.015}
-"""Probability that a window of music in a key is heard in each key of that relation; the far keys share the rest.
+CONFUSION: dict[Relation, float] = {"same": 0.75, "fifth": 0.04, "relative": 0.05, "parallel": 0.04, "diagonal": 0.015}
+"""Probability that a window of music in a key is estimated as each key of that relation; far keys share the rest.
 
-About what models say of the windows of recordings whose key they get right.
+This is about what models output for the windows of recordings whose key they estimate correctly.
 """
 
-CHANGE_COST = 6.0  # nats: one window, however sure, changes nothing, not even the last
-EVIDENCE_SECONDS = 15.0  # for which an emission counts once
-LEAST_SEGMENT_SECONDS = 30.0
+CHANGE_COST = 6.0  # nats: a single window never changes the key, however confident it is, not even the last one
+EVIDENCE_SECONDS = 15.0  # an emission counts once per this duration
+MIN_SEGMENT_SECONDS = 30.0
 BORDER_TOLERANCE = 1e-6  # seconds: rounding
-SHARE_STEPS = 30  # then it moves by less than a hundredth
+SHARE_STEPS = 30  # after these, the share changes by less than 0.01 per step
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a recording in one key.
+    """A part of a recording in one key.
 
     Attributes:
         start, end: in seconds.
-        key: its key.
-        confidence: probability of the key over the segment, 0..1; of ``find_segments`` the mean over its windows.
+        key: the key of the segment.
+        confidence: probability of the key over the segment, 0..1; from ``find_segments`` the mean over its windows.
     """
 
     start: float
@@ -59,34 +59,34 @@ class Segment:
 
 
 def find_segments(
-    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], least_seconds: float = LEAST_SEGMENT_SECONDS
+    starts: Floats, ends: Floats, probabilities: npt.NDArray[np.float32], min_seconds: float = MIN_SEGMENT_SECONDS
 ) -> tuple[Segment, ...]:
     """The segments of a recording, in order, without gaps between them.
 
     Args:
         starts, ends: float64 [windows], seconds, ascending.
-        probabilities: float32 [windows, 24] by ``Key.index``; a uniform row says nothing.
-        least_seconds: length of the shortest segment, unless it is all there is.
+        probabilities: float32 [windows, 24] by ``Key.index``; a uniform row is no evidence.
+        min_seconds: minimum duration of a segment; a shorter recording is one segment.
     """
     if not len(probabilities):
         return ()
     advance = np.append(np.diff(starts), ends[-1] - starts[-1])
-    heard = probabilities.astype(np.float64)
-    evidence = np.log(heard @ _heard_as().T)
+    posteriors = probabilities.astype(np.float64)
+    evidence = np.log(posteriors @ _confusion_matrix().T)
     evidence *= (advance / EVIDENCE_SECONDS)[:, None]
     path = _most_likely_path(evidence)
-    border = cache(partial(_border, starts, ends, heard))  # most stay when a segment goes
+    border = cache(partial(_border, starts, ends, posteriors))  # cached: merging a segment changes few borders
     while True:
         changes = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
         inner = [border(change, int(path[change - 1]), int(path[change])) for change in changes[1:-1]]
         borders = [float(starts[0]), *inner, float(ends[-1])]
         lengths = np.diff(borders)
         shortest = int(lengths.argmin())
-        if len(lengths) == 1 or lengths[shortest] >= least_seconds - BORDER_TOLERANCE:
+        if len(lengths) == 1 or lengths[shortest] >= min_seconds - BORDER_TOLERANCE:
             break
         windows = slice(changes[shortest], changes[shortest + 1])
-        beside = [path[changes[number]] for number in (shortest - 1, shortest + 1) if 0 <= number < len(lengths)]
-        path[windows] = max(beside, key=lambda key: evidence[windows, key].sum())
+        adjacent = [path[changes[number]] for number in (shortest - 1, shortest + 1) if 0 <= number < len(lengths)]
+        path[windows] = max(adjacent, key=lambda key: evidence[windows, key].sum())
     return tuple(
         Segment(
             start=borders[number],
@@ -113,11 +113,11 @@ def relation(one: Key, other: Key) -> Relation:
 
 
 @cache
-def _heard_as() -> Floats:
-    """float64 [24, 24]: how probable it is that music in a key (row) is heard in each key (column)."""
-    in_c = (Key(0, "major"), Key(0, "minor"))  # of the other tonics the same, so many semitones higher
+def _confusion_matrix() -> Floats:
+    """Probability that a window of music in a key (row) is estimated as each key (column), float64 [24, 24]."""
+    in_c = (Key(0, "major"), Key(0, "minor"))  # the rows of other tonics are these, transposed
     of_c = [
-        [HEARD_AS.get(relation(one, other.transposed(by)), 0.0) for other in in_c for by in range(12)] for one in in_c
+        [CONFUSION.get(relation(one, other.transposed(by)), 0.0) for other in in_c for by in range(12)] for one in in_c
     ]
     from_c = np.array(of_c).reshape(2, 2, 12)
     rows = np.concatenate([[np.roll(row, tonic, axis=1).ravel() for tonic in range(12)] for row in from_c])
@@ -126,29 +126,29 @@ def _heard_as() -> Floats:
     return np.where(far, rest / far.sum(axis=1, keepdims=True), rows)
 
 
-def _border(starts: Floats, ends: Floats, heard: Floats, change: int, old: int, new: int) -> float:
-    """Where the key changes from ``old`` to ``new``, in seconds, between the windows ``change - 1`` and ``change``.
+def _border(starts: Floats, ends: Floats, posteriors: Floats, change: int, old: int, new: int) -> float:
+    """The time in seconds when the key changes from ``old`` to ``new``, between windows ``change - 1`` and ``change``.
 
-    Where windows overlap, two segments meet in the middle of the overlap. Else one of the two windows may hold the
-    change, and then it hears some of either key: each is shared between the keys as they explain it best.
+    If the windows overlap, the border is in the middle of the overlap. Otherwise the key may change within one of the
+    two windows, whose posterior is then a mixture of both keys. Each window is divided by the most likely mixture.
     """
     if starts[change] < ends[change - 1] - BORDER_TOLERANCE:
         return float(starts[change] + ends[change - 1]) / 2
-    heard_as = _heard_as()
+    confusion = _confusion_matrix()
     border = float(starts[change - 1])
     for window in (change - 1, change):
-        border += _share(heard[window], heard_as[old], heard_as[new]) * float(ends[window] - starts[window])
+        border += _share(posteriors[window], confusion[old], confusion[new]) * float(ends[window] - starts[window])
     return min(max(border, float(starts[change - 1])), float(ends[change]))
 
 
-def _share(heard: Floats, old: Floats, new: Floats) -> float:
-    """The part of a window, 0..1, that is most likely in the old key, where it is heard in these keys.
+def _share(posterior: Floats, old: Floats, new: Floats) -> float:
+    """The most likely share of a window, 0..1, that is in the old key, given its posterior, float64 [24].
 
-    Expectation and maximization for the weight of one of two known distributions, float64 [24] as ``heard``.
+    Expectation maximization of the weight of the first of two known distributions, ``old`` and ``new``.
     """
     share = 0.5
     for _ in range(SHARE_STEPS):
-        share = float((heard * (share * old / (share * old + (1.0 - share) * new))).sum() / heard.sum())
+        share = float((posterior * (share * old / (share * old + (1.0 - share) * new))).sum() / posterior.sum())
     return share
 
 

@@ -1,12 +1,12 @@
-"""How far a recording is tuned from A = 440 Hz, and whether it is tonal at all, both from its spectral peaks.
+"""Estimate the tuning of a recording and whether it is tonal, both from its spectral peaks.
 
-A partial of a note that is tuned to A = 440 Hz lies a whole number of semitones from 440 Hz. The distances of all
-peaks, taken as angles of one turn a semitone, point to the tuning: their weighted circular mean is the estimate (as in
-Dressler and Streich, *Tuning Frequency Estimation Using Circular Statistics*, ISMIR 2007).
+A partial of a note that is tuned to A = 440 Hz is a whole number of semitones from 440 Hz. The deviation of each peak
+is a phasor, with one turn per semitone. The angle of the resultant vector of all phasors is the tuning (as in Dressler
+and Streich, *Tuning Frequency Estimation Using Circular Statistics*, ISMIR 2007).
 
-Noise has peaks too, but none that stand out: the levels of a power spectrum of noise are exponentially distributed
-around their median, and the third highest of 700 bins lies 9 to 10 dB above it. The partials of sustained notes lie
-20 dB and more above theirs.
+Noise has peaks too, but none far above the rest: the levels of a power spectrum of noise are exponentially distributed,
+and the third highest of 700 bins is 9 to 10 dB above the median. The partials of sustained notes are 20 dB and more
+above it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from stonecli.audio.decode import Samples
 
-FRAME_SECONDS = 8192 / 22050  # bins of 2.7 Hz; the same at every rate: what is hardly in tune changes with it
-LOWEST_HZ, HIGHEST_HZ = 80.0, 2000.0  # below, a bin is half a semitone; above, partials are stretched and noise loud
-PEAK_RANGE_DB = 40.0  # peaks this far below the frame's highest do not count
-FULL_WEIGHT_HZ = 300.0  # peaks below weigh less in proportion, for bins are wide there in cents
-FLOOR_BINS = 60  # bins over which the local median is taken
-TONAL_PEAK = 3  # so many peaks of a frame have to stand out: one or two may be hum or chance
-TONAL_DB = 13.0  # by this much above the local median
-BATCH = 24  # frames that are computed together: 0.4 MB of spectra stay in the cache
+FRAME_SECONDS = 8192 / 22050  # bins of 2.7 Hz; constant, because borderline estimates change with the frame length
+MIN_HZ, MAX_HZ = 80.0, 2000.0  # below, a bin is half a semitone wide; above, partials are inharmonic and noise is loud
+PEAK_RANGE_DB = 40.0  # peaks this far below the highest of the frame are ignored
+FULL_WEIGHT_HZ = 300.0  # the weight falls linearly below, where bins are wide in cents
+FLOOR_BINS = 60  # bins per local median
+TONAL_PEAKS = 3  # number of prominent peaks in a tonal frame; one or two may be hum or chance
+TONAL_DB = 13.0  # a prominent peak is this far above the local median
+BATCH = 24  # frames per batch: their 0.4 MB of spectra fit in the cache
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,66 +36,66 @@ class FramePeaks:
     """Spectral peaks of consecutive frames without overlap.
 
     Attributes:
-        frame_seconds: length of a frame.
-        direction: complex64 [frames], weighted sum of the peaks' phases within the semitone.
-        tonal: bool [frames], whether the peaks stand out of the noise.
+        frame_seconds: duration of a frame in seconds.
+        phasor: complex64 [frames], weighted sum of the phasors of the peaks, one turn per semitone.
+        tonal: bool [frames], whether enough peaks are prominent.
     """
 
     frame_seconds: float
-    direction: npt.NDArray[np.complex64]
+    phasor: npt.NDArray[np.complex64]
     tonal: npt.NDArray[np.bool_]
 
     @property
-    def total(self) -> complex:
-        """Sum of the directions of the tonal frames; add up those of several stretches for :func:`cents_of`."""
-        return complex(self.direction[self.tonal].sum())
+    def resultant(self) -> complex:
+        """Resultant vector of the tonal frames. Add those of several chunks before :func:`cents_of`."""
+        return complex(self.phasor[self.tonal].sum())
 
     @property
-    def strength(self) -> float:
-        """What the length of ``total`` would be if all frames agreed."""
-        return float(np.abs(self.direction[self.tonal]).sum())
+    def total_length(self) -> float:
+        """Sum of the lengths of the tonal frames' phasors: the length of ``resultant`` if all frames agreed."""
+        return float(np.abs(self.phasor[self.tonal]).sum())
 
     def tonal_between(self, start: float, end: float) -> npt.NDArray[np.bool_]:
-        """``tonal`` of the frames from ``start`` to ``end`` in seconds; at least one where any time is shared."""
+        """``tonal`` of the frames from ``start`` to ``end`` in seconds; at least one frame inside the recording."""
         first, last = int(max(start, 0.0) / self.frame_seconds), int(np.ceil(end / self.frame_seconds))
         if end > 0.0:
-            first = min(first, len(self.tonal) - 1)  # the incomplete frame that was dropped is judged by the last one
+            first = min(first, len(self.tonal) - 1)  # the last frame stands for the dropped incomplete one
         return self.tonal[first : max(last, 0)]
 
 
-def cents_of(direction: complex) -> float | None:
-    """Deviation from A = 440 Hz in cents, -50..50, that a sum of directions points to; None for none."""
-    return float(np.angle(direction)) * 50.0 / math.pi if direction else None
+def cents_of(resultant: complex) -> float | None:
+    """Deviation from A = 440 Hz in cents, -50..50: the angle of a resultant vector; None for zero."""
+    return float(np.angle(resultant)) * 50.0 / math.pi if resultant else None
 
 
 def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
-    """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; a last, incomplete frame is dropped.
+    """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; an incomplete last frame is dropped.
 
-    A recording shorter than a frame counts as one, filled up with silence. The rate is at least ``audio.MIN_RATE``.
+    A recording shorter than a frame is padded with zeros. The rate is at least ``stonecli.audio.decode.MIN_RATE``.
     """
     size = round(FRAME_SECONDS * sample_rate)
     padded = _fast_length(size)
     if len(samples) < size:
         samples = np.pad(samples, (0, size - len(samples)))
     count = len(samples) // size
-    direction = np.zeros(count, dtype=np.complex64)
+    phasor = np.zeros(count, dtype=np.complex64)
     tonal = np.zeros(count, dtype=np.bool_)
     window = np.hanning(size).astype(np.float32)
     bin_hz = sample_rate / padded
-    low = int(LOWEST_HZ / bin_hz)
-    top = min(int(HIGHEST_HZ / bin_hz), padded // 2)  # what is sampled below 4 kHz has no 2 kHz
+    low = int(MIN_HZ / bin_hz)
+    top = min(int(MAX_HZ / bin_hz), padded // 2)  # below a sample rate of 4 kHz there is no 2 kHz
     high = low + (top - low) // FLOOR_BINS * FLOOR_BINS
     for start in range(0, count, BATCH):
         frames = samples[start * size : min(start + BATCH, count) * size].reshape(-1, size)
         spectrum = np.fft.rfft(frames * window, padded, axis=1)[:, low - 1 : high + 1]
         power = spectrum.real**2 + spectrum.imag**2 + np.float32(1e-18)
-        chosen = slice(start, start + len(frames))
-        direction[chosen], tonal[chosen] = _peaks(power.astype(np.float32, copy=False), low, bin_hz)
-    return FramePeaks(size / sample_rate, direction, tonal)
+        batch = slice(start, start + len(frames))
+        phasor[batch], tonal[batch] = _peaks(power.astype(np.float32, copy=False), low, bin_hz)
+    return FramePeaks(size / sample_rate, phasor, tonal)
 
 
 def _fast_length(size: int) -> int:
-    """The least length from ``size`` on without prime factors above 5, for which a Fourier transform is fast."""
+    """The smallest FFT length from ``size`` on without prime factors above 5, for which the FFT is fast."""
     while True:
         rest = size
         for factor in (2, 3, 5):
@@ -107,21 +107,21 @@ def _fast_length(size: int) -> int:
 
 
 def _peaks(power: Floats, low: int, bin_hz: float) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
-    """Direction and tonality of each frame of ``power`` [frames, 1 + bins + 1], whose second bin is number ``low``.
+    """Phasor and tonality of each frame of ``power`` [frames, 1 + bins + 1], whose second bin is FFT bin ``low``.
 
-    Logarithms are taken of the peaks alone: they cost more than the transform does.
+    Logarithms are taken of the peaks only, because they take longer than the FFT.
     """
-    here = power[:, 1:-1]
+    inner = power[:, 1:-1]
     rises = power[:, 1:] > power[:, :-1]
-    least = here.max(axis=1, keepdims=True) * np.float32(10 ** (-PEAK_RANGE_DB / 10))
-    place = np.flatnonzero(rises[:, :-1] & ~rises[:, 1:] & (here > least))
-    frame, bins = np.divmod(place, here.shape[1])
-    before = place + 2 * frame  # in ``power``, whose rows are two longer
+    threshold = inner.max(axis=1, keepdims=True) * np.float32(10 ** (-PEAK_RANGE_DB / 10))
+    position = np.flatnonzero(rises[:, :-1] & ~rises[:, 1:] & (inner > threshold))
+    frame, bins = np.divmod(position, inner.shape[1])
+    before = position + 2 * frame  # index in ``power``, whose rows are two bins longer
     left, middle, right = (power.ravel().take(before + shift) for shift in range(3))
 
-    floor = np.partition(here.reshape(len(here), -1, FLOOR_BINS), FLOOR_BINS // 2, axis=2)[:, :, FLOOR_BINS // 2]
-    stands_out = middle > np.float32(10 ** (TONAL_DB / 10)) * floor.ravel().take(place // FLOOR_BINS)
-    tonal = np.bincount(frame[stands_out], minlength=len(here)) >= TONAL_PEAK
+    floor = np.partition(inner.reshape(len(inner), -1, FLOOR_BINS), FLOOR_BINS // 2, axis=2)[:, :, FLOOR_BINS // 2]
+    is_prominent = middle > np.float32(10 ** (TONAL_DB / 10)) * floor.ravel().take(position // FLOOR_BINS)
+    tonal = np.bincount(frame[is_prominent], minlength=len(inner)) >= TONAL_PEAKS
 
     # Vertex of the parabola through three levels (J. O. Smith, Spectral Audio Signal Processing, "QIFFT").
     amplitude = np.sqrt(middle)
@@ -131,6 +131,6 @@ def _peaks(power: Floats, low: int, bin_hz: float) -> tuple[npt.NDArray[np.compl
     weight = np.sqrt(amplitude) * np.minimum(np.float32(1.0), frequency / np.float32(FULL_WEIGHT_HZ))
     semitones = np.float32(12.0) * np.log2(frequency / np.float32(440.0))
     angle = np.float32(2 * np.pi) * (semitones - np.rint(semitones))
-    real = np.bincount(frame, weight * np.cos(angle), minlength=len(here))
-    imaginary = np.bincount(frame, weight * np.sin(angle), minlength=len(here))
+    real = np.bincount(frame, weight * np.cos(angle), minlength=len(inner))
+    imaginary = np.bincount(frame, weight * np.sin(angle), minlength=len(inner))
     return (real + 1j * imaginary).astype(np.complex64), tonal

@@ -1,11 +1,11 @@
-"""Windows of many files gathered into batches: what makes a GPU worth its price.
+"""Run the windows of many files in batches, without which a GPU is no faster than a CPU.
 
-Threads that decode hand their windows in and decode on; one thread takes what has come together, runs it as one batch,
-and hands each its answer. While a batch is computed the next one gathers by itself, so that batches are as large as the
-decoders are fast; only when nothing is being computed is a moment waited for company. What is handed in while ``size``
-times ``LINE`` windows are waiting makes its thread wait: memory is bounded, and decoding goes no faster than listening.
+Threads that decode submit their windows and continue to decode. One worker thread runs the queued windows as a batch
+and sets their results. The next batch queues up while one is computed. If the queue is shorter than a batch, the worker
+waits ``MAX_WAIT_SECONDS`` for more windows. If ``size * QUEUED_BATCHES`` windows are queued, ``submit`` blocks: memory
+is bounded, and decoding is never far ahead of the model.
 
-A forked process begins anew: the thread stays with the parent, as do the windows that were handed in there.
+After a fork, the child starts with an empty queue and no thread; the parent keeps both.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from stonecli.audio.decode import Samples
 
 Answer = TypeVar("Answer")
 
-PATIENCE_SECONDS = 0.005  # for company; a window at the end of its file is waited for
-LINE = 2  # batches that may wait while one is computed
+MAX_WAIT_SECONDS = 0.005  # for a batch to fill; short, because decoders wait for the last window of their file
+QUEUED_BATCHES = 2  # batches that may be queued while one is computed
 
 
 @dataclass(eq=False)
-class _Asked(Generic[Answer]):
+class _Request(Generic[Answer]):
     window: Samples
     answer: Future[Answer] = field(default_factory=Future)
 
 
 class Batcher(Generic[Answer]):
-    """Answers windows, float32 [n], from any number of threads in batches; those of one length go together.
+    """Runs windows, float32 [n], from any number of threads in batches of windows of equal length.
 
     Args:
-        run: gets float32 [batch, n] and returns as many answers; called in one thread only.
-        size: most windows in a batch.
+        run: takes float32 [batch, n] and returns one result per window; called in one thread only.
+        size: maximum number of windows in a batch.
 
     Raises:
         ValueError: a size below 1.
@@ -54,102 +54,102 @@ class Batcher(Generic[Answer]):
         self._run = run
         self._size = size
         self._closed = False
-        self._begin()
+        self._reset()
         _batchers.add(self)
 
-    def _begin(self) -> None:
-        """Nothing waits, and no thread is there."""
-        self._waiting: Queue[_Asked[Answer] | None] = Queue(self._size * LINE)  # None ends it
+    def _reset(self) -> None:
+        """Start with an empty queue and without a thread."""
+        self._queue: Queue[_Request[Answer] | None] = Queue(self._size * QUEUED_BATCHES)  # None ends the thread
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def submit(self, window: Samples) -> Future[Answer]:
-        """What will be the answer; its ``result()`` raises what ``run`` did for this very window.
+        """A future of the result; its ``result()`` raises the error of ``run`` for this window.
 
-        Returns at once, unless too many are waiting.
+        Returns at once, unless the queue is full.
 
         Raises:
-            RuntimeError: it was closed.
+            RuntimeError: the batcher was closed.
         """
-        asked: _Asked[Answer] = _Asked(window)
+        request: _Request[Answer] = _Request(window)
         with self._lock:
             if self._closed:
-                raise RuntimeError("no window is taken after the end")
+                raise RuntimeError("the batcher is closed")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="stone-batches", daemon=True)
                 self._thread.start()
-        self._waiting.put(asked)
-        return asked.answer
+        self._queue.put(request)
+        return request.answer
 
     def close(self) -> None:
-        """Answers what was handed in, and ends the thread."""
+        """Compute the results of all queued windows, and end the thread."""
         with self._lock:
             thread, self._thread, self._closed = self._thread, None, True
-        if thread is threading.current_thread():  # the garbage collector may call from there
+        if thread is threading.current_thread():  # the garbage collector may call this in the worker thread
             return
         if thread is not None:
-            self._waiting.put(None)
+            self._queue.put(None)
             thread.join()
 
     def _serve(self) -> None:
-        held: _Asked[Answer] | None = None  # came when a batch of another length was gathered
+        held: _Request[Answer] | None = None  # has another length than the last batch
         while True:
-            first = held or self._waiting.get()
+            first = held or self._queue.get()
             if first is None:
                 return
-            batch, held, ends = self._gathered(first)
-            self._answer(batch)
-            del first, batch  # the windows are not kept until the next one comes
-            if ends or (self._closed and held is None and self._waiting.empty()):
+            batch, held, ends = self._collect(first)
+            self._run_batch(batch)
+            del first, batch  # release the windows before waiting for the next one
+            if ends or (self._closed and held is None and self._queue.empty()):
                 return
 
-    def _gathered(self, first: _Asked[Answer]) -> tuple[list[_Asked[Answer]], _Asked[Answer] | None, bool]:
-        """The batch that begins with ``first``, one that does not fit in, and whether the end has come."""
+    def _collect(self, first: _Request[Answer]) -> tuple[list[_Request[Answer]], _Request[Answer] | None, bool]:
+        """The batch that starts with ``first``, a request of another length, and whether the thread must end."""
         batch = [first]
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + MAX_WAIT_SECONDS
         while len(batch) < self._size:
             try:
-                asked = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
+                request = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except Empty:
                 break
-            if asked is None:
+            if request is None:
                 return batch, None, True
-            if asked.window.shape != first.window.shape:
-                return batch, asked, False
-            batch.append(asked)
+            if request.window.shape != first.window.shape:
+                return batch, request, False
+            batch.append(request)
         return batch, None, False
 
-    def _answer(self, batch: list[_Asked[Answer]]) -> None:
-        """Run the batch; if that fails, each by itself, so that one window cannot spoil the files of others."""
-        batch = [asked for asked in batch if asked.answer.set_running_or_notify_cancel()]
+    def _run_batch(self, batch: list[_Request[Answer]]) -> None:
+        """Run the batch; if it fails, run each window alone, so that one window cannot fail the files of others."""
+        batch = [request for request in batch if request.answer.set_running_or_notify_cancel()]
         if not batch:
             return
         try:
-            answers = self._run(np.stack([asked.window for asked in batch]))
+            answers = self._run(np.stack([request.window for request in batch]))
         except Exception:
-            for asked in batch:
-                self._answer_alone(asked)
+            for request in batch:
+                self._run_alone(request)
             return
-        for asked, answer in zip(batch, answers, strict=True):
-            asked.answer.set_result(answer)
+        for request, answer in zip(batch, answers, strict=True):
+            request.answer.set_result(answer)
 
-    def _answer_alone(self, asked: _Asked[Answer]) -> None:
+    def _run_alone(self, request: _Request[Answer]) -> None:
         try:
-            (answer,) = self._run(asked.window[None])
+            (answer,) = self._run(request.window[None])
         except Exception as error:
-            asked.answer.set_exception(error.with_traceback(None))  # it would keep the audio
+            request.answer.set_exception(error.with_traceback(None))  # the traceback would keep the audio in memory
         else:
-            asked.answer.set_result(answer)
+            request.answer.set_result(answer)
 
 
 _batchers: weakref.WeakSet[Batcher[Any]] = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
-    """What a fork does first, when no other thread is there."""
+def _reset_after_fork() -> None:
+    """Reset all batchers in the child of a fork, which has one thread only."""
     for batcher in list(_batchers):
-        batcher._begin()
+        batcher._reset()
 
 
-if sys.platform != "win32":  # where there is no fork
-    os.register_at_fork(after_in_child=_begin_anew)
+if sys.platform != "win32":  # no fork on Windows
+    os.register_at_fork(after_in_child=_reset_after_fork)

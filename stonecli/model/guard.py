@@ -1,8 +1,8 @@
-"""What an ONNX file may hold before onnxruntime, a large C++ program, gets to see it.
+"""Check an ONNX file before onnxruntime, a large C++ library, parses it.
 
-A model file is data that somebody may have been sent. onnxruntime runs any graph: one that reads weights from other
-files or, by a location of its own, from addresses in memory; one with operators of extensions; one that claims to be
-larger than it is. A key model needs none of that (docs/models.md, "What is checked").
+A model file is untrusted data. onnxruntime runs any graph: it loads weights from other files or, with a special
+location, from memory addresses; it runs custom operators; it accepts tensors that declare more data than there is. A
+key model needs none of these, so they are refused (docs/models.md, "What is checked").
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from math import prod
 from stonecli.errors import ModelError
 from stonecli.model.protobuf import Field, Reader
 
-MAX_DIMENSION = 1 << 26  # more than any window has samples
+MAX_DIMENSION = 1 << 26  # larger than the number of samples in any window
 MAX_RANK = 8
 STANDARD_DOMAINS = ("", "ai.onnx")
 
-# All that stone's exporter writes, and what else a convolutional network on a linear transform of audio may need.
-# Not here: control flow, which brings subgraphs; random numbers; text, images and sequences; and operators that make
-# much out of nothing (Expand, Tile, ConstantOfShape, Range).
-_ONE_BY_ONE = (
+# The operators that stone export writes, and others of convolutional networks on linear transforms of audio.
+# Excluded: control flow, which has subgraphs; random numbers; text, images and sequences; and operators with a small
+# input and a large output (Expand, Tile, ConstantOfShape, Range).
+_ELEMENTWISE = (
     "Abs Add And Cast Ceil Clip Cos Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish "
     "Identity LeakyRelu Less LessOrEqual Log Max Mean Min Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid "
     "Sign Sin Softplus Sqrt Sub Sum Tanh Where"
 )
-_OVER_AN_AXIS = (
+_REDUCTIONS = (
     "ArgMax CumSum LogSoftmax LpNormalization ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
     "ReduceSum ReduceSumSquare Softmax"
 )
@@ -33,10 +33,10 @@ _LAYERS = (
     "InstanceNormalization LayerNormalization MatMul MaxPool"
 )
 _SHAPES = "Concat Constant Flatten Gather Pad Reshape Shape Slice Split Squeeze Transpose Unsqueeze"
-OPERATORS = frozenset(f"{_ONE_BY_ONE} {_OVER_AN_AXIS} {_LAYERS} {_SHAPES}".split())
+OPERATORS = frozenset(f"{_ELEMENTWISE} {_REDUCTIONS} {_LAYERS} {_SHAPES}".split())
 
 _EXTERNAL = 1  # TensorProto.DataLocation
-# TensorProto.DataType -> bytes a number, and the field for numbers that are not raw
+# TensorProto.DataType -> bytes per number, and the field of numbers that are not in raw_data
 _NUMBERS = {
     1: (4, "float_data"),  # float32
     2: (1, "int32_data"),  # uint8
@@ -50,13 +50,13 @@ _NUMBERS = {
 
 
 def check_onnx(content: bytes, *, with_graph: bool = True) -> dict[str, str]:
-    """The metadata of an ONNX file that may be loaded, by name.
+    """The metadata of an ONNX file by name, after checking every operator, tensor and shape; nothing is run.
 
-    Checked are every operator, every tensor, every shape; nothing of it is run. Time and memory grow with the file.
-    Without ``with_graph`` the graph is not looked into: for a file that is as much to be trusted as this one.
+    Time and memory are proportional to the size of the file. ``with_graph=False`` does not check the graph: use it for
+    trusted files only.
 
     Raises:
-        ModelError: it is no whole ONNX file, or holds what a key model may not hold.
+        ModelError: the file is not a complete ONNX file, or contains something that is not allowed in a key model.
     """
     reader = Reader()
     metadata: dict[str, str] = {}
@@ -72,10 +72,10 @@ def check_onnx(content: bytes, *, with_graph: bool = True) -> dict[str, str]:
             entry = _text_of(reader, field, "StringStringEntryProto")
             name = entry.get("key", "")
             if name in metadata:
-                raise ModelError(f"not a key model: two descriptions called {name[:40]!r}")
+                raise ModelError(f"not a key model: duplicate metadata {name[:40]!r}")
             metadata[name] = entry.get("value", "")
     if not graphs:
-        raise ModelError("not a model: there is no graph in it")
+        raise ModelError("not a model: it has no graph")
     return metadata
 
 
@@ -99,7 +99,7 @@ def _check_node(reader: Reader, node: Field) -> None:
         elif field.name == "domain":
             _check_domain(field.text())
         elif field.name == "overload" and len(field.data):
-            raise ModelError("operators of its own are not allowed in a key model")
+            raise ModelError("custom operators are not allowed in a key model")
         elif field.name == "attribute":
             for part in reader.fields(field.data, "AttributeProto"):
                 if part.name in ("t", "tensors"):
@@ -116,12 +116,12 @@ def _check_domain(domain: str) -> None:
 
 
 def _check_tensor(reader: Reader, tensor: Field) -> None:
-    """Refuse a tensor whose numbers lie elsewhere, or are not as many as it says."""
+    """Refuse a tensor with external data, or with another number of values than its shape declares."""
     dims: list[int] = []
     kind, raw, numbers = 0, None, dict.fromkeys(("float_data", "int32_data", "int64_data", "double_data"), 0)
     for field in reader.fields(tensor.data, "TensorProto"):
         if field.name == "external_data" or (field.name == "data_location" and field.value == _EXTERNAL):
-            raise ModelError("not a model that can be loaded: it keeps weights in other files")
+            raise ModelError("not a model that can be loaded: it has weights in other files")
         if field.name == "dims":
             dims += field.integers() if field.count <= MAX_RANK else [-1]
         elif field.name == "data_type":
@@ -137,15 +137,15 @@ def _check_tensor(reader: Reader, tensor: Field) -> None:
         raise ModelError(f"tensors of type {kind} are not allowed in a key model")
     width, name = _NUMBERS[kind]
     if raw is not None:
-        there, wanted = raw, prod(dims) * width
+        found, declared = raw, prod(dims) * width
     else:
-        there, wanted = numbers.pop(name), prod(dims)
-    if there != wanted or any(numbers.values()):
-        raise ModelError("not a model that is whole: a tensor has not as many numbers as it says")
+        found, declared = numbers.pop(name), prod(dims)
+    if found != declared or any(numbers.values()):
+        raise ModelError("not a model: the size of a tensor does not match its shape")
 
 
 def _check_value(reader: Reader, value: Field) -> None:
-    """Refuse an input, output or intermediate value that is no tensor of bounded shape."""
+    """Refuse an input, output or intermediate value that is not a tensor of bounded shape."""
     for field in reader.fields(value.data, "ValueInfoProto"):
         if field.name == "metadata_props":
             _text_of(reader, field, "StringStringEntryProto")
@@ -171,9 +171,9 @@ def _check_shape(reader: Reader, shape: Field) -> None:
 
 def _check_dimensions(dims: list[int]) -> None:
     if len(dims) > MAX_RANK or not all(0 <= dim <= MAX_DIMENSION for dim in dims):
-        raise ModelError(f"not a key model: a tensor of more than {MAX_RANK} axes, or with an axis that is too long")
+        raise ModelError(f"not a key model: a tensor has more than {MAX_RANK} axes, or an axis that is too long")
 
 
 def _text_of(reader: Reader, field: Field, message: str) -> dict[str, str]:
-    """The texts in a message of plain fields, by name."""
+    """The text fields of a message, by name."""
     return {part.name: part.text() for part in reader.fields(field.data, message)}

@@ -1,4 +1,4 @@
-"""What a model says of itself: the JSON in its metadata, read as data that anybody may have written."""
+"""The metadata of a model file: JSON that describes the model, parsed as untrusted data."""
 
 from __future__ import annotations
 
@@ -13,35 +13,33 @@ from stonecli.key import Key
 METADATA_KEY = "stone"
 FORMAT_VERSION = 1
 MAX_DESCRIPTION = 64 << 10  # characters
-MAX_TEXT = 4000  # characters, of a licence or the like
+MAX_TEXT = 4000  # characters of the license and similar fields
 MAX_WINDOW_SECONDS = 600.0
-MAX_SHARPNESS = 10.0
+MAX_EXPONENT = 10.0
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model says of itself.
+    """The description of a model.
 
     Attributes:
-        train_type: ``"ks"``: classes are 12 key signatures; ``"ks_mode"``: 24 keys.
-        classes: in output order, the keys that a class stands for: one for ``ks_mode``; for ``ks`` the major key and
-            its relative minor.
-        corrects_tuning: whether the audio is to be resampled so that A is 440 Hz.
-        frames_averaged: VQT frames that the network sees as one.
-        sample_rate: of the audio, in Hz.
-        window_seconds: length of the windows that it was trained on.
-        minimum_samples: shortest audio that it can be given, context included.
-        context_samples: on either side of a window, what it is to be given besides: the edges of its transform lie
-            there, and are dropped.
-        circle_type: 1 or 7, the circle of its training loss; None where unknown.
-        temperature: of its softmax.
-        least_confidence: of a recording's mean probabilities, 0..1; below, it has no key.
-        sharpness, sharpness_per_doubling: how sure a recording is, of which some of its windows say more than one
-            does alone: ``stonecli.detection.pooling``.
-        major_odds: of major against minor before anything was heard; 1 for as likely (the same).
-        licence: of the weights.
-        trained_on: what it was trained on, in one line.
-        checkpoint_sha256: of the checkpoint that it was exported from.
+        train_type: ``"ks"``: the classes are 12 key signatures; ``"ks_mode"``: 24 keys.
+        classes: the keys of each class in output order: one for ``ks_mode``; for ``ks`` the major key and its relative
+            minor.
+        corrects_tuning: whether the audio must be resampled to A = 440 Hz.
+        frames_averaged: number of VQT frames that are averaged to one.
+        sample_rate: sample rate of the input in Hz.
+        window_seconds: duration of the training windows in seconds.
+        minimum_samples: minimum length of the input, context included.
+        context_samples: context on either side of a window: the edges of the transform fall there and are dropped.
+        circle_type: 1 or 7, the circle of the training loss; None if unknown.
+        temperature: softmax temperature.
+        rejection_threshold: minimum of the largest mean probability, 0..1; below, a recording has no key.
+        posterior_exponent, exponent_per_doubling: exponent of the pooled posterior, see ``stonecli.detection.pooling``.
+        major_prior_odds: prior odds of major against minor; 1 if equally likely.
+        licence: license of the weights.
+        trained_on: the training data, in one line.
+        checkpoint_sha256: SHA-256 of the checkpoint that the model was exported from.
     """
 
     train_type: Literal["ks", "ks_mode"]
@@ -54,10 +52,10 @@ class ModelInfo:
     context_samples: int
     circle_type: int | None
     temperature: float
-    least_confidence: float
-    sharpness: float
-    sharpness_per_doubling: float
-    major_odds: float
+    rejection_threshold: float
+    posterior_exponent: float
+    exponent_per_doubling: float
+    major_prior_odds: float
     licence: str
     trained_on: str
     checkpoint_sha256: str
@@ -65,10 +63,10 @@ class ModelInfo:
     @property
     def window_samples(self) -> int:
         """Samples in a window, without context."""
-        return max(round(self.window_seconds * self.sample_rate), self.least_window)
+        return max(round(self.window_seconds * self.sample_rate), self.min_window_samples)
 
     @property
-    def least_window(self) -> int:
+    def min_window_samples(self) -> int:
         """Samples in the shortest window, without context."""
         return self.minimum_samples - 2 * self.context_samples
 
@@ -76,16 +74,18 @@ class ModelInfo:
 def parse_info(text: str) -> ModelInfo:
     """The description in ``text``, a JSON object.
 
+    The names in the file are those of format 1, and four of them differ from the attributes.
+
     Raises:
-        ModelError: it is damaged, of another version, or makes no sense.
+        ModelError: the description is damaged, has an unsupported version, or has a value out of range.
     """
     if len(text) > MAX_DESCRIPTION:
-        raise ModelError("the model's description of itself is damaged: too long")
+        raise ModelError("the model metadata is damaged: too long")
     try:
-        values = json.loads(text, parse_constant=_no_number)
+        values = json.loads(text, parse_constant=_refuse_constant)
         version = values["format_version"]
         if version != FORMAT_VERSION:
-            raise ModelError(f"model format {repr(version)[:40]} is not known to this version of stone")
+            raise ModelError(f"unsupported model format {repr(version)[:40]}; update stone")
         info = ModelInfo(
             train_type=values["train_type"],
             classes=tuple(tuple(Key.parse(key) for key in name.split("/")) for name in values["classes"]),
@@ -94,13 +94,15 @@ def parse_info(text: str) -> ModelInfo:
             sample_rate=int(values["sample_rate"]),
             window_seconds=_finite(values["window_seconds"]),
             minimum_samples=int(values["minimum_samples"]),
-            context_samples=int(values.get("context_samples", 0)),  # of format 1, but not from the start, as is
+            # optional: added after format 1 was first released
+            context_samples=int(values.get("context_samples", 0)),
+            rejection_threshold=_finite(values.get("least_confidence", 0.0)),
+            posterior_exponent=_finite(values.get("sharpness", 1.0)),
+            exponent_per_doubling=_finite(values.get("sharpness_per_doubling", 0.0)),
+            major_prior_odds=_finite(values.get("major_odds", 1.0)),
+            # required
             circle_type=values["circle_type"],
             temperature=_finite(values["temperature"]),
-            least_confidence=_finite(values.get("least_confidence", 0.0)),  # this
-            sharpness=_finite(values.get("sharpness", 1.0)),  # and these
-            sharpness_per_doubling=_finite(values.get("sharpness_per_doubling", 0.0)),
-            major_odds=_finite(values.get("major_odds", 1.0)),
             licence=_typed(values, "licence", str)[:MAX_TEXT],
             trained_on=_typed(values, "trained_on", str)[:MAX_TEXT],
             checkpoint_sha256=_typed(values, "checkpoint_sha256", str)[:MAX_TEXT],
@@ -109,26 +111,26 @@ def parse_info(text: str) -> ModelInfo:
         raise
     except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"the model's description of itself is damaged: {reason}") from error
+        raise ModelError(f"the model metadata is damaged: {reason}") from error
     _check(info)
     return info
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(value: Any) -> float:
     number = float(value)
-    if not math.isfinite(number):  # 1e999 is
-        raise ValueError(f"{number} is no number")
+    if not math.isfinite(number):  # such as 1e999
+        raise ValueError(f"{number} is not a finite number")
     return number
 
 
 def _typed(values: Any, name: str, kind: type) -> Any:
     value = values[name]
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is no {kind.__name__}")
+        raise TypeError(f"{name} is not of type {kind.__name__}")
     return value
 
 
@@ -140,20 +142,20 @@ def _check(info: ModelInfo) -> None:
     if per_class == 2 and any(major.relative != minor for major, minor in info.classes):
         raise ModelError("the model's classes are not a major key and its relative minor")
     if not 8000 <= info.sample_rate <= 48000 or not 0 < info.window_seconds <= MAX_WINDOW_SECONDS:
-        raise ModelError(f"odd window: {info.window_seconds} s at {info.sample_rate} Hz")
-    if not 0.0 <= info.least_confidence < 1.0:
-        raise ModelError(f"odd least confidence: {info.least_confidence}")
+        raise ModelError(f"invalid window: {info.window_seconds} s at {info.sample_rate} Hz")
+    if not 0.0 <= info.rejection_threshold < 1.0:
+        raise ModelError(f"invalid rejection threshold: {info.rejection_threshold}")
     if not 0 < info.minimum_samples <= MAX_WINDOW_SECONDS * info.sample_rate:
-        raise ModelError(f"odd minimum length: {info.minimum_samples} samples")
+        raise ModelError(f"invalid minimum length: {info.minimum_samples} samples")
     if not 0 <= 2 * info.context_samples < info.minimum_samples:
-        raise ModelError(f"odd context: {info.context_samples} samples of {info.minimum_samples}")
+        raise ModelError(f"invalid context: {info.context_samples} samples of {info.minimum_samples}")
     if info.temperature <= 0:
-        raise ModelError(f"odd temperature: {info.temperature}")
-    if not 0.01 <= info.major_odds <= 100.0:
-        raise ModelError(f"odd odds of major: {info.major_odds}")
-    if not 0.0 < info.sharpness <= MAX_SHARPNESS or not 0.0 <= info.sharpness_per_doubling <= MAX_SHARPNESS:
-        raise ModelError(f"odd sharpness: {info.sharpness} and {info.sharpness_per_doubling} for each doubling")
+        raise ModelError(f"invalid temperature: {info.temperature}")
+    if not 0.01 <= info.major_prior_odds <= 100.0:
+        raise ModelError(f"invalid prior odds of major: {info.major_prior_odds}")
+    if not 0.0 < info.posterior_exponent <= MAX_EXPONENT or not 0.0 <= info.exponent_per_doubling <= MAX_EXPONENT:
+        raise ModelError(f"invalid exponent: {info.posterior_exponent}, {info.exponent_per_doubling} per doubling")
     if info.circle_type not in (None, 1, 7) or isinstance(info.circle_type, bool | float):
-        raise ModelError("odd circle type: neither 1 nor 7")
+        raise ModelError("invalid circle type: must be 1 or 7")
     if not 1 <= info.frames_averaged <= 1000:
-        raise ModelError(f"odd number of frames averaged: {info.frames_averaged}")
+        raise ModelError(f"invalid number of frames averaged: {info.frames_averaged}")

@@ -1,4 +1,4 @@
-"""What has arrived of a download so far, kept in the cache folder from one run of stone to the next."""
+"""A partial download, kept in the cache folder between runs of stone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stonecli.util.locks import try_lock
 
 
 class PartialFile:
-    """The first bytes of the file at an address, and what the server called it; to be used as a context manager.
+    """The downloaded part of the file at a URL and its validator, as a context manager.
 
     Attributes:
-        size: how many bytes are there.
-        validator: the ETag or date of the file that they are of; None where the server gave neither.
-        total: how many there will be, where the server has said it.
-        is_taken: whether another process has it open; then it is not to be used.
+        size: number of bytes downloaded.
+        validator: ETag or modification date of the file; None if the server sent neither.
+        total: size of the complete file; None if the server did not declare it.
+        is_locked: whether another process has locked it; then it must not be used.
     """
 
     def __init__(self, url: str) -> None:
@@ -31,13 +31,13 @@ class PartialFile:
         self.size = 0
         self.total: int | None = None
         self.validator: str | None = None
-        self.is_taken = False
+        self.is_locked = False
 
     def __enter__(self) -> PartialFile:
         make_private_folder(self._path.parent.parent)
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._file: BinaryIO = self._path.open("ab+")
-        self.is_taken = not try_lock(self._file) or not self._is_still_there()
+        self.is_locked = not try_lock(self._file) or not self._is_still_there()
         self.size = self._file.seek(0, os.SEEK_END)
         if self.size:
             self.validator = self._recorded()
@@ -46,22 +46,22 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_worthless = not self.size and not self.is_taken and not self._file.closed
-        if is_worthless and os.name != "nt":  # while it is locked, so that nobody else has begun to fill it
+        is_removable = not self.size and not self.is_locked and not self._file.closed
+        if is_removable and os.name != "nt":  # while it is locked, so that no other process writes to it
             self._unlink()
         with naming(self._path):
             self._file.close()
-        if is_worthless and os.name == "nt":  # where what is open cannot be removed
+        if is_removable and os.name == "nt":  # an open file cannot be removed on Windows
             self._unlink()
 
     def append(self, block: bytes) -> None:
-        """Add what has arrived."""
+        """Append downloaded bytes."""
         with naming(self._path):
             self._file.write(block)
         self.size += len(block)
 
     def clear(self, validator: str | None = None) -> None:
-        """Begin anew, with a file that the server calls ``validator``."""
+        """Discard all bytes, and start the download of the file with this validator."""
         self._file.truncate(0)
         self.size = 0
         self.validator = validator
@@ -69,16 +69,16 @@ class PartialFile:
             self._record.write_text(json.dumps({"validator": validator}), "utf-8")
 
     def read(self) -> bytes:
-        """All that is there."""
+        """All bytes downloaded so far."""
         with naming(self._path):
             self._file.flush()
         self._file.seek(0)
         return self._file.read()
 
     def remove(self) -> None:
-        """Keep nothing: the download is finished."""
+        """Remove the file and its record after a complete download."""
         self._record.unlink(missing_ok=True)
-        if os.name == "nt":  # where what is open cannot be removed
+        if os.name == "nt":  # an open file cannot be removed on Windows
             self._file.close()
         self._path.unlink(missing_ok=True)
 
@@ -95,7 +95,7 @@ class PartialFile:
         return validator if isinstance(validator, str) and validator.isprintable() else None
 
     def _is_still_there(self) -> bool:
-        """False where the process that had the lock before has finished and removed the file."""
+        """False if the process that had the lock before has finished and removed the file."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The fields of an ONNX file as they lie in its bytes: a reader that trusts nothing, for :mod:`stonecli.model.guard`.
+"""Read the fields of an untrusted ONNX file, for :mod:`stonecli.model.guard`.
 
-ONNX files are Protocol Buffers (onnx.proto; the wire format is protobuf.dev/programming-guides/encoding). Here is the
-part of that format that a key model needs, and no more: whatever else a file holds is refused, so that onnxruntime,
-which reads all of it, meets nothing that was not looked at.
+ONNX files are Protocol Buffers (onnx.proto; the wire format is protobuf.dev/programming-guides/encoding). This module
+supports only the part of the format that a key model needs, and refuses everything else, so that onnxruntime never
+parses a field that was not checked.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from stonecli.errors import ModelError
 
-MAX_FIELDS = 1_000_000  # in one file; the built-in model has about 5,000
+MAX_FIELDS = 1_000_000  # per file; the built-in model has about 5,000
 
-# Message -> number of a field -> its name and kind: an integer, bytes, another message, or numbers of so many bytes
-# each ("varint": as many as they need). A star: it may come more than once. Left out on purpose: subgraphs, functions,
-# sparse tensors, sequences, maps and optionals, training, devices, quantization. They are refused where they occur.
+# Message -> field number -> name and kind: an integer, bytes, another message, or packed numbers of that many bytes
+# ("varint": of variable length). A star marks a repeated field. Not supported on purpose, and so refused: subgraphs,
+# functions, sparse tensors, sequences, maps and optionals, training, devices, quantization.
 SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
     "ModelProto": {
         1: ("ir_version", "int"),
@@ -91,7 +91,7 @@ SCHEMA: dict[str, dict[int, tuple[str, str]]] = {
 }
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
-_CONTINUED = bytes(range(128, 256))  # bytes of a varint after which it goes on
+_CONTINUED = bytes(range(128, 256))  # bytes of a varint that are not its last
 
 
 class Field:
@@ -99,9 +99,9 @@ class Field:
 
     Attributes:
         name: as in onnx.proto.
-        value: of an integer, as a signed 64-bit number; 0 for all else.
-        data: of bytes and of messages, a view into the file; of numbers, the view that holds them; else empty.
-        count: how many numbers ``data`` or ``value`` holds.
+        value: value of an integer field as a signed 64-bit number; 0 for other fields.
+        data: view into the file with the content of bytes, messages and packed numbers; else empty.
+        count: number of values in ``data`` or ``value``.
     """
 
     __slots__ = ("count", "data", "name", "value")
@@ -121,95 +121,95 @@ class Field:
             raise ModelError(f"not a model: its {self.name} is not UTF-8") from error
 
     def integers(self) -> list[int]:
-        """The varints in ``data``, or ``value`` where there is one without packing; signed 64-bit numbers."""
+        """The varints in ``data``, or ``value`` if the field is not packed; signed 64-bit numbers."""
         if not len(self.data):
             return [self.value] * self.count
-        numbers, place = [], 0
-        while place < len(self.data):
-            number, place = _varint(self.data, place)
+        numbers, position = [], 0
+        while position < len(self.data):
+            number, position = _varint(self.data, position)
             numbers.append(_signed(number))
         return numbers
 
 
 class Reader:
-    """Reads messages of one file, in all no more than ``MAX_FIELDS`` fields."""
+    """Reads the messages of one file, at most ``MAX_FIELDS`` fields in total."""
 
     def __init__(self) -> None:
         self._left = MAX_FIELDS
 
     def fields(self, data: memoryview, message: str) -> Iterator[Field]:
-        """The fields of a message in their order.
+        """The fields of a message in order.
 
         Raises:
-            ModelError: the bytes are damaged, or hold what is not in ``SCHEMA``, or too much.
+            ModelError: the bytes are damaged, or contain a field that is not in ``SCHEMA``, or too many fields.
         """
-        schema, seen, place = SCHEMA[message], set(), 0
-        while place < len(data):
+        schema, seen, position = SCHEMA[message], set(), 0
+        while position < len(data):
             self._left -= 1
             if self._left < 0:
                 raise ModelError(f"not a key model: more than {MAX_FIELDS} fields")
-            tag, place = _varint(data, place)
+            tag, position = _varint(data, position)
             number, wire = tag >> 3, tag & 7
             if number not in schema:
-                raise ModelError(f"not a model that is taken: no key model needs field {number} of its {message}")
+                raise ModelError(f"not a key model: field {number} of {message} is not allowed")
             name, kind = schema[number]
             if not kind.startswith("*"):
-                if number in seen:  # readers would put the two together, each in its own way
-                    raise ModelError(f"not a model: two of {name} in its {message}")
+                if number in seen:  # readers merge duplicates in different ways
+                    raise ModelError(f"not a model: duplicate {name} in its {message}")
                 seen.add(number)
-            field, place = _field(data, place, name, kind.removeprefix("*"), wire)
+            field, position = _field(data, position, name, kind.removeprefix("*"), wire)
             yield field
 
 
-def _field(data: memoryview, place: int, name: str, kind: str, wire: int) -> tuple[Field, int]:
-    """The field that begins at ``place``, and where the next one does."""
+def _field(data: memoryview, position: int, name: str, kind: str, wire: int) -> tuple[Field, int]:
+    """The field at offset ``position``, and the offset of the next one."""
     if wire == _LENGTH and kind not in ("int", "float"):
-        length, place = _varint(data, place)
-        content, place = _take(data, place, length)
-        return Field(name, 0, content, _packed(content, kind)), place
+        length, position = _varint(data, position)
+        content, position = _take(data, position, length)
+        return Field(name, 0, content, _packed(content, kind)), position
     if wire == _VARINT and kind in ("int", "varint"):
-        number, place = _varint(data, place)
-        return Field(name, _signed(number), data[:0], 1), place
+        number, position = _varint(data, position)
+        return Field(name, _signed(number), data[:0], 1), position
     if wire == _FOUR_BYTES and kind in ("float", "4"):
-        return Field(name, 0, data[:0], 1), _take(data, place, 4)[1]
+        return Field(name, 0, data[:0], 1), _take(data, position, 4)[1]
     if wire == _EIGHT_BYTES and kind == "8":
-        return Field(name, 0, data[:0], 1), _take(data, place, 8)[1]
-    raise ModelError(f"not a model: its {name} is no {kind}")
+        return Field(name, 0, data[:0], 1), _take(data, position, 8)[1]
+    raise ModelError(f"not a model: its {name} is not of type {kind}")
 
 
 def _packed(data: memoryview, kind: str) -> int:
-    """How many numbers of a kind lie side by side in ``data``; 1 for what are no numbers."""
+    """The number of packed numbers of a kind in ``data``; 1 if the kind is not numeric."""
     if kind == "varint":
         if len(data) and data[-1] >= 128:
-            raise ModelError("not a model: it is cut off within a number")
+            raise ModelError("not a model: truncated within a number")
         return len(bytes(data).translate(None, _CONTINUED))
     if kind in ("4", "8"):
         count, rest = divmod(len(data), int(kind))
         if rest:
-            raise ModelError("not a model: it is cut off within a number")
+            raise ModelError("not a model: truncated within a number")
         return count
     return 1
 
 
-def _take(data: memoryview, place: int, length: int) -> tuple[memoryview, int]:
-    if length > len(data) - place:
-        raise ModelError("not a model that is whole: it is cut off, or damaged")
-    return data[place : place + length], place + length
+def _take(data: memoryview, position: int, length: int) -> tuple[memoryview, int]:
+    if length > len(data) - position:
+        raise ModelError("not a model: damaged or truncated")
+    return data[position : position + length], position + length
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    """The number of at most 64 bits at ``place``, and the place behind it."""
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """The number of at most 64 bits at offset ``position``, and the offset after it."""
     number = shift = 0
-    while place < len(data) and shift < 70:
-        byte = data[place]
-        place += 1
+    while position < len(data) and shift < 70:
+        byte = data[position]
+        position += 1
         number |= (byte & 127) << shift
         if byte < 128:
             if number >> 64:
                 break
-            return number, place
+            return number, position
         shift += 7
-    raise ModelError("not a model that is whole: it is cut off, or damaged")
+    raise ModelError("not a model: damaged or truncated")
 
 
 def _signed(number: int) -> int:

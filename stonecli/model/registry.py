@@ -1,9 +1,9 @@
-"""The models that a user has added, by name, in the data folder.
+"""The models that the user has added, by name, in the data folder.
 
-``models/NAME.json`` says which bytes a name stands for and where they came from; ``models/DIGITS/NAME.onnx`` holds
-them, the digits being the first of their SHA-256. The first is written last and removed first, each by one rename or
-unlink: whatever interrupts it, a name stands for a whole model that was checked, or for none. One adds or removes at a
-time, or one would delete the file of which the other has just written the record.
+``models/NAME.json`` is the record of a model: its SHA-256 and its source. ``models/DIGITS/NAME.onnx`` is the model;
+DIGITS are the first of its SHA-256. The record is written last and removed first, each by one rename or unlink. So
+after any interruption, a name belongs to a complete, checked model or to none. A lock allows one process at a time to
+add or remove models; otherwise one could delete the file whose record another has just written.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ MAX_RECORD = 64 << 10
 BUILT_IN = "stone_6"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NOT_ON_WINDOWS = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-_FORGOTTEN = 24 * 3600.0  # seconds after which what an interrupted run has left is removed
+_MAX_AGE = 24 * 3600.0  # seconds after which files of interrupted runs are removed
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One model that ``--model`` takes by its name.
+    """A model that ``--model`` accepts by name.
 
     Attributes:
-        name: of the model.
-        path: of its file; None where not even that is known.
-        sha256: of the file as it was added; empty where that is not known.
-        size: of the file in bytes.
-        source: the address or file that it came from; empty for the built-in one.
-        added: when, in ISO 8601 with zone; empty for the built-in one.
-        info: what it says of itself; None where it is damaged.
-        error: what is wrong with it, or None.
+        name: name of the model.
+        path: path of its file; None if unknown.
+        sha256: SHA-256 of the file when it was added; empty if unknown.
+        size: size of the file in bytes.
+        source: URL or path that it was added from; empty for the built-in model.
+        added: date and time in ISO 8601 with time zone; empty for the built-in model.
+        info: description of the model; None if it is damaged.
+        error: why the model cannot be used, or None.
     """
 
     name: str
@@ -61,24 +61,24 @@ class StoredModel:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether stone carries it."""
+        """Whether it is the built-in model."""
         return self.name == BUILT_IN
 
 
 def is_name(text: str) -> bool:
-    """Whether a model may be called ``text``: small letters, digits, ``-`` and ``_``, so that it is no file's name."""
+    """Whether ``text`` is a valid name: lower-case letters, digits, ``-`` and ``_``, so that it differs from a path."""
     return _NAME.fullmatch(text) is not None and _NOT_ON_WINDOWS.fullmatch(text) is None
 
 
 def name_for(file_name: str) -> str:
-    """A name for what came from a file of that name; empty where nothing of it can be used."""
+    """A valid model name made from a file name; empty if there is none."""
     stem = Path(file_name).stem.lower()
     name = re.sub(r"[^a-z0-9_]+", "-", stem).strip("-_")[:64]
     return name if is_name(name) else ""
 
 
 def stored_models() -> list[StoredModel]:
-    """The built-in model, then the added ones by name, each looked at anew; damaged ones are among them."""
+    """The built-in model, then the added ones by name, damaged ones included; each file is checked again."""
     with suppress(FileNotFoundError):
         names = sorted(path.stem for path in _folder().iterdir() if path.suffix == ".json" and is_name(path.stem))
         return [stored_model(BUILT_IN), *map(stored_model, names)]
@@ -86,10 +86,10 @@ def stored_models() -> list[StoredModel]:
 
 
 def stored_model(name: str) -> StoredModel:
-    """The model of that name; it is checked, but not run.
+    """The model with this name, checked but not run.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no such model.
     """
     from stonecli.jobs import error_line
     from stonecli.model.session import built_in_path, describe_model, read_model
@@ -113,10 +113,10 @@ def stored_model(name: str) -> StoredModel:
 
 
 def model_path(text: str) -> Path:
-    """The file that ``--model`` means by ``text``: a name's, or else the path itself.
+    """The file for a value of ``--model``: that of the model with this name, or else the path itself.
 
     Raises:
-        ModelError: it is neither a name nor a file, or the name's record is damaged.
+        ModelError: there is no such model or file, or the record of the model is damaged.
     """
     if not is_name(text):
         return Path(text)
@@ -133,31 +133,31 @@ def model_path(text: str) -> Path:
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """The SHA-256 that an added model's file has to have; None for files that lie elsewhere."""
+    """The recorded SHA-256 of an added model's file; None for files in other folders."""
     if path.parent.parent != _folder() or not is_name(path.stem):
         return None
     return _read_record(path.stem)["sha256"]
 
 
 def add_model(content: bytes, name: str, source: str, *, replace: bool = False) -> StoredModel:
-    """Keep a model under a name, once it is checked, loaded, and has heard something; the same again changes nothing.
+    """Store a model under a name after checking, loading and running it; adding it again changes nothing.
 
     Args:
-        content: of the ONNX file.
+        content: bytes of the ONNX file.
         name: see :func:`is_name`.
-        source: where it came from.
-        replace: take the name from another model that has it.
+        source: URL or path that it comes from.
+        replace: replace another model of that name.
 
     Raises:
-        ModelError: the name is none or taken, or the content is no model that can be used.
+        ModelError: the name is invalid or in use, or the model cannot be used.
         OSError: the data folder cannot be written.
     """
     from stonecli.model.session import describe_model
 
     if not is_name(name):
-        raise ModelError(f"no name for a model: {name[:80]!r} (small letters, digits, - and _)")
+        raise ModelError(f"invalid model name {name[:80]!r}; use lower-case letters, digits, - and _")
     if name == BUILT_IN:
-        raise ModelError(f"{name} is the built-in model: choose another --name")
+        raise ModelError(f"{name} is the built-in model; choose another --name")
     describe_model(content)
     _folder().mkdir(parents=True, exist_ok=True)
     with folder_lock(_folder()):
@@ -166,11 +166,11 @@ def add_model(content: bytes, name: str, source: str, *, replace: bool = False) 
 
 def _add(content: bytes, name: str, source: str, replace: bool) -> StoredModel:
     sha256 = hashlib.sha256(content).hexdigest()
-    before = _before(name)
+    before = _recorded(name)
     if before == sha256 and stored_model(name).error is None:
         return stored_model(name)
     if before and before != sha256 and not replace:
-        raise ModelError(f"there is another model called {name}: --replace, or choose another --name")
+        raise ModelError(f"there is another model called {name}; use --replace, or choose another --name")
     _sweep()
     target = _file(name, sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,19 +190,19 @@ def _add(content: bytes, name: str, source: str, replace: bool) -> StoredModel:
 
 
 def remove_model(name: str) -> None:
-    """Forget an added model, damaged or not.
+    """Remove an added model, damaged or not.
 
     Raises:
-        ModelError: there is none of that name, or it is the built-in one.
+        ModelError: there is no model of that name, or it is the built-in model.
         OSError: it cannot be removed.
     """
     if name == BUILT_IN:
-        raise ModelError(f"{name} is built in and stays")
-    if _before(name) is None:
+        raise ModelError(f"{name} is the built-in model and cannot be removed")
+    if _recorded(name) is None:
         raise _NoSuchModelError(name)
     with folder_lock(_folder()):
-        before = _before(name)
-        if before is None:  # another has removed it meanwhile
+        before = _recorded(name)
+        if before is None:  # another process has removed it meanwhile
             raise _NoSuchModelError(name)
         _record_path(name).unlink()
         if before:
@@ -227,7 +227,7 @@ def _file(name: str, sha256: str) -> Path:
 
 
 def _read_record(name: str) -> dict[str, str]:
-    """``sha256``, ``source`` and ``added`` of a name."""
+    """The record of a model: ``sha256``, ``source`` and ``added``."""
     try:
         if not is_name(name):
             raise FileNotFoundError
@@ -239,14 +239,14 @@ def _read_record(name: str) -> dict[str, str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _NoSuchModelError(name) from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ModelError("its record is damaged: remove it and add it again") from error
+        raise ModelError("its record is damaged; remove it and add it again") from error
     if re.fullmatch("[0-9a-f]{64}", record["sha256"]) is None:
-        raise ModelError("its record is damaged: remove it and add it again")
+        raise ModelError("its record is damaged; remove it and add it again")
     return record
 
 
-def _before(name: str) -> str | None:
-    """The SHA-256 that a name stands for so far; empty where its record is damaged, None where there is none."""
+def _recorded(name: str) -> str | None:
+    """The recorded SHA-256 of a name; empty if the record is damaged, None if there is no record."""
     try:
         return _read_record(name)["sha256"]
     except _NoSuchModelError:
@@ -257,11 +257,11 @@ def _before(name: str) -> str | None:
 
 def _check_sha256(content: bytes, sha256: str) -> None:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ModelError("the file has changed since it was added: remove it and add it again")
+        raise ModelError("the file has changed since it was added; remove it and add it again")
 
 
 def _try(path: Path, sha256: str) -> None:
-    """Load the very file that is to be kept and let it hear a window of noise."""
+    """Load the file and run it on a window of noise."""
     import numpy as np
 
     from stonecli.model.session import KeyModel
@@ -272,14 +272,14 @@ def _try(path: Path, sha256: str) -> None:
 
 
 def _write(path: Path, content: bytes, check: Callable[[Path], None]) -> None:
-    """Put ``content`` at ``path`` when it is on the disk and has passed ``check``; else leave what is there."""
+    """Write ``content`` to ``path`` atomically, after ``check`` accepted the temporary file."""
     try:
         with atomic_file(path, durable=True) as temporary:
             temporary.write_bytes(content)
             check(temporary)
     except BaseException:
         with suppress(OSError):
-            path.parent.rmdir()  # where nothing else is in it
+            path.parent.rmdir()  # if it is empty
         raise
 
 
@@ -290,9 +290,9 @@ def _remove_file(path: Path) -> None:
 
 
 def _sweep() -> None:
-    """Remove what interrupted runs have left: temporary files, and models that no record names any more."""
+    """Remove the files of interrupted runs: temporary files, and models without a record."""
     for path in (*_folder().glob(".*.tmp"), *_folder().glob("*/.*.tmp"), *_folder().glob("*/*.onnx")):
         with suppress(OSError):
-            is_old = path.stat().st_mtime < time.time() - _FORGOTTEN
-            if is_old and (path.suffix == ".tmp" or path != _file(path.stem, _before(path.stem) or "")):
+            is_old = path.stat().st_mtime < time.time() - _MAX_AGE
+            if is_old and (path.suffix == ".tmp" or path != _file(path.stem, _recorded(path.stem) or "")):
                 _remove_file(path)

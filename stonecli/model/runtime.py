@@ -1,9 +1,9 @@
-"""ONNX Runtime, loaded so that it tells nobody anything.
+"""ONNX Runtime, imported with its telemetry turned off.
 
-Its official builds from 1.31 on queue what machine they run on, with an identifier that stays, under the user's cache
-folder, and send it to Microsoft; that can only be turned off in the environment, before it is loaded (its Privacy.md).
-stone asks the network for nothing by itself, so whatever needs ONNX Runtime takes it from here. Who sets the variable
-himself has his way.
+From 1.31 on, its official builds store details of the machine and a persistent identifier in the user's cache folder,
+and send them to Microsoft. Only an environment variable that is set before the import turns this off (its Privacy.md).
+stone makes no network connections that the user did not ask for, so all modules import ONNX Runtime from here. A value
+that the user has set is kept.
 """
 
 from __future__ import annotations

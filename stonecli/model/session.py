@@ -1,7 +1,7 @@
-"""KeyModel: a self-describing ONNX file, run on CPU or CUDA, that turns windows of audio into key probabilities.
+"""KeyModel: run a self-describing ONNX file on CPU or CUDA, from windows of audio to key probabilities.
 
-What a model needs to be run rides in its metadata (docs/formats.md, "Model file"): the order of its classes comes from
-there alone.
+Everything that is needed to run a model, such as the order of its classes, is in its metadata (docs/formats.md, "Model
+file").
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ Floats = npt.NDArray[np.float32]
 
 DEFAULT_MODEL = "stone_6.onnx"
 MAX_MODEL_BYTES = 64 << 20
-MAX_MEMORY = 4 << 30  # of all that models are computing at a time; hearing takes a fiftieth
-MAX_CONSTANT = 64 << 20  # bytes of what is computed once, when a model is loaded
-_NO_FOLDER = f"{os.devnull}/none"  # cannot be made, for it lies below a device
+MAX_MEMORY = 4 << 30  # bytes for all models of the process; the built-in model takes a fiftieth
+MAX_CONSTANT = 64 << 20  # bytes per constant that is folded when a model is loaded
+_NO_FOLDER = f"{os.devnull}/none"  # cannot exist, because it is below a device
 CUDA_BATCH = 32  # windows; 350 MB of activations
-_WARNING, _FATAL = 2, 4  # from which severity on onnxruntime logs; the first unless it is told
-SUM_TOLERANCE = 1e-3  # a softmax that was exported sums to 1 within this
+_WARNING, _FATAL = 2, 4  # log levels of onnxruntime; warning is its default
+SUM_TOLERANCE = 1e-3  # the probabilities of a window sum to 1 within this
 
 
 @dataclass(frozen=True, eq=False)
 class WindowProbabilities:
-    """What the model says of a batch of windows.
+    """The output of a model for a batch of windows.
 
     Attributes:
-        classes: float32 [batch, classes], the model's own output in the order of ``ModelInfo.classes``.
-        keys: float32 [batch, 24], the same by ``Key.index``.
+        classes: float32 [batch, classes], in the order of ``ModelInfo.classes``.
+        keys: float32 [batch, 24], by ``Key.index``.
     """
 
     classes: Floats
@@ -57,24 +57,24 @@ class WindowProbabilities:
 class KeyModel:
     """A loaded model; one instance may be used by many threads at once.
 
-    On CUDA, windows that come one by one from many files are run in batches (``stonecli.model.batching``).
+    On CUDA, windows submitted by many files are run in batches (``stonecli.model.batching``).
 
     Args:
-        path: the ONNX file; None for the one that stone carries.
-        device: ``"auto"`` takes CUDA where it is there and loads, else the CPU; ``"cuda"`` insists.
-        threads: that one call may use; 1 suits many files at once.
-        sha256: what the file has to have, in hexadecimal; None takes any.
-        batch: windows that :meth:`listen` runs at a time; None for what suits the device: 1 on the CPU, whose cache
-            holds no more.
+        path: the ONNX file; None for the built-in model.
+        device: ``"auto"`` uses CUDA if it works, otherwise the CPU; ``"cuda"`` fails if CUDA does not work.
+        threads: threads per call; use 1 to analyze many files in parallel.
+        sha256: required SHA-256 of the file, in hexadecimal; None accepts any.
+        batch: maximum number of windows that :meth:`submit` runs at a time; None for the default of the device: 32 on
+            CUDA, 1 on the CPU, whose cache fits no more.
 
     Attributes:
-        name: of the file.
-        info: what the model says of itself.
-        device: where it runs: ``"cpu"`` or ``"cuda"``.
+        name: file name of the model.
+        info: description of the model.
+        device: device in use: ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ModelError: the file is no model of stone, or not the one that was meant.
-        DeviceError: ``"cuda"`` was asked for and is not there.
+        ModelError: the file is not a valid key model, or has another SHA-256.
+        DeviceError: ``"cuda"`` was requested and does not work.
         OSError: the file cannot be read.
     """
 
@@ -90,27 +90,27 @@ class KeyModel:
         content = read_model(path)
         self.name: str = Path(path).name if path is not None else DEFAULT_MODEL
         self._sha256 = None if path is None and sha256 is None else _sha256_of(content)
-        self._content = content if self._sha256 is None else b""  # 1 MB, to be hashed when somebody asks
+        self._content = content if self._sha256 is None else b""  # 1 MB, hashed on first use of ``sha256``
         if sha256 is not None and self.sha256 != sha256:
-            raise ModelError(f"not the model that was meant: its SHA-256 is {self.sha256}")
-        # Before onnxruntime gets these very bytes. Whoever can change stone's own model can change this line as well.
+            raise ModelError(f"wrong model: its SHA-256 is {self.sha256}")
+        # Checks the same bytes that onnxruntime loads. The graph of the built-in model is trusted like this code.
         self.info: ModelInfo = describe_model(content, with_graph=path is not None)
         session, self.device = _open_session(content, device, threads)
         self._network = _Network(session, self.info)
         self._batcher: Batcher[WindowProbabilities] | None = None
         batch = (CUDA_BATCH if self.device == "cuda" else 1) if batch is None else batch
         if batch != 1:
-            from stonecli.model.batching import Batcher  # here: the start of the program can do without threads
+            from stonecli.model.batching import Batcher  # imported late to start faster
 
             self._batcher = Batcher(self._network.one_by_one, batch)
             weakref.finalize(self, self._batcher.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return KeyModel, self._arguments  # a session cannot travel; the other process loads its own
+        return KeyModel, self._arguments  # a session cannot be pickled; the other process loads the model
 
     @property
     def sha256(self) -> str:
-        """Of the file, in hexadecimal; of the built-in model made on first use, for OpenSSL takes 3 ms to load."""
+        """SHA-256 of the file, in hexadecimal; of the built-in model only on demand, as OpenSSL takes 3 ms to load."""
         if self._sha256 is None:
             self._sha256 = _sha256_of(self._content)
         return self._sha256
@@ -119,18 +119,18 @@ class KeyModel:
         """Probabilities for float32 [batch, samples] at ``info.sample_rate``, at least ``info.minimum_samples`` long.
 
         Raises:
-            ModelError: the model cannot be run, or what it says are no probabilities.
+            ModelError: the model cannot be run, or its output is not a probability distribution.
         """
         return self._network(audio)
 
-    def listen(self, window: Samples) -> Callable[[], WindowProbabilities]:
-        """What returns the probabilities of one window, float32 [samples], as a batch of one; to be called later.
+    def submit(self, window: Samples) -> Callable[[], WindowProbabilities]:
+        """A function that returns the probabilities of one window, float32 [samples], as a batch of one.
 
-        Where windows are run in batches, the caller can go on reading its file meanwhile. It has to wait here when too
-        many windows are under way.
+        If windows are run in batches, the caller can decode on before it calls the function. This method blocks if too
+        many windows are queued.
 
         Raises:
-            ModelError: as above, here or from the call that is returned.
+            ModelError: as above, from this method or from the returned function.
         """
         if self._batcher is not None:
             return self._batcher.submit(window).result
@@ -139,7 +139,7 @@ class KeyModel:
 
 
 class _Network:
-    """A session and what its outputs mean. It does not know its KeyModel, which could not be let go otherwise."""
+    """A session and the order of its outputs, without a reference to its KeyModel, which could not be freed then."""
 
     def __init__(self, session: onnxruntime.InferenceSession, info: ModelInfo) -> None:
         self._session = session
@@ -151,12 +151,12 @@ class _Network:
         """As :meth:`KeyModel.__call__`."""
         try:
             results = self._session.run(self._outputs, {"audio": np.ascontiguousarray(audio, dtype=np.float32)})
-        except Exception as error:  # onnxruntime raises a dozen classes of its own
+        except Exception as error:  # onnxruntime has a dozen exception classes
             raise ModelError(f"the model failed: {_one_line(error)}") from error
         return self._probabilities(len(audio), results)
 
     def one_by_one(self, audio: Samples) -> list[WindowProbabilities]:
-        """The probabilities of each window of a batch, bound to the device: the audio goes there, they come back."""
+        """The probabilities of each window of a batch, with input and output bound to the device."""
         try:
             binding = self._session.io_binding()
             binding.bind_cpu_input("audio", np.ascontiguousarray(audio, dtype=np.float32))
@@ -164,7 +164,7 @@ class _Network:
                 binding.bind_output(name, "cpu")
             self._session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
-        except Exception as error:  # as above
+        except Exception as error:  # see __call__
             raise ModelError(f"the model failed: {_one_line(error)}") from error
         whole = self._probabilities(len(audio), results)
         return [
@@ -173,17 +173,17 @@ class _Network:
         ]
 
     def _probabilities(self, batch: int, results: Sequence[Floats]) -> WindowProbabilities:
-        """What the outputs say, if they are probabilities."""
+        """The outputs, checked and sorted by key."""
         classes = results[0]
         if classes.shape != (batch, len(self._info.classes)) or not _are_distributions(classes):
-            raise ModelError("the model's answer is not a distribution of probabilities")
+            raise ModelError("the output of the model is not a probability distribution")
         keys = np.zeros((batch, 24), dtype=np.float32)
         if self._info.train_type == "ks_mode":
             keys[:, self._key_of_class] = classes
         else:
             major_share = results[1]
             if major_share.shape != classes.shape or not ((major_share >= 0) & (major_share <= 1)).all():
-                raise ModelError("the model's shares of major are not from 0 to 1")
+                raise ModelError("the shares of major in the model's output are not 0 to 1")
             keys[:, self._key_of_class] = classes * major_share
             keys[:, [keys_of[1].index for keys_of in self._info.classes]] = classes * (1 - major_share)
         return WindowProbabilities(classes, keys)
@@ -191,17 +191,17 @@ class _Network:
 
 @lru_cache(maxsize=4)
 def default_model(device: Device = "auto") -> KeyModel:
-    """The model that stone carries, loaded once a process."""
+    """The built-in model, loaded once per process."""
     return KeyModel(device=device)
 
 
 def built_in_path() -> Path:
-    """The file of the model that stone carries."""
+    """Path of the built-in model."""
     return Path(__file__).parent / DEFAULT_MODEL
 
 
 def read_model(path: str | os.PathLike[str] | None) -> bytes:
-    """The bytes of the model at ``path``, or of the one that stone carries; no more than ``MAX_MODEL_BYTES``.
+    """The bytes of the model at ``path``, or of the built-in model for None; at most ``MAX_MODEL_BYTES``.
 
     Raises:
         ModelError: the file is larger.
@@ -210,32 +210,32 @@ def read_model(path: str | os.PathLike[str] | None) -> bytes:
     if path is None:
         return built_in_path().read_bytes()
     with Path(path).open("rb") as file:
-        content = file.read(MAX_MODEL_BYTES + 1)  # what its size is said to be may change, or be endless
+        content = file.read(MAX_MODEL_BYTES + 1)  # the size in the directory may be wrong or change
     if len(content) > MAX_MODEL_BYTES:
         raise ModelError(f"not a key model: larger than {MAX_MODEL_BYTES >> 20} MB")
     return content
 
 
 def describe_model(content: bytes, *, with_graph: bool = True) -> ModelInfo:
-    """What a model says of itself, once its bytes are found fit to be loaded; nothing of it is run.
+    """The description of a model whose bytes were checked; nothing is run.
 
-    ``with_graph=False`` is for the model that stone carries, whose graph the tests check.
+    ``with_graph=False`` is for the built-in model, whose graph is checked by the tests.
 
     Raises:
-        ModelError: it is no model of stone, or holds what none may hold.
+        ModelError: it is not a key model, or contains something that is not allowed.
     """
     text = check_onnx(content, with_graph=with_graph).get(METADATA_KEY)
     if text is None:
-        raise ModelError("not a key model: it does not describe itself (make one with: stone export)")
+        raise ModelError("not a key model: no stone metadata; create one with stone export")
     return parse_info(text)
 
 
 def _open_session(
     content: bytes, device: Device, threads: int
 ) -> tuple[onnxruntime.InferenceSession, Literal["cpu", "cuda"]]:
-    """A session on the wanted device."""
+    """A session and the device that it runs on."""
     if device not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"no such device: {device!r} (auto, cpu or cuda)")
+        raise DeviceError(f"unknown device {device!r}; must be auto, cpu or cuda")
     if device != "cpu":
         reason = _why_no_cuda()
         if reason is None:
@@ -244,7 +244,7 @@ def _open_session(
                 return session, "cuda"
             reason = "CUDA or cuDNN libraries are missing or too old: pip install 'stonecli[cuda]'"
         if device == "cuda":
-            raise DeviceError(f"no CUDA device can be used: {reason}")
+            raise DeviceError(f"CUDA is not available: {reason}")
     return _new_session(content, threads, ["CPUExecutionProvider"]), "cpu"
 
 
@@ -252,58 +252,60 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL  # what fails, we say ourselves
-    # A model may keep weights in other files, anywhere below the current folder or above it: not one of ours.
+    options.log_severity_level = _FATAL  # stone reports failures itself
+    # ONNX models may load weights from any file; key models may not.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not ORT's own format
+    options.add_session_config_entry(
+        "session.load_model_format", "ONNX"
+    )  # the checked format, not that of ONNX Runtime
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(MAX_CONSTANT))
     _limit_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        # Its own fallback from CUDA is told on standard output, where answers stand.
+        # No fallback: onnxruntime would report it on standard output, where stone prints results.
         return onnxruntime.InferenceSession(content, options, providers=list(providers), enable_fallback=0)
-    except Exception as error:  # as above
+    except Exception as error:  # see _Network.__call__
         raise ModelError(f"not a model that can be loaded: {_one_line(error)}") from error
 
 
 @lru_cache(maxsize=1)
 def _limit_memory() -> None:
-    """Let all models of this process share ``MAX_MEMORY``: a graph of a few hundred bytes can ask for any amount."""
+    """Limit all models of this process to ``MAX_MEMORY``: a graph of a few hundred bytes can allocate any amount."""
     info = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    as_usual = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
-    with suppress(Exception):  # another library of this process has set its own limits
-        onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY} | as_usual))
+    defaults = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
+    with suppress(Exception):  # another library in this process has registered an allocator
+        onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY} | defaults))
 
 
 def _why_no_cuda() -> str | None:
-    """Why CUDA cannot be used, or None where a device and the runtime for it are there."""
+    """Why CUDA is not available; None if there is a device and a runtime with CUDA."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "this build of onnxruntime has no CUDA"
-    import ctypes  # a tenth of what this package's own modules take to load
+    import ctypes  # imported late: a tenth of the load time of this package
 
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         count = ctypes.c_int(0)
         if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
-            return "no NVIDIA GPU answers"
+            return "no NVIDIA GPU found"
     except (OSError, AttributeError):
         return "no NVIDIA driver is installed"
     return None
 
 
 def _try_cuda(content: bytes, threads: int) -> onnxruntime.InferenceSession | None:
-    """A session that does run on CUDA, or None, of which onnxruntime says nothing."""
+    """A session that runs on CUDA; None, without any message, if there is none."""
     from contextlib import redirect_stdout
     from io import StringIO
 
     onnxruntime.set_default_logger_severity(_FATAL)
     try:
-        with redirect_stdout(StringIO()):  # where a driver is and the libraries are not, each is named there
-            onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
+        with redirect_stdout(StringIO()):  # onnxruntime prints each missing library
+            onnxruntime.preload_dlls()  # CUDA and cuDNN installed by pip
             session = _new_session(content, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    except Exception:  # whatever fails here, the CPU can do the work
+    except Exception:  # the CPU is used instead
         return None
     finally:
         onnxruntime.set_default_logger_severity(_WARNING)
@@ -311,22 +313,22 @@ def _try_cuda(content: bytes, threads: int) -> onnxruntime.InferenceSession | No
 
 
 def _check_outputs(session: onnxruntime.InferenceSession, info: ModelInfo) -> list[str]:
-    """Names of the outputs to ask for, after checking that the graph has what the description promises."""
+    """Names of the outputs to compute, after checking that inputs and outputs match the description."""
     inputs = {item.name: item for item in session.get_inputs()}
     outputs = {item.name: item for item in session.get_outputs()}
-    wanted = ["probabilities"] if info.train_type == "ks_mode" else ["probabilities", "major_share"]
-    if set(inputs) != {"audio"} or not set(wanted) <= set(outputs):
+    names = ["probabilities"] if info.train_type == "ks_mode" else ["probabilities", "major_share"]
+    if set(inputs) != {"audio"} or not set(names) <= set(outputs):
         raise ModelError("the model's inputs and outputs are not those of a key model")
-    for item in (inputs["audio"], *(outputs[name] for name in wanted)):
+    for item in (inputs["audio"], *(outputs[name] for name in names)):
         if item.type != "tensor(float)" or len(item.shape) != 2:
-            raise ModelError(f"the model's {item.name!r} is no float32 matrix")
-    if any(outputs[name].shape[1] != len(info.classes) for name in wanted):
-        raise ModelError("the model has not as many outputs as classes")
-    return wanted
+            raise ModelError(f"the model's {item.name!r} is not a float32 matrix")
+    if any(outputs[name].shape[1] != len(info.classes) for name in names):
+        raise ModelError("the number of model outputs is not the number of classes")
+    return names
 
 
 def _are_distributions(rows: Floats) -> bool:
-    """Whether each row of [batch, classes] is finite, not negative, and sums to 1 as closely as float32 may."""
+    """Whether each row of [batch, classes] is finite, not negative, and sums to 1 within ``SUM_TOLERANCE``."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE).all())
 
 

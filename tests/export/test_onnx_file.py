@@ -250,8 +250,8 @@ def test_windows_shorter_than_the_network_needs(hand_made: MakeCheckpoint, tmp_p
     assert checkpoint.minimum_samples > checkpoint.vqt.sample_rate
     report = export_checkpoint(tmp_path / "x.pt", tmp_path / "x.onnx")
     info = KeyModel(report.path, device="cpu").info
-    assert info.window_samples == info.least_window == checkpoint.minimum_samples // 2
-    assert info.minimum_samples == info.least_window + 2 * info.context_samples
+    assert info.window_samples == info.min_window_samples == checkpoint.minimum_samples // 2
+    assert info.minimum_samples == info.min_window_samples + 2 * info.context_samples
 
 
 # --- the order of the classes -----------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_detuned_recordings_are_measured_within_five_cents(
         samples = np.concatenate(list(read_audio(shared / "audio" / name, RATE)))[: 60 * RATE]
         ratio = 2.0 ** (-cents / 1200)
         detuned = soxr.resample(samples, RATE, RATE * ratio, quality="MQ")
-        before, after = (cents_of(frame_peaks(part, RATE).total) for part in (samples, detuned))
+        before, after = (cents_of(frame_peaks(part, RATE).resultant) for part in (samples, detuned))
         assert before is not None
         assert after is not None
         assert (after - before - cents + 50) % 100 - 50 == pytest.approx(0, abs=5), name

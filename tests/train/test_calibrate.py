@@ -125,18 +125,18 @@ def test_the_command_keeps_the_weights_and_their_answers(
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
     assert main([*arguments, "--licence", "MIT", "--major-odds", "1.5"]) == 0
     made = load_checkpoint(tmp_path / "b.pt")
-    assert (made.licence, made.state, made.major_odds) == ("MIT", {}, 1.5)
+    assert (made.licence, made.state, made.major_prior_odds) == ("MIT", {}, 1.5)
     assert made.chromanet.temperature != 1.0
     np.testing.assert_allclose(window_logits(made, features), window_logits(checkpoint, features), atol=1e-5)
 
-    assert (made.sharpness, made.sharpness_per_doubling) == (1.0, 0.0)
+    assert (made.posterior_exponent, made.exponent_per_doubling) == (1.0, 0.0)
 
     (tmp_path / "music").mkdir()
     for number in range(2):
         features = rng.integers(0, 256, (config.segment_frames * 9, config.vqt.n_bins), dtype=np.uint8)
         np.save(tmp_path / "music" / f"{number}.npy", features)
     assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
-    assert load_checkpoint(tmp_path / "b.pt").sharpness_per_doubling >= 0.0
+    assert load_checkpoint(tmp_path / "b.pt").exponent_per_doubling >= 0.0
     assert "Sharpness(" in capsys.readouterr().out
     (tmp_path / "short").mkdir()
     np.save(tmp_path / "short" / "a.npy", features[: config.segment_frames])

@@ -212,4 +212,4 @@ def test_a_small_recipe_makes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     )
     model = load_checkpoint(tmp_path / "out" / "model.pt")
     assert model.chromanet.gate_channels > 0
-    assert model.least_confidence > 0
+    assert model.rejection_threshold > 0

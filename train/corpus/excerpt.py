@@ -182,7 +182,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     peaks = frame_peaks(normalised(samples), RATE)
     if peaks.tonal.mean() < LEAST_TONAL_SHARE:
         raise AudioError("nothing tonal")
-    heard = cents_of(peaks.total)
+    heard = cents_of(peaks.resultant)
     if heard is not None and abs(heard - chain.cents) > 50.0:
         raise AudioError("the tuning is heard a semitone off")
 

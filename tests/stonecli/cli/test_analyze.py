@@ -80,7 +80,7 @@ def test_window_length(invoke: Invoke, medley: Path) -> None:
     for seconds in ("1", "301"):
         result = invoke("analyze", medley, "--window", seconds)
         assert result.exit_code == 2
-        assert result.stderr == "stone: a window of this model is 11.9 to 300 s long\n"
+        assert result.stderr == "stone: the window must be 11.9 to 300 s long with this model\n"
 
 
 def test_last_window(invoke: Invoke, medley: Path) -> None:

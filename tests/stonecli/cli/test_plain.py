@@ -163,7 +163,7 @@ def test_a_missing_device_is_wrong_usage(unconfigured: Path, songs: Mapping[str,
         pytest.skip("there is a GPU")
     result = start("analyze", "--device", "cuda", songs["flac"])
     assert result.returncode == 2
-    assert result.stderr.startswith("stone: no CUDA device can be used")
+    assert result.stderr.startswith("stone: CUDA is not available")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")

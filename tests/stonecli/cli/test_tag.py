@@ -669,7 +669,7 @@ def test_cuda_where_there_is_none(stone: Stone, song: Song) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
-    assert result.stderr.startswith("stone: no CUDA device can be used: ")
+    assert result.stderr.startswith("stone: CUDA is not available: ")
     assert key_in(path) is None
     assert stone("tag", "--device", "auto", path).stderr == ""
 

@@ -106,7 +106,7 @@ def test_other_versions_and_models_are_refused(job: Job, song: Song) -> None:
     said = replace(job, model=ModelPlace("0" * 64, "cpu"))([song("flac")])
     assert said.answers == []
     assert said.refusal is not None
-    assert "not the model that was meant" in said.refusal
+    assert "wrong model" in said.refusal
 
 
 def test_a_run_that_is_stopped_says_what_it_has(job: Job, song: Song) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stonecli.detection.chroma import FRAME, MOST_COLUMNS, SAMPLE_RATE, chroma_of
+from stonecli.detection.chroma import FRAME, MAX_COLUMNS, SAMPLE_RATE, chroma_of
 from stonecli.key import Key
 
 Samples = npt.NDArray[np.float32]
@@ -24,7 +24,7 @@ def test_the_notes_that_sound(music: Callable[..., Samples], cents: float) -> No
 def test_long_and_short_and_silent() -> None:
     random = np.random.default_rng(1).standard_normal(SAMPLE_RATE * 600).astype(np.float32)
     long = chroma_of([random])
-    assert long.levels.shape[1] <= MOST_COLUMNS
+    assert long.levels.shape[1] <= MAX_COLUMNS
     assert long.column_seconds * long.levels.shape[1] == pytest.approx(600, abs=2 * long.column_seconds)
     assert chroma_of([random[:100]]).levels.shape == (12, 1)
     assert chroma_of([]).levels.shape == (12, 1)

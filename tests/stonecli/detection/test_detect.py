@@ -13,7 +13,7 @@ import soxr
 import stonecli
 from stonecli.detection import detect
 from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
-from stonecli.detection.pooling import recording_probabilities, together
+from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel, WindowProbabilities, default_model
@@ -199,7 +199,7 @@ def test_what_is_not_tonal_does_not_count(
     assert [window.tonal for window in estimate.windows] == [False, True, False, True]
     assert estimate.key == Key.parse("B major")
     tonal = np.array([window.probabilities for window in estimate.windows if window.tonal])
-    expected = recording_probabilities(together(tonal, np.ones(2)), 2 * WINDOW, default_model().info)
+    expected = recording_probabilities(pooled_posterior(tonal, np.ones(2)), 2 * WINDOW, default_model().info)
     assert estimate.probabilities == pytest.approx(expected, abs=1e-3)  # they are as long but for a sample
     assert [segment.key for segment in estimate.segments] == [estimate.key]
 
@@ -281,7 +281,7 @@ def test_options_that_make_no_sense(key_model: KeyModel, options: dict[str, floa
 
 @pytest.mark.parametrize("rate", [0, -1, 999, 1_000_001, float("nan"), float("inf")])
 def test_a_rate_that_makes_no_sense(key_model: KeyModel, rate: float) -> None:
-    with pytest.raises(ValueError, match="a rate is from 1000 to 1000000 Hz, not"):
+    with pytest.raises(ValueError, match="the sample rate must be 1000 to 1000000 Hz, not"):
         detect_key_in_audio([silence(1)], key_model, rate)
 
 
@@ -321,7 +321,7 @@ def test_a_recording_without_a_change_has_its_own_key_in_its_only_segment(key_mo
                 [(0.90, 0.10), (0.32, 0.68), (0.32, 0.68), (0.32, 0.68), (0.90, 0.10), (0.32, 0.68), (0.32, 0.68)]
             )
 
-        def listen(self, window: Samples) -> object:
+        def submit(self, window: Samples) -> object:
             row = np.zeros((1, 24), dtype=np.float32)
             row[0, :2] = next(self.rows)
             return lambda: type("Answer", (), {"keys": row, "classes": row})
@@ -339,9 +339,9 @@ class Recorder(KeyModel):
 
     asked: list[Samples]
 
-    def listen(self, window: Samples) -> Callable[[], WindowProbabilities]:
+    def submit(self, window: Samples) -> Callable[[], WindowProbabilities]:
         self.asked.append(window.copy())
-        return super().listen(window)
+        return super().submit(window)
 
 
 @pytest.mark.parametrize("cents", [0.0, 37.0, -46.0])
@@ -379,14 +379,14 @@ def test_a_hair_of_tuning_moves_no_window(music: Music, hear: Callable[..., KeyE
 
 
 def test_the_ends_of_a_recording_are_mirrored(key_model: KeyModel) -> None:
-    windower = detect._Windower(key_model, RATE, None, 0.0)
-    windower._margin = 3
+    chunker = detect._Chunker(key_model, RATE, None, 0.0)
+    chunker._margin = 3
     samples = np.arange(10, dtype=np.float32)
     nothing = samples[:0]
-    assert windower._surrounded(nothing, samples, 0, 0, 10).tolist() == [3, 2, 1, *range(10), 8, 7, 6]
-    assert windower._surrounded(samples[:4], samples[4:], 0, 2, 6).tolist() == [1, *range(9)]
-    assert windower._surrounded(nothing, samples[:2], 0, 0, 2).tolist() == [1, 0, 1, 0, 1, 0, 1, 0]
-    assert windower._surrounded(nothing, samples[5:6], 0, 0, 1).tolist() == [5] * 7
+    assert chunker._with_context(nothing, samples, 0, 0, 10).tolist() == [3, 2, 1, *range(10), 8, 7, 6]
+    assert chunker._with_context(samples[:4], samples[4:], 0, 2, 6).tolist() == [1, *range(9)]
+    assert chunker._with_context(nothing, samples[:2], 0, 0, 2).tolist() == [1, 0, 1, 0, 1, 0, 1, 0]
+    assert chunker._with_context(nothing, samples[5:6], 0, 0, 1).tolist() == [5] * 7
 
 
 # Long recordings
@@ -414,7 +414,7 @@ def test_neither_do_the_stretches(
 ) -> None:
     samples = music("Ab major", seconds=96, cents=cents)
     whole = hear(samples, overlap=overlap)
-    monkeypatch.setattr(detect, "STRETCH_SECONDS", stretch)
+    monkeypatch.setattr(detect, "CHUNK_SECONDS", stretch)
     pieces = hear(samples, overlap=overlap)
     assert pieces.duration == whole.duration
     assert pieces.key == whole.key == Key.parse("Ab major")
@@ -434,7 +434,7 @@ def test_noise_after_music_is_not_tonal_for_its_neighbour(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(detect, "STRETCH_SECONDS", 20.0)
+    monkeypatch.setattr(detect, "CHUNK_SECONDS", 20.0)
     tiny = KeyModel(tiny_model(tmp_path / "tiny.onnx"), "cpu")
     samples = np.concatenate([music(seconds=20), noise(0, 20)])
     estimate = detect_key_in_audio([samples], tiny, RATE, window_seconds=1.0)

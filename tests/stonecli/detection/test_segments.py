@@ -71,7 +71,7 @@ def test_a_window_that_holds_the_change_is_shared(share: float) -> None:
 @pytest.mark.parametrize(("least", "count"), [(0.0, 3), (30.0, 3), (61.0, 2), (500.0, 1)])
 def test_segments_that_are_too_short_go_to_a_neighbour(least: float, count: int) -> None:
     rows = heard([C] * 6 + [AM] * 4 + [G] * 8, 0.99)
-    segments = find_segments(*times(18), rows, least_seconds=least)
+    segments = find_segments(*times(18), rows, min_seconds=least)
     assert len(segments) == count
     assert all(segment.end - segment.start >= least - 0.1 for segment in segments) or count == 1
 

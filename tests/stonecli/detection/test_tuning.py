@@ -14,7 +14,7 @@ RATE = 22050
 
 
 def cents(samples: Samples) -> float:
-    found = cents_of(frame_peaks(samples, RATE).total)
+    found = cents_of(frame_peaks(samples, RATE).resultant)
     assert found is not None
     return found
 
@@ -33,7 +33,7 @@ def test_chords_are_measured_within_three_cents(music: Callable[..., Samples], k
 @pytest.mark.parametrize("rate", [11025, 44100])
 def test_the_rate_does_not_matter(music: Callable[..., Samples], rate: int) -> None:
     peaks = frame_peaks(music("G major", seconds=8, rate=rate, cents=20), rate)
-    assert cents_of(peaks.total) == pytest.approx(20, abs=3)
+    assert cents_of(peaks.resultant) == pytest.approx(20, abs=3)
 
 
 def test_neither_does_the_level(music: Callable[..., Samples]) -> None:
@@ -66,7 +66,7 @@ def test_music_is_tonal_also_under_noise(music: Callable[..., Samples], noise: C
 def test_silence_has_no_tuning() -> None:
     peaks = frame_peaks(np.zeros(5 * RATE, dtype=np.float32), RATE)
     assert not peaks.tonal.any()
-    assert cents_of(peaks.total) is None
+    assert cents_of(peaks.resultant) is None
 
 
 def test_what_is_shorter_than_a_frame_is_one(music: Callable[..., Samples]) -> None:
@@ -90,7 +90,7 @@ def test_what_is_sampled_below_4_khz_is_measured_by_what_there_is(
     music: Callable[..., Samples], rate: int, detuned: int
 ) -> None:
     peaks = frame_peaks(music("A minor", seconds=16, rate=rate, cents=detuned), rate)
-    assert cents_of(peaks.total) == pytest.approx(detuned, abs=5)
+    assert cents_of(peaks.resultant) == pytest.approx(detuned, abs=5)
     assert peaks.tonal.mean() > 0.9
 
 
@@ -107,4 +107,4 @@ def test_frames_are_of_one_length_whatever_the_rate(rate: int) -> None:
     found = frame_peaks((0.1 * wandering).astype(np.float32), rate)
     assert found.frame_seconds == pytest.approx(8192 / 22050, abs=0.5 / rate)
     expected = frame_peaks(soxr.resample(0.1 * wandering, rate, 22050).astype(np.float32), 22050)
-    assert cents_of(found.total) == pytest.approx(cents_of(expected.total), abs=1.0)
+    assert cents_of(found.resultant) == pytest.approx(cents_of(expected.resultant), abs=1.0)

@@ -17,7 +17,7 @@ import pytest
 from stonecli.detection.detect import detect_key, detect_key_in_audio
 from stonecli.errors import AudioError, ModelError
 from stonecli.jobs import run
-from stonecli.model.batching import LINE, Batcher
+from stonecli.model.batching import QUEUED_BATCHES, Batcher
 from stonecli.model.session import KeyModel
 
 Samples = npt.NDArray[np.float32]
@@ -114,9 +114,9 @@ def test_a_window_that_fails_spoils_no_other() -> None:
 
 
 def test_who_is_faster_than_the_model_has_to_wait() -> None:
-    """Memory: one batch runs, ``LINE`` more are there; the thread that brings another one stands still."""
+    """Memory: one batch runs, ``QUEUED_BATCHES`` more are there; the thread that brings another one stands still."""
     runner, size = Runner(open_gate=False), 4
-    most = 1 + LINE * size  # the first one runs alone
+    most = 1 + QUEUED_BATCHES * size  # the first one runs alone
     handed_in: list[int] = []
     full = threading.Event()
 
@@ -158,7 +158,7 @@ def test_the_end_comes_after_what_was_handed_in() -> None:
     batches.close()
     assert [answer.result(0) for answer in answers] == [*range(5)]
     batches.close()
-    with pytest.raises(RuntimeError, match="after the end"):
+    with pytest.raises(RuntimeError, match="batcher is closed"):
         batches.submit(window(1))
 
 
@@ -186,7 +186,7 @@ def in_a_fork(work: Callable[[], bool]) -> bool:
 def test_a_fork_begins_anew_and_leaves_its_parent_alone() -> None:
     runner = Runner(open_gate=False)
     with batcher(runner, 1) as batches:
-        answers = [batches.submit(window(number)) for number in range(1 + LINE)]
+        answers = [batches.submit(window(number)) for number in range(1 + QUEUED_BATCHES)]
         assert runner.begun.acquire(timeout=LONG)  # one is being answered, and no more may wait
 
         def work() -> bool:
@@ -199,7 +199,7 @@ def test_a_fork_begins_anew_and_leaves_its_parent_alone() -> None:
             assert in_a_fork(work)
         assert not any(answer.done() for answer in answers)
         runner.gate.set()
-        assert [answer.result(LONG) for answer in answers] == list(range(1 + LINE))
+        assert [answer.result(LONG) for answer in answers] == list(range(1 + QUEUED_BATCHES))
 
 
 # With the model, on files
@@ -270,7 +270,7 @@ def test_a_file_that_breaks_off_leaves_the_others_alone(
 def test_a_window_that_is_too_short_is_an_error_of_its_own(batching_model: KeyModel) -> None:
     info = batching_model.info
     whole = np.random.default_rng(0).standard_normal(info.window_samples + 2 * info.context_samples).astype(np.float32)
-    answers = [batching_model.listen(audio) for audio in (whole, whole[:1000], whole)]
+    answers = [batching_model.submit(audio) for audio in (whole, whole[:1000], whole)]
     assert answers[0]().keys.sum() == pytest.approx(1, abs=1e-3)
     with pytest.raises(ModelError, match="the model failed"):
         answers[1]()
@@ -280,7 +280,7 @@ def test_a_window_that_is_too_short_is_an_error_of_its_own(batching_model: KeyMo
 def test_a_model_that_is_let_go_ends_its_thread() -> None:
     model = KeyModel(device="cpu", batch=2)
     info = model.info
-    model.listen(np.zeros(info.window_samples + 2 * info.context_samples, np.float32))()
+    model.submit(np.zeros(info.window_samples + 2 * info.context_samples, np.float32))()
     (thread,) = [t for t in threading.enumerate() if t.name == "stone-batches" and t is not None][-1:]
     gone = weakref.ref(model)
     del model

@@ -175,7 +175,7 @@ def test_cut_off_half_way_it_goes_on_by_itself(server: Server, sha256: str | Non
 
 def test_cut_off_again_and_again_the_next_call_goes_on(server: Server) -> None:
     server.cuts = [10_000] * download.TRIES
-    fails(server, f"cut after {10_000 * download.TRIES} of 300000 bytes; the same command goes on from there")
+    fails(server, f"cut after {10_000 * download.TRIES} of 300000 bytes; run the same command again to resume")
     assert sum(path.stat().st_size for path in parts() if path.suffix == ".part") == 10_000 * download.TRIES
     server.asked.clear()
     assert fetch(server.url) == CONTENT
@@ -219,7 +219,7 @@ def test_two_at_a_time(server: Server) -> None:
 
     def second(done: int, total: int | None) -> None:
         if done == 0 and sys.platform != "win32":
-            fails(server, "another stone is fetching it")
+            fails(server, "another stone process is downloading it")
 
     assert fetch(server.url, progress=second) == CONTENT
     assert fetch(server.url) == CONTENT
@@ -230,7 +230,7 @@ def test_two_at_a_time(server: Server) -> None:
 
 def test_a_file_that_has_changed_comes_anew(server: Server) -> None:
     server.cuts = [1000] * download.TRIES
-    fails(server, "goes on from there")
+    fails(server, "run the same command again to resume")
     server.content, server.etag = OTHER, '"2"'
     assert fetch(server.url) == OTHER
     assert server.asked[-1]["If-Range"] == '"1"'
@@ -239,18 +239,18 @@ def test_a_file_that_has_changed_comes_anew(server: Server) -> None:
 def test_by_its_date(server: Server) -> None:
     server.etag, server.modified = 'W/"weak"', "Wed, 21 Oct 2015 07:28:00 GMT"
     server.cuts = [1000] * download.TRIES
-    fails(server, "goes on from there")
+    fails(server, "run the same command again to resume")
     assert fetch(server.url) == CONTENT
     assert server.asked[-1]["If-Range"] == server.modified
     server.cuts = [1000] * download.TRIES
-    fails(server, "goes on from there")
+    fails(server, "run the same command again to resume")
     server.content, server.modified = OTHER, "Wed, 21 Oct 2015 07:28:01 GMT"
     assert fetch(server.url) == OTHER
 
 
 def test_a_server_that_ignores_conditions_is_found_out_by_the_etag(server: Server) -> None:
     server.cuts = [1000] * download.TRIES
-    fails(server, "goes on from there")
+    fails(server, "run the same command again to resume")
     server.content, server.etag, server.if_range = OTHER, '"2"', False
     assert fetch(server.url) == OTHER
 
@@ -258,7 +258,7 @@ def test_a_server_that_ignores_conditions_is_found_out_by_the_etag(server: Serve
 def test_or_by_the_hash(server: Server) -> None:
     server.cuts = [1000] * download.TRIES
     server.content = OTHER
-    fails(server, "goes on from there", sha256=SHA256)
+    fails(server, "run the same command again to resume", sha256=SHA256)
     server.content = CONTENT  # under the same name
     assert fetch(server.url, sha256=SHA256) == CONTENT
     assert "Range" in server.asked[-2]
@@ -267,7 +267,7 @@ def test_or_by_the_hash(server: Server) -> None:
 
 def test_a_shorter_one_under_the_same_name(server: Server) -> None:
     server.cuts = [1000] * download.TRIES
-    fails(server, "goes on from there")
+    fails(server, "run the same command again to resume")
     server.content = CONTENT[:100]
     assert fetch(server.url) == CONTENT[:100]
 
@@ -300,7 +300,7 @@ def test_answers_that_do_not_fit_together(server: Server) -> None:
         request.end_headers()
 
     server.answer = answer
-    fails(server, "do not fit together")
+    fails(server, "responses are inconsistent")
 
 
 # Lies about the length
@@ -312,12 +312,12 @@ def test_fewer_bytes_than_promised(server: Server, sha256: str | None) -> None:
     if sha256:  # the hash knows better
         assert fetch(server.url, sha256=sha256) == CONTENT
     else:
-        fails(server, "do not fit together")
+        fails(server, "responses are inconsistent")
 
 
 def test_more_bytes_than_promised(server: Server) -> None:
     server.claims = -1000
-    fails(server, "not the file that was meant: its SHA-256 is ", sha256=SHA256)
+    fails(server, "wrong file: its SHA-256 is ", sha256=SHA256)
     assert parts() == []
     assert fetch(server.url) == CONTENT[:-1000]  # what is not said to be wrong is for others to find out
 
@@ -339,7 +339,7 @@ def test_a_length_that_is_none(server: Server) -> None:
 
 
 def test_another_hash(server: Server) -> None:
-    fails(server, f"not the file that was meant: its SHA-256 is {SHA256}", sha256="0" * 64)
+    fails(server, f"wrong file: its SHA-256 is {SHA256}", sha256="0" * 64)
     assert len(server.asked) == 1
     assert parts() == []
 
@@ -351,7 +351,7 @@ def test_a_server_that_has_no_such_file_leaves_nothing_behind(server: Server, co
         request.end_headers()
 
     server.answer = answer
-    fails(server, f"the server says {code}")
+    fails(server, f"server error {code}")
     assert parts() == []
 
 
@@ -408,7 +408,7 @@ def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPa
         end.wait(60)
 
     server.answer = answer
-    fails(server, "the server was silent for 0 s( after 1000 bytes; the same command goes on)?")
+    fails(server, "no data from the server for 0 s( after 1000 bytes; run the same command again)?")
     end.set()
 
 
@@ -424,7 +424,7 @@ def test_a_server_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch)
             request.wfile.write(b"x")
 
     server.answer = answer
-    fails(server, "takes too long after .* bytes; the same command goes on")
+    fails(server, "takes too long after .* bytes; run the same command again")
     end.set()
 
 
@@ -447,7 +447,7 @@ def test_a_head_that_trickles(server: Server, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_a_server_that_refuses(server: Server, status: int, reason: str) -> None:
     server.answer = lambda request: request.send_error(status, "\x1b[31m[red]")
-    fails(server, f"the server says {status}.*{reason.removesuffix('$') if status != 599 else ''}")
+    fails(server, f"server error {status}.*{reason.removesuffix('$') if status != 599 else ''}")
 
 
 def test_no_content(server: Server) -> None:
@@ -456,7 +456,7 @@ def test_no_content(server: Server) -> None:
         request.end_headers()
 
     server.answer = answer
-    fails(server, "the server says 204")
+    fails(server, "server error 204")
 
 
 def test_a_compressed_answer(server: Server) -> None:
@@ -514,31 +514,31 @@ def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
 )
 def test_redirects_elsewhere_are_not(server: Server, target: str) -> None:
     server.answer = leads_to(target)
-    fails(server, "another host by http|neither http nor https|name and password|the server says 302")
+    fails(server, "another host by http|neither http nor https|name and password|server error 302")
     assert len(server.asked) == 1
 
 
 def test_redirects_in_a_circle(server: Server) -> None:
     server.answer = leads_to("/model.onnx")
-    fails(server, "the server says 302")
+    fails(server, "server error 302")
     assert len(server.asked) < 20
 
 
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://example.org/x.onnx", "only https"),
-        ("http://127.0.0.1.example.org/x", "only https"),
-        ("http://10.0.0.1/x", "only https"),
-        ("http://[::2]/x", "only https"),
-        ("ftp://example.org/x", "not an address"),
-        ("file:///etc/passwd", "not an address"),
-        ("data:text/plain,x", "not an address"),
-        ("https://", "not an address"),
-        ("https://exa mple.org/", "not an address"),
-        ("https://example.org/\r\nHost: x", "not an address"),
-        ("https://[::1/x", "not an address"),
-        ("https://example.org:99999/", "not an address"),
+        ("http://example.org/x.onnx", "use https"),
+        ("http://127.0.0.1.example.org/x", "use https"),
+        ("http://10.0.0.1/x", "use https"),
+        ("http://[::2]/x", "use https"),
+        ("ftp://example.org/x", "not a URL"),
+        ("file:///etc/passwd", "not a URL"),
+        ("data:text/plain,x", "not a URL"),
+        ("https://", "not a URL"),
+        ("https://exa mple.org/", "not a URL"),
+        ("https://example.org/\r\nHost: x", "not a URL"),
+        ("https://[::1/x", "not a URL"),
+        ("https://example.org:99999/", "not a URL"),
         ("https://name:password@example.org/", "name and password"),
     ],
 )
@@ -604,7 +604,7 @@ def test_a_full_disk_is_named(server: Server, no_room: Callable[[], AbstractCont
 def test_a_damaged_record(server: Server) -> None:
     for damage in (b"", b"{", b"[]", b"\xff", b'{"validator": 5}', b'{"validator": "a\\r\\nb"}', b"[" * 100_000):
         server.cuts = [1000] * download.TRIES
-        fails(server, "goes on from there")
+        fails(server, "run the same command again to resume")
         for path in parts():
             if path.suffix == ".json":
                 path.write_bytes(damage)

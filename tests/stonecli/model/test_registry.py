@@ -91,7 +91,7 @@ def test_two_names_for_the_same(tiny: Callable[..., bytes]) -> None:
 def test_a_name_is_taken_from_another_only_on_demand(tiny: Callable[..., bytes]) -> None:
     old, new = tiny(), tiny(licence="other")
     first = add_model(old, "mine", "old")
-    with pytest.raises(ModelError, match="another model called mine: --replace"):
+    with pytest.raises(ModelError, match="another model called mine; use --replace"):
         add_model(new, "mine", "new")
     assert stored_model("mine") == first
     second = add_model(new, "mine", "new", replace=True)
@@ -109,7 +109,7 @@ def test_removed(tiny: Callable[..., bytes]) -> None:
     for name in ("mine", "never", "../x", ""):
         with pytest.raises(ModelError, match="there is no model"):
             remove_model(name)
-    with pytest.raises(ModelError, match="built in and stays"):
+    with pytest.raises(ModelError, match="cannot be removed"):
         remove_model(BUILT_IN)
 
 
@@ -118,10 +118,10 @@ def test_removed(tiny: Callable[..., bytes]) -> None:
     [
         (b"", "not a model"),
         (b"\x08\x0a" + bytes(100), "not a"),
-        ({"metadata": ""}, "does not describe itself"),
-        ({"sample_rate": 5}, "odd window"),
-        ({"rank": 3}, "no float32 matrix"),
-        ({"softmax": False}, "not a distribution"),
+        ({"metadata": ""}, "no stone metadata"),
+        ({"sample_rate": 5}, "invalid window"),
+        ({"rank": 3}, "not a float32 matrix"),
+        ({"softmax": False}, "not a probability distribution"),
     ],
     ids=str,
 )
@@ -135,7 +135,7 @@ def test_what_cannot_be_used_is_not_kept(
 
 def test_a_failed_replacement_leaves_what_was_there(tiny: Callable[..., bytes]) -> None:
     first = add_model(tiny(), "mine", "")
-    with pytest.raises(ModelError, match="not a distribution"):
+    with pytest.raises(ModelError, match="not a probability distribution"):
         add_model(tiny(softmax=False), "mine", "", replace=True)
     assert stored_model("mine") == first
     assert len(files()) == 2
@@ -155,7 +155,7 @@ def test_names(name: str) -> None:
 )
 def test_no_names(name: str, tiny: Callable[..., bytes]) -> None:
     assert not is_name(name)
-    with pytest.raises(ModelError, match="no name for a model"):
+    with pytest.raises(ModelError, match="invalid model name"):
         add_model(tiny(), name, "")
     with pytest.raises(ModelError, match="there is no model"):
         stored_model(name)
@@ -202,7 +202,7 @@ def test_a_damaged_record(tiny: Callable[..., bytes], damage: bytes) -> None:
     assert path is not None
     (folder() / "mine.json").write_bytes(damage)
     model = stored_model("mine")
-    assert (model.error, model.info) == ("its record is damaged: remove it and add it again", None)
+    assert (model.error, model.info) == ("its record is damaged; remove it and add it again", None)
     assert model in stored_models()
     for ask in (lambda: model_path("mine"), lambda: recorded_sha256(path)):
         with pytest.raises(ModelError, match="record is damaged"):
@@ -226,8 +226,8 @@ def test_a_file_that_has_changed(tiny: Callable[..., bytes]) -> None:
     path = add_model(tiny(), "mine", "").path
     assert path is not None
     path.write_bytes(tiny(licence="other"))
-    assert stored_model("mine").error == "the file has changed since it was added: remove it and add it again"
-    with pytest.raises(ModelError, match="not the model that was meant"):
+    assert stored_model("mine").error == "the file has changed since it was added; remove it and add it again"
+    with pytest.raises(ModelError, match="wrong model"):
         KeyModel(path, "cpu", sha256=recorded_sha256(path))
     assert add_model(tiny(), "mine", "").error is None
     path.unlink()
@@ -282,7 +282,7 @@ def test_what_was_left_behind_goes_after_a_day(tiny: Callable[..., bytes]) -> No
     for path in (orphan, fresh, stale):
         path.write_bytes(b"x")
     for path in (orphan, stale, *folder().glob("*/mine.onnx")):
-        os.utime(path, (0, time.time() - 2 * model_store._FORGOTTEN))
+        os.utime(path, (0, time.time() - 2 * model_store._MAX_AGE))
     add_model(tiny(licence="other"), "other", "")
     assert not orphan.parent.exists()
     assert not stale.exists()

@@ -27,7 +27,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def cents(samples: np.ndarray) -> float:
-    heard = cents_of(frame_peaks(samples, RATE).total)
+    heard = cents_of(frame_peaks(samples, RATE).resultant)
     assert heard is not None
     return heard
 

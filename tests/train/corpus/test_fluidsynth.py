@@ -81,7 +81,7 @@ def test_each_part_is_alone_in_time_in_tune_and_as_loud_as_alone() -> None:
         assert stem.dtype == np.float32
         assert np.std(stem) > 1e-4
     for stem in stems[:3]:
-        assert abs(cents_of(frame_peaks(stem, RATE).total) or 0.0) < 12
+        assert abs(cents_of(frame_peaks(stem, RATE).resultant) or 0.0) < 12
     assert np.abs(stems[2][: int(1.99 * RATE)]).max() < 1e-4 * np.abs(stems[2]).max()  # nothing of the strings
     onset = int(np.argmax(np.abs(stems[2]) > 0.05 * np.abs(stems[2]).max()))
     assert onset / RATE == pytest.approx(2.0, abs=0.03)

@@ -41,7 +41,7 @@ def kicks(samples: int) -> np.ndarray:
 
 
 def cents(samples: np.ndarray) -> float:
-    heard = cents_of(frame_peaks(samples, RATE).total)
+    heard = cents_of(frame_peaks(samples, RATE).resultant)
     assert heard is not None
     return heard
 

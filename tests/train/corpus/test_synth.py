@@ -70,11 +70,11 @@ def test_a_singer_keeps_the_pitch_and_a_speaker_does_not() -> None:
             voice = sing(np.random.default_rng(seed), tones, 20 * RATE, RATE, spoken)
             assert len(voice) == 20 * RATE
             peaks = frame_peaks(voice, RATE)
-            shares.append(abs(peaks.total) / max(float(np.abs(peaks.direction[peaks.tonal]).sum()), 1e-9))
+            shares.append(abs(peaks.resultant) / max(float(np.abs(peaks.phasor[peaks.tonal]).sum()), 1e-9))
         directions.append(np.mean(shares))
     assert directions[0] > 2 * directions[1]
     sung = sing(np.random.default_rng(1), tones, 20 * RATE, RATE)
-    assert abs(cents_of(frame_peaks(sung, RATE).total) or 0.0) < 30
+    assert abs(cents_of(frame_peaks(sung, RATE).resultant) or 0.0) < 30
     assert not sing(np.random.default_rng(0), (), RATE, RATE).any()
 
 

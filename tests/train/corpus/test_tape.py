@@ -19,7 +19,7 @@ MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 10.0, RATE)
 def test_detuning_moves_the_tuning_by_what_is_asked(cents: float) -> None:
     moved = detuned(MUSIC, RATE, cents)
     assert abs(len(moved) - len(MUSIC) / 2 ** (cents / 1200)) < 2
-    heard = cents_of(frame_peaks(moved, RATE).total)
+    heard = cents_of(frame_peaks(moved, RATE).resultant)
     assert heard is not None
     assert abs(heard - cents) < 3.0
 

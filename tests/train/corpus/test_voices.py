@@ -27,7 +27,7 @@ def test_a_singer_is_in_tune_and_rests_in_rests(seed: int) -> None:
     assert np.isfinite(voice).all()
     assert np.abs(voice[: RATE // 10]).max() < 0.05 * np.abs(voice).max()
     assert np.abs(voice[-RATE:]).max() < 0.05 * np.abs(voice).max()
-    assert abs(cents_of(frame_peaks(voice, RATE).total) or 0.0) < 40
+    assert abs(cents_of(frame_peaks(voice, RATE).resultant) or 0.0) < 40
     for tone in tones[1:]:  # in the middle of a note: what it slid from is past
         start = int((tone.start + 0.4) * RATE)
         heard, _ = pitch_of(voice[start : start + RATE // 4], RATE)
