@@ -14,17 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from stonecli.key import Key
 from stonecli_train import loop
+from stonecli_train.allocator import keep_freed_memory
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import CONFIGS, TrainConfig, load_config, override
 from stonecli_train.data import Batch, Track
@@ -78,16 +81,20 @@ class Clock:
         return time.perf_counter()
 
 
-def measure(config: TrainConfig, steps: int, labels: str, channels_last: bool, device: torch.device) -> dict[str, Any]:
+def measure(
+    config: TrainConfig, steps: int, labels: str, channels_last: bool, device: torch.device, precision: str = "auto"
+) -> dict[str, Any]:
     """Times of ``steps`` steps of training as ``stone train`` does them."""
     with tempfile.TemporaryDirectory() as folder:
         unlabelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=False) if labels != "all" else []
         labelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=True) if labels != "none" else []
         run = Run(config, Path(folder), unlabelled, labelled, [], [], device, channels_last=channels_last)
+        if precision != "auto":
+            run._half_precision = lambda: torch.bfloat16 if precision == "bf16" else None  # type: ignore[method-assign]
         clock = Clock(device)
         stream = run.new_stream()
         wait = clock.timed("batch", lambda: next(stream))
-        run.scores.forward = clock.timed("forward", run.scores.forward)  # type: ignore[method-assign]
+        ChromaNet.scores = clock.timed("forward", ChromaNet.scores)  # type: ignore[method-assign]
         run.update_average = clock.timed("average of weights", run.update_average)  # type: ignore[method-assign]
         run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
         Batch.to = clock.timed("to device", Batch.to)  # type: ignore[method-assign]
@@ -95,14 +102,16 @@ def measure(config: TrainConfig, steps: int, labels: str, channels_last: bool, d
         loop.batch_loss = clock.timed("loss", loop.batch_loss)
         ChromaNet.normalise = clock.timed("forward", ChromaNet.normalise)  # type: ignore[method-assign]
         torch.Tensor.backward = clock.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
-        torch.nn.utils.clip_grad_norm_ = clock.timed("clipping", torch.nn.utils.clip_grad_norm_)
-        totals, windows = [], []
+        loop.clip_gradients = clock.timed("clipping", loop.clip_gradients)
+        totals, windows, faults, processor = [], [], [], []
         for _ in range(steps + WARM_UP):
-            started = time.perf_counter()
+            started, used = time.perf_counter(), usage()
             batch = wait()
             run.train_step(batch)
             run.progress.step += 1
             totals.append(time.perf_counter() - started)
+            faults.append(usage().faults - used.faults)
+            processor.append(usage().seconds - used.seconds)
             windows.append(len(batch.first) * (2 if batch.is_labelled else 3))
             clock.close_step()
     totals = totals[WARM_UP:]
@@ -111,6 +120,7 @@ def measure(config: TrainConfig, steps: int, labels: str, channels_last: bool, d
     shares = [1.0 - part / total for part, total in zip(inside, totals, strict=True)]
     return {
         "device": device.type,
+        "precision": precision,
         "channels_last": channels_last,
         "batch_size": config.data.batch_size,
         "workers": config.data.workers,
@@ -120,7 +130,48 @@ def measure(config: TrainConfig, steps: int, labels: str, channels_last: bool, d
         "windows_per_second": sum(windows[WARM_UP:]) / sum(totals),
         "share_outside_network": statistics.median(shares),
         "parts_seconds": parts,
+        "micro_batch": run.micro_batch,
+        "cpu_seconds": statistics.median(processor[WARM_UP:]),
+        "page_faults": statistics.median(faults[WARM_UP:]),
+        "peak_gigabytes": usage().gigabytes if device.type == "cpu" else torch.cuda.max_memory_allocated(device) / 1e9,
     }
+
+
+class Usage(NamedTuple):
+    """Of this process so far; zeros where the system does not tell (Windows)."""
+
+    seconds: float
+    faults: int
+    gigabytes: float
+
+
+def usage() -> Usage:
+    """CPU time, page faults and peak memory up to now."""
+    try:
+        import resource
+    except ImportError:
+        return Usage(time.process_time(), 0, 0.0)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return Usage(used.ru_utime + used.ru_stime, used.ru_minflt, used.ru_maxrss * unit / 1e9)
+
+
+MODES = {
+    "whole batch, as before": ["--micro-batch", "1000000", "--no-keep-memory"],
+    "micro-batches": ["--no-keep-memory"],
+    "micro-batches, memory kept": [],
+}
+
+
+def compare(arguments: list[str]) -> list[dict[str, Any]]:
+    """The results of each of ``MODES``, in a process of its own."""
+    found = []
+    for name, more in MODES.items():
+        command = [sys.executable, __file__, "--json", "--steps", "1", *more]
+        command += [argument for argument in arguments if argument != "--compare"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append({"mode": name} | json.loads(done.stdout))
+    return found
 
 
 def main() -> None:
@@ -134,13 +185,32 @@ def main() -> None:
     parser.add_argument("--labels", choices=["none", "half", "all"], default="none", help="batches with labels")
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--micro-batch", type=int, help="windows at once")
+    parser.add_argument("--keep-memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="on CUDA")
+    parser.add_argument("--compare", action="store_true", help="before and after micro-batches")
     parser.add_argument("--json", action="store_true", help="one object on one line")
     options = parser.parse_args()
+    if options.compare:
+        for result in compare(sys.argv[1:]):
+            print(
+                f"{result['mode']:28} {result['cpu_seconds']:6.1f} CPU s a step, "
+                f"{result['page_faults'] / 1e6:5.2f} million page faults, {result['peak_gigabytes']:5.2f} GB"
+            )
+        return
+    if options.keep_memory and options.device == "cpu":
+        keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    changes = {"data__batch_size": options.batch_size, "data__workers": options.workers}
+    changes = {
+        "data__batch_size": options.batch_size,
+        "data__workers": options.workers,
+        "data__micro_batch": options.micro_batch,
+    }
     config = override(load_config(options.config), **changes)
-    result = measure(config, options.steps, options.labels, options.channels_last, torch.device(options.device))
+    result = measure(
+        config, options.steps, options.labels, options.channels_last, torch.device(options.device), options.precision
+    )
     if options.json:
         print(json.dumps({"config": str(options.config)} | result))
         return
@@ -148,6 +218,7 @@ def main() -> None:
     for name, seconds in sorted(result["parts_seconds"].items(), key=lambda item: -item[1]):
         print(f"  {name:20} {1000 * seconds:9.2f} ms  {seconds / result['step_seconds']:7.2%}")
     print(f"outside the network: {result['share_outside_network']:.1%}")
+    print(f"peak memory: {result['peak_gigabytes']:.2f} GB, {result['micro_batch']} windows at once")
 
 
 if __name__ == "__main__":

@@ -228,6 +228,12 @@ def load_config(path: Path) -> TrainConfig:
         raise ConfigError(f"{path.name}: {error}") from error
 
 
+def find_config(path: Path) -> Path:
+    """``path``, or where there is no such file the configuration that stone ships under this name (``laptop_ks``)."""
+    shipped = CONFIGS / f"{path}.toml"
+    return shipped if path.name == str(path) and not path.exists() and shipped.exists() else path
+
+
 def default_config(name: str) -> TrainConfig:
     """The configuration that stone carries under ``name``: ``ks``, ``ks_mode`` or ``skey``."""
     return load_config(CONFIGS / f"{name}.toml")

@@ -54,6 +54,17 @@ def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
     return torch.stack([network_input(segments, shifts, config) for segments, shifts in pairs])
 
 
+def windows_per_row(config: TrainConfig, has_unlabelled: bool, has_labelled: bool) -> float:
+    """Windows that the network is given for each row of a batch, on average over batches with and without labels."""
+    loss = config.loss
+    labelled = 1.0 if loss.name == "cross_entropy" else 2.0
+    unlabelled = 1.0 if loss.name == "cross_entropy" and loss.unlabelled == "lessons" else 3.0
+    if has_unlabelled and has_labelled:
+        share = 1.0 / config.data.unlabelled_every
+        return share * unlabelled + (1.0 - share) * labelled
+    return labelled if has_labelled else unlabelled
+
+
 def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """The terms of the objective, scalars, ``total`` among them.
 

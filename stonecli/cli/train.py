@@ -50,7 +50,7 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-g", metavar="FILE", help="Read the settings from TOML or gin; options take precedence."
+            "--config", "-g", metavar="FILE", help="Read the settings from TOML or gin, or those of a name: laptop_ks."
         ),
     ] = None,
     start: Annotated[
@@ -169,11 +169,19 @@ def train(
         import tensorboard  # type: ignore[import-untyped]  # noqa: F401
         import torch
 
-        from stonecli_train.config import ConfigError, default_config, load_config, override, with_values
+        from stonecli_train.config import (
+            ConfigError,
+            default_config,
+            find_config,
+            load_config,
+            override,
+            with_values,
+        )
     except ModuleNotFoundError as error:
         fail(f"stone train needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
     try:
-        settings = load_config(config) if config else default_config(_config_name(train_type, data, labels))
+        name_of_default = _config_name(train_type, data, labels)
+        settings = load_config(find_config(config)) if config else default_config(name_of_default)
         settings = override(
             settings,
             loss__circle=int(circle) if circle else None,
@@ -262,6 +270,7 @@ def _train(
     from stonecli_train.lessons import Teachers
     from stonecli_train.loop import Run, check_settings, stored_split
     from stonecli_train.parallel import join_processes, leave_processes
+    from stonecli_train.plan import advice, plan_of
     from stonecli_train.watchers import CsvLog, TensorBoardLog, load_watcher
 
     if kind == "cpu":
@@ -278,7 +287,7 @@ def _train(
     place = Path(config.train_type) / str(config.loss.circle) / name
     folder = save_dir / "models" / place
     folder.mkdir(parents=True, exist_ok=True)
-    before = None
+    last = before = None
     if (folder / "last.pt").exists():
         last = load_checkpoint(folder / "last.pt")
         check_settings(last, config, folder, allow_changes)
@@ -348,6 +357,10 @@ def _train(
             start=start,
             allows_changes=allow_changes,
         )
+        if processes.is_first:
+            plan = plan_of(run, last.state["progress"]["step"] if last is not None else 0)
+            for line in filter(None, (str(plan), advice(plan, config))):
+                screen.on_message(line)
         run.train()
     return bool(wanted)
 

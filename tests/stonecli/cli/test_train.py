@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,7 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     result = invoke(*arguments(loss, *unlabelled, "-n", "first", "-c", "1", "--lr", "0.005"))
     assert result.exit_code == 0, result.stderr
     assert [line.split()[:4] for line in lines(result.stdout)] == [
+        ["plan:", "8", "steps", "of"],
         ["epoch", "1", "step", "4"],
         ["epoch", "2", "step", "8"],
     ]
@@ -123,6 +125,24 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert [event.step for event in events.Scalars("train/total")] == list(range(8))
     assert {"schedule/lr", "schedule/weight_decay", "validation/total"} <= set(events.Tags()["scalars"])
     assert set(events.Tags()["images"]) == ({"circle", "confusion"} if given == "both" else {"circle"})
+
+
+def test_the_plan_is_told_before_the_first_step(folder: Path, arguments: Any, invoke: Any) -> None:
+    result = invoke(*arguments("stone"), "--data", folder / "music")
+    assert result.exit_code == 0, result.stderr
+    first, second, *_ = lines(result.stdout)
+    assert re.fullmatch(r"plan: \d+ steps of \d+ windows, about \d+\.\d hours and \d\.\d GB of memory", first)
+    assert second.startswith("epoch 1")
+
+
+def test_a_configuration_is_found_by_its_name(folder: Path, invoke: Any, tmp_path: Path) -> None:
+    few = ("-e", "1", "--train-steps", "1", "--val-steps", "1", "--batch-size", "2", "--workers", "0")
+    result = invoke(
+        "train", "--type", "ks", "--data", folder / "music", "-g", "laptop_ks", "-s", tmp_path / "runs", *few
+    )
+    assert result.exit_code == 0, result.stderr
+    made = load_checkpoint(tmp_path / "runs" / "models" / "ks" / "7" / "basic" / "last.pt")
+    assert made.frames_averaged == 4
 
 
 def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
@@ -274,6 +294,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     process = start_process([*stone_command, *map(str, run), "--workers", "1"])
     assert process.stdout is not None
     assert process.stderr is not None
+    assert process.stdout.readline().startswith("plan: ")
     assert process.stdout.readline().startswith("epoch 1 ")
     os.killpg(process.pid, kind)
     process.wait(60)
@@ -286,10 +307,10 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         assert done % 12 == 0
     else:
         assert process.returncode == 130
-        assert lines(errors) == ["stone: interrupted; the same command goes on from here"]
+        assert lines(errors) == ["stone: interrupted; run the same command again to resume"]
     rest = invoke(*run)
     assert rest.exit_code == 0
-    assert lines(rest.stdout)[0] == f"resumed after step {done}"
+    assert lines(rest.stdout)[1] == f"resumed after step {done}"
     for name in ("last.pt", "best.pt"):
         one, other = (load_checkpoint(models / name) for models in (straight, stopped))
         assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())
@@ -305,13 +326,14 @@ def test_a_worker_that_gets_no_time_does_not_hold_up_the_end(
     """On a busy machine a worker may not run for seconds; here it is stopped, so that it never does."""
     run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG)
     process = start_process([*stone_command, *map(str, run), "--workers", "1"])
+    assert process.stdout.readline().startswith("plan: ")
     assert process.stdout.readline().startswith("epoch 1 ")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (worker,) = (int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
     os.kill(worker, signal.SIGSTOP)
     process.send_signal(getattr(signal, name))
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, lines(errors)) == (130, ["stone: interrupted; the same command goes on from here"])
+    assert (process.returncode, lines(errors)) == (130, ["stone: interrupted; run the same command again to resume"])
 
 
 @WINDOWS

@@ -1,0 +1,120 @@
+"""What a run will take, told before its first step: steps, hours, memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from stonecli_train.chromanet import ChromaNetConfig
+from stonecli_train.config import TrainConfig
+from stonecli_train.loop import Run
+from stonecli_train.views import windows_per_row
+
+BASE_GB = 0.6  # Python, PyTorch, features of the tracks in use
+TRIAL_FRAMES = 4_000  # of the network's input, to measure how fast it is
+LONG_HOURS = 24.0
+LAPTOPS = {"stone": "laptop_ks", "semi_tone": "laptop_ks_mode", "skey": "laptop_skey"}
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left of a run.
+
+    Attributes:
+        steps: of training.
+        windows: through the network for each of them, in this process.
+        hours: estimated, by the speed of a few windows; without validation's scores and without decoding.
+        gigabytes: of memory at the peak, estimated; of the GPU's where there is one.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    steps: int
+    windows: float
+    hours: float
+    gigabytes: float
+    device: str
+
+    def __str__(self) -> str:
+        hours = f"{self.hours:.0f}" if self.hours >= 10 else f"{self.hours:.1f}"
+        where = "GPU memory" if self.device == "cuda" else "memory"
+        return (
+            f"plan: {self.steps:,} steps of {self.windows:.0f} windows, about {hours} hours"
+            f" and {self.gigabytes:.1f} GB of {where}"
+        )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it takes more than a day on a CPU."""
+        return self.device == "cpu" and self.hours > LONG_HOURS
+
+
+def advice(plan: Plan, config: TrainConfig) -> str:
+    """What to do about a published set-up that takes days on this machine, in one line; empty for other runs."""
+    if not plan.is_long or config.input.frames_averaged > 1 or config.loss.name not in LAPTOPS:
+        return ""
+    return f"this is the published set-up; for a laptop start another run with --config {LAPTOPS[config.loss.name]}"
+
+
+def plan_of(run: Run, steps_done: int = 0) -> Plan:
+    """The plan of a run; measures how fast a few windows are, which leaves the run as it was.
+
+    Args:
+        run: that is about to train.
+        steps_done: in the checkpoint that it resumes from.
+    """
+    config = run.config
+    optimiser = config.optimiser
+    rows = config.data.batch_size / run.processes.count
+    windows = rows * windows_per_row(config, bool(run.unlabelled), bool(run.labelled))
+    steps = max(0, optimiser.epochs * optimiser.train_steps - steps_done)
+    validation = steps / optimiser.train_steps * optimiser.val_steps * windows * run.processes.count
+    frames = config.segment_frames // config.input.frames_averaged
+    forward, both = _seconds_per_window(run, frames)
+    is_whole = windows <= run.micro_batch
+    seconds = steps * windows * (both if is_whole else both + forward) + validation * forward
+    at_once = min(windows, run.micro_batch)
+    inputs = windows * config.network.n_bins * frames * _FLOAT
+    memory = (at_once * window_bytes(config.network, frames) + inputs) / 1e9
+    if run.device.type == "cpu":
+        memory += BASE_GB
+    return Plan(steps, windows, seconds / 3600, memory, run.device.type)
+
+
+def window_bytes(network: ChromaNetConfig, frames: int) -> int:
+    """Memory for the activations of one window in training, float32, and for what its layers use besides."""
+    values = 0
+    channels_in = 1
+    for channels in network.out_channels:
+        after = max(1, frames // 2)
+        # The norm and its input; then of the block: two norms' worth, the kernel's padded input, and the four times
+        # as wide hidden layer with its input and gelu.
+        values += network.n_bins * (2 * frames * channels_in + after * channels * (6 + 3 * 4))
+        frames, channels_in = after, channels
+    return values * _FLOAT
+
+
+def _seconds_per_window(run: Run, frames: int) -> tuple[float, float]:
+    """Seconds for the forward pass of a window, and for forward and backward together; the second of two trials."""
+    count = max(1, min(run.micro_batch, TRIAL_FRAMES // max(1, frames)))
+    inputs = torch.rand(count, 1, run.config.network.n_bins, frames, device=run.device)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    parameters = list(run.network.parameters())
+    forward = both = 0.0
+    run.network.train()
+    for _ in range(2):
+        started = _now(run.device)
+        with run.autocast():
+            scores = run.network.scores(inputs)
+        forward = _now(run.device) - started
+        torch.autograd.grad(scores.float().sum(), parameters, allow_unused=True)
+        both = _now(run.device) - started
+    return forward / count, both / count
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
