@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,12 +32,12 @@ from stonecli.cli.options import (
     model_file,
     whole_number,
 )
+from stonecli.cli.running import Errors, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stonecli.evaluation.evaluate import Answers, Comparison, Evaluation, Heard, Label
-    from stonecli.key import Key
+    from stonecli.evaluation.evaluate import Answers, Comparison, Evaluation, Label, Prediction
     from stonecli.model.session import KeyModel
 
 LEAST_WIDTH = 100  # of what goes into a file or a pipe
@@ -47,7 +48,7 @@ class _Report:
     labels: Path
     model: str
     tracks: int
-    failed: list[Heard]
+    failed: list[Prediction]
     evaluation: Evaluation
     rival: str
     comparison: Comparison | None
@@ -106,70 +107,79 @@ def evaluate(
     Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are named and
     left out. No music file is changed.
     """
-    _check_output(predictions, "--predictions", [labels, against, model])
-    _check_output(confusion, "--confusion", [labels, against, model])
+    for target, option in ((predictions, "--predictions"), (confusion, "--confusion")):
+        _check_output(target, option, [labels, against, model])
     silence_native_stderr()
 
-    from stonecli.evaluation.evaluate import answers_of, compare_answers, write_predictions
-    from stonecli.evaluation.evaluate import evaluate as evaluate_answers
-    from stonecli.jobs import default_jobs
+    from stonecli.evaluation.evaluate import answers_of, write_predictions
     from stonecli.output.records import model_record
-    from stonecli.terminal.table import error_text
 
     errors = error_console()
     tracks = _labels(labels, errors)
-    theirs, rival = None, None
+    theirs = None
     if against is not None and against.suffix.lower() == ".csv":
         theirs = _predictions(against, tracks, labels.parent, errors)
-    elif against is not None:
-        rival = load_model(against, device)
+    rival = load_model(against, device) if against is not None and theirs is None else None
     key_model = load_model(model, device)
     if confusion is not None:
         _require_plots()
-
-    heard, interrupted = _hear(key_model, tracks, jobs or default_jobs(), errors)
-    failures = sum(one.error is not None for one in heard)
+    ours, interrupted = _predict(key_model, tracks, jobs, errors)
     if predictions is not None:
-        write_predictions(predictions, heard)
+        write_predictions(predictions, ours)
+    failures = sum(one.error is not None for one in ours)
     if rival is not None and not interrupted:
-        heard_by_rival, interrupted = _hear(rival, tracks, jobs or default_jobs(), errors)
-        failures += sum(one.error is not None for one in heard_by_rival)
-        theirs = answers_of(tracks, heard_by_rival)
-
-    ours = answers_of(tracks, heard)
-    if not any(answer is not None for answer in ours):
-        fail(
-            "no track could be analyzed, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED
-        )
-    evaluation = evaluate_answers(tracks, ours, resamples=resamples, seed=seed)
-    comparison = None
-    if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
-        comparison = compare_answers(tracks, ours, theirs, resamples=resamples, seed=seed)
+        by_rival, interrupted = _predict(rival, tracks, jobs, errors)
+        failures += sum(one.error is not None for one in by_rival)
+        theirs = answers_of(tracks, by_rival)
+    names = model_record(key_model), model_record(rival) if rival is not None else str(against or "")
+    report = _report(labels, tracks, ours, theirs, names, resamples, seed, interrupted=interrupted)
     if confusion is not None:
         from stonecli.plots.confusion import save_confusion_plot
 
-        save_confusion_plot(confusion, evaluation.confusion, f"{model_record(key_model)} on {labels.name}")
-    report = _Report(
-        labels=labels,
-        model=model_record(key_model),
-        tracks=len(tracks),
-        failed=[one for one in heard if one.error is not None],
-        evaluation=evaluation,
-        rival=model_record(rival) if rival is not None else str(against or ""),
-        comparison=comparison,
-        resamples=resamples,
-        seed=seed,
-    )
-    if as_json:
-        print_json(_record(report))
-    else:
-        _print(report)
-    if against is not None and comparison is None:
-        errors.print(error_text(against, "no comparison: no track has an answer from both"), soft_wrap=True)
+        save_confusion_plot(confusion, report.evaluation.confusion, f"{report.model} on {labels.name}")
+    _print(report, as_json=as_json)
+    if against is not None and report.comparison is None:
+        _warn(errors, against, "no comparison: no track has an answer from both")
     if interrupted:
         fail("interrupted; the scores only cover the tracks analyzed until then", EXIT_INTERRUPTED)
     if failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _report(
+    labels: Path,
+    tracks: list[Label],
+    predictions: list[Prediction],
+    theirs: Answers | None,
+    names: tuple[str, str],
+    resamples: int,
+    seed: int,
+    *,
+    interrupted: bool,
+) -> _Report:
+    """The scores, and the comparison with ``theirs``; if nothing could be analyzed, the program ends."""
+    from stonecli.evaluation.evaluate import answers_of, compare_answers
+    from stonecli.evaluation.evaluate import evaluate as evaluate_answers
+
+    ours = answers_of(tracks, predictions)
+    if not any(answer is not None for answer in ours):
+        fail(
+            "no track could be analyzed, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED
+        )
+    comparison = None
+    if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
+        comparison = compare_answers(tracks, ours, theirs, resamples=resamples, seed=seed)
+    return _Report(
+        labels=labels,
+        model=names[0],
+        tracks=len(tracks),
+        failed=[one for one in predictions if one.error is not None],
+        evaluation=evaluate_answers(tracks, ours, resamples=resamples, seed=seed),
+        rival=names[1],
+        comparison=comparison,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def _check_output(path: Path | None, option: str, inputs: list[Path | None]) -> None:
@@ -229,61 +239,33 @@ def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console)
     return found.answers
 
 
-def _hear(model: KeyModel, tracks: list[Label], jobs: int, errors: Console) -> tuple[list[Heard], bool]:
-    """What the model hears in the tracks, in their order, and whether Ctrl-C ended it early."""
-    from concurrent.futures import ThreadPoolExecutor
+def _predict(model: KeyModel, tracks: list[Label], jobs: int | None, errors: Console) -> tuple[list[Prediction], bool]:
+    """The predictions of the model with a progress bar, in the order of the tracks, and whether Ctrl-C ended it."""
+    from stonecli.evaluation.measure import predict
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    found: list[Prediction] = []
+    shown = Errors(errors)
 
-    from stonecli.detection.detect import detect_key
-    from stonecli.evaluation.evaluate import Heard
-    from stonecli.jobs import Outcome, run
-    from stonecli.terminal.table import new_error_text
-    from stonecli.util.text import printable
+    def on_prediction(prediction: Prediction) -> None:
+        found.append(prediction)
+        if prediction.error is not None:
+            shown.show(prediction.track.path, prediction.error)
 
-    shown: set[str] = set()
-
-    def listen(track: Label) -> tuple[Key | None, float]:
-        estimate = detect_key(track.path, model)
-        return estimate.key, estimate.confidence
-
-    def note(outcome: Outcome[Label, tuple[Key | None, float]]) -> None:
-        key, confidence = outcome.result or (None, 0.0)
-        heard.append(Heard(outcome.item, key, confidence, outcome.error))
-        if outcome.error is not None:
-            text = new_error_text(outcome.item.path, outcome.error, shown)
-            if text is not None:
-                errors.print(text, soft_wrap=True)
-
-    heard: list[Heard] = []
-    interrupted = False
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    with ThreadPoolExecutor(jobs, thread_name_prefix="stone") as executor, progress:
-        bar = progress.add_task(printable(model.name), total=len(tracks))
-        outcomes = run(listen, tracks, executor=executor, in_flight=2 * jobs, on_done=lambda _: progress.advance(bar))
-        with outcomes:
-            try:
-                for outcome in outcomes:
-                    note(outcome)
-            except KeyboardInterrupt:
-                interrupted = True
-                outcomes.stop()
-                for outcome in outcomes:
-                    note(outcome)
-    return heard, interrupted
+    with progress_bar(errors, errors, title=model.name) as progress:
+        advance = partial(progress.advance, progress.add_task("", total=len(tracks)))
+        return found, predict(model, tracks, on_prediction, jobs=jobs, on_done=advance)
 
 
-def _print(report: _Report) -> None:
+def _warn(errors: Console, path: Path, text: str) -> None:
+    from stonecli.terminal.table import error_text
+
+    errors.print(error_text(path, text), soft_wrap=True)
+
+
+def _print(report: _Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_record(report))
+        return
     from rich.text import Text
 
     from stonecli.terminal.colors import WARNING

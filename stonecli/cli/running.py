@@ -53,7 +53,7 @@ class Errors:
         self.console.print(Text(f"{printable(str(path))}: {text}"), soft_wrap=True)
 
 
-def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progress:
+def progress_bar(out: Console, err: Console, *, hidden: bool = False, title: str = "") -> Progress:
     """A progress bar with rate and time left, below the table; hidden where it would not be seen or mix with rows.
 
     Rows that go into a pipe may end up on the same terminal as standard error (``| head``); those in a file do not.
@@ -61,11 +61,18 @@ def progress_bar(out: Console, err: Console, *, hidden: bool = False) -> Progres
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text
 
+    from stonecli.util.text import printable
+
+    class TitleColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(printable(title))
+
     class RateColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:.1f} files/s" if task.speed else "")
 
     return Progress(
+        *([TitleColumn()] if title else []),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),

@@ -71,8 +71,8 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What became of one track: its key (None: there is none to be heard), or the reason of a failure."""
+class Prediction:
+    """The detected key of one track (None: no key), or the reason why it could not be analyzed."""
 
     track: Label
     key: Key | None
@@ -87,7 +87,7 @@ class Predictions:
     Attributes:
         answers: one for each label; None where the file says nothing of the track.
         unmatched: rows for other tracks.
-        kept: rows of ``stone tag`` whose key was in the file's tags and was not heard.
+        kept: rows of ``stone tag`` whose key came from the tags of the file instead of being detected.
     """
 
     answers: Answers
@@ -245,9 +245,9 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
     return Predictions(tuple(answers), unmatched, kept)
 
 
-def answers_of(tracks: Sequence[Label], heard: Iterable[Heard]) -> Answers:
-    """The answers for ``tracks`` among ``heard``; None for a track that failed or is not there."""
-    by_path = {one.track.path: one for one in heard if one.error is None}
+def answers_of(tracks: Sequence[Label], predictions: Iterable[Prediction]) -> Answers:
+    """The answers for ``tracks`` among ``predictions``; None for a track that failed or is not there."""
+    by_path = {one.track.path: one for one in predictions if one.error is None}
     found = [by_path.get(track.path) for track in tracks]
     return tuple(None if one is None else NO_KEY if one.key is None else one.key.index for one in found)
 
@@ -387,7 +387,7 @@ def sign_flip_p_value(differences: npt.NDArray[np.float64]) -> float:
     return min(1.0, float(probability[np.abs(np.arange(-middle, middle + 1)) >= observed].sum()))
 
 
-def write_predictions(path: Path, heard: Iterable[Heard]) -> None:
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one row a track in the columns of ``PREDICTION_COLUMNS``, as ``--against`` reads it.
 
     Raises:
@@ -395,22 +395,22 @@ def write_predictions(path: Path, heard: Iterable[Heard]) -> None:
     """
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(PREDICTION_COLUMNS))
-        for one in heard:
+        for one in predictions:
             file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
 
 
-def _prediction_row(heard: Heard) -> dict[str, str]:
-    track, key, failed = heard.track, heard.key, heard.error is not None
+def _prediction_row(prediction: Prediction) -> dict[str, str]:
+    track, key, failed = prediction.track, prediction.key, prediction.error is not None
     return {
         "path": track.name,
         "key": key.musical if key else "",
         "camelot": key.camelot if key else "",
-        "confidence": "" if failed else f"{heard.confidence:.4f}",
+        "confidence": "" if failed else f"{prediction.confidence:.4f}",
         "label": track.key.musical,
         "relation": "" if failed else relation(track.key, key),
         "genre": track.genre,
         "source": track.source,
-        "error": heard.error or "",
+        "error": prediction.error or "",
     }
 
 

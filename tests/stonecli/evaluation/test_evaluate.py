@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from stonecli.evaluation.evaluate import (
     PREDICTION_COLUMNS,
-    Heard,
     Label,
     LabelsError,
+    Prediction,
     answers_of,
     compare,
     compare_answers,
@@ -140,10 +140,10 @@ def test_written_predictions_are_read_back(tmp_path):
     names = ["a, b.mp3", "caf\udce9.mp3", "none.mp3", "broken.mp3"]
     tracks = [label(name, "C", genre="jazz", line=place + 2) for place, name in enumerate(names)]
     heard = [
-        Heard(tracks[0], Key.parse("Am"), 0.75, None),
-        Heard(tracks[1], Key.parse("C"), 0.5, None),
-        Heard(tracks[2], None, 0.0, None),
-        Heard(tracks[3], None, 0.0, "the file is empty"),
+        Prediction(tracks[0], Key.parse("Am"), 0.75, None),
+        Prediction(tracks[1], Key.parse("C"), 0.5, None),
+        Prediction(tracks[2], None, 0.0, None),
+        Prediction(tracks[3], None, 0.0, "the file is empty"),
     ]
     path = tmp_path / "p.csv"
     path.write_text("old")
@@ -163,7 +163,7 @@ def test_an_old_file_survives_a_failure(tmp_path):
     path.write_text("old")
 
     def breaks_off():
-        yield Heard(label("a.mp3", "C"), None, 0.0, None)
+        yield Prediction(label("a.mp3", "C"), None, 0.0, None)
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

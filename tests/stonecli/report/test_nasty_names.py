@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stonecli.detection.detect import KeyEstimate
-from stonecli.evaluation.evaluate import Heard, Label, read_predictions, write_predictions
+from stonecli.evaluation.evaluate import Label, Prediction, read_predictions, write_predictions
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.output.npz import save_npz
@@ -156,7 +156,7 @@ def test_page(written: Path) -> None:
 
 def test_predictions_of_evaluate(tmp_path: Path) -> None:
     labels = [Label(tmp_path / name, name, Key.parse("Am"), name, name, line) for line, name in enumerate(NAMES, 2)]
-    heard = [Heard(label, Key.from_index(line), 0.5, None) for line, label in enumerate(labels)]
+    heard = [Prediction(label, Key.from_index(line), 0.5, None) for line, label in enumerate(labels)]
     write_predictions(tmp_path / "a.csv", heard)
     assert RAW.search((tmp_path / "a.csv").read_bytes().decode("utf-8")) is None
     found = read_predictions(tmp_path / "a.csv", labels, tmp_path)

@@ -1,0 +1,93 @@
+"""Evaluate a model on labeled music by one call: :func:`evaluate_model`, and the steps that it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from stonecli.detection.detect import detect_key
+from stonecli.evaluation.evaluate import (
+    RESAMPLES,
+    Evaluation,
+    Label,
+    Prediction,
+    answers_of,
+    evaluate,
+    read_labels,
+)
+from stonecli.jobs import in_threads, stopped_by_signals
+from stonecli.key import Key
+from stonecli.model.session import KeyModel, default_model
+
+OnPrediction = Callable[[Prediction], None]
+
+
+def evaluate_model(
+    labels: Path | str,
+    model: KeyModel | None = None,
+    *,
+    jobs: int | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    on_prediction: OnPrediction | None = None,
+) -> Evaluation:
+    """The scores of a model on the tracks of a CSV, with 95 % bootstrap intervals: as ``stone evaluate`` prints them.
+
+    Args:
+        labels: CSV with the columns ``path`` and ``key``, see :func:`stonecli.evaluation.evaluate.read_labels`.
+        model: None for the built-in one.
+        jobs: files analyzed in parallel; None: one per CPU core.
+        resamples: number of bootstrap samples.
+        seed: random seed of the bootstrap.
+        on_prediction: called with the prediction or the error for each track. Tracks with an error are left out.
+
+    Raises:
+        LabelsError: the CSV cannot be used.
+        OSError: the CSV cannot be read.
+        ValueError: no track could be analyzed.
+        KeyboardInterrupt: a signal, such as Ctrl-C, ended it early.
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    tracks, _ = read_labels(Path(labels))
+    predictions: list[Prediction] = []
+
+    def collect(prediction: Prediction) -> None:
+        predictions.append(prediction)
+        if on_prediction:
+            on_prediction(prediction)
+
+    if predict(default_model() if model is None else model, tracks, collect, jobs=jobs):
+        raise KeyboardInterrupt
+    return evaluate(tracks, answers_of(tracks, predictions), resamples=resamples, seed=seed)
+
+
+def predict(
+    model: KeyModel,
+    tracks: Iterable[Label],
+    on_prediction: OnPrediction,
+    *,
+    jobs: int | None = None,
+    on_done: Callable[[], None] = lambda: None,
+) -> bool:
+    """Analyze the tracks; whether a signal, such as Ctrl-C, ended it early. Analyses in progress are finished.
+
+    Args:
+        model: detects the keys.
+        tracks: the labeled tracks.
+        on_prediction: called with the prediction or the error for each track, in their order, in the calling thread.
+        jobs: files analyzed in parallel; None: one per CPU core.
+        on_done: called for each analyzed track as soon as it is done, for a progress bar.
+    """
+
+    def detect(track: Label) -> tuple[Key | None, float]:
+        estimate = detect_key(track.path, model)
+        return estimate.key, estimate.confidence
+
+    with (
+        in_threads(detect, tracks, jobs, on_done=lambda _: on_done()) as outcomes,
+        stopped_by_signals(outcomes) as signals,
+    ):
+        for outcome in outcomes:
+            key, confidence = outcome.result or (None, 0.0)
+            on_prediction(Prediction(outcome.item, key, confidence, outcome.error))
+    return bool(signals)
