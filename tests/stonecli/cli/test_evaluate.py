@@ -226,7 +226,7 @@ def test_picture(folder, invoke):
         ("--predictions", "nowhere/p.csv", "no such folder"),
         ("--predictions", "labels.csv", "is an input of this command"),
         ("--against", "nowhere.csv", "no such file"),
-        ("--against", "c.wav", "not a model"),
+        ("--against", "c.wav", "not a key model"),
         ("--model", "nowhere.onnx", "no such file"),
     ],
 )
