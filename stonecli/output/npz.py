@@ -1,4 +1,4 @@
-"""The file of ``stone analyze --npz``: the model's raw output for every window, and its mean over them."""
+"""Write the file of ``stone analyze --npz``: the model's output for every window, and its mean over the windows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from stonecli.util.text import escaped
 
 
 def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: KeyModel) -> None:
-    """Write one array per recording, named by its escaped path: float32 [windows, classes], the model's raw output.
+    """Write one array per recording, named by its escaped path: float32 [windows, classes], the model's output.
 
     ``__classes__`` names the classes in order; ``__times__/PATH`` float64 [windows, 2] gives start and end in seconds.
-    ``__mean__/PATH`` float32 [classes] is the mean over the tonal windows, uniform without any: the average that the
-    published code takes the most probable class of.
+    ``__mean__/PATH`` float32 [classes] is the mean over the tonal windows, uniform if there are none: the average from
+    which the published code takes the most probable class.
 
     Raises:
-        OSError: the file cannot be written; an old one is whole.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     arrays = {"__classes__": np.array(["/".join(key.name for key in keys) for keys in model.info.classes])}
     for recording, estimate in estimates:
@@ -34,7 +34,7 @@ def save_npz(path: Path, estimates: Iterable[tuple[Path, KeyEstimate]], model: K
         arrays[f"__mean__/{name}"] = np.array(tonal or [_uniform(model)]).mean(axis=0)
         times = [(window.start, window.end) for window in estimate.windows]
         arrays[f"__times__/{name}"] = np.array(times).reshape(-1, 2)
-    # As numpy.savez_compressed, whose keyword arguments a recording called "file" would clash with.
+    # Like numpy.savez_compressed, in which a recording called "file" would clash with a parameter name.
     with atomic_file(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

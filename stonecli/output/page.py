@@ -1,7 +1,7 @@
-"""Estimates and results -> one HTML file with everything in it: table, wheel of keys, timelines, what mixes with what.
+"""Write results to a self-contained HTML page: table, wheel of keys, timelines and compatible tracks.
 
-The page is ``page.html`` beside this file; the data go into it as JSON, and its script sets them as text. It asks the
-network for nothing, and its Content-Security-Policy would not let it.
+The template is ``page.html`` in this folder. The data are inserted as JSON, and the script shows them as text. The page
+makes no network requests, and its Content-Security-Policy forbids them.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def page_track(
     error: str | None = None,
     old_text: str | None = None,
 ) -> dict[str, Any]:
-    """One track as the page's script wants it; keys by ``Key.index``, -1 for none.
+    """The data of one track for the script of the page; keys by ``Key.index``, -1 for no key.
 
-    ``key`` is the key that the track goes by, and ``estimate`` what was detected; in a kept file they may differ.
-    ``old_text`` is the key text that the file held before.
+    ``key`` is the key of the track, and ``estimate`` the detected one; in a kept file they may differ. ``old_text`` is
+    the key text in the file before the run.
     """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
@@ -84,10 +84,10 @@ def page_track(
 
 
 def save_page(path: Path, tracks: Sequence[dict[str, Any]]) -> None:
-    """Write the page of these tracks of :func:`page_track` to ``path``.
+    """Write a page of tracks, as returned by :func:`page_track`, to ``path``.
 
     Raises:
-        OSError: it cannot be written; an old one is whole.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     page = (resources.files("stonecli.output") / "page.html").read_text(encoding="utf-8")
     before, after = page.split(_MARK)
@@ -98,7 +98,7 @@ def save_page(path: Path, tracks: Sequence[dict[str, Any]]) -> None:
 
 
 def script_json(data: Any) -> str:
-    """``data`` as JSON that may stand in an HTML script element: ASCII, without ``<``, ``>`` and ``&``."""
+    """``data`` as JSON that is safe in an HTML script element: ASCII, without ``<``, ``>`` and ``&``."""
     text = json.dumps(data, separators=(",", ":"))  # ASCII: no U+2028, no byte that is not UTF-8
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -138,7 +138,7 @@ def _constants() -> dict[str, Any]:
 
 
 def _spellings(key: Key) -> list[str]:
-    """What the search takes for this key, in lower case: Camelot, Open Key, and the tonic with a sharp or a flat."""
+    """The search terms for this key, in lower case: Camelot, Open Key, and the tonic with a sharp or a flat."""
     tonics = dict.fromkeys((_SHARPS[key.tonic], _FLATS[key.tonic]))
     names = [tonic + ("m" if key.mode == "minor" else "") for tonic in tonics]
     return [key.camelot.lower(), key.open_key.lower(), *names]

@@ -1,8 +1,8 @@
-"""Records -> a folder of Parquet files that any data tool reads as one table, and that a later run goes on with.
+"""Write records to a folder of Parquet files, which data tools read as one table and the next run appends to.
 
-The folder has ``part-00000.parquet`` and so on, each put there when it is whole. What does not fill a part yet is in
-``_pending.ndjson``, which data tools pass over by its name; so nothing is lost with the program. Needs pyarrow, the
-extra ``parquet``.
+The folder contains ``part-00000.parquet`` and so on, each written atomically. Records that do not fill a part yet are
+in ``_pending.ndjson``, which data tools skip because of its name, so no record is lost if the program ends. Needs
+pyarrow (extra ``parquet``).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from stonecli.util.text import escaped, unescaped
 if TYPE_CHECKING:
     import pyarrow
 
-ROWS = 8192  # of a part
+ROWS = 8192  # per part
 _PENDING = "_pending.ndjson"
 _PART = re.compile(r"part-(\d{5,9})\.parquet")
 
 
 class ParquetFolder:
-    """A context manager with :meth:`write`; leaving it makes the last part.
+    """A context manager with :meth:`write`; its exit writes the last part.
 
     Raises:
-        OutputError: pyarrow is not installed, what is there is no such folder, or another run is writing to it.
-        OSError: it cannot be read or written.
+        OutputError: pyarrow is not installed, the folder has other files, or another run is writing to it.
+        OSError: the folder cannot be read or written.
     """
 
     def __init__(self, path: Path, *, rows: int = ROWS) -> None:
@@ -52,19 +52,19 @@ class ParquetFolder:
             self._log = stack.enter_context(ResumableLog(self._path / _PENDING))
             for rest in self._path.glob(".part-*.tmp"):
                 rest.unlink()
-            # As data tools do, without the ._part-00000.parquet that a Mac puts beside each on drives of others.
+            # Like data tools, skip the ._part-00000.parquet files that macOS writes on other file systems.
             parts = sorted(part for part in self._path.glob("*.parquet") if not part.name.startswith((".", "_")))
             self._next = 1 + max((int(match[1]) for part in parts if (match := _PART.fullmatch(part.name))), default=-1)
             for part in parts:
-                self._recall(part)
-            # The program may have ended between a part and the emptying of what it was made of.
+                self._read_part(part)
+            # The program may have ended after writing a part and before clearing the log; skip the duplicates.
             self.statuses |= self._log.statuses
             self._pending = [record for record in self._log.records() if self.seen.add(record["path"])]
             self._stack = stack.pop_all()
         return self
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a record; it is in the folder when this returns."""
+        """Add a record; it is in the folder when this returns."""
         self._log.write(record)
         self._pending.append(record)
         if len(self._pending) >= self._rows:
@@ -76,24 +76,24 @@ class ParquetFolder:
         with self._stack:
             if self._pending:
                 self._make_part()
-            with suppress(OSError):  # Windows keeps what is open
+            with suppress(OSError):  # Windows cannot delete open files
                 (self._path / _PENDING).unlink()
 
-    def _recall(self, part: Path) -> None:
+    def _read_part(self, part: Path) -> None:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
         try:
-            # Opened by Python: pyarrow takes no name that is not UTF-8.
+            # Opened by Python, because pyarrow fails at names that are not UTF-8.
             with part.open("rb") as source, ParquetFile(source) as file:
                 for batch in file.iter_batches(columns=["path", "status"]):
                     for path in batch.column("path").to_pylist():
                         self.seen.add(unescaped(path))
                     self.statuses.update(map(str, batch.column("status").unique().to_pylist()))
         except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # what is damaged has no number
+            if isinstance(error, OSError) and error.errno is not None:  # errors of damaged files have no errno
                 raise
-            raise OutputError(f"{part}: is no table of stone tag; move it away") from error
+            raise OutputError(f"{part}: not a table of stone tag; move it away") from error
 
     def _make_part(self) -> None:
         from pyarrow import Table
@@ -109,7 +109,7 @@ class ParquetFolder:
 
 
 def schema() -> pyarrow.Schema:
-    """Columns named and nested as the JSON of ``stone tag`` (docs/formats.md)."""
+    """The columns, named and nested like the JSON of ``stone tag`` (docs/formats.md)."""
     import pyarrow as pa
 
     key = pa.struct([(name, pa.string()) for name in ("musical", "camelot", "open_key")])
@@ -136,5 +136,5 @@ def schema() -> pyarrow.Schema:
 
 
 def _values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with texts that Parquet can hold: escaped as in CSV."""
+    """The record with text escaped as in CSV, because Parquet requires valid UTF-8."""
     return {name: escaped(value) if isinstance(value, str) else value for name, value in record.items()}

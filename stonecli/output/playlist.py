@@ -1,4 +1,4 @@
-"""Tracks in their order -> an extended M3U8 playlist (docs/formats.md)."""
+"""Write an extended M3U8 playlist (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class PlaylistEntry:
     """One track of a playlist.
 
     Attributes:
-        path: its file.
-        key: its key, or None.
-        info: what its tags say; untrusted.
-        seconds: its length, or None.
+        path: path of the file.
+        key: key of the track, or None.
+        info: metadata from the tags; untrusted.
+        seconds: duration in seconds, or None.
     """
 
     path: Path
@@ -35,10 +35,10 @@ class PlaylistEntry:
 
 
 def save_playlist(path: Path, entries: Iterable[PlaylistEntry]) -> None:
-    """Write the playlist to ``path``, with the files as they lie from its folder.
+    """Write the playlist to ``path``, with file names relative to its folder.
 
     Raises:
-        OSError: it cannot be written; an old one is whole.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     with atomic_text_file(path) as file:
         file.write("#EXTM3U\n")
@@ -48,14 +48,14 @@ def save_playlist(path: Path, entries: Iterable[PlaylistEntry]) -> None:
 
 
 def location(path: Path, folder: Path) -> str:
-    """How a playlist in ``folder`` names the file at ``path``: relative, with forward slashes.
+    """The name of the file at ``path`` in a playlist in ``folder``: relative, with forward slashes.
 
-    A name that would not survive as a line (line breaks, spaces at its ends, bytes that are no UTF-8) becomes a file
-    URI, which most players read as well.
+    A name that cannot be a line of the playlist (line breaks, spaces at its ends, invalid UTF-8) becomes a file URI,
+    which most players support.
     """
     path = path.absolute()
     try:
-        # A link in the way to the playlist makes ".." lead elsewhere: then both ends are resolved.
+        # ".." is resolved, because a symbolic link in the path of the playlist would change its meaning.
         name = (
             str(path.relative_to(folder))
             if path.is_relative_to(folder)
@@ -70,7 +70,7 @@ def location(path: Path, folder: Path) -> str:
 
 
 def file_uri(path: Path, host: str = "") -> str:
-    """The file URI of ``path``, every byte percent-encoded that is not plain ASCII (RFC 8089)."""
+    """The file URI of ``path`` (RFC 8089), percent-encoded except for plain ASCII."""
     text = os.fsencode(path.absolute()).replace(os.sep.encode(), b"/")
     return f"file://{host}{'' if text.startswith(b'/') else '/'}{quote_from_bytes(text, safe='/:')}"
 

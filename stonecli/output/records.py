@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # stone analyze shows no tags, and starts without what reads them
+if TYPE_CHECKING:  # stone analyze needs no tags, and starts faster without these imports
     from stonecli.detection.detect import KeyEstimate, Window
     from stonecli.key import Key
     from stonecli.model.session import KeyModel
@@ -36,7 +36,7 @@ def key_record(key: Key | None) -> dict[str, str] | None:
 def estimate_record(
     path: Place, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
 ) -> dict[str, Any]:
-    """The JSON object for one file; ``windows`` is there only with ``per_window``."""
+    """The JSON object for one file; it has ``windows`` only with ``per_window``."""
     record: dict[str, Any] = {
         "path": str(path),
         "key": key_record(estimate.key) if estimate else None,
@@ -66,12 +66,12 @@ def estimate_record(
 
 
 def model_record(model: KeyModel) -> str:
-    """Name and first digits of the model's hash."""
+    """Name of the model and first digits of its SHA-256."""
     return f"{model.name}@{model.sha256[:12]}"
 
 
 def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
-    """The next best keys; none where there is no key."""
+    """The next best keys; empty without a key."""
     if estimate.key is None:
         return []
     return [
@@ -83,8 +83,8 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
 def tag_record(path: Place, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
     """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
 
-    ``key`` is the key that the file goes by: its own where it was kept, the detected one otherwise. All that describes
-    the analysis (confidence, alternatives, segments) belongs to ``detected_key``, which is None where there was none.
+    ``key`` is the key of the file: its own if it was kept, the detected one otherwise. The fields of the analysis
+    (confidence, alternatives, segments) belong to ``detected_key``, which is None if none was detected.
     """
     record = estimate_record(path, result.estimate if result else None, error, model)
     detected = record["key"]
@@ -98,7 +98,7 @@ def tag_record(path: Place, result: TagResult | None, error: str | None, model: 
 
 
 def tag_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The values of a CSV row by column, of a record of :func:`tag_record`; "" where there is none."""
+    """The values of a CSV row by column, from a record of :func:`tag_record`; missing values are ""."""
     key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
     values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
     values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]

@@ -1,4 +1,4 @@
-"""Tracks and their keys -> an XML collection that rekordbox imports (docs/formats.md).
+"""Write tracks and their keys to an XML collection that rekordbox imports (docs/formats.md).
 
 The elements and attributes are those of Pioneer's *rekordbox xml format list*, version 1.0.0.
 """
@@ -29,16 +29,16 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notation, playlist: str) -> None:
-    """Write a collection of the tracks, and a playlist of them in their order, to ``path``.
+    """Write a collection of the tracks, and a playlist of them in order, to ``path``.
 
     Args:
-        path: where to.
+        path: the XML file.
         entries: the tracks; those without a key have no Tonality.
-        notation: of Tonality.
+        notation: notation of Tonality.
         playlist: name of the playlist.
 
     Raises:
-        OSError: it cannot be written; an old one is whole.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     root = ElementTree.Element("DJ_PLAYLISTS", Version="1.0.0")
     ElementTree.SubElement(root, "PRODUCT", Name="stone", Version=__version__, Company="")
@@ -85,5 +85,5 @@ def _size(path: Path) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """``text`` with what XML cannot hold at all, however escaped, replaced."""
+    """``text`` with characters that are not allowed in XML, even escaped, replaced by U+FFFD."""
     return _NOT_XML.sub("\ufffd", text)

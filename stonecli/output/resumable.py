@@ -1,4 +1,4 @@
-"""Records -> NDJSON that is complete at every moment, and that a later run goes on with."""
+"""Write records to NDJSON that is always complete, and that the next run appends to."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from stonecli.errors import OutputError, naming
 from stonecli.remote.locations import Seen
 from stonecli.util.locks import try_lock
 
-_BEGINNING = b'{"path"'  # of every record
+_RECORD_START = b'{"path"'
 
 
 class Results(Protocol):
-    """Where records go as they come, and which places are there already.
+    """An output to which records are appended, and the paths that it contains already.
 
     Attributes:
-        seen: the places that have a record.
-        statuses: that the records which were there have.
+        seen: the paths and URLs that have a record.
+        statuses: the statuses of the records of earlier runs.
     """
 
     seen: Seen
     statuses: set[str]
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a record of ``records.tag_record``; it is there when this returns, whatever happens to the program."""
+        """Append a record of ``records.tag_record``; it is written when this returns, even if the program ends then."""
 
 
 def results_at(path: Path) -> AbstractContextManager[Results]:
-    """A context manager of what goes on with ``path``: a folder where it ends in ``.parquet``, else NDJSON.
+    """A context manager that appends to ``path``: a folder of Parquet files if it ends in ``.parquet``, else NDJSON.
 
     Raises:
-        OutputError: pyarrow, which the first needs, is not installed.
+        OutputError: pyarrow, which Parquet needs, is not installed.
     """
     if path.suffix.lower() == ".parquet":
         from stonecli.output.parquet import ParquetFolder
@@ -46,13 +46,13 @@ def results_at(path: Path) -> AbstractContextManager[Results]:
 
 
 class ResumableLog:
-    """A context manager with :meth:`write`: an object a line, each written at once.
+    """A context manager with :meth:`write`: one object per line, each written at once.
 
-    What is there stays. A last line that was cut off, by a kill or a power cut, is taken away.
+    Existing records are kept. An incomplete last line, after a crash or a power failure, is removed.
 
     Raises:
-        OutputError: what is there is no such file, or another run is writing to it.
-        OSError: it cannot be read or written.
+        OutputError: the file has other content, or another run is writing to it.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,34 +73,36 @@ class ResumableLog:
         return self
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records that are there, one by one; a torn end is cut off."""
+        """The existing records, one by one; truncates an incomplete last line."""
         self._file.seek(0)
-        whole = 0
+        complete = 0  # bytes
         with open(os.dup(self._file.fileno()), "rb") as reader:  # noqa: PTH123 (a buffer for lines)
             for number, line in enumerate(reader, 1):
                 if not line.endswith(b"\n"):
-                    if not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line) or not line.strip(b"\0")):
-                        raise OutputError(f"{self._path}: its end is no record of stone tag; move it away")
+                    if not (line.startswith(_RECORD_START) or _RECORD_START.startswith(line) or not line.strip(b"\0")):
+                        raise OutputError(
+                            f"{self._path}: its last line is not a record of stone tag; move the file away"
+                        )
                     break
                 yield self._record(line, number)
-                whole += len(line)
-        if whole < os.fstat(self._file.fileno()).st_size:
-            self._file.truncate(whole)
+                complete += len(line)
+        if complete < os.fstat(self._file.fileno()).st_size:
+            self._file.truncate(complete)
         self._file.seek(0, os.SEEK_END)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a record; it is in the file when this returns."""
+        """Append a record; it is in the file when this returns."""
         line = memoryview(json.dumps(record).encode() + b"\n")
         with naming(self._path):
             while line:
                 line = line[self._file.write(line) or 0 :]
 
     def clear(self) -> None:
-        """Takes all records out, which are somewhere else now."""
+        """Remove all records, after they were stored elsewhere."""
         self._file.truncate(0)
 
     def sync(self) -> None:
-        """What was written withstands a power cut."""
+        """Flush to disk, so that the records survive a power failure."""
         os.fsync(self._file.fileno())
 
     def __exit__(
@@ -116,10 +118,10 @@ class ResumableLog:
                 return record
         except (ValueError, KeyError, RecursionError):
             pass
-        raise OutputError(f"{self._path}: line {number} is no record of stone tag; move the file away")
+        raise OutputError(f"{self._path}: line {number} is not a record of stone tag; move the file away")
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Nothing, if no other run holds the file; it is held until it is closed. Windows has no such locks."""
+    """Lock the file until it is closed; raise if another run has locked it. Windows has no such locks."""
     if not try_lock(file):
         raise OutputError(f"{path}: another run is writing to it")

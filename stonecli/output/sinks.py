@@ -1,4 +1,4 @@
-"""Everything that ``stone tag`` writes besides tags: table files, playlist, rekordbox collection, page."""
+"""Write the outputs of ``stone tag`` other than tags: table file, playlist, rekordbox collection and page."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from stonecli.tags.track_info import TrackInfo, read_info
 
 @dataclass(frozen=True)
 class Targets:
-    """The files that are asked for; None where one is not.
+    """The requested output files; None for those that are not requested.
 
     Attributes:
-        output: ends in .csv, .json or .ndjson; a folder in .parquet.
-        playlist: M3U8.
-        rekordbox: XML.
-        html: a page.
+        output: .csv, .json or .ndjson file, or .parquet folder.
+        playlist: M3U8 file.
+        rekordbox: XML file.
+        html: HTML page.
     """
 
     output: Path | None = None
@@ -39,13 +39,13 @@ class Targets:
 
 
 class Outputs:
-    """A context manager with :meth:`note`; leaving it, in whatever way, puts the files in place.
+    """A context manager with :meth:`note`; its exit, also after an error, writes the files.
 
     Args:
-        targets: to write.
-        notation: of keys in the collection.
-        model: that listened, for the records.
-        results: where records go instead of ``targets.output``.
+        targets: the requested files.
+        notation: notation of keys in the rekordbox collection.
+        model: the model that analyzed the files, for the records.
+        results: output for the records instead of ``targets.output``.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Outputs:
         return self
 
     def note(self, path: Place, result: TagResult | None, error: str | None) -> dict[str, Any]:
-        """Add what became of one file; its record."""
+        """Add the result of one file, and return its record."""
         record = tag_record(path, result, error, self.model)
         if self._table:
             self._table.write(record)
@@ -86,11 +86,11 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._stack as stack:  # each by itself: where one cannot be written, the others are
+        with self._stack as stack:  # if one cannot be written, the others still are
             if self._targets.html:
                 stack.callback(save_page, self._targets.html, self._tracks)
             if self._targets.rekordbox:
-                target = self._targets.rekordbox  # its name tells two imported files apart in rekordbox
+                target = self._targets.rekordbox  # rekordbox shows the playlist by the name of the file
                 stack.callback(save_rekordbox, target, self._entries, self._notation, target.stem)
             if self._targets.playlist:
                 stack.callback(save_playlist, self._targets.playlist, self._entries)

@@ -1,6 +1,6 @@
-"""Records -> the file of ``--output``: CSV, JSON or NDJSON by its ending, written as they come.
+"""Write records to the file of ``--output``: CSV, JSON or NDJSON, depending on its extension.
 
-The file is replaced only when the run ends (or is interrupted), so that a reader never meets half a file.
+The file is replaced only when the run ends or is interrupted, so a reader never sees an incomplete file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ FORMATS = (".csv", ".json", ".ndjson")
 
 
 class OutputFile:
-    """A context manager with :meth:`write`; leaving it puts the file in place.
+    """A context manager with :meth:`write`; its exit replaces the file.
 
     Args:
-        path: ends in .csv, .json (one array) or .ndjson (one object a line).
+        path: .csv, .json (one array) or .ndjson (one object per line).
 
     Raises:
-        ValueError: another ending.
+        ValueError: the path has another extension.
         OSError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._format = path.suffix.lower()
         if self._format not in FORMATS:
-            raise ValueError(f"--output ends in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
+            raise ValueError(f"--output must end in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
         self._path = path
         self._count = 0
 
@@ -65,7 +65,7 @@ class OutputFile:
             error = error or last
             raise
         finally:
-            if isinstance(error, OSError) and error.filename == str(self._path):  # a full disk: the old one is whole
+            if isinstance(error, OSError) and error.filename == str(self._path):  # full disk: keep the existing file
                 self._temporary.unlink()
             else:
                 publish(self._temporary, self._path)

@@ -1,4 +1,4 @@
-"""One KeyEstimate as a picture: pitch classes and keys over time, the key signature profile on the circle of fifths."""
+"""Plot a KeyEstimate: chroma and keys over time, and the key signature profile on the circle of fifths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 SIZE_INCHES, DPI = (13.0, 8.0), 110
 TITLE_CELLS = 90
-TIME_STEPS, MOST_TIMES = (2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600), 9  # seconds
+TIME_STEPS, MAX_TIMES = (2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600), 9  # seconds
 LABEL_INCHES = 0.085  # width of a character of a segment's label
 _LOOKS: dict[Theme, dict[str, str]] = {
     "light": {"back": "#ffffff", "front": "#1c1c22", "faint": "#8a8a94", "map": "magma_r"},
@@ -38,12 +38,12 @@ _WHEEL = [Key.parse(f"{number}{letter}") for number in range(1, 13) for letter i
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What goes into one picture.
+    """The data of one plot.
 
     Attributes:
-        name: of the file; untrusted.
-        estimate: with its windows.
-        chroma: of the same recording.
+        name: name of the file; untrusted.
+        estimate: the estimate with its windows.
+        chroma: chroma of the same recording.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Picture:
 
 
 def save_analysis_plot(path: Path, pictures: Sequence[Picture], theme: Theme = "light") -> None:
-    """Draw to ``path``, .png, .svg or .pdf; only a PDF takes more than one picture, a page each.
+    """Save plots to ``path`` (.png, .svg or .pdf); only a PDF can have more than one, one per page.
 
     Raises:
         PlotError: matplotlib is not installed.
@@ -63,7 +63,7 @@ def save_analysis_plot(path: Path, pictures: Sequence[Picture], theme: Theme = "
     from matplotlib.backends.backend_pdf import PdfPages
 
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "stone"}):
-        warnings.filterwarnings("ignore", "Glyph")  # a name may have signs that no font here has
+        warnings.filterwarnings("ignore", "Glyph")  # no font here may have the characters of a name
         if path.suffix.lower() == ".pdf":
             with PdfPages(path) as pages:
                 for picture in pictures:
@@ -102,7 +102,7 @@ def _draw(picture: Picture, theme: Theme) -> Figure:
 
 def _facts(estimate: KeyEstimate) -> str:
     if estimate.key is None:
-        return f"no key: nothing tonal is heard   ·   {clock(estimate.duration)}"
+        return f"no key: nothing tonal detected   ·   {clock(estimate.duration)}"
     key = estimate.key
     facts = [f"{key.name} ({key.camelot}, {key.open_key})", f"confidence {estimate.confidence:.0%}"]
     if estimate.tuning_cents is not None:
@@ -119,7 +119,7 @@ def _plain(axes: Axes, look: dict[str, str]) -> None:
 
 
 def _draw_segments(axes: Axes, estimate: KeyEstimate, look: dict[str, str], inches: float) -> None:
-    """A block a segment; a label only where it fits."""
+    """One block per segment, with a label if it fits."""
     _plain(axes, look)
     axes.set_axis_off()
     axes.set_ylim(0, 1)
@@ -150,7 +150,7 @@ def _draw_chroma(axes: Axes, chroma: Chroma, duration: float, look: dict[str, st
 
 
 def _draw_probabilities(axes: Axes, estimate: KeyEstimate, look: dict[str, str]) -> Any:
-    """A row a key in the order of the circle of fifths, a column a window; nothing tonal is left blank."""
+    """One row per key in the order of the circle of fifths, one column per window; blank if not tonal."""
     _plain(axes, look)
     starts = [window.start for window in estimate.windows]
     edges = np.array([*starts, estimate.windows[-1].end])
@@ -163,8 +163,8 @@ def _draw_probabilities(axes: Axes, estimate: KeyEstimate, look: dict[str, str])
     axes.set_yticks(range(24), [f"{key.camelot}  {key.musical}" for key in _WHEEL])
     for before, after in itertools.pairwise(estimate.segments):
         axes.axvline((before.end + after.start) / 2, color=look["faint"], linewidth=0.8, linestyle=(0, (4, 4)))
-    step = next((step for step in TIME_STEPS if estimate.duration <= MOST_TIMES * step), TIME_STEPS[-1])
-    times = np.arange(0.0, 0.97 * estimate.duration, step)  # one at the very end would reach the scale beside it
+    step = next((step for step in TIME_STEPS if estimate.duration <= MAX_TIMES * step), TIME_STEPS[-1])
+    times = np.arange(0.0, 0.97 * estimate.duration, step)  # a label at the end would overlap the color scale
     axes.set_xticks(times, [clock(seconds) for seconds in times])
     axes.set_xlabel("time", color=look["faint"], fontsize=9)
     axes.set_ylabel("probability of each key, around the circle of fifths", color=look["faint"], fontsize=9)

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture: what is heard for each key, in the order of the circle of fifths."""
+"""Plot the confusion matrix: the estimates for each key, in the order of the circle of fifths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stonecli.evaluation.evaluate import Integers
 
 SIZE_INCHES, DPI = 11.0, 110
-DARK = 0.45  # share of a row from which its number is white
+DARK = 0.45  # share of the row from which the count is white
 
 
 class PlotError(StoneError):
@@ -24,7 +24,7 @@ class PlotError(StoneError):
 
 
 def require_matplotlib() -> None:
-    """Raise unless pictures can be drawn.
+    """Raise unless plots can be drawn.
 
     Raises:
         PlotError: matplotlib is not installed; the message says how to get it.
@@ -32,17 +32,17 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise PlotError(f"pictures need {error.name}: pip install 'stonecli[plot]'") from error
+        raise PlotError(f"plots need {error.name}; install it with: pip install 'stonecli[plot]'") from error
 
 
 def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:
     """Write a PNG of ``confusion``, int [24, 25] of :func:`stonecli.evaluation.metrics.confusion_matrix`.
 
-    A cell's colour is its share of the row, its number the count. The column "no key" is there only where it is needed.
+    The color of a cell is its share of the row, the number is the count. The column "no key" is omitted if it is empty.
 
     Raises:
         PlotError: matplotlib is not installed.
-        OSError: the file cannot be written; an old one is whole.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -68,12 +68,12 @@ def _draw(axes: Axes, confusion: Integers, title: str) -> None:
     names = [_name(key) for key in CIRCLE]
     axes.set_xticks(range(columns), [*names, "no key"][:columns], rotation=90)
     axes.set_yticks(range(rows), names)
-    axes.set_xticks([place - 0.5 for place in range(columns)], minor=True)
-    axes.set_yticks([place - 0.5 for place in range(rows)], minor=True)
+    axes.set_xticks([column - 0.5 for column in range(columns)], minor=True)
+    axes.set_yticks([row - 0.5 for row in range(rows)], minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
     axes.tick_params(which="both", length=0)
     axes.tick_params(labeltop=True)
-    axes.set_xlabel("heard")
+    axes.set_xlabel("detected")
     axes.set_ylabel("label")
     axes.set_title(title, parse_math=False)
 

@@ -1,4 +1,4 @@
-"""The analysis of one file for the terminal: key, candidates, key over time."""
+"""Print the analysis of one file: key, alternatives, key over time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_win
             [("  ", ""), ("no key: stone finds nothing tonal", "warning"), (f"  {clock(estimate.duration)}", "")]
         )
     else:
-        lines += _answer_lines(screen, estimate, estimate.key)
+        lines += _estimate_lines(screen, estimate, estimate.key)
     if per_window:
         lines += _window_lines(estimate)
     for line in [*lines, []]:
         screen.show(line)
 
 
-def _answer_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Line]:
+def _estimate_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Line]:
     names: Line = [("  ", ""), _key_text(key, key.name), ("   Camelot ", ""), _key_text(key, key.camelot)]
     names += [("   Open Key ", ""), _key_text(key, key.open_key)]
     facts = f"  confidence {estimate.confidence:.0%}   {clock(estimate.duration)}"
@@ -57,7 +57,7 @@ def _answer_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Line]
 
 
 def _mixing_lines(key: Key) -> list[Line]:
-    """The keys that mix smoothly, and those for an audible change (docs/mixing.md)."""
+    """The keys that mix smoothly, and those that mix with an audible change (docs/mixing.md)."""
     lines = [_keys_line("  mixes with ", [key, *key.neighbours()])]
     for move in ("diagonal", "energy boost", "parallel"):
         lines.append(_keys_line(f"  {move:13}", [other for other in Key.all() if move_of(key, other) == move]))

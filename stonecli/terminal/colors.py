@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from rich.style import Style
 
 WARNING = "black on #e6b450"
-"""Style of what needs attention: a block, as for keys."""
+"""Style of text that needs attention: a colored block, as for keys."""
 
 
 @cache
 def key_style(key: Key) -> Style:
     """Black text on the color of the key, bold for major: readable on a dark and on a light terminal.
 
-    No color of the letters alone has a contrast of 4.5 : 1 on white and on the usual dark gray.
+    No text color has a contrast of 4.5 : 1 both on white and on the usual dark gray.
     """
     from rich.color import Color
     from rich.style import Style

@@ -1,4 +1,4 @@
-"""An evaluation as tables of the terminal, and as the record of ``--json``."""
+"""Print an evaluation as tables, and convert it to the record of ``--json``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RELATION_STYLES: dict[Relation, str] = {
     "parallel": "black on #d3a6d8",
     "other": "black on #ee9a86",
 }
-WORST = 5  # confusions that are named
+WORST = 5  # number of confusions that are listed
 NAME_WIDTH = 28
 DIGITS = 4
 _ROW_LABEL = 4  # cells
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Print scores with intervals, the parts of MIREX, genres and sources where there are any, and the confusions."""
+    """Print scores with intervals, the parts of MIREX, scores per genre and source if known, and the confusions."""
     _print_overall(console, evaluation.overall)
     for name, groups in (("genre", evaluation.genres), ("source", evaluation.sources)):
         if groups:
@@ -45,7 +45,7 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 
 def print_comparison(console: Console, ours: str, theirs: str, comparison: Comparison) -> None:
-    """Print which of two estimators, given by their names, is better on the tracks that both have answered."""
+    """Print which of two named estimators is better on the tracks that both have estimated."""
     table = _table("", "first", "second", "diff.", "95 % interval", "better", "worse", "> 0", "p")
     for metric, difference in comparison.metrics.items():
         table.add_row(
@@ -103,7 +103,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
 
 
 def worst_confusions(confusion: Integers, limit: int = WORST) -> list[tuple[Key, Key | None, int]]:
-    """Label, answer (None: no key) and count of the most frequent wrong answers, at most ``limit``."""
+    """Label, estimate (None: no key) and count of the most frequent errors, at most ``limit``."""
     wrong = [(-int(confusion[row, column]), row, column) for row in range(24) for column in range(25) if row != column]
     return [
         (CIRCLE[row], CIRCLE[column] if column < 24 else None, -count) for count, row, column in sorted(wrong) if count
@@ -115,7 +115,7 @@ def _print_overall(console: Console, scores: Scores) -> None:
     for metric in METRICS:
         value = scores.metrics[metric]
         table.add_row(METRIC_NAMES[metric], _percent(value.value), _interval(value, scores.count))
-    _line(console, _tracks(scores.count) + (f", no key heard in {scores.no_key}" if scores.no_key else ""), "bold")
+    _line(console, _tracks(scores.count) + (f", no key detected in {scores.no_key}" if scores.no_key else ""), "bold")
     console.print(table)
     console.print()
     parts = _table("parts of MIREX", "points", "tracks", "share")
@@ -150,9 +150,9 @@ def _print_confusion(console: Console, confusion: Integers) -> None:
     _line(console, "confusion matrix: labels in rows, answers in columns, along the circle of fifths", "bold")
     cell = max(3, len(str(confusion.max())) + 1)
     minors = [*range(12, 24), *([24] if confusion[:, 24].any() else [])]
-    # The whole in one where it fits, else the answers in major above those in minor.
-    whole = _ROW_LABEL + cell * (12 + len(minors)) + 1 <= console.width
-    for columns in [[list(range(12)), minors]] if whole else [[list(range(12))], [minors]]:
+    # In one block if it fits; otherwise the estimates in major above those in minor.
+    fits = _ROW_LABEL + cell * (12 + len(minors)) + 1 <= console.width
+    for columns in [[list(range(12)), minors]] if fits else [[list(range(12))], [minors]]:
         for line in _confusion_lines(confusion, columns, cell):
             console.print(line, soft_wrap=True)
         console.print()
@@ -163,7 +163,7 @@ def _confusion_lines(confusion: Integers, blocks: list[list[int]], cell: int) ->
     for block in blocks:
         modes.append(f"{' ' * (cell - 2)}{CIRCLE[block[0]].mode}".ljust(cell * len(block) + 1))
         for column in block:
-            # The mode stands above, so that a name takes two cells.
+            # The mode is in the line above, so a name takes two cells.
             name = CIRCLE[column].musical.removesuffix("m") if column < 24 else "no"
             names.append(name.rjust(cell), key_style(CIRCLE[column]) if column < 24 else "")
         names.append(" ")
@@ -191,16 +191,16 @@ def _print_worst(console: Console, confusion: Integers) -> None:
     _line(console, "most frequent errors", "bold")
     for label, answer, count in worst:
         name = relation(label, answer)
-        heard = Text(answer.musical, key_style(answer)) if answer else Text("no key")
+        detected = Text(answer.musical, key_style(answer)) if answer else Text("no key")
         kind = Text.assemble("  (", (name, RELATION_STYLES[name]), ")") if answer else Text()
-        line = Text.assemble(f"{count:>4} × ", (label.musical, key_style(label)), " detected as ", heard, kind)
+        line = Text.assemble(f"{count:>4} × ", (label.musical, key_style(label)), " detected as ", detected, kind)
         console.print(line, soft_wrap=True)
     console.print()
 
 
 def _table(first: str, *numbers: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(first, overflow="fold")  # what gives way where the terminal is narrow
+    table.add_column(first, overflow="fold")  # folds on a narrow terminal
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -219,7 +219,7 @@ def _percent(value: float) -> str:
 
 
 def _interval(score: Score, count: int) -> str:
-    """The interval in percent; of a single track there is none."""
+    """The interval in percent; "-" for a single track."""
     return f"{100 * score.low:.1f} to {100 * score.high:.1f}" if count > 1 else "-"
 
 

@@ -1,4 +1,4 @@
-"""A mix, and what mixes with a track, as rows for people and as records for programs (docs/formats.md)."""
+"""Print a mix, or the tracks that mix with a track; convert both to JSON records (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from stonecli.util.text import printable, shortened
 
 MOVE_WIDTH, ENDS_WIDTH = 13, 9
 DIGITS = 2
-UNSEEN = 0.005  # of the cost: rounding, and less than any record shows
+ROUNDING = 0.005  # smaller costs are rounding errors, and not visible in records
 
 
 def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
-    """Print the tracks in their order, each with the move that leads to it, and the sum."""
+    """Print the tracks in order, each with the transition to it, and the total cost."""
     print_rows(console, _rows(mix), notation)
     if console.is_terminal and mix.transitions:
-        tracks = f"{len(mix.tracks)} tracks, total cost {mix.cost:.1f}; {_what_is_left(mix)}"
+        tracks = f"{len(mix.tracks)} tracks, total cost {mix.cost:.1f}; {_possible_saving(mix)}"
         console.print(Text(tracks), soft_wrap=True)
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
-    """Print one row per track: key, the keys of its ends, tempo, tuning, move, cost, file; tab-separated in a pipe."""
+    """Print one row per track: key, first and last key, tempo, tuning, move, cost, file; tab-separated in a pipe."""
     if not console.is_terminal:
         print("\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last")), file=console.file)
         for track, move in rows:
@@ -90,7 +90,7 @@ def playlist_entries(mix: Mix) -> list[PlaylistEntry]:
 
 
 def _rows(mix: Mix) -> list[tuple[MixTrack, Transition | None]]:
-    """Each track with the transition that leads to it."""
+    """Each track with the transition to it."""
     return list(zip(mix.tracks, (None, *mix.transitions)[: len(mix.tracks)], strict=True))
 
 
@@ -120,15 +120,15 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
     return known.key.spelled(notation), f"{known.bpm:.5g}" if known.bpm else "", cents
 
 
-def _what_is_left(mix: Mix) -> str:
-    """What a better order could save: rounded up, for "at most" and "no order" are promises."""
-    if mix.cost - mix.bound < UNSEEN:
+def _possible_saving(mix: Mix) -> str:
+    """How much a better order could save at most, rounded up because it is a guarantee."""
+    if mix.cost - mix.bound < ROUNDING:
         return "no order is better"
     return f"at most {math.ceil(100 * mix.gap)}% can be saved"
 
 
 def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
-    """The keys that it is mixed in and out by."""
+    """First and last key of a track."""
     known = track.track
     return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
 

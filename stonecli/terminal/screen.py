@@ -1,7 +1,7 @@
-"""Where styled lines are printed: a terminal, with Rich, or a pipe, without it.
+"""Print styled lines to a terminal with Rich, or to a pipe without it.
 
-Loading Rich takes longer than analyzing a short recording, and a pipe shows nothing of it. Nothing here relies on the
-background of the terminal: text has the terminal's own color or stands on a colored block, and nothing is dimmed.
+Importing Rich takes longer than analyzing a short recording, and a pipe shows no styles. The colors do not depend on
+the background of the terminal: text has the default color or is on a colored block, and is never dimmed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-DEFAULT_WIDTH = 80  # cells, where nothing is a terminal
+DEFAULT_WIDTH = 80  # cells, without a terminal
 TRACK = "grey46"  # the empty part of a bar: visible on black and on white
-_OF_COLOR = ("FORCE_COLOR", "TTY_COMPATIBLE")  # with these the user has Rich treat a pipe as a terminal
+_OF_COLOR = ("FORCE_COLOR", "TTY_COMPATIBLE")  # environment variables that make Rich treat a pipe as a terminal
 
 
 class KeyStyle(NamedTuple):
@@ -31,14 +31,14 @@ class KeyStyle(NamedTuple):
 
 Style: TypeAlias = KeyStyle | Literal["", "bold", "warning", "track"]
 Line: TypeAlias = list[tuple[str, Style]]
-"""Pieces of a line, each with its style. Whatever was written by others has gone through ``printable`` before."""
+"""The parts of a line, each with its style. Untrusted text must be passed through ``printable`` first."""
 
 
 class Screen(Protocol):
     """Shows lines.
 
     Attributes:
-        width: in cells.
+        width: width in cells.
         has_colors: whether it shows the colors of keys.
     """
 
@@ -53,7 +53,7 @@ class Screen(Protocol):
 
 
 class PlainScreen:
-    """A pipe or a file: text alone."""
+    """A pipe or a file: text without styles."""
 
     has_colors = False
 
@@ -68,7 +68,7 @@ class PlainScreen:
 
 
 class RichScreen:
-    """A terminal, or whatever Rich takes for one."""
+    """A terminal, or a pipe that Rich treats as one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -80,7 +80,7 @@ class RichScreen:
 
     @property
     def has_colors(self) -> bool:
-        """Not in a pipe, not where NO_COLOR is set, not among 16 colors."""
+        """False in a pipe, with NO_COLOR, and on a terminal with 16 colors."""
         console = self._console
         return console.is_terminal and not console.no_color and console.color_system in ("256", "truecolor")
 
@@ -90,7 +90,7 @@ class RichScreen:
 
 
 def output_screen() -> Screen:
-    """The screen for answers: standard output."""
+    """The screen for results: standard output."""
     if not sys.stdout.isatty() and not any(name in os.environ for name in _OF_COLOR):
         return PlainScreen(sys.stdout)
     return RichScreen(make_console())
@@ -105,18 +105,18 @@ def make_console(*, stderr: bool = False) -> Console:
 
     class StoneConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # for the command to decide; Rich would end the program
+            raise BrokenPipeError  # the command handles it; Rich would end the program
 
     not_dim = RichStyle(dim=False)
     styles = {name: style.without_color + not_dim for name, style in DEFAULT_STYLES.items()}
     console = StoneConsole(stderr=stderr, highlight=False, theme=Theme({**styles, "bar.back": TRACK}))
     if console.color_system in ("standard", "windows"):
-        console.no_color = True  # 16 colors, and nobody knows which ones
+        console.no_color = True  # users can redefine the 16 colors
     return console
 
 
 def rich_text(line: Line) -> Text:
-    """The line as Rich has it."""
+    """The line as Rich text."""
     from rich.text import Text
 
     from stonecli.terminal.colors import WARNING, key_bar_style, key_style
@@ -131,7 +131,7 @@ def rich_text(line: Line) -> Text:
 
 
 def _width() -> int:
-    """Cells of the terminal that a pipe may end in, found as Rich does."""
+    """Width in cells of the terminal that the pipe may end in, determined as in Rich."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns):
         return int(columns)

@@ -1,6 +1,6 @@
-"""ASCII for the symbols that stone draws, where the encoding of a terminal or a file does not have them.
+"""ASCII replacements of the symbols that stone prints, for encodings that lack them.
 
-Only symbols of this program are replaced. Anything else that an encoding lacks, such as letters of a file name, is
+Only the symbols of this program are replaced. Anything else that an encoding lacks, such as letters of a file name, is
 printed as a Python escape, because a similar letter would be the wrong name.
 """
 

@@ -1,4 +1,4 @@
-"""Results of ``stone tag`` as rows of a table that grows while the run goes on."""
+"""Print the results of ``stone tag`` as a table, row by row during the run."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _STATUS_STYLES = {
     "removed": "bold",
     "removable": "",
 }
-_HEARD_OR_COPIED = ("written", "incomplete")  # what a file without an estimate was given, or would be
-_KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not what the run does with them
+_HAS_NEW_KEY = ("written", "incomplete")  # files that get a key, also if it is not from an analysis
+_KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not shown
 _COUNTED_AS = {"unreadable key": "with a key text that stone cannot read"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class TagTable:
-    """Prints a header and one row per file; in a pipe, tab-separated lines without color and with whole paths."""
+    """Prints a header and one row per file; in a pipe, tab-separated lines without color and with full paths."""
 
     def __init__(self, console: Console, roots: Sequence[Place], notation: Notation) -> None:
         self._console = console
@@ -58,7 +58,7 @@ class TagTable:
             self._file_width = max(MIN_FILE_WIDTH, console.width - fixed)
 
     def header(self, files: Iterable[Place] = ()) -> None:
-        """Print the names of the columns; that of the files is as wide as the longest of ``files``, if any, needs."""
+        """Print the column names. The file column is as wide as the longest name in ``files``, if there are any."""
         if not self._is_terminal:
             self._plain("file", "old key", "new key", "confidence", "status")
             return
@@ -79,7 +79,7 @@ class TagTable:
         """Print one file."""
         self._counts[result.status] += 1
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
-        new = result.key if analysis is not None or result.status in _HEARD_OR_COPIED else None
+        new = result.key if analysis is not None or result.status in _HAS_NEW_KEY else None
         confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None
         if not self._is_terminal:
             self._plain(
@@ -102,11 +102,11 @@ class TagTable:
         self._print(row)
 
     def summary(self, errors: int, write: bool) -> None:
-        """Print what happened in one line, and what to do after a preview."""
+        """Print the counts in one line, and the next step after a preview."""
         parts = [f"{count} {_COUNTED_AS.get(status, status)}" for status, count in self._counts.items()]
         if errors:
             parts.append(f"{errors} failed")
-        line = Text(", ".join(parts) or "no new files")  # all are in the table of an earlier run
+        line = Text(", ".join(parts) or "no new files")  # all files are in the output of an earlier run
         if not write and (self._counts["detected"] or self._counts["incomplete"]):
             line.append("; no file was changed, add --write-tags to write the keys")
         elif not write and self._counts["removable"]:
@@ -122,7 +122,7 @@ class TagTable:
         return Text(_padded(first, KEY_WIDTH) + _padded(second, MUSICAL_WIDTH), key_style(key))
 
     def _confidence(self, confidence: float | None, key: Key | None) -> Text:
-        """A bar, where there is room for it, and the percentage."""
+        """A bar, if there is space for it, and the percentage."""
         if confidence is None or key is None:
             return Text(" " * (self._bar_width + PERCENT_WIDTH))
         full, rest = divmod(round(confidence * self._bar_width * 8), 8)
@@ -149,9 +149,9 @@ def _padded(text: str, width: int) -> str:
 
 
 def new_error_text(path: str | os.PathLike[str] | Place, error: str, shown: set[str]) -> Text | None:
-    """The line for a file that failed; None if its reason is one for the whole run, and among those already ``shown``.
+    """The line for a file that failed; None if the error concerns the whole run and is in ``shown`` already.
 
-    Such a reason is added to ``shown``, and its line names no file.
+    Such an error is added to ``shown``, and its line names no file.
     """
     if not concerns_the_run(error):
         return error_text(path, error)

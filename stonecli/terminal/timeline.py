@@ -1,4 +1,4 @@
-"""The key over time as one line of a terminal: colored blocks with letters, or letters alone."""
+"""Draw the key over time as one line: colored blocks with key names, or names only without color."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_GAP = 2  # cells between two times on the axis
 
 
 def timeline(screen: Screen, segments: Sequence[Segment], indent: int = 2) -> list[Line]:
-    """Two lines: one block per segment with its Camelot code, as wide as it is long, and the times where they start.
+    """Two lines: a block per segment with its Camelot code, in proportion to its duration, and the start times.
 
     Without color, each block starts with a vertical bar: ``|8A--------|9A---``.
     """
@@ -28,7 +28,7 @@ def timeline(screen: Screen, segments: Sequence[Segment], indent: int = 2) -> li
         first = round((segment.start - start) * scale)
         last = round((segment.end - start) * scale)
         if last <= first:
-            continue  # too short to be drawn; the list below has it
+            continue  # too short to draw; the list of segments shows it
         label = segment.key.camelot
         if colored:
             text = f" {label}" if last - first > len(label) else label

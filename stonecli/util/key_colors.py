@@ -1,7 +1,7 @@
 """One color per key, by its position on the circle of fifths: keys that mix have similar colors.
 
-The colors lie on a tilted circle of OKLab (B. Ottosson, *A perceptual color space for image processing*, 2020): where
-red and green change, so does lightness. Who cannot tell red from green sees lightness instead, and still a circle.
+The colors are on a tilted circle in OKLab (B. Ottosson, *A perceptual color space for image processing*, 2020): the
+lightness changes along the red-green axis, so the circle is visible to people with red-green color blindness, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import cache
 from stonecli.key import Key
 
 _LIGHTNESS, _TILT, _CHROMA = 0.76, 0.17, 0.11  # of major keys
-_MINOR_LIGHTNESS, _MINOR_CHROMA = -0.03, 0.7  # what minor keys have less: dimmer (black letters can be read), greyer
+_MINOR_LIGHTNESS, _MINOR_CHROMA = -0.03, 0.7  # added and multiplied: slightly darker (black stays readable), grayer
 _BAR_LUMINANCE = 0.2
-_FIRST_ANGLE = 150.0  # degrees, of Camelot 1: greens; 8 (C major) is then a light red
+_FIRST_ANGLE = 150.0  # degrees: the hue of Camelot 1, green; Camelot 8 (C major) is then light red
 
 
 @cache
@@ -62,7 +62,7 @@ def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
 
 
 def _from_oklab(lightness: float, green_red: float, blue_yellow: float) -> list[int]:
-    """sRGB, 0..255, of a color of OKLab; what lies outside is clipped."""
+    """The OKLab color in sRGB, 0..255, clipped to its range."""
     long = (lightness + 0.3963377774 * green_red + 0.2158037573 * blue_yellow) ** 3
     medium = (lightness - 0.1055613458 * green_red - 0.0638541728 * blue_yellow) ** 3
     short = (lightness - 0.0894841775 * green_red - 1.2914855480 * blue_yellow) ** 3

@@ -127,7 +127,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, records: list[dict[str, Any]]) 
             with ParquetFolder(path):
                 pass
         except OutputError as error:
-            assert str(error) == f"{part}: is no table of stone tag; move it away"  # noqa: PT017
+            assert str(error) == f"{part}: not a table of stone tag; move it away"  # noqa: PT017
             refused += 1
     assert refused > 100
 

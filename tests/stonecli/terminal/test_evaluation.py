@@ -50,7 +50,7 @@ def lines_of(text):
 
 def test_scores_and_parts(evaluation):
     lines = lines_of(shown(100, print_evaluation, evaluation))
-    assert ["10", "tracks,", "no", "key", "heard", "in", "2"] in lines
+    assert ["10", "tracks,", "no", "key", "detected", "in", "2"] in lines
     # 5 right, 2 fifths, 1 relative, 2 without: (5 + 1 + 0.3) / 10
     assert next(line for line in lines if line[:1] == ["MIREX"])[3] == "63.0"
     assert next(line for line in lines if line[:1] == ["KSEA"])[1] == "70.0"
@@ -217,6 +217,6 @@ def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch)
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PlotError, match=r"^pictures need matplotlib: pip install 'stonecli\[plot\]'$"):
+    with pytest.raises(PlotError, match=r"^plots need matplotlib; install it with: pip install 'stonecli\[plot\]'$"):
         save_confusion_plot(tmp_path / "c.png", np.zeros((24, 25), dtype=int), "")
     assert list(tmp_path.iterdir()) == []
