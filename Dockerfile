@@ -24,6 +24,9 @@ RUN /opt/stone/bin/pip uninstall --yes onnxruntime-gpu onnxruntime \
 FROM build AS build-cuda
 RUN /opt/stone/bin/pip install --no-cache-dir '.[cuda]'
 
+FROM build AS build-train
+RUN /opt/stone/bin/pip install --no-cache-dir '.[train]'
+
 FROM python:3.13.9-slim-trixie AS base
 LABEL org.opencontainers.image.title="stone" \
       org.opencontainers.image.description="Detects the musical key of your tracks and writes it to their tags." \
@@ -48,6 +51,14 @@ FROM base AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/stone /opt/stone
+USER 1000
+
+# stone train: docker build --target train -t stone:train . && docker run --rm --gpus all --shm-size 2g -v ~/Music:/music
+# -v runs:/data stone:train train --type ks --data /music --save-dir /data/runs. PyTorch brings its own CUDA libraries.
+FROM base AS train
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=build-train /opt/stone /opt/stone
 USER 1000
 
 # docker build makes the last stage by default.

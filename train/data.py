@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from stonecli.errors import StoneError
 from stonecli.jobs import default_jobs, run
@@ -579,14 +579,21 @@ def cut(features: Segment, start: int, frames: int) -> Segment:
 
 
 class WaveformTracks(Dataset[Batch]):
-    """The original's waveform contract, for those who have a loader of their own.
+    """Batches of waveforms from a data loader of the user's, in the shapes of the original.
 
-    Wraps any sequence of batches: float32 [batch, samples, 2] for two segments of each track, or
-    (float32 [batch, samples, 1], list of key names) with labels, and gives the same ``Batch`` as above. The original's
-    dictionaries ``{"audio": waveforms, "keymode": (names,)}`` are taken as well.
+    ``source`` gives batches by step (``source[step]``) or one after the other (anything that can be iterated: a
+    generator, an ``IterableDataset``, a ``DataLoader``), and should not end. A batch is one of
+
+    - float32 [batch, samples, 2]: two segments of each track, without labels (``selfsupervised``);
+    - (float32 [batch, samples, 1], list of key names): one segment of each, with labels (``supervised``);
+    - the original's dictionary ``{"audio": waveforms, "keymode": (names,)}`` of either kind, with names of "-1" where
+      there are no labels.
+
+    Both kinds may alternate in any way (``mix``). A run that is resumed passes over the batches that it has used: a
+    source with ``source[step]`` is resumed at once and exactly, an iterated one has to give the same batches again.
 
     Args:
-        source: ``source[step]`` is such a batch.
+        source: of the batches.
         config: of the run.
     """
 
@@ -596,6 +603,26 @@ class WaveformTracks(Dataset[Batch]):
         self._source = source
         self._config = config
         self._vqt = VQT(config.vqt).eval()
+        self._iterator: Iterator[Any] | None = None
+        self._position = 0  # of the next batch of the iterator
+
+    def _batch(self, step: int) -> Any:
+        source = self._source
+        if hasattr(source, "__getitem__") and not isinstance(source, IterableDataset | DataLoader):
+            return source[step]
+        if self._iterator is None or step < self._position:
+            iterator = iter(source)
+            if self._iterator is not None and iterator is self._iterator:
+                raise DataError("the data loader cannot start again: give an iterable instead of an iterator")
+            self._iterator, self._position = iterator, 0
+        try:
+            while self._position < step:
+                next(self._iterator)
+                self._position += 1
+            self._position += 1
+            return next(self._iterator)
+        except StopIteration:
+            raise DataError(f"the data loader ended before step {step}: it has to give batches without end") from None
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of one step.
@@ -603,7 +630,7 @@ class WaveformTracks(Dataset[Batch]):
         Raises:
             DataError: the source gave something of another shape.
         """
-        audio, names = _waveforms(self._source[step])
+        audio, names = _waveforms(self._batch(step))
         if audio.ndim != 3 or audio.shape[2] != (2 if names is None else 1):
             raise DataError("waveforms are [batch, samples, 2], or [batch, samples, 1] with labels")
         if names is not None and len(names) != len(audio):

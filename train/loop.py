@@ -109,6 +109,7 @@ class Run:
         trained_on: one line for the model card.
         start: whose weights a new run begins with, instead of random ones.
         batches: where batches come from instead of the tracks (``stonecli_train.data.WaveformTracks``).
+        validation_batches: the same for validation; None for the first of ``batches``.
         allows_changes: whether a run is resumed although its settings or tracks have changed.
         channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/training_step.py``), more with longer segments.
@@ -127,6 +128,7 @@ class Run:
     trained_on: str = ""
     start: Checkpoint | None = None
     batches: Dataset[Batch] | None = None
+    validation_batches: Dataset[Batch] | None = None
     allows_changes: bool = False
     channels_last: bool = True
 
@@ -217,8 +219,10 @@ class Run:
 
     def validation_data(self) -> Dataset[Batch]:
         """Validation batches, the same every time."""
-        return self.batches or StepDataset(
-            self.validation_unlabelled, self.validation_labelled, self.config, (VALIDATION,)
+        return (
+            self.validation_batches
+            or self.batches
+            or StepDataset(self.validation_unlabelled, self.validation_labelled, self.config, (VALIDATION,))
         )
 
     def must_stop(self) -> bool:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from stonecli_train.data import Track
 from stonecli_train.loop import EpochReport, Watcher
 from stonecli_train.losses import dft, signatures
 from stonecli_train.metrics import track_profile
+from stonecli_train.own_code import own_object
 
 
 class WatcherError(StoneError):
@@ -37,24 +34,13 @@ def load_watcher(name: str, config: TrainConfig, run: str) -> Watcher:
     Raises:
         WatcherError: there is no such class, or it is no :class:`Watcher`, or it cannot be made.
     """
-    module, _, attribute = name.partition(":")
-    with _current_folder_first():
-        try:
-            watcher = getattr(importlib.import_module(module), attribute)(config, run)
-        except Exception as error:  # whatever the user's code raises
-            raise WatcherError(f"--watcher {name}: {error_line(error)}") from error
+    try:
+        watcher = own_object(name)(config, run)
+    except Exception as error:  # whatever the user's code raises
+        raise WatcherError(f"--watcher {name}: {error_line(error)}") from error
     if not isinstance(watcher, Watcher):
         raise WatcherError(f"--watcher {name}: must be a subclass of stonecli_train.loop.Watcher")
     return watcher
-
-
-@contextmanager
-def _current_folder_first() -> Iterator[None]:
-    sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        sys.path.remove("")
 
 
 LOG_COLUMNS = ("epoch", "step", "minutes", "train_total", "val_total", "mirex", "accuracy", "signature", "ksea", "best")

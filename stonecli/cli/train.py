@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from stonecli_train.checkpoint import Checkpoint
     from stonecli_train.config import TrainConfig
+    from stonecli_train.data import Track
 
 _REPORT_SECONDS = 30.0
 SETTINGS = "Settings (default: from --config)"
@@ -40,6 +41,10 @@ def train(
     labels: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Train on labeled music: columns path and key (default: none)."),
+    ] = None,
+    loader: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Train on the batches of your own data loader (default: none)."),
     ] = None,
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Name the run; the same name resumes it.")
@@ -180,7 +185,9 @@ def train(
     except ModuleNotFoundError as error:
         fail(f"stone train needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
     try:
-        name_of_default = _config_name(train_type, data, labels)
+        if loader is not None and (data is not None or labels is not None):
+            fail("--loader replaces --data and --labels; give one or the other", EXIT_USAGE)
+        name_of_default = _config_name(train_type, data, labels, loader)
         settings = load_config(find_config(config)) if config else default_config(name_of_default)
         settings = override(
             settings,
@@ -223,6 +230,7 @@ def train(
         teachers,
         allow_changes,
         watcher or (),
+        loader,
     )
     if interrupted:
         fail("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
@@ -240,7 +248,9 @@ def _checkpoint(path: Path) -> Checkpoint:
         fail(f"{path}: {error.strerror}", EXIT_USAGE)
 
 
-def _config_name(train_type: str, data: Path | None, labels: Path | None) -> str:
+def _config_name(train_type: str, data: Path | None, labels: Path | None, loader: str | None) -> str:
+    if loader is not None:
+        return "ks" if train_type == "ks" else "ks_mode"
     if data is None and labels is None:
         return f"generated_{train_type}"
     return "ks" if train_type == "ks" else "skey" if labels is None else "ks_mode"
@@ -258,6 +268,7 @@ def _train(
     teachers: Sequence[Checkpoint],
     allow_changes: bool,
     watcher_names: Sequence[str],
+    loader: str | None,
 ) -> bool:
     """Run the training; True when interrupted."""
     import torch
@@ -269,6 +280,7 @@ def _train(
     from stonecli_train.generated import EXCERPTS, generate
     from stonecli_train.lessons import Teachers
     from stonecli_train.loop import Run, check_settings, stored_split
+    from stonecli_train.own_code import load_loaders
     from stonecli_train.parallel import join_processes, leave_processes
     from stonecli_train.plan import advice, plan_of
     from stonecli_train.watchers import CsvLog, TensorBoardLog, load_watcher
@@ -293,8 +305,13 @@ def _train(
         check_settings(last, config, folder, allow_changes)
         before = stored_split(last)
     own_watchers = [load_watcher(watcher, config, name) for watcher in watcher_names if processes.is_first]
+    if loader is not None and processes.count > 1:
+        fail("--loader needs a run of one process: its batches cannot be shared", EXIT_USAGE)
+    training, validation = load_loaders(loader, config) if loader is not None else (None, None)
+    unlabelled: list[Track] = []
+    labelled: list[Track] = []
     with _Bar(errors if processes.is_first else None) as bar:
-        if data is None and labels is None:
+        if loader is None and data is None and labels is None:
             own = "for your own: --data FOLDER, --labels CSV, or both"
             report(
                 f"stone: training on {EXCERPTS} excerpts of music that stone generates; {own} (see docs/training.md)"
@@ -302,15 +319,16 @@ def _train(
             labels = generate(
                 cache / "generated", config.vqt, count=EXCERPTS, processes=processes, progress=bar.of("generated")
             )
-        unlabelled, labelled = collect_tracks(
-            data,
-            labels,
-            features,
-            report,
-            processes=processes,
-            check=partial(check_tracks, config=config),
-            progress=bar.of("decoded"),
-        )
+        if loader is None:
+            unlabelled, labelled = collect_tracks(
+                data,
+                labels,
+                features,
+                report,
+                processes=processes,
+                check=partial(check_tracks, config=config),
+                progress=bar.of("decoded"),
+            )
     if teachers:
         asked = Teachers(teachers, config.segment_frames, cache / "lessons")
         unlabelled = taught(unlabelled, asked, config.loss.least_sure, report)
@@ -353,8 +371,12 @@ def _train(
             processes,
             watchers,
             stop=lambda: bool(wanted),
-            trained_on=f"{len(unlabelled)} unlabelled and {len(labelled)} labelled tracks",
+            trained_on=f"batches of {loader}"
+            if loader
+            else f"{len(unlabelled)} unlabelled and {len(labelled)} labelled tracks",
             start=start,
+            batches=training,
+            validation_batches=validation,
             allows_changes=allow_changes,
         )
         if processes.is_first:

@@ -616,3 +616,71 @@ def test_other_waveforms_are_refused(item: Any, message: str, tiny_config: Confi
 def test_waveforms_travel_to_workers(tiny_config: Config) -> None:
     dataset = WaveformTracks([waveforms(2, 2)], tiny_config())
     assert same(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
+
+
+# --- data loaders of the user's ---------------------------------------------------------------------------------------
+
+
+def original_batch(number: int, kind: str) -> dict[str, Any]:
+    """A batch as the original's data loader gives it."""
+    kind = ("supervised", "selfsupervised")[number % 2] if kind == "mix" else kind
+    channels = 1 if kind == "supervised" else 2
+    audio = torch.randn(2, 33075, channels, generator=torch.Generator().manual_seed(number))
+    names = ["A minor", "Bb major"] if kind == "supervised" else ["-1", "-1"]
+    return {"audio": audio, "keymode": (names,)}
+
+
+class Loader(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """An endless data loader like the original's."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __iter__(self) -> Any:
+        return (original_batch(number, self.kind) for number in itertools.count())
+
+
+@pytest.mark.parametrize("kind", ["supervised", "selfsupervised", "mix"])
+def test_the_originals_data_loaders(kind: str, tiny_config: Any) -> None:
+    config = tiny_config("semi_tone")
+    tracks = WaveformTracks(Loader(kind), config)
+    labelled = [tracks[step].is_labelled for step in range(4)]
+    assert labelled == {"supervised": [True] * 4, "selfsupervised": [False] * 4, "mix": [True, False] * 2}[kind]
+    batch = tracks[4]
+    assert batch.first.shape == (2, 65, 99)
+    if batch.is_labelled:
+        assert [Key.from_index(index).name for index in batch.labels.tolist()] == ["A minor", "Bb major"]
+    else:
+        assert batch.second.shape == batch.first.shape
+        assert not torch.equal(batch.first, batch.second)
+
+
+@pytest.mark.parametrize("wrap", ["dataset", "loader", "list", "generator"])
+def test_every_source_gives_the_same_batch_of_a_step(wrap: str, tiny_config: Any) -> None:
+    """Also a later step at once, as where a run is resumed, and an earlier one, as in every validation."""
+    config = tiny_config("semi_tone")
+    source: Any = {
+        "dataset": lambda: Loader("mix"),
+        "loader": lambda: torch.utils.data.DataLoader(Loader("mix"), batch_size=None),
+        "list": lambda: [original_batch(number, "mix") for number in range(6)],
+        "generator": lambda: iter(Loader("mix")),
+    }[wrap]()
+    expected = [WaveformTracks([original_batch(step, "mix")] * 6, config)[step].first for step in range(6)]
+    tracks = WaveformTracks(source, config)
+    assert torch.equal(tracks[3].first, expected[3])
+    assert torch.equal(tracks[4].first, expected[4])
+    if wrap == "generator":
+        with pytest.raises(DataError, match="give an iterable"):
+            tracks[0]
+    else:
+        assert torch.equal(tracks[0].first, expected[0])
+
+
+def test_a_data_loader_that_ends(tiny_config: Any) -> None:
+    def source() -> Any:
+        yield original_batch(0, "supervised")
+
+    tracks = WaveformTracks(source(), tiny_config("semi_tone"))
+    tracks[0]
+    with pytest.raises(DataError, match="ended before step 1"):
+        tracks[1]

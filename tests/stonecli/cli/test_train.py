@@ -145,6 +145,45 @@ def test_a_configuration_is_found_by_its_name(folder: Path, invoke: Any, tmp_pat
     assert made.frames_averaged == 4
 
 
+LOADER = """
+import torch
+from torch.utils.data import IterableDataset
+
+class Batches(IterableDataset):
+    def __init__(self, seed):
+        self.seed = seed
+    def __iter__(self):
+        draw = torch.Generator().manual_seed(self.seed)
+        while True:
+            yield {"audio": torch.randn(2, 33075, 1, generator=draw), "keymode": (["A minor", "C major"],)}
+            yield {"audio": torch.randn(2, 33075, 2, generator=draw), "keymode": (["-1", "-1"],)}
+
+def batches(config):
+    return Batches(0), Batches(1)
+
+def broken(config):
+    return Batches(0)
+"""
+
+
+def test_a_data_loader_of_ones_own(
+    arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_loader.py").write_text(LOADER)
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments("semi_tone", "--loader", "my_loader:batches"))
+    assert result.exit_code == 0, result.stderr
+    assert [line.split()[0] for line in lines(result.stdout)] == ["plan:", "epoch", "epoch"]
+    made = load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "best.pt")
+    assert made.trained_on == "batches of my_loader:batches"
+    for wrong in ("my_loader:broken", "my_loader:nothing", "no_such_module:x"):
+        result = invoke(*arguments("semi_tone", "--loader", wrong, "-n", "other"))
+        assert (result.exit_code, len(lines(result.stderr))) == (1, 1), result.stderr
+        assert f"--loader {wrong}: " in result.stderr
+    result = invoke(*arguments("semi_tone", "--loader", "my_loader:batches", "--data", tmp_path))
+    assert result.exit_code == 2
+
+
 def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_6.pt"
     text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
