@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +54,7 @@ class _Report:
     comparison: Comparison | None
     resamples: int
     seed: int
+    signatures: bool = False
 
 
 @one_line_errors
@@ -133,10 +134,16 @@ def evaluate(
         theirs = answers_of(tracks, by_rival)
     names = model_record(key_model), model_record(rival) if rival is not None else str(against or "")
     report = _report(labels, tracks, ours, theirs, names, resamples, seed, interrupted=interrupted)
+    report = replace(report, signatures=len(key_model.info.classes) == 12)
     if confusion is not None:
         from stonecli.plots.confusion import save_confusion_plot
 
-        save_confusion_plot(confusion, report.evaluation.confusion, f"{report.model} on {labels.name}")
+        counts = report.evaluation.confusion
+        if report.signatures:
+            from stonecli.evaluation.metrics import signature_confusion
+
+            counts = signature_confusion(counts)
+        save_confusion_plot(confusion, counts, f"{report.model} on {labels.name}")
     _print(report, as_json=as_json)
     if against is not None and report.comparison is None:
         _warn(errors, against, "no comparison: no track has an answer from both")
@@ -284,7 +291,7 @@ def _print(report: _Report, *, as_json: bool) -> None:
         line = f"{left_out} of {report.tracks} tracks are not in these scores: {why}"
         console.print(Text(line, WARNING), soft_wrap=True)
     console.print()
-    print_evaluation(console, report.evaluation)
+    print_evaluation(console, report.evaluation, signatures=report.signatures)
     if report.comparison is not None:
         print_comparison(console, report.model, report.rival, report.comparison)
 

@@ -165,6 +165,15 @@ def confusion_matrix(reference: Indices, estimate: Indices) -> npt.NDArray[np.in
     return matrix
 
 
+def signature_confusion(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Counts by key signature, int64 [12, 13], of those of :func:`confusion_matrix`: relative keys count as one.
+
+    Rows and columns are in the order of the majors of ``CIRCLE``; the last column counts "no key".
+    """
+    rows = confusion[:12] + confusion[12:]
+    return np.concatenate([rows[:, :12] + rows[:, 12:24], rows[:, 24:]], axis=1)
+
+
 def reliability(confidence: Floats, right: npt.NDArray[np.bool_], bins: int = 10) -> list[tuple[float, float, int]]:
     """Mean confidence, share of right answers, and number of answers, for each of ``bins`` equal bins of confidence
     that has any; all answers are in one of them.

@@ -38,6 +38,8 @@ def require_matplotlib() -> None:
 def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:
     """Write a PNG of ``confusion``, int [24, 25] of :func:`stonecli.evaluation.metrics.confusion_matrix`.
 
+    By key signature it is int [12, 13], of :func:`stonecli.evaluation.metrics.signature_confusion`.
+
     The color of a cell is its share of the row, the number is the count. The column "no key" is omitted if it is empty.
 
     Raises:
@@ -48,7 +50,7 @@ def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(SIZE_INCHES, SIZE_INCHES), dpi=DPI, layout="constrained")
-    _draw(figure.add_subplot(), confusion if confusion[:, 24].any() else confusion[:, :24], title)
+    _draw(figure.add_subplot(), confusion if confusion[:, -1].any() else confusion[:, :-1], title)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -62,10 +64,11 @@ def _draw(axes: Axes, confusion: Integers, title: str) -> None:
     for row, column in zip(*confusion.nonzero(), strict=True):
         color = "white" if shares[row, column] > DARK else "black"
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=size)
-    for line in (11.5, 23.5)[: 2 if columns > 24 else 1]:
-        axes.axvline(line, color="0.4", linewidth=1)
-    axes.axhline(11.5, color="0.4", linewidth=1)
-    names = [_name(key) for key in CIRCLE]
+    for place in range(12, columns, 12):  # between major and minor, and before "no key"
+        axes.axvline(place - 0.5, color="0.4", linewidth=1)
+    for place in range(12, rows, 12):
+        axes.axhline(place - 0.5, color="0.4", linewidth=1)
+    names = [_name(key) if rows == 24 else f"{key.musical}/{key.relative.musical}" for key in CIRCLE[:rows]]
     axes.set_xticks(range(columns), [*names, "no key"][:columns], rotation=90)
     axes.set_yticks(range(rows), names)
     axes.set_xticks([column - 0.5 for column in range(columns)], minor=True)

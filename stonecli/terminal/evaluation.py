@@ -9,7 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from stonecli.evaluation.evaluate import Comparison, Evaluation, Integers, Score, Scores
-from stonecli.evaluation.metrics import CIRCLE, METRICS, MIREX_POINTS, RELATIONS, Metric, Relation, relation
+from stonecli.evaluation.metrics import (
+    CIRCLE,
+    METRICS,
+    MIREX_POINTS,
+    RELATIONS,
+    Metric,
+    Relation,
+    relation,
+    signature_confusion,
+)
 from stonecli.key import Key
 from stonecli.terminal.colors import key_style
 from stonecli.util.text import printable
@@ -34,12 +43,19 @@ DIGITS = 4
 _ROW_LABEL = 4  # cells
 
 
-def print_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Print scores with intervals, the parts of MIREX, scores per genre and source if known, and the confusions."""
+def print_evaluation(console: Console, evaluation: Evaluation, *, signatures: bool = False) -> None:
+    """Print scores with intervals, the parts of MIREX, scores per genre and source if known, and the confusions.
+
+    Args:
+        signatures: whether the model only knows key signatures: the confusions are then those of the 12 signatures.
+    """
     _print_overall(console, evaluation.overall)
     for name, groups in (("genre", evaluation.genres), ("source", evaluation.sources)):
         if groups:
             _print_groups(console, name, groups)
+    if signatures:
+        _print_signatures(console, signature_confusion(evaluation.confusion))
+        return
     _print_confusion(console, evaluation.confusion)
     _print_worst(console, evaluation.confusion)
 
@@ -156,6 +172,23 @@ def _print_confusion(console: Console, confusion: Integers) -> None:
         for line in _confusion_lines(confusion, columns, cell):
             console.print(line, soft_wrap=True)
         console.print()
+
+
+def _print_signatures(console: Console, confusion: Integers) -> None:
+    """The confusions of key signatures [12, 13]; the last column only where an answer is "no key"."""
+    _line(console, "confusion matrix: labels in rows, answers in columns, by key signature", "bold")
+    columns = 13 if confusion[:, 12].any() else 12
+    cell = max(4, len(str(confusion.max())) + 1)
+    names = [key.musical for key in CIRCLE[:12]]
+    console.print(Text(" " * 8 + "".join(name.rjust(cell) for name in [*names, "no"][:columns])), soft_wrap=True)
+    for row, key in enumerate(CIRCLE[:12]):
+        line = Text(f"{key.musical}/{key.relative.musical}".ljust(8), key_style(key))
+        for column in range(columns):
+            count = int(confusion[row, column])
+            style = RELATION_STYLES[relation(key, CIRCLE[column] if column < 12 else None)] if count else ""
+            line.append((str(count) if count else "·").rjust(cell), style)
+        console.print(line, soft_wrap=True)
+    console.print()
 
 
 def _confusion_lines(confusion: Integers, blocks: list[list[int]], cell: int) -> list[Text]:

@@ -218,6 +218,17 @@ def test_picture(folder, invoke):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_model_of_key_signatures_has_a_matrix_of_twelve(folder, invoke, tiny_model, tmp_path):
+    pytest.importorskip("matplotlib")
+    model, picture = tiny_model(tmp_path / "twelve.onnx", count=12), tmp_path / "confusion.png"
+    result = invoke("evaluate", labels_file(folder, RIGHT), "--model", model, "--confusion", picture)
+    assert result.exit_code == 0, result.stderr
+    rows = [line for line in result.stdout.split("by key signature")[1].splitlines() if "/" in line]
+    assert [row.split()[0] for row in rows[:2]] == ["C/Am", "G/Em"]
+    assert (len(rows), {len(row.split()) for row in rows}) == (12, {13})
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("option", "name", "message"),
     [

@@ -15,6 +15,7 @@ from stonecli.evaluation.metrics import (
     relations,
     reliability,
     scores,
+    signature_confusion,
     signature_points,
     signatures,
     track_points,
@@ -189,3 +190,19 @@ def test_calibration_error_of_hand_made_answers() -> None:
     assert reliability(np.array([]), np.array([], dtype=bool)) == []
     with pytest.raises(ValueError, match="no answers"):
         calibration_error(np.array([]), np.array([], dtype=bool))
+
+
+def test_confusions_of_key_signatures() -> None:
+    """Relative keys count as one: C major, detected as A minor, is right; as G major or E minor, a fifth beside."""
+    names = [("C", "Am"), ("Am", "C"), ("C", "G"), ("Am", "Em"), ("F#", "F#")]
+    reference = np.array([Key.parse(label).index for label, _ in names] + [Key.parse("F").index])
+    estimate = np.array([Key.parse(answer).index for _, answer in names] + [NO_KEY])
+    matrix = signature_confusion(confusion_matrix(reference, estimate))
+    places = {key.musical: place for place, key in enumerate(CIRCLE[:12])}
+    assert matrix.shape == (12, 13)
+    assert matrix.sum() == 6
+    assert matrix[places["C"], places["C"]] == 2
+    assert matrix[places["C"], places["G"]] == 2
+    assert matrix[places[Key.parse("F#").musical], places[Key.parse("F#").musical]] == 1
+    assert matrix[places["F"], 12] == 1
+    assert all(one.relative == other for one, other in zip(CIRCLE[:12], CIRCLE[12:], strict=True))
