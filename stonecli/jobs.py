@@ -156,6 +156,22 @@ class Stoppable(Protocol):
 
 
 @contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """While open, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that the work can clean up.
+
+    Signals that the program ignores, such as SIGHUP under nohup, stay ignored.
+    """
+    before = {number: handler for number in END_SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stopped_by_signals(work: Stoppable) -> Iterator[list[int]]:
     """While open, Ctrl-C (SIGINT), SIGTERM and SIGHUP stop ``work``; a second signal interrupts at once.
 

@@ -58,6 +58,7 @@ def undo(
     if list_runs and (run is not None or dry_run):
         raise typer.BadParameter("lists all runs; leave out the number and --dry-run", param_hint="--list")
 
+    from stonecli.jobs import signals_as_ctrl_c
     from stonecli.tags.undo.gathered import collect
     from stonecli.tags.undo.journal import UndoJournal
 
@@ -70,7 +71,7 @@ def undo(
         chosen = _chosen(journal, run)
         again = f"stone undo{' --preserve-mtime' if preserve_mtime else ''} {chosen.number}"
         try:
-            with unbroken_output(wanted=not dry_run):
+            with signals_as_ctrl_c(), unbroken_output(wanted=not dry_run):
                 failed = _undo(journal, chosen, again, preserve_mtime=preserve_mtime, as_json=as_json, dry_run=dry_run)
         except KeyboardInterrupt:
             fail(f"interrupted; to undo the rest: {again}", EXIT_INTERRUPTED)

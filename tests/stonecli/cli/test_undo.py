@@ -1,7 +1,10 @@
 import json
 import os
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -298,3 +301,35 @@ def test_an_interrupted_undo_is_finished_by_the_next(
     assert invoke("undo").exit_code == 0
     assert [path.read_bytes() for path in paths] == contents
     assert invoke("undo", "--list").stdout.splitlines()[1].split("\t")[3:5] == ["3", "3"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it_without_a_temporary_file(
+    start_process: Callable[..., "subprocess.Popen[str]"],
+    stone_command: list[str],
+    invoke: Invoke,
+    song: Song,
+    content_of: Callable[[Path], dict[str, bytes]],
+    end: str,
+) -> None:
+    folder = song("mp3").parent
+    before = {f"{number}.mp3": song("mp3").read_bytes() for number in range(80)} | content_of(folder)
+    for name, content in before.items():
+        (folder / name).write_bytes(content)
+    with recorded("write key") as run:
+        for name in before:
+            write_key(folder / name, A_MINOR, journal=run)
+    process = start_process([*stone_command, "undo"])
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().endswith("restored\n")
+    process.send_signal(getattr(signal, end))
+    process.stdout.read()
+    errors = process.stderr.read().splitlines()
+    assert process.wait(timeout=60) == 130
+    assert errors[1:] == [f"stone: interrupted; to undo the rest: stone undo {run.number}"]
+    assert content_of(folder).keys() == before.keys()  # no temporary file
+    assert content_of(folder) != before
+    assert invoke("undo").exit_code == 0
+    assert content_of(folder) == before
