@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_USAGE,
     Device,
     error_console,
     fail,
@@ -58,7 +57,10 @@ def analyze_files(
     try:
         check_windows(key_model.info, window, overlap)
     except ValueError as error:
-        fail(str(error), EXIT_USAGE)
+        import typer  # here: the simple command line, which has no such options, runs without it
+
+        name, _, reason = str(error).partition(" ")
+        raise typer.BadParameter(reason, param_hint=f"--{name}") from None
     screen = output_screen()
     estimates, pictures, tracks, found, failed = [], [], [], 0, 0
     shown: set[str] = set()

@@ -245,10 +245,11 @@ def check_windows(info: ModelInfo, window_seconds: float | None, overlap: float)
         ValueError: the window length or overlap is out of range.
     """
     if not 0.0 <= overlap <= 0.95:
-        raise ValueError(f"the overlap must be 0 to 0.95 of a window, not {overlap}")
+        raise ValueError(f"overlap must be 0 to 0.95 of a window, not {overlap}")
     shortest = info.min_window_samples / info.sample_rate
     if window_seconds is not None and not shortest <= window_seconds <= CHUNK_SECONDS:
-        raise ValueError(f"the window must be {shortest:.1f} to {CHUNK_SECONDS:.0f} s long with this model")
+        limits = f"{shortest:.1f} to {CHUNK_SECONDS:.0f} s long with this model"
+        raise ValueError(f"window must be {limits}, not {window_seconds:g}")
 
 
 def _confidence(segment: Segment, posteriors: Floats, weights: npt.NDArray[np.float64], model: KeyModel) -> float:

@@ -92,7 +92,8 @@ def _text(path: Path) -> str:
             return ""
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"is larger than {MAX_BYTES >> 20} MiB; delete it")
-        return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+        # Editors on Windows put a byte order mark in front, which is not TOML.
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigError(error.strerror or type(error).__name__) from error
     except UnicodeDecodeError as error:

@@ -80,7 +80,8 @@ def test_window_length(invoke: Invoke, medley: Path) -> None:
     for seconds in ("1", "301"):
         result = invoke("analyze", medley, "--window", seconds)
         assert result.exit_code == 2
-        assert result.stderr == "stone: the window must be 11.9 to 300 s long with this model\n"
+        wrong = f"--window must be 11.9 to 300 s long with this model, not {seconds}"
+        assert result.stderr == f"stone: {wrong}; see stone analyze --help\n"
 
 
 def test_last_window(invoke: Invoke, medley: Path) -> None:

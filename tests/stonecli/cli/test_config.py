@@ -183,6 +183,26 @@ def test_help_without_it(stone: Callable[..., "subprocess.CompletedProcess[str]"
     assert stone("tag", "--help").returncode == 0
 
 
+def test_the_byte_order_mark_of_a_windows_editor(invoke: Invoke, song: Song) -> None:
+    config_path().parent.mkdir(parents=True, exist_ok=True)
+    config_path().write_bytes(b'\xef\xbb\xbf[tag]\r\nnotation = "musical"\r\n')
+    assert invoke("tag", song("flac")).stdout.splitlines()[1].split("\t")[2] == "Dm"
+    assert invoke("config", "set", "mix.notation", "openkey").exit_code == 0
+    assert read_config(config_path()) == {"tag": {"notation": "musical"}, "mix": {"notation": "openkey"}}
+
+
+def test_a_window_that_the_model_refuses_names_the_file(invoke: Invoke, song: Song) -> None:
+    """It can only be checked when the model is loaded."""
+    assert invoke("config", "set", "analyze.window", "0").exit_code == 0
+    result = invoke("analyze", song("flac"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"stone: {config_path()}: --window must be ")
+    assert result.stderr.endswith(" s long with this model, not 0; fix it: stone config unset analyze.window\n")
+    result = invoke("analyze", song("flac"), "--window", "1e9")
+    assert result.exit_code == 2
+    assert result.stderr.endswith(" s long with this model, not 1e+09; see stone analyze --help\n")
+
+
 def test_what_is_no_file(invoke: Invoke, song: Song) -> None:
     os.mkfifo(config_path())  # would wait for ever
     result = invoke("tag", song("flac"))
