@@ -39,9 +39,11 @@ def config_folder() -> Path:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder that only the user can access; an existing folder with only stone's files is made private.
+    """Create a folder that only the user can access; an existing one that earlier versions made is made private.
 
-    The mode of any other folder is not changed: ``STONE_CACHE_DIR=/tmp`` must not make ``/tmp`` private.
+    That is a folder with only stone's files in which nobody else may write. The mode of any other folder is not
+    changed: ``STONE_CACHE_DIR=/tmp`` must not make ``/tmp`` private, not even in a container where nothing else is in
+    it, and neither must a folder that a group shares become one user's.
 
     Raises:
         OSError: it cannot be created.
@@ -51,7 +53,8 @@ def make_private_folder(folder: Path) -> None:
         return
     with suppress(OSError):
         mode = stat.S_IMODE(folder.stat().st_mode)
-        entries = list(folder.iterdir()) if mode & 0o077 else []
+        is_shared = mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX | stat.S_ISGID | stat.S_ISUID)
+        entries = list(folder.iterdir()) if mode & 0o077 and not is_shared else []
         if entries and all(entry.name.startswith(_OWN_PREFIXES) for entry in entries):
             folder.chmod(mode & 0o700)
 

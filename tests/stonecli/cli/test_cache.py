@@ -160,6 +160,22 @@ def test_a_damaged_cache_is_made_anew_by_the_next_process(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o2775, 0o775])
+def test_a_folder_that_others_use_stays_theirs(
+    stone: Callable[..., object], song: Song, tmp_path: Path, mode: int
+) -> None:
+    """As /tmp in a container, where nothing but stone's files may be in it, or the folder of a group."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    path = song("mp3")
+    for _ in range(2):  # the second run finds only stone's files there
+        stone("tag", path, STONE_CACHE_DIR=folder, STONE_STATE_DIR=folder)
+        assert folder.stat().st_mode & 0o7777 == mode
+    assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("is_old", [False, True])
 def test_nobody_else_can_read_the_cache(stone: Callable[..., object], song: Song, tmp_path: Path, is_old: bool) -> None:
     """It lists the paths of the user's library."""
