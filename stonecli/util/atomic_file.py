@@ -36,7 +36,7 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
             easily made again.
 
     Raises:
-        OSError: it cannot be created, flushed or renamed.
+        OSError: it cannot be created, written, flushed or renamed; the error names ``path`` unless it names another.
     """
     temporary = create_temporary(path)
     try:
@@ -45,8 +45,10 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
             with naming(path), temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         publish(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # from a write, as on a full disk
+            error.filename = str(path)
         raise
     if durable and os.name == "posix":
         with suppress(OSError):  # a file system that cannot flush folders

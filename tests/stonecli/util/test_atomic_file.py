@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +68,19 @@ def test_no_other_module_renames_temporary_files() -> None:
     modules = [path for folder in ("stonecli", "train", "export") for path in sorted((ROOT / folder).rglob("*.py"))]
     found = {path.relative_to(ROOT).as_posix() for path in modules if pattern.search(path.read_text("utf-8"))}
     assert found == {"stonecli/util/atomic_file.py", "stonecli/tags/edit/atomic_replace.py"}
+
+
+@pytest.mark.parametrize("option", ["--html", "--rekordbox"])
+def test_the_output_that_does_not_fit_on_the_disk_is_named(
+    invoke: Callable[..., Any],
+    song: Callable[..., Path],
+    tmp_path: Path,
+    no_room: Callable[[], AbstractContextManager[None]],
+    option: str,
+) -> None:
+    output = tmp_path / f"keys{'.html' if option == '--html' else '.xml'}"
+    path = song("mp3", "long name " * 20)
+    with no_room():
+        result = invoke("tag", path, "--no-cache", "--quiet", option, output)
+    assert (result.exit_code, result.stderr) == (1, f"stone: {output}: File too large\n")
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith((".keys", "keys"))} == set()
