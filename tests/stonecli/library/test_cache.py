@@ -57,7 +57,7 @@ def same(one: KeyEstimate | None, other: KeyEstimate) -> bool:
 
 
 @pytest.mark.parametrize(("key", "changes_to"), [("Am", None), ("Am", "Eb"), (None, None)])
-def test_an_estimate_comes_back_as_it_was(
+def test_a_stored_estimate_is_returned_unchanged(
     cache: ResultCache, estimate_of: EstimateOf, key: str | None, changes_to: str | None
 ) -> None:
     estimate = replace(estimate_of(key, changes_to=changes_to), windows=())
@@ -100,7 +100,7 @@ def test_a_file_is_known_by_path_until_it_changes(
 
 
 @pytest.mark.parametrize("container", ["mp3", "flac", "ogg vorbis", "opus", "m4a aac", "wav 16 bit", "aiff", "wma"])
-def test_the_identity_survives_moving_and_tagging(song: Song, container: str) -> None:
+def test_the_content_hash_survives_moving_and_tagging(song: Song, container: str) -> None:
     path = song(container)
     content_hash = hash_content(path)
     assert content_hash is not None
@@ -113,7 +113,7 @@ def test_the_identity_survives_moving_and_tagging(song: Song, container: str) ->
     assert hash_content(path) != content_hash
 
 
-def test_the_identity_of_what_holds_no_tags(tmp_path: Path) -> None:
+def test_the_content_hash_of_a_file_without_tags(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"RF64" + bytes(100))
     first = hash_content(path)
@@ -122,7 +122,7 @@ def test_the_identity_of_what_holds_no_tags(tmp_path: Path) -> None:
     assert hash_content(tmp_path / "nothing") is None
 
 
-def test_a_second_run_hears_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
+def test_a_second_run_analyzes_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
     tagger = Tagger(key_model, cache=cache)
     path = song("flac")
     first, second = tagger(path), tagger(path)
@@ -161,7 +161,7 @@ def test_writing_goes_by_what_is_there_now(
     assert heard == [path]
 
 
-def test_a_file_that_changes_while_it_is_heard_is_not_remembered(
+def test_a_file_that_changes_during_the_analysis_is_not_cached(
     cache: ResultCache, key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf
 ) -> None:
     path = song("flac")
@@ -243,13 +243,13 @@ def test_a_damaged_record_is_no_result(cache: ResultCache, estimate_of: Estimate
         assert cache.estimate(b"identity", MODEL) is None
 
 
-def test_where_there_can_be_no_cache_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_usable_folder_there_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "file" / "below"))
     assert open_cache() is None
 
 
-def test_a_cache_that_can_no_more_be_written_is_no_error(
+def test_a_cache_that_cannot_be_written_is_not_an_error(
     cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]
 ) -> None:
     cache._database.execute("PRAGMA query_only = ON")
@@ -260,7 +260,7 @@ def test_a_cache_that_can_no_more_be_written_is_no_error(
     assert len(heard) == 2
 
 
-def test_what_was_not_used_for_longest_goes_first(
+def test_the_least_recently_used_results_are_deleted_first(
     tmp_path: Path, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / FILE_NAME

@@ -207,7 +207,7 @@ def undo_everything(path: Path, before: bytes) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("entrance", "act"), [(name, name) for name in ENTRANCES], ids=ENTRANCES, indirect=["act"])
-def test_whatever_call_goes_wrong_no_change_is_lost(
+def test_no_change_is_lost_whatever_call_fails(
     entrance: str,
     act: Act,
     way: str,

@@ -205,7 +205,7 @@ def test_a_fault_at_every_call_of_a_journalled_write(kind, make, failing, monkey
         ("fsync", errno.EDQUOT, "Disk quota exceeded"),
     ],
 )
-def test_what_systems_say_is_one_line(call, number, reason, make, monkeypatch, left_over):
+def test_errors_of_the_system_are_one_line(call, number, reason, make, monkeypatch, left_over):
     path = make("flac")
     content, status = path.read_bytes(), path.stat()
 
@@ -238,7 +238,7 @@ def test_a_read_only_file_system(make, monkeypatch, left_over):
     assert path.read_bytes() == content
 
 
-def test_windows_renames_no_open_file(make, monkeypatch, left_over):
+def test_windows_cannot_rename_an_open_file(make, monkeypatch, left_over):
     """There a file is closed before it is replaced, and there are no locks of ours."""
     path = make("flac")
     open_files = []

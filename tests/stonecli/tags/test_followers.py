@@ -284,7 +284,7 @@ def test_the_ape_tag_of_an_mp3(has_id3, end, header, make, samples, tmp_path, di
     assert read_tags(path).text == "so so"
 
 
-def test_an_ape_tag_without_a_key_stays_to_the_byte(make):
+def test_an_ape_tag_without_a_key_stays_unchanged(make):
     path = make("mp3")
     tags = APEv2()
     tags["Title"], tags["KEY"] = "one", MIXED_IN_KEY
@@ -309,7 +309,7 @@ def test_an_id3_tag_in_front(kind, make, samples, tmp_path, digest):
     assert "TKEY" not in ID3(path)
 
 
-def test_a_second_tag_without_a_key_stays_to_the_byte(make, samples, tmp_path):
+def test_a_second_tag_without_a_key_stays_unchanged(make, samples, tmp_path):
     path = make("mp3")
     damaged = b"ID3\x03\0\0\0\0\0\x14" + b"????" * 5
     whole = id3_tag(tmp_path, TIT2(encoding=1, text="two ♯"))
@@ -318,7 +318,7 @@ def test_a_second_tag_without_a_key_stays_to_the_byte(make, samples, tmp_path):
     assert path.read_bytes().endswith(damaged + whole + samples["mp3"])
 
 
-def test_a_key_in_the_metadata_library_of_wma_is_refused_in_so_many_words(make):
+def test_a_key_in_the_metadata_library_of_wma_is_refused(make):
     path = make("asf")
     opened = ASF(path)
     opened.tags["WM/InitialKey"] = [mutagen.asf.ASFUnicodeAttribute("Cm", language=1)]

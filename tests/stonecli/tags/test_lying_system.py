@@ -89,7 +89,7 @@ def undo_restores(stone: Stone, path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["tag"], ["tag", "--jobs", "1"], ["watch"]], ids=" ".join)
-def test_a_rename_that_is_done_and_reported_to_fail(
+def test_a_rename_that_takes_place_but_reports_an_error(
     arguments: list[str], lying_stone: Stone, stone: Stone, song: Callable[..., Path], quick_model: Path
 ) -> None:
     path = song("flac")
@@ -103,7 +103,7 @@ def test_a_rename_that_is_done_and_reported_to_fail(
     undo_restores(stone, path, content)
 
 
-def test_an_undo_whose_rename_is_reported_to_fail(lying_stone: Stone, stone: Stone, song: Callable[..., Path]) -> None:
+def test_an_undo_whose_rename_reports_an_error(lying_stone: Stone, stone: Stone, song: Callable[..., Path]) -> None:
     path = song("mp3")
     content = path.read_bytes()
     with recorded() as run:
@@ -158,7 +158,7 @@ def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Ston
 
 
 @pytest.mark.parametrize("lies", ["times", "mode", "owner", "times mode owner"])
-def test_a_share_where_nothing_can_be_set_refuses_no_file(
+def test_files_on_a_share_with_fixed_modes_are_written(
     lies: str, lying_stone: Stone, song: Callable[..., Path], quick_model: Path
 ) -> None:
     path = song("mp3")
@@ -211,7 +211,7 @@ def test_a_real_difference_is_refused_before_the_analysis(
     assert ": 0 results" in stone("cache").stdout  # nothing was analyzed
 
 
-def test_what_stone_makes_can_lie_on_such_a_share(
+def test_files_of_stone_can_be_on_such_a_share(
     lying_stone: Stone, song: Callable[..., Path], quick_model: Path, tmp_path: Path
 ) -> None:
     path = song("mp3")

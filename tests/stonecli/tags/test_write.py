@@ -1,4 +1,4 @@
-"""Every container: the key goes in, everything else stays, the key comes out again."""
+"""Every container: writing a key changes nothing else, and removing it restores the file."""
 
 import os
 from pathlib import Path
@@ -111,7 +111,7 @@ def write_texts(path: Path, put: dict[str, str]) -> None:
     opened.save()
 
 
-def test_removing_takes_out_our_own_spelling_only(sample, make):
+def test_only_spellings_of_stone_are_removed(sample, make):
     path = make(sample)
     write_key(path, A_MINOR, [FieldRule("key"), FieldRule("comment")])
     assert texts(path)["comment"] == "8A"
@@ -122,7 +122,7 @@ def test_removing_takes_out_our_own_spelling_only(sample, make):
 
 
 @pytest.mark.parametrize("sample_without_room", ["mp3", "wav", "aiff", "wavpack", "musepack", "monkey's audio"])
-def test_removing_what_we_added_gives_the_old_file(sample_without_room, make):
+def test_removing_what_was_added_restores_the_file(sample_without_room, make):
     path = make(sample_without_room)
     content = path.read_bytes()
     write_key(path, A_MINOR, TEXTS)

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the file is the old one or the new one."""
+"""Whatever goes wrong, the file is either unchanged or completely written."""
 
 import ctypes
 import io
@@ -151,7 +151,7 @@ def as_user(song, tmp_path_factory):
         (0, 2345, 0o664, "the file would change its owner or group"),  # its owner is not in the group
     ],
 )
-def test_a_file_of_somebody_else_is_left_to_him(owner, group, mode, reason, as_user, song, left_over):
+def test_a_file_of_another_user_is_refused(owner, group, mode, reason, as_user, song, left_over):
     content = song.read_bytes()
     assert as_user(owner, group, mode) == [reason] * 3
     status = song.stat()
@@ -161,7 +161,7 @@ def test_a_file_of_somebody_else_is_left_to_him(owner, group, mode, reason, as_u
 
 
 @pytest.mark.parametrize("group", [0, 3456])
-def test_a_file_of_ones_own_keeps_its_group(group, as_user, song):
+def test_a_file_of_the_user_keeps_its_group(group, as_user, song):
     assert as_user(0, group, 0o644) == ["True", "True", "the file has changed since"]
     assert (song.stat().st_uid, song.stat().st_gid) == (0, group)
 
@@ -205,7 +205,7 @@ def fail(*args, **kwargs):
     ],
     ids=lambda place: place[1],
 )
-def test_a_fault_anywhere_leaves_the_file_alone(place, song, monkeypatch, left_over):
+def test_a_fault_anywhere_leaves_the_file_unchanged(place, song, monkeypatch, left_over):
     content, status = song.read_bytes(), song.stat()
     monkeypatch.setattr(*place, fail)
     with pytest.raises(TagError, match="No space left"):
@@ -282,7 +282,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, l
 
 
 @pytest.mark.parametrize("damage", ["audio", "tags"])
-def test_a_copy_that_is_not_right_is_thrown_away(damage, song, monkeypatch, left_over):
+def test_a_wrong_copy_is_discarded(damage, song, monkeypatch, left_over):
     """A full disk that tells nobody, a bit that flips, or a mistake of ours."""
     content = song.read_bytes()
 
@@ -302,7 +302,7 @@ def test_a_copy_that_is_not_right_is_thrown_away(damage, song, monkeypatch, left
     assert left_over() == []
 
 
-def test_a_change_that_reaches_into_the_audio_is_thrown_away(song, monkeypatch, left_over):
+def test_an_edit_that_reaches_into_the_audio_is_rejected(song, monkeypatch, left_over):
     """A mistake of ours in the module of a container: the copy is as it was planned, and the plan is wrong."""
     content = song.read_bytes()
     splices = flac.splices
@@ -317,7 +317,7 @@ def test_a_change_that_reaches_into_the_audio_is_thrown_away(song, monkeypatch, 
     assert left_over() == []
 
 
-def test_a_flush_that_fails_beside_the_checks_is_a_failure(song, monkeypatch, left_over):
+def test_a_flush_that_fails_during_the_checks_is_an_error(song, monkeypatch, left_over):
     """The system tells of it once only: a later flush may well succeed."""
     content = song.read_bytes()
     calls = []

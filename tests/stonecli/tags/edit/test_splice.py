@@ -63,7 +63,7 @@ def test_what_differs_from_the_splices_is_seen(place: str) -> None:
 
 
 @given(contents_and_splices(), st.data())
-def test_what_is_known_is_not_read_and_all_else_is(drawn: tuple[bytes, list[Splice]], data: st.DataObject) -> None:
+def test_verified_ranges_are_not_read_again(drawn: tuple[bytes, list[Splice]], data: st.DataObject) -> None:
     content, splices = drawn
     changed = spliced(content, splices)
     known = list(unchanged_ranges(splices, len(content)))
@@ -91,7 +91,7 @@ def test_a_picture_that_only_moves_is_not_kept() -> None:
     assert sum(len(splice.data) for splice in back) < 200
 
 
-def test_what_has_nothing_in_common_is_kept_whole() -> None:
+def test_data_without_common_parts_is_stored_whole() -> None:
     chance = random.Random(3)
     old, new = chance.randbytes(200_000), chance.randbytes(150_000)
     there, back = forward_and_inverse(io.BytesIO(old), [Splice(0, len(old), new)])

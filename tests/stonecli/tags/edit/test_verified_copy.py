@@ -1,4 +1,4 @@
-"""A copy is right, and known to be, or it is not used."""
+"""A copy is verified, or it is not used."""
 
 import io
 import os
@@ -98,7 +98,7 @@ def test_the_digest_does_not_depend_on_where_a_stretch_lies(start, moved, length
         assert digest.digest() == digest_outside(copy, [Span(0, moved)]).digest()
 
 
-def test_blocks_begin_where_those_of_the_system_do(old, tmp_path):
+def test_blocks_are_aligned_to_those_of_the_system(old, tmp_path):
     disk = Disk(tmp_path / "new")
     with io.BufferedRandom(disk) as copy:
         verified_copy(old, copy, [Splice(5, 0, b"moved")])

@@ -86,7 +86,7 @@ def test_names_in_any_case(make):
     assert path.read_bytes() == audio + tag(item(b"InitialKey", b"8A"), item(b"comment", b"8A - mine\0too"))
 
 
-def test_through_the_eyes_of_mutagen(make):
+def test_mutagen_reads_the_same_frames_as_before(make):
     path = make("wavpack")
     tags = APEv2(path)
     tags["Cover Art (Front)"] = APEValue(b"x\0" + bytes(range(256)), BINARY)

@@ -69,7 +69,7 @@ def test_every_other_attribute_and_object_stays(song, digest, decoded):
     assert list(ASF(song).tags) == [(name, value) for name, value in tags if name != "INITIALKEY"]
 
 
-def test_the_size_that_the_file_states_of_itself_stays_true(make):
+def test_the_file_size_in_the_header_stays_correct(make):
     path = make("asf")
     size = path.stat().st_size
     assert write_key(path, A_MINOR)

@@ -138,7 +138,7 @@ def test_a_new_tag_is_version_3_and_has_room(make):
     assert path.stat().st_size == size
 
 
-def test_exactly_one_key_frame_is_left_in_the_place_of_the_first():
+def test_one_key_frame_remains_at_the_position_of_the_first():
     first, last = frame(3, b"TIT2", b"\x00a"), frame(3, b"TPE1", b"\x00b")
     old = tag(3, first, frame(3, b"TKEY", b"\x00Cm"), last, frame(3, b"TKEY", b"\x01\xff\xfeD\x00"), padding=99)
     new = edit_tag(old, {"key": "8A"})
@@ -160,7 +160,7 @@ def test_id3v1_and_ape_blocks_at_the_end_stay(make):
     assert path.read_bytes() == content
 
 
-def test_a_key_in_the_ape_block_follows_and_the_rest_of_it_stays(make):
+def test_a_key_in_an_ape_tag_follows_and_the_rest_stays(make):
     path = make("mp3")
     ape = mutagen.apev2.APEv2()
     ape["MP3GAIN_MINMAX"] = "089,179"
@@ -174,7 +174,7 @@ def test_a_key_in_the_ape_block_follows_and_the_rest_of_it_stays(make):
     assert path.read_bytes().endswith(v1)
 
 
-def test_through_the_eyes_of_mutagen(make):
+def test_mutagen_reads_the_same_frames_as_before(make):
     """The same again on a tag that mutagen has written, compared as mutagen reads it."""
     for v2_version in (3, 4):
         path = make("mp3")
@@ -321,7 +321,7 @@ def test_an_unsynchronised_tag_stays_so(make):
     assert content[5] == 0x80
 
 
-def test_a_frame_with_its_length_in_front_is_written_anew_without(make):
+def test_a_data_length_indicator_is_dropped_when_text_changes(make):
     title = frame(4, b"TIT2", synchsafe(5) + b"\x03Song", flags=0x0001)
     comment = frame(4, b"COMM", synchsafe(10) + b"\x01eng\xff\x00\xfe\x00\x00\xff\x00\xfea\x00", flags=0x0003)
     other = frame(4, b"TALB", synchsafe(3) + b"\x03ab", flags=0x0001)

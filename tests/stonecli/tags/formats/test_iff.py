@@ -133,7 +133,7 @@ def test_a_wav_may_spell_its_chunk_in_capitals(tmp_path):
         (lambda whole, kind: form(kind, chunk(kind, b"odd ", b"abc", pad=False), whole[12:]), "unexpected data|larger"),
     ],
 )
-def test_what_is_not_understood_is_not_written(kind, change, reason, tmp_path):
+def test_a_file_with_an_unknown_structure_is_refused(kind, change, reason, tmp_path):
     content = change(form(kind, description(kind), chunk(kind, AUDIO[kind], audio(kind))), kind)
     path = tmp_path / "song"
     path.write_bytes(content)

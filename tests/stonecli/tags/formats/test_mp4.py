@@ -125,7 +125,7 @@ def test_a_file_without_tags_gets_them(udta, make, digest, decoded):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_list_without_room_moves_the_audio_and_its_offsets(kind, make, decoded):
+def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind, make, decoded):
     path = make(kind)
     opened = MP4(path)
     opened.tags["\xa9lyr"] = ["la"]
@@ -215,7 +215,7 @@ def test_chapters_stay(make, tmp_path):
         (lambda content: content.replace(b"mdirappl", b"mdtaappl"), "iTunes"),
     ],
 )
-def test_what_is_not_understood_is_not_written(change, reason, make):
+def test_a_file_with_an_unknown_structure_is_refused(change, reason, make):
     path = make("mp4")
     content = change(path.read_bytes())
     path.write_bytes(content)

@@ -178,7 +178,7 @@ def test_a_key_in_front_of_the_title_that_another_tag_has(old_file):
     assert not write_key(path, A_MINOR, [TITLE, COMMENT])
 
 
-def test_what_is_not_ours_is_not_taken_out_of_the_other_tags(samples, tmp_path):
+def test_keys_of_other_programs_in_other_tags_stay(samples, tmp_path):
     path = tmp_path / "song.mp3"
     content = samples["mp3"] + id3v1(b"8A - Song", comment=b"8A")
     path.write_bytes(content)
@@ -186,7 +186,7 @@ def test_what_is_not_ours_is_not_taken_out_of_the_other_tags(samples, tmp_path):
     assert path.read_bytes() == content
 
 
-def test_a_tag_that_says_more_than_the_others_stays(old_file):
+def test_a_tag_with_more_than_the_other_tags_stays(old_file):
     path, texts = old_file
     write_key(path, A_MINOR)
     tags = mutagen.File(path)
@@ -197,7 +197,7 @@ def test_a_tag_that_says_more_than_the_others_stays(old_file):
     assert (frames(path)["TIT2"], frames(path)["TCOM"]) == (texts["TIT2"], "somebody")
 
 
-def test_a_tag_of_the_key_alone_goes_whatever_the_others_say(samples, tmp_path):
+def test_a_tag_with_only_the_key_is_removed_with_it(samples, tmp_path):
     """As stone made it before it looked at the others."""
     path = tmp_path / "song.mp3"
     path.write_bytes(samples["mp3"])

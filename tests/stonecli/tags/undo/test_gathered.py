@@ -65,7 +65,7 @@ def test_a_thread_goes_on_with_its_own(journal: UndoJournal, song: Song) -> None
     assert journal.runs()[0].changes == 2
 
 
-def test_a_run_that_was_taken_for_empty_comes_back(journal: UndoJournal, song: Song) -> None:
+def test_a_run_that_was_deleted_as_empty_is_restored(journal: UndoJournal, song: Song) -> None:
     run = journal.start("write")
     folder = make_folder(journal, run.number, "word")
     run.end()  # the client was interrupted, and a worker finishes its file
@@ -76,7 +76,7 @@ def test_a_run_that_was_taken_for_empty_comes_back(journal: UndoJournal, song: S
 
 
 @pytest.mark.parametrize("statements", [(), ("BEGIN IMMEDIATE", "CREATE TABLE runs (id INTEGER)")])
-def test_a_worker_that_was_killed_before_its_journal_was_made(
+def test_a_worker_that_was_killed_before_it_created_its_journal(
     journal: UndoJournal, song: Song, statements: tuple[str, ...]
 ) -> None:
     number = journal.start("write").number
@@ -108,7 +108,7 @@ def test_folders_go_a_day_after_the_last_change(journal: UndoJournal, song: Song
     assert sum(run.changes for run in journal.runs()) == 2
 
 
-def test_a_run_that_changes_nothing_for_days_still_goes_on(journal: UndoJournal, song: Song) -> None:
+def test_a_run_without_changes_for_days_can_continue(journal: UndoJournal, song: Song) -> None:
     folder = make_folder(journal, journal.start("write").number, "word")
     write(folder, song("flac"))
     old = time.time() - 2 * 86400
@@ -143,7 +143,7 @@ def test_a_damaged_journal_of_a_worker_is_named(journal: UndoJournal, song: Song
     assert not folder.exists()
 
 
-def test_a_worker_that_comes_back_after_the_end_writes_nothing(journal: UndoJournal, song: Song) -> None:
+def test_a_worker_that_reconnects_after_the_end_writes_nothing(journal: UndoJournal, song: Song) -> None:
     number = journal.start("write").number
     folder = make_folder(journal, number, "word")
     path = song("flac")
@@ -156,7 +156,7 @@ def test_a_worker_that_comes_back_after_the_end_writes_nothing(journal: UndoJour
     assert path.read_bytes() == before
 
 
-def test_a_record_that_would_not_be_gathered_any_more_is_refused(
+def test_a_record_after_the_end_of_the_run_is_refused(
     journal: UndoJournal, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends after its journals were read and before the folder is deleted."""

@@ -1,4 +1,4 @@
-"""The undo journal: every change can be taken back, and nothing is changed without a record."""
+"""The undo journal: every change can be undone, and nothing is changed without a record."""
 
 import contextlib
 import hashlib
@@ -43,7 +43,7 @@ def undo_all(undo_journal, run):
         undo_journal.mark_undone(change)
 
 
-def test_every_change_of_every_container_is_taken_back_to_the_byte(sample, make, undo_journal, left_over):
+def test_every_change_is_undone_byte_for_byte(sample, make, undo_journal, left_over):
     path = make(sample)
     contents = [path.read_bytes()]
     steps = [
@@ -68,7 +68,7 @@ def test_every_change_of_every_container_is_taken_back_to_the_byte(sample, make,
     assert left_over() == []
 
 
-def test_several_changes_of_one_run_are_taken_back_from_the_last(make, undo_journal):
+def test_changes_of_one_run_are_undone_last_first(make, undo_journal):
     path = make("flac")
     content = path.read_bytes()
     run = undo_journal.start("")
@@ -223,7 +223,7 @@ def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
     assert read_tags(path).key == A_MINOR
 
 
-def test_a_wrong_record_harms_nothing(make, undo_journal):
+def test_a_wrong_record_changes_nothing(make, undo_journal):
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -267,7 +267,7 @@ def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_ov
     assert list(undo_journal.changes(run.number)) == []
 
 
-def test_the_record_is_there_before_the_file_is_changed(make, undo_journal, monkeypatch):
+def test_the_record_is_written_before_the_file_changes(make, undo_journal, monkeypatch):
     path = make("flac")
     run = undo_journal.start("")
     seen = []
@@ -318,7 +318,7 @@ def test_runs_are_listed_with_their_counts(make, undo_journal):
     assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def test_a_run_that_goes_on_after_it_was_undone_is_undone_again(make, undo_journal):
+def test_a_run_that_continues_after_its_undo_is_undone_again(make, undo_journal):
     older, going_on = undo_journal.start("older"), undo_journal.start("going on")
     paths = [make("flac", name) for name in "abcd"]
     contents = [path.read_bytes() for path in paths]
@@ -381,7 +381,7 @@ def test_the_folder_of_a_run(names, folder, undo_journal, tmp_path):
     assert undo_journal.runs()[0].folder == tmp_path / folder
 
 
-def test_a_run_that_was_forgotten_while_it_went_on_comes_back(make, undo_journal):
+def test_a_run_that_was_deleted_while_active_is_restored(make, undo_journal):
     """A watch that changes nothing for a week, while another run cleans up."""
     run = undo_journal.start("write key")
     undo_journal._database.execute("UPDATE runs SET started = started - 1e6")
@@ -426,7 +426,7 @@ def test_names_that_are_not_utf8(make, undo_journal):
     assert path.read_bytes() == content
 
 
-def test_old_and_large_runs_are_forgotten(undo_journal, monkeypatch):
+def test_old_and_large_runs_are_deleted(undo_journal, monkeypatch):
     def run_of(size, age):
         run = undo_journal.start("")
         run.add(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),)))
@@ -538,7 +538,7 @@ def test_two_runs_at_once(make, undo_journal):
     assert {path: path.read_bytes() for path in contents} == contents
 
 
-def test_what_a_killed_run_has_done_can_be_taken_back(make, undo_journal):
+def test_the_changes_of_a_killed_run_can_be_undone(make, undo_journal):
     files = [make("flac", f"{number}") for number in range(40)]
     contents = {path: path.read_bytes() for path in files}
     process = writer(undo_journal.path, 1000, *files)
