@@ -60,9 +60,19 @@ class _Report:
 @one_line_errors
 def evaluate(
     labels: Annotated[
-        Path,
-        typer.Argument(metavar="LABELS.csv", help="Read the true keys: columns path and key; optional genre, source."),
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="[LABELS.csv]", help="Read the true keys: columns path and key; optional genre, source."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Use a dataset of mirdata instead: giantsteps_key, beatles (default: none)."),
+    ] = None,
+    dataset_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the dataset here (default: datasets/NAME in stone's data folder)."),
+    ] = None,
     model: ModelOption = None,
     against: Annotated[
         Path | None,
@@ -108,6 +118,11 @@ def evaluate(
     Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are named and
     left out. No music file is changed.
     """
+    if (labels is None) == (dataset is None):
+        fail("give LABELS.csv or --dataset NAME", EXIT_USAGE)
+    if labels is None:
+        assert dataset is not None  # noqa: S101
+        labels = _dataset_labels(dataset, dataset_dir)
     for target, option in ((predictions, "--predictions"), (confusion, "--confusion")):
         _check_output(target, option, [labels, against, model])
     silence_native_stderr()
@@ -187,6 +202,25 @@ def _report(
         resamples=resamples,
         seed=seed,
     )
+
+
+def _dataset_labels(name: str, folder: Path | None) -> Path:
+    """The CSV of labels of a dataset, which is downloaded if it is not here yet."""
+    from stonecli.evaluation.datasets import DatasetError, open_dataset, write_labels
+    from stonecli.util.app_dirs import data_folder
+
+    errors = error_console()
+
+    def report(text: str) -> None:
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    home = folder or data_folder() / "datasets" / name
+    labels = home.with_name(f"{home.name}.csv")
+    try:
+        write_labels(open_dataset(name, home, report), labels, report)
+    except DatasetError as error:
+        fail(str(error), EXIT_USAGE)
+    return labels
 
 
 def _check_output(path: Path | None, option: str, inputs: list[Path | None]) -> None:
