@@ -416,7 +416,6 @@ def start_up(folder: Path, rounds: int = 15) -> dict[str, dict[str, float]]:
         "detect_key(), 1 s": [*python, f"from stonecli import detect_key; detect_key({str(one)!r})"],
         "stone analyze, 1 s": analyze,
         "stone analyze, 1 s, --json": [*analyze, "--json"],
-        "stone analyze, 1 s, read by Typer": [*analyze, "--overlap", "0"],
     }
     without = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
     environment = {name: value for name, value in os.environ.items() if name not in without}

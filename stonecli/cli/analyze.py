@@ -1,4 +1,4 @@
-"""``stone analyze``: the analysis of a few files in full. Simple command lines skip Typer, see ``plain.py``."""
+"""``stone analyze``: the analysis of a few files in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``stone analyze`` does once its command line is read: analyze the files, print, draw. Loads no Typer."""
+"""What ``stone analyze`` does once its command line is read: analyze the files, print, draw."""
 
 from __future__ import annotations
 

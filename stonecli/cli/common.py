@@ -1,7 +1,6 @@
 """What the commands share: consoles, errors as one line, exit codes, loading the model.
 
-Typer is imported only where it is needed, because ``stone analyze`` may run without it (``plain.py``). Functions that
-end the program raise SystemExit, which Typer lets pass.
+Functions that end the program raise SystemExit, which Typer lets pass.
 """
 
 from __future__ import annotations

@@ -94,10 +94,6 @@ def _run_command(name: str) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # modules stay, so collecting garbage while they load finds nothing (common.collect_garbage)
     try:
-        if name == "analyze":
-            from stonecli.cli.plain import run_plain
-
-            run_plain(sys.argv[2:])
         from stonecli.cli.app import run as run_command
 
         run_command([name] if name in COMMANDS else COMMANDS)  # building Typer's commands takes time

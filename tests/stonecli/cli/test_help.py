@@ -18,9 +18,10 @@ from stonecli.cli.main import app
 GROUP: Any = get_command(app)
 STONE = [sys.executable, "-c", "from stonecli.cli.start import run; run()"]
 VERBS = {
-    "Add", "Analyze", "Cache", "Check", "Choose", "Compare", "Draw", "End", "Give", "Ignore", "Install", "Keep",
-    "Label", "List", "Mix", "Name", "Only", "Prepare", "Print", "Process", "Put", "Re-analyze", "Read", "Remove", "Run",
-    "Save", "Set", "Show", "Start", "Train", "Undo", "Use", "Validate", "Wait", "Watch", "With", "Write",
+    "Add", "Analyze", "Cache", "Check", "Choose", "Compare", "Draw", "End", "Extend", "Give", "Ignore",
+    "Install", "Keep", "Label", "List", "Mix", "Name", "Only", "Prepare", "Print", "Process", "Put",
+    "Re-analyze", "Read", "Remove", "Report", "Resume", "Run", "Save", "Set", "Show", "Start", "Train", "Undo", "Use",
+    "Validate", "Wait", "Watch", "With", "Write",
 }  # fmt: skip
 
 
