@@ -12,6 +12,7 @@ from typing import Literal
 
 Mode = Literal["major", "minor"]
 Notation = Literal["camelot", "openkey", "musical"]
+KeyRelation = Literal["same", "fifth up", "fifth down", "relative", "parallel", "other"]
 
 NOTATIONS: tuple[Notation, ...] = ("camelot", "openkey", "musical")
 
@@ -101,6 +102,18 @@ class Key:
     def neighbours(self) -> tuple[Key, Key, Key]:
         """The keys that mix with this one: relative, a fifth up, a fifth down (Camelot: other letter, +1, -1)."""
         return (self.relative, self.transposed(7), self.transposed(5))
+
+    def relation_to(self, reference: Key) -> KeyRelation:
+        """How this key relates to ``reference``: ``fifth up`` if it is the key a fifth above it."""
+        if self == reference:
+            return "same"
+        if self == reference.transposed(7):
+            return "fifth up"
+        if self == reference.transposed(-7):
+            return "fifth down"
+        if self == reference.relative:
+            return "relative"
+        return "parallel" if self == reference.parallel else "other"
 
     @staticmethod
     def all() -> Iterator[Key]:

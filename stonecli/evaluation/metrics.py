@@ -56,16 +56,10 @@ def relation(reference: Key, estimate: Key | None, *, fifths: Fifths = "both") -
         estimate: what was heard, or None for no key.
         fifths: ``"both"``: a fifth is one up or down; ``"above"``: only up from the reference (see above).
     """
-    if estimate is None:
-        return "other"
-    if estimate == reference:
-        return "same"
-    steps = (7, 5) if fifths == "both" else (7,)
-    if any(estimate == reference.transposed(step) for step in steps):
+    found = "other" if estimate is None else estimate.relation_to(reference)
+    if found == "fifth up" or (found == "fifth down" and fifths == "both"):
         return "fifth"
-    if estimate == reference.relative:
-        return "relative"
-    return "parallel" if estimate == reference.parallel else "other"
+    return "other" if found == "fifth down" else found
 
 
 _TABLES: dict[Fifths, Indices] = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.key import Key
+from stonecli.key import Key, KeyRelation
 
 if TYPE_CHECKING:
     from stonecli.detection.detect import KeyEstimate
@@ -35,6 +35,13 @@ MOVE_COSTS: dict[Move, float] = {
     "parallel": 3.0,  # the same tonic: 8A -> 11B
     "energy drop": 4.0,  # the two boosts backwards
     "clash": 8.0,  # anything else
+}
+_MOVES: dict[KeyRelation, Move] = {
+    "same": "same key",
+    "fifth up": "one up",
+    "fifth down": "one down",
+    "relative": "relative",
+    "parallel": "parallel",
 }
 GOOD_COST = 4.0  # up to here, all in all, two tracks are called compatible
 
@@ -103,13 +110,13 @@ class Transition:
 
 def move_of(first: Key, second: Key) -> Move:
     """The name of the move from ``first`` to ``second`` on the Camelot wheel."""
+    relation = second.relation_to(first)
+    if relation != "other":
+        return _MOVES[relation]
     steps = (second.wheel - first.wheel) % 12
     if first.mode == second.mode:
-        moves: dict[int, Move] = {0: "same key", 1: "one up", 11: "one down", 2: "energy boost", 7: "energy boost"}
-        return moves.get(steps, "energy drop" if steps in (10, 5) else "clash")
-    if first.parallel == second:
-        return "parallel"
-    return "relative" if steps == 0 else "diagonal" if steps in (1, 11) else "clash"
+        return "energy boost" if steps in (2, 7) else "energy drop" if steps in (10, 5) else "clash"
+    return "diagonal" if steps in (1, 11) else "clash"
 
 
 def end_keys(key: Key, estimate: KeyEstimate | None) -> tuple[Key, Key]:

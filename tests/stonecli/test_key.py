@@ -196,3 +196,9 @@ def test_the_order_of_all_keys_is_that_of_their_indices() -> None:
 def test_no_other_keys_can_be_made(tonic: int, mode: str) -> None:
     with pytest.raises(ValueError, match="no such key"):
         Key(tonic, mode)
+
+
+def test_relation_to_names_the_related_keys() -> None:
+    a_minor = Key.parse("Am")
+    related = {key.relation_to(a_minor): key.musical for key in Key.all() if key.relation_to(a_minor) != "other"}
+    assert related == {"same": "Am", "fifth up": "Em", "fifth down": "Dm", "relative": "C", "parallel": "A"}
