@@ -151,7 +151,7 @@ class Reader:
             tag, position = _varint(data, position)
             number, wire = tag >> 3, tag & 7
             if number not in schema:
-                raise ModelError(f"not a model: field {number} of {message} is not allowed")
+                raise ModelError(f"not a key model: field {number} of {message} is not allowed")
             name, kind = schema[number]
             if not kind.startswith("*"):
                 if number in seen:  # readers merge duplicates in different ways

@@ -68,5 +68,5 @@ def test_an_output_in_a_folder_that_is_not_there_is_refused_before_the_work(
         monkeypatch.setattr(detect, lambda *_, **__: pytest.fail("the work has begun"))
     result = invoke(command, path, option, tmp_path / "none" / name)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"stone: {tmp_path / 'none'}: no such folder\n"
+    assert result.stderr == f"stone: {option} {tmp_path / 'none'}: no such folder; create it first\n"
     assert not (tmp_path / "none").exists()
