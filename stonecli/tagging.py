@@ -207,7 +207,7 @@ class Tagger:
         if entry.estimate:
             return entry.estimate, entry.content_hash
         content_hash = entry.content_hash or hash_content(path)
-        known = self.cache.estimate(content_hash, self.model) if content_hash else None
+        known = self.cache.estimate(content_hash, self.model, path) if content_hash else None
         estimate = known or self._detect(path)
         if not entry.fingerprint:
             return estimate, None

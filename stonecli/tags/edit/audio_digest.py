@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.tags.edit.digest import Digest
+from stonecli.tags.edit.digest import AnyDigest, Digest
 from stonecli.tags.edit.splice import Span, UnchangedRange, blocks, is_same_range
 from stonecli.tags.formats.containers import CONTAINERS
 
 
-def audio_digest(file: BinaryIO, container: str) -> bytes:
+def audio_digest(file: BinaryIO, container: str, kind: Callable[[], AnyDigest] = Digest) -> bytes:
     """Digest of the audio payload, equal before and after an edit of the tags; memory use is constant.
 
     Raises:
         TagError: the structure of the file is damaged or truncated.
     """
-    digest = Digest()
+    digest = kind()
     for piece in CONTAINERS[container].editor.payload(file, container):
         if isinstance(piece, Span):
             digest.add(b"span" + piece.length.to_bytes(8))

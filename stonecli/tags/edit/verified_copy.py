@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from io import BufferedRandom
 from typing import BinaryIO, cast
 
-from stonecli.tags.edit.digest import BLOCK, ROW, Digest
+from stonecli.tags.edit.digest import BLOCK, Digest
 from stonecli.tags.edit.splice import Splice, UnchangedRange, file_size, ordered, same_blocks
 
 _FICLONE = 0x40049409  # Linux ioctl: share all blocks with another file (copy on write)
@@ -74,35 +74,28 @@ def _clone(file: BinaryIO, copy: BinaryIO) -> bool:
 
 
 def _copied(file: BinaryIO, copy: BinaryIO, part: UnchangedRange) -> Iterator[memoryview]:
-    """Copies a range and yields its blocks, in whole rows of a digest, once they were read back; ends at a difference.
+    """Copies a range and yields its blocks once they were read back; ends at a difference.
 
     Each memoryview is valid until the next one is requested.
     """
-    data = bytearray(min(ROW + BLOCK, part.length))
-    back = memoryview(bytearray(min(BLOCK, part.length)))
-    view = memoryview(data)
+    data = bytearray(min(BLOCK, part.length))
+    view, back = memoryview(data), memoryview(bytearray(len(data)))
     file.seek(part.old)
     at, end = part.new, part.new + part.length
-    waiting = 0  # bytes at the start of ``data`` that do not fill a row yet
     while at < end:
         size = min(BLOCK - at % BLOCK, end - at)  # aligned writes take a quarter less time
-        filled = waiting + size
-        if file.readinto(view[waiting:filled]) != size:  # type: ignore[attr-defined]
+        if file.readinto(view[:size]) != size:  # type: ignore[attr-defined]
             return
         copy.seek(at)
-        _write(copy, view[waiting:filled])
+        _write(copy, view[:size])
         copy.seek(at)
         # bytearray.startswith, because comparing memoryviews with == is fifty times slower.
         is_there = copy.readinto(back[:size]) == size  # type: ignore[attr-defined]
-        if not is_there or not data.startswith(back[:size], waiting):
+        if not is_there or not data.startswith(back[:size]):
             return
         _start_writeback(copy, at, at + size)
         at += size
-        whole = filled if at == end else filled // ROW * ROW
-        if whole:
-            yield view[:whole]
-        waiting = filled - whole
-        view[:waiting] = view[whole:filled]
+        yield view[:size]
 
 
 def _write(copy: BinaryIO, data: bytes | memoryview) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from stonecli.tags.edit.digest import Digest
+from stonecli.tags.edit.digest import AnyDigest, Digest
+from stonecli.tags.edit.old_digest import LENGTH as OLD_LENGTH
+from stonecli.tags.edit.old_digest import OldDigest
 from stonecli.tags.edit.splice import Span, Splice, blocks, file_size, ordered, read_at, unchanged_ranges
+
+DigestT = TypeVar("DigestT", bound=AnyDigest)
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Undo:
     unchanged ranges, which are nearly all of the file, are read and hashed once for both.
 
     Attributes:
-        before, after: size in bytes and digest of the whole file, before and after the change.
+        before, after: size in bytes and digest of the whole file, before and after the change. Records of earlier
+            versions have the old digest, which is longer.
         splices: the edits that turn the file after the change into the file before it.
     """
 
@@ -50,15 +55,15 @@ def spans_after(splices: Sequence[Splice]) -> list[Span]:
     return [Span(splice.offset, splice.length) for splice in ordered(splices)]
 
 
-def digest_outside(file: BinaryIO, spans: Sequence[Span]) -> Digest:
+def digest_outside(file: BinaryIO, spans: Sequence[Span], kind: Callable[[], DigestT]) -> DigestT:
     """The digest of everything in an open file outside these spans, which are sorted; memory use is constant."""
-    digest = Digest()
+    digest = kind()
     for rest in unchanged_ranges([Splice(span.offset, span.length, b"") for span in spans], file_size(file)):
         digest.add_chunk(blocks(file, rest.old, rest.length), rest.length)
     return digest
 
 
-def file_digest(rest: Digest, file: BinaryIO, spans: Sequence[Span]) -> bytes:
+def file_digest(rest: AnyDigest, file: BinaryIO, spans: Sequence[Span]) -> bytes:
     """The digest of a whole file: first ``rest``, which covers all but the spans, then the spans."""
     digest = rest.copy()
     for span in spans:
@@ -67,4 +72,5 @@ def file_digest(rest: Digest, file: BinaryIO, spans: Sequence[Span]) -> bytes:
 
 
 def _is(file: BinaryIO, state: tuple[int, bytes], spans: Sequence[Span]) -> bool:
-    return file_size(file) == state[0] and file_digest(digest_outside(file, spans), file, spans) == state[1]
+    kind: type[Digest | OldDigest] = OldDigest if len(state[1]) == OLD_LENGTH else Digest
+    return file_size(file) == state[0] and file_digest(digest_outside(file, spans, kind), file, spans) == state[1]

@@ -1,6 +1,7 @@
 import os
 import pickle
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from stonecli.library.cache import FILE_NAME, ResultCache, hash_content, open_ca
 from stonecli.model.session import KeyModel
 from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import FieldRule, write_key
+from stonecli.tags.edit.old_digest import OldDigest
 
 Song = Callable[..., Path]
 EstimateOf = Callable[..., KeyEstimate]
@@ -120,6 +122,45 @@ def test_the_content_hash_of_a_file_without_tags(tmp_path: Path) -> None:
     path.write_bytes(b"RF64" + bytes(99) + b"1")
     assert None is not first != hash_content(path) is not None
     assert hash_content(tmp_path / "nothing") is None
+
+
+class TestResultsOfAnEarlierVersion:
+    """Their content hashes use the old digest."""
+
+    @pytest.fixture
+    def wav(self, tmp_path: Path) -> Path:
+        samples = bytes(range(256)) * 6000
+        form = struct.pack("<IHHIIHH", 16, 1, 1, 44100, 88200, 2, 16)
+        content = b"WAVEfmt " + form + b"data" + struct.pack("<I", len(samples)) + samples
+        path = tmp_path / "song.wav"
+        path.write_bytes(b"RIFF" + struct.pack("<I", len(content)) + content)
+        return path
+
+    def test_the_old_hash_is_that_of_commit_6885745(self, wav: Path) -> None:
+        old = hash_content(wav, OldDigest)
+        assert old is not None
+        assert old.hex() == "1e279977b25ad0614d2d6ec3cbab6c5b"
+        assert hash_content(wav) not in (old, None)
+
+    def test_they_are_found_and_stored_under_the_new_hash(
+        self, cache: ResultCache, wav: Path, estimate_of: EstimateOf
+    ) -> None:
+        old, new = hash_content(wav, OldDigest), hash_content(wav)
+        assert old is not None
+        assert new is not None
+        cache.put(old, MODEL, estimate_of("Am"))
+        assert cache.estimate(new, MODEL) is None
+        assert same(cache.estimate(new, MODEL, wav), replace(estimate_of("Am"), windows=()))
+        assert same(cache.estimate(new, MODEL), replace(estimate_of("Am"), windows=()))
+
+    def test_a_new_cache_needs_no_old_hash(
+        self, cache: ResultCache, wav: Path, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        new = hash_content(wav)
+        assert new is not None
+        cache.put(new, OTHER_MODEL, estimate_of("Am"))
+        monkeypatch.setattr(cache_module, "OldDigest", None)
+        assert cache.estimate(new, MODEL, wav) is None
 
 
 def test_a_second_run_analyzes_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:

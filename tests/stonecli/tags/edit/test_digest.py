@@ -1,76 +1,44 @@
-"""Any change of a file is seen, in long stretches as in short ones."""
+"""The digest of files and audio."""
 
-import hashlib
+from __future__ import annotations
+
 import random
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
-from stonecli.tags.edit.digest import BLOCK, LONG, Digest
-
-ROW = 1 << 16
+from stonecli.tags.edit.digest import BLOCK, Digest
 
 
-def digest_of(content: bytes | bytearray, block: int = BLOCK) -> bytes:
+def blocks(content: bytes | bytearray, size: int = BLOCK) -> Iterator[memoryview]:
+    return (memoryview(content)[at : at + size] for at in range(0, len(content), size))
+
+
+def digest_of(content: bytes | bytearray, size: int = BLOCK) -> bytes:
     digest = Digest()
-    blocks = (memoryview(content)[at : at + block] for at in range(0, len(content), block))
-    assert digest.add_chunk(blocks, len(content)) == len(content)
+    assert digest.add_chunk(blocks(content, size), len(content)) == len(content)
     return digest.digest()
 
 
-@pytest.mark.parametrize("length", [1, ROW, LONG - 1, LONG, LONG + 1, 3 * BLOCK + LONG, LONG + ROW + 12345])
-@pytest.mark.parametrize("kind", ["noise", "silence"])
-def test_every_byte_counts(length: int, kind: str) -> None:
+@pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK + 1, 3 * BLOCK + 12345])
+def test_every_byte_counts(length: int) -> None:
     chance = random.Random(length)
-    content = bytearray(chance.randbytes(length) if kind == "noise" else length)
+    content = bytearray(chance.randbytes(length))
     whole = digest_of(content)
-    edges = {0, 7, 8, ROW - 1, ROW, BLOCK - 1, BLOCK, LONG - 1, LONG, length // ROW * ROW, length - 2, length - 1}
-    for place in {place for place in edges if 0 <= place < length} | {chance.randrange(length) for _ in range(20)}:
-        for bit in (1, 1 << 7):
-            content[place] ^= bit
-            assert digest_of(content) != whole, (place, bit)
-            content[place] ^= bit
-    assert digest_of(content) == whole
+    for index in {0, length - 1, *(chance.randrange(length) for _ in range(20))}:
+        content[index] ^= 1
+        assert digest_of(content) != whole, index
+        content[index] ^= 1
     assert digest_of(content[:-1]) != whole
     assert digest_of(content + b"\0") != whole
 
 
-@pytest.mark.parametrize("shift", [ROW, 2 * ROW, BLOCK, 5 * BLOCK])
-@pytest.mark.parametrize("bit", [1, 1 << 7])
-def test_changes_of_one_column_do_not_cancel_out(shift: int, bit: int) -> None:
-    content = bytearray(random.Random(3).randbytes(3 << 20))
-    whole = digest_of(content)
-    for place in (7, 100_007):  # the highest bit of a number of 64 bits, which no sum and no product carries on
-        content[place] ^= bit
-        content[place + shift] ^= bit
-        assert digest_of(content) != whole
-        content[place] ^= bit
-        content[place + shift] ^= bit
-    swapped = bytearray(content)
-    swapped[:ROW], swapped[shift : shift + ROW] = content[shift : shift + ROW], content[:ROW]
-    assert digest_of(swapped) != whole
-
-
-@pytest.mark.parametrize("how", ["louder", "inverted", "channels swapped", "backwards", "a sample later", "unsigned"])
-def test_what_programs_do_to_audio_in_place(how: str) -> None:
-    sound = np.random.default_rng(1).integers(-8000, 8000, (1 << 20, 2)).astype(np.int16)
-    changed = {
-        "louder": sound * np.int16(2),
-        "inverted": -sound,
-        "channels swapped": sound[:, ::-1],
-        "backwards": sound[::-1],
-        "a sample later": np.roll(sound, 1, axis=0),
-        "unsigned": sound ^ np.int16(-(1 << 15)),
-    }[how]
-    assert digest_of(changed.tobytes()) != digest_of(sound.tobytes())
-
-
-def test_it_does_not_depend_on_the_blocks() -> None:
+def test_the_size_of_the_blocks_does_not_matter() -> None:
     content = random.Random(4).randbytes(2_345_678)
-    assert digest_of(content, ROW) == digest_of(content, 5 * ROW) == digest_of(content)
+    assert digest_of(content, 1000) == digest_of(content, 70_001) == digest_of(content)
 
 
-def test_a_copy_goes_on_alone() -> None:
+def test_a_copy_is_independent() -> None:
     first = Digest()
     first.add(b"a")
     second = first.copy()
@@ -80,5 +48,6 @@ def test_a_copy_goes_on_alone() -> None:
     assert first.digest() == second.digest()
 
 
-def test_where_stretches_are_short_it_is_sha_256() -> None:
-    assert digest_of(b"abc") == hashlib.sha256(b"abc").digest()
+def test_the_algorithm_is_xxh3_with_128_bits() -> None:
+    """Records of users hold these digests, so the algorithm must not change unnoticed."""
+    assert digest_of(b"abc").hex() == "06b05ab6733a618578af5f94892f3950"

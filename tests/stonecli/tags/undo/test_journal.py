@@ -8,6 +8,7 @@ import pickle
 import random
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -551,3 +552,60 @@ def test_the_changes_of_a_killed_run_can_be_undone(make, undo_journal):
     assert any(path.read_bytes() != content for path, content in contents.items())
     undo_all(undo_journal, undo_journal.last_run())
     assert {path: path.read_bytes() for path in files} == contents
+
+
+OLD_SCHEMA = """
+CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started REAL NOT NULL, what TEXT NOT NULL, undone REAL);
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs (id), time REAL NOT NULL, path BLOB NOT NULL,
+    before_size INTEGER NOT NULL, before_hash BLOB NOT NULL, after_size INTEGER NOT NULL, after_hash BLOB NOT NULL,
+    splices BLOB NOT NULL, undone REAL
+);
+CREATE INDEX changes_by_run ON changes (run);
+PRAGMA user_version = 1;
+"""
+OLD_BEFORE = 1_536_044, "0d4dd80eea403d5fe1fc2efd77bd6f0752b47ab63b4a5261ee3af7cb82e2cbb5"
+OLD_AFTER = 1_537_100, "ea9e65b7b93b0f5138ece2aa287a63e24786d3161e48a0bac3ef37a5ff799aa9"
+OLD_SPLICES = "789c6361800026345aa540a7401ccc52606140010022900174"
+
+
+class TestJournalOfAnEarlierVersion:
+    """All bytes here were written by commit 6885745, whose digest hashes chunks over 1 MiB by columns."""
+
+    @staticmethod
+    def wav() -> bytes:
+        samples = bytes(range(256)) * 6000
+        form = struct.pack("<4sIHHIIHH", b"WAVEfmt "[4:], 16, 1, 1, 44100, 88200, 2, 16)
+        content = b"WAVE" + form + b"data" + struct.pack("<I", len(samples)) + samples
+        return b"RIFF" + struct.pack("<I", len(content)) + content
+
+    @pytest.fixture
+    def tagged(self, tmp_path):
+        """The WAV after the key 8A was written to it, and the journal of that run."""
+        content = self.wav()
+        tag = bytes.fromhex("69643320170400004944330300000000080d544b4559000000030000003841") + bytes(1025)
+        path = tmp_path / "song.wav"
+        path.write_bytes(b"RIFF" + bytes.fromhex("44741700") + content[8:] + tag)
+        database = sqlite3.connect(tmp_path / FILE_NAME)
+        database.executescript(OLD_SCHEMA)
+        database.execute("INSERT INTO runs VALUES (1, 1.0, 'write key', NULL)")
+        hashes = [(size, bytes.fromhex(digest)) for size, digest in (OLD_BEFORE, OLD_AFTER)]
+        row = (1, 1, 2.0, os.fsencode(path), *hashes[0], *hashes[1], bytes.fromhex(OLD_SPLICES))
+        database.execute("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", row)
+        database.commit()
+        database.close()
+        assert read_tags(path).text == "8A"
+        return path
+
+    def test_its_run_is_undone(self, tagged):
+        with contextlib.closing(UndoJournal(tagged.parent / FILE_NAME)) as undo_journal:
+            assert [undone.error for undone in undo_files(undo_journal, 1)] == [None]
+        assert tagged.read_bytes() == self.wav()
+
+    def test_a_file_that_was_changed_since_is_refused(self, tagged):
+        content = bytearray(tagged.read_bytes())
+        content[700_000] ^= 1
+        tagged.write_bytes(content)
+        with contextlib.closing(UndoJournal(tagged.parent / FILE_NAME)) as undo_journal:
+            assert [undone.error for undone in undo_files(undo_journal, 1)] == ["the file has changed since"]
+        assert tagged.read_bytes() == content
