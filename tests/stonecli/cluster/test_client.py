@@ -51,7 +51,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (folder / "sitecustomize.py").write_text(KILLER)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
-    root = str(Path(__file__).parents[2])  # as tests.stonecli.test_cluster workers import this file, along our path
+    root = str(Path(__file__).parents[3])  # workers import this file as tests.stonecli.cluster.test_client
     sys.path.append(root)
     settings = {
         "distributed.scheduler.allowed-failures": 1,
