@@ -118,11 +118,7 @@ def evaluate(
     Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are named and
     left out. No music file is changed.
     """
-    if (labels is None) == (dataset is None):
-        fail("give LABELS.csv or --dataset NAME", EXIT_USAGE)
-    if labels is None:
-        assert dataset is not None  # noqa: S101
-        labels = _dataset_labels(dataset, dataset_dir)
+    labels = _labels_file(labels, dataset, dataset_dir)
     for target, option in ((predictions, "--predictions"), (confusion, "--confusion")):
         _check_output(target, option, [labels, against, model])
     silence_native_stderr()
@@ -151,14 +147,7 @@ def evaluate(
     report = _report(labels, tracks, ours, theirs, names, resamples, seed, interrupted=interrupted)
     report = replace(report, signatures=len(key_model.info.classes) == 12)
     if confusion is not None:
-        from stonecli.plots.confusion import save_confusion_plot
-
-        counts = report.evaluation.confusion
-        if report.signatures:
-            from stonecli.evaluation.metrics import signature_confusion
-
-            counts = signature_confusion(counts)
-        save_confusion_plot(confusion, counts, f"{report.model} on {labels.name}")
+        _save_confusion(confusion, report, labels.name)
     _print(report, as_json=as_json)
     if against is not None and report.comparison is None:
         _warn(errors, against, "no comparison: no track has an answer from both")
@@ -166,6 +155,27 @@ def evaluate(
         fail("interrupted; the scores only cover the tracks analyzed until then", EXIT_INTERRUPTED)
     if failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _labels_file(labels: Path | None, dataset: str | None, folder: Path | None) -> Path:
+    """The table of true keys: the one that was given, or that of a dataset, which is downloaded if it is missing."""
+    if labels is not None and dataset is None:
+        return labels
+    if labels is not None or dataset is None:
+        fail("give LABELS.csv or --dataset NAME", EXIT_USAGE)
+    return _dataset_labels(dataset, folder)
+
+
+def _save_confusion(path: Path, report: _Report, name: str) -> None:
+    """Draw the confusion matrix; of a model with 12 classes, that of the key signatures."""
+    from stonecli.plots.confusion import save_confusion_plot
+
+    counts = report.evaluation.confusion
+    if report.signatures:
+        from stonecli.evaluation.metrics import signature_confusion
+
+        counts = signature_confusion(counts)
+    save_confusion_plot(path, counts, f"{report.model} on {name}")
 
 
 def _report(

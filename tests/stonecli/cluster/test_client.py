@@ -148,7 +148,7 @@ def test_a_second_run_does_what_is_left(invoke: Invoke, address: str, folder: Pa
     lines = whole.splitlines(keepends=True)
     output.write_bytes(b"".join(lines[:10]) + lines[10][:50])  # as a kill leaves it
     result = invoke("tag", folder, "--cluster", address, "--output", output)
-    assert (result.exit_code, result.stderr) == (0, f"stone: 10 files are in {output} already\n")
+    assert (result.exit_code, result.stderr) == (0, f"stone: skipping 10 files that are already in {output}\n")
     assert len(result.stdout.splitlines()) == 1 + 20
     assert output.read_bytes().startswith(b"".join(lines[:10]))
     assert sorted(output.read_bytes().splitlines()) == sorted(whole.splitlines())
@@ -161,7 +161,7 @@ def test_a_preview_is_not_gone_on_with_by_a_run_that_writes(
         output = tmp_path / name
         assert invoke("tag", folder / "00.flac", "--cluster", address, "--output", output).exit_code == 0
         result = invoke("tag", folder, "--cluster", address, "--output", output, "--write-tags")
-        said = f"stone: {output}: holds a preview, whose files would be passed over; give another --output\n"
+        said = f"stone: {output} contains a preview, whose files would be skipped; choose another --output\n"
         assert (result.exit_code, result.stderr) == (2, said)
     assert {read_tags(path).text for path in folder.iterdir()} == {None}
 
@@ -192,12 +192,11 @@ def test_addresses_are_fetched_by_the_workers(
         s3.put_object(Bucket="music", Key=f"cluster/{number}.mp3", Body=songs["mp3"].read_bytes())
     top = serve(folder)
     output = tmp_path / "keys.ndjson"
-    places = ["s3://music/cluster", "s3://music/gone.mp3", f"{top}/", folder / "00.flac"]
+    pages = [f"{top}/{number:02}.flac" for number in range(30)]
+    places = ["s3://music/cluster", "s3://music/gone.mp3", *pages, folder / "00.flac"]
     result = invoke("tag", *places, "--cluster", address, "--output", output)
     assert (result.exit_code, result.stderr) == (1, "s3://music/gone.mp3: no such file\n")
-    wanted = [f"s3://music/cluster/{number}.mp3" for number in range(5)] + [
-        f"{top}/{number:02}.flac" for number in range(30)
-    ]
+    wanted = [f"s3://music/cluster/{number}.mp3" for number in range(5)] + pages
     heard = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
     assert heard == dict.fromkeys([*wanted, str(folder / "00.flac")], "7A") | {"s3://music/gone.mp3": None}
 
@@ -242,7 +241,7 @@ def test_a_list_without_end_on_standard_input(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert errors == b"stone: interrupted; what is shown above is done\n"
+    assert errors == b"stone: interrupted; the files shown above are done\n"
 
 
 # What goes wrong on the way
@@ -302,13 +301,13 @@ def test_interrupted_and_gone_on_with(stone_command: list[str], address: str, fo
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert errors == "stone: interrupted; what is shown above is done\n"
+    assert errors == "stone: interrupted; the files shown above are done\n"
     done = records(output)
     assert {record["path"] for record in done} == {str(path) for path in folder.iterdir() if read_tags(path).text}
     process = start(stone_command, "tag", folder, "--cluster", address, "--write-tags", "--output", output)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert errors == (f"stone: {len(done)} files are in {output} already\n" if done else "")
+    assert errors == (f"stone: skipping {len(done)} files that are already in {output}\n" if done else "")
     assert Counter(record["path"] for record in records(output)) == Counter(map(str, folder.iterdir()))
     assert {record["status"] for record in records(output)} == {"written"}
 
@@ -330,8 +329,8 @@ def test_a_client_that_dies_is_gone_on_with(
     paths = read_table(output)["path"].to_pylist()
     assert Counter(paths) == Counter(map(str, folder.iterdir()))
     assert {read_tags(path).text for path in folder.iterdir()} == {"7A"}
-    for _ in UndoJournal().runs():  # both
-        invoke("undo")
+    for run in UndoJournal().runs():  # both
+        assert invoke("undo", str(run.number)).exit_code == 0
     assert {name: content for name, (_, _, content) in fingerprint(folder).items()} == before
 
 
