@@ -40,7 +40,7 @@ from stonecli.output.parquet import ParquetFolder
 from stonecli.output.records import tag_record
 from stonecli.output.resumable import ResumableLog
 from stonecli.remote.locations import Place
-from stonecli.remote.prefetch import Ahead
+from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tagging import TagResult
 from stonecli.tags import write_key
@@ -133,7 +133,7 @@ def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, second
     output.unlink(missing_ok=True)
     before, start = (cpu(scheduler), cpu(this)), time.perf_counter()
     with ResumableLog(output) as log:
-        going = ClusterRun(client, pretended, Ahead(names(files), 4096), most_in_batch=batch)
+        going = ClusterRun(client, pretended, Prefetcher(names(files), 4096), most_in_batch=batch)
         for outcome in going:
             if outcome.error is not None:
                 raise SystemExit(outcome.error)

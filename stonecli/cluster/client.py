@@ -1,8 +1,8 @@
-"""The engine on a Dask cluster, through ``distributed``'s own executor: batches, back-pressure, workers that die.
+"""Run jobs on a Dask cluster with the executor of ``distributed``: batches, back-pressure, workers that die.
 
-Needs the extra ``cluster``. What is in flight is bounded by the threads of the cluster as it is at the moment, so that
-neither scheduler nor client holds more for a million files than for a thousand. Files travel in batches, for a task
-costs the scheduler a millisecond, whatever is in it (docs/scale.md).
+Needs the extra ``cluster``. The number of tasks in flight depends on the current number of threads in the cluster,
+so scheduler and client use no more memory for a million files than for a thousand. Files are sent in batches, because a
+task costs the scheduler a millisecond, whatever its size (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stonecli.errors import ClusterError
 from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run, stopped_by_signals
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Place, Seen
-from stonecli.remote.prefetch import Ahead
+from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found, find_places
 from stonecli.tagging import PREVIEW, OnResult, ResultCounter, TagOptions, TagResult, TagSummary
 from stonecli.tags.edit.atomic_replace import remove_leftovers
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from stonecli.tags.undo.journal import JournalRun
 
 CONNECT_SECONDS = 15.0
-_READ_AHEAD = 4096  # files that are found before there is room for them
-MOST_IN_BATCH = 32  # files; beyond, the scheduler gains nothing and a worker that dies costs more
-BATCHES_A_THREAD = 2  # one that is heard and one that waits beside it
-_LEAST_IN_FLIGHT = 4  # a cluster that grows on demand has to see a demand
-_WAIT_SECONDS = 0.1  # for the next place, before what has been done meanwhile is looked at
-_COUNT_SECONDS = 5.0  # between two looks at how many workers there are
+_READ_AHEAD = 4096  # files that are listed in advance
+MOST_IN_BATCH = 32  # files; more do not help the scheduler, and more are lost with a worker
+BATCHES_A_THREAD = 2  # one is analyzed, one is queued
+_LEAST_IN_FLIGHT = 4  # an adaptive cluster grows only if there are tasks
+_WAIT_SECONDS = 0.1  # for the next file, before finished tasks are handled
+_COUNT_SECONDS = 5.0  # between two counts of the workers
 
 Work = TypeVar("Work", bound=Callable[..., Answers])
 
@@ -61,17 +61,17 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
         import distributed
     except ImportError:
         raise ClusterError("a cluster needs the extra cluster: pip install 'stonecli[cluster]'") from None
-    if not os.environ.get("STONE_DEBUG"):  # what fails, we say ourselves
+    if not os.environ.get("STONE_DEBUG"):  # stone reports failures itself
         for name in [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     make_client: Any = distributed.Client  # typed in part
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that versions of some packages differ
+        warnings.simplefilter("ignore")  # about different versions of some packages
         try:
             asyncio.run(_knock(address, timeout))
             client: Any = make_client(address, timeout=timeout, set_as_default=False)
-        except Exception as error:  # OSError, ValueError, and what TLS has of its own
-            reason = "what answers is no Dask scheduler"
+        except Exception as error:  # OSError, ValueError, and errors of TLS
+            reason = "it is not a Dask scheduler"
             if isinstance(error, OSError | ValueError):
                 reason = "no answer" if isinstance(error, OSError) else str(error)
             raise ClusterError(f"the scheduler {address} cannot be reached: {reason}") from error
@@ -84,7 +84,7 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
 
 
 async def _knock(address: str, timeout: float) -> None:
-    """Nothing, if the scheduler answers. A client that meets none would try again for 20 s while it is thrown away."""
+    """Raise unless the scheduler answers. A client without a scheduler would retry for 20 s while it is closed."""
     from distributed import comm as module
     from distributed.security import Security
 
@@ -107,16 +107,16 @@ def _check_versions(client: Any) -> None:
 
 
 def count_threads(client: Any) -> int:
-    """Threads of all workers of the cluster; 0 while there are none."""
+    """Number of threads of all workers of the cluster."""
     return sum(client.nthreads().values())
 
 
 @contextmanager
 def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> Iterator[ModelPlace]:
-    """The model where workers find it: their own built-in one, or a copy of ``path`` for each, later ones included.
+    """The model for the workers: their built-in one, or a copy of ``path`` that every worker gets, also later ones.
 
     Raises:
-        ClusterError: the workers did not take it.
+        ClusterError: the model could not be sent.
     """
     if path is None:
         yield ModelPlace(model.sha256, device)
@@ -151,7 +151,7 @@ class ClusterRun(Generic[Work]):
     """
 
     def __init__(
-        self, client: Any, work: Work, found: Ahead[Found], *, word: str = "", most_in_batch: int = MOST_IN_BATCH
+        self, client: Any, work: Work, found: Prefetcher[Found], *, word: str = "", most_in_batch: int = MOST_IN_BATCH
     ) -> None:
         self._client = client
         self._work = work
@@ -159,7 +159,7 @@ class ClusterRun(Generic[Work]):
         self._lost: deque[Outcome[Place, TagResult]] = deque()
         self._word = word
         self._most = most_in_batch
-        # Not pure: a batch that comes twice is heard twice, and no result is kept for later.
+        # Not pure: Dask must not reuse the result of an equal batch.
         self._executor: Executor = client.get_executor(pure=False)
         self._runs: list[Run[tuple[Place, ...], Answers]] = []
         self._suspects: list[tuple[Place, ...]] = []
@@ -174,7 +174,7 @@ class ClusterRun(Generic[Work]):
         """
         yield from self._outcomes(self._work, cast("Iterator[tuple[Place, ...]]", self._batches()), is_last=False)
         if self._suspects and not self._stopped:
-            # The workers that had them died, again and again. It may be the fault of one of their files, or of none.
+            # The workers of these batches died repeatedly. One of the files may be the cause, or none.
             yield from self._outcomes(replace(self._work, alone=True), iter(self._suspects), is_last=True)  # type: ignore[type-var]
 
     def _lost_ones(self) -> Iterator[Outcome[Place, TagResult]]:
@@ -182,11 +182,11 @@ class ClusterRun(Generic[Work]):
             yield self._lost.popleft()
 
     def stop(self) -> None:
-        """Takes no more places; what is being heard is finished, file by file, and reported. From a signal handler."""
+        """Submit no more files; those being analyzed are finished and reported. May be called from a signal handler."""
         self._stopped = True
         self._found.stop()
         for going in self._runs:
-            going.stop(cancel=False)  # Dask forgets what it cancels, and lets it run on
+            going.stop(cancel=False)  # Dask does not stop cancelled tasks, and drops their results
         threading.Thread(target=self._tell_workers, daemon=True).start()
 
     def _tell_workers(self) -> None:
@@ -212,7 +212,7 @@ class ClusterRun(Generic[Work]):
                     continue
                 yield from (Outcome(place, None, outcome.error) for place in outcome.item)
                 continue
-            # Fewer answers than places: it was stopped, or refused.
+            # Fewer answers than files: the batch was stopped or refused.
             for place, (result, error) in zip(outcome.item, outcome.result.answers, strict=False):
                 yield Outcome(place, result, error)
             if outcome.result.refusal is not None:
@@ -220,7 +220,7 @@ class ClusterRun(Generic[Work]):
         yield from self._lost_ones()
 
     def _batches(self) -> Iterator[tuple[Place, ...] | NotYet]:
-        """Batches that grow, so that a hundred files keep all workers busy as well, and that do not wait for a pipe."""
+        """Batches of increasing size, so that even a hundred files use all workers; a slow pipe does not delay them."""
         taken = 0
         batch: list[Place] = []
         while not self._stopped:
@@ -243,14 +243,14 @@ class ClusterRun(Generic[Work]):
             yield tuple(batch)
 
     def _in_flight(self) -> int:
-        with suppress(Exception):  # a scheduler that is gone is seen by what it had
+        with suppress(Exception):  # a lost scheduler is detected by its tasks
             return max(_LEAST_IN_FLIGHT, BATCHES_A_THREAD * count_threads(self._client))
         return _LEAST_IN_FLIGHT
 
     def _check_scheduler(self, error: str | None) -> None:
-        """Nothing, if the cluster is there; a call that nobody here has cancelled was lost with the scheduler."""
+        """Raise if the scheduler is lost: it cancels tasks that stone has not cancelled."""
         if error == "cancelled" or self._client.status != "running":
-            raise ClusterError("the scheduler is gone; the same command goes on where this run ended")
+            raise ClusterError("the scheduler is gone; run the same command again to resume")
 
 
 def check_journals(client: Any, journals: Path, word: str) -> None:
@@ -334,7 +334,7 @@ def tag_on_cluster(
             on_start(count_threads(client))
         job = Job(word, place, options, journals, what)
         found = find_places(map(_absolute, paths), leftovers, Seen() if skip is None else skip)
-        outcomes = ClusterRun(client, job, Ahead(found, _READ_AHEAD), word=word)
+        outcomes = ClusterRun(client, job, Prefetcher(found, _READ_AHEAD), word=word)
         counter = ResultCounter(on_result)
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:
@@ -349,7 +349,7 @@ def tag_on_cluster(
 
 
 def _absolute(place: Place) -> Place:
-    """The same for a worker, whose current folder is another."""
+    """An absolute path, because the current folder of a worker is another."""
     return place.absolute() if isinstance(place, Path) else place
 
 

@@ -1,6 +1,6 @@
-"""What a worker of a cluster does: hears a batch of files with a model that it has loaded once.
+"""Analyze a batch of files on a worker of a cluster, with a model that is loaded once per process.
 
-A :class:`Job` travels with every batch and is small; model, journal and the word to stop are the process's own.
+A :class:`Job` is sent with every batch and is small; the model, the journal and the stopped runs belong to the process.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from stonecli.tagging import PREVIEW, Remover, Tagger, TagOptions, TagResult, ma
 from stonecli.tags.undo.gathered import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
-"""What became of one file, or one line that says what went wrong: one of the two is None."""
+"""The result of one file, or one line that says what went wrong; the other is None."""
 
 _KEPT_MODELS = 2  # a worker may outlive many runs
-_CLOCKS_SECONDS = 30.0  # by which the clocks of two file servers may differ
+_CLOCKS_SECONDS = 30.0  # difference of the clocks of two file servers
 _models: dict[tuple[str, Device], KeyModel] = {}
 _models_lock = threading.Lock()
 _stopped: set[str] = set()
 
 
 class RefusalError(StoneError):
-    """This worker, or the cluster as it is set up, cannot do the run at all."""
+    """This worker, or the cluster with its configuration, cannot do the run."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Job:
-    """Hears, and tags, a batch of files on a worker when called with their places.
+    """Analyzes and tags a batch of files on a worker when called with their paths or URLs.
 
     Attributes:
-        word: of the run, unlike that of any other.
-        model: None where nothing is listened to, for ``remove``.
+        word: unique id of the run.
+        model: the model; None for ``remove``, which analyzes nothing.
         options: what to do with each file; the cache is not used.
-        journals: folder for the journals of the run, on shared storage; None where nothing is written.
-        what: the run does, for the journal.
-        alone: listen in a process of its own, which may die without the worker.
-        version: of the stone that asks.
+        journals: folder for the journals of the run, on shared storage; None if nothing is written.
+        what: description of the run for the journal.
+        alone: analyze in an isolated process, which may die without the worker.
+        version: version of stone on the client.
     """
 
     word: str
@@ -93,7 +93,7 @@ class Job:
     version: str = __version__
 
     def __call__(self, places: Sequence[Place]) -> Answers:
-        """What became of each; nothing is raised."""
+        """The answers of all files; raises nothing."""
         answers: list[Answer] = []
         try:
             if self.version != __version__:
@@ -107,10 +107,10 @@ class Job:
         return Answers(answers)
 
     def heard(self, places: Sequence[Place]) -> Iterator[Answer]:
-        """The answers one by one, heard in this process.
+        """The answers one by one, computed in this process.
 
         Raises:
-            StoneError, OSError: nothing can be heard, or written, here.
+            StoneError, OSError: this worker cannot analyze or write any file.
         """
         if self.word in _stopped:
             return
@@ -152,15 +152,15 @@ class Job:
 
 
 def stop_run(word: str) -> None:
-    """Batches of the run end after the file in hand; those that have not begun, at once."""
+    """End the batches of the run after the current file, and those that have not started at once."""
     _stopped.add(word)
 
 
 def load_model(place: ModelPlace) -> KeyModel:
-    """The model, loaded once a process.
+    """The model, loaded once per process.
 
     Raises:
-        ModelError: among others, it is another one than was asked for. DeviceError, OSError: as ``KeyModel``.
+        ModelError: for instance, if it is not the requested model. DeviceError, OSError: as ``KeyModel``.
     """
     with _models_lock:
         model = _models.get((place.sha256, place.device))
@@ -179,11 +179,11 @@ def _model_path(place: ModelPlace) -> Path | None:
         return Path(place.file)
     from distributed import get_worker
 
-    return Path(get_worker().local_directory) / place.file  # where distributed puts what is uploaded
+    return Path(get_worker().local_directory) / place.file  # where distributed stores uploaded files
 
 
 def _alone(job: Job, places: Sequence[Place]) -> Iterator[Answer]:
-    """The answers, heard in processes of their own: one that dies costs the file that it had, and another goes on."""
+    """The answers from isolated processes: if one dies, its current file fails, and a new process continues."""
     if job.model is not None:
         path = _model_path(job.model)
         # On the CPU: CUDA's address space does not fit a limit, and its failures are not the file's.
@@ -198,15 +198,15 @@ def _alone(job: Job, places: Sequence[Place]) -> Iterator[Answer]:
             assert process.stdout is not None  # noqa: S101
             try:
                 _send(process.stdin, (job, tuple(places[done:]), _memory_limit()))
-                for said in _said(process.stdout):
-                    if isinstance(said, str):
-                        raise RefusalError(said)
-                    yield said
+                for message in _messages(process.stdout):
+                    if isinstance(message, str):
+                        raise RefusalError(message)
+                    yield message
                     done += 1
             finally:
                 process.kill()
         if done < len(places):
-            yield None, f"the process that heard it died ({_cause(process.wait())})"
+            yield None, f"the process that analyzed it died ({_cause(process.wait())})"
             done += 1
 
 
@@ -214,15 +214,15 @@ def _send(stream: IO[bytes], message: Any) -> None:
     try:
         with stream:
             pickle.dump(message, stream)
-    except BrokenPipeError:  # it died at once, which is seen at the other end
+    except BrokenPipeError:  # the process died at once; _messages() ends then
         return
 
 
-def _said(stream: IO[bytes]) -> Iterator[Any]:
-    """What our own process says, until it ends."""
+def _messages(stream: IO[bytes]) -> Iterator[Any]:
+    """The messages of the isolated process, until it ends."""
     while True:
         try:
-            yield pickle.load(stream)  # noqa: S301 (no more is trusted than where files are heard in this process)
+            yield pickle.load(stream)  # noqa: S301 (from a process that this one started)
         except (EOFError, pickle.UnpicklingError):
             return
 

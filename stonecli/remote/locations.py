@@ -1,4 +1,4 @@
-"""Where a recording is: a path, or an address that fsspec can open (``s3://``, ``https://``)."""
+"""The location of a recording: a path, or a URL that fsspec can open (``s3://``, ``https://``)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters and more: C:// is a drive
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more, because C:// is a drive
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An address, exactly as it was given; ``str()`` of it is the address."""
+    """A URL, exactly as it was given; ``str()`` returns it."""
 
     text: str
 
@@ -25,25 +25,25 @@ class Url:
 
     @property
     def protocol(self) -> str:
-        """What stands before ``://``, lower-case."""
+        """The part before ``://``, in lower case."""
         return self.text.partition("://")[0].lower()
 
     @property
     def is_web(self) -> bool:
-        """Whether it is one of ``http`` and ``https``, in which a query and percent-encoding mean something."""
+        """Whether the protocol is ``http`` or ``https``, which have queries and percent-encoding."""
         return self.protocol in ("http", "https")
 
     @property
     def name(self) -> str:
-        """The last part, decoded; "" for a folder that ends in a slash."""
+        """The last part of the path, decoded; "" if the URL ends in a slash."""
         if self.is_web:
-            with suppress(ValueError):  # no address after all
+            with suppress(ValueError):  # not a valid URL
                 return unquote(urlsplit(self.text).path).rpartition("/")[2]
         return self.text.partition("://")[2].rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """The ending of the name, with the dot, as that of a path."""
+        """The extension of the name with the dot, as in ``Path.suffix``."""
         return Path(self.name).suffix if self.name not in ("", ".", "..") else ""
 
 
@@ -51,7 +51,7 @@ Place: TypeAlias = Path | Url
 
 
 def place_of(text: str) -> Place:
-    """The place that the user has named; ``file://`` addresses are paths."""
+    """The path or URL that the user has entered; ``file://`` URLs are converted to paths."""
     if not (match := _SCHEME.match(text)):
         return Path(text)
     if match[1].lower() == "file":
@@ -60,13 +60,13 @@ def place_of(text: str) -> Place:
 
 
 class Seen:
-    """A set of places, kept as 16 bytes each: about 100 MB for a million, however long their names are."""
+    """A set of paths and URLs, stored as hashes of 16 bytes: about 100 MB per million, whatever their length."""
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
 
     def add(self, text: str) -> bool:
-        """Whether the place is new; it is in the set from now on."""
+        """Add a path or URL, and return whether it is new."""
         digest = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
         if digest in self._digests:
             return False

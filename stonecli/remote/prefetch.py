@@ -1,4 +1,4 @@
-"""An iterator that is run in a thread of its own, a little ahead of whoever takes from it."""
+"""Prefetch the items of an iterator in a thread."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Item = TypeVar("Item")
 _WAKE_SECONDS = 0.1
 
 
-class Ahead(Iterator[Item], Generic[Item]):
-    """The items of ``source``, which is iterated in a thread: a slow folder or a waiting pipe holds nobody up longer.
+class Prefetcher(Iterator[Item], Generic[Item]):
+    """The items of ``source``, which a thread iterates, so that a slow folder or pipe does not block the caller.
 
-    What ``source`` raises is raised in its place. After :meth:`stop` it ends at once, even while ``source`` waits, as
-    it does for a line on standard input.
+    An exception in ``source`` is raised in its position. After :meth:`stop` the iterator ends at once, even while
+    ``source`` blocks, for instance on standard input.
 
     Args:
-        source: for the thread alone.
-        most: items that are held at a time.
+        source: used by the thread only.
+        size: maximum number of buffered items.
     """
 
-    def __init__(self, source: Iterable[Item], most: int) -> None:
-        self._queue: Queue[tuple[Item] | BaseException | None] = Queue(most)
-        self._next: list[tuple[Item] | BaseException | None] = []  # what was waited for and not taken yet
+    def __init__(self, source: Iterable[Item], size: int) -> None:
+        self._queue: Queue[tuple[Item] | BaseException | None] = Queue(size)
+        self._next: list[tuple[Item] | BaseException | None] = []  # received by wait() and not returned yet
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source,), name="stone-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(source,), name="stone-prefetch", daemon=True)
         self._thread.start()
 
     def __next__(self) -> Item:
@@ -34,16 +34,16 @@ class Ahead(Iterator[Item], Generic[Item]):
         while not self._stopped.is_set():
             if not self.wait(_WAKE_SECONDS):
                 continue
-            said = self._next.pop()
-            if isinstance(said, tuple):
-                return said[0]
+            message = self._next.pop()
+            if isinstance(message, tuple):
+                return message[0]
             self._stopped.set()
-            if said is not None:
-                raise said
+            if message is not None:
+                raise message
         raise StopIteration
 
     def wait(self, seconds: float) -> bool:
-        """Whether, at most so many seconds later, the next item or the end is there; 0 to ask only."""
+        """Whether the next item or the end is available within so many seconds; 0 returns at once."""
         try:
             if not self._next:
                 self._next.append(self._queue.get(block=seconds > 0, timeout=seconds or None))
@@ -52,7 +52,7 @@ class Ahead(Iterator[Item], Generic[Item]):
         return True
 
     def stop(self) -> None:
-        """Nothing more comes; may be called from a signal handler."""
+        """End the iteration; may be called from a signal handler."""
         self._stopped.set()
 
     def _run(self, source: Iterable[Item]) -> None:
@@ -64,10 +64,10 @@ class Ahead(Iterator[Item], Generic[Item]):
         except BaseException as error:
             self._put(error)
 
-    def _put(self, said: tuple[Item] | BaseException | None) -> bool:
+    def _put(self, message: tuple[Item] | BaseException | None) -> bool:
         while not self._stopped.is_set():
             try:
-                self._queue.put(said, timeout=_WAKE_SECONDS)
+                self._queue.put(message, timeout=_WAKE_SECONDS)
             except Full:
                 continue
             return True

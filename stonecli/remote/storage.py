@@ -1,4 +1,4 @@
-"""Recordings at URLs: single files of the web, and files and folders of the storages that fsspec opens (``s3://``).
+"""Find and download recordings at URLs: files on the web, and files and folders in the storage of fsspec (``s3://``).
 
 A recording is streamed into a temporary file, because decoders seek in it; the file is deleted after the analysis.
 Storages other than the web need the extra ``cluster``; their credentials and endpoints come from where each storage's
@@ -24,11 +24,11 @@ from stonecli.remote.locations import Place, Seen, Url
 if TYPE_CHECKING:
     from stonecli.tagging import TagResult
 
-MAX_BYTES = 2 << 30  # of one recording: three hours of 24 bits, 48 kHz, stereo
+MAX_BYTES = 2 << 30  # per recording: three hours at 24 bits, 48 kHz, stereo
 _BLOCK = 8 << 20
-MAX_SECONDS = 3600.0  # for one recording, so that a server that trickles comes to an end
-_SILENT_SECONDS = 60  # that a web server may be silent for
-_MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # of what a storage lists
+MAX_SECONDS = 3600.0  # per recording: limits slow servers
+_SILENT_SECONDS = 60  # without data from a web server
+_MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # limits for listing a storage
 _KINDS = ("file", "directory")
 _PAGES = ("text/html", "application/xhtml+xml")
 WEB_FOLDER = "web folders are not searched; give the URL of each file (stone tag - reads a list), or mount the folder"
@@ -37,11 +37,11 @@ NOT_WRITTEN = "tags are not written to addresses, only to files"
 
 @dataclass(frozen=True)
 class Found:
-    """A recording, or something on the way that could not be read.
+    """A recording, or a path or URL that could not be read.
 
     Attributes:
-        place: as the user gave it, or below what he gave.
-        error: None for a recording; else one line that says what is wrong, without the place.
+        place: path or URL as the user gave it, or below it.
+        error: None for a recording; else one line that says what is wrong, without the path or URL.
     """
 
     place: Place
@@ -51,10 +51,10 @@ class Found:
 def find_places(
     places: Iterable[Place], leftovers: list[Path] | None = None, seen: Seen | None = None
 ) -> Iterator[Found]:
-    """The recordings that ``places`` name or hold, each once, one by one: paths as ``find_music``, and addresses.
+    """The recordings at or below ``places``, each once: paths as by ``find_music``, and URLs.
 
-    Of a bucket or folder, what lies below it and ends as music does; hidden names are passed over. What is already in
-    ``seen`` is left out, and what is yielded is added.
+    In a bucket or folder, these are the files below it with a music extension that are not hidden. Recordings in
+    ``seen`` are skipped, and the others are added to it.
     """
     seen = Seen() if seen is None else seen
     files: set[int | str] = set()
@@ -73,7 +73,7 @@ def find_urls(url: Url) -> Iterator[Found]:
     if url.is_web and not url.name:
         yield Found(url, WEB_FOLDER)
         return
-    if url.is_web or url.suffix.lower() in MUSIC_SUFFIXES:  # not asked for before it is fetched
+    if url.is_web or url.suffix.lower() in MUSIC_SUFFIXES:  # requested only when it is downloaded
         yield Found(url, None)
         return
     try:
@@ -88,16 +88,16 @@ def find_urls(url: Url) -> Iterator[Found]:
             below = Url(name if "://" in name else files.unstrip_protocol(name))
             if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(name.removeprefix(path)):
                 yield Found(below, None)
-    except Exception as error:  # each storage has classes of its own
+    except Exception as error:  # each storage has its own exception classes
         yield Found(url, _reason(error))
 
 
 @contextmanager
 def fetched(url: Url, *, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
-    """A temporary copy of the recording, with its ending; deleted at the end.
+    """A temporary copy of the recording with its extension; deleted at the end of the block.
 
     Raises:
-        StorageError: it cannot be fetched, or is larger than ``max_bytes``; no more than that is ever kept.
+        StorageError: it cannot be downloaded, or is larger than ``max_bytes``, the most that is ever stored.
     """
     suffix = url.suffix if url.suffix.lower() in MUSIC_SUFFIXES else ""
     with tempfile.TemporaryDirectory(prefix="stone-") as folder:
@@ -113,12 +113,12 @@ def fetched(url: Url, *, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class AnyPlace:
-    """Does with a path what ``act`` does, and with an address the same on a copy of it, to which nothing is written.
+    """Calls ``act`` with a path, or with a temporary copy of the recording at a URL. Tags are never written to URLs.
 
     Attributes:
-        act: hears one file; a ``Tagger`` without cache, for the copy's path means nothing.
-        writes: whether it was asked to write.
-        act_on_path: for paths, where that is another.
+        act: analyzes one file; a ``Tagger`` without a cache, because the path of the copy is temporary.
+        writes: whether the user has asked to write tags.
+        act_on_path: called instead of ``act`` for paths, if given.
     """
 
     act: Callable[[Path], TagResult]
@@ -126,11 +126,11 @@ class AnyPlace:
     act_on_path: Callable[[Path], TagResult] | None = None
 
     def __call__(self, place: Place) -> TagResult:
-        """What became of the recording at ``place``.
+        """The result of the recording at ``place``.
 
         Raises:
-            TagError: it has an address, and was to be written.
-            StorageError: it cannot be fetched. Others: as ``act`` does.
+            TagError: tags cannot be written to a URL.
+            StorageError: the recording cannot be downloaded. Others: as ``act``.
         """
         if isinstance(place, Path):
             return (self.act_on_path or self.act)(place)
@@ -155,7 +155,7 @@ def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
         with copy.open("wb") as target:
             while block := source.read(_BLOCK):
                 done += len(block)
-                if done > max_bytes:  # whatever was announced
+                if done > max_bytes:  # whatever size was declared
                     raise StorageError(f"larger than {max_bytes >> 20} MB")
                 if time.monotonic() > deadline:
                     raise StorageError("it takes too long")
@@ -166,7 +166,7 @@ def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
 
 @contextmanager
 def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
-    """What a web server sends, to be read, and its size where the server says it."""
+    """The response of a web server as a file, and its declared size or None."""
     from urllib.error import HTTPError
 
     from stonecli.util.web import WebError, network_error, open_url
@@ -187,7 +187,7 @@ def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
 
 
 def _file_system(url: Url) -> tuple[Any, str]:
-    """The file system of an address, and its name there. A chain (``zip://…::https://…``) is a name like any other."""
+    """The file system of a URL, and the name in it. A chain (``zip://…::https://…``) is a valid name."""
     try:
         import fsspec
     except ImportError:
@@ -203,7 +203,7 @@ def _file_system(url: Url) -> tuple[Any, str]:
 
 
 def _s3_names(files: Any, path: str) -> Iterator[str]:
-    """Names below a prefix, a page of a thousand at a time: fsspec's own listing would hold the whole bucket."""
+    """Names below a prefix, in pages of a thousand: the listing of fsspec would load the whole bucket."""
     bucket, _, key = path.partition("/")
     token: dict[str, str] = {}
     while True:
@@ -217,7 +217,7 @@ def _s3_names(files: Any, path: str) -> Iterator[str]:
 
 
 def _walked(files: Any, top: str) -> Iterator[str]:
-    """Names below a folder; one folder's are held at a time."""
+    """Names below a folder; the names of one folder are in memory at a time."""
     pending, seen = [(top, 0)], {top}
     while pending:
         folder, depth = pending.pop()
@@ -232,7 +232,7 @@ def _walked(files: Any, top: str) -> Iterator[str]:
 
 
 def _listed(files: Any, folder: str) -> set[tuple[str, bool]]:
-    """Name of each entry of a folder, and whether it is a folder itself."""
+    """The name of each entry of a folder, and whether it is a folder."""
     entries = files.ls(folder, detail=True)
     return {(str(entry["name"]), entry["type"] == "directory") for entry in entries if entry["type"] in _KINDS}
 
@@ -242,7 +242,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the user; what a storage says is no bug of ours."""
+    """One line for the user. Errors of a storage are not reported as unexpected."""
     if isinstance(error, StorageError):
         return str(error)
     if isinstance(error, FileNotFoundError):

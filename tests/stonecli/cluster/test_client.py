@@ -20,7 +20,7 @@ from stonecli.cluster.client import BATCHES_A_THREAD, MOST_IN_BATCH, ClusterRun,
 from stonecli.cluster.worker import Answers
 from stonecli.errors import ClusterError
 from stonecli.remote.locations import Place
-from stonecli.remote.prefetch import Ahead
+from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tags import read_tags
 from stonecli.tags.undo.journal import UndoJournal
@@ -289,7 +289,7 @@ def test_a_file_that_kills_workers_is_one_error(
     output = tmp_path / "keys.ndjson"
     result = invoke("tag", folder, "--cluster", address, "--write-tags", "--output", output)
     assert result.exit_code == 1
-    assert result.stderr == f"{folder}/killer.flac: the process that heard it died (SIGKILL)\n"
+    assert result.stderr == f"{folder}/killer.flac: the process that analyzed it died (SIGKILL)\n"
     assert Counter(record["path"] for record in records(output)) == Counter(map(str, folder.iterdir()))
     assert Counter(record["status"] for record in records(output)) == {"written": 30, "error": 1}
 
@@ -363,7 +363,7 @@ def test_a_scheduler_that_dies_is_one_line(
         scheduler.kill()
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
-        assert errors == "stone: the scheduler is gone; the same command goes on where this run ended\n"
+        assert errors == "stone: the scheduler is gone; run the same command again to resume\n"
     finally:
         for started in (scheduler, worker):
             started.kill()
@@ -419,7 +419,7 @@ def test_what_is_in_flight_is_bounded(client: Any) -> None:
             taken.append(number)
             yield Found(Path(f"/{number}.mp3"), None)
 
-    ahead = Ahead(endless(), most=100)
+    ahead = Prefetcher(endless(), size=100)
     going = ClusterRun(client, _no_work, ahead)
     done = 0
     for _ in going:
@@ -445,6 +445,6 @@ def test_a_hundred_files_are_divided_among_the_workers(client: Any) -> None:
                 yield batch
 
     found = (Found(Path(f"/{number}.mp3"), None) for number in range(10_000))
-    assert len(list(Seen(client, _no_work, Ahead(found, most=10_000)))) == 10_000
+    assert len(list(Seen(client, _no_work, Prefetcher(found, size=10_000)))) == 10_000
     assert max(sizes[:20]) <= 3
     assert max(sizes) == MOST_IN_BATCH

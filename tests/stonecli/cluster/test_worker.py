@@ -146,7 +146,7 @@ def test_a_process_that_dies_costs_one_file(
     said = replace(job, alone=True)(paths)
     assert said.refusal is None
     assert [error for _, error in said.answers] == [
-        "the process that heard it died (SIGABRT)" if "killer" in path.name else None for path in paths
+        "the process that analyzed it died (SIGABRT)" if "killer" in path.name else None for path in paths
     ]
     assert {result.key for result, _ in said.answers if result} == {Key.parse("Dm")}
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from stonecli.remote.prefetch import Ahead
+from stonecli.remote.prefetch import Prefetcher
 
 
 def test_all_items_in_their_order() -> None:
-    assert list(Ahead(range(1000), most=3)) == list(range(1000))
+    assert list(Prefetcher(range(1000), size=3)) == list(range(1000))
 
 
 def test_no_more_than_were_asked_for_are_held() -> None:
@@ -21,12 +21,12 @@ def test_no_more_than_were_asked_for_are_held() -> None:
             last = next(taken)
             yield last
 
-    ahead = Ahead(source(), most=5)
+    prefetcher = Prefetcher(source(), size=5)
     for number in range(100):
-        assert next(ahead) == number
+        assert next(prefetcher) == number
         assert last <= number + 5 + 1
-    ahead.stop()
-    assert list(ahead) == []
+    prefetcher.stop()
+    assert list(prefetcher) == []
 
 
 def test_what_the_source_raises_is_raised_in_its_place() -> None:
@@ -34,11 +34,11 @@ def test_what_the_source_raises_is_raised_in_its_place() -> None:
         yield 1
         raise OSError("gone")
 
-    ahead = Ahead(source(), most=5)
-    assert next(ahead) == 1
+    prefetcher = Prefetcher(source(), size=5)
+    assert next(prefetcher) == 1
     with pytest.raises(OSError, match="gone"):
-        next(ahead)
-    assert list(ahead) == []
+        next(prefetcher)
+    assert list(prefetcher) == []
 
 
 def test_it_stops_while_the_source_waits() -> None:
@@ -48,10 +48,10 @@ def test_it_stops_while_the_source_waits() -> None:
         yield 1
         line.wait()
 
-    ahead = Ahead(source(), most=5)
-    assert next(ahead) == 1
-    assert not ahead.wait(0)
-    assert not ahead.wait(0.01)
-    threading.Timer(0.05, ahead.stop).start()
-    assert list(ahead) == []
+    prefetcher = Prefetcher(source(), size=5)
+    assert next(prefetcher) == 1
+    assert not prefetcher.wait(0)
+    assert not prefetcher.wait(0.01)
+    threading.Timer(0.05, prefetcher.stop).start()
+    assert list(prefetcher) == []
     line.set()
