@@ -1,4 +1,5 @@
 import csv
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def test_an_old_file_survives_a_failure(tmp_path):
 
     def breaks_off():
         yield Prediction(label("a.mp3", "C"), None, 0.0, None)
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     with pytest.raises(OSError, match="disk full"):
         write_predictions(path, breaks_off())
