@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,7 +97,7 @@ class _Redirection:
         descriptor = self._file.fileno()
         size = os.fstat(descriptor).st_size
         if size > self._copied:
-            if _CAN_READ_ANYWHERE:
+            if sys.platform != "win32" and _CAN_READ_ANYWHERE:
                 text = os.pread(descriptor, size - self._copied, self._copied)
             else:
                 os.lseek(descriptor, self._copied, os.SEEK_SET)

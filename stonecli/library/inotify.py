@@ -11,7 +11,9 @@ import ctypes
 import os
 import select
 import struct
+import sys
 from pathlib import Path
+from typing import Any
 
 _CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
 _OVERFLOW, _IGNORED, _ONLY_FOLDERS, _IS_FOLDER = 0x4000, 0x8000, 0x01000000, 0x40000000
@@ -26,10 +28,17 @@ class Inotify:
         OSError: EMFILE if there are too many open files or inotify instances (``fs.inotify.max_user_instances``).
     """
 
+    _libc: ctypes.CDLL
+    _descriptor: int
+    _prefixes: dict[int, str]  # of the paths in each watched folder
+    _poll: Any  # a select.poll, which Windows lacks
+
     def __init__(self) -> None:
+        if sys.platform != "linux":
+            raise NotImplementedError("inotify exists on Linux only")
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = self._checked(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-        self._prefixes: dict[int, str] = {}  # of the paths in each watched folder
+        self._prefixes = {}
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
 

@@ -20,6 +20,7 @@ import re
 import secrets
 import stat
 import string
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,7 +311,7 @@ def _set_owner_and_mode(temporary: Path | int, mode: int, uid: int, gid: int) ->
         TagError: the copy would have another owner or group, or other permissions.
         OSError: the copy does not exist.
     """
-    if os.name != "posix":
+    if sys.platform == "win32":
         with contextlib.suppress(OSError):
             os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101 (or a descriptor)
         return
@@ -347,7 +348,7 @@ def _copy_attributes(path: Path, temporary: Path, before: os.stat_result) -> Non
     Raises:
         TagError: an attribute that a user or program set, or an access control list, would be lost.
     """
-    if hasattr(os, "listxattr"):
+    if sys.platform == "linux":
         names = []
         with contextlib.suppress(OSError):
             names = os.listxattr(path)
@@ -364,9 +365,10 @@ def _copy_attributes(path: Path, temporary: Path, before: os.stat_result) -> Non
 
 
 def _check_attribute(temporary: Path, name: str, value: bytes) -> None:
-    with contextlib.suppress(OSError):
-        if os.getxattr(temporary, name) == value:
-            return
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            if os.getxattr(temporary, name) == value:
+                return
     raise TagError(f"the file would lose its attribute {name!a}")
 
 
