@@ -53,7 +53,7 @@ def relation(reference: Key, estimate: Key | None, *, fifths: Fifths = "both") -
 
     Args:
         reference: the right key.
-        estimate: what was heard, or None for no key.
+        estimate: the detected key, or None for no key.
         fifths: ``"both"``: a fifth is one up or down; ``"above"``: only up from the reference (see above).
     """
     found = "other" if estimate is None else estimate.relation_to(reference)

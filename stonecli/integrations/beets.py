@@ -55,11 +55,11 @@ class Settings:
 
     Attributes:
         rules: the fields to fill and how.
-        overwrite: whether tracks that have a key are heard again.
+        overwrite: whether tracks that have a key are analyzed again.
         write: whether files are written; None: as ``import: write`` says.
-        min_confidence: 0..1; what is heard with less is left out.
+        min_confidence: 0..1; keys with less confidence are not written.
         model: file of another model than the built-in one, or None.
-        jobs: files heard at once.
+        jobs: files analyzed in parallel.
     """
 
     rules: tuple[FieldRule, ...]
@@ -71,7 +71,7 @@ class Settings:
 
 
 class StonePlugin(plugins.BeetsPlugin):
-    """Fills ``initial_key`` with what stone hears."""
+    """Fills ``initial_key`` with the key that stone detects."""
 
     # With two digits: 0.95 with one is 1.0.
     item_types = {"key_confidence": types.Float(2)}  # noqa: RUF012 (beets reads it as it is)
@@ -104,9 +104,9 @@ class StonePlugin(plugins.BeetsPlugin):
 
     def commands(self) -> list[ui.Subcommand]:
         """The one command, ``beet stone``."""
-        command = ui.Subcommand("stone", help="hear the keys of tracks and write them")
+        command = ui.Subcommand("stone", help="detect the keys of tracks and write them")
         add = command.parser.add_option
-        add("-f", "--force", action="store_true", default=False, help="hear tracks that have a key as well")
+        add("-f", "--force", action="store_true", default=False, help="analyze tracks that have a key as well")
         add("-p", "--pretend", action="store_true", default=False, help="show what would change, and change nothing")
         add("-w", "--write", action="store_true", default=None, help="write the files, whatever is configured")
         add("-W", "--nowrite", action="store_false", dest="write", help="write the library only")
@@ -208,7 +208,7 @@ class StonePlugin(plugins.BeetsPlugin):
             raise UserError(f"stone: {error}") from error
 
     def _hear(self, items: Iterable[Item], settings: Settings) -> Iterator[tuple[Item, TagResult | None, str | None]]:
-        """Each item with what is heard in its file, or the error."""
+        """Each item with the key detected in its file, or the error."""
         options = TagOptions(overwrite=True, min_confidence=settings.min_confidence)
         pairs = ((item, _path(item)) for item in items)
         with (
@@ -245,7 +245,7 @@ class StonePlugin(plugins.BeetsPlugin):
             plugins.send("after_write", item=item, path=item.path)
 
     def _write_known(self, item: Item, rules: tuple[FieldRule, ...], journal: JournalRun | None, agrees: bool) -> None:
-        """The file says the key that the library knows; nothing is heard for that."""
+        """Write the key that the library has to the file, without analyzing it."""
         key = parse_or_none(item.initial_key)
         if key is not None:
             self._write(item, key, rules, journal, agrees)
