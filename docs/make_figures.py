@@ -34,7 +34,7 @@ def draw_circle() -> Figure:
     axes.set_theta_direction(-1)
     axes.set_axis_off()
     axes.set_ylim(0, 1)
-    mixes = {HERE, *HERE.neighbours()}
+    mixes = {HERE, *HERE.neighbors()}
     for thick in (False, True):  # thick edges last, or the neighbors would cover half of them
         for angle, major in zip(ANGLES, MAJORS, strict=True):
             for key, bottom, height in ((major, 0.66, 0.32), (major.relative, 0.36, 0.30)):
@@ -63,11 +63,11 @@ def draw_cpsd() -> Figure:
     model = KeyModel(device="cpu")
     rate = model.info.sample_rate
 
-    def heard(shift: int) -> KeyEstimate:
+    def estimate(shift: int) -> KeyEstimate:
         keys = (HERE, HERE.transposed(7))
         return detect_key_in_audio([play_key(key.transposed(shift), 1, 30.0, rate) for key in keys], model, rate)
 
-    first, second = heard(0), heard(SHIFT)
+    first, second = estimate(0), estimate(SHIFT)
     figure = Figure(figsize=(9.6, 5.0))
     names = ["half in A minor, half in E minor", f"{SHIFT} semitones higher"]
     profiles = [_profile(first), _profile(second)]
@@ -77,7 +77,7 @@ def draw_cpsd() -> Figure:
         axes.set_xticks(range(12), [key.musical for key in MAJORS])
         axes.set_ylim(0, 1)
         axes.set_yticks([0, 1])
-        axes.set_title(f"what is heard: {name}", fontsize=11, color=color, loc="left")
+        axes.set_title(f"estimate: {name}", fontsize=11, color=color, loc="left")
         _plain(axes)
     axes = figure.add_axes((0.56, 0.10, 0.40, 0.76))
     axes.set_aspect("equal")

@@ -1,7 +1,7 @@
-"""Musical keys: spellings, parsing, the Camelot and Open Key wheels, harmonic neighbours.
+"""Musical keys: their notations, the circle of fifths, and keys that mix.
 
-A key is a tonic (pitch class, C = 0) and a mode. Everything a notation needs follows from the place of the key on the
-circle of fifths, so no table of 24 rows is kept: the two name tables below are the only data.
+A key is a tonic (pitch class, C = 0) and a mode. Its Camelot and Open Key codes are computed from its position on the
+circle of fifths; only the names of the tonics are tables.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Key:
 
     @property
     def index(self) -> int:
-        """Place in the order of ``Key.all()``: C major 0 .. B major 11, C minor 12 .. B minor 23."""
+        """Index in ``Key.all()``: C major 0 .. B major 11, C minor 12 .. B minor 23."""
         return self.tonic + (12 if self.mode == "minor" else 0)
 
     @property
@@ -58,7 +58,7 @@ class Key:
 
     @property
     def wheel(self) -> int:
-        """Camelot number, 1..12; neighbours on the circle of fifths differ by one (C major and A minor: 8)."""
+        """Camelot number, 1..12; neighbors on the circle of fifths differ by one (C major and A minor: 8)."""
         return (7 * self.signature + 7) % 12 + 1
 
     @property
@@ -82,7 +82,7 @@ class Key:
         return f"{(self.wheel - 8) % 12 + 1}{'d' if self.mode == 'major' else 'm'}"
 
     def spelled(self, notation: Notation) -> str:
-        """The key in one of the three notations, as it is written into tags."""
+        """The key in one of the three notations, as stone writes it to tags."""
         return {"camelot": self.camelot, "openkey": self.open_key, "musical": self.musical}[notation]
 
     @property
@@ -99,7 +99,7 @@ class Key:
         """This key moved up by ``semitones`` (negative: down)."""
         return _ALL_KEYS[(self.tonic + semitones) % 12 + self.index - self.tonic]
 
-    def neighbours(self) -> tuple[Key, Key, Key]:
+    def neighbors(self) -> tuple[Key, Key, Key]:
         """The keys that mix with this one: relative, a fifth up, a fifth down (Camelot: other letter, +1, -1)."""
         return (self.relative, self.transposed(7), self.transposed(5))
 
@@ -131,14 +131,16 @@ class Key:
 
         Musical spellings (``C#m``, ``Db``, ``A minor``, ``A:min``, ``F-Sharp Minor``; a lower-case letter alone is
         minor, as in Mixxx), Camelot (``8A``, ``08a``), Open Key (``1m``, ``12d``), German names with Dur or Moll
-        (``B-Dur`` is B flat major, ``h-moll`` B minor), each with a tuning behind it (``A#m +50``), and several
-        spellings if they name one key (``8A (Am)``, ``F♯/G♭ minor``). Also the JSON block of Mixed In Key, plain or
-        in base64. Full-width letters, variation selectors and invisible characters make no difference.
+        (``B-Dur`` is B flat major, ``h-moll`` B minor), each optionally followed by a tuning (``A#m +50``), and several
+        spellings of the same key (``8A (Am)``, ``F♯/G♭ minor``). Also the JSON block of Mixed In Key, plain or
+        in base64. Full-width letters count as plain letters; variation selectors and invisible characters are ignored.
 
         Raises:
             ValueError: the text names no key, or more than one.
         """
-        from stonecli.spelling import parse  # here: it needs this class, and most runs parse nothing
+        from stonecli.spelling import (
+            parse,
+        )  # a local import: the module imports this class, and most runs parse nothing
 
         key = parse(text)
         if key is None:
@@ -146,12 +148,12 @@ class Key:
         return key
 
 
-# The methods above look keys up here, for making one anew takes several times as long.
+# The methods above return these instances, because constructing a key takes several times as long.
 _ALL_KEYS = tuple(Key(tonic, mode) for mode in ("major", "minor") for tonic in range(12))
 
 
 def parse_or_none(text: str) -> Key | None:
-    """The key that ``text`` names, or None where it names none; see :meth:`Key.parse`."""
+    """The key that ``text`` names, or None if it names no key; see :meth:`Key.parse`."""
     try:
         return Key.parse(text)
     except ValueError:

@@ -104,7 +104,7 @@ def relation(one: Key, other: Key) -> Relation:
         return "same"
     if other == one.relative:
         return "relative"
-    if other in one.neighbours():
+    if other in one.neighbors():
         return "fifth"
     if other == one.parallel:
         return "parallel"

@@ -1,4 +1,4 @@
-"""Put music files into an order that mixes well: :func:`mix`, and the steps that it consists of."""
+"""Sort music files into an order that mixes well: :func:`mix`, and the functions that it calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.cache import ResultCache, open_cache
 from stonecli.library.walk import Finding, find_music
 from stonecli.mixing.ordering import best_order
-from stonecli.mixing.transitions import GOOD_COST, MOVE_COSTS, Track, Transition, cost_matrix, end_keys, transition
+from stonecli.mixing.transitions import COMPATIBLE_COST, KEY_COSTS, Track, Transition, cost_matrix, end_keys, transition
 from stonecli.model.session import KeyModel, default_model
 from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import KeyTags, read_tags
@@ -27,10 +27,10 @@ class MixTrack:
     """A file to mix.
 
     Attributes:
-        path: as it was found.
-        track: its key, tuning and tempo; None if it has no key.
-        info: its tags.
-        seconds: its length, or None if it is unknown.
+        path: path of the file.
+        track: key, tuning and tempo; None if it has no key.
+        info: title, artist and other metadata from the tags.
+        seconds: duration in seconds; None if unknown.
     """
 
     path: Path
@@ -41,25 +41,29 @@ class MixTrack:
 
 @dataclass(frozen=True)
 class TrackReader:
-    """Makes a :class:`MixTrack` of one file when called with its path. It can be pickled.
+    """Reads one file when called with its path. It can be pickled.
 
-    The key comes from the tags; a file without one is analyzed. The tuning and the keys at the start and the end come
-    from the analysis: of now, or of an earlier run in the cache.
+    The key is from the tags; a file without one is analyzed. The tuning and the keys at the start and the end are from
+    this analysis, or from an earlier one in the cache.
+
+    Attributes:
+        model: analyzes files whose tags contain no key.
+        cache: the result cache, or None.
     """
 
     model: KeyModel
     cache: ResultCache | None = None
 
     def __call__(self, path: Path) -> MixTrack:
-        """What is known of the file at ``path``.
+        """The file at ``path`` as a track to mix.
 
         Raises:
-            AudioError, ModelError, OSError: it has no key in its tags and cannot be analyzed.
+            AudioError, ModelError, OSError: the tags contain no key, and the file cannot be analyzed.
         """
         try:
             key = read_tags(path).key
         except TagError:
-            key = KeyTags("", None, None).key  # its audio may be fine
+            key = KeyTags("", None, None).key  # the audio may be valid
         estimate: KeyEstimate | None
         if key is None:
             estimate = Tagger(self.model, TagOptions(overwrite=True), cache=self.cache)(path).estimate
@@ -71,7 +75,7 @@ class TrackReader:
         if used is None:
             return MixTrack(path, None, info, seconds)
         cents = estimate.tuning_cents if estimate else None
-        track = Track(path, used, "tag" if key else "heard", cents, info.bpm, *end_keys(used, estimate))
+        track = Track(path, used, "tag" if key else "detected", cents, info.bpm, *end_keys(used, estimate))
         return MixTrack(path, track, info, seconds)
 
 
@@ -80,11 +84,11 @@ class Mix:
     """An order of tracks.
 
     Attributes:
-        tracks: in their order; each has a key.
-        transitions: from each track to the next: one fewer.
-        cost: sum of the costs of the transitions.
-        bound: no order of these tracks costs less.
-        gap: largest share of the cost, 0..1, that the best order could save.
+        tracks: the tracks in order; each has a key.
+        transitions: the transition from each track to the next; one fewer than tracks.
+        cost: total cost of the transitions.
+        bound: lower bound on the cost of any order of these tracks.
+        gap: largest share of the cost, 0..1, that a better order could save.
     """
 
     tracks: tuple[MixTrack, ...]
@@ -108,15 +112,15 @@ def mix(
 
     Args:
         paths: files and folders. Folders are searched.
-        start, end: the first and the last track: files, below ``paths`` or not. None: any.
-        model: analyzes files whose tags name no key; None for the built-in one.
-        jobs: files processed in parallel; None: one per CPU core.
-        use_cache: whether analyses are taken from the result cache and stored in it.
-        on_result: called with the outcome of each file. Files that failed or have no key are left out of the mix.
+        start, end: files of the first and the last track, inside or outside ``paths``; None for any track.
+        model: analyzes files whose tags contain no key; None for the built-in one.
+        jobs: number of files processed in parallel; None for one per CPU core.
+        use_cache: whether to use the result cache.
+        on_result: called with the outcome of each file. Files that fail or have no key are not in the mix.
 
     Raises:
         ValueError: ``start`` and ``end`` are the same track, or one of them has no key or cannot be read.
-        KeyboardInterrupt: a signal, such as Ctrl-C, ended it early.
+        KeyboardInterrupt: a signal, such as that of Ctrl-C, stopped the run.
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
     ends = [None if path is None else Path(path) for path in (start, end)]
@@ -144,13 +148,16 @@ def read_tracks(
     use_cache: bool = True,
     on_done: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Read, and where needed analyze, the files; whether a signal, such as Ctrl-C, ended it early.
+    """Read the files, and analyze those without a key in their tags.
 
     Args:
-        findings: files and errors, of :func:`stonecli.library.walk.find_music`.
+        findings: files and errors from :func:`stonecli.library.walk.find_music`.
         on_result: called with the outcome of each file, in the calling thread.
         model, jobs, use_cache: see :func:`mix`.
         on_done: called for each processed file as soon as it is done, for a progress bar.
+
+    Returns:
+        Whether a signal, such as that of Ctrl-C, stopped the run.
     """
     for finding in findings:
         if finding.error is not None:
@@ -169,10 +176,10 @@ def read_tracks(
 
 
 def track_of(tracks: Sequence[MixTrack], path: Path) -> MixTrack:
-    """The track of the file at ``path``, which may have been found by another path.
+    """The track of the file at ``path``; the track may have another path to the same file.
 
     Raises:
-        ValueError: it is not among ``tracks``.
+        ValueError: the file is not in ``tracks``.
     """
     for track in tracks:
         if track.path == path or os.path.samefile(track.path, path):  # noqa: PTH121
@@ -181,11 +188,11 @@ def track_of(tracks: Sequence[MixTrack], path: Path) -> MixTrack:
 
 
 def harmonic_mix(tracks: Sequence[MixTrack], start: MixTrack | None = None, end: MixTrack | None = None) -> Mix:
-    """The tracks in an order that mixes well; those without a key are left out.
+    """The tracks in an order that mixes well, without those that have no key.
 
     Args:
-        tracks: in any order, which does not change the sum of the costs.
-        start, end: among ``tracks``, or None.
+        tracks: tracks in any order.
+        start, end: first and last track, from ``tracks``; None for any.
 
     Raises:
         ValueError: start and end are the same track, or one of them has no key.
@@ -207,7 +214,7 @@ def harmonic_mix(tracks: Sequence[MixTrack], start: MixTrack | None = None, end:
 
 
 def compatible(track: Track, others: Sequence[MixTrack]) -> list[tuple[MixTrack, Transition]]:
-    """The tracks that mix with ``track``, the best first: no clash of keys, and a cost of at most ``GOOD_COST``."""
+    """The tracks that mix with ``track``, the best first: no key clash, and a cost of at most ``COMPATIBLE_COST``."""
     found = [(other, transition(track, other.track)) for other in others if other.track and other.path != track.path]
-    good = [pair for pair in found if pair[1].cost <= GOOD_COST and pair[1].key_cost < MOVE_COSTS["clash"]]
+    good = [pair for pair in found if pair[1].cost <= COMPATIBLE_COST and pair[1].key_cost < KEY_COSTS["clash"]]
     return sorted(good, key=lambda pair: pair[1].cost)

@@ -15,15 +15,15 @@ from typing import Any
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import (
+    COMPATIBLE_COST,
+    COST_PER_CENT,
+    COST_PER_PERCENT,
     FREE_CENTS,
-    GOOD_COST,
-    HALF_TIME_POINTS,
-    MOST_TEMPO_POINTS,
-    MOVE_COSTS,
-    POINTS_PER_CENT,
-    POINTS_PER_PERCENT,
+    HALF_TEMPO_COST,
+    KEY_COSTS,
+    MAX_TEMPO_COST,
     end_keys,
-    move_of,
+    key_transition,
 )
 from stonecli.output.playlist import file_uri
 from stonecli.output.records import ALTERNATIVES
@@ -104,7 +104,7 @@ def script_json(data: Any) -> str:
 
 
 def _constants() -> dict[str, Any]:
-    names = list(MOVE_COSTS)
+    names = list(KEY_COSTS)
     return {
         "keys": [
             {
@@ -115,24 +115,24 @@ def _constants() -> dict[str, Any]:
                 "name": key.name,
                 "wheel": key.wheel,
                 "minor": key.mode == "minor",
-                "place": 2 * key.wheel + (key.mode == "major"),
+                "position": 2 * key.wheel + (key.mode == "major"),
                 "color": key_hex(key),
                 "shifted": [key.transposed(shift).index for shift in (-1, 0, 1)],
             }
             for key in Key.all()
         ],
-        "moves": {
+        "transitions": {
             "names": names,
-            "costs": [MOVE_COSTS[name] for name in names],
-            "between": [[names.index(move_of(one, other)) for other in Key.all()] for one in Key.all()],
+            "costs": [KEY_COSTS[name] for name in names],
+            "between": [[names.index(key_transition(one, other)) for other in Key.all()] for one in Key.all()],
         },
         "limits": {
-            "good": GOOD_COST,
+            "compatible": COMPATIBLE_COST,
             "freeCents": FREE_CENTS,
-            "perCent": POINTS_PER_CENT,
-            "perPercent": POINTS_PER_PERCENT,
-            "mostTempo": MOST_TEMPO_POINTS,
-            "halfTime": HALF_TIME_POINTS,
+            "perCent": COST_PER_CENT,
+            "perPercent": COST_PER_PERCENT,
+            "maxTempo": MAX_TEMPO_COST,
+            "halfTempo": HALF_TEMPO_COST,
         },
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
-from stonecli.mixing.transitions import move_of
+from stonecli.mixing.transitions import key_transition
 from stonecli.output.records import ALTERNATIVES
 from stonecli.terminal.screen import KeyStyle, Line, Screen
 from stonecli.terminal.timeline import timeline
@@ -58,9 +58,9 @@ def _estimate_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Lin
 
 def _mixing_lines(key: Key) -> list[Line]:
     """The keys that mix smoothly, and those that mix with an audible change (docs/mixing.md)."""
-    lines = [_keys_line("  mixes with ", [key, *key.neighbours()])]
-    for move in ("diagonal", "energy boost", "parallel"):
-        lines.append(_keys_line(f"  {move:13}", [other for other in Key.all() if move_of(key, other) == move]))
+    lines = [_keys_line("  mixes with ", [key, *key.neighbors()])]
+    for name in ("diagonal", "energy boost", "parallel"):
+        lines.append(_keys_line(f"  {name:13}", [other for other in Key.all() if key_transition(key, other) == name]))
     return lines
 
 

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from stonecli.key import Notation
 from stonecli.mixing.mix import Mix, MixTrack
-from stonecli.mixing.transitions import GOOD_COST, Transition
+from stonecli.mixing.transitions import COMPATIBLE_COST, Transition
 from stonecli.output.playlist import PlaylistEntry
 from stonecli.output.records import key_record
 from stonecli.terminal.colors import WARNING, key_style
 from stonecli.util.text import printable, shortened
 
-MOVE_WIDTH, ENDS_WIDTH = 13, 9
+TRANSITION_WIDTH, ENDS_WIDTH = 13, 9
 DIGITS = 2
 ROUNDING = 0.005  # smaller costs are rounding errors, and not visible in records
 
@@ -31,29 +31,32 @@ def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
-    """Print one row per track: key, first and last key, tempo, tuning, move, cost, file; tab-separated in a pipe."""
+    """Print one row per track: key, first and last key, tempo, tuning, transition, cost, file; in a pipe with tabs."""
     if not console.is_terminal:
         print("\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last")), file=console.file)
-        for track, move in rows:
+        for track, change in rows:
             ends = _ends(track, notation)
-            cells = (str(track.path), *_cells(track, notation), move.move if move else "", _cost(move), *ends)
+            cells = (str(track.path), *_cells(track, notation), change.name if change else "", _cost(change), *ends)
             print("\t".join(printable(cell) for cell in cells), file=console.file)
         return
-    width = max(16, console.width - 28 - MOVE_WIDTH - ENDS_WIDTH)
+    width = max(16, console.width - 28 - TRANSITION_WIDTH - ENDS_WIDTH)
     console.print(
         Text(
-            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}  {'move':{MOVE_WIDTH}}{'cost':>6}  file",
+            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}"
+            f"  {'transition':{TRANSITION_WIDTH}}{'cost':>6}  file",
             "bold",
         )
     )
-    for track, move in rows:
+    for track, change in rows:
         key, bpm, cents = _cells(track, notation)
         style = key_style(track.track.key) if track.track else ""
         first, last = _ends(track, notation)
         both = f"{first}-{last}" if {first, last} - {key} else ""
         line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
-        clash = move is not None and move.cost > GOOD_COST
-        line.append(f"{move.move if move else '':{MOVE_WIDTH}}{_cost(move):>6}  ", WARNING if clash else "")
+        is_poor = change is not None and change.cost > COMPATIBLE_COST
+        line.append(
+            f"{change.name if change else '':{TRANSITION_WIDTH}}{_cost(change):>6}  ", WARNING if is_poor else ""
+        )
         name = _name(track)
         line.append(shortened(name, width) if cell_len(name) > width else name)
         console.print(line, soft_wrap=True)
@@ -62,7 +65,7 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
 def mix_record(mix: Mix, left_out: list[dict[str, Any]]) -> dict[str, Any]:
     """The JSON object of ``stone mix``."""
     return {
-        "tracks": [_track_record(track, move) for track, move in _rows(mix)],
+        "tracks": [_track_record(track, change) for track, change in _rows(mix)],
         "cost": round(mix.cost, DIGITS),
         "bound": round(mix.bound, DIGITS),
         "gap": round(mix.gap, 4),
@@ -76,7 +79,7 @@ def compatible_record(
     """The JSON object of ``stone mix --compatible``."""
     return {
         "track": _track_record(track, None),
-        "compatible": [_track_record(other, move) for other, move in rows],
+        "compatible": [_track_record(other, change) for other, change in rows],
         "left_out": left_out,
     }
 
@@ -94,7 +97,7 @@ def _rows(mix: Mix) -> list[tuple[MixTrack, Transition | None]]:
     return list(zip(mix.tracks, (None, *mix.transitions)[: len(mix.tracks)], strict=True))
 
 
-def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
+def _track_record(track: MixTrack, change: Transition | None) -> dict[str, Any]:
     known = track.track
     return {
         "path": str(track.path),
@@ -104,11 +107,11 @@ def _track_record(track: MixTrack, move: Transition | None) -> dict[str, Any]:
         "last_key": key_record(known.key_out) if known else None,
         "bpm": known.bpm if known else None,
         "tuning_cents": round(known.tuning_cents, 1) if known and known.tuning_cents is not None else None,
-        "move": move.move if move else None,
-        "cost": round(move.cost, DIGITS) if move else None,
-        "key_cost": move.key_cost if move else None,
-        "tuning_cost": round(move.tuning_cost, DIGITS) if move else None,
-        "tempo_cost": round(move.tempo_cost, DIGITS) if move else None,
+        "move": change.name if change else None,
+        "cost": round(change.cost, DIGITS) if change else None,
+        "key_cost": change.key_cost if change else None,
+        "tuning_cost": round(change.tuning_cost, DIGITS) if change else None,
+        "tempo_cost": round(change.tempo_cost, DIGITS) if change else None,
     }
 
 
@@ -121,7 +124,7 @@ def _cells(track: MixTrack, notation: Notation) -> tuple[str, str, str]:
 
 
 def _possible_saving(mix: Mix) -> str:
-    """How much a better order could save at most, rounded up because it is a guarantee."""
+    """How much a better order could save at most, rounded up because stone guarantees it."""
     if mix.cost - mix.bound < ROUNDING:
         return "no order is better"
     return f"at most {math.ceil(100 * mix.gap)}% can be saved"
@@ -133,8 +136,8 @@ def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
     return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
 
 
-def _cost(move: Transition | None) -> str:
-    return f"{move.cost:.1f}" if move else ""
+def _cost(change: Transition | None) -> str:
+    return f"{change.cost:.1f}" if change else ""
 
 
 def _name(track: MixTrack) -> str:

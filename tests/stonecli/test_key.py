@@ -166,13 +166,13 @@ def test_deep_and_long_blocks_end_in_a_value_error() -> None:
 
 @given(KEYS)
 def test_neighbours_are_one_step_on_the_wheel(key: Key) -> None:
-    relative, up, down = key.neighbours()
+    relative, up, down = key.neighbors()
     assert (relative.wheel, relative.mode == key.mode) == (key.wheel, False)
     assert (up.wheel - key.wheel) % 12 == 1
     assert (key.wheel - down.wheel) % 12 == 1
     assert up.mode == down.mode == key.mode
-    assert key in relative.neighbours()
-    assert key in up.neighbours()
+    assert key in relative.neighbors()
+    assert key in up.neighbors()
 
 
 @given(KEYS, st.integers(-40, 40))

@@ -64,7 +64,7 @@ def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str,
     found = []
     for one, other in itertools.combinations(recordings, 2):
         first, second = recordings[one], recordings[other]
-        if second in (first, *first.neighbours(), first.parallel):
+        if second in (first, *first.neighbors(), first.parallel):
             continue
         parts = []
         for name in (one, other):

@@ -88,7 +88,7 @@ def test_a_file_without_a_key_is_heard_and_remembered(
     soundfile.write(silent, [0.0] * 44100, 22050)
     first = invoke("mix", path, silent, "--json")
     record = json.loads(first.stdout)
-    assert [(track["key"]["camelot"], track["key_from"]) for track in record["tracks"]] == [("7A", "heard")]
+    assert [(track["key"]["camelot"], track["key_from"]) for track in record["tracks"]] == [("7A", "detected")]
     assert record["tracks"][0]["tuning_cents"] == pytest.approx(0, abs=3)
     assert first.stderr == f"{silent}: no key, so left out\n"
     assert record["left_out"] == [{"path": str(silent), "error": None}]

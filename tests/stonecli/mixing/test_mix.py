@@ -24,13 +24,13 @@ CRATE = [mix_track("a", "8A", 120), mix_track("b", "10A", 122), mix_track("c", "
 def test_the_order_leaves_out_what_has_no_key() -> None:
     mix = harmonic_mix(CRATE, start=CRATE[0])
     assert [track.path.name for track in mix.tracks] == ["a", "c", "b"]
-    assert [transition.move for transition in mix.transitions] == ["one up", "one up"]
+    assert [transition.name for transition in mix.transitions] == ["one up", "one up"]
     assert mix.cost == pytest.approx(sum(transition.cost for transition in mix.transitions), abs=1e-3)
     assert mix.gap == pytest.approx(0, abs=0.01)
 
 
 def test_a_track_that_changes_key_goes_between_the_two() -> None:
-    changing = Track(Path("x"), Key.parse("8A"), "heard", first_key=Key.parse("8A"), last_key=Key.parse("3B"))
+    changing = Track(Path("x"), Key.parse("8A"), "detected", first_key=Key.parse("8A"), last_key=Key.parse("3B"))
     crate = [mix_track("a", "8A"), mix_track("b", "3B"), MixTrack(changing.path, changing, TrackInfo(), 200.0)]
     mix = harmonic_mix(crate)
     assert [track.path.name for track in mix.tracks] == ["a", "x", "b"]

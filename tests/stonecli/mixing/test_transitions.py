@@ -8,7 +8,7 @@ import pytest
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
-from stonecli.mixing.transitions import MOVE_COSTS, Track, cost_matrix, end_keys, move_of, transition
+from stonecli.mixing.transitions import KEY_COSTS, Track, cost_matrix, end_keys, key_transition, transition
 
 EstimateOf = Callable[..., KeyEstimate]
 
@@ -39,20 +39,20 @@ def track(key: str, cents: float | None = None, bpm: float | None = None) -> Tra
     ],
 )
 def test_the_moves_of_the_wheel(first: str, second: str, move: str) -> None:
-    assert move_of(Key.parse(first), Key.parse(second)) == move
+    assert key_transition(Key.parse(first), Key.parse(second)) == move
 
 
 def test_seven_up_is_a_semitone_and_two_up_a_tone() -> None:
     for key in Key.all():
-        assert move_of(key, key.transposed(1)) == "energy boost"
-        assert move_of(key, key.transposed(2)) == "energy boost"
-        assert move_of(key, key.transposed(-1)) == "energy drop"
-        assert all(move_of(key, other) in ("one up", "one down", "relative") for other in key.neighbours())
+        assert key_transition(key, key.transposed(1)) == "energy boost"
+        assert key_transition(key, key.transposed(2)) == "energy boost"
+        assert key_transition(key, key.transposed(-1)) == "energy drop"
+        assert all(key_transition(key, other) in ("one up", "one down", "relative") for other in key.neighbors())
 
 
 def test_each_key_has_ten_that_it_goes_to() -> None:
     for key in Key.all():
-        moves = [move_of(key, other) for other in Key.all()]
+        moves = [key_transition(key, other) for other in Key.all()]
         assert moves.count("clash") == 24 - 11
         assert (moves.count("diagonal"), moves.count("energy boost"), moves.count("parallel")) == (2, 2, 1)
 
@@ -66,11 +66,11 @@ def test_tuning(cents: float | None, other: float, cost: float) -> None:
 
 def test_keys_are_compared_as_they_sound() -> None:
     between = transition(track("C", 48), track("C#", -48))
-    assert (between.move, between.cost) == ("same key", 0.0)
+    assert (between.name, between.cost) == ("same key", 0.0)
     apart = transition(track("C", 48), track("C", -48))  # nearly a semitone
-    assert apart.move == "energy drop"
+    assert apart.name == "energy drop"
     assert apart.cost == pytest.approx(4.0)
-    assert transition(track("C"), track("Db")).move == "energy boost"  # nothing is known, so nothing is shifted
+    assert transition(track("C"), track("Db")).name == "energy boost"  # nothing is known, so nothing is shifted
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_the_matrix_says_the_same() -> None:
     costs = cost_matrix(tracks)
     for one, other in itertools.product(range(40), repeat=2):
         assert costs[one, other] == pytest.approx(transition(tracks[one], tracks[other]).cost, abs=1e-3)
-    assert max(MOVE_COSTS.values()) == MOVE_COSTS["clash"]
+    assert max(KEY_COSTS.values()) == KEY_COSTS["clash"]
 
 
 def test_a_track_is_left_in_its_last_key_and_entered_in_its_first() -> None:
     one = replace(track("Am"), first_key=Key.parse("Dm"), last_key=Key.parse("Em"))
-    assert transition(one, track("Bm")).move == "one up"
-    assert transition(track("Gm"), one).move == "one up"
-    assert transition(one, one).move == "energy drop"  # from Em to Dm
+    assert transition(one, track("Bm")).name == "one up"
+    assert transition(track("Gm"), one).name == "one up"
+    assert transition(one, one).name == "energy drop"  # from Em to Dm
 
 
 def test_the_keys_of_the_ends_are_those_of_sure_segments(estimate_of: EstimateOf) -> None:

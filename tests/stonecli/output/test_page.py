@@ -13,7 +13,7 @@ import soundfile
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
-from stonecli.mixing.transitions import GOOD_COST, Track, move_of, transition
+from stonecli.mixing.transitions import COMPATIBLE_COST, Track, key_transition, transition
 from stonecli.output.page import page_track, save_page, script_json
 from stonecli.tags.track_info import TrackInfo
 from stonecli.util.text import printable
@@ -353,13 +353,13 @@ def test_what_mixes_is_what_stone_mix_says(page: Any, library: tuple[Path, list[
     for number, record in enumerate(library[1]):
         if record is not chosen and record["key"] >= 0:
             move = transition(track(chosen), track(record))
-            if move.cost <= GOOD_COST and move.move != "clash":
-                found.append((round(move.cost, 6), number, record["title"], move.move))
+            if move.cost <= COMPATIBLE_COST and move.name != "clash":
+                found.append((round(move.cost, 6), number, record["title"], move.name))
     assert f"Mixes with {len(found):,}" in page.find_element("id", "more").text
     assert len(shown) == 50
     assert [line[1] for line in shown] == [title for _, _, title, _ in sorted(found)[:50]]
     assert [line[2] for line in shown] == [move for *_, move in sorted(found)[:50]]
-    assert move_of(Key.parse("Am"), Key.parse("Em")) == "one up"
+    assert key_transition(Key.parse("Am"), Key.parse("Em")) == "one up"
 
 
 def test_a_file_that_the_browser_reaches_is_played(page: Any) -> None:
