@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from typer.testing import CliRunner, Result
@@ -27,8 +26,20 @@ from stonecli.detection.detect import KeyEstimate, Window
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
-
-Samples = npt.NDArray[np.float32]
+from tests.fixture_types import (
+    CopySong,
+    Encode,
+    Fingerprint,
+    Invoke,
+    MakeEstimate,
+    MakeModel,
+    MakeMusic,
+    MakeNoise,
+    RunFfmpeg,
+    RunStone,
+    Samples,
+    StartProcess,
+)
 
 _MAJOR = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14), (0, 4, 7))
 _MINOR = ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14), (0, 3, 7))
@@ -97,7 +108,7 @@ def _nothing_runs_after_a_failure(request: pytest.FixtureRequest, monkeypatch: p
 
 
 @pytest.fixture
-def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_process() -> Iterator[StartProcess]:
     """Starts a process, pipes for its output, in a session of its own, all of which is killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
@@ -148,7 +159,7 @@ def _music(key: str, seconds: float, rate: int, cents: float) -> Samples:
 
 
 @pytest.fixture(scope="session")
-def music() -> Callable[..., Samples]:
+def music() -> MakeMusic:
     """A chord progression in a key, a chord a second: ``music("F# minor", seconds=16, rate=22050, cents=0)``."""
 
     def render(key: str = "C major", *, seconds: float = 16.0, rate: int = 22050, cents: float = 0.0) -> Samples:
@@ -158,7 +169,7 @@ def music() -> Callable[..., Samples]:
 
 
 @pytest.fixture(scope="session")
-def noise() -> Callable[..., Samples]:
+def noise() -> MakeNoise:
     """Noise whose power falls with frequency: ``noise(0)`` white, 1 pink, 2 brown."""
 
     def make(exponent: float, seconds: float = 16.0, rate: int = 22050) -> Samples:
@@ -172,7 +183,7 @@ def noise() -> Callable[..., Samples]:
 
 
 @pytest.fixture(scope="session")
-def ffmpeg() -> Callable[..., None]:
+def ffmpeg() -> RunFfmpeg:
     """Runs ffmpeg; the test fails where it fails."""
 
     def run(*arguments: str | Path, stdin: bytes | None = None) -> None:
@@ -183,7 +194,7 @@ def ffmpeg() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def encode(ffmpeg: Callable[..., None]) -> Callable[..., Path]:
+def encode(ffmpeg: RunFfmpeg) -> Encode:
     """Writes samples into a file of the given kind; the ending follows the kind unless the name has a dot."""
 
     def write(samples: Samples, rate: int, container: str, path: Path) -> Path:
@@ -202,9 +213,7 @@ def encode(ffmpeg: Callable[..., None]) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def songs(
-    tmp_path_factory: pytest.TempPathFactory, music: Callable[..., Samples], encode: Callable[..., Path]
-) -> Mapping[str, Path]:
+def songs(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: Encode) -> Mapping[str, Path]:
     """16 s in D minor at 44.1 kHz in every container, by name; not to be changed."""
     folder = tmp_path_factory.mktemp("songs")
     samples = music("D minor", rate=44100)
@@ -212,7 +221,7 @@ def songs(
 
 
 @pytest.fixture
-def song(songs: Mapping[str, Path], tmp_path: Path) -> Callable[..., Path]:
+def song(songs: Mapping[str, Path], tmp_path: Path) -> CopySong:
     """A copy of a song of one's own: ``song("mp3")``, ``song("mp3", "other name")``; the ending is added."""
 
     def copy(container: str, name: str | None = None, *, head: float = 1.0) -> Path:
@@ -241,7 +250,7 @@ def key_model() -> KeyModel:
 
 
 @pytest.fixture(scope="session")
-def estimate_of() -> Callable[..., KeyEstimate]:
+def estimate_of() -> MakeEstimate:
     """An estimate as if heard: ``estimate_of("Am", changes_to="C")``, ``estimate_of(None)`` for noise."""
 
     def make(key: str | None = "Am", *, confidence: float = 0.8, changes_to: str | None = None) -> KeyEstimate:
@@ -262,7 +271,7 @@ def estimate_of() -> Callable[..., KeyEstimate]:
 
 
 @pytest.fixture(scope="session")
-def fingerprint() -> Callable[[Path], dict[str, tuple[int, int, str]]]:
+def fingerprint() -> Fingerprint:
     """All that can be seen of a folder from outside: names, modes, modification times, content."""
 
     def of(folder: Path) -> dict[str, tuple[int, int, str]]:
@@ -277,7 +286,7 @@ def fingerprint() -> Callable[[Path], dict[str, tuple[int, int, str]]]:
 
 
 @pytest.fixture(scope="session")
-def invoke() -> Callable[..., Result]:
+def invoke() -> Invoke:
     """Runs ``stone`` in this process."""
 
     def run(*arguments: str | Path) -> Result:
@@ -296,7 +305,7 @@ def stone_command() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stone() -> Callable[..., subprocess.CompletedProcess[str]]:
+def stone() -> RunStone:
     """Runs ``stone`` as a process of its own to its end; ``weak=True`` takes root's power over permissions from it."""
 
     def run(
@@ -327,7 +336,7 @@ def _drop_powers() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> Callable[..., Path]:
+def tiny_model() -> MakeModel:
     """Writes a model that hears the same in everything: ``tiny_model(path, count=12, **changed_metadata)``."""
     onnx = pytest.importorskip("onnx")
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,6 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.fixture_types import CopySong, MakeModel
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
@@ -23,7 +24,7 @@ EXAMPLES = re.findall(
 
 
 def test_the_examples_run(
-    song: Callable[..., Path], tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    song: CopySong, tiny_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "music"
     songs = {name: song(name, "song") for name in ("mp3", "flac")}

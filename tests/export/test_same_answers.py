@@ -5,13 +5,13 @@ The straightforward path: soxr HQ to 22.05 kHz, MQ for the tuning, and the trans
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+
+from tests.fixture_types import Encode, MakeMusic, MakeNoise
 
 pytest.importorskip("torch")
 
@@ -84,9 +84,9 @@ def test_recordings(shared: Path, models: tuple[KeyModel, KeyModel], name: str) 
 
 @pytest.mark.parametrize(("key", "container", "rate", "cents"), RENDERED, ids=str)
 def test_renderings(
-    music: Callable[..., npt.NDArray[np.float32]],
-    noise: Callable[..., npt.NDArray[np.float32]],
-    encode: Callable[..., Path],
+    music: MakeMusic,
+    noise: MakeNoise,
+    encode: Encode,
     models: tuple[KeyModel, KeyModel],
     tmp_path: Path,
     key: str,

@@ -2,13 +2,15 @@
 
 import http.server
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fixture_types import LimitFileSize, Serve
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Any], str]]:
+def serve() -> Iterator[Serve]:
     """Starts a web server, for a folder or with a handler of its own; its address, without a slash at the end."""
     servers = []
 
@@ -57,7 +59,7 @@ def serve() -> Iterator[Callable[[Any], str]]:
 
 
 @pytest.fixture
-def no_room() -> Callable[[], AbstractContextManager[None]]:
+def no_room() -> LimitFileSize:
     """A context manager in which no file grows beyond a kilobyte, as on a full disk."""
     resource = pytest.importorskip("resource")
 

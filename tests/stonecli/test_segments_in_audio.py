@@ -2,11 +2,10 @@
 
 import csv
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soxr
 
@@ -15,8 +14,8 @@ from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_aud
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
+from tests.fixture_types import MakeMusic, Samples
 
-Samples = npt.NDArray[np.float32]
 RATE = 22050
 NEAR_SECONDS = 7.5
 
@@ -26,9 +25,7 @@ def heard(model: KeyModel, parts: list[Samples], overlap: float = 0.0) -> KeyEst
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
-def test_joined_music_changes_where_it_was_joined(
-    music: Callable[..., Samples], key_model: KeyModel, overlap: float
-) -> None:
+def test_joined_music_changes_where_it_was_joined(music: MakeMusic, key_model: KeyModel, overlap: float) -> None:
     random = np.random.default_rng(5)
     found, wrong = [], 0
     for _ in range(12):

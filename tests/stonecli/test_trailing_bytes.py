@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from mutagen.apev2 import APEv2
 
@@ -13,8 +12,7 @@ from stonecli.audio.decode import open_audio
 from stonecli.errors import AudioError, TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, write_key
-
-Samples = npt.NDArray[np.float32]
+from tests.fixture_types import Samples
 
 
 def _ape_tag(folder: Path) -> bytes:

@@ -21,6 +21,7 @@ from stonecli_train.checkpoint import Checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig, config_from_dict  # noqa: E402
 from stonecli_train.data import Track  # noqa: E402
+from tests.train.fixture_types import DrawFeatures, MakeConfig, MakeTracks, RunWithout  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -62,7 +63,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="session")
-def without() -> Callable[..., subprocess.CompletedProcess[str]]:
+def without() -> RunWithout:
     """Runs ``python -m MODULE`` in a Python without a package: ``without("torch", "stonecli_train.average",
     "a.pt")``."""
 
@@ -74,7 +75,7 @@ def without() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> Callable[..., TrainConfig]:
+def tiny_config() -> MakeConfig:
     """A configuration that trains in milliseconds: ``tiny_config("skey", data__batch_size=2, optimiser__lr=0.1)``."""
 
     def make(loss: str = "stone", **changes: Any) -> TrainConfig:
@@ -91,7 +92,7 @@ def tiny_config() -> Callable[..., TrainConfig]:
 
 
 @pytest.fixture
-def tiny_checkpoint(tiny_config: Callable[..., TrainConfig]) -> Checkpoint:
+def tiny_checkpoint(tiny_config: MakeConfig) -> Checkpoint:
     """A checkpoint of 24 keys with the first weights that seed 0 gives."""
     config = tiny_config("cross_entropy")
     torch.manual_seed(0)
@@ -133,7 +134,7 @@ def no_features(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def draw_features() -> Callable[..., npt.NDArray[np.uint8]]:
+def draw_features() -> DrawFeatures:
     """The log-VQT that a track in a key might have: ``draw_features(Key(0, "major"), 700, seed)``, [frames, 99]."""
 
     def draw(key: Key, frames: int = 700, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -149,7 +150,7 @@ def draw_features() -> Callable[..., npt.NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def make_tracks(draw_features: Callable[..., npt.NDArray[np.uint8]]) -> Callable[..., list[Track]]:
+def make_tracks(draw_features: DrawFeatures) -> MakeTracks:
     """Tracks with drawn features: ``make_tracks(folder, 24, labelled=True, frames=700)``, in all the keys in turn."""
 
     def make(folder: Path, count: int, *, labelled: bool, frames: int = 700, seed: int = 0) -> list[Track]:

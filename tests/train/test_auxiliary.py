@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from stonecli_train.corpus.annotation import FRAME_SECONDS, MAJOR, MINOR, UNKNOW
 from stonecli_train.corpus.styles import STYLES  # noqa: E402
 from stonecli_train.data import SCORE, UNKNOWN_STYLE, Batch, StepDataset, Track, read_styles  # noqa: E402
 from stonecli_train.loop import Run, Watcher  # noqa: E402
+from tests.train.fixture_types import MakeConfig  # noqa: E402
 
 LOWEST = 9  # pitch class of the lowest bin
 
@@ -52,7 +52,7 @@ def test_targets_are_what_sounds_as_the_crop_has_it() -> None:
 
 
 @pytest.fixture
-def scored(tiny_config: Callable[..., TrainConfig]) -> TrainConfig:
+def scored(tiny_config: MakeConfig) -> TrainConfig:
     return override(tiny_config("cross_entropy"), loss__score_weight=0.3, loss__style_weight=0.1)
 
 

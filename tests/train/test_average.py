@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ torch = pytest.importorskip("torch")
 from stonecli_train.average import average, main  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
-from stonecli_train.config import TrainConfig  # noqa: E402
+from tests.train.fixture_types import MakeConfig  # noqa: E402
 
 
 def checkpoint(network: ChromaNetConfig, seed: int) -> Checkpoint:
@@ -22,7 +21,7 @@ def checkpoint(network: ChromaNetConfig, seed: int) -> Checkpoint:
     return Checkpoint(network, ChromaNet(network).state_dict(), state={"step": seed})
 
 
-def test_the_mean_of_two(tiny_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_the_mean_of_two(tiny_config: MakeConfig, tmp_path: Path) -> None:
     network = tiny_config("cross_entropy").network
     pair = [checkpoint(network, seed) for seed in (1, 2)]
     for each, name in zip(pair, ("a.pt", "b.pt"), strict=True):
@@ -38,16 +37,14 @@ def test_the_mean_of_two(tiny_config: Callable[..., TrainConfig], tmp_path: Path
     assert all(torch.equal(alone[name], tensor) for name, tensor in pair[0].weights.items())
 
 
-def test_how_densely_frames_are_heard_is_as_in_the_last(tiny_config: Callable[..., TrainConfig]) -> None:
+def test_how_densely_frames_are_heard_is_as_in_the_last(tiny_config: MakeConfig) -> None:
     network = tiny_config("cross_entropy").network
     mean = average([checkpoint(network, 1), checkpoint(replace(network, dense_blocks=2), 2)])
     assert mean.chromanet.dense_blocks == 2
     mean.network()
 
 
-def test_what_has_no_average(
-    tiny_config: Callable[..., TrainConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_has_no_average(tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = tiny_config("cross_entropy").network, tiny_config("stone").network
     save_checkpoint(checkpoint(one, 1), tmp_path / "a.pt")
     save_checkpoint(checkpoint(other, 1), tmp_path / "b.pt")

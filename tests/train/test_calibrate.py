@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli_train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stonecli_train.config import TrainConfig
+from tests.train.fixture_types import MakeConfig
 
 
 def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
@@ -107,7 +106,7 @@ def test_recordings_that_are_too_short() -> None:
 
 
 def test_the_command_keeps_the_weights_and_their_answers(
-    tiny_config: Callable[..., TrainConfig],
+    tiny_config: MakeConfig,
     tiny_checkpoint: Checkpoint,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from tests.fixture_types import Samples
+
 torch = pytest.importorskip("torch")
 
 from stonecli.errors import AudioError  # noqa: E402
@@ -23,7 +25,6 @@ from stonecli_train import features  # noqa: E402
 from stonecli_train.features import FeatureCache, load_features, read_track, save_atomically, track_features  # noqa: E402
 from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
-Samples = npt.NDArray[np.float32]
 RATE = 22050
 
 

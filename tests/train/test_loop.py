@@ -28,6 +28,7 @@ from stonecli_train.loop import EpochReport, Run, TrainError, Watcher  # noqa: E
 from stonecli_train.metrics import track_profile  # noqa: E402
 from stonecli_train.schedules import learning_rate, weight_decay  # noqa: E402
 from stonecli_train.views import class_names  # noqa: E402
+from tests.train.fixture_types import MakeTracks  # noqa: E402
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -58,7 +59,7 @@ class Recorder(Watcher):
 
 
 @pytest.fixture
-def start(tmp_path: Path, make_tracks: Callable[..., list[Track]]) -> Callable[..., Run]:
+def start(tmp_path: Path, make_tracks: MakeTracks) -> Callable[..., Run]:
     """Makes a run on drawn tracks: ``start(config, "name", labelled=True)``; its watcher is ``run.watchers[0]``."""
     folder = tmp_path / "features"
     unlabelled = make_tracks(folder / "u", 8, labelled=False)

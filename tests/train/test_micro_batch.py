@@ -14,9 +14,9 @@ from torch import Tensor  # noqa: E402
 
 from stonecli_train.config import CONFIGS as FOLDER  # noqa: E402
 from stonecli_train.config import TrainConfig, default_config, load_config, override  # noqa: E402
-from stonecli_train.data import Track  # noqa: E402
 from stonecli_train.loop import Run  # noqa: E402
 from stonecli_train.micro_batch import in_parts, micro_batch_size  # noqa: E402
+from tests.train.fixture_types import MakeTracks  # noqa: E402
 
 CPU = torch.device("cpu")
 CASES = {
@@ -30,7 +30,7 @@ CASES = {
 
 
 @pytest.fixture
-def step(tmp_path: Path, make_tracks: Callable[..., list[Track]], tiny_config: Any) -> Callable[..., Any]:
+def step(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Any) -> Callable[..., Any]:
     """What one step leaves: ``step("skey", size)`` returns terms, gradients, batch norm's statistics, the run."""
     unlabelled = make_tracks(tmp_path / "u", 6, labelled=False, frames=200)
     labelled = make_tracks(tmp_path / "l", 6, labelled=True, frames=200, seed=50)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
 from stonecli_train.loop import Run, Watcher  # noqa: E402
 from stonecli_train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
+from tests.train.fixture_types import MakeConfig  # noqa: E402
 
 CPU = torch.device("cpu")
 CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "mixed"}
@@ -74,7 +74,7 @@ class Losses(Watcher):
         pytest.fail(text)
 
 
-def config_of(loss: str, tiny_config: Callable[..., TrainConfig]) -> TrainConfig:
+def config_of(loss: str, tiny_config: MakeConfig) -> TrainConfig:
     steps = {"optimiser__epochs": 2, "optimiser__train_steps": 4, "optimiser__lr": 2e-4, "optimiser__clip": 1e9}
     return tiny_config(loss, network__drop_path=0.3, **steps)
 

@@ -16,16 +16,16 @@ from stonecli_train.config import (  # noqa: E402
     load_config,
     override,
 )
-from stonecli_train.data import Track  # noqa: E402
 from stonecli_train.loop import Run  # noqa: E402
 from stonecli_train.plan import LAPTOPS, Plan, advice, plan_of, window_bytes  # noqa: E402
 from stonecli_train.views import windows_per_row  # noqa: E402
+from tests.train.fixture_types import MakeTracks  # noqa: E402
 
 Config = Callable[..., TrainConfig]
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_tracks: Callable[..., list[Track]], tiny_config: Config) -> Run:
+def run(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Config) -> Run:
     tracks = make_tracks(tmp_path / "u", 4, labelled=False, frames=200)
     return Run(tiny_config("skey"), tmp_path / "run", tracks, [], tracks, [], torch.device("cpu"))
 

@@ -6,34 +6,34 @@ import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fixture_types import StartProcess
+
 torch = pytest.importorskip("torch")
 
-from stonecli_train.config import TrainConfig  # noqa: E402
 from stonecli_train.data import Batch, StepDataset, Track  # noqa: E402
 from stonecli_train.workers import WorkerError, batch_stream  # noqa: E402
+from tests.train.fixture_types import MakeConfig, MakeTracks  # noqa: E402
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
 @pytest.fixture
-def tracks(tmp_path: Path, make_tracks: Callable[..., list[Track]]) -> list[Track]:
+def tracks(tmp_path: Path, make_tracks: MakeTracks) -> list[Track]:
     """Six unlabelled tracks."""
     return make_tracks(tmp_path / "tracks", 6, labelled=False, frames=300)
 
 
 @pytest.fixture
-def dataset(tracks: list[Track], tiny_config: Callable[..., TrainConfig]) -> StepDataset:
+def dataset(tracks: list[Track], tiny_config: MakeConfig) -> StepDataset:
     """Batches of the six tracks."""
     return StepDataset(tracks, [], tiny_config(), (1,))
 
@@ -93,7 +93,7 @@ class TestTheStream:
     @POSIX
     @pytest.mark.parametrize("size", [8, 64])
     def test_does_not_wait_for_a_stopped_worker_at_its_end(
-        self, size: int, tracks: list[Track], tiny_config: Callable[..., TrainConfig]
+        self, size: int, tracks: list[Track], tiny_config: MakeConfig
     ) -> None:
         """Of the larger batches, the pipe holds a part only: the worker is stopped while it sends one."""
         dataset = StepDataset(tracks, [], tiny_config(data__batch_size=size), (1,))
@@ -146,7 +146,7 @@ def is_running(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("end", ["error", "SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_workers_end_with_the_process_that_started_them(
-    end: str, script: list[str], start_process: Callable[..., subprocess.Popen[str]]
+    end: str, script: list[str], start_process: StartProcess
 ) -> None:
     process = start_process([*script, end])
     assert process.stdout is not None

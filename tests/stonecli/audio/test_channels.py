@@ -6,21 +6,20 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 
 from stonecli.audio.channels import ChannelMixer
 from stonecli.audio.decode import _Decimator, open_audio, read_audio
 from stonecli.detection.detect import detect_key
+from tests.fixture_types import Encode, MakeMusic, MakeNoise, Samples
 
-Samples = npt.NDArray[np.float32]
 RATE = 44100
 KEY = "F# minor"
 
 
 @pytest.fixture(scope="module")
-def wide(music: Callable[..., Samples], noise: Callable[..., Samples]) -> Samples:
+def wide(music: MakeMusic, noise: MakeNoise) -> Samples:
     """Stereo with music in the middle and noise, such as a reverb tail, at the sides, float32 [n, 2]."""
     middle, side = music(KEY, seconds=16, rate=RATE), 0.1 * noise(1, seconds=16, rate=RATE)
     return np.stack([middle + side, middle - side], axis=1)
@@ -32,7 +31,7 @@ def low_rate(path: Path) -> Samples:
 
 @pytest.mark.parametrize("container", ["wav 16 bit", "aiff", "flac", "mp3", "ogg vorbis", "m4a aac", "opus", "wavpack"])
 def test_an_inverted_channel_does_not_change_the_key(
-    tmp_path: Path, encode: Callable[..., Path], wide: Samples, container: str
+    tmp_path: Path, encode: Encode, wide: Samples, container: str
 ) -> None:
     original = detect_key(encode(wide, RATE, container, tmp_path / "original"))
     inverted = detect_key(encode(wide * np.float32([1, -1]), RATE, container, tmp_path / "inverted"))
@@ -44,7 +43,7 @@ def test_an_inverted_channel_does_not_change_the_key(
 
 @pytest.mark.parametrize("container", ["wav 16 bit", "m4a aac"])
 def test_a_dc_offset_does_not_hide_an_inverted_channel(
-    tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples], container: str
+    tmp_path: Path, encode: Encode, music: MakeMusic, container: str
 ) -> None:
     """As from a cheap sound card: the mean of the channels is then not silent, but holds nothing else."""
     mono = 0.5 * music(KEY, seconds=16, rate=RATE)
@@ -56,7 +55,7 @@ def test_a_dc_offset_does_not_hide_an_inverted_channel(
 
 @pytest.mark.parametrize("container", ["wav float", "wavpack"])
 def test_an_inverted_channel_gives_the_same_samples(
-    tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples], container: str
+    tmp_path: Path, encode: Encode, music: MakeMusic, container: str
 ) -> None:
     mono = music(KEY, seconds=16, rate=RATE)
     samples = np.stack([mono, -mono], axis=1)
@@ -67,14 +66,14 @@ def test_an_inverted_channel_gives_the_same_samples(
     np.testing.assert_allclose(np.abs(found), np.abs(original), atol=1e-6)
 
 
-def test_a_pair_of_inverted_channels_among_four(tmp_path: Path, music: Callable[..., Samples]) -> None:
+def test_a_pair_of_inverted_channels_among_four(tmp_path: Path, music: MakeMusic) -> None:
     mono = music(KEY, seconds=16, rate=RATE)
     soundfile.write(tmp_path / "a.wav", np.stack([mono, -mono, -mono, mono], axis=1), RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "b.wav", mono, RATE, subtype="FLOAT")
     np.testing.assert_allclose(low_rate(tmp_path / "a.wav"), low_rate(tmp_path / "b.wav"), atol=1e-5)
 
 
-def test_a_recording_that_is_out_of_phase_from_its_middle_on(tmp_path: Path, music: Callable[..., Samples]) -> None:
+def test_a_recording_that_is_out_of_phase_from_its_middle_on(tmp_path: Path, music: MakeMusic) -> None:
     """As one inverted record in a DJ mix: nothing of it is lost but what the 30 s memory takes."""
     mono = music(KEY, seconds=60, rate=22050)
     stereo = np.stack([np.tile(mono, 4)] * 2, axis=1)
@@ -132,7 +131,7 @@ def test_a_moment_out_of_phase_changes_nothing() -> None:
 
 @pytest.mark.parametrize("container", ["wav 16 bit", "flac", "mp3"])
 def test_libsndfile_samples_are_averaged_as_before(
-    tmp_path: Path, encode: Callable[..., Path], wide: Samples, container: str
+    tmp_path: Path, encode: Encode, wide: Samples, container: str
 ) -> None:
     path = encode(wide, RATE, container, tmp_path / "a")
     samples, rate = soundfile.read(path, dtype="float32")
@@ -149,7 +148,7 @@ def test_libsndfile_samples_are_averaged_as_before(
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("container", ["m4a aac", "m4a alac", "wavpack", "wma"])
 def test_ffmpeg_samples_are_averaged_as_ffmpeg_does(
-    tmp_path: Path, encode: Callable[..., Path], wide: Samples, container: str, channels: int
+    tmp_path: Path, encode: Encode, wide: Samples, container: str, channels: int
 ) -> None:
     path = encode(wide[:, :channels], RATE, container, tmp_path / "a")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-threads", "1", "-i", path, "-map", "0:a:0"]
@@ -159,9 +158,7 @@ def test_ffmpeg_samples_are_averaged_as_ffmpeg_does(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_opus_is_averaged_as_ffmpeg_does(
-    tmp_path: Path, encode: Callable[..., Path], wide: Samples, channels: int
-) -> None:
+def test_opus_is_averaged_as_ffmpeg_does(tmp_path: Path, encode: Encode, wide: Samples, channels: int) -> None:
     """Here ffmpeg resamples before the mean is taken, which moves the last bit."""
     path = encode(np.repeat(wide, 3, axis=1)[:, :channels], RATE, "opus", tmp_path / "a")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-ac", "1", "-rematrix_maxval", "1"]

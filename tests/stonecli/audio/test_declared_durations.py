@@ -12,7 +12,6 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from mutagen.apev2 import APEv2
@@ -22,8 +21,7 @@ from mutagen.oggvorbis import OggVorbis
 from stonecli.audio.declared_durations import ends_with_whole_frame, has_zero_length, is_mp3_without_length
 from stonecli.audio.decode import open_audio
 from stonecli.errors import AudioError
-
-Samples = npt.NDArray[np.float32]
+from tests.fixture_types import CopySong, RunFfmpeg
 
 
 def seconds_of(path: Path) -> float:
@@ -39,7 +37,7 @@ def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]) -> Callable[[str], bytes]:
+def parts(tmp_path_factory: pytest.TempPathFactory, ffmpeg: RunFfmpeg) -> Callable[[str], bytes]:
     """Ogg Vorbis files laid end to end, by their letters: a of 10 s, b of 13 s."""
     folder = tmp_path_factory.mktemp("parts")
     for name, seconds, number in (("a", 10, 1), ("b", 13, 2)):
@@ -64,8 +62,8 @@ def test_a_chained_ogg_is_read_to_its_end(
 def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
     tmp_path: Path,
     parts: Callable[[str], bytes],
-    song: Callable[..., Path],
-    ffmpeg: Callable[..., None],
+    song: CopySong,
+    ffmpeg: RunFfmpeg,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "a.ogg").write_bytes(parts("a"))
@@ -87,7 +85,7 @@ def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
 
 
 @pytest.fixture(scope="session")
-def mp3s(tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]) -> Callable[[str], bytes]:
+def mp3s(tmp_path_factory: pytest.TempPathFactory, ffmpeg: RunFfmpeg) -> Callable[[str], bytes]:
     """An MP3 of 20 s, the first half of which is nearly silent: small frames, where their size may vary."""
     folder = tmp_path_factory.mktemp("mp3s")
     samples = np.random.default_rng(0).standard_normal((44100 * 20, 2)) * 0.3
@@ -281,7 +279,7 @@ SAMPLES = {  # name: options of ffmpeg
 
 
 @pytest.fixture(params=[*SAMPLES, "libsndfile RF64", "libsndfile W64", "libsndfile AU", "libsndfile CAF", "little AU"])
-def samples_file(request: pytest.FixtureRequest, tmp_path: Path, ffmpeg: Callable[..., None]) -> Path:
+def samples_file(request: pytest.FixtureRequest, tmp_path: Path, ffmpeg: RunFfmpeg) -> Path:
     """Ten seconds of noise in a file that announces how many bytes they take."""
     noise = np.random.default_rng(0).standard_normal((44100 * 10, 2)) * 0.1
     path = tmp_path / "a"

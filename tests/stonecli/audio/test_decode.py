@@ -12,7 +12,6 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from mutagen.apev2 import APEv2
@@ -20,8 +19,8 @@ from mutagen.id3 import ID3, TIT2
 
 from stonecli.audio.decode import open_audio, read_audio
 from stonecli.errors import AudioError
+from tests.fixture_types import Encode, RunFfmpeg, Samples
 
-Samples = npt.NDArray[np.float32]
 RATE = 22050
 SECONDS = 3.0
 PITCH = 523.25
@@ -62,7 +61,7 @@ def running_ffmpegs() -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def tones(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., Path]) -> Callable[[str], Path]:
+def tones(tmp_path_factory: pytest.TempPathFactory, encode: Encode) -> Callable[[str], Path]:
     folder = tmp_path_factory.mktemp("tones")
 
     def of(container: str) -> Path:
@@ -97,7 +96,7 @@ def test_rarer_containers_of_samples(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("channels", [2, 6])
 @pytest.mark.parametrize("container", ["wav 16 bit", "flac", "m4a aac"])
-def test_channels_are_averaged(tmp_path: Path, encode: Callable[..., Path], channels: int, container: str) -> None:
+def test_channels_are_averaged(tmp_path: Path, encode: Encode, channels: int, container: str) -> None:
     path = encode(np.repeat(tone()[:, None], channels, axis=1), 44100, container, tmp_path / "a")
     samples = decoded(path)
     if channels == 2 or container != "m4a aac":  # ffmpeg weighs the six of a cinema
@@ -110,9 +109,7 @@ def test_channels_are_averaged(tmp_path: Path, encode: Callable[..., Path], chan
     assert np.abs(decoded(tmp_path / "one.wav")).max() == pytest.approx(0.4 / channels, rel=0.05)
 
 
-def test_a_variable_bit_rate_mp3_without_a_header_is_read_to_its_end(
-    tmp_path: Path, ffmpeg: Callable[..., None]
-) -> None:
+def test_a_variable_bit_rate_mp3_without_a_header_is_read_to_its_end(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     # Near silence, then noise: the first frames are small, and whoever extrapolates from them is wrong.
     loud = np.random.default_rng(0).standard_normal(44100 * 10).astype(np.float32) * 0.3
     soundfile.write(tmp_path / "a.wav", np.concatenate([tone(seconds=10) * 1e-3, loud]), 44100)
@@ -163,7 +160,7 @@ def test_a_streamed_wav_is_read_to_its_end(tmp_path: Path, size: int, channels: 
     assert_is_the_tone(decoded(path), slack=0.001)
 
 
-def test_a_wav_from_a_pipe(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+def test_a_wav_from_a_pipe(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     soundfile.write(tmp_path / "a.wav", tone(), 44100)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", tmp_path / "a.wav", "-f", "wav", "pipe:1"]
     (tmp_path / "b.wav").write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -187,7 +184,7 @@ def test_a_file_that_announces_more_than_it_has_is_truncated(tmp_path: Path, end
 
 
 @pytest.mark.parametrize("moov", ["end", "faststart", "frag_keyframe+empty_moov"])
-def test_a_truncated_m4a(tmp_path: Path, ffmpeg: Callable[..., None], moov: str) -> None:
+def test_a_truncated_m4a(tmp_path: Path, ffmpeg: RunFfmpeg, moov: str) -> None:
     soundfile.write(tmp_path / "a.wav", tone(seconds=12), 44100)
     options = [] if moov == "end" else ["-movflags", moov]
     ffmpeg("-i", tmp_path / "a.wav", "-c:a", "aac", *options, tmp_path / "a.m4a")
@@ -207,7 +204,7 @@ def test_other_truncated_files(songs: dict[str, Path], tmp_path: Path, container
         decoded(path)
 
 
-def test_a_film_that_is_longer_than_its_sound_is_whole(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+def test_a_film_that_is_longer_than_its_sound_is_whole(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     soundfile.write(tmp_path / "a.wav", tone(), 44100)
     film = ["-f", "lavfi", "-i", "color=s=16x16:d=12:r=2", "-c:v", "mpeg4"]
     ffmpeg("-i", tmp_path / "a.wav", *film, "-c:a", "aac", "-movflags", "+faststart", tmp_path / "a.mp4")
@@ -218,9 +215,7 @@ def test_a_film_that_is_longer_than_its_sound_is_whole(tmp_path: Path, ffmpeg: C
         decoded(tmp_path / "a.mp4")
 
 
-def test_a_length_that_ffmpeg_only_guesses_is_not_held_against_a_file(
-    tmp_path: Path, ffmpeg: Callable[..., None]
-) -> None:
+def test_a_length_that_ffmpeg_only_guesses_is_not_held_against_a_file(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     loud = np.random.default_rng(0).standard_normal(44100 * 20).astype(np.float32) * 0.3
     soundfile.write(tmp_path / "a.wav", np.concatenate([tone(seconds=12) * 1e-5, loud]), 44100)
     ffmpeg("-i", tmp_path / "a.wav", "-c:a", "aac", "-q:a", "2", tmp_path / "a.aac")
@@ -320,7 +315,7 @@ def test_names_are_only_names(
 
 
 @pytest.fixture
-def target(tmp_path: Path, ffmpeg: Callable[..., None]) -> Path:
+def target(tmp_path: Path, ffmpeg: RunFfmpeg) -> Path:
     """Music in the same folder that a hostile file points at; it can be decoded in itself."""
     soundfile.write(tmp_path / "target.wav", tone(), 44100)
     ffmpeg("-i", tmp_path / "target.wav", "-c:a", "aac", tmp_path / "target.ts")
@@ -349,7 +344,7 @@ def test_a_playlist_leads_nowhere(target: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("container", ["wav 16 bit", "flac", "mp3", "m4a aac", "m4a alac"])
-def test_blocks_are_small_and_never_empty(tmp_path: Path, encode: Callable[..., Path], container: str) -> None:
+def test_blocks_are_small_and_never_empty(tmp_path: Path, encode: Encode, container: str) -> None:
     path = encode(tone(seconds=30), 44100, container, tmp_path / "a")
     lengths = [len(block) for block in read_audio(path, RATE)]
     assert min(lengths) > 0
@@ -368,7 +363,7 @@ def test_many_channels_make_blocks_shorter_not_larger(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_leaving_early_leaves_no_ffmpeg_behind(tmp_path: Path, encode: Callable[..., Path]) -> None:
+def test_leaving_early_leaves_no_ffmpeg_behind(tmp_path: Path, encode: Encode) -> None:
     path = encode(tone(seconds=60), 44100, "m4a aac", tmp_path / "a")
     blocks: Iterator[Samples] = read_audio(path, RATE)
     first = list(itertools.islice(blocks, 2))
@@ -384,7 +379,7 @@ def test_leaving_early_leaves_no_ffmpeg_behind(tmp_path: Path, encode: Callable[
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_an_ffmpeg_that_dies_half_way_is_an_error(tmp_path: Path, encode: Callable[..., Path]) -> None:
+def test_an_ffmpeg_that_dies_half_way_is_an_error(tmp_path: Path, encode: Encode) -> None:
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
     blocks = read_audio(path, RATE)
     next(blocks)
@@ -395,9 +390,7 @@ def test_an_ffmpeg_that_dies_half_way_is_an_error(tmp_path: Path, encode: Callab
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_an_interrupt_that_reaches_the_decoder_all_the_same_does_nothing(
-    tmp_path: Path, encode: Callable[..., Path]
-) -> None:
+def test_an_interrupt_that_reaches_the_decoder_all_the_same_does_nothing(tmp_path: Path, encode: Encode) -> None:
     """It would, between its start and that of its session (tests/stonecli/cli/test_tag.py met it once)."""
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
     blocks = read_audio(path, RATE)
@@ -409,9 +402,7 @@ def test_an_interrupt_that_reaches_the_decoder_all_the_same_does_nothing(
     assert signal.SIGINT not in blocked
 
 
-def test_the_decoder_is_out_of_reach_of_ctrl_c(
-    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_decoder_is_out_of_reach_of_ctrl_c(tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
     path = encode(tone(), 44100, "m4a aac", tmp_path / "a")
     groups = []
 
@@ -450,7 +441,7 @@ def decoders(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[subprocess.P
 @pytest.mark.parametrize("blocks_before", [0, 2])
 def test_a_decoder_that_falls_silent_is_ended(
     tmp_path: Path,
-    encode: Callable[..., Path],
+    encode: Encode,
     decoders: Callable[..., list[subprocess.Popen[bytes]]],
     monkeypatch: pytest.MonkeyPatch,
     blocks_before: int,
@@ -469,7 +460,7 @@ def test_a_decoder_that_falls_silent_is_ended(
 
 
 def test_a_decoder_that_has_to_wait_for_us_has_not_fallen_silent(
-    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = encode(tone(seconds=60), 44100, "m4a alac", tmp_path / "a")
     monkeypatch.setattr("stonecli.audio.decode.SILENT_SECONDS", 1)
@@ -563,7 +554,7 @@ def test_what_cannot_be_opened_at_the_low_rate_raises(tmp_path: Path, tones: Cal
     ("rate", "low"), [(44100, 11025), (48000, 12000), (22050, 11025), (32000, 16000), (8000, 8000)]
 )
 def test_what_ffmpeg_decodes_comes_at_its_own_rate_by_a_whole_number(
-    tmp_path: Path, encode: Callable[..., Path], rate: int, low: int
+    tmp_path: Path, encode: Encode, rate: int, low: int
 ) -> None:
     time = np.arange(round(9.3 * rate)) / rate
     path = encode((0.2 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate, "m4a alac", tmp_path / "a")
@@ -575,7 +566,7 @@ def test_what_ffmpeg_decodes_comes_at_its_own_rate_by_a_whole_number(
 
 
 def test_a_decoder_that_nobody_reads_is_ended(
-    tmp_path: Path, encode: Callable[..., Path], decoders: Callable[..., list[subprocess.Popen[bytes]]]
+    tmp_path: Path, encode: Encode, decoders: Callable[..., list[subprocess.Popen[bytes]]]
 ) -> None:
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
     started = decoders()
@@ -588,7 +579,7 @@ def test_a_decoder_that_nobody_reads_is_ended(
 
 
 @pytest.mark.parametrize("frames", [0, 1000, 8 * 44100, 8 * 44100 + 1])
-def test_what_ffmpeg_decodes_may_end_with_a_block(tmp_path: Path, encode: Callable[..., Path], frames: int) -> None:
+def test_what_ffmpeg_decodes_may_end_with_a_block(tmp_path: Path, encode: Encode, frames: int) -> None:
     path = encode(np.full(frames, 0.25, dtype=np.float32), 44100, "wavpack", tmp_path / "a")
     if frames == 0:
         with pytest.raises(AudioError, match="not audio that can be decoded"):
@@ -599,7 +590,7 @@ def test_what_ffmpeg_decodes_may_end_with_a_block(tmp_path: Path, encode: Callab
 
 @pytest.mark.parametrize("container", ["wav 16 bit", "wavpack"])
 def test_an_odd_rate_is_refused(
-    tmp_path: Path, encode: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, container: str
+    tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch, container: str
 ) -> None:
     path = encode(tone(seconds=120), 44100, container, tmp_path / "a")
     monkeypatch.setattr("stonecli.audio.decode.MAX_RATE", 8000)

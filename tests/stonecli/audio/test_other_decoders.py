@@ -8,18 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from stonecli.audio.decode import open_audio
 from stonecli.detection.detect import detect_key
 from stonecli.errors import AudioError, DecoderError
+from tests.fixture_types import Encode, MakeMusic, RunFfmpeg, Samples
 
-Samples = npt.NDArray[np.float32]
 SYSTEM_FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(SYSTEM_FFMPEG is None, reason="needs an ffmpeg on PATH")
 CONTAINERS = ["m4a aac", "m4a alac", "wma", "wavpack", "opus"]
@@ -47,13 +46,13 @@ def samples_of(path: Path, rate: int = 11025) -> Samples:
 
 
 @pytest.fixture
-def zeros(tmp_path: Path, encode: Callable[..., Path]) -> Path:
+def zeros(tmp_path: Path, encode: Encode) -> Path:
     """Four minutes of silence."""
     return encode(np.zeros(44100 * 240, dtype=np.float32), 44100, "m4a alac", tmp_path / "zeros")
 
 
 @pytest.fixture
-def inverted(tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples]) -> Path:
+def inverted(tmp_path: Path, encode: Encode, music: MakeMusic) -> Path:
     """Music with an inverted channel."""
     mono = music("A minor", rate=44100)
     return encode(np.stack([mono, -mono], axis=1), 44100, "m4a aac", tmp_path / "inverted")
@@ -72,7 +71,7 @@ def test_every_container_is_decoded(songs: Mapping[str, Path], no_wheel: None, c
 @needs_ffmpeg
 @pytest.mark.parametrize("container", ["m4a alac", "wavpack"])
 def test_the_samples_are_those_of_the_wheel(
-    tmp_path: Path, encode: Callable[..., Path], music: Callable[..., Samples], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, encode: Encode, music: MakeMusic, monkeypatch: pytest.MonkeyPatch,
     container: str,
 ) -> None:  # fmt: skip
     mono = music("A minor", seconds=30, rate=48000)
@@ -83,7 +82,7 @@ def test_the_samples_are_those_of_the_wheel(
 
 
 @needs_ffmpeg
-def test_out_of_phase_channels(inverted: Path, music: Callable[..., Samples], missing: None) -> None:
+def test_out_of_phase_channels(inverted: Path, music: MakeMusic, missing: None) -> None:
     expected = np.sqrt(np.mean(music("A minor", rate=44100) ** 2))
     assert np.sqrt(np.mean(samples_of(inverted) ** 2)) == pytest.approx(expected, rel=0.05)
 
@@ -226,7 +225,7 @@ def test_a_decoder_that_gives_nothing_is_ended(zeros: Path, missing: None, monke
 
 
 @needs_ffmpeg
-def test_output_that_nobody_reads_is_not_collected(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+def test_output_that_nobody_reads_is_not_collected(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     """audioread's own ffmpeg reader keeps all that was decoded: an hour in 600 MB."""
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=44100:cl=stereo", "-t", "3600", "-c:a", "alac", tmp_path / "a.m4a")
     command = [sys.executable, "-P", "-m", "stonecli.audio.other_decoders", tmp_path / "a.m4a"]

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from typer.testing import Result
 
+from tests.fixture_types import Fingerprint, MakeModel, MakeMusic
+
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
-Samples = npt.NDArray[np.float32]
+
 CONTRACT = [
     *("path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments"),
     *("first_key", "last_key", "other_name", "tuning_confidence", "model", "error"),
@@ -21,7 +22,7 @@ CONTRACT = [
 
 
 @pytest.fixture
-def medley(tmp_path: Path, music: Callable[..., Samples]) -> Path:
+def medley(tmp_path: Path, music: MakeMusic) -> Path:
     """A minute in C major, a minute in F# minor."""
     path = tmp_path / "medley.wav"
     soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# minor", seconds=60)]), 22050)
@@ -146,7 +147,7 @@ def test_a_bad_file_does_not_end_the_run(
 
 
 def test_what_is_wrong_with_a_file_is_no_wrong_usage(
-    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, music: Callable[..., Samples], tmp_path: Path
+    invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, music: MakeMusic, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "low.wav", music("D minor", rate=2000), 2000)
     result = invoke("analyze", song("flac"), tmp_path / "low.wav", song("mp3"), "--json")
@@ -176,9 +177,7 @@ def test_targets_are_checked_before_the_work(invoke: Invoke, song: Song, tmp_pat
         assert result.stdout == ""
 
 
-def test_nothing_is_written(
-    invoke: Invoke, song: Song, fingerprint: Callable[[Path], dict[str, tuple[int, int, str]]]
-) -> None:
+def test_nothing_is_written(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
     paths = [song("mp3"), song("m4a aac"), song("wav float")]
     before = fingerprint(paths[0].parent)
     assert invoke("analyze", *paths, "--per-window").exit_code == 0
@@ -200,7 +199,7 @@ def test_a_reader_that_leaves_is_no_traceback(stone_command: list[str], song: So
     assert process.wait(60) == 1
 
 
-def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "ks.onnx", count=12)
     record = json.loads(invoke("analyze", song("flac"), "--json", "--model", model).stdout)
     assert record["model"].startswith("ks.onnx@")
@@ -248,7 +247,7 @@ def test_first_and_last_key_and_the_least_segment(invoke: Invoke, medley: Path) 
     assert len(record["segments"]) == 1
 
 
-def test_a_record_between_two_semitones(invoke: Invoke, music: Callable[..., Samples], tmp_path: Path) -> None:
+def test_a_record_between_two_semitones(invoke: Invoke, music: MakeMusic, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", music("A minor", seconds=30, cents=46), 22050)
     record = json.loads(invoke("analyze", tmp_path / "a.wav", "--json").stdout)
     assert record["tuning_cents"] == pytest.approx(46, abs=3)

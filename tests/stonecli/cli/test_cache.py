@@ -5,10 +5,11 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 from typer.testing import Result
+
+from tests.fixture_types import MakeModel, RunStone
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -58,7 +59,7 @@ def test_no_cache(invoke: Invoke, song: Song, deaf: Callable[[], None]) -> None:
     assert "it was listened to" in invoke("tag", path, "--no-cache").stderr
 
 
-def test_another_model_hears_for_itself(invoke: Invoke, song: Song, tiny_model: Callable[..., Path]) -> None:
+def test_another_model_hears_for_itself(invoke: Invoke, song: Song, tiny_model: MakeModel) -> None:
     path = song("flac")
     first = invoke("tag", path, "--json")
     tiny = tiny_model(path.with_suffix(".onnx"))
@@ -142,9 +143,7 @@ def test_a_cache_with_damaged_pages_is_made_anew(
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_a_damaged_cache_is_made_anew_by_the_next_process(
-    stone: Callable[..., CompletedProcess[str]], song: Song
-) -> None:
+def test_a_damaged_cache_is_made_anew_by_the_next_process(stone: RunStone, song: Song) -> None:
     """Pages 2 to 5, as a bad disk leaves them: each command works, and the cache does again."""
     path = song("mp3")
     first = stone("tag", path)
@@ -161,9 +160,7 @@ def test_a_damaged_cache_is_made_anew_by_the_next_process(
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("mode", [0o1777, 0o777, 0o2775, 0o775])
-def test_a_folder_that_others_use_stays_theirs(
-    stone: Callable[..., object], song: Song, tmp_path: Path, mode: int
-) -> None:
+def test_a_folder_that_others_use_stays_theirs(stone: RunStone, song: Song, tmp_path: Path, mode: int) -> None:
     """As /tmp in a container, where nothing but stone's files may be in it, or the folder of a group."""
     folder = tmp_path / "shared"
     folder.mkdir()
@@ -177,7 +174,7 @@ def test_a_folder_that_others_use_stays_theirs(
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("is_old", [False, True])
-def test_nobody_else_can_read_the_cache(stone: Callable[..., object], song: Song, tmp_path: Path, is_old: bool) -> None:
+def test_nobody_else_can_read_the_cache(stone: RunStone, song: Song, tmp_path: Path, is_old: bool) -> None:
     """It lists the paths of the user's library."""
     folder = tmp_path / "caches" / "stone"
     path = song("mp3")

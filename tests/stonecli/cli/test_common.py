@@ -3,16 +3,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from typer.testing import Result
 
 from stonecli.cli.common import listed
+from tests.fixture_types import CopySong, Invoke
 
 
 @pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:  # type: ignore[no-untyped-def]
     """Sets what stands on standard input."""
 
     def put(content: bytes) -> None:
@@ -21,13 +22,13 @@ def stdin(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return put
 
 
-def test_lines_in_the_place_of_the_dash(stdin) -> None:  # type: ignore[no-untyped-def]
+def test_lines_in_the_place_of_the_dash(stdin: Callable[..., Any]) -> None:  # type: ignore[no-untyped-def]
     stdin(b"b.mp3\n\n c d.mp3\n-\nbytes\xff.mp3\n")
     found = listed([Path("a"), Path("-"), Path("z")], null=False)
     assert [os.fsencode(path) for path in found] == [b"a", b"b.mp3", b" c d.mp3", b"-", b"bytes\xff.mp3", b"z"]
 
 
-def test_names_with_line_breaks(stdin) -> None:  # type: ignore[no-untyped-def]
+def test_names_with_line_breaks(stdin: Callable[..., Any]) -> None:  # type: ignore[no-untyped-def]
     stdin(b"new\nline.mp3\0b\r.mp3\0")
     assert listed([Path("-")], null=True) == [Path("new\nline.mp3"), Path("b\r.mp3")]
 
@@ -52,8 +53,8 @@ def test_without_a_dash() -> None:
     ],
 )
 def test_an_output_in_a_folder_that_is_not_there_is_refused_before_the_work(
-    invoke: Callable[..., Result],
-    song: Callable[..., Path],
+    invoke: Invoke,
+    song: CopySong,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: str,

@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from typer.testing import Result
 
 from stonecli.util.config_file import MAX_BYTES, config_path, read_config
+from tests.fixture_types import RunStone
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -178,7 +178,7 @@ def test_every_setting_is_checked_when_it_is_set(invoke: Invoke, arguments: list
     assert not config_path().exists()
 
 
-def test_help_without_it(stone: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+def test_help_without_it(stone: RunStone) -> None:
     config_path().write_text("[tag")
     assert stone("tag", "--help").returncode == 0
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from tests.fixture_types import Fingerprint, Invoke, MakeModel, MakeMusic, RunStone
+
 KEYS = {"c.wav": "C major", "am.flac": "A minor", "fs.wav": "F# minor", "eb.flac": "Eb major"}
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory, music):
+def rendered(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic) -> Path:
     """Four recordings, and one that is silent."""
     folder = tmp_path_factory.mktemp("rendered")
     for name, key in KEYS.items():
@@ -24,7 +26,7 @@ def rendered(tmp_path_factory, music):
 
 
 @pytest.fixture
-def folder(rendered, tmp_path):
+def folder(rendered: Path, tmp_path: Path) -> Path:
     """A folder of one's own with the recordings in it."""
     folder = tmp_path / "set"
     folder.mkdir()
@@ -33,7 +35,7 @@ def folder(rendered, tmp_path):
     return folder
 
 
-def labels_file(folder, rows, header="path,key"):
+def labels_file(folder: Path, rows: list[str], header: str = "path,key") -> Path:
     path = folder / "labels.csv"
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
@@ -42,7 +44,7 @@ def labels_file(folder, rows, header="path,key"):
 RIGHT = [f"{name},{key}" for name, key in KEYS.items()]
 
 
-def test_all_right(folder, invoke):
+def test_all_right(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", labels_file(folder, RIGHT), "--json", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     record = json.loads(result.stdout)
@@ -53,7 +55,7 @@ def test_all_right(folder, invoke):
     assert ".onnx@" in record["model"]
 
 
-def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder, invoke):
+def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder: Path, invoke: Invoke) -> None:
     # The keys are heard (test above); against these labels each is wrong in another way.
     rows = ["c.wav,F,pop", "am.flac,C,pop", "fs.wav,F#,rock", "eb.flac,A,rock", "silence.wav,C,"]
     result = invoke("evaluate", labels_file(folder, rows, "path,key,genre"), "--json", "--resamples", "200")
@@ -67,7 +69,7 @@ def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder, invoke):
     assert sum(record["confusion"]["no_key"]) == 1
 
 
-def test_tables_go_to_standard_output(folder, invoke):
+def test_tables_go_to_standard_output(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", labels_file(folder, RIGHT), "--seed", "3", "--resamples", "150")
     assert result.exit_code == 0
     assert "150 samples, seed 3" in result.stdout
@@ -77,7 +79,9 @@ def test_tables_go_to_standard_output(folder, invoke):
     assert max(len(line) for line in result.stdout.splitlines()[1:]) <= 100
 
 
-def test_broken_and_missing_files_are_named_and_left_out(folder, invoke, fingerprint):
+def test_broken_and_missing_files_are_named_and_left_out(
+    folder: Path, invoke: Invoke, fingerprint: Fingerprint
+) -> None:
     (folder / "broken.mp3").write_bytes(b"this is no music" * 100)
     (folder / "folder.wav").mkdir()
     rows = [*RIGHT, "broken.mp3,C", "missing.mp3,C", "folder.wav,C"]
@@ -99,14 +103,14 @@ def test_broken_and_missing_files_are_named_and_left_out(folder, invoke, fingerp
     assert (record["tracks"], record["overall"]["count"], record["overall"]["accuracy"]["value"]) == (7, 4, 1.0)
 
 
-def test_nothing_that_can_be_heard(folder, invoke):
+def test_nothing_that_can_be_heard(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", labels_file(folder, ["missing.mp3,C"]))
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1] == "stone: no track could be analyzed, so there is nothing to score"
 
 
-def test_a_label_that_nobody_can_read(folder, invoke):
+def test_a_label_that_nobody_can_read(folder: Path, invoke: Invoke) -> None:
     labels = labels_file(folder, [*RIGHT, "c.wav,Q# lydian"])
     result = invoke("evaluate", labels)
     assert result.exit_code == 2
@@ -114,13 +118,13 @@ def test_a_label_that_nobody_can_read(folder, invoke):
     assert result.stderr == f"stone: {labels}: line 6: not a key: 'Q# lydian'\n"
 
 
-def test_labels_that_are_not_there(folder, invoke):
+def test_labels_that_are_not_there(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", folder / "no.csv")
     assert result.exit_code == 2
     assert result.stderr == f"stone: {folder / 'no.csv'}: No such file or directory\n"
 
 
-def test_a_track_listed_twice_is_said(folder, invoke):
+def test_a_track_listed_twice_is_said(folder: Path, invoke: Invoke) -> None:
     labels = labels_file(folder, [*RIGHT, "./c.wav,8B"])
     result = invoke("evaluate", labels)
     assert result.exit_code == 0
@@ -128,7 +132,7 @@ def test_a_track_listed_twice_is_said(folder, invoke):
     assert "4 tracks\n" in result.stdout
 
 
-def test_predictions_are_written_and_can_be_compared_with(folder, invoke):
+def test_predictions_are_written_and_can_be_compared_with(folder: Path, invoke: Invoke) -> None:
     labels = labels_file(folder, [*RIGHT, "missing.mp3,C"])
     predictions = folder / "mine.csv"
     assert invoke("evaluate", labels, "--predictions", predictions).exit_code == 1
@@ -162,7 +166,7 @@ def test_predictions_are_written_and_can_be_compared_with(folder, invoke):
     }
 
 
-def test_against_another_tool(folder, invoke, tmp_path):
+def test_against_another_tool(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
     theirs = tmp_path / "them.csv"
     theirs.write_text(f"Path,Key\n{folder}/c.wav,1d\nam.flac,C\nfs.wav,none\nother.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
@@ -176,7 +180,7 @@ def test_against_another_tool(folder, invoke, tmp_path):
     assert line.split()[1:4] == ["100.0", "43.3", "+56.7"]
 
 
-def test_against_a_file_of_other_tracks(folder, invoke, tmp_path):
+def test_against_a_file_of_other_tracks(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
     theirs = tmp_path / "them.csv"
     theirs.write_text("path,key\nother.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
@@ -184,7 +188,7 @@ def test_against_a_file_of_other_tracks(folder, invoke, tmp_path):
     assert result.stderr == f"stone: {theirs}: none of its rows is for a track of the labels; check the paths in it\n"
 
 
-def test_against_answers_for_what_could_not_be_heard(folder, invoke, tmp_path):
+def test_against_answers_for_what_could_not_be_heard(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
     theirs = tmp_path / "them.csv"
     theirs.write_text("path,key\nmissing.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", theirs)
@@ -193,7 +197,7 @@ def test_against_answers_for_what_could_not_be_heard(folder, invoke, tmp_path):
     assert "4 tracks\n" in result.stdout
 
 
-def test_against_another_model(folder, invoke, tmp_path, tiny_model):
+def test_against_another_model(folder: Path, invoke: Invoke, tmp_path: Path, tiny_model: MakeModel) -> None:
     other = tiny_model(tmp_path / "other.onnx")  # hears B minor in everything
     result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", other, "--json")
     assert result.exit_code == 1
@@ -210,7 +214,7 @@ def test_against_another_model(folder, invoke, tmp_path, tiny_model):
     assert alone["overall"]["mirex"]["value"] == 0.125
 
 
-def test_picture(folder, invoke):
+def test_picture(folder: Path, invoke: Invoke) -> None:
     pytest.importorskip("matplotlib")
     picture = folder / "confusion.png"
     result = invoke("evaluate", labels_file(folder, RIGHT), "--confusion", picture)
@@ -218,7 +222,9 @@ def test_picture(folder, invoke):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_model_of_key_signatures_has_a_matrix_of_twelve(folder, invoke, tiny_model, tmp_path):
+def test_a_model_of_key_signatures_has_a_matrix_of_twelve(
+    folder: Path, invoke: Invoke, tiny_model: MakeModel, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     model, picture = tiny_model(tmp_path / "twelve.onnx", count=12), tmp_path / "confusion.png"
     result = invoke("evaluate", labels_file(folder, RIGHT), "--model", model, "--confusion", picture)
@@ -241,7 +247,9 @@ def test_a_model_of_key_signatures_has_a_matrix_of_twelve(folder, invoke, tiny_m
         ("--model", "nowhere.onnx", "no such file"),
     ],
 )
-def test_wrong_usage_is_seen_before_the_work(folder, invoke, option, name, message):
+def test_wrong_usage_is_seen_before_the_work(
+    folder: Path, invoke: Invoke, option: str, name: str, message: str
+) -> None:
     labels = labels_file(folder, [*RIGHT, "missing.mp3,C"])
     result = invoke("evaluate", labels, option, folder / name)
     assert result.exit_code == 2
@@ -250,7 +258,7 @@ def test_wrong_usage_is_seen_before_the_work(folder, invoke, option, name, messa
     assert labels.read_text().startswith("path,key\nc.wav")
 
 
-def test_no_matplotlib_is_said_before_the_work(folder, stone, tmp_path):
+def test_no_matplotlib_is_said_before_the_work(folder: Path, stone: RunStone, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker" / "matplotlib"
     blocker.mkdir(parents=True)
     (blocker / "__init__.py").write_text("raise ModuleNotFoundError('No module named matplotlib', name='matplotlib')")
@@ -261,7 +269,7 @@ def test_no_matplotlib_is_said_before_the_work(folder, stone, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_reports_what_was_heard(folder, stone_command, tmp_path, rendered):
+def test_ctrl_c_reports_what_was_heard(folder: Path, stone_command: list[str], tmp_path: Path, rendered: Path) -> None:
     for place in range(400):
         (folder / f"{place}.wav").symlink_to(rendered / "c.wav")
     labels = labels_file(folder, ["missing.mp3,C", *(f"{place}.wav,C" for place in range(400))])
@@ -282,7 +290,7 @@ def test_ctrl_c_reports_what_was_heard(folder, stone_command, tmp_path, rendered
         assert json.loads(out)["overall"]["count"] == len(heard) - 1
 
 
-def test_heavy_libraries_are_not_loaded_for_the_help():
+def test_heavy_libraries_are_not_loaded_for_the_help() -> None:
     code = (
         "import sys; from stonecli.cli.main import app\n"
         "bad = {'numpy', 'onnxruntime', 'matplotlib', 'torch', 'soundfile'} & set(sys.modules)\n"
@@ -292,7 +300,7 @@ def test_heavy_libraries_are_not_loaded_for_the_help():
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_shared_recordings(shared, invoke):
+def test_the_shared_recordings(shared: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", shared / "audio" / "labels.csv", "--json", "--resamples", "100")
     assert result.exit_code == 0
     record = json.loads(result.stdout)

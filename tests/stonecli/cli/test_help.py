@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from typer.main import get_command
 
 from stonecli.cli.help import COMMANDS, sections
 from stonecli.cli.main import app
+from tests.fixture_types import Invoke
 
 GROUP: Any = get_command(app)
 STONE = [sys.executable, "-c", "from stonecli.cli.start import run; run()"]
@@ -45,7 +45,7 @@ class TestOneHelp:
         for arguments in (["help", command], [command, "-h"]):
             assert printed(*arguments) == text
 
-    def test_of_no_command(self, invoke: Callable[..., Any]) -> None:
+    def test_of_no_command(self, invoke: Invoke) -> None:
         result = invoke("help", "tga")
         assert result.exit_code == 2
         assert result.stderr == "stone: 'tga' is not a stone command; did you mean stone tag?\n"

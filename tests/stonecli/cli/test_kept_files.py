@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from stonecli.evaluation.evaluate import read_labels, read_predictions
 from stonecli.key import Key
+from tests.fixture_types import MakeModel
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -151,7 +152,7 @@ def test_a_key_text_that_stone_cannot_read_has_a_status_of_its_own_in_every_outp
 def test_what_is_not_known_is_not_made_up(
     invoke: Invoke,
     song: Song,
-    tiny_model: Callable[..., Path],
+    tiny_model: MakeModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     case: str,

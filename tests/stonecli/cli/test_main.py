@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from typer.testing import Result
 
 import stonecli
+from tests.fixture_types import Invoke
 
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = {"torch", "onnxruntime", "numpy", "soundfile", "soxr", "mutagen", "train", "export", "sqlite3", "platformdirs"}
@@ -63,7 +63,7 @@ def test_the_public_names() -> None:
         _ = stonecli.detect_tempo
 
 
-def test_version(invoke: Callable[..., Result]) -> None:
+def test_version(invoke: Invoke) -> None:
     result = invoke("--version")
     assert (result.exit_code, result.stdout) == (0, f"stone {stonecli.__version__}\n")
 
@@ -102,7 +102,7 @@ def test_version(invoke: Callable[..., Result]) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_usage_ends_with_2(invoke: Callable[..., Result], arguments: list[str]) -> None:
+def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("stone: ")
@@ -133,13 +133,11 @@ def test_wrong_usage_ends_with_2(invoke: Callable[..., Result], arguments: list[
     ],
     ids=str,
 )
-def test_wrong_usage_is_one_line_that_says_what_to_do(
-    invoke: Callable[..., Result], arguments: list[str], line: str
-) -> None:
+def test_wrong_usage_is_one_line_that_says_what_to_do(invoke: Invoke, arguments: list[str], line: str) -> None:
     assert invoke(*arguments).stderr == f"stone: {line}\n"
 
 
-def test_nothing_at_all_shows_the_help(invoke: Callable[..., Result]) -> None:
+def test_nothing_at_all_shows_the_help(invoke: Invoke) -> None:
     result = invoke()
     assert result.exit_code == 0
     assert result.stdout == invoke("--help").stdout
@@ -161,7 +159,7 @@ def test_what_is_typed_wrong_is_shown_and_not_obeyed(stone: Stone, arguments: li
 
 
 def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
-    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("by \x1b[31mzero\nindeed")
@@ -174,7 +172,7 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
     assert isinstance(invoke("tag", ".").exception, ZeroDivisionError)
 
 
-def test_ctrl_c_in_a_command_is_130(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_a_command_is_130(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "stonecli.remote.storage.find_music", lambda *_: os.kill(os.getpid(), signal.SIGINT) or iter(())
     )

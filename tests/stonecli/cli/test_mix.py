@@ -2,7 +2,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from mutagen.flac import FLAC
 from typer.testing import Result
 
 from stonecli.tags.track_info import read_info
+from tests.fixture_types import MakeMusic
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -97,7 +97,7 @@ def test_a_file_without_a_key_is_heard_and_remembered(
 
 
 def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
-    invoke: Invoke, music: Callable[..., Any], tmp_path: Path
+    invoke: Invoke, music: MakeMusic, tmp_path: Path
 ) -> None:
     path = tmp_path / "changes.flac"
     soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# major", seconds=60)]), 22050)

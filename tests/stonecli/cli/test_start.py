@@ -1,7 +1,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from stonecli import __version__
 from stonecli.cli.help import program_help
 from stonecli.tags import read_tags
+from tests.fixture_types import CopySong
 
 CALL = (
     "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
@@ -91,7 +92,7 @@ def test_a_reader_that_has_left_is_told_nothing(line: list[str], unbuffered: str
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="wants sh")
-def test_closed_streams_are_as_good_as_empty_ones(song: Callable[..., Path]) -> None:
+def test_closed_streams_are_as_good_as_empty_ones(song: CopySong) -> None:
     path = str(song("flac"))
     for closed, line, end in (
         ("<&-", ["tag", "-"], (1, "stone: no music files found\n")),
@@ -105,7 +106,7 @@ def test_closed_streams_are_as_good_as_empty_ones(song: Callable[..., Path]) -> 
 
 
 @pytest.mark.parametrize("line", [["tag", "", "--write-tags"], ["watch", ""], ["mix", ""], ["analyze", ""]])
-def test_an_empty_argument_is_not_the_current_folder(line: list[str], song: Callable[..., Path]) -> None:
+def test_an_empty_argument_is_not_the_current_folder(line: list[str], song: CopySong) -> None:
     path = song("flac")
     before = path.read_bytes()
     command = [sys.executable, "-c", PLAIN, *line]

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 
 import mutagen
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from mutagen.flac import FLAC
@@ -26,10 +25,11 @@ from stonecli.model import session as model
 from stonecli.remote import storage
 from stonecli.tags import read_tags
 from stonecli.util.text import unescaped
+from tests.fixture_types import MakeModel, MakeNoise, Samples
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
-Samples = npt.NDArray[np.float32]
+
 Music = Callable[..., Samples]
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
 Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
@@ -238,7 +238,7 @@ def test_nothing_on_standard_input(stone_command: list[str]) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"stone: no music files found\n"), command
 
 
-def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: MakeModel, tmp_path: Path) -> None:
     path = song("flac")
     tiny = tiny_model(tmp_path / "ks.onnx", count=12)
     assert invoke("tag", path, "--write-tags", "--model", tiny, "--notation", "musical").exit_code == 0
@@ -480,7 +480,7 @@ def test_where_there_is_no_key_none_is_made_up(
     song: Song,
     folder: Path,
     music: Music,
-    noise: Callable[..., Samples],
+    noise: MakeNoise,
     fingerprint: Fingerprint,
     kind: str,
 ) -> None:

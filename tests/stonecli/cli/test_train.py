@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.fixture_types import MakeMusic, StartProcess
+
 torch = pytest.importorskip("torch")
 
 from stonecli.jobs import END_SIGNALS  # noqa: E402
@@ -46,7 +48,7 @@ lr = 0.01
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, music: Callable[..., Any]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic) -> Path:
     """Eight recordings in ``music``, their keys in ``labels.csv``, tiny configurations, the cache of features."""
     folder = tmp_path_factory.mktemp("train")
     (folder / "music").mkdir()
@@ -323,7 +325,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     arguments: Any,
     invoke: Any,
     stone_command: list[str],
-    start_process: Callable[..., subprocess.Popen[str]],
+    start_process: StartProcess,
     tmp_path: Path,
 ) -> None:
     """Real recordings, a real process, a real signal after the first epoch, to the worker that makes batches as well:
@@ -377,7 +379,7 @@ def test_a_worker_that_gets_no_time_does_not_hold_up_the_end(
 
 @WINDOWS
 def test_an_error_ends_the_run_and_its_workers(
-    folder: Path, arguments: Any, stone_command: list[str], start_process: Callable[..., subprocess.Popen[str]]
+    folder: Path, arguments: Any, stone_command: list[str], start_process: StartProcess
 ) -> None:
     """A checkpoint cannot be written while a worker waits to be asked for its next batch: one line, and the end."""
     run = arguments("semi_tone", "--data", folder / "music", "--labels", folder / "labels.csv", *LONG, "-n", "blocked")

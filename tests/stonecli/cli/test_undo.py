@@ -3,7 +3,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ from typer.testing import Result
 
 from stonecli.key import Key
 from stonecli.tags import read_tags, recorded, write_key
+from tests.fixture_types import MakeModel, RunStone, StartProcess
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -21,7 +21,7 @@ A_MINOR = Key.parse("Am")
 
 
 @pytest.fixture
-def quick_model(tiny_model: Callable[..., Path], tmp_path: Path) -> Path:
+def quick_model(tiny_model: MakeModel, tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "tiny.onnx")
 
 
@@ -259,14 +259,14 @@ def test_names_are_not_obeyed(invoke: Invoke, tag: Invoke, song: Song) -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_the_list_in_a_process_of_its_own(stone: Callable[..., object], song: Song, quick_model: Path) -> None:
+def test_the_list_in_a_process_of_its_own(stone: RunStone, song: Song, quick_model: Path) -> None:
     path = song("mp3")
     tagged = stone("tag", "--model", quick_model, "--write-tags", "--json", path)
     assert json.loads(tagged.stdout)["status"] == "written"  # type: ignore[attr-defined]
     assert "write key" in stone("undo", "--list").stdout  # type: ignore[attr-defined]
 
 
-def test_times_are_those_of_the_users_clock(stone: Callable[..., object], song: Song) -> None:
+def test_times_are_those_of_the_users_clock(stone: RunStone, song: Song) -> None:
     with recorded() as run:
         write_key(song("mp3"), A_MINOR, journal=run)
     with closing(sqlite3.connect(journal_file())) as database, database:
@@ -306,7 +306,7 @@ def test_an_interrupted_undo_is_finished_by_the_next(
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_ends_it_without_a_temporary_file(
-    start_process: Callable[..., "subprocess.Popen[str]"],
+    start_process: StartProcess,
     stone_command: list[str],
     invoke: Invoke,
     song: Song,

@@ -8,15 +8,14 @@ import threading
 import time
 import wave
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import Result
 
 from stonecli.tags import read_tags
+from tests.fixture_types import Encode, Invoke, MakeMusic
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -44,7 +43,7 @@ def test_what_arrives_is_tagged_once_and_ctrl_c_ends_it(
     assert {read_tags(path).text for path in (folder / "a.mp3", folder / "b.flac")} == {"7A"}
 
 
-def test_wrong_usage(invoke: Callable[..., Result], tmp_path: Path) -> None:
+def test_wrong_usage(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("watch", tmp_path / "none").exit_code == 2
     assert invoke("watch", tmp_path, "--field", "colour").exit_code == 2
 
@@ -109,7 +108,7 @@ def arriving(recording: Path, folder: Path) -> Iterator[threading.Thread]:
 
 
 @pytest.fixture
-def tiny(music: Callable[..., Any], encode: Callable[..., Path], tmp_path: Path) -> Path:
+def tiny(music: MakeMusic, encode: Encode, tmp_path: Path) -> Path:
     """Two seconds of music."""
     return encode(music("A minor", seconds=2, rate=8000), 8000, "wav 16 bit", tmp_path / "tiny")
 
@@ -153,7 +152,7 @@ def test_sigterm_ends_it_in_the_middle_of_a_burst(stone_command: list[str], tiny
 
 
 def test_sigterm_does_not_wait_for_a_long_recording(
-    stone_command: list[str], music: Callable[..., Any], encode: Callable[..., Path], tmp_path: Path
+    stone_command: list[str], music: MakeMusic, encode: Encode, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -24,6 +24,7 @@ from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tags import read_tags
 from stonecli.tags.undo.journal import UndoJournal
+from tests.fixture_types import MakeModel, Serve
 
 distributed = pytest.importorskip("distributed", reason="needs stonecli[cluster]")
 
@@ -182,7 +183,7 @@ def test_addresses_are_fetched_by_the_workers(
     address: str,
     client: Any,
     s3: Any,
-    serve: Callable[[Path], str],
+    serve: Serve,
     folder: Path,
     songs: Mapping[str, Path],
     tmp_path: Path,
@@ -206,7 +207,7 @@ def _set_environment(values: dict[str, str]) -> None:
 
 
 def test_another_model_is_sent_and_loaded_once(
-    invoke: Invoke, address: str, client: Any, folder: Path, tiny_model: Callable[..., Path], tmp_path: Path
+    invoke: Invoke, address: str, client: Any, folder: Path, tiny_model: MakeModel, tmp_path: Path
 ) -> None:
     model = tiny_model(tmp_path / "tiny.onnx")
     loaded = []

@@ -1,17 +1,13 @@
-from collections.abc import Callable
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from stonecli.detection.chroma import FRAME, MAX_COLUMNS, SAMPLE_RATE, chroma_of
 from stonecli.key import Key
-
-Samples = npt.NDArray[np.float32]
+from tests.fixture_types import MakeMusic
 
 
 @pytest.mark.parametrize("cents", [0.0, 40.0, -45.0])
-def test_the_notes_that_sound(music: Callable[..., Samples], cents: float) -> None:
+def test_the_notes_that_sound(music: MakeMusic, cents: float) -> None:
     """The louder pitch classes of a progression are those of its scale, wherever it is tuned."""
     samples = music("F# minor", seconds=16, rate=SAMPLE_RATE, cents=cents)
     chroma = chroma_of([samples[:5000], samples[5000:]], cents)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
@@ -17,8 +16,8 @@ from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.errors import AudioError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel, WindowProbabilities, default_model
+from tests.fixture_types import MakeModel, MakeNoise, Samples
 
-Samples = npt.NDArray[np.float32]
 Music = Callable[..., Samples]
 RATE = 22050
 WINDOW = default_model().info.window_seconds
@@ -147,9 +146,7 @@ def test_a_detuned_copy_has_the_same_key(
 
 @pytest.mark.parametrize("exponent", [0, 1, 2], ids=["white", "pink", "brown"])
 @pytest.mark.parametrize("seconds", [1, 16, 47])
-def test_noise_has_no_key(
-    noise: Callable[..., Samples], hear: Callable[..., KeyEstimate], exponent: float, seconds: float
-) -> None:
+def test_noise_has_no_key(noise: MakeNoise, hear: Callable[..., KeyEstimate], exponent: float, seconds: float) -> None:
     estimate = hear(noise(exponent, seconds))
     assert_is_consistent(estimate)
     assert estimate.key is None
@@ -191,9 +188,7 @@ def test_a_tenth_of_a_second_gets_none(music: Music, hear: Callable[..., KeyEsti
     assert estimate.duration == pytest.approx(seconds, abs=1e-4)
 
 
-def test_what_is_not_tonal_does_not_count(
-    music: Music, noise: Callable[..., Samples], hear: Callable[..., KeyEstimate]
-) -> None:
+def test_what_is_not_tonal_does_not_count(music: Music, noise: MakeNoise, hear: Callable[..., KeyEstimate]) -> None:
     tones = music("B major", seconds=WINDOW)
     estimate = hear(np.concatenate([noise(0, WINDOW), tones, silence(WINDOW), tones]))
     assert [window.tonal for window in estimate.windows] == [False, True, False, True]
@@ -429,8 +424,8 @@ def test_neither_do_the_stretches(
 
 def test_noise_after_music_is_not_tonal_for_its_neighbour(
     music: Music,
-    noise: Callable[..., Samples],
-    tiny_model: Callable[..., Path],
+    noise: MakeNoise,
+    tiny_model: MakeModel,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:

@@ -1,15 +1,13 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soxr
 
 from stonecli.audio.decode import MIN_RATE, read_audio
 from stonecli.detection.tuning import cents_of, frame_peaks
+from tests.fixture_types import MakeMusic, MakeNoise, Samples
 
-Samples = npt.NDArray[np.float32]
 RATE = 22050
 
 
@@ -26,17 +24,17 @@ def distance(one: float, other: float) -> float:
 
 @pytest.mark.parametrize("key", ["C major", "F# minor"])
 @pytest.mark.parametrize("detuned", range(-45, 46, 15))
-def test_chords_are_measured_within_three_cents(music: Callable[..., Samples], key: str, detuned: int) -> None:
+def test_chords_are_measured_within_three_cents(music: MakeMusic, key: str, detuned: int) -> None:
     assert cents(music(key, seconds=8, cents=detuned)) == pytest.approx(detuned, abs=3)
 
 
 @pytest.mark.parametrize("rate", [11025, 44100])
-def test_the_rate_does_not_matter(music: Callable[..., Samples], rate: int) -> None:
+def test_the_rate_does_not_matter(music: MakeMusic, rate: int) -> None:
     peaks = frame_peaks(music("G major", seconds=8, rate=rate, cents=20), rate)
     assert cents_of(peaks.resultant) == pytest.approx(20, abs=3)
 
 
-def test_neither_does_the_level(music: Callable[..., Samples]) -> None:
+def test_neither_does_the_level(music: MakeMusic) -> None:
     samples = music("G major", seconds=8, cents=20)
     assert cents(samples / 1000) == pytest.approx(cents(samples), abs=0.2)
 
@@ -53,11 +51,11 @@ def test_a_recording_moved_by_known_cents_is_measured_within_five(shared: Path, 
 
 
 @pytest.mark.parametrize("exponent", [0, 1, 2], ids=["white", "pink", "brown"])
-def test_noise_is_not_tonal(noise: Callable[..., Samples], exponent: float) -> None:
+def test_noise_is_not_tonal(noise: MakeNoise, exponent: float) -> None:
     assert frame_peaks(noise(exponent, 30), RATE).tonal.mean() < 0.05
 
 
-def test_music_is_tonal_also_under_noise(music: Callable[..., Samples], noise: Callable[..., Samples]) -> None:
+def test_music_is_tonal_also_under_noise(music: MakeMusic, noise: MakeNoise) -> None:
     samples = music("E minor", seconds=16)
     assert frame_peaks(samples, RATE).tonal.mean() > 0.9
     assert frame_peaks(samples + 0.02 * noise(1, 16), RATE).tonal.mean() > 0.5
@@ -69,13 +67,13 @@ def test_silence_has_no_tuning() -> None:
     assert cents_of(peaks.resultant) is None
 
 
-def test_what_is_shorter_than_a_frame_is_one(music: Callable[..., Samples]) -> None:
+def test_what_is_shorter_than_a_frame_is_one(music: MakeMusic) -> None:
     assert len(frame_peaks(music()[:100], RATE).tonal) == 1
     assert len(frame_peaks(music()[:8192], RATE).tonal) == 1
     assert len(frame_peaks(music()[: 8192 * 2 + 1], RATE).tonal) == 2
 
 
-def test_frames_by_time(music: Callable[..., Samples]) -> None:
+def test_frames_by_time(music: MakeMusic) -> None:
     samples = np.concatenate([music(seconds=10), np.zeros(10 * RATE, dtype=np.float32)])
     peaks = frame_peaks(samples, RATE)
     assert peaks.tonal_between(0, 9.5).all()
@@ -86,15 +84,13 @@ def test_frames_by_time(music: Callable[..., Samples]) -> None:
 
 @pytest.mark.parametrize("rate", [2000, 2501, 3000, 3900, 4000])
 @pytest.mark.parametrize("detuned", [-30, 20])
-def test_what_is_sampled_below_4_khz_is_measured_by_what_there_is(
-    music: Callable[..., Samples], rate: int, detuned: int
-) -> None:
+def test_what_is_sampled_below_4_khz_is_measured_by_what_there_is(music: MakeMusic, rate: int, detuned: int) -> None:
     peaks = frame_peaks(music("A minor", seconds=16, rate=rate, cents=detuned), rate)
     assert cents_of(peaks.resultant) == pytest.approx(detuned, abs=5)
     assert peaks.tonal.mean() > 0.9
 
 
-def test_the_lowest_rate_has_frames_as_well(music: Callable[..., Samples]) -> None:
+def test_the_lowest_rate_has_frames_as_well(music: MakeMusic) -> None:
     for rate in range(MIN_RATE, MIN_RATE + 100, 7):
         assert len(frame_peaks(music(rate=rate), rate).tonal) == pytest.approx(16 / (8192 / 22050), abs=1)
 

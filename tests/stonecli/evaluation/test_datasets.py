@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def rows(path: Path) -> list[list[str]]:
 
 
 @pytest.fixture
-def giantsteps(tmp_path: Path):
+def giantsteps(tmp_path: Path) -> Any:
     """Three recordings of giantsteps_key: one in D major, one in no key, one without audio."""
     home = tmp_path / "home"
     home.mkdir()
@@ -31,7 +32,7 @@ def giantsteps(tmp_path: Path):
     return with_index("giantsteps_key", home, tracks)
 
 
-def with_index(name: str, home: Path, tracks: dict[str, object]):
+def with_index(name: str, home: Path, tracks: dict[str, object]) -> Any:
     dataset = mirdata.initialize(name, data_home=str(home))
     index = home / "index.json"
     index.write_text(json.dumps({"version": "test", "tracks": tracks}))
@@ -39,14 +40,14 @@ def with_index(name: str, home: Path, tracks: dict[str, object]):
     return dataset
 
 
-def test_what_has_no_audio_or_no_key_is_left_out_and_counted(giantsteps, tmp_path: Path) -> None:
+def test_what_has_no_audio_or_no_key_is_left_out_and_counted(giantsteps: Any, tmp_path: Path) -> None:
     told: list[str] = []
     assert write_labels(giantsteps, tmp_path / "new" / "labels.csv", told.append) == 1
     assert rows(tmp_path / "new" / "labels.csv") == [["path", "key"], [str(tmp_path / "home" / "0.mp3"), "D major"]]
     assert told == ["giantsteps_key: 1 recordings without audio and 1 without a key are left out"]
 
 
-def test_a_dataset_without_audio_is_an_error(giantsteps, tmp_path: Path) -> None:
+def test_a_dataset_without_audio_is_an_error(giantsteps: Any, tmp_path: Path) -> None:
     for path in (tmp_path / "home").glob("*.mp3"):
         path.unlink()
     with pytest.raises(DatasetError, match="no recording with audio and a key"):

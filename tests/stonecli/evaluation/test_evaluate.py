@@ -1,6 +1,8 @@
 import csv
 import errno
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -27,20 +29,20 @@ from stonecli.evaluation.metrics import NO_KEY
 from stonecli.key import Key
 
 
-def labels_file(tmp_path, text, name="labels.csv"):
+def labels_file(tmp_path: Path, text: bytes | str, name: str = "labels.csv") -> Path:
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
-def label(name, key, genre="", source="", line=2, folder=Path("music")):
+def label(name: str, key: str, genre: str = "", source: str = "", line: int = 2, folder: Path = Path("music")) -> Label:
     return Label(folder / name, name, Key.parse(key), genre, source, line)
 
 
 # Labels
 
 
-def test_labels_are_read_in_any_spelling_relative_to_their_folder(tmp_path):
+def test_labels_are_read_in_any_spelling_relative_to_their_folder(tmp_path: Path) -> None:
     text = (
         '\ufeffGenre,PATH,Key,bpm\r\njazz,"a, b.mp3",F♯ minor,120\r\n\r\n,sub/c.ogg, 8B ,\r\npop,/abs/d.wav,6m,99\r\n'
     )
@@ -52,18 +54,18 @@ def test_labels_are_read_in_any_spelling_relative_to_their_folder(tmp_path):
     assert repeated == []
 
 
-def test_line_numbers_count_line_breaks_in_quotes(tmp_path):
+def test_line_numbers_count_line_breaks_in_quotes(tmp_path: Path) -> None:
     path = labels_file(tmp_path, 'path,key,genre\na.mp3,C,"two\nlines"\nb.mp3,H,\n')
     with pytest.raises(LabelsError, match=r"^line 4: not a key: 'H'$"):
         read_labels(path)
 
 
-def test_names_that_are_not_utf8_come_through(tmp_path):
+def test_names_that_are_not_utf8_come_through(tmp_path: Path) -> None:
     tracks, _ = read_labels(labels_file(tmp_path, b"path,key\ncaf\xe9.mp3,C\n"))
     assert bytes(tracks[0].path).endswith(b"caf\xe9.mp3")
 
 
-def test_a_track_listed_twice_counts_once(tmp_path):
+def test_a_track_listed_twice_counts_once(tmp_path: Path) -> None:
     path = labels_file(tmp_path, "path,key\na.mp3,C\nb.mp3,Am\n./x/../a.mp3,C major\n")
     tracks, repeated = read_labels(path)
     assert [track.name for track in tracks] == ["a.mp3", "b.mp3"]
@@ -89,7 +91,7 @@ def test_a_track_listed_twice_counts_once(tmp_path):
         ("path,key\na," + 200_000 * "x" + "\n", "line 2: not CSV: field larger than field limit (131072)"),
     ],
 )
-def test_bad_labels(tmp_path, text, message):
+def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
         read_labels(labels_file(tmp_path, text))
     assert str(caught.value) == message
@@ -98,7 +100,7 @@ def test_bad_labels(tmp_path, text, message):
 # Predictions
 
 
-def test_predictions_are_matched_by_name_and_by_path(tmp_path, monkeypatch):
+def test_predictions_are_matched_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     music, other = tmp_path / "music", tmp_path / "other"
     music.mkdir()
     other.mkdir()
@@ -110,7 +112,7 @@ def test_predictions_are_matched_by_name_and_by_path(tmp_path, monkeypatch):
     assert (found.unmatched, found.kept) == (1, 0)
 
 
-def test_what_stone_tag_writes_is_read(tmp_path):
+def test_what_stone_tag_writes_is_read(tmp_path: Path) -> None:
     tracks = [label("a.mp3", "C"), label("b.mp3", "C"), label("c.mp3", "C"), label("d.mp3", "C")]
     text = (
         "path,camelot,key,open_key,confidence,old_key,tuning_cents,duration,error,status\n"
@@ -131,13 +133,13 @@ def test_what_stone_tag_writes_is_read(tmp_path):
         ("path\na.mp3\n", "line 1: no column key (the columns are: path)"),
     ],
 )
-def test_bad_predictions(tmp_path, text, message):
+def test_bad_predictions(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(LabelsError) as caught:
         read_predictions(labels_file(tmp_path, text), [label("a.mp3", "C")], tmp_path)
     assert str(caught.value) == message
 
 
-def test_written_predictions_are_read_back(tmp_path):
+def test_written_predictions_are_read_back(tmp_path: Path) -> None:
     names = ["a, b.mp3", "caf\udce9.mp3", "none.mp3", "broken.mp3"]
     tracks = [label(name, "C", genre="jazz", line=place + 2) for place, name in enumerate(names)]
     heard = [
@@ -159,11 +161,11 @@ def test_written_predictions_are_read_back(tmp_path):
     assert [child.name for child in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_an_old_file_survives_a_failure(tmp_path):
+def test_an_old_file_survives_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("old")
 
-    def breaks_off():
+    def breaks_off() -> Iterator[Prediction]:
         yield Prediction(label("a.mp3", "C"), None, 0.0, None)
         raise OSError(errno.ENOSPC, "disk full")
 
@@ -176,21 +178,21 @@ def test_an_old_file_survives_a_failure(tmp_path):
 # Intervals
 
 
-def test_means_of_two_tracks_have_three_values_in_known_shares():
+def test_means_of_two_tracks_have_three_values_in_known_shares() -> None:
     drawn = resampled_means(np.array([[0.0], [1.0]]), 20_000, np.random.default_rng(3))[:, 0]
     values, counts = np.unique(drawn, return_counts=True)
     assert values.tolist() == [0.0, 0.5, 1.0]
     assert counts / 20_000 == pytest.approx([0.25, 0.5, 0.25], abs=0.015)
 
 
-def test_columns_are_drawn_together():
+def test_columns_are_drawn_together() -> None:
     points = np.array([[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])
     drawn = resampled_means(points, 500, np.random.default_rng(0))
     assert drawn.sum(axis=1) == pytest.approx(np.ones(500))
     assert np.unique(drawn[:, 0]).size > 5
 
 
-def test_interval_of_ten_right_of_twenty_is_that_of_the_binomial():
+def test_interval_of_ten_right_of_twenty_is_that_of_the_binomial() -> None:
     # P(X <= 5) = 0.021 and P(X <= 6) = 0.058 for Binomial(20, 1/2): the 2.5 % quantile is 6 of 20, the 97.5 % one 14.
     reference = np.zeros(20, int)
     estimate = np.repeat([0, 6], 10)  # C or F# for C
@@ -198,13 +200,13 @@ def test_interval_of_ten_right_of_twenty_is_that_of_the_binomial():
     assert (found.value, found.low, found.high) == (0.5, 0.3, 0.7)
 
 
-def test_a_single_track_has_no_spread():
+def test_a_single_track_has_no_spread() -> None:
     found = score(np.array([0]), np.array([7]), resamples=100)
     assert found.metrics["mirex"] == found.metrics["ksea"]
     assert (found.metrics["mirex"].value, found.metrics["mirex"].low, found.metrics["mirex"].high) == (0.5, 0.5, 0.5)
 
 
-def test_seed_decides():
+def test_seed_decides() -> None:
     rng = np.random.default_rng(5)
     reference, estimate = rng.integers(0, 24, 57), rng.integers(-1, 24, 57)
     first = score(reference, estimate, resamples=200, seed=1)
@@ -217,7 +219,9 @@ keys = st.lists(st.tuples(st.integers(0, 23), st.integers(-1, 23), st.integers(-
 
 @settings(max_examples=40)
 @given(keys, st.randoms(use_true_random=False))
-def test_order_of_tracks_does_not_matter_and_intervals_hold_together(rows, random):
+def test_order_of_tracks_does_not_matter_and_intervals_hold_together(
+    rows: list[tuple[int, ...]], random: Random
+) -> None:
     reference, ours, theirs = np.array(rows).T
     found = score(reference, ours, resamples=200)
     assert sum(found.parts.values()) == found.count == len(rows)
@@ -236,7 +240,7 @@ def test_order_of_tracks_does_not_matter_and_intervals_hold_together(rows, rando
         assert (difference.better, difference.worse) == (back[metric].worse, back[metric].better)
 
 
-def test_nothing_to_score():
+def test_nothing_to_score() -> None:
     nothing = np.array([], dtype=int)
     with pytest.raises(ValueError, match="no tracks"):
         score(nothing, nothing)
@@ -261,17 +265,17 @@ def test_nothing_to_score():
         ([0.7] * 3 + [0.2], 2 / 16),
     ],
 )
-def test_sign_flip_test_by_hand(differences, p_value):
+def test_sign_flip_test_by_hand(differences: list[float] | list[int], p_value: float) -> None:
     assert sign_flip_p_value(np.array(differences, dtype=float)) == p_value
 
 
-def test_sign_flip_test_of_many_tracks():
+def test_sign_flip_test_of_many_tracks() -> None:
     # 60 of 100 tosses or more, twice: 0.0569 (binomial).
     assert sign_flip_p_value(np.repeat([1.0, -1.0], [60, 40])) == pytest.approx(0.05689, abs=1e-5)
     assert sign_flip_p_value(np.ones(3000)) < 1e-300
 
 
-def test_paired_comparison_sees_what_unpaired_intervals_do_not():
+def test_paired_comparison_sees_what_unpaired_intervals_do_not() -> None:
     # 100 tracks in C. Both wrong on 40 (F#); of the other 60, theirs is wrong on 6 more.
     reference = np.zeros(100, int)
     ours = np.repeat([6, 0], [40, 60])
@@ -287,14 +291,14 @@ def test_paired_comparison_sees_what_unpaired_intervals_do_not():
     assert alone[0].low < alone[1].high
 
 
-def test_equal_estimators():
+def test_equal_estimators() -> None:
     reference, answers = np.arange(24), np.arange(24)[::-1].copy()
     for difference in compare(reference, answers, answers, resamples=100).values():
         assert (difference.value, difference.low, difference.high, difference.share_above) == (0, 0, 0, 0)
         assert (difference.p_value, difference.better, difference.worse) == (1.0, 0, 0)
 
 
-def test_only_tracks_that_both_have_answered_are_compared():
+def test_only_tracks_that_both_have_answered_are_compared() -> None:
     tracks = [label("a", "C"), label("b", "C"), label("c", "C"), label("d", "C")]
     found = compare_answers(tracks, (0, 0, None, NO_KEY), (0, 6, 0, None), resamples=100)
     assert found.count == 2
@@ -304,7 +308,7 @@ def test_only_tracks_that_both_have_answered_are_compared():
 # Groups
 
 
-def test_groups_by_genre_and_source():
+def test_groups_by_genre_and_source() -> None:
     tracks = [
         label("a", "C", genre="rock", source="x"),
         label("b", "C", genre="Jazz", source="x"),
@@ -323,6 +327,6 @@ def test_groups_by_genre_and_source():
     assert found.confusion.sum() == 4
 
 
-def test_no_groups_without_the_columns():
+def test_no_groups_without_the_columns() -> None:
     found = evaluate([label("a", "C")], (0,), resamples=100)
     assert (found.genres, found.sources) == ({}, {})

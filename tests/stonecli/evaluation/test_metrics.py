@@ -1,4 +1,7 @@
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +26,7 @@ from stonecli.evaluation.metrics import (
 from stonecli.key import Key
 
 
-def indices(*names):
+def indices(*names: str | None) -> npt.NDArray[Any]:
     return np.array([NO_KEY if name is None else Key.parse(name).index for name in names])
 
 
@@ -32,7 +35,7 @@ pairs = st.lists(st.tuples(st.integers(0, 23), st.integers(-1, 23)), min_size=1,
 )
 
 
-def transposed(keys, semitones):
+def transposed(keys: npt.NDArray[Any], semitones: int) -> npt.NDArray[Any]:
     moved = [NO_KEY if key == NO_KEY else Key.from_index(key).transposed(semitones).index for key in keys]
     return np.array(moved)
 
@@ -58,31 +61,31 @@ def transposed(keys, semitones):
         ("Bbm", "Db", "relative", 0.3),
     ],
 )
-def test_parts_of_mirex(reference, estimate, name, points):
+def test_parts_of_mirex(reference: str, estimate: str, name: str, points: float) -> None:
     assert relation(Key.parse(reference), Key.parse(estimate)) == name
     assert mirex_score(Key.parse(reference), Key.parse(estimate)) == points
 
 
-def test_no_key_is_wrong():
+def test_no_key_is_wrong() -> None:
     assert relation(Key.parse("C"), None) == "other"
     assert mirex_score(Key.parse("C"), None) == 0.0
     assert track_points(indices("C"), indices(None)).tolist() == [[0.0, 0.0, 0.0, 0.0]]
 
 
-def test_fifths_above_only_as_mir_eval_by_default():
+def test_fifths_above_only_as_mir_eval_by_default() -> None:
     assert relation(Key.parse("C"), Key.parse("G"), fifths="above") == "fifth"
     assert relation(Key.parse("C"), Key.parse("F"), fifths="above") == "other"
     assert relations(indices("C", "C"), indices("G", "F"), fifths="above").tolist() == [1, 4]
     assert track_points(indices("C"), indices("F"), fifths="above")[0].tolist() == [0.0, 0.0, 0.0, 0.5]
 
 
-def test_every_key_has_as_many_relations_of_each_kind():
+def test_every_key_has_as_many_relations_of_each_kind() -> None:
     for reference in range(24):
         codes = relations(np.full(24, reference), np.arange(24))
         assert np.bincount(codes).tolist() == [1, 2, 1, 1, 19]
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     reference = indices("C", "C", "Am", "Eb", "C", "Dm", "G", "F#m", "C", "Bb")
     estimate = indices("C", "C", "Am", "Eb", "G", "Gm", "Em", "F#", "E", None)
     # MIREX: 4 same, 2 fifths, 1 relative, 1 parallel, 2 other: (4 + 1 + 0.3 + 0.2) / 10.
@@ -92,7 +95,7 @@ def test_scores_by_hand():
     assert tuple(found) == METRICS
 
 
-def test_ksea_of_one_fifth_in_the_other_mode():
+def test_ksea_of_one_fifth_in_the_other_mode() -> None:
     # Em has the signature of G: a fifth from C's for KSEA, "other" for MIREX.
     assert track_points(indices("C"), indices("Em"))[0].tolist() == [0.0, 0.0, 0.0, 0.5]
 
@@ -100,23 +103,23 @@ def test_ksea_of_one_fifth_in_the_other_mode():
 @pytest.mark.parametrize(
     ("right", "fifths", "percent"), [(1599, 981, 38), (3587, 1225, 77), (3883, 920, 79), (4090, 741, 81)]
 )
-def test_ksea_of_the_counts_that_the_stone_paper_gives(right, fifths, percent):
+def test_ksea_of_the_counts_that_the_stone_paper_gives(right: int, fifths: int, percent: int) -> None:
     estimate = np.concatenate([np.zeros(right, int), np.where(np.arange(fifths) % 2, 5, 7)])
     estimate = np.concatenate([estimate, np.full(5489 - len(estimate), 3)])
     assert round(100 * signature_points(np.zeros(5489, int), estimate).mean()) == percent
 
 
-def test_signatures():
+def test_signatures() -> None:
     assert signatures(indices("C", "Am", "Eb", "Cm", None)).tolist() == [0, 0, 3, 3, NO_KEY]
 
 
-def test_circle_goes_by_fifths_with_relatives_in_the_same_order():
+def test_circle_goes_by_fifths_with_relatives_in_the_same_order() -> None:
     names = [key.musical for key in CIRCLE]
     assert names[:12] == ["C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F"]
     assert names[12:] == ["Am", "Em", "Bm", "F#m", "C#m", "G#m", "Ebm", "Bbm", "Fm", "Cm", "Gm", "Dm"]
 
 
-def test_confusion_matrix_by_hand():
+def test_confusion_matrix_by_hand() -> None:
     matrix = confusion_matrix(indices("C", "C", "C", "Am", "Dm"), indices("C", "G", "G", "C", None))
     assert matrix.shape == (24, 25)
     found = {(int(row), int(column)): int(matrix[row, column]) for row, column in zip(*matrix.nonzero(), strict=True)}
@@ -127,12 +130,14 @@ def test_confusion_matrix_by_hand():
     ("reference", "estimate"),
     [([0, 1], [0]), ([[0]], [[0]]), ([24], [0]), ([-1], [0]), ([0], [24]), ([0], [-2]), ([0.0], [0])],
 )
-def test_what_is_no_key_is_refused(reference, estimate):
+def test_what_is_no_key_is_refused(
+    reference: list[float] | list[int] | list[list[int]], estimate: list[int] | list[list[int]]
+) -> None:
     with pytest.raises(ValueError, match=r"\d|integers"):
         track_points(np.array(reference), np.array(estimate))
 
 
-def test_no_tracks():
+def test_no_tracks() -> None:
     nothing = np.array([], dtype=int)
     assert track_points(nothing, nothing).shape == (0, 4)
     assert confusion_matrix(nothing, nothing).sum() == 0
@@ -141,14 +146,14 @@ def test_no_tracks():
 
 
 @given(pairs, st.integers(-24, 24))
-def test_transposing_labels_and_answers_changes_nothing(pair, semitones):
+def test_transposing_labels_and_answers_changes_nothing(pair: tuple[npt.NDArray[Any], ...], semitones: int) -> None:
     reference, estimate = pair
     moved = track_points(transposed(reference, semitones), transposed(estimate, semitones))
     assert np.array_equal(track_points(reference, estimate), moved)
 
 
 @given(pairs)
-def test_scores_stay_within_bounds_and_order(pair):
+def test_scores_stay_within_bounds_and_order(pair: tuple[npt.NDArray[Any], ...]) -> None:
     found = scores(*pair)
     assert all(0 <= value <= 1 for value in found.values())
     assert found["accuracy"] <= found["mirex"]
@@ -157,7 +162,7 @@ def test_scores_stay_within_bounds_and_order(pair):
 
 
 @given(pairs)
-def test_confusion_matrix_holds_every_track_once(pair):
+def test_confusion_matrix_holds_every_track_once(pair: tuple[npt.NDArray[Any], ...]) -> None:
     reference, estimate = pair
     matrix = confusion_matrix(reference, estimate)
     assert matrix.sum() == len(reference)
@@ -166,14 +171,14 @@ def test_confusion_matrix_holds_every_track_once(pair):
 
 
 @given(pairs)
-def test_arrays_agree_with_single_keys(pair):
+def test_arrays_agree_with_single_keys(pair: tuple[npt.NDArray[Any], ...]) -> None:
     for reference, estimate, code in zip(*pair, relations(*pair), strict=True):
         key = None if estimate == NO_KEY else Key.from_index(estimate)
         assert RELATIONS[code] == relation(Key.from_index(reference), key)
 
 
 @given(pairs)
-def test_only_the_signature_counts_for_ksea(pair):
+def test_only_the_signature_counts_for_ksea(pair: tuple[npt.NDArray[Any], ...]) -> None:
     reference, estimate = pair
     relatives = np.array([NO_KEY if key == NO_KEY else Key.from_index(key).relative.index for key in estimate])
     ours, theirs = track_points(reference, estimate), track_points(reference, relatives)

@@ -18,6 +18,7 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tags import read_tags
+from tests.fixture_types import CopySong, Encode, Fingerprint, MakeModel, RunStone
 
 pytest.importorskip("beets")
 mediafile = pytest.importorskip("mediafile")
@@ -85,7 +86,7 @@ def beets(tmp_path: Path) -> Beets:
 
 
 @pytest.fixture
-def track(song: Callable[..., Path]) -> Callable[..., Path]:
+def track(song: CopySong) -> Callable[..., Path]:
     """A song in D minor with a title, which is its name: ``track("mp3", "one", initial_key="Am")``."""
 
     def make(container: str, title: str, **tags: Any) -> Path:
@@ -100,7 +101,7 @@ def track(song: Callable[..., Path]) -> Callable[..., Path]:
 
 
 def test_import_puts_the_key_into_the_library_and_leaves_files_that_are_imported_as_they_are(
-    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
+    beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint
 ) -> None:
     track("mp3", "one")
     track("flac", "has one", initial_key="Am")
@@ -133,7 +134,7 @@ def test_the_confidence_has_two_digits(beets: Beets, track: Callable[..., Path])
 
 
 def test_import_with_write_says_the_key_in_files_that_are_imported_as_they_are(
-    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any], stone: Callable[..., Any]
+    beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint, stone: RunStone
 ) -> None:
     track("mp3", "one")
     track("m4a aac", "two")
@@ -168,7 +169,7 @@ def test_beets_writes_what_it_tags_on_import(beets: Beets, track: Callable[..., 
 
 
 def test_stone_writes_every_kind_of_file_and_beets_agrees(
-    beets: Beets, track: Callable[..., Path], stone: Callable[..., Any], songs: dict[str, Path]
+    beets: Beets, track: Callable[..., Path], stone: RunStone, songs: dict[str, Path]
 ) -> None:
     for name in songs:
         track(name, name)
@@ -190,9 +191,7 @@ def test_stone_writes_every_kind_of_file_and_beets_agrees(
     assert {title: sha256(item["path"].read_bytes()).hexdigest() for title, item in items.items()} == before
 
 
-def test_pretend_nowrite_force_and_queries(
-    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
-) -> None:
+def test_pretend_nowrite_force_and_queries(beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint) -> None:
     track("flac", "one", initial_key="Am")
     track("flac", "two")
     beets.configure(stone={"auto": False})
@@ -227,7 +226,7 @@ def test_what_else_the_library_has_not_written_yet_stays_known_as_unwritten(
 
 
 def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
-    beets: Beets, track: Callable[..., Path], encode: Callable[..., Path]
+    beets: Beets, track: Callable[..., Path], encode: Encode
 ) -> None:
     track("flac", "one")
     track("mp3", "missing")
@@ -242,9 +241,7 @@ def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
     assert "no key" not in beets("stone", "-q")
 
 
-def test_least_confidence_and_another_model(
-    beets: Beets, track: Callable[..., Path], tiny_model: Callable[..., Path]
-) -> None:
+def test_least_confidence_and_another_model(beets: Beets, track: Callable[..., Path], tiny_model: MakeModel) -> None:
     tiny_model(beets.home / "mine.onnx")
     track("flac", "one")
     beets.configure(stone={"model": "mine.onnx", "min_confidence": 0.9})
@@ -282,7 +279,7 @@ def test_wrong_settings_end_an_import_before_it_begins(
 
 
 def test_a_journal_that_cannot_be_used_ends_it_before_a_file_is_written(
-    beets: Beets, track: Callable[..., Path], fingerprint: Callable[[Path], Any]
+    beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint
 ) -> None:
     track("flac", "one")
     beets.configure(stone={"auto": False})

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from stonecli.mixing.transitions import Track
 from stonecli.model.session import KeyModel
 from stonecli.tags import write_key
 from stonecli.tags.track_info import TrackInfo
+from tests.fixture_types import CopySong
 
 
 def mix_track(name: str, key: str | None, bpm: float | None = None) -> MixTrack:
@@ -56,7 +56,7 @@ def test_what_is_compatible_comes_best_first() -> None:
 
 
 class TestMix:
-    def test_it_reads_the_files_and_orders_them(self, song: Callable[..., Path], key_model: KeyModel) -> None:
+    def test_it_reads_the_files_and_orders_them(self, song: CopySong, key_model: KeyModel) -> None:
         paths = [song("flac", name) for name in ("a", "b", "c")]
         for path, key in zip(paths, ("8A", "3B", "9A"), strict=True):
             write_key(path, Key.parse(key))
@@ -67,7 +67,7 @@ class TestMix:
         assert {track.path for track in found.tracks} == set(paths)
         assert [outcome.item.name for outcome in outcomes if outcome.error] == ["broken.mp3"]
 
-    def test_a_start_that_cannot_be_read_is_refused(self, song: Callable[..., Path], key_model: KeyModel) -> None:
+    def test_a_start_that_cannot_be_read_is_refused(self, song: CopySong, key_model: KeyModel) -> None:
         path = song("flac")
         (path.parent / "broken.mp3").write_bytes(b"no music")
         with pytest.raises(ValueError, match="cannot be mixed"):

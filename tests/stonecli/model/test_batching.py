@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from stonecli.detection.detect import detect_key, detect_key_in_audio
@@ -19,8 +18,8 @@ from stonecli.errors import AudioError, ModelError
 from stonecli.jobs import run
 from stonecli.model.batching import QUEUED_BATCHES, Batcher
 from stonecli.model.session import KeyModel
+from tests.fixture_types import MakeMusic, Samples
 
-Samples = npt.NDArray[np.float32]
 LONG = 30  # seconds after which a test is given up; what is right never waits
 
 
@@ -234,7 +233,7 @@ def test_files_are_heard_as_one_by_one(
         assert np.abs(outcome.result.probabilities - expected.probabilities).max() < 1e-4
 
 
-def test_a_slow_file_holds_nobody_up(music: Callable[..., Samples], batching_model: KeyModel) -> None:
+def test_a_slow_file_holds_nobody_up(music: MakeMusic, batching_model: KeyModel) -> None:
     go_on = threading.Event()
     samples = music("G major", seconds=32)
 
@@ -252,9 +251,7 @@ def test_a_slow_file_holds_nobody_up(music: Callable[..., Samples], batching_mod
         assert keys == {slow.result(LONG).key}
 
 
-def test_a_file_that_breaks_off_leaves_the_others_alone(
-    music: Callable[..., Samples], batching_model: KeyModel
-) -> None:
+def test_a_file_that_breaks_off_leaves_the_others_alone(music: MakeMusic, batching_model: KeyModel) -> None:
     samples = music("E minor", seconds=20)
 
     def breaking() -> Iterator[Samples]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 
 from stonecli.model import download
 from stonecli.model.download import DownloadError, check_url, fetch
+from tests.fixture_types import LimitFileSize
 
 CONTENT = random.Random(0).randbytes(300_000)  # the same in every process of xdist
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -593,7 +594,7 @@ def test_a_cache_folder_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path
         fetch(server.url)
 
 
-def test_a_full_disk_is_named(server: Server, no_room: Callable[[], AbstractContextManager[None]]) -> None:
+def test_a_full_disk_is_named(server: Server, no_room: LimitFileSize) -> None:
     with pytest.raises(OSError, match="File too large") as caught, no_room():
         fetch(server.url)
     assert Path(caught.value.filename).parent == Path(os.environ["STONE_CACHE_DIR"]) / "downloads"

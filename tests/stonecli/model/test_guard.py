@@ -19,6 +19,7 @@ from stonecli.model import session as model
 from stonecli.model.guard import MAX_DIMENSION, OPERATORS, check_onnx
 from stonecli.model.protobuf import MAX_FIELDS, SCHEMA
 from stonecli.model.session import KeyModel
+from tests.fixture_types import MakeModel
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper, Proto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
@@ -62,7 +63,7 @@ def test_the_built_in_model() -> None:
 
 
 def test_only_the_built_in_model_is_taken_with_its_graph_unseen(
-    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
 

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from stonecli.model.registry import (
 )
 from stonecli.model.session import KeyModel, read_model
 from stonecli.util.locks import LOCK_NAME
+from tests.fixture_types import LimitFileSize
 
 Build = Callable[..., Path]
 
@@ -325,7 +325,7 @@ def test_what_one_removes_another_does_not_add_meanwhile(
     assert stored_model("mine").sha256 == hashlib.sha256(first).hexdigest()
 
 
-def test_a_full_disk_is_named(tiny: Callable[..., bytes], no_room: Callable[[], AbstractContextManager[None]]) -> None:
+def test_a_full_disk_is_named(tiny: Callable[..., bytes], no_room: LimitFileSize) -> None:
     content = tiny(licence="x" * 5000)
     with pytest.raises(OSError, match="File too large") as caught, no_room():
         add_model(content, "mine", "")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from stonecli.errors import DeviceError, ModelError
@@ -19,8 +18,8 @@ from stonecli.model.guard import check_onnx
 from stonecli.model.metadata import parse_info
 from stonecli.model.runtime import onnxruntime
 from stonecli.model.session import KeyModel, default_model
+from tests.fixture_types import MakeMusic, Samples
 
-Samples = npt.NDArray[np.float32]
 Build = Callable[..., Path]
 
 NAMES = [key.name for key in Key.all()]
@@ -42,9 +41,7 @@ def test_the_built_in_model_describes_itself(key_model: KeyModel) -> None:
     assert len(key_model.sha256) == 64
 
 
-def test_probabilities_are_those_of_the_classes_in_the_order_of_keys(
-    key_model: KeyModel, music: Callable[..., Samples]
-) -> None:
+def test_probabilities_are_those_of_the_classes_in_the_order_of_keys(key_model: KeyModel, music: MakeMusic) -> None:
     audio = np.stack([music("E minor", seconds=15), music("Ab major", seconds=15)])
     answer = key_model(audio)
     assert answer.classes.shape == answer.keys.shape == (2, 24)
@@ -55,14 +52,14 @@ def test_probabilities_are_those_of_the_classes_in_the_order_of_keys(
         assert (answer.keys[:, key.index] == answer.classes[:, place]).all()
 
 
-def test_a_batch_says_what_its_windows_say(key_model: KeyModel, music: Callable[..., Samples]) -> None:
+def test_a_batch_says_what_its_windows_say(key_model: KeyModel, music: MakeMusic) -> None:
     windows = [music(key, seconds=15) for key in ("C major", "A minor", "F# minor")]
     together = key_model(np.stack(windows)).keys
     for window, row in zip(windows, together, strict=True):
         assert np.allclose(key_model(window[None]).keys[0], row, atol=1e-5)
 
 
-def test_the_level_is_immaterial(key_model: KeyModel, music: Callable[..., Samples]) -> None:
+def test_the_level_is_immaterial(key_model: KeyModel, music: MakeMusic) -> None:
     """stone divides by the peak; a recording whose peak comes late must get the same answer."""
     window = music("B minor", seconds=15)[None]
     answer = key_model(window).keys
@@ -70,7 +67,7 @@ def test_the_level_is_immaterial(key_model: KeyModel, music: Callable[..., Sampl
         assert np.abs(key_model(window * np.float32(gain)).keys - answer).max() < 1e-3
 
 
-def test_many_threads_get_the_same_answers(key_model: KeyModel, music: Callable[..., Samples]) -> None:
+def test_many_threads_get_the_same_answers(key_model: KeyModel, music: MakeMusic) -> None:
     windows = [music(key.name, seconds=12)[None] for key in list(Key.all())[::3]]
     alone = [key_model(window).keys for window in windows]
     with ThreadPoolExecutor(8) as executor:

@@ -1,19 +1,18 @@
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
 from stonecli.model.session import KeyModel
 from stonecli.output.npz import save_npz
+from tests.fixture_types import MakeEstimate, MakeModel
 
 NAMES = ["a.mp3", "file", "allow_pickle", "../up/[x] 🎹.mp3", "/abs/olute.mp3", "line\nbreak", "\udcff.mp3"]
 
 
-def test_arrays_by_path(tmp_path: Path, key_model: KeyModel, estimate_of: Callable[..., KeyEstimate]) -> None:
+def test_arrays_by_path(tmp_path: Path, key_model: KeyModel, estimate_of: MakeEstimate) -> None:
     estimates = [(Path(name), estimate_of("Am", changes_to="C")) for name in NAMES]
     save_npz(tmp_path / "out.npz", estimates, key_model)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
@@ -32,9 +31,7 @@ def test_arrays_by_path(tmp_path: Path, key_model: KeyModel, estimate_of: Callab
             assert arrays[f"__mean__/{name}"] == pytest.approx(arrays[name].mean(axis=0))
 
 
-def test_the_mean_is_over_tonal_windows(
-    tmp_path: Path, key_model: KeyModel, estimate_of: Callable[..., KeyEstimate]
-) -> None:
+def test_the_mean_is_over_tonal_windows(tmp_path: Path, key_model: KeyModel, estimate_of: MakeEstimate) -> None:
     estimate = estimate_of("Am", changes_to="C")
     silent = replace(estimate.windows[1], tonal=False)
     half = replace(estimate, windows=(estimate.windows[0], silent))
@@ -44,16 +41,14 @@ def test_the_mean_is_over_tonal_windows(
         assert arrays["__mean__/none"] == pytest.approx(np.full(24, 1 / 24))
 
 
-def test_names_of_signatures(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+def test_names_of_signatures(tmp_path: Path, tiny_model: MakeModel) -> None:
     save_npz(tmp_path / "out.npz", [], KeyModel(tiny_model(tmp_path / "x.onnx", count=12), "cpu"))
     with np.load(tmp_path / "out.npz") as arrays:
         assert arrays["__classes__"][0] == "C major/A minor"
         assert len(arrays["__classes__"]) == 12
 
 
-def test_an_old_file_is_replaced_in_one_step(
-    tmp_path: Path, key_model: KeyModel, estimate_of: Callable[..., KeyEstimate]
-) -> None:
+def test_an_old_file_is_replaced_in_one_step(tmp_path: Path, key_model: KeyModel, estimate_of: MakeEstimate) -> None:
     path = tmp_path / "out.npz"
     path.write_text("old")
 

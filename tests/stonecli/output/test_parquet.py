@@ -1,6 +1,5 @@
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from stonecli.errors import OutputError
 from stonecli.output.parquet import ParquetFolder, schema
 from stonecli.output.records import tag_record
 from stonecli.tagging import TagResult
+from tests.fixture_types import LimitFileSize
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[parquet]")
 
@@ -153,7 +153,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path, records: list[dict[str, 
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(
-    tmp_path: Path, records: list[dict[str, Any]], no_room: Callable[[], AbstractContextManager[None]]
+    tmp_path: Path, records: list[dict[str, Any]], no_room: LimitFileSize
 ) -> None:
     path = tmp_path / "keys.parquet"
     with ParquetFolder(path) as folder:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -76,7 +77,7 @@ def test_a_failure_leaves_the_old_list(tmp_path: Path) -> None:
     target = tmp_path / "a.m3u8"
     target.write_text("old")
 
-    def entries():  # type: ignore[no-untyped-def]
+    def entries() -> Iterator[PlaylistEntry]:  # type: ignore[no-untyped-def]
         yield entry(tmp_path / "a.mp3")
         raise KeyboardInterrupt
 

@@ -1,6 +1,4 @@
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 
 from stonecli.errors import OutputError
 from stonecli.output.resumable import ResumableLog
+from tests.fixture_types import LimitFileSize
 
 RECORDS: list[dict[str, Any]] = [
     {"path": "/a.mp3", "error": None},
@@ -95,9 +94,7 @@ def test_any_record_comes_back(tmp_path_factory: pytest.TempPathFactory, extras:
         assert list(log.records()) == records
 
 
-def test_a_full_disk_is_named_and_costs_the_line_that_it_cuts(
-    tmp_path: Path, no_room: Callable[[], AbstractContextManager[None]]
-) -> None:
+def test_a_full_disk_is_named_and_costs_the_line_that_it_cuts(tmp_path: Path, no_room: LimitFileSize) -> None:
     path = tmp_path / "x.ndjson"
     record = {"path": "/a.mp3", "error": "x" * 400}
     with ResumableLog(path) as log:

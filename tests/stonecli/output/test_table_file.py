@@ -2,26 +2,24 @@ import csv
 import json
 import os
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.output.records import CSV_COLUMNS, tag_record
 from stonecli.output.table_file import OutputFile
 from stonecli.tagging import TagResult
 from stonecli.util.text import unescaped
+from tests.fixture_types import LimitFileSize, MakeEstimate
 
 NAMES = ["plain.mp3", 'quo"te, comma;\n=1+1.mp3', "Björk 🎹.mp3", "\udcff.mp3"]
 
 
 @pytest.fixture
-def records(key_model: KeyModel, estimate_of: Callable[..., KeyEstimate]) -> list[dict[str, Any]]:
+def records(key_model: KeyModel, estimate_of: MakeEstimate) -> list[dict[str, Any]]:
     estimate = estimate_of("Am")
     found = [TagResult(Path(name), "detected", Key.parse("Am"), None, None, estimate) for name in NAMES]
     return [tag_record(result.path, result, None, key_model) for result in found]
@@ -105,7 +103,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "json", "ndjson"])
 def test_a_full_disk_is_named(
-    tmp_path: Path, records: list[dict[str, Any]], ending: str, no_room: Callable[[], AbstractContextManager[None]]
+    tmp_path: Path, records: list[dict[str, Any]], ending: str, no_room: LimitFileSize
 ) -> None:
     path = tmp_path / f"x.{ending}"
     path.write_text("the table of last time")

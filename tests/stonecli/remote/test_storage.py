@@ -16,6 +16,7 @@ from stonecli.errors import StorageError
 from stonecli.remote import storage
 from stonecli.remote.locations import Seen, Url, place_of
 from stonecli.remote.storage import WEB_FOLDER, fetched, find_places
+from tests.fixture_types import Serve
 
 fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
 
@@ -97,7 +98,7 @@ def test_a_web_folder_is_refused_with_what_to_do_without_being_asked_for(path: s
     assert "give the URL of each file" in WEB_FOLDER
 
 
-def test_the_page_of_a_web_folder_is_no_recording(serve: Callable[[Any], str], tmp_path: Path) -> None:
+def test_the_page_of_a_web_folder_is_no_recording(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.mp3").write_bytes(b"x")
     top = serve(tmp_path)
@@ -116,7 +117,7 @@ class Site:
 
 
 @pytest.fixture
-def site(serve: Callable[[Any], str]) -> Site:
+def site(serve: Serve) -> Site:
     """A web server that answers as the test says, or with ``music``."""
     site = Site("", {}, [])
 
@@ -232,7 +233,7 @@ def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
         ("endless.mp3", "larger than 1 MB"),
     ],
 )
-def test_servers_that_lie(serve: Callable[[Any], str], name: str, error: str) -> None:
+def test_servers_that_lie(serve: Serve, name: str, error: str) -> None:
     with pytest.raises(StorageError, match=error), fetched(Url(f"{serve(Liar)}/{name}"), max_bytes=1 << 20):
         pass
 
@@ -266,7 +267,7 @@ def test_a_size_beyond_the_limit_is_not_fetched(s3: Any) -> None:
 
 
 def test_stone_tag_hears_addresses(
-    invoke: Invoke, s3: Any, serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+    invoke: Invoke, s3: Any, serve: Serve, songs: Mapping[str, Path], tmp_path: Path
 ) -> None:
     kinds = ["mp3", "m4a aac", "opus"]
     for kind in kinds:
@@ -296,7 +297,7 @@ def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: M
 
 
 def test_a_list_may_hold_addresses(
-    stone_command: list[str], serve: Callable[[Any], str], songs: Mapping[str, Path], tmp_path: Path
+    stone_command: list[str], serve: Serve, songs: Mapping[str, Path], tmp_path: Path
 ) -> None:
     import subprocess
 

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -13,7 +12,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
 from stonecli.evaluation.evaluate import Label, Prediction, read_predictions, write_predictions
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
@@ -23,6 +21,7 @@ from stonecli.remote.locations import Seen
 from stonecli.tagging import TagResult
 from stonecli.tags.track_info import TrackInfo
 from stonecli.util.text import unescaped
+from tests.fixture_types import MakeEstimate
 
 NAMES = [
     "plain.mp3",
@@ -45,9 +44,7 @@ RAW = re.compile("[\0-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")  # all but t
 
 
 @pytest.fixture
-def written(
-    tmp_path: Path, estimate_of: Callable[..., KeyEstimate], key_model: KeyModel, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def written(tmp_path: Path, estimate_of: MakeEstimate, key_model: KeyModel, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every output of ``stone tag`` for files of these names, whose tags are like them."""
     pytest.importorskip("pyarrow")
     from stonecli.output.parquet import ParquetFolder

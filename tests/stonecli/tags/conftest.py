@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -16,6 +15,7 @@ from mutagen.ogg import OggPage
 
 from stonecli.tags.edit.audio_digest import audio_digest
 from stonecli.tags.formats.sniff import sniff
+from tests.fixture_types import BytesOf, CopySample, ListLeftovers, MakePicture
 
 _SECONDS = 1.5
 _SOUNDFILE = {  # name: format, subtype, rate
@@ -87,7 +87,7 @@ def _speex(noise: bytes) -> bytes:
 
 
 @pytest.fixture
-def make(samples: dict[str, bytes], tmp_path: Path) -> Callable[..., Path]:
+def make(samples: dict[str, bytes], tmp_path: Path) -> CopySample:
     """A fresh copy of a sample: ``make("mp3")``; with another file name: ``make("mp3", "song.flac")``."""
 
     def copy(sample: str, name: str = "song") -> Path:
@@ -99,7 +99,7 @@ def make(samples: dict[str, bytes], tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def png() -> Callable[[int], bytes]:
+def png() -> MakePicture:
     """A picture of one pixel and about so many bytes, which decoders have nothing to complain about."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -113,7 +113,7 @@ def png() -> Callable[[int], bytes]:
 
 
 @pytest.fixture
-def digest() -> Callable[[Path], bytes]:
+def digest() -> BytesOf:
     """The audio digest of a file."""
 
     def of(path: Path) -> bytes:
@@ -124,7 +124,7 @@ def digest() -> Callable[[Path], bytes]:
 
 
 @pytest.fixture
-def decoded() -> Callable[[Path], bytes]:
+def decoded() -> BytesOf:
     """The samples that ffmpeg decodes from a file; fails where ffmpeg has anything to complain about."""
 
     def of(path: Path) -> bytes:
@@ -137,6 +137,6 @@ def decoded() -> Callable[[Path], bytes]:
 
 
 @pytest.fixture
-def left_over(tmp_path: Path) -> Callable[[], list[str]]:
+def left_over(tmp_path: Path) -> ListLeftovers:
     """The names of temporary files that were not cleaned up."""
     return lambda: [path.name for path in tmp_path.iterdir() if path.name.startswith(".stone-")]

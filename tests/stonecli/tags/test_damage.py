@@ -3,19 +3,22 @@
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from tests.fixture_types import BytesOf, CopySample, ListLeftovers
 
 A_MINOR = Key.parse("8A")
 RULES = [FieldRule(), FieldRule("comment", "camelot", "prepend"), FieldRule("title", "musical", "append")]
 
 
-def attempt(path, content, digest):
+def attempt(path: Path, content: bytes, digest: Callable[..., Any]) -> bool:
     """Reads and writes whatever ``content`` is; True if it could be written."""
     path.write_bytes(content)
     for act in (lambda: read_tags(path), lambda: write_key(path, A_MINOR, RULES), lambda: remove_key(path, RULES)):
@@ -35,10 +38,10 @@ def attempt(path, content, digest):
 
 
 @pytest.fixture
-def tagged(make):
+def tagged(make: CopySample) -> Callable[..., Any]:
     """A sample with a key, a comment and a title in it."""
 
-    def of(sample):
+    def of(sample: str) -> Path:
         path = make(sample)
         write_key(path, Key.parse("3B"), [FieldRule(), FieldRule("comment"), FieldRule("grouping")])
         return path
@@ -46,7 +49,7 @@ def tagged(make):
     return of
 
 
-def test_cut_off_anywhere(sample, tagged, digest, left_over):
+def test_cut_off_anywhere(sample: str, tagged: Callable[..., Any], digest: BytesOf, left_over: ListLeftovers) -> None:
     path = tagged(sample)
     content = path.read_bytes()
     chance = random.Random(1)
@@ -55,7 +58,9 @@ def test_cut_off_anywhere(sample, tagged, digest, left_over):
     assert left_over() == []
 
 
-def test_bytes_changed_at_random(sample, tagged, digest, left_over):
+def test_bytes_changed_at_random(
+    sample: str, tagged: Callable[..., Any], digest: BytesOf, left_over: ListLeftovers
+) -> None:
     path = tagged(sample)
     content = path.read_bytes()
     chance = random.Random(2)
@@ -71,7 +76,9 @@ def test_bytes_changed_at_random(sample, tagged, digest, left_over):
     assert left_over() == []
 
 
-def test_pieces_taken_out_doubled_or_zeroed(sample, tagged, digest, left_over):
+def test_pieces_taken_out_doubled_or_zeroed(
+    sample: str, tagged: Callable[..., Any], digest: BytesOf, left_over: ListLeftovers
+) -> None:
     path = tagged(sample)
     content = path.read_bytes()
     chance = random.Random(3)
@@ -83,7 +90,7 @@ def test_pieces_taken_out_doubled_or_zeroed(sample, tagged, digest, left_over):
     assert left_over() == []
 
 
-def test_noise_behind_every_magic(make, digest):
+def test_noise_behind_every_magic(make: CopySample, digest: BytesOf) -> None:
     path = make("mp3")
     chance = random.Random(4)
     magics = [b"ID3\x03\0\0\0\0\x01\0", b"fLaC", b"OggS\0\x02", b"RIFF\x50\0\0\0WAVE", b"FORM\0\0\0\x50AIFF", b"wvpk"]
@@ -101,7 +108,7 @@ def test_noise_behind_every_magic(make, digest):
                 assert magic in (b"MAC ", b"MPCK", b"\xff\xfb\x90\0")  # there is nothing else to go by
 
 
-def test_nested_atoms_do_not_exhaust_the_stack(make, digest):
+def test_nested_atoms_do_not_exhaust_the_stack(make: CopySample, digest: BytesOf) -> None:
     path = make("mp4")
     content = path.read_bytes()
     nest = b""
@@ -110,7 +117,7 @@ def test_nested_atoms_do_not_exhaust_the_stack(make, digest):
     assert not attempt(path, content + (8 + len(nest)).to_bytes(4) + b"moov" + nest, digest)
 
 
-def test_no_heavy_import():
+def test_no_heavy_import() -> None:
     code = "import sys, stonecli.tags; print(sorted({'mutagen', 'numpy', 'torch', 'onnxruntime'} & sys.modules.keys()))"
     root = Path(__file__).parents[3]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)

@@ -29,6 +29,7 @@ from stonecli.tags import recorded, write, write_key
 from stonecli.tags.undo.gathered import collect, make_folder
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.tags.undo.runs import undo_files
+from tests.fixture_types import CopySong, MakeModel
 
 Act = Callable[[Path], object]
 CALLS = ["open", "close", "fstat", "stat", "lstat", "fsync", "replace", "chown", "chmod", "utime", "unlink"]
@@ -112,7 +113,7 @@ def broken(at: int, way: str) -> Iterator[Faults]:
 
 
 @pytest.fixture
-def quick_model(tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick_model(tiny_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
@@ -211,7 +212,7 @@ def test_no_change_is_lost_whatever_call_fails(
     entrance: str,
     act: Act,
     way: str,
-    song: Callable[..., Path],
+    song: CopySong,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from stonecli.key import Key
 from stonecli.tags import FieldRule, read, remove_key, undo_change, write_key
 from stonecli.tags.edit import verified_copy as verified_copy
 from stonecli.tags.undo.journal import UndoJournal
+from tests.fixture_types import CopySample, ListLeftovers
 
 A_MINOR = Key.parse("8A")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"))
@@ -39,26 +42,26 @@ class Faults:
 
 
 @pytest.fixture
-def failing(monkeypatch):
+def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     """From now on the n-th call fails: in ``os``, and in reading and writing of the file and of its copy."""
 
-    def begin(at, number):
+    def begin(at: Any, number: Any) -> Any:
         faults = Faults(at, number)
 
         class Raw(io.FileIO):
-            def readinto(self, buffer):
+            def readinto(self, buffer: Any) -> Any:
                 faults("read")
                 return super().readinto(buffer)
 
-            def readall(self):
+            def readall(self) -> Any:
                 faults("read")
                 return super().readall()
 
-            def write(self, data):
+            def write(self, data: Any) -> Any:
                 faults("write")
                 return super().write(data)
 
-            def seek(self, *arguments):
+            def seek(self, *arguments: Any) -> Any:
                 faults("seek")
                 return super().seek(*arguments)
 
@@ -66,14 +69,14 @@ def failing(monkeypatch):
             if hasattr(os, name):
                 real = getattr(os, name)
 
-                def call(*arguments, _name=name, _real=real, **options):
+                def call(*arguments: int, _name: str = name, _real: Callable[..., Any] = real, **options: Any) -> None:
                     faults(_name)
                     return _real(*arguments, **options)
 
                 monkeypatch.setattr(os, name, call)
         monkeypatch.setattr(os, "fdopen", lambda handle, mode: io.BufferedRandom(Raw(handle, "r+b")))
 
-        def open_file(path, mode="r", *arguments, **options):
+        def open_file(path: Any, mode: Any = "r", *arguments: Any, **options: Any) -> Any:
             faults("open")
             return io.BufferedReader(Raw(str(path), "rb"))
 
@@ -83,7 +86,7 @@ def failing(monkeypatch):
     return begin
 
 
-def outcome(act):
+def outcome(act: Any) -> Any:
     """None, or what it was refused for; anything but a TagError comes through."""
     try:
         act()
@@ -92,7 +95,7 @@ def outcome(act):
     return None
 
 
-def every_fault(path, act, failing, monkeypatch, after):
+def every_fault(path: Any, act: Any, failing: Any, monkeypatch: pytest.MonkeyPatch, after: Any) -> Any:
     """Runs ``act`` with each call failing in each way; counts how it came out."""
     before = path.read_bytes()
     counts = {"old": 0, "new": 0}
@@ -120,7 +123,9 @@ def every_fault(path, act, failing, monkeypatch, after):
     return counts
 
 
-def test_a_fault_at_every_call_of_a_write(sample, make, failing, monkeypatch):
+def test_a_fault_at_every_call_of_a_write(
+    sample: Any, make: CopySample, failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make(sample)
     content = path.read_bytes()
     write_key(path, A_MINOR, RULES)
@@ -132,7 +137,9 @@ def test_a_fault_at_every_call_of_a_write(sample, make, failing, monkeypatch):
 
 
 @pytest.mark.parametrize("grows", [False, True])
-def test_a_fault_at_every_call_of_a_write_of_many_blocks(grows, make, failing, monkeypatch):
+def test_a_fault_at_every_call_of_a_write_of_many_blocks(
+    grows: Any, make: CopySample, failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make("flac")
     rules = (*RULES, FieldRule("grouping", "camelot", "append")) if grows else RULES
     if not grows:
@@ -153,7 +160,9 @@ def test_a_fault_at_every_call_of_a_write_of_many_blocks(grows, make, failing, m
 
 
 @pytest.mark.parametrize("kind", ["flac", "mp3"])
-def test_a_fault_at_every_call_of_an_undo(kind, make, failing, monkeypatch, tmp_path_factory):
+def test_a_fault_at_every_call_of_an_undo(
+    kind: Any, make: CopySample, failing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = make(kind)
     content = path.read_bytes()
     journal = UndoJournal(tmp_path_factory.mktemp("journal") / "undo.sqlite3")
@@ -167,7 +176,9 @@ def test_a_fault_at_every_call_of_an_undo(kind, make, failing, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("kind", ["flac", "mp4"])
-def test_a_fault_at_every_call_of_a_journalled_write(kind, make, failing, monkeypatch, tmp_path_factory):
+def test_a_fault_at_every_call_of_a_journalled_write(
+    kind: Any, make: CopySample, failing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Where the file is the old one there may be a record too many; where it is new there is never one too few."""
     path = make(kind)
     content = path.read_bytes()
@@ -205,11 +216,13 @@ def test_a_fault_at_every_call_of_a_journalled_write(kind, make, failing, monkey
         ("fsync", errno.EDQUOT, "Disk quota exceeded"),
     ],
 )
-def test_errors_of_the_system_are_one_line(call, number, reason, make, monkeypatch, left_over):
+def test_errors_of_the_system_are_one_line(
+    call: Any, number: Any, reason: Any, make: CopySample, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     path = make("flac")
     content, status = path.read_bytes(), path.stat()
 
-    def refuse(*arguments, **options):
+    def refuse(*arguments: int, **options: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, call, refuse)
@@ -221,12 +234,12 @@ def test_errors_of_the_system_are_one_line(call, number, reason, make, monkeypat
     assert left_over() == []
 
 
-def test_a_read_only_file_system(make, monkeypatch, left_over):
+def test_a_read_only_file_system(make: CopySample, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers) -> None:
     path = make("flac")
     content = path.read_bytes()
     real = os.open
 
-    def refuse(name, flags, *arguments, **options):
+    def refuse(name: Any, flags: Any, *arguments: Any, **options: Any) -> Any:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
         return real(name, flags, *arguments, **options)
@@ -238,17 +251,19 @@ def test_a_read_only_file_system(make, monkeypatch, left_over):
     assert path.read_bytes() == content
 
 
-def test_windows_cannot_rename_an_open_file(make, monkeypatch, left_over):
+def test_windows_cannot_rename_an_open_file(
+    make: CopySample, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     """There a file is closed before it is replaced, and there are no locks of ours."""
     path = make("flac")
     open_files = []
     real_open, real_fdopen, real_replace = read.Path.open, os.fdopen, os.replace
 
-    def note(opened):
+    def note(opened: Any) -> Any:
         open_files.append(opened)
         return opened
 
-    def replace(old, new):
+    def replace(old: Any, new: Any) -> Any:
         if not all(file.closed for file in open_files):
             raise PermissionError(13, "The process cannot access the file because it is being used by another process")
         real_replace(old, new)
@@ -260,7 +275,7 @@ def test_windows_cannot_rename_an_open_file(make, monkeypatch, left_over):
 
         name = "nt"
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: Any) -> Any:
             if name == "chown":
                 raise AttributeError(name)
             return getattr(os, name)

@@ -51,7 +51,7 @@ SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
         ("7A - 6 string", "prepend", "8A - 6 string"),
     ],
 )
-def test_comment_with_key(text, mode, expected):
+def test_comment_with_key(text: str | None, mode: str, expected: str) -> None:
     assert with_key(text, "8A", "comment", mode) == expected
 
 
@@ -72,7 +72,7 @@ def test_comment_with_key(text, mode, expected):
         ("", "append", "8A", ""),
     ],
 )
-def test_title_with_key(text, mode, spelling, expected):
+def test_title_with_key(text: str | None, mode: str, spelling: str, expected: str | None) -> None:
     assert with_key(text, spelling, "title", mode) == expected
 
 
@@ -98,18 +98,18 @@ def test_title_with_key(text, mode, spelling, expected):
         ("8A - 7", "title", "prepend", "7"),
     ],
 )
-def test_without_key(text, field, mode, expected):
+def test_without_key(text: str | None, field: str, mode: str, expected: str | None) -> None:
     assert without_key(text, field, mode) == expected
 
 
 @given(TEXTS, SPELLINGS, st.sampled_from(["comment", "grouping", "title"]), st.sampled_from(["prepend", "append"]))
-def test_a_second_run_changes_nothing(text, spelling, field, mode):
+def test_a_second_run_changes_nothing(text: str, spelling: str, field: str, mode: str) -> None:
     once = with_key(text, spelling, field, mode)
     assert with_key(once, spelling, field, mode) == once
 
 
 @given(TEXTS, SPELLINGS, SPELLINGS, st.sampled_from(["comment", "grouping"]), st.sampled_from(["prepend", "append"]))
-def test_the_text_of_the_user_comes_back(text, first, second, field, mode):
+def test_the_text_of_the_user_comes_back(text: str, first: str, second: str, field: str, mode: str) -> None:
     users = without_key(text, field, mode)
     if users is not None and without_key(users, field, mode) != users:
         return  # a key in front of a key: the second is the user's until the first is gone
@@ -117,13 +117,13 @@ def test_the_text_of_the_user_comes_back(text, first, second, field, mode):
     assert (without_key(written, field, mode) or "").strip() == (users or "").strip()
 
 
-def test_own_spellings_are_those_of_the_three_notations():
+def test_own_spellings_are_those_of_the_three_notations() -> None:
     assert len(OWN_SPELLINGS) == 72
     assert {Key.parse("Am").spelled(notation) for notation in NOTATIONS} == {"8A", "1m", "Am"} <= OWN_SPELLINGS
     assert not any(SEPARATOR in spelling for spelling in OWN_SPELLINGS)
 
 
-def test_text_that_is_not_utf8_is_refused():
+def test_text_that_is_not_utf8_is_refused() -> None:
     assert checked_utf8("ü".encode()) == b"\xc3\xbc"
     with pytest.raises(TagError, match="not UTF-8"):
         checked_utf8(b"\xfc")

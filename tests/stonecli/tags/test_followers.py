@@ -17,6 +17,7 @@ from mutagen.mp4 import MP4
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, recorded, remove_key, undo_run, write_key
+from tests.fixture_types import BytesOf, CopySample
 
 A_MINOR = Key.parse("8A")
 BLOCK = '{"algorithm":94,"key":"5A","source":"mixedinkey"}'
@@ -24,7 +25,7 @@ MIXED_IN_KEY = base64.b64encode(BLOCK.encode()).decode()
 PREFIX = "----:com.apple.iTunes:"
 
 
-def written_and_taken_back(path):
+def written_and_taken_back(path: Path) -> None:
     """Writes A minor; checks that it is read, and that undo gives the old file, to the byte; leaves it written."""
     content = path.read_bytes()
     with recorded() as run:
@@ -38,7 +39,7 @@ def written_and_taken_back(path):
     assert path.read_bytes() == new
 
 
-def id3_tag(tmp_path, *frames, version=3):
+def id3_tag(tmp_path: Path, *frames: TIT2 | TKEY | TXXX, version: int = 3) -> bytes:
     tag = ID3()
     for frame in frames:
         tag.add(frame)
@@ -49,7 +50,7 @@ def id3_tag(tmp_path, *frames, version=3):
 @pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("encoding", [0, 1, 3])
 @pytest.mark.parametrize("kind", ["mp3", "wav", "aiff"])
-def test_described_frames_follow(kind, encoding, version, make, digest):
+def test_described_frames_follow(kind: str, encoding: int, version: int, make: CopySample, digest: BytesOf) -> None:
     if (version, encoding) == (3, 3):
         pytest.skip("v2.3 has no UTF-8")
     path = make(kind)
@@ -77,7 +78,7 @@ def test_described_frames_follow(kind, encoding, version, make, digest):
     assert left == ({"Key", "KEY", "KEYWORD"} if version == 4 else {"KEY", "KEYWORD"})
 
 
-def test_described_frames_of_old_tags_follow(make, samples):
+def test_described_frames_of_old_tags_follow(make: CopySample, samples: dict[str, bytes]) -> None:
     path = make("mp3")
     frames = b"TKE\0\0\x04\0Cm\0" + b"TXX\0\0\x07\0KEY\0Cm"
     path.write_bytes(b"ID3\x02\0\0\0\0\0" + bytes([len(frames)]) + frames + samples["mp3"])
@@ -85,7 +86,7 @@ def test_described_frames_of_old_tags_follow(make, samples):
     assert b"TKE\0\0\x03\x008ATXX\0\0\x07\0KEY\x008A" in path.read_bytes()
 
 
-def test_none_of_these_fields_is_made(sample, make):
+def test_none_of_these_fields_is_made(sample: str, make: CopySample) -> None:
     path = make(sample)
     written_and_taken_back(path)
     content = path.read_bytes().lower()
@@ -94,7 +95,7 @@ def test_none_of_these_fields_is_made(sample, make):
 
 
 @pytest.mark.parametrize("name", ["KEY", "key", "Key"])
-def test_mp4_items_follow(name, make):
+def test_mp4_items_follow(name: str, make: CopySample) -> None:
     path = make("mp4")
     opened = MP4(path)
     opened.tags[PREFIX + name] = [b"Cm", b"so so", MIXED_IN_KEY.encode()]
@@ -108,7 +109,7 @@ def test_mp4_items_follow(name, make):
     assert [bytes(value) for value in MP4(path).tags[PREFIX + name]] == [b"so so", MIXED_IN_KEY.encode()]
 
 
-def test_vorbis_comments_follow(make):
+def test_vorbis_comments_follow(make: CopySample) -> None:
     for kind in ("flac", "ogg vorbis", "opus", "ogg flac"):
         path = make(kind)
         opened = mutagen.File(path)
@@ -119,7 +120,7 @@ def test_vorbis_comments_follow(make):
         assert mutagen.File(path)["initial_key"] == ["8A"]
 
 
-def test_ape_and_asf_items_follow(make):
+def test_ape_and_asf_items_follow(make: CopySample) -> None:
     path = make("wavpack")
     tags = APEv2()
     tags["Key"] = ["Cm", MIXED_IN_KEY]
@@ -134,7 +135,7 @@ def test_ape_and_asf_items_follow(make):
     assert [str(value) for value in ASF(path).tags["InitialKey"]] == ["8A"]
 
 
-def test_doubled_key_items_become_one(make):
+def test_doubled_key_items_become_one(make: CopySample) -> None:
     path = make("musepack")
     items = b"".join(
         (2).to_bytes(4, "little") + bytes(4) + name + b"\0" + text
@@ -148,7 +149,7 @@ def test_doubled_key_items_become_one(make):
     assert not any(old in end for old in (b"Cm", b"Dm", b"Em", b"Fm"))
 
 
-def test_the_documented_way_to_get_a_key_field_for_engine_dj(make):
+def test_the_documented_way_to_get_a_key_field_for_engine_dj(make: CopySample) -> None:
     """The lines in docs/tags.md make ``KEY`` once; from then on it follows."""
     text = (Path(__file__).parents[3] / "docs" / "tags.md").read_text(encoding="utf-8")
     code = text[text.index('python -c "') + len('python -c "') : text.index('" *.flac')]
@@ -163,12 +164,12 @@ def test_the_documented_way_to_get_a_key_field_for_engine_dj(make):
 # Second tags
 
 
-def comments(*entries):
+def comments(*entries: bytes) -> bytes:
     data = (5).to_bytes(4, "little") + b"maker" + len(entries).to_bytes(4, "little")
     return data + b"".join(len(entry).to_bytes(4, "little") + entry for entry in entries)
 
 
-def two_blocks(content, first, second):
+def two_blocks(content: bytes, first: bytes, second: bytes) -> bytes:
     """A FLAC file with two comment blocks, and nothing else but the description of the stream."""
     at, last = 4, False
     while not last:
@@ -180,7 +181,7 @@ def two_blocks(content, first, second):
     return start + b"".join(rendered) + content[at:]
 
 
-def comment_blocks(path):
+def comment_blocks(path: Path) -> list[list[str]]:
     return [[f"{name}={value}" for name, value in block] for block in FLAC(path).metadata_blocks if block.code == 4]
 
 
@@ -200,7 +201,15 @@ def comment_blocks(path):
         ),
     ],
 )
-def test_flac_with_two_comment_blocks(first, second, read, after, make, samples, digest):
+def test_flac_with_two_comment_blocks(
+    first: list[bytes],
+    second: list[bytes],
+    read: str,
+    after: list[list[str]],
+    make: CopySample,
+    samples: dict[str, bytes],
+    digest: BytesOf,
+) -> None:
     path = make("flac")
     path.write_bytes(two_blocks(samples["flac"], comments(*first), comments(*second)))
     before = digest(path)
@@ -216,7 +225,7 @@ def test_flac_with_two_comment_blocks(first, second, read, after, make, samples,
     assert "8A" not in str(comment_blocks(path))
 
 
-def test_a_damaged_second_comment_block_is_refused(make, samples):
+def test_a_damaged_second_comment_block_is_refused(make: CopySample, samples: dict[str, bytes]) -> None:
     path = make("flac")
     damaged = comments(b"INITIALKEY=Dm").replace(b"\x0d\0\0\0INITIALKEY", b"\xff\xff\xff\x7fINITIALKEY")
     path.write_bytes(two_blocks(samples["flac"], comments(b"A=1"), damaged))
@@ -227,7 +236,9 @@ def test_a_damaged_second_comment_block_is_refused(make, samples):
 
 
 @pytest.mark.parametrize("version", [3, 4])
-def test_mp3_with_two_id3_tags(version, make, samples, tmp_path, digest):
+def test_mp3_with_two_id3_tags(
+    version: int, make: CopySample, samples: dict[str, bytes], tmp_path: Path, digest: BytesOf
+) -> None:
     path = make("mp3")
     first = id3_tag(tmp_path, TIT2(encoding=0, text="one"))
     second = id3_tag(
@@ -257,7 +268,15 @@ def test_mp3_with_two_id3_tags(version, make, samples, tmp_path, digest):
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("end", [b"", b"TAG" + b"Old title".ljust(125, b"\0")])
 @pytest.mark.parametrize("has_id3", [True, False])
-def test_the_ape_tag_of_an_mp3(has_id3, end, header, make, samples, tmp_path, digest):
+def test_the_ape_tag_of_an_mp3(
+    has_id3: bool,
+    end: bytes,
+    header: bool,
+    make: CopySample,
+    samples: dict[str, bytes],
+    tmp_path: Path,
+    digest: BytesOf,
+) -> None:
     """Mixxx writes keys there, and foobar2000 reads them first."""
     path = make("mp3")
     tags = APEv2()
@@ -284,7 +303,7 @@ def test_the_ape_tag_of_an_mp3(has_id3, end, header, make, samples, tmp_path, di
     assert read_tags(path).text == "so so"
 
 
-def test_an_ape_tag_without_a_key_stays_unchanged(make):
+def test_an_ape_tag_without_a_key_stays_unchanged(make: CopySample) -> None:
     path = make("mp3")
     tags = APEv2()
     tags["Title"], tags["KEY"] = "one", MIXED_IN_KEY
@@ -296,7 +315,9 @@ def test_an_ape_tag_without_a_key_stays_unchanged(make):
 
 
 @pytest.mark.parametrize("kind", ["flac", "musepack", "monkey's audio", "wavpack"])
-def test_an_id3_tag_in_front(kind, make, samples, tmp_path, digest):
+def test_an_id3_tag_in_front(
+    kind: str, make: CopySample, samples: dict[str, bytes], tmp_path: Path, digest: BytesOf
+) -> None:
     path = make(kind)
     front = id3_tag(tmp_path, TIT2(encoding=0, text="one"), TKEY(encoding=0, text=["Dm"]))
     path.write_bytes(front + path.read_bytes())
@@ -309,7 +330,9 @@ def test_an_id3_tag_in_front(kind, make, samples, tmp_path, digest):
     assert "TKEY" not in ID3(path)
 
 
-def test_a_second_tag_without_a_key_stays_unchanged(make, samples, tmp_path):
+def test_a_second_tag_without_a_key_stays_unchanged(
+    make: CopySample, samples: dict[str, bytes], tmp_path: Path
+) -> None:
     path = make("mp3")
     damaged = b"ID3\x03\0\0\0\0\0\x14" + b"????" * 5
     whole = id3_tag(tmp_path, TIT2(encoding=1, text="two ♯"))
@@ -318,7 +341,7 @@ def test_a_second_tag_without_a_key_stays_unchanged(make, samples, tmp_path):
     assert path.read_bytes().endswith(damaged + whole + samples["mp3"])
 
 
-def test_a_key_in_the_metadata_library_of_wma_is_refused(make):
+def test_a_key_in_the_metadata_library_of_wma_is_refused(make: CopySample) -> None:
     path = make("asf")
     opened = ASF(path)
     opened.tags["WM/InitialKey"] = [mutagen.asf.ASFUnicodeAttribute("Cm", language=1)]
@@ -331,7 +354,7 @@ def test_a_key_in_the_metadata_library_of_wma_is_refused(make):
     assert write_key(path, A_MINOR, [FieldRule("comment")])
 
 
-def test_two_lists_of_an_mp4_are_refused(make):
+def test_two_lists_of_an_mp4_are_refused(make: CopySample) -> None:
     path = make("mp4")
     write_key(path, Key.parse("Cm"))
     content = path.read_bytes()

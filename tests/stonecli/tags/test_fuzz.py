@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def test_damaged_files_are_refused_or_whole():
+def test_damaged_files_are_refused_or_whole() -> None:
     script = Path(__file__).parents[3] / "benchmarks" / "fuzz_tags.py"
     count = os.environ.get("STONE_FUZZ", "10000")
     result = subprocess.run(

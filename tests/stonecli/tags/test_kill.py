@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +88,7 @@ print(json.dumps([killed, changed, left]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment(samples, tmp_path):
+def test_killed_at_any_moment(samples: dict[str, bytes], tmp_path: Path) -> None:
     texts = (FieldRule("key", "musical"), FieldRule("comment", "musical", "prepend"))
     steps = [
         lambda path: write_key(path, Key.parse("8A")),

@@ -15,6 +15,7 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tags import read_tags, recorded, write_key
+from tests.fixture_types import CopySong, MakeModel
 
 Process = subprocess.CompletedProcess[str]
 Stone = Callable[..., Process]
@@ -53,7 +54,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quick_model(tiny_model: Callable[..., Path], tmp_path: Path) -> Path:
+def quick_model(tiny_model: MakeModel, tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "tiny.onnx")
 
 
@@ -90,7 +91,7 @@ def undo_restores(stone: Stone, path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("arguments", [["tag"], ["tag", "--jobs", "1"], ["watch"]], ids=" ".join)
 def test_a_rename_that_takes_place_but_reports_an_error(
-    arguments: list[str], lying_stone: Stone, stone: Stone, song: Callable[..., Path], quick_model: Path
+    arguments: list[str], lying_stone: Stone, stone: Stone, song: CopySong, quick_model: Path
 ) -> None:
     path = song("flac")
     content = path.read_bytes()
@@ -103,7 +104,7 @@ def test_a_rename_that_takes_place_but_reports_an_error(
     undo_restores(stone, path, content)
 
 
-def test_an_undo_whose_rename_reports_an_error(lying_stone: Stone, stone: Stone, song: Callable[..., Path]) -> None:
+def test_an_undo_whose_rename_reports_an_error(lying_stone: Stone, stone: Stone, song: CopySong) -> None:
     path = song("mp3")
     content = path.read_bytes()
     with recorded() as run:
@@ -120,7 +121,7 @@ def test_ctrl_c_just_after_the_rename(
     lying_python: Callable[..., Process],
     lying_stone: Stone,
     stone: Stone,
-    song: Callable[..., Path],
+    song: CopySong,
     quick_model: Path,
 ) -> None:
     path = song("flac")
@@ -138,7 +139,7 @@ def test_ctrl_c_just_after_the_rename(
     undo_restores(stone, path, content)
 
 
-def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Stone, song: Callable[..., Path]) -> None:
+def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Stone, song: CopySong) -> None:
     paths = [song("flac", "1"), song("flac", "2")]
     contents = [path.read_bytes() for path in paths]
     with recorded() as run:
@@ -159,7 +160,7 @@ def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Ston
 
 @pytest.mark.parametrize("lies", ["times", "mode", "owner", "times mode owner"])
 def test_files_on_a_share_with_fixed_modes_are_written(
-    lies: str, lying_stone: Stone, song: Callable[..., Path], quick_model: Path
+    lies: str, lying_stone: Stone, song: CopySong, quick_model: Path
 ) -> None:
     path = song("mp3")
     path.chmod(0o666 & ~umask())  # as every new file
@@ -189,7 +190,7 @@ def test_a_real_difference_is_refused_before_the_analysis(
     reason: str,
     lying_stone: Stone,
     stone: Stone,
-    song: Callable[..., Path],
+    song: CopySong,
     quick_model: Path,
 ) -> None:
     path = song("mp3")
@@ -212,7 +213,7 @@ def test_a_real_difference_is_refused_before_the_analysis(
 
 
 def test_files_of_stone_can_be_on_such_a_share(
-    lying_stone: Stone, song: Callable[..., Path], quick_model: Path, tmp_path: Path
+    lying_stone: Stone, song: CopySong, quick_model: Path, tmp_path: Path
 ) -> None:
     path = song("mp3")
     outputs = {"--output": "keys.csv", "--html": "keys.html", "--playlist": "keys.m3u8", "--rekordbox": "keys.xml"}

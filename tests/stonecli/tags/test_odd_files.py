@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from pathlib import Path
 
 import imageio_ffmpeg
 import mutagen
@@ -13,12 +14,13 @@ from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, recorded, undo_run, write_key
 from stonecli.tags.undo.journal import UndoJournal
+from tests.fixture_types import BytesOf, ListLeftovers
 
 RULES = (FieldRule("key", "musical"), FieldRule("comment", "camelot", "prepend"))
 F_SHARP_MINOR = Key.parse("F#m")
 
 
-def id3(tmp_path, version=3, padding=0, encoding=1):
+def id3(tmp_path: Path, version: int = 3, padding: int = 0, encoding: int = 1) -> bytes:
     """A tag with a title and a comment, as mutagen writes it."""
     tag = ID3()
     tag.add(TIT2(encoding=encoding, text="Frühling ♯"))
@@ -29,18 +31,18 @@ def id3(tmp_path, version=3, padding=0, encoding=1):
     return content
 
 
-def ape_tail():
+def ape_tail() -> bytes:
     item = (4).to_bytes(4, "little") + bytes(4) + b"Artist\0Mine"
     size = len(item) + 32
     foot = b"APETAGEX" + b"".join(n.to_bytes(4, "little") for n in (2000, size, 1, 0)) + bytes(8)
     return item + foot
 
 
-def chunk(name, content, order="little"):
+def chunk(name: bytes, content: bytes, order: str = "little") -> bytes:
     return name + len(content).to_bytes(4, order) + content + b"\0" * (len(content) % 2)
 
 
-def with_chunk(content, extra, order="little"):
+def with_chunk(content: bytes, extra: bytes, order: str = "little") -> bytes:
     content = content + extra
     return content[:4] + (len(content) - 8).to_bytes(4, order) + content[8:]
 
@@ -80,13 +82,15 @@ REFUSED = {
 }
 
 
-def pcm(path):
+def pcm(path: Path) -> bytes:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-map", "0:a", "-f", "s16le", "-"]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_written_and_taken_back(name, samples, tmp_path, digest, left_over):
+def test_written_and_taken_back(
+    name: str, samples: dict[str, bytes], tmp_path: Path, digest: BytesOf, left_over: ListLeftovers
+) -> None:
     sample, make = WRITTEN[name]
     path = tmp_path / "song"
     content = make(samples[sample], tmp_path)
@@ -108,7 +112,7 @@ def test_written_and_taken_back(name, samples, tmp_path, digest, left_over):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_and_left_alone(name, samples, tmp_path, left_over):
+def test_refused_and_left_alone(name: str, samples: dict[str, bytes], tmp_path: Path, left_over: ListLeftovers) -> None:
     sample, make, reason = REFUSED[name]
     path = tmp_path / "song"
     content = make(samples[sample], tmp_path)
@@ -121,7 +125,7 @@ def test_refused_and_left_alone(name, samples, tmp_path, left_over):
     assert left_over() == []
 
 
-def test_two_id3_tags_in_front(samples, tmp_path, digest):
+def test_two_id3_tags_in_front(samples: dict[str, bytes], tmp_path: Path, digest: BytesOf) -> None:
     """The first is the one that programs read, and the one that is written; the second stays."""
     path = tmp_path / "song.mp3"
     second = id3(tmp_path, encoding=3, version=4)
@@ -133,7 +137,7 @@ def test_two_id3_tags_in_front(samples, tmp_path, digest):
     assert mutagen.File(path).tags["TKEY"].text == ["F#m"]
 
 
-def test_other_readers_find_the_key_in_a_flac_behind_id3(samples, tmp_path):
+def test_other_readers_find_the_key_in_a_flac_behind_id3(samples: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "song.flac"
     path.write_bytes(id3(tmp_path) + samples["flac"])
     write_key(path, F_SHARP_MINOR, RULES)

@@ -11,6 +11,7 @@ from stonecli.key import NOTATIONS, Key
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import snapshot
+from tests.fixture_types import BytesOf, CopySample, ListLeftovers
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 TEXTS = (
@@ -25,7 +26,9 @@ def texts(path: Path) -> dict[str, str]:
         return dict(snapshot(file, sniff(file)).texts)
 
 
-def test_a_key_is_written_and_read_back(sample, make, digest, left_over):
+def test_a_key_is_written_and_read_back(
+    sample: str, make: CopySample, digest: BytesOf, left_over: ListLeftovers
+) -> None:
     path = make(sample)
     before = digest(path)
     assert read_tags(path).text is None
@@ -36,7 +39,7 @@ def test_a_key_is_written_and_read_back(sample, make, digest, left_over):
     assert left_over() == []
 
 
-def test_the_audio_decodes_to_the_same_samples(sample, make, decoded):
+def test_the_audio_decodes_to_the_same_samples(sample: str, make: CopySample, decoded: BytesOf) -> None:
     if sample in ("musepack", "monkey's audio", "speex"):
         pytest.skip("the sample is a tag on noise")
     path = make(sample)
@@ -45,7 +48,7 @@ def test_the_audio_decodes_to_the_same_samples(sample, make, decoded):
     assert decoded(path) == before
 
 
-def test_what_is_right_is_not_written_again(sample, make):
+def test_what_is_right_is_not_written_again(sample: str, make: CopySample) -> None:
     path = make(sample)
     write_key(path, A_MINOR, TEXTS)
     status, content = path.stat(), path.read_bytes()
@@ -55,7 +58,7 @@ def test_what_is_right_is_not_written_again(sample, make):
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)
-def test_another_notation_replaces_only_our_text(sample, make, notation):
+def test_another_notation_replaces_only_our_text(sample: str, make: CopySample, notation: str) -> None:
     path = make(sample)
     write_key(path, A_MINOR, TEXTS)
     write_key(path, D_FLAT, [FieldRule("key", notation), FieldRule("comment", notation, "prepend")])
@@ -64,7 +67,7 @@ def test_another_notation_replaces_only_our_text(sample, make, notation):
     assert texts(path)["grouping"] == "1m"
 
 
-def test_text_of_the_user_survives(sample, make):
+def test_text_of_the_user_survives(sample: str, make: CopySample) -> None:
     path = make(sample)
     long = "played at dawn, " + "ø♯" * 900
     put = {"comment": long, "grouping": "warm up", "title": "Frühling"}
@@ -111,7 +114,7 @@ def write_texts(path: Path, put: dict[str, str]) -> None:
     opened.save()
 
 
-def test_only_spellings_of_stone_are_removed(sample, make):
+def test_only_spellings_of_stone_are_removed(sample: str, make: CopySample) -> None:
     path = make(sample)
     write_key(path, A_MINOR, [FieldRule("key"), FieldRule("comment")])
     assert texts(path)["comment"] == "8A"
@@ -122,7 +125,7 @@ def test_only_spellings_of_stone_are_removed(sample, make):
 
 
 @pytest.mark.parametrize("sample_without_room", ["mp3", "wav", "aiff", "wavpack", "musepack", "monkey's audio"])
-def test_removing_what_was_added_restores_the_file(sample_without_room, make):
+def test_removing_what_was_added_restores_the_file(sample_without_room: str, make: CopySample) -> None:
     path = make(sample_without_room)
     content = path.read_bytes()
     write_key(path, A_MINOR, TEXTS)
@@ -130,7 +133,7 @@ def test_removing_what_was_added_restores_the_file(sample_without_room, make):
     assert path.read_bytes() == content
 
 
-def test_a_key_in_the_spelling_of_another_program_is_not_removed(make):
+def test_a_key_in_the_spelling_of_another_program_is_not_removed(make: CopySample) -> None:
     path = make("mp3")
     tags = mutagen.id3.ID3()
     tags.add(mutagen.id3.TKEY(text=["A minor"]))
@@ -139,7 +142,7 @@ def test_a_key_in_the_spelling_of_another_program_is_not_removed(make):
     assert read_tags(path) == KeyTags("mp3", "A minor", A_MINOR)
 
 
-def test_the_rules_are_checked_first(make):
+def test_the_rules_are_checked_first(make: CopySample) -> None:
     path = make("mp3")
     content = path.read_bytes()
     for act in (lambda rules: write_key(path, A_MINOR, rules), lambda rules: remove_key(path, rules)):
@@ -148,21 +151,21 @@ def test_the_rules_are_checked_first(make):
     assert path.read_bytes() == content
 
 
-def test_the_mode_means_nothing_for_the_key(make):
+def test_the_mode_means_nothing_for_the_key(make: CopySample) -> None:
     path = make("flac")
     write_key(path, A_MINOR, [FieldRule("key", "musical", "prepend")])
     write_key(path, D_FLAT, [FieldRule("key", "musical", "prepend")])
     assert read_tags(path).text == "Db"
 
 
-def test_without_rules_nothing_is_written(make):
+def test_without_rules_nothing_is_written(make: CopySample) -> None:
     path = make("mp3")
     assert not write_key(path, A_MINOR, [])
     assert not write_key(path, A_MINOR, [FieldRule("title", "camelot", "prepend")])  # there is no title
 
 
 @pytest.mark.parametrize("key", list(Key.all()), ids=lambda key: key.musical)
-def test_every_key_in_every_notation(key, make):
+def test_every_key_in_every_notation(key: Key, make: CopySample) -> None:
     path = make("mp3")
     for notation in NOTATIONS:
         write_key(path, key, [FieldRule("key", notation), FieldRule("comment", notation, "append")])
@@ -171,7 +174,7 @@ def test_every_key_in_every_notation(key, make):
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe \x1b[31m.mp3", b"[brackets] #%s {} ; $(x).mp3", b"new\nline", b"x" * 250])
-def test_any_file_name_will_do(name, make, tmp_path):
+def test_any_file_name_will_do(name: bytes, make: CopySample, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     make("flac").rename(path)
     assert write_key(path, A_MINOR)
@@ -179,7 +182,7 @@ def test_any_file_name_will_do(name, make, tmp_path):
     assert os.fsencode(path) in [os.fsencode(entry) for entry in tmp_path.iterdir()]
 
 
-def test_the_ending_of_the_name_does_not_count(make):
+def test_the_ending_of_the_name_does_not_count(make: CopySample) -> None:
     path = make("mp3", "song.flac")
     assert write_key(path, A_MINOR)
     assert read_tags(path) == KeyTags("mp3", "8A", A_MINOR)
@@ -189,7 +192,9 @@ def test_the_ending_of_the_name_does_not_count(make):
     ("sample_refused", "reason"),
     [("adts", "raw AAC"), ("fragmented", "fragmented"), ("empty", "empty"), ("text", "not a")],
 )
-def test_what_has_no_safe_place_is_refused(sample_refused, reason, make, samples):
+def test_what_has_no_safe_place_is_refused(
+    sample_refused: str, reason: str, make: CopySample, samples: dict[str, bytes]
+) -> None:
     samples = {**samples, "empty": b"", "text": b"Once upon a time" * 99}
     path = make("mp3")
     path.write_bytes(samples[sample_refused])
@@ -199,7 +204,7 @@ def test_what_has_no_safe_place_is_refused(sample_refused, reason, make, samples
     assert path.read_bytes() == samples[sample_refused]
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing", tmp_path / ("x" * 300), Path("a\0b")):
         with pytest.raises(TagError):
@@ -208,7 +213,7 @@ def test_what_is_no_file_is_refused(tmp_path):
             write_key(path, A_MINOR)
 
 
-def test_the_energy_comment_of_mixed_in_key_survives(sample, make):
+def test_the_energy_comment_of_mixed_in_key_survives(sample: str, make: CopySample) -> None:
     path = make(sample)
     write_texts(path, {"comment": "4A - Energy 6", "grouping": "Energy 6"})
     rules = [FieldRule("comment", "camelot", "prepend"), FieldRule("grouping", "camelot", "prepend")]

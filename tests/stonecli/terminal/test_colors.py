@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.tagging import Status, TagResult
 from stonecli.terminal.analysis import print_analysis
@@ -22,6 +21,7 @@ from stonecli.terminal.evaluation import RELATION_STYLES
 from stonecli.terminal.screen import make_console, output_screen
 from stonecli.terminal.table import TagTable, error_text
 from stonecli.util.key_colors import contrast, key_hex, key_rgb
+from tests.fixture_types import MakeEstimate
 
 # Machado, Oliveira and Fernandes, A Physiologically-based Model for Simulation of Color Vision Deficiency, 2009;
 # severity 1.0, on linear RGB.
@@ -142,7 +142,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 class TestWhatIsPrinted:
-    def test_the_table(self, terminal: Terminal, estimate_of: Callable[..., KeyEstimate]) -> None:
+    def test_the_table(self, terminal: Terminal, estimate_of: MakeEstimate) -> None:
         table = TagTable(make_console(), [], "camelot")
         table.header()
         for status in get_args(Status):
@@ -153,7 +153,7 @@ class TestWhatIsPrinted:
         table.summary(1, write=False)
         readable(terminal())
 
-    def test_the_analysis(self, terminal: Terminal, estimate_of: Callable[..., KeyEstimate]) -> None:
+    def test_the_analysis(self, terminal: Terminal, estimate_of: MakeEstimate) -> None:
         for estimate in (estimate_of("Am", changes_to="Eb"), estimate_of(None)):
             print_analysis(output_screen(), Path("a.mp3"), estimate, per_window=True)
         readable(terminal())
@@ -165,7 +165,7 @@ class TestWhatIsPrinted:
         readable(terminal())
 
     def test_a_terminal_of_16_colors_shows_none(
-        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, estimate_of: Callable[..., KeyEstimate]
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, estimate_of: MakeEstimate
     ) -> None:
         monkeypatch.delenv("COLORTERM")
         monkeypatch.setenv("TERM", "xterm-color")

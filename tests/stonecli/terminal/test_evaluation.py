@@ -1,14 +1,18 @@
 import builtins
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from rich.console import Console
 
-from stonecli.evaluation.evaluate import Label, compare_answers, evaluate
+from stonecli.evaluation.evaluate import Evaluation, Label, compare_answers, evaluate
 from stonecli.evaluation.metrics import CIRCLE, NO_KEY, confusion_matrix
 from stonecli.key import Key
 from stonecli.plots.confusion import PlotError, save_confusion_plot
@@ -21,7 +25,7 @@ from stonecli.terminal.evaluation import (
 )
 
 
-def answered(rows):
+def answered(rows: Any) -> Any:
     """Labels and answers from (label, answer, genre)."""
     names = [f"{place}.mp3" for place in range(len(rows))]
     tracks = [
@@ -30,7 +34,7 @@ def answered(rows):
     return tracks, tuple(NO_KEY if answer is None else Key.parse(answer).index for _, answer, _ in rows)
 
 
-def shown(width, show, *arguments, **options):
+def shown(width: int, show: Callable[..., Any], *arguments: Any, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False, **options)
     show(console, *arguments)
     return console.file.getvalue()
@@ -40,15 +44,15 @@ ROWS = [("C", "C", "rock")] * 5 + [("C", "G", "rock")] * 2 + [("Am", "C", "jazz"
 
 
 @pytest.fixture
-def evaluation():
+def evaluation() -> Evaluation:
     return evaluate(*answered(ROWS), resamples=500)
 
 
-def lines_of(text):
+def lines_of(text: str) -> list[list[Any] | list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_scores_and_parts(evaluation):
+def test_scores_and_parts(evaluation: Evaluation) -> None:
     lines = lines_of(shown(100, print_evaluation, evaluation))
     assert ["10", "tracks,", "no", "key", "detected", "in", "2"] in lines
     # 5 right, 2 fifths, 1 relative, 2 without: (5 + 1 + 0.3) / 10
@@ -61,7 +65,7 @@ def test_scores_and_parts(evaluation):
     assert ["other", "0.0", "2", "20.0", "%"] in lines
 
 
-def test_groups(evaluation):
+def test_groups(evaluation: Evaluation) -> None:
     lines = lines_of(shown(100, print_evaluation, evaluation))
     assert next(line for line in lines if line[:1] == ["rock"])[:3] == ["rock", "7", "85.7"]
     assert next(line for line in lines if line[:1] == ["jazz"]) == [
@@ -77,7 +81,7 @@ def test_groups(evaluation):
     assert next(line for line in lines if line[:2] == ["-", "2"])[2] == "0.0"
 
 
-def test_matrix_and_worst(evaluation):
+def test_matrix_and_worst(evaluation: Evaluation) -> None:
     lines = lines_of(shown(100, print_evaluation, evaluation))
     empty = ["·"] * 23
     assert ["C", "5", "2", *empty] in lines
@@ -90,7 +94,7 @@ def test_matrix_and_worst(evaluation):
 
 @pytest.mark.parametrize("copies", [1, 99, 100, 1234])
 @pytest.mark.parametrize("width", [80, 100])
-def test_matrix_fits_and_its_columns_stand_below_each_other(copies, width):
+def test_matrix_fits_and_its_columns_stand_below_each_other(copies: int, width: int) -> None:
     reference = np.repeat(np.arange(24), copies)
     estimate = (reference + 1) % 24
     estimate[:2] = NO_KEY
@@ -111,7 +115,7 @@ def test_matrix_fits_and_its_columns_stand_below_each_other(copies, width):
     assert names
 
 
-def test_names_of_genres_cannot_command_the_terminal():
+def test_names_of_genres_cannot_command_the_terminal() -> None:
     rows = [("C", "C", "[red]\x1b[2J" + 60 * "x")]
     text = shown(100, print_evaluation, evaluate(*answered(rows), resamples=100))
     assert "\x1b" not in text
@@ -119,7 +123,7 @@ def test_names_of_genres_cannot_command_the_terminal():
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
-def test_comparison():
+def test_comparison() -> None:
     tracks, theirs = answered(ROWS)
     ours = tuple(track.key.index for track in tracks)
     comparison = compare_answers(tracks, ours, theirs, resamples=500)
@@ -136,7 +140,7 @@ def test_comparison():
     assert record["accuracy"]["p_value"] == 0.0625
 
 
-def test_record(evaluation):
+def test_record(evaluation: Evaluation) -> None:
     record = evaluation_record(evaluation)
     assert record["overall"]["mirex"]["value"] == 0.63
     assert record["overall"]["parts"] == {"same": 5, "fifth": 2, "relative": 1, "parallel": 0, "other": 2}
@@ -146,7 +150,7 @@ def test_record(evaluation):
     assert record["confusion"]["no_key"][-1] == 2
 
 
-def test_worst_confusions_are_sorted_and_limited():
+def test_worst_confusions_are_sorted_and_limited() -> None:
     reference = np.repeat([0, 0, 2, 4, 5, 7, 9], [6, 3, 2, 2, 1, 1, 1])
     estimate = np.repeat([0, 7, 3, 5, 6, 8, 10], [6, 3, 2, 2, 1, 1, 1])
     found = worst_confusions(confusion_matrix(reference, estimate))
@@ -163,11 +167,11 @@ def test_worst_confusions_are_sorted_and_limited():
 # The picture
 
 
-def pixels(path):
+def pixels(path: Path) -> npt.NDArray[Any]:
     return pytest.importorskip("matplotlib.image").imread(path)
 
 
-def test_picture_shows_the_cells(tmp_path):
+def test_picture_shows_the_cells(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     right, wrong = tmp_path / "right.png", tmp_path / "wrong.png"
     save_confusion_plot(right, confusion_matrix(np.arange(24), np.arange(24)), "$x$ title")
@@ -182,7 +186,7 @@ def test_picture_shows_the_cells(tmp_path):
     assert sorted(child.name for child in tmp_path.iterdir()) == ["right.png", "wrong.png"]
 
 
-def test_labels_of_the_picture_do_not_overlap():
+def test_labels_of_the_picture_do_not_overlap() -> None:
     figure_module = pytest.importorskip("matplotlib.figure")
     from stonecli.plots import confusion as confusion_plot
 
@@ -206,10 +210,10 @@ def test_labels_of_the_picture_do_not_overlap():
     assert not any(title.overlaps(box) for box in top)
 
 
-def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def without(name, *arguments, **options):
+    def without(name: str, *arguments: Any, **options: Any) -> ModuleType | None:
         if name.partition(".")[0] == "matplotlib":
             raise ModuleNotFoundError(f"No module named {name!r}", name="matplotlib")
         return real(name, *arguments, **options)

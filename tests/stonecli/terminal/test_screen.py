@@ -1,7 +1,6 @@
 import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.terminal.analysis import print_analysis
 from stonecli.terminal.screen import KeyStyle, Line, PlainScreen, RichScreen, output_screen
 from stonecli.util.text import printable
+from tests.fixture_types import MakeEstimate
 
 plain_styles = st.sampled_from(["", "bold", "warning", "track"])
 key_styles = st.builds(KeyStyle, st.sampled_from([*Key.all()]), st.booleans())
@@ -37,9 +36,7 @@ def test_a_pipe_gets_what_rich_would_write_there(line: Line) -> None:
     assert plainly(line) == by_rich(line)
 
 
-def test_an_analysis_is_the_same_either_way(
-    estimate_of: Callable[..., KeyEstimate], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_analysis_is_the_same_either_way(estimate_of: MakeEstimate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     for estimate in (estimate_of("Am"), estimate_of("C#m", changes_to="Eb"), estimate_of(None)):
         plain, rich = io.StringIO(), io.StringIO()

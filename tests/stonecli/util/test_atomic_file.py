@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stonecli.util.atomic_file import atomic_file, atomic_text_file, umask
+from tests.fixture_types import CopySong, Invoke, LimitFileSize
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,10 +70,10 @@ def test_no_other_module_renames_temporary_files() -> None:
 
 @pytest.mark.parametrize("option", ["--html", "--rekordbox"])
 def test_the_output_that_does_not_fit_on_the_disk_is_named(
-    invoke: Callable[..., Any],
-    song: Callable[..., Path],
+    invoke: Invoke,
+    song: CopySong,
     tmp_path: Path,
-    no_room: Callable[[], AbstractContextManager[None]],
+    no_room: LimitFileSize,
     option: str,
 ) -> None:
     output = tmp_path / f"keys{'.html' if option == '--html' else '.xml'}"

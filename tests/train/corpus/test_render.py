@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fixture_types import StartProcess
+
 pytest.importorskip("torch")
 pytest.importorskip("pedalboard")
 
@@ -325,9 +327,7 @@ def test_without_the_extra_one_line_says_what_to_install(name: str, source: str,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_workers_end_when_the_command_is_killed(
-    tmp_path: Path, start_process: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_workers_end_when_the_command_is_killed(tmp_path: Path, start_process: StartProcess) -> None:
     arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "3", "--count", "1000", "--jobs", "2"]
     process = start_process(
         [sys.executable, "-m", "stonecli_train.corpus.render", *arguments, "--out", str(tmp_path / "out")]

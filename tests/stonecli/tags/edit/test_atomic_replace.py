@@ -7,7 +7,10 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -15,21 +18,22 @@ from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from stonecli.tags.edit import atomic_replace as safe_write
-from stonecli.tags.edit.splice import Splice
+from stonecli.tags.edit.splice import Splice, UnchangedRange
 from stonecli.tags.formats import flac
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.util import locks
+from tests.fixture_types import CopySample, ListLeftovers
 
 ROOT = Path(__file__).parents[4]
 A_MINOR = Key.parse("8A")
 
 
 @pytest.fixture
-def song(make):
+def song(make: CopySample) -> Path:
     return make("flac")
 
 
-def test_a_symbolic_link_stays_and_its_target_is_written(song, tmp_path, left_over):
+def test_a_symbolic_link_stays_and_its_target_is_written(song: Path, tmp_path: Path, left_over: ListLeftovers) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = song.rename(tmp_path / "elsewhere" / "target")
     link, chain = tmp_path / "link", tmp_path / "chain"
@@ -43,13 +47,13 @@ def test_a_symbolic_link_stays_and_its_target_is_written(song, tmp_path, left_ov
     assert left_over() == []
 
 
-def test_a_broken_link_is_refused(tmp_path):
+def test_a_broken_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(TagError, match="no such file"):
         write_key(tmp_path / "link", A_MINOR)
 
 
-def test_a_file_with_hard_links_is_refused(song, tmp_path):
+def test_a_file_with_hard_links_is_refused(song: Path, tmp_path: Path) -> None:
     content = song.read_bytes()
     os.link(song, tmp_path / "other")
     with pytest.raises(TagError, match="hard links"):
@@ -59,7 +63,7 @@ def test_a_file_with_hard_links_is_refused(song, tmp_path):
 
 
 @pytest.mark.parametrize("act", [write_key, lambda path, key: remove_key(path)])
-def test_a_read_only_file_is_refused_even_for_root(act, song):
+def test_a_read_only_file_is_refused_even_for_root(act: Callable[..., Any], song: Path) -> None:
     if act is not write_key:
         write_key(song, A_MINOR)
     content = song.read_bytes()
@@ -69,13 +73,13 @@ def test_a_read_only_file_is_refused_even_for_root(act, song):
     assert song.read_bytes() == content
 
 
-def test_a_read_only_file_that_is_right_is_right(song):
+def test_a_read_only_file_that_is_right_is_right(song: Path) -> None:
     write_key(song, A_MINOR)
     song.chmod(0o444)
     assert not write_key(song, A_MINOR)
 
 
-def test_mode_owner_and_attributes_stay(song):
+def test_mode_owner_and_attributes_stay(song: Path) -> None:
     song.chmod(0o640)
     try:
         os.setxattr(song, "user.rating", b"five")
@@ -115,7 +119,7 @@ for act in (
 """
 
 
-def _drop_powers():
+def _drop_powers() -> Any:
     """From the next exec on root is a user like any other: of the group 0, and of 3456."""
     for capability in range(5):  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID
         if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):
@@ -123,7 +127,7 @@ def _drop_powers():
 
 
 @pytest.fixture
-def as_user(song, tmp_path_factory):
+def as_user(song: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Writes, removes and takes back without root's powers; what each has said of a file with this status."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("needs root, to give files away")
@@ -131,7 +135,7 @@ def as_user(song, tmp_path_factory):
     assert write_key(song, A_MINOR, journal=journal.start(""))
     journal.close()
 
-    def run(owner, group, mode):
+    def run(owner: int, group: int, mode: int) -> list[str]:
         os.chown(song, owner, group)
         song.chmod(mode)
         command = [sys.executable, "-c", WRITER, song, journal.path]
@@ -151,7 +155,9 @@ def as_user(song, tmp_path_factory):
         (0, 2345, 0o664, "the file would change its owner or group"),  # its owner is not in the group
     ],
 )
-def test_a_file_of_another_user_is_refused(owner, group, mode, reason, as_user, song, left_over):
+def test_a_file_of_another_user_is_refused(
+    owner: int, group: int, mode: int, reason: str, as_user: Callable[..., Any], song: Path, left_over: ListLeftovers
+) -> None:
     content = song.read_bytes()
     assert as_user(owner, group, mode) == [reason] * 3
     status = song.stat()
@@ -161,12 +167,12 @@ def test_a_file_of_another_user_is_refused(owner, group, mode, reason, as_user, 
 
 
 @pytest.mark.parametrize("group", [0, 3456])
-def test_a_file_of_the_user_keeps_its_group(group, as_user, song):
+def test_a_file_of_the_user_keeps_its_group(group: int, as_user: Callable[..., Any], song: Path) -> None:
     assert as_user(0, group, 0o644) == ["True", "True", "the file has changed since"]
     assert (song.stat().st_uid, song.stat().st_gid) == (0, group)
 
 
-def test_a_folder_that_gives_its_group_to_all_files(as_user, song):
+def test_a_folder_that_gives_its_group_to_all_files(as_user: Callable[..., Any], song: Path) -> None:
     """The owner of the file is not in the group, and the copy has it as the file had."""
     os.chown(song.parent, 0, 2345)
     song.parent.chmod(0o2777)
@@ -174,7 +180,7 @@ def test_a_folder_that_gives_its_group_to_all_files(as_user, song):
     assert song.stat().st_gid == 2345
 
 
-def test_the_time_is_new_or_kept(song):
+def test_the_time_is_new_or_kept(song: Path) -> None:
     then = 1_000_000_000_123_456_789
     os.utime(song, ns=(then, then))
     assert write_key(song, A_MINOR, preserve_mtime=True)
@@ -186,11 +192,11 @@ def test_the_time_is_new_or_kept(song):
 
 
 class Fault(OSError):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(28, "No space left on device")
 
 
-def fail(*args, **kwargs):
+def fail(*args: Any, **kwargs: Any) -> None:
     raise Fault
 
 
@@ -205,7 +211,9 @@ def fail(*args, **kwargs):
     ],
     ids=lambda place: place[1],
 )
-def test_a_fault_anywhere_leaves_the_file_unchanged(place, song, monkeypatch, left_over):
+def test_a_fault_anywhere_leaves_the_file_unchanged(
+    place: tuple[ModuleType, str], song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     content, status = song.read_bytes(), song.stat()
     monkeypatch.setattr(*place, fail)
     with pytest.raises(TagError, match="No space left"):
@@ -217,8 +225,10 @@ def test_a_fault_anywhere_leaves_the_file_unchanged(place, song, monkeypatch, le
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_an_interrupt_leaves_nothing_behind(interrupt, song, monkeypatch, left_over):
-    def stop(descriptor):
+def test_an_interrupt_leaves_nothing_behind(
+    interrupt: Any, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
+    def stop(descriptor: int) -> None:
         raise interrupt
 
     content = song.read_bytes()
@@ -229,10 +239,10 @@ def test_an_interrupt_leaves_nothing_behind(interrupt, song, monkeypatch, left_o
     assert left_over() == []
 
 
-def test_a_directory_that_cannot_be_flushed_is_no_failure(song, monkeypatch):
+def test_a_directory_that_cannot_be_flushed_is_no_failure(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
 
-    def only_files(descriptor):
+    def only_files(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise Fault
         real(descriptor)
@@ -242,7 +252,7 @@ def test_a_directory_that_cannot_be_flushed_is_no_failure(song, monkeypatch):
     assert read_tags(song).text == "8A"
 
 
-def test_file_and_directory_are_flushed_in_order(song, monkeypatch):
+def test_file_and_directory_are_flushed_in_order(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(
@@ -254,11 +264,13 @@ def test_file_and_directory_are_flushed_in_order(song, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["written", "touched", "replaced", "deleted", "cut"])
-def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, left_over, samples):
+def test_a_file_that_changes_meanwhile_is_not_replaced(
+    how: str, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers, samples: dict[str, bytes]
+) -> None:
     other = samples["mp3"]
     copy = safe_write.verified_copy
 
-    def meanwhile(file, target, splices, digest):
+    def meanwhile(file: BinaryIO, target: BinaryIO, splices: list[Splice], digest: None) -> list[UnchangedRange]:
         parts = copy(file, target, splices, digest)
         if how == "written":
             song.write_bytes(other)
@@ -282,12 +294,14 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(how, song, monkeypatch, l
 
 
 @pytest.mark.parametrize("damage", ["audio", "tags"])
-def test_a_wrong_copy_is_discarded(damage, song, monkeypatch, left_over):
+def test_a_wrong_copy_is_discarded(
+    damage: str, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     """A full disk that tells nobody, a bit that flips, or a mistake of ours."""
     content = song.read_bytes()
 
     class Disk(io.FileIO):
-        def write(self, data):
+        def write(self, data: memoryview) -> int:
             data = bytes(data)
             if damage == "tags":
                 data = data.replace(b"=8A", b"=8B")
@@ -302,12 +316,14 @@ def test_a_wrong_copy_is_discarded(damage, song, monkeypatch, left_over):
     assert left_over() == []
 
 
-def test_an_edit_that_reaches_into_the_audio_is_rejected(song, monkeypatch, left_over):
+def test_an_edit_that_reaches_into_the_audio_is_rejected(
+    song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     """A mistake of ours in the module of a container: the copy is as it was planned, and the plan is wrong."""
     content = song.read_bytes()
     splices = flac.splices
 
-    def reaching(file, container, changes):
+    def reaching(file: BinaryIO, container: str, changes: dict[str, str]) -> list[Splice]:
         return [*splices(file, container, changes), Splice(len(content) - 50, 1, bytes([content[-50] ^ 1]))]
 
     monkeypatch.setattr(flac, "splices", reaching)
@@ -317,12 +333,14 @@ def test_an_edit_that_reaches_into_the_audio_is_rejected(song, monkeypatch, left
     assert left_over() == []
 
 
-def test_a_flush_that_fails_during_the_checks_is_an_error(song, monkeypatch, left_over):
+def test_a_flush_that_fails_during_the_checks_is_an_error(
+    song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     """The system tells of it once only: a later flush may well succeed."""
     content = song.read_bytes()
     calls = []
 
-    def once(descriptor):
+    def once(descriptor: int) -> None:
         calls.append(descriptor)
         if len(calls) == 1:
             raise Fault
@@ -334,7 +352,7 @@ def test_a_flush_that_fails_during_the_checks_is_an_error(song, monkeypatch, lef
     assert left_over() == []
 
 
-def test_the_name_of_the_copy_is_hidden_and_ours(song, monkeypatch):
+def test_the_name_of_the_copy_is_hidden_and_ours(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(Path(old)), replace(old, new)))
@@ -344,13 +362,13 @@ def test_the_name_of_the_copy_is_hidden_and_ours(song, monkeypatch):
     assert seen[0].name.endswith(safe_write.SUFFIX)
 
 
-def aged(path, seconds, monkeypatch):
+def aged(path: Path, seconds: float | int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the file had not been changed for so long."""
     last = max(path.lstat().st_mtime, path.lstat().st_ctime)
     monkeypatch.setattr(time, "time", lambda: last + seconds)
 
 
-def test_a_leftover_is_removed_when_it_is_old(tmp_path, monkeypatch):
+def test_a_leftover_is_removed_when_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tmp_path / ".stone-ab_d1234.tmp"
     left.write_bytes(b"half a song")
     os.utime(left, ns=(0, 0))  # the old time of modification, which the copy gets shortly before the rename
@@ -363,7 +381,7 @@ def test_a_leftover_is_removed_when_it_is_old(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [".stone-.tmp", ".stone-notes.tmp", "x.stone-abcd1234.tmp", ".stone-abcd1234.tmp2"])
-def test_what_is_named_otherwise_is_not_ours(name, tmp_path, monkeypatch):
+def test_what_is_named_otherwise_is_not_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     path.touch()
     aged(path, 1e6, monkeypatch)
@@ -371,7 +389,7 @@ def test_what_is_named_otherwise_is_not_ours(name, tmp_path, monkeypatch):
     assert path.exists()
 
 
-def test_links_and_folders_are_no_leftovers(tmp_path, monkeypatch):
+def test_links_and_folders_are_no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, link, folder = tmp_path / "song", tmp_path / ".stone-abcd1234.tmp", tmp_path / ".stone-abcd1235.tmp"
     target.touch()
     link.symlink_to(target)
@@ -381,12 +399,14 @@ def test_links_and_folders_are_no_leftovers(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [link.name, folder.name, "song"]
 
 
-def test_the_copy_of_a_process_that_lives_stays(song, monkeypatch, left_over):
+def test_the_copy_of_a_process_that_lives_stays(
+    song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
+) -> None:
     """Whatever its age: another run may clean up while this one writes."""
     found = []
     fsync = os.fsync
 
-    def clean(descriptor):
+    def clean(descriptor: int) -> None:
         names = left_over()
         if names and not found:
             aged(song.parent / names[0], 1e6, monkeypatch)
@@ -399,7 +419,7 @@ def test_the_copy_of_a_process_that_lives_stays(song, monkeypatch, left_over):
     assert (len(before), removed, after) == (1, 0, before)
 
 
-def test_two_runs_on_one_file(song, left_over):
+def test_two_runs_on_one_file(song: Path, left_over: ListLeftovers) -> None:
     """The second is refused while the first has it, and what the first wrote is whole."""
     content = song.read_bytes()
     with song.open("rb") as held:

@@ -3,6 +3,9 @@
 import io
 import os
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -26,39 +29,41 @@ SPLICES = [
 class Disk(io.FileIO):
     """A file that does to what is written what ``damage`` says, and remembers the sizes of the writes."""
 
-    def __init__(self, path, damage=lambda number, data: data):
+    def __init__(self, path: Path, damage: Callable[..., Any] = lambda number, data: data) -> None:
         super().__init__(path, "w+b")
         self.damage = damage
         self.sizes = []
 
-    def write(self, data):
+    def write(self, data: bytes | memoryview) -> int | None:
         data = bytes(data)
         self.sizes.append(len(data))
         return super().write(self.damage(len(self.sizes) - 1, data))
 
 
 @pytest.fixture
-def content():
+def content() -> bytes:
     return random.Random(1).randbytes(3_000_000)
 
 
 @pytest.fixture
-def old(tmp_path, content):
+def old(tmp_path: Path, content: bytes) -> Iterator[BinaryIO]:
     (tmp_path / "old").write_bytes(content)
     with (tmp_path / "old").open("rb") as file:
         yield file
 
 
-def spliced(content):
+def spliced(content: bytes) -> bytes:
     return b"1234" + content[4:100] + content[150:2_000_000] + b"put in" + content[2_000_000:] + b"end"
 
 
 @pytest.mark.parametrize("without", ["nothing", "the hint", "the hint's success"])
-def test_the_copy_is_the_file_with_the_changes(without, old, content, tmp_path, monkeypatch):
+def test_the_copy_is_the_file_with_the_changes(
+    without: str, old: BinaryIO, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_WRITEBACK_BYTES", 1 << 20)
     hints = []
 
-    def hint(descriptor, offset, length, advice):
+    def hint(descriptor: int, offset: int, length: int, advice: int) -> None:
         hints.append((offset, length))
         if without == "the hint's success":
             raise OSError(22, "Invalid argument")
@@ -85,7 +90,9 @@ def test_the_copy_is_the_file_with_the_changes(without, old, content, tmp_path, 
     length=st.sampled_from([1, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 6 * BLOCK + 77]),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_digest_does_not_depend_on_the_offset_of_a_chunk(start, moved, length, tmp_path_factory):
+def test_the_digest_does_not_depend_on_the_offset_of_a_chunk(
+    start: int, moved: int, length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """The blocks of the copy are aligned to the file, those of undo to the chunk."""
     content = random.Random(length).randbytes(start + length)
     folder = tmp_path_factory.mktemp("digest")
@@ -98,14 +105,14 @@ def test_the_digest_does_not_depend_on_the_offset_of_a_chunk(start, moved, lengt
         assert digest.digest() == digest_outside(copy, [Span(0, moved)], Digest).digest()
 
 
-def test_blocks_are_aligned_to_those_of_the_system(old, tmp_path):
+def test_blocks_are_aligned_to_those_of_the_system(old: BinaryIO, tmp_path: Path) -> None:
     disk = Disk(tmp_path / "new")
     with io.BufferedRandom(disk) as copy:
         verified_copy(old, copy, [Splice(5, 0, b"moved")])
     assert disk.sizes[2:] == [BLOCK - 10] + [BLOCK] * 10 + [3_000_005 - 11 * BLOCK]
 
 
-def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
+def test_every_write_that_is_not_kept_is_seen(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
     """A bit that flips, or a block that is dropped: all but the few bytes of the changes, which the caller reads."""
     changes = {b"1234", b"put in", b"end"}
     whole = Disk(tmp_path / "new")
@@ -120,7 +127,13 @@ def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
         ):
             original = []
 
-            def damage(number, data, harm=harm, damaged=damaged, original=original):
+            def damage(
+                number: int,
+                data: bytes,
+                harm: Callable[..., Any] = harm,
+                damaged: int = damaged,
+                original: list[tuple[bytes, ...]] = original,
+            ) -> bytes:
                 if number != damaged:
                     return data
                 original.append((data, harm(data)))
@@ -135,15 +148,15 @@ def test_every_write_that_is_not_kept_is_seen(old, content, tmp_path):
     assert seen > 30
 
 
-def test_a_disk_that_takes_a_little_at_a_time(old, content, tmp_path):
+def test_a_disk_that_takes_a_little_at_a_time(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
     disk = Disk(tmp_path / "new", lambda number, data: data[: max(1, len(data) // 2)])
     with io.BufferedRandom(disk) as copy:
         assert verified_copy(old, copy, SPLICES)
     assert (tmp_path / "new").read_bytes() == spliced(content)
 
 
-def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old, tmp_path):
-    def full(number, data):
+def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old: BinaryIO, tmp_path: Path) -> None:
+    def full(number: int, data: bytes) -> bytes | None:
         if number == 7:
             raise OSError(28, "No space left on device")
         return data[: len(data) // 2] if number == 6 else data
@@ -152,8 +165,8 @@ def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old, tmp_path):
         verified_copy(old, copy, SPLICES)
 
 
-def test_a_file_that_is_cut_meanwhile_is_seen(old, tmp_path):
-    def cut(number, data):
+def test_a_file_that_is_cut_meanwhile_is_seen(old: BinaryIO, tmp_path: Path) -> None:
+    def cut(number: int, data: bytes) -> bytes:
         if number == 8:
             os.truncate(tmp_path / "old", 2_100_000)
         return data
@@ -163,10 +176,12 @@ def test_a_file_that_is_cut_meanwhile_is_seen(old, tmp_path):
 
 
 @pytest.mark.parametrize("is_right", [True, False])
-def test_a_clone_is_patched_and_compared(is_right, old, content, tmp_path, monkeypatch):
+def test_a_clone_is_patched_and_compared(
+    is_right: bool, old: BinaryIO, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on Btrfs and XFS, where the copy shares the blocks of the file."""
 
-    def clone(file, copy):
+    def clone(file: BinaryIO, copy: Disk) -> bool:
         file.seek(0)
         copy.write(file.read() if is_right else file.read().replace(content[2_500_000:2_500_010], bytes(10)))
         return True
@@ -183,12 +198,12 @@ def test_a_clone_is_patched_and_compared(is_right, old, content, tmp_path, monke
     assert (tmp_path / "new").read_bytes() == b"c" + content[1:7] + b"ab" + content[9:]
 
 
-def test_what_moves_is_not_cloned(old, tmp_path, monkeypatch):
+def test_what_moves_is_not_cloned(old: BinaryIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_clone", lambda file, copy: pytest.fail("cloned"))
     with (tmp_path / "new").open("w+b") as copy:
         assert verified_copy(old, copy, SPLICES)
 
 
-def test_changes_that_overlap_are_refused(old, tmp_path):
+def test_changes_that_overlap_are_refused(old: BinaryIO, tmp_path: Path) -> None:
     with (tmp_path / "new").open("w+b") as copy, pytest.raises(TagError, match="overlap"):
         verified_copy(old, copy, [Splice(0, 5, b""), Splice(4, 1, b"xx")])

@@ -1,26 +1,32 @@
 """APEv2 at the end of WavPack, Musepack and Monkey's Audio."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from mutagen.apev2 import BINARY, EXTERNAL, APEv2, APEValue
 
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from tests.fixture_types import BytesOf, CopySample
 
 A_MINOR = Key.parse("8A")
 KINDS = ["wavpack", "musepack", "monkey's audio"]
 V1 = b"TAG" + b"Old title".ljust(125, b"\0")
 
 
-def item(name, value, flags=0):
+def item(name: bytes, value: bytes, flags: int = 0) -> bytes:
     return len(value).to_bytes(4, "little") + flags.to_bytes(4, "little") + name + b"\0" + value
 
 
-def tag(*items, header=True, version=2000, size=None, count=None):
+def tag(
+    *items: bytes, header: bool = True, version: int = 2000, size: int | None = None, count: int | None = None
+) -> bytes:
     body = b"".join(items)
     flags = 0x80000000 if header else 0
 
-    def end(more):
+    def end(more: int) -> bytes:
         numbers = (
             version,
             len(body) + 32 if size is None else size,
@@ -45,7 +51,9 @@ ITEMS = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tail", [b"", V1])
 @pytest.mark.parametrize("header", [True, False])
-def test_items_and_the_block_behind_them_stay(kind, tail, header, make, digest):
+def test_items_and_the_block_behind_them_stay(
+    kind: str, tail: bytes, header: bool, make: CopySample, digest: BytesOf
+) -> None:
     path = make(kind)
     APEv2().delete(path)
     audio = path.read_bytes()
@@ -66,7 +74,7 @@ def test_items_and_the_block_behind_them_stay(kind, tail, header, make, digest):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_tag_goes_before_id3v1(kind, make):
+def test_a_new_tag_goes_before_id3v1(kind: str, make: CopySample) -> None:
     path = make(kind)
     APEv2().delete(path)
     audio = path.read_bytes()
@@ -77,7 +85,7 @@ def test_a_new_tag_goes_before_id3v1(kind, make):
     assert path.read_bytes() == audio + V1
 
 
-def test_names_in_any_case(make):
+def test_names_in_any_case(make: CopySample) -> None:
     path = make("musepack")
     audio = path.read_bytes()
     path.write_bytes(audio + tag(item(b"InitialKey", b"Cm\0D"), item(b"comment", b"mine\0too")))
@@ -86,7 +94,7 @@ def test_names_in_any_case(make):
     assert path.read_bytes() == audio + tag(item(b"InitialKey", b"8A"), item(b"comment", b"8A - mine\0too"))
 
 
-def test_mutagen_reads_the_same_frames_as_before(make):
+def test_mutagen_reads_the_same_frames_as_before(make: CopySample) -> None:
     path = make("wavpack")
     tags = APEv2(path)
     tags["Cover Art (Front)"] = APEValue(b"x\0" + bytes(range(256)), BINARY)
@@ -101,7 +109,7 @@ def test_mutagen_reads_the_same_frames_as_before(make):
 
 
 @pytest.mark.parametrize("length", range(120, 140))
-def test_a_tag_that_looks_like_id3v1(length, make, digest):
+def test_a_tag_that_looks_like_id3v1(length: int, make: CopySample, digest: BytesOf) -> None:
     """With 131 bytes from its start to the end of the file, the TAG of APETAGEX is where ID3v1 has its own."""
     path = make("musepack")
     before = digest(path)
@@ -129,7 +137,7 @@ def test_a_tag_that_looks_like_id3v1(length, make, digest):
         (tag(*ITEMS) + b"LYRICSBEGIN000020LYRICS200" + V1, "Lyrics3"),
     ],
 )
-def test_damage_is_refused(end, reason, make):
+def test_damage_is_refused(end: bytes, reason: str, make: CopySample) -> None:
     path = make("musepack")
     content = path.read_bytes() + end
     path.write_bytes(content)
@@ -142,7 +150,7 @@ def test_damage_is_refused(end, reason, make):
     "change",
     [lambda content: content[:-5], lambda content: content + b"more wvpk"],
 )
-def test_wavpack_blocks_have_to_be_whole(change, make):
+def test_wavpack_blocks_have_to_be_whole(change: Callable[..., Any], make: CopySample) -> None:
     path = make("wavpack")
     APEv2().delete(path)
     content = change(path.read_bytes())

@@ -1,5 +1,8 @@
 """ASF (WMA): attributes and objects of the header."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -8,6 +11,7 @@ from mutagen.asf import ASF, ASFByteArrayAttribute, ASFDWordAttribute, ASFUnicod
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from tests.fixture_types import BytesOf, CopySample
 
 A_MINOR = Key.parse("8A")
 RULES = [FieldRule(), FieldRule("comment", "musical", "append"), FieldRule("grouping", "openkey", "prepend")]
@@ -17,7 +21,7 @@ EXTENDED = UUID("D2D0A440-E307-11D2-97F0-00A0C95EA850").bytes_le
 DESCRIPTION = UUID("75B22633-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 
 
-def objects(content):
+def objects(content: bytes) -> tuple[list[tuple[bytes, ...]], bytes]:
     """The objects of the header, and the rest of the file."""
     length, count = int.from_bytes(content[16:24], "little"), int.from_bytes(content[24:28], "little")
     at, found = 30, []
@@ -30,7 +34,7 @@ def objects(content):
 
 
 @pytest.fixture
-def song(make):
+def song(make: CopySample) -> Path:
     path = make("asf")
     opened = ASF(path)
     opened.tags["Title"] = ["Frühling"]
@@ -46,7 +50,7 @@ def song(make):
     return path
 
 
-def test_every_other_attribute_and_object_stays(song, digest, decoded):
+def test_every_other_attribute_and_object_stays(song: Path, digest: BytesOf, decoded: BytesOf) -> None:
     before, heard, tags = digest(song), decoded(song), list(ASF(song).tags)
     old, rest = objects(song.read_bytes())
     assert read_tags(song).text == "Cm"
@@ -69,7 +73,7 @@ def test_every_other_attribute_and_object_stays(song, digest, decoded):
     assert list(ASF(song).tags) == [(name, value) for name, value in tags if name != "INITIALKEY"]
 
 
-def test_the_file_size_in_the_header_stays_correct(make):
+def test_the_file_size_in_the_header_stays_correct(make: CopySample) -> None:
     path = make("asf")
     size = path.stat().st_size
     assert write_key(path, A_MINOR)
@@ -77,7 +81,7 @@ def test_the_file_size_in_the_header_stays_correct(make):
     assert int.from_bytes(stated[16:24], "little") == path.stat().st_size > size
 
 
-def test_the_key_is_there_once(make):
+def test_the_key_is_there_once(make: CopySample) -> None:
     path = make("asf")
     opened = ASF(path)
     opened.tags["WM/InitialKey"] = ["Cm"]
@@ -101,7 +105,7 @@ def test_the_key_is_there_once(make):
         (lambda content: content[:46] + b"\x01" + bytes(7) + content[54:], "inconsistent|damaged"),
     ],
 )
-def test_damage_is_refused(change, reason, make):
+def test_damage_is_refused(change: Callable[..., Any], reason: str, make: CopySample) -> None:
     path = make("asf")
     content = change(path.read_bytes())
     path.write_bytes(content)
@@ -110,7 +114,7 @@ def test_damage_is_refused(change, reason, make):
     assert path.read_bytes() == content
 
 
-def test_text_that_is_too_long_is_refused(make):
+def test_text_that_is_too_long_is_refused(make: CopySample) -> None:
     path = make("asf")
     opened = ASF(path)
     opened.tags["Description"] = ["x" * 32_766]

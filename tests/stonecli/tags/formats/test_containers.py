@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from stonecli.tags import read_tags, remove_key, write_key
 from stonecli.tags.formats.containers import CONTAINERS, MAGIC_BYTES, Container, load_class
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.track_info import TrackInfo, read_info
+from tests.fixture_types import BytesOf, CopySample
 
 ROOT = Path(__file__).parents[4]
 A_MINOR = Key.parse("Am")
@@ -24,7 +24,7 @@ class TestEveryContainer:
         assert row.suffixes
         assert set(row.suffixes) <= MUSIC_SUFFIXES
 
-    def test_is_detected_by_content(self, row: Container, make: Callable[..., Path]) -> None:
+    def test_is_detected_by_content(self, row: Container, make: CopySample) -> None:
         path = make(row.name)
         with path.open("rb") as file:
             assert sniff(file) == row.name
@@ -40,9 +40,7 @@ class TestEveryContainer:
         assert isinstance(load_class(row.tag_class), type)
         assert isinstance(load_class(row.file_class), type)
 
-    def test_keeps_its_audio_when_a_key_is_written(
-        self, row: Container, make: Callable[..., Path], digest: Callable[[Path], bytes]
-    ) -> None:
+    def test_keeps_its_audio_when_a_key_is_written(self, row: Container, make: CopySample, digest: BytesOf) -> None:
         path = make(row.name)
         before = digest(path)
         assert write_key(path, A_MINOR)
@@ -51,7 +49,7 @@ class TestEveryContainer:
         assert remove_key(path)
         assert read_tags(path).key is None
 
-    def test_shows_its_audio_properties(self, row: Container, make: Callable[..., Path]) -> None:
+    def test_shows_its_audio_properties(self, row: Container, make: CopySample) -> None:
         if row.name in ("musepack", "monkey's audio"):
             pytest.skip("the sample is noise after the magic, so mutagen finds no audio properties")
         assert read_info(make(row.name)) != TrackInfo()

@@ -30,29 +30,32 @@ from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from stonecli.tags.formats.id3 import PADDING, edit_tag
 from stonecli.tags.formats.sniff import id3v2_length
+from tests.fixture_types import BytesOf, CopySample
 
 A_MINOR = Key.parse("8A")
 MIXED_IN_KEY = base64.b64encode(b'{"algorithm":94,"key":"5A","source":"mixedinkey"}')
 COMMENT = FieldRule("comment", "camelot", "prepend")
 
 
-def synchsafe(number):
+def synchsafe(number: int) -> bytes:
     return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
 
 
-def frame(version, name, body, flags=0, plain=False):
+def frame(version: int, name: bytes, body: bytes, flags: int = 0, plain: bool = False) -> bytes:
     if version == 2:
         return name + len(body).to_bytes(3) + body
     size = synchsafe(len(body)) if version == 4 and not plain else len(body).to_bytes(4)
     return name + size + flags.to_bytes(2) + body
 
 
-def tag(version, *frames, flags=0, padding=0, before=b"", after=b""):
+def tag(
+    version: int, *frames: bytes, flags: int = 0, padding: int = 0, before: bytes = b"", after: bytes = b""
+) -> bytes:
     body = before + b"".join(frames) + bytes(padding)
     return b"ID3" + bytes([version, 0, flags]) + synchsafe(len(body)) + body + after
 
 
-def split(data):
+def split(data: bytes) -> list[bytes]:
     """The raw frames of a tag without extended header, by a walk of its own."""
     version, at, frames = data[3], 10, []
     head = 6 if version == 2 else 10
@@ -106,7 +109,7 @@ FOREIGN[4] = [
 
 @pytest.mark.parametrize("version", [2, 3, 4])
 @pytest.mark.parametrize("padding", [0, 7, 3000])
-def test_version_and_all_other_frames_stay(version, padding, make, digest):
+def test_version_and_all_other_frames_stay(version: int, padding: int, make: CopySample, digest: BytesOf) -> None:
     path = make("mp3")
     old = tag(version, *FOREIGN[version], padding=padding)
     path.write_bytes(old + path.read_bytes())
@@ -126,7 +129,7 @@ def test_version_and_all_other_frames_stay(version, padding, make, digest):
     assert split(content[: id3v2_length(content)]) == FOREIGN[version]
 
 
-def test_a_new_tag_is_version_3_and_has_room(make):
+def test_a_new_tag_is_version_3_and_has_room(make: CopySample) -> None:
     path = make("mp3")
     write_key(path, A_MINOR)
     content = path.read_bytes()
@@ -138,7 +141,7 @@ def test_a_new_tag_is_version_3_and_has_room(make):
     assert path.stat().st_size == size
 
 
-def test_one_key_frame_remains_at_the_position_of_the_first():
+def test_one_key_frame_remains_at_the_position_of_the_first() -> None:
     first, last = frame(3, b"TIT2", b"\x00a"), frame(3, b"TPE1", b"\x00b")
     old = tag(3, first, frame(3, b"TKEY", b"\x00Cm"), last, frame(3, b"TKEY", b"\x01\xff\xfeD\x00"), padding=99)
     new = edit_tag(old, {"key": "8A"})
@@ -146,7 +149,7 @@ def test_one_key_frame_remains_at_the_position_of_the_first():
     assert len(new) == len(old)
 
 
-def test_id3v1_and_ape_blocks_at_the_end_stay(make):
+def test_id3v1_and_ape_blocks_at_the_end_stay(make: CopySample) -> None:
     path = make("mp3")
     ape = mutagen.apev2.APEv2()
     ape["MP3GAIN_MINMAX"] = "089,179"
@@ -160,7 +163,7 @@ def test_id3v1_and_ape_blocks_at_the_end_stay(make):
     assert path.read_bytes() == content
 
 
-def test_a_key_in_an_ape_tag_follows_and_the_rest_stays(make):
+def test_a_key_in_an_ape_tag_follows_and_the_rest_stays(make: CopySample) -> None:
     path = make("mp3")
     ape = mutagen.apev2.APEv2()
     ape["MP3GAIN_MINMAX"] = "089,179"
@@ -174,7 +177,7 @@ def test_a_key_in_an_ape_tag_follows_and_the_rest_stays(make):
     assert path.read_bytes().endswith(v1)
 
 
-def test_mutagen_reads_the_same_frames_as_before(make):
+def test_mutagen_reads_the_same_frames_as_before(make: CopySample) -> None:
     """The same again on a tag that mutagen has written, compared as mutagen reads it."""
     for v2_version in (3, 4):
         path = make("mp3")
@@ -219,7 +222,7 @@ def test_mutagen_reads_the_same_frames_as_before(make):
         ([frame(3, b"GEOB", b"\x00application/json\x00\x00Other\x00" + MIXED_IN_KEY)], None),
     ],
 )
-def test_reading_order(frames, text, make):
+def test_reading_order(frames: list[bytes], text: str | None, make: CopySample) -> None:
     path = make("mp3")
     path.write_bytes(tag(3, *frames) + path.read_bytes())
     tags = read_tags(path)
@@ -228,7 +231,7 @@ def test_reading_order(frames, text, make):
     assert tags.key == (expected[text] if text in expected else Key.parse(text))
 
 
-def test_text_keeps_language_encoding_and_further_values(make):
+def test_text_keeps_language_encoding_and_further_values(make: CopySample) -> None:
     cases = [
         (3, frame(3, b"COMM", b"\x00deu\x00sch\xf6n\x00"), frame(3, b"COMM", b"\x00deu\x008A - sch\xf6n")),
         (
@@ -259,7 +262,7 @@ def test_text_keeps_language_encoding_and_further_values(make):
         assert remove_key(path, [COMMENT])
 
 
-def test_grouping_goes_where_the_file_has_it(make):
+def test_grouping_goes_where_the_file_has_it(make: CopySample) -> None:
     rule = FieldRule("grouping", "camelot", "append")
     for frames, changed in (([], "TIT1"), ([TIT1(text=["a"])], "TIT1"), ([TIT1(text=["w"]), GRP1(text=["a"])], "GRP1")):
         path = make("mp3")
@@ -273,7 +276,7 @@ def test_grouping_goes_where_the_file_has_it(make):
         assert len(after) == len(tags) + (not frames)
 
 
-def test_flags_of_the_tag_stay():
+def test_flags_of_the_tag_stay() -> None:
     key = frame(4, b"TKEY", b"\x008A")
     title = frame(4, b"TIT2", b"\x03x")
     footed = tag(4, title, flags=0x10) + b"3DI" + tag(4, title, flags=0x10)[3:10]
@@ -294,7 +297,7 @@ def test_flags_of_the_tag_stay():
     assert new[20:].rstrip(b"\0") == title + frame(3, b"TKEY", b"\x008A")
 
 
-def test_an_unsynchronised_tag_stays_so(make):
+def test_an_unsynchronised_tag_stays_so(make: CopySample) -> None:
     picture = b"\x00PNG\x00\x03\x00\xff\xe0\xff\x00\xff\x00\x00\xff\x01"
     for version in (2, 3):
         plain = frame(version, b"PIC" if version == 2 else b"PRIV", picture)
@@ -321,7 +324,7 @@ def test_an_unsynchronised_tag_stays_so(make):
     assert content[5] == 0x80
 
 
-def test_a_data_length_indicator_is_dropped_when_text_changes(make):
+def test_a_data_length_indicator_is_dropped_when_text_changes(make: CopySample) -> None:
     title = frame(4, b"TIT2", synchsafe(5) + b"\x03Song", flags=0x0001)
     comment = frame(4, b"COMM", synchsafe(10) + b"\x01eng\xff\x00\xfe\x00\x00\xff\x00\xfea\x00", flags=0x0003)
     other = frame(4, b"TALB", synchsafe(3) + b"\x03ab", flags=0x0001)
@@ -336,7 +339,7 @@ def test_a_data_length_indicator_is_dropped_when_text_changes(make):
     ]
 
 
-def test_version_4_with_the_frame_sizes_of_old_itunes():
+def test_version_4_with_the_frame_sizes_of_old_itunes() -> None:
     picture = frame(4, b"APIC", b"\x00image/png\x00\x03\x00" + bytes(range(256)) * 3, plain=True)
     title = frame(4, b"TIT2", b"\x03x", plain=True)
     old = tag(4, picture, title, padding=700)
@@ -346,7 +349,7 @@ def test_version_4_with_the_frame_sizes_of_old_itunes():
     assert len(new) == len(old)
 
 
-def test_remains_in_the_padding_stay():
+def test_remains_in_the_padding_stay() -> None:
     title = frame(3, b"TIT2", b"\x00x")
     old = tag(3, title, bytes(20) + b"forgotten" + bytes(9))
     new = edit_tag(old, {"key": "8A"})
@@ -366,7 +369,7 @@ def test_remains_in_the_padding_stay():
         (tag(4, frame(4, b"TIT2", b"\x00x"), flags=0x40, before=b"\0\0\0\x0c\x01\x20" + bytes(6)), "checksum"),
     ],
 )
-def test_damage_is_refused(old, reason, make):
+def test_damage_is_refused(old: bytes, reason: str, make: CopySample) -> None:
     with pytest.raises(TagError, match=reason):
         edit_tag(old, {"key": "8A"})
     path = make("mp3")
@@ -389,7 +392,7 @@ def test_damage_is_refused(old, reason, make):
         frame(3, b"COMM", b"\x01eng\xff"),
     ],
 )
-def test_text_that_cannot_be_read_is_not_replaced(comment, make):
+def test_text_that_cannot_be_read_is_not_replaced(comment: bytes, make: CopySample) -> None:
     path = make("mp3")
     path.write_bytes(tag(4 if comment[9] & 0x0F else 3, comment, padding=100) + path.read_bytes())
     content = path.read_bytes()
@@ -401,6 +404,6 @@ def test_text_that_cannot_be_read_is_not_replaced(comment, make):
     assert split(new[: id3v2_length(new)])[0] == comment
 
 
-def test_a_key_frame_that_cannot_be_read_is_replaced():
+def test_a_key_frame_that_cannot_be_read_is_replaced() -> None:
     for damaged in (frame(3, b"TKEY", b"\x09?"), frame(3, b"TKEY", b"\x00\x00\x00\x09zz", flags=0x0080)):
         assert split(edit_tag(tag(3, damaged), {"key": "8A"})) == [frame(3, b"TKEY", b"\x008A")]

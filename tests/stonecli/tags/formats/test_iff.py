@@ -2,6 +2,9 @@
 
 import io
 import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import mutagen.aiff
 import mutagen.wave
@@ -12,6 +15,7 @@ import soundfile
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from tests.fixture_types import BytesOf
 
 A_MINOR = Key.parse("8A")
 ORDER = {"wav": "little", "aiff": "big"}
@@ -19,28 +23,28 @@ AUDIO = {"wav": b"data", "aiff": b"SSND"}
 TAG = {"wav": b"id3 ", "aiff": b"ID3 "}
 
 
-def chunk(kind, name, content, pad=True):
+def chunk(kind: str, name: bytes, content: bytes, pad: bool = True) -> bytes:
     return name + len(content).to_bytes(4, ORDER[kind]) + content + b"\0" * (len(content) % 2 if pad else 0)
 
 
-def form(kind, *chunks, size=None):
+def form(kind: str, *chunks: bytes, size: None = None) -> bytes:
     body = (b"WAVE" if kind == "wav" else b"AIFF") + b"".join(chunks)
     head = b"RIFF" if kind == "wav" else b"FORM"
     return head + (len(body) if size is None else size).to_bytes(4, ORDER[kind]) + body
 
 
-def description(kind):
+def description(kind: str) -> bytes:
     if kind == "wav":
         return chunk(kind, b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8))
     return chunk(kind, b"COMM", struct.pack(">hIh", 1, 1001, 8) + b"\x40\x0b\xfa\0\0\0\0\0\0\0")
 
 
-def audio(kind, frames=1001):
+def audio(kind: str, frames: int = 1001) -> bytes:
     samples = bytes(np.random.default_rng(3).integers(0, 256, frames, dtype=np.uint8))
     return samples if kind == "wav" else bytes(8) + samples
 
 
-def walk(kind, content):
+def walk(kind: str, content: bytes) -> list[tuple[bytes, ...]]:
     """Name and content of every chunk; checks the size of the file and every pad byte."""
     assert int.from_bytes(content[4:8], ORDER[kind]) == len(content) - 8
     at, found = 12, []
@@ -57,7 +61,7 @@ def walk(kind, content):
 @pytest.mark.parametrize("kind", ["wav", "aiff"])
 @pytest.mark.parametrize("where", ["none", "before the audio", "after the audio"])
 @pytest.mark.parametrize("old_size", [11, 10 + 13, 10 + 64, 10 + 65])
-def test_odd_chunks_everywhere(kind, where, old_size, tmp_path, digest):
+def test_odd_chunks_everywhere(kind: str, where: str, old_size: int, tmp_path: Path, digest: BytesOf) -> None:
     tag = b"ID3\x03\x00\x00\x00\x00\x00" + bytes([old_size - 10])
     tag += (b"TIT2\0\0\0\x02\0\0\0x" if old_size > 22 else b"").ljust(old_size - 10, b"\0")
     foreign = [(b"odd1", b"abc"), (AUDIO[kind], audio(kind)), (b"LIST", b"INFOINAM\x03\0\0\0ab\0\0")]
@@ -88,7 +92,7 @@ def test_odd_chunks_everywhere(kind, where, old_size, tmp_path, digest):
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff"])
-def test_the_last_chunk_may_lack_its_pad_byte(kind, tmp_path, digest):
+def test_the_last_chunk_may_lack_its_pad_byte(kind: str, tmp_path: Path, digest: BytesOf) -> None:
     samples = audio(kind)
     for counted in (0, 1):  # with and without the byte that is not there, or that is not counted
         content = form(kind, description(kind), chunk(kind, AUDIO[kind], samples, pad=False))
@@ -102,7 +106,7 @@ def test_the_last_chunk_may_lack_its_pad_byte(kind, tmp_path, digest):
         assert digest(path) == before
 
 
-def test_a_wav_may_spell_its_chunk_in_capitals(tmp_path):
+def test_a_wav_may_spell_its_chunk_in_capitals(tmp_path: Path) -> None:
     tag = b"ID3\x04\x00\x00\x00\x00\x00\x0dTKEY\0\0\0\x03\0\0\x00Cm"
     path = tmp_path / "song"
     path.write_bytes(form("wav", description("wav"), chunk("wav", b"data", b"abcd"), chunk("wav", b"ID3 ", tag)))
@@ -133,7 +137,9 @@ def test_a_wav_may_spell_its_chunk_in_capitals(tmp_path):
         (lambda whole, kind: form(kind, chunk(kind, b"odd ", b"abc", pad=False), whole[12:]), "unexpected data|larger"),
     ],
 )
-def test_a_file_with_an_unknown_structure_is_refused(kind, change, reason, tmp_path):
+def test_a_file_with_an_unknown_structure_is_refused(
+    kind: str, change: Callable[..., Any], reason: str, tmp_path: Path
+) -> None:
     content = change(form(kind, description(kind), chunk(kind, AUDIO[kind], audio(kind))), kind)
     path = tmp_path / "song"
     path.write_bytes(content)
@@ -142,7 +148,7 @@ def test_a_file_with_an_unknown_structure_is_refused(kind, change, reason, tmp_p
     assert path.read_bytes() == content
 
 
-def test_rf64_is_refused(tmp_path):
+def test_rf64_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "song"
     soundfile.write(path, np.zeros(100), 8000, format="RF64", subtype="PCM_16")
     if path.read_bytes()[:4] == b"RIFF":  # libsndfile may downgrade a small file

@@ -1,6 +1,9 @@
 """MP4: chunk offsets that follow the audio, atoms that stay, files that are refused."""
 
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import pytest
@@ -9,17 +12,18 @@ from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from tests.fixture_types import BytesOf, CopySample, MakePicture
 
 A_MINOR = Key.parse("8A")
 PREFIX = "----:com.apple.iTunes:"
 KINDS = ["mp4", "alac", "faststart"]
 
 
-def atom(name, content):
+def atom(name: bytes, content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4) + name + content
 
 
-def top(content):
+def top(content: bytes) -> list[tuple[bytes, int, int]]:
     """Name, start and end of every atom of the file."""
     at, found = 0, []
     while at < len(content):
@@ -31,7 +35,7 @@ def top(content):
     return found
 
 
-def rebuilt(content, name, change):
+def rebuilt(content: bytes, name: bytes, change: Callable[..., Any]) -> bytes:
     """The file with the content of one top-level atom changed; only right if no audio moves."""
     parts = []
     for found, start, end in top(content):
@@ -40,7 +44,9 @@ def rebuilt(content, name, change):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_other_item_stays(kind, make, digest, decoded, png):
+def test_every_other_item_stays(
+    kind: str, make: CopySample, digest: BytesOf, decoded: BytesOf, png: MakePicture
+) -> None:
     path = make(kind)
     opened = MP4(path)
     opened.tags.update(
@@ -75,7 +81,7 @@ def test_every_other_item_stays(kind, make, digest, decoded, png):
     assert dict(MP4(path).tags) == {name: value for name, value in items.items() if name != PREFIX + "KEY"}
 
 
-def test_raw_items_stay_as_they_are(make):
+def test_raw_items_stay_as_they_are(make: CopySample) -> None:
     """A numeric genre, doubled atoms, a locale: mutagen would write all of these anew."""
     path = make("mp4")
     path.write_bytes(without_udta(path.read_bytes()))
@@ -99,8 +105,8 @@ def test_raw_items_stay_as_they_are(make):
     )
 
 
-def without_udta(content):
-    def drop(moov):
+def without_udta(content: bytes) -> bytes:
+    def drop(moov: bytes) -> bytes:
         at = 0
         while at < len(moov):
             length = int.from_bytes(moov[at : at + 4])
@@ -113,7 +119,7 @@ def without_udta(content):
 
 
 @pytest.mark.parametrize("udta", [b"", atom(b"udta", b""), atom(b"udta", atom(b"abcd", b"x"))])
-def test_a_file_without_tags_gets_them(udta, make, digest, decoded):
+def test_a_file_without_tags_gets_them(udta: bytes, make: CopySample, digest: BytesOf, decoded: BytesOf) -> None:
     path = make("mp4")  # with moov at the end: taking atoms out of it moves no audio
     path.write_bytes(rebuilt(without_udta(path.read_bytes()), b"moov", lambda content: content + udta))
     before, heard = digest(path), decoded(path)
@@ -125,7 +131,7 @@ def test_a_file_without_tags_gets_them(udta, make, digest, decoded):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind, make, decoded):
+def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind: str, make: CopySample, decoded: BytesOf) -> None:
     path = make(kind)
     opened = MP4(path)
     opened.tags["\xa9lyr"] = ["la"]
@@ -138,13 +144,13 @@ def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind, make, decoded):
     assert decoded(path) == heard
 
 
-def chunk_table(content):
+def chunk_table(content: bytes) -> bytes:
     """The start of the table of chunk offsets, with its first entry."""
     at = content.index(b"stco")
     return content[at : at + 16]
 
 
-def test_large_sizes_and_a_last_atom_without_size(make, decoded):
+def test_large_sizes_and_a_last_atom_without_size(make: CopySample, decoded: BytesOf) -> None:
     path = make("faststart")
     content = path.read_bytes()
     (_, start, _) = next(found for found in top(content) if found[0] == b"mdat")
@@ -166,7 +172,7 @@ def test_large_sizes_and_a_last_atom_without_size(make, decoded):
 
 
 @pytest.mark.parametrize("name", ["initialkey", "INITIALKEY", "InitialKey"])
-def test_the_name_of_the_key_item_in_any_case(name, make):
+def test_the_name_of_the_key_item_in_any_case(name: str, make: CopySample) -> None:
     path = make("mp4")
     opened = MP4(path)
     opened.tags[PREFIX + name] = [b"Cm", b"D"]
@@ -183,7 +189,7 @@ def test_the_name_of_the_key_item_in_any_case(name, make):
     assert read_tags(path).text is None
 
 
-def test_chapters_stay(make, tmp_path):
+def test_chapters_stay(make: CopySample, tmp_path: Path) -> None:
     chapters = tmp_path / "chapters.txt"
     chapters.write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=700\ntitle=One\n"
                         "[CHAPTER]\nTIMEBASE=1/1000\nSTART=700\nEND=1500\ntitle=Two\n")  # fmt: skip
@@ -192,7 +198,7 @@ def test_chapters_stay(make, tmp_path):
     command = [ffmpeg, "-v", "error", "-i", make("faststart"), "-i", chapters, "-map_chapters", "1", "-c", "copy"]
     subprocess.run([*command, "-movflags", "+faststart", path], check=True)
 
-    def listed():
+    def listed() -> list[str]:
         show = [ffmpeg, "-v", "error", "-i", path, "-f", "ffmetadata", "-"]
         text = subprocess.run(show, capture_output=True, check=True).stdout.decode()
         return [line for line in text.splitlines() if line.startswith(("START", "END", "title"))]
@@ -215,7 +221,7 @@ def test_chapters_stay(make, tmp_path):
         (lambda content: content.replace(b"mdirappl", b"mdtaappl"), "iTunes"),
     ],
 )
-def test_a_file_with_an_unknown_structure_is_refused(change, reason, make):
+def test_a_file_with_an_unknown_structure_is_refused(change: Callable[..., Any], reason: str, make: CopySample) -> None:
     path = make("mp4")
     content = change(path.read_bytes())
     path.write_bytes(content)
@@ -224,7 +230,7 @@ def test_a_file_with_an_unknown_structure_is_refused(change, reason, make):
     assert path.read_bytes() == content
 
 
-def test_text_that_is_not_utf8_is_not_replaced(make):
+def test_text_that_is_not_utf8_is_not_replaced(make: CopySample) -> None:
     path = make("mp4")
     opened = MP4(path)
     opened.tags["\xa9cmt"] = ["AAAA"]

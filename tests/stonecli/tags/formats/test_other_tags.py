@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+from pathlib import Path
 
 import imageio_ffmpeg
 import mutagen
@@ -12,19 +13,30 @@ from mutagen.id3 import ID3
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, recorded, remove_key, undo_run, write_key
 from stonecli.tags.formats.other_tags import other_texts
+from tests.fixture_types import BytesOf, CopySample, ListLeftovers
 
 A_MINOR = Key.parse("8A")
 TITLE = FieldRule("title", "camelot", "prepend")
 COMMENT = FieldRule("comment", "camelot", "append")
 
 
-def id3v1(title=b"", artist=b"", album=b"", year=b"", comment=b"", track=0, genre=255):
+def id3v1(
+    title: bytes = b"",
+    artist: bytes = b"",
+    album: bytes = b"",
+    year: bytes = b"",
+    comment: bytes = b"",
+    track: int = 0,
+    genre: int = 255,
+) -> bytes:
     comment = comment.ljust(28, b"\0") + bytes([0, track]) if track else comment.ljust(30, b"\0")
     fields = (title.ljust(30, b"\0"), artist.ljust(30, b" "), album.ljust(30, b"\0"), year.ljust(4, b"\0"), comment)
     return b"TAG" + b"".join(fields) + bytes([genre])
 
 
-def ape(*items, count=None, size=None):
+def ape(
+    *items: tuple[bytes, ...] | tuple[bytes, bytes, int], count: int | None = None, size: int | None = None
+) -> bytes:
     """An APE tag without header, of name and value, or of name, value and kind."""
     body = b""
     for name, value, *kind in items:
@@ -33,15 +45,15 @@ def ape(*items, count=None, size=None):
     return body + b"APETAGEX" + b"".join(number.to_bytes(4, "little") for number in numbers) + bytes(8)
 
 
-def chunk(name, content, order="little"):
+def chunk(name: bytes, content: bytes, order: str = "little") -> bytes:
     return name + len(content).to_bytes(4, order) + content + b"\0" * (len(content) % 2)
 
 
-def info(*items):
+def info(*items: tuple[bytes, ...]) -> bytes:
     return chunk(b"LIST", b"INFO" + b"".join(chunk(name, text) for name, text in items))
 
 
-def with_chunks(content, *chunks, order="little"):
+def with_chunks(content: bytes, *chunks: bytes, order: str = "little") -> bytes:
     content += b"".join(chunks)
     return content[:4] + (len(content) - 8).to_bytes(4, order) + content[8:]
 
@@ -102,7 +114,7 @@ FILES = {
 }
 
 
-def frames(path):
+def frames(path: Path) -> dict[str, str]:
     """The frames of a file, as mutagen reads them: by name, the text."""
     mp3 = path.suffix == ".mp3"
     tags = ID3(path, translate=False, load_v1=False) if mp3 else mutagen.File(path).tags
@@ -110,7 +122,7 @@ def frames(path):
 
 
 @pytest.fixture(params=FILES)
-def old_file(request, samples, tmp_path):
+def old_file(request: pytest.FixtureRequest, samples: dict[str, bytes], tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A file without an ID3v2 tag, and what its other tags say."""
     sample, make, texts = FILES[request.param]
     path = tmp_path / f"song.{sample}"
@@ -118,7 +130,9 @@ def old_file(request, samples, tmp_path):
     return path, texts
 
 
-def test_a_new_tag_says_what_the_others_say(old_file, digest, left_over):
+def test_a_new_tag_says_what_the_others_say(
+    old_file: tuple[Path, dict[str, str]], digest: BytesOf, left_over: ListLeftovers
+) -> None:
     path, texts = old_file
     content, audio = path.read_bytes(), digest(path)
     assert write_key(path, A_MINOR)
@@ -132,7 +146,7 @@ def test_a_new_tag_says_what_the_others_say(old_file, digest, left_over):
     assert left_over() == []
 
 
-def test_other_programs_still_show_it(old_file):
+def test_other_programs_still_show_it(old_file: tuple[Path, dict[str, str]]) -> None:
     taglib = pytest.importorskip("taglib")
     path, texts = old_file
     write_key(path, A_MINOR)
@@ -152,7 +166,7 @@ def test_other_programs_still_show_it(old_file):
         assert (tag.title, tag.artist, tag.album) == tuple(texts.get(name) for name in ("TIT2", "TPE1", "TALB"))
 
 
-def test_undo_leads_to_the_byte_and_remove_too(old_file):
+def test_undo_leads_to_the_byte_and_remove_too(old_file: tuple[Path, dict[str, str]]) -> None:
     path, _ = old_file
     content = path.read_bytes()
     with recorded() as run:
@@ -167,7 +181,7 @@ def test_undo_leads_to_the_byte_and_remove_too(old_file):
     assert not remove_key(path, rules)
 
 
-def test_a_key_in_front_of_the_title_that_another_tag_has(old_file):
+def test_a_key_in_front_of_the_title_that_another_tag_has(old_file: tuple[Path, dict[str, str]]) -> None:
     path, texts = old_file
     assert write_key(path, A_MINOR, [TITLE, COMMENT], write=False)
     assert write_key(path, A_MINOR, [TITLE, COMMENT])
@@ -178,7 +192,7 @@ def test_a_key_in_front_of_the_title_that_another_tag_has(old_file):
     assert not write_key(path, A_MINOR, [TITLE, COMMENT])
 
 
-def test_keys_of_other_programs_in_other_tags_stay(samples, tmp_path):
+def test_keys_of_other_programs_in_other_tags_stay(samples: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     content = samples["mp3"] + id3v1(b"8A - Song", comment=b"8A")
     path.write_bytes(content)
@@ -186,7 +200,7 @@ def test_keys_of_other_programs_in_other_tags_stay(samples, tmp_path):
     assert path.read_bytes() == content
 
 
-def test_a_tag_with_more_than_the_other_tags_stays(old_file):
+def test_a_tag_with_more_than_the_other_tags_stays(old_file: tuple[Path, dict[str, str]]) -> None:
     path, texts = old_file
     write_key(path, A_MINOR)
     tags = mutagen.File(path)
@@ -197,7 +211,7 @@ def test_a_tag_with_more_than_the_other_tags_stays(old_file):
     assert (frames(path)["TIT2"], frames(path)["TCOM"]) == (texts["TIT2"], "somebody")
 
 
-def test_a_tag_with_only_the_key_is_removed_with_it(samples, tmp_path):
+def test_a_tag_with_only_the_key_is_removed_with_it(samples: dict[str, bytes], tmp_path: Path) -> None:
     """As stone made it before it looked at the others."""
     path = tmp_path / "song.mp3"
     path.write_bytes(samples["mp3"])
@@ -207,7 +221,7 @@ def test_a_tag_with_only_the_key_is_removed_with_it(samples, tmp_path):
     assert path.read_bytes() == samples["mp3"] + V1
 
 
-def test_where_an_id3v2_tag_is_nothing_is_added(samples, tmp_path):
+def test_where_an_id3v2_tag_is_nothing_is_added(samples: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(samples["mp3"])
     tags = ID3()
@@ -219,7 +233,7 @@ def test_where_an_id3v2_tag_is_nothing_is_added(samples, tmp_path):
     assert frames(path) == {"TPE1": "Mine", "TKEY": "8A"}
 
 
-def test_as_mutagen_writes_it(samples, tmp_path):
+def test_as_mutagen_writes_it(samples: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(samples["mp3"])
     tags = APEv2()
@@ -264,7 +278,9 @@ MANY = [(b"n%04d" % number, b"") for number in range(1001)]
         ("aiff", lambda audio: with_chunks(audio, chunk(b"NAME", b"", "big"), order="big"), {}),
     ],
 )
-def test_what_is_damaged_or_no_text_says_nothing(kind, make, texts, samples, tmp_path):
+def test_what_is_damaged_or_no_text_says_nothing(
+    kind: str, make: CopySample, texts: dict[str, str], samples: dict[str, bytes], tmp_path: Path
+) -> None:
     path = tmp_path / f"song.{kind}"
     content = make(samples[kind])
     path.write_bytes(content)
@@ -279,7 +295,7 @@ def test_what_is_damaged_or_no_text_says_nothing(kind, make, texts, samples, tmp
     assert path.read_bytes() == content
 
 
-def test_damage_at_random_raises_nothing(old_file):
+def test_damage_at_random_raises_nothing(old_file: tuple[Path, dict[str, str]]) -> None:
     path, _ = old_file
     content = path.read_bytes()
     chance = random.Random(5)

@@ -4,12 +4,13 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.tags.formats.sniff import id3v2_end, id3v2_length, sniff
+from tests.fixture_types import CopySample
 
 ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
 FRAME = b"\xff\xfb\x90\x00" + bytes(413)  # MPEG 1 layer 3, 128 kbit/s, 44.1 kHz: 417 bytes
 
 
-def test_samples_are_recognised_by_content(sample, make):
+def test_samples_are_recognised_by_content(sample: str, make: CopySample) -> None:
     names = {"alac": "mp4", "faststart": "mp4"}
     with make(sample).open("rb") as file:
         assert sniff(file) == names.get(sample, sample)
@@ -34,7 +35,7 @@ def test_samples_are_recognised_by_content(sample, make):
         (b"FORM\0\0\0\x24AIFC", "aiff"),
     ],
 )
-def test_recognised(content, container):
+def test_recognised(content: bytes, container: str) -> None:
     assert sniff(io.BytesIO(content)) == container
 
 
@@ -60,12 +61,12 @@ def test_recognised(content, container):
         (b"caff" + bytes(60), "not a music format"),
     ],
 )
-def test_refused(content, reason):
+def test_refused(content: bytes, reason: str) -> None:
     with pytest.raises(TagError, match=reason):
         sniff(io.BytesIO(content))
 
 
-def test_length_of_an_id3_tag():
+def test_length_of_an_id3_tag() -> None:
     assert id3v2_length(b"ID3\x03\x00\x00\x00\x00\x02\x01") == 10 + 257
     assert id3v2_length(b"ID3\x04\x00\x10\x00\x00\x00\x05") == 10 + 5 + 10  # with a footer
     assert id3v2_length(b"ID3\x03\x00\x00\x00\x00\x80\x01") == 0

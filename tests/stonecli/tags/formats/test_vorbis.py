@@ -3,6 +3,9 @@
 import base64
 import io
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import mutagen.flac
@@ -16,13 +19,14 @@ from stonecli.key import Key
 from stonecli.spelling import parse_plain
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from stonecli.tags.formats.vorbis import edit_comments
+from tests.fixture_types import BytesOf, CopySample, MakePicture
 
 A_MINOR = Key.parse("8A")
 MIXED_IN_KEY = base64.b64encode(b'{"algorithm":94,"key":"5A","source":"mixedinkey"}').decode()
 
 
-def packed(*entries, vendor=b"maker \xff", count=None):
-    def sized(data):
+def packed(*entries: bytes, vendor: bytes = b"maker \xff", count: int | None = None) -> bytes:
+    def sized(data: bytes) -> bytes:
         return len(data).to_bytes(4, "little") + data
 
     number = (len(entries) if count is None else count).to_bytes(4, "little")
@@ -43,7 +47,7 @@ def packed(*entries, vendor=b"maker \xff", count=None):
         ("", False),
     ],
 )
-def test_a_plain_key_is_told_from_a_block(text, plain):
+def test_a_plain_key_is_told_from_a_block(text: str, plain: bool) -> None:
     assert (parse_plain(text) is not None) == plain
 
 
@@ -62,11 +66,11 @@ def test_a_plain_key_is_told_from_a_block(text, plain):
         ([b"no equals sign", b"T\xdcR=\xff\xfe"], [b"no equals sign", b"T\xdcR=\xff\xfe", b"INITIALKEY=8A"]),
     ],
 )
-def test_the_key_among_other_entries(before, after):
+def test_the_key_among_other_entries(before: list[bytes], after: list[bytes]) -> None:
     assert edit_comments(packed(*before) + b"\x01rest", {"key": "8A"}) == (packed(*after), b"\x01rest")
 
 
-def test_the_key_is_taken_out():
+def test_the_key_is_taken_out() -> None:
     entries = [b"KEY=8A", b"INITIALKEY=8A", b"KEY=C", b"KEY=" + MIXED_IN_KEY.encode()]
     assert edit_comments(packed(*entries), {"key": None})[0] == packed(*entries[2:])
 
@@ -80,11 +84,11 @@ def test_the_key_is_taken_out():
         ([b"DESCRIPTION=a", b"COMMENT=b"], [b"DESCRIPTION=a", b"COMMENT=new"]),
     ],
 )
-def test_comment_or_description(before, after):
+def test_comment_or_description(before: list[bytes], after: list[bytes]) -> None:
     assert edit_comments(packed(*before), {"comment": "new"})[0] == packed(*after)
 
 
-def test_text_that_is_not_utf8_is_not_replaced():
+def test_text_that_is_not_utf8_is_not_replaced() -> None:
     with pytest.raises(TagError, match="UTF-8"):
         edit_comments(packed(b"COMMENT=sch\xf6n"), {"comment": "8A - sch?n"})
 
@@ -92,7 +96,7 @@ def test_text_that_is_not_utf8_is_not_replaced():
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xff\xff\xff", packed(b"A=1")[:-1], packed(b"A=1", count=2), packed(count=1 << 31)]
 )
-def test_damage(data):
+def test_damage(data: bytes) -> None:
     with pytest.raises(TagError, match="damaged"):
         edit_comments(data, {"key": "8A"})
 
@@ -109,7 +113,7 @@ def test_damage(data):
     ],
 )
 @pytest.mark.parametrize("kind", ["flac", "ogg vorbis", "opus", "ogg flac"])
-def test_reading_order(kind, comments, text, make):
+def test_reading_order(kind: str, comments: dict[str, str], text: str, make: CopySample) -> None:
     path = make(kind)
     opened = mutagen.File(path)
     opened.update(comments)
@@ -122,7 +126,9 @@ def test_reading_order(kind, comments, text, make):
 
 @pytest.mark.parametrize("kind", ["flac", "ogg vorbis", "opus", "ogg flac"])
 @pytest.mark.parametrize("picture_size", [100, 300, 70_000, 400_000])
-def test_all_other_comments_stay(kind, picture_size, make, digest, decoded, png):
+def test_all_other_comments_stay(
+    kind: str, picture_size: int, make: CopySample, digest: BytesOf, decoded: BytesOf, png: MakePicture
+) -> None:
     path = make(kind)
     opened = mutagen.File(path)
     picture = Picture()
@@ -160,7 +166,7 @@ def test_all_other_comments_stay(kind, picture_size, make, digest, decoded, png)
 # FLAC blocks
 
 
-def blocks(content):
+def blocks(content: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     at, found, last = content.index(b"fLaC") + 4, [], False
     while not last:
         length = int.from_bytes(content[at + 1 : at + 4])
@@ -172,7 +178,7 @@ def blocks(content):
 
 @pytest.mark.parametrize("padding", [None, 0, 3, 12, 13, 16, 17, 18, 19, 20, 21, 22, 23, 24, 5000])
 @pytest.mark.parametrize("in_front", [b"", b"ID3\x03\x00\x00\x00\x00\x00\x14" + b"TKEY\0\0\0\x03\0\0\x00Cm" + bytes(7)])
-def test_flac_blocks_stay(padding, in_front, make, png):
+def test_flac_blocks_stay(padding: int | None, in_front: bytes, make: CopySample, png: MakePicture) -> None:
     path = make("flac")
     flac = FLAC(path)
     flac.metadata_blocks = [block for block in flac.metadata_blocks if block.code != 1]
@@ -211,7 +217,7 @@ def test_flac_blocks_stay(padding, in_front, make, png):
         assert len(new) == len(content)
 
 
-def test_flac_without_comments_gets_a_block(make):
+def test_flac_without_comments_gets_a_block(make: CopySample) -> None:
     path = make("flac")
     found, frames = blocks(path.read_bytes())
     path.write_bytes(b"fLaC\x80" + len(found[0][1]).to_bytes(3) + found[0][1] + frames)
@@ -232,7 +238,7 @@ def test_flac_without_comments_gets_a_block(make):
         lambda content: b"fLaC" + content[42:],
     ],
 )
-def test_flac_damage_is_refused(change, make):
+def test_flac_damage_is_refused(change: Callable[..., Any], make: CopySample) -> None:
     path = make("flac")
     content = change(path.read_bytes())
     path.write_bytes(content)
@@ -244,7 +250,7 @@ def test_flac_damage_is_refused(change, make):
 # Ogg pages
 
 
-def pages(content):
+def pages(content: bytes) -> list[bytes]:
     at, found = 0, []
     while at < len(content):
         assert content[at : at + 4] == b"OggS"
@@ -256,7 +262,7 @@ def pages(content):
 
 
 @pytest.mark.parametrize("kind", ["ogg vorbis", "opus", "ogg flac"])
-def test_ogg_pages_are_numbered_anew(kind, make, decoded):
+def test_ogg_pages_are_numbered_anew(kind: str, make: CopySample, decoded: BytesOf) -> None:
     path = make(kind)
     heard, old = decoded(path), pages(path.read_bytes())
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "replace")])
@@ -278,7 +284,7 @@ def test_ogg_pages_are_numbered_anew(kind, make, decoded):
     assert decoded(path) == heard
 
 
-def test_ogg_comments_that_grow_by_a_page_move_all_later_ones(make, decoded):
+def test_ogg_comments_that_grow_by_a_page_move_all_later_ones(make: CopySample, decoded: BytesOf) -> None:
     path = make("ogg vorbis")
     opened = mutagen.oggvorbis.OggVorbis(path)
     opened["COMMENT"] = ["y" * 64_500]
@@ -292,7 +298,7 @@ def test_ogg_comments_that_grow_by_a_page_move_all_later_ones(make, decoded):
     assert decoded(path) == heard
 
 
-def test_a_stream_chained_after_the_first_stays(make):
+def test_a_stream_chained_after_the_first_stays(make: CopySample) -> None:
     path = make("ogg vorbis")
     first = path.read_bytes()
     path.write_bytes(first + first)
@@ -301,7 +307,7 @@ def test_a_stream_chained_after_the_first_stays(make):
     assert read_tags(path).text == "8A"
 
 
-def test_streams_side_by_side(make, tmp_path):
+def test_streams_side_by_side(make: CopySample, tmp_path: Path) -> None:
     """A second stream between the pages of the first: every page of it stays."""
     one, two = pages(make("ogg vorbis", "a").read_bytes()), pages(make("opus", "b").read_bytes())
     mixed = [one[0], two[0], one[1], two[1], *one[2:4], *two[2:], *one[4:]]
@@ -315,7 +321,7 @@ def test_streams_side_by_side(make, tmp_path):
     assert mutagen.oggopus.OggOpus(path).tags.get("initialkey") is None
 
 
-def test_data_after_the_comments_of_opus_stays(make):
+def test_data_after_the_comments_of_opus_stays(make: CopySample) -> None:
     path = make("opus")
     content = path.read_bytes()
     old = pages(content)
@@ -341,7 +347,7 @@ def test_data_after_the_comments_of_opus_stays(make):
     ],
 )
 @pytest.mark.parametrize("kind", ["ogg vorbis", "opus", "ogg flac"])
-def test_ogg_damage_is_refused(kind, change, reason, make):
+def test_ogg_damage_is_refused(kind: str, change: Callable[..., Any], reason: str, make: CopySample) -> None:
     path = make(kind)
     content = change(path.read_bytes())
     path.write_bytes(content)
@@ -350,7 +356,7 @@ def test_ogg_damage_is_refused(kind, change, reason, make):
     assert path.read_bytes() == content
 
 
-def test_ffmpeg_reads_our_comments(make):
+def test_ffmpeg_reads_our_comments(make: CopySample) -> None:
     path = make("opus")
     write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "musical", "append")])
     command = [

@@ -12,7 +12,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mutagen.flac import FLAC, Picture
@@ -25,6 +27,7 @@ from stonecli.tags.undo import journal
 from stonecli.tags.undo.journal import FILE_NAME, UndoJournal
 from stonecli.tags.undo.record import Undo
 from stonecli.tags.undo.runs import undo_files
+from tests.fixture_types import CopySample, ListLeftovers, MakePicture
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 RULES = (FieldRule(), FieldRule("comment", "musical", "prepend"), FieldRule("grouping", "openkey", "append"))
@@ -32,19 +35,21 @@ NOTHING = Undo((0, b""), (0, b""), ())
 
 
 @pytest.fixture
-def undo_journal(tmp_path_factory):
+def undo_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UndoJournal]:
     opened = UndoJournal(tmp_path_factory.mktemp("journal") / FILE_NAME)
     yield opened
     opened.close()
 
 
-def undo_all(undo_journal, run):
+def undo_all(undo_journal: UndoJournal, run: int) -> None:
     for change in undo_journal.changes(run):
         undo_change(change.path, change.undo)
         undo_journal.mark_undone(change)
 
 
-def test_every_change_is_undone_byte_for_byte(sample, make, undo_journal, left_over):
+def test_every_change_is_undone_byte_for_byte(
+    sample: str, make: CopySample, undo_journal: UndoJournal, left_over: ListLeftovers
+) -> None:
     path = make(sample)
     contents = [path.read_bytes()]
     steps = [
@@ -69,7 +74,7 @@ def test_every_change_is_undone_byte_for_byte(sample, make, undo_journal, left_o
     assert left_over() == []
 
 
-def test_changes_of_one_run_are_undone_last_first(make, undo_journal):
+def test_changes_of_one_run_are_undone_last_first(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("flac")
     content = path.read_bytes()
     run = undo_journal.start("")
@@ -79,7 +84,7 @@ def test_changes_of_one_run_are_undone_last_first(make, undo_journal):
     assert path.read_bytes() == content
 
 
-def test_pictures_are_not_kept_in_the_journal(make, png, undo_journal):
+def test_pictures_are_not_kept_in_the_journal(make: CopySample, png: MakePicture, undo_journal: UndoJournal) -> None:
     path = make("flac")
     tags = FLAC(path)
     picture = Picture()
@@ -96,7 +101,9 @@ def test_pictures_are_not_kept_in_the_journal(make, png, undo_journal):
 
 
 @pytest.mark.parametrize("how", ["tagged", "one bit", "cut", "longer", "gone", "folder", "link"])
-def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_path):
+def test_a_file_that_changed_since_is_left_alone(
+    how: str, make: CopySample, undo_journal: UndoJournal, tmp_path: Path
+) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -126,7 +133,7 @@ def test_a_file_that_changed_since_is_left_alone(how, make, undo_journal, tmp_pa
     assert (path.read_bytes() if path.is_file() else None) == now
 
 
-def test_every_byte_of_the_tags_counts(sample, make, undo_journal):
+def test_every_byte_of_the_tags_counts(sample: str, make: CopySample, undo_journal: UndoJournal) -> None:
     path = make(sample)
     run = undo_journal.start("")
     write_key(path, A_MINOR, RULES, journal=run)
@@ -143,10 +150,10 @@ def test_every_byte_of_the_tags_counts(sample, make, undo_journal):
 
 
 @pytest.fixture
-def long_song(make):
+def long_song(make: CopySample) -> Callable[..., Any]:
     """A FLAC file with three megabytes that pass for audio."""
 
-    def made():
+    def made() -> Path:
         path = make("flac")
         with path.open("ab") as file:
             file.write(random.Random(1).randbytes(3_000_000))
@@ -156,7 +163,9 @@ def long_song(make):
 
 
 @pytest.mark.parametrize("padded", [True, False], ids=["into the padding", "all moves"])
-def test_a_long_recording(padded, long_song, undo_journal, tmp_path):
+def test_a_long_recording(
+    padded: bool, long_song: Callable[..., Any], undo_journal: UndoJournal, tmp_path: Path
+) -> None:
     path = long_song()
     if padded:
         write_key(path, D_FLAT)
@@ -181,7 +190,7 @@ def test_a_long_recording(padded, long_song, undo_journal, tmp_path):
     assert not undo_change(path, undo)
 
 
-def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
+def test_a_record_of_an_older_stone_is_refused(long_song: Callable[..., Any], undo_journal: UndoJournal) -> None:
     """They had SHA-256 of all: first what the splices leave, then what is at them."""
     path = long_song()
     run = undo_journal.start("")
@@ -198,7 +207,7 @@ def test_a_record_of_an_older_stone_is_refused(long_song, undo_journal):
     assert path.read_bytes() == content
 
 
-def test_what_is_as_it_was_stays(make, undo_journal):
+def test_what_is_as_it_was_stays(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -210,7 +219,9 @@ def test_what_is_as_it_was_stays(make, undo_journal):
 
 
 @pytest.mark.parametrize("why", ["read-only", "hard links"])
-def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
+def test_undo_refuses_what_writing_refuses(
+    why: str, make: CopySample, undo_journal: UndoJournal, tmp_path: Path
+) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -224,7 +235,7 @@ def test_undo_refuses_what_writing_refuses(why, make, undo_journal, tmp_path):
     assert read_tags(path).key == A_MINOR
 
 
-def test_a_wrong_record_changes_nothing(make, undo_journal):
+def test_a_wrong_record_changes_nothing(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -240,7 +251,7 @@ def test_a_wrong_record_changes_nothing(make, undo_journal):
     assert path.read_bytes() == content
 
 
-def test_the_modification_time(make, undo_journal):
+def test_the_modification_time(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     os.utime(path, ns=(10**18, 10**18))
@@ -250,7 +261,9 @@ def test_the_modification_time(make, undo_journal):
     assert path.stat().st_mtime_ns == 10**18
 
 
-def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_over):
+def test_without_a_record_nothing_is_written(
+    sample: str, make: CopySample, undo_journal: UndoJournal, left_over: ListLeftovers
+) -> None:
     """A full disk, as SQLite sees it."""
     path = make(sample)
     content, inode = path.read_bytes(), path.stat().st_ino
@@ -268,13 +281,15 @@ def test_without_a_record_nothing_is_written(sample, make, undo_journal, left_ov
     assert list(undo_journal.changes(run.number)) == []
 
 
-def test_the_record_is_written_before_the_file_changes(make, undo_journal, monkeypatch):
+def test_the_record_is_written_before_the_file_changes(
+    make: CopySample, undo_journal: UndoJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make("flac")
     run = undo_journal.start("")
     seen = []
     replace = os.replace
 
-    def look(old, new):
+    def look(old: Path, new: Path) -> None:
         with contextlib.closing(sqlite3.connect(undo_journal.path)) as other:  # another process would see it, too
             seen.extend(other.execute("SELECT path FROM changes").fetchall())
         replace(old, new)
@@ -284,11 +299,13 @@ def test_the_record_is_written_before_the_file_changes(make, undo_journal, monke
     assert seen == [(os.fsencode(path),)]
 
 
-def test_a_change_that_fails_leaves_no_record(make, undo_journal, monkeypatch):
+def test_a_change_that_fails_leaves_no_record(
+    make: CopySample, undo_journal: UndoJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make("flac")
     run = undo_journal.start("")
 
-    def fail(old, new):
+    def fail(old: Path, new: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "replace", fail)
@@ -298,12 +315,12 @@ def test_a_change_that_fails_leaves_no_record(make, undo_journal, monkeypatch):
     assert undo_journal.last_run() is None
 
 
-def test_the_disk_is_waited_for(undo_journal):
+def test_the_disk_is_waited_for(undo_journal: UndoJournal) -> None:
     assert undo_journal._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert undo_journal._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
-def test_runs_are_listed_with_their_counts(make, undo_journal):
+def test_runs_are_listed_with_their_counts(make: CopySample, undo_journal: UndoJournal) -> None:
     first = undo_journal.start("write key")
     write_key(make("flac", "a"), A_MINOR, journal=first)
     write_key(make("flac", "b"), A_MINOR, journal=first)
@@ -319,7 +336,7 @@ def test_runs_are_listed_with_their_counts(make, undo_journal):
     assert undo_journal._database.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def test_a_run_that_continues_after_its_undo_is_undone_again(make, undo_journal):
+def test_a_run_that_continues_after_its_undo_is_undone_again(make: CopySample, undo_journal: UndoJournal) -> None:
     older, going_on = undo_journal.start("older"), undo_journal.start("going on")
     paths = [make("flac", name) for name in "abcd"]
     contents = [path.read_bytes() for path in paths]
@@ -339,7 +356,7 @@ def test_a_run_that_continues_after_its_undo_is_undone_again(make, undo_journal)
     assert [path.read_bytes() for path in paths] == contents
 
 
-def test_what_cannot_be_restored_is_tried_again(make, undo_journal):
+def test_what_cannot_be_restored_is_tried_again(make: CopySample, undo_journal: UndoJournal) -> None:
     run = undo_journal.start("")
     first, second = make("flac", "a"), make("flac", "b")
     for path in (first, second):
@@ -355,7 +372,7 @@ def test_what_cannot_be_restored_is_tried_again(make, undo_journal):
     assert list(undo_files(undo_journal, run.number)) == []
 
 
-def test_files_are_counted_and_not_changes(make, undo_journal):
+def test_files_are_counted_and_not_changes(make: CopySample, undo_journal: UndoJournal) -> None:
     run = undo_journal.start("")
     paths = [make("flac", "a"), make("flac", "b")]
     contents = [path.read_bytes() for path in paths]
@@ -375,14 +392,14 @@ def test_files_are_counted_and_not_changes(make, undo_journal):
     ("names", "folder"),
     [(["a/b/1", "a/b/2"], "a/b"), (["a/b/1", "a/b-c/2"], "a"), (["a/b/1"], "a/b"), (["1", "a/b/c/2", "a/1"], "")],
 )
-def test_the_folder_of_a_run(names, folder, undo_journal, tmp_path):
+def test_the_folder_of_a_run(names: list[str], folder: str, undo_journal: UndoJournal, tmp_path: Path) -> None:
     run = undo_journal.start("")
     for name in names:
         run.add(tmp_path / name, NOTHING)
     assert undo_journal.runs()[0].folder == tmp_path / folder
 
 
-def test_a_run_that_was_deleted_while_active_is_restored(make, undo_journal):
+def test_a_run_that_was_deleted_while_active_is_restored(make: CopySample, undo_journal: UndoJournal) -> None:
     """A watch that changes nothing for a week, while another run cleans up."""
     run = undo_journal.start("write key")
     undo_journal._database.execute("UPDATE runs SET started = started - 1e6")
@@ -399,7 +416,7 @@ def test_a_run_that_was_deleted_while_active_is_restored(make, undo_journal):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
-def test_the_journal_is_private(tmp_path):
+def test_the_journal_is_private(tmp_path: Path) -> None:
     path = tmp_path / "state" / "stone" / FILE_NAME
     with contextlib.closing(UndoJournal(path)) as opened:
         opened.start("")
@@ -418,7 +435,7 @@ def test_the_journal_is_private(tmp_path):
     assert path.parent.stat().st_mode & 0o777 == 0o755
 
 
-def test_names_that_are_not_utf8(make, undo_journal):
+def test_names_that_are_not_utf8(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("mp3", os.fsdecode(b"not \xff\xfe UTF-8"))
     content = path.read_bytes()
     run = undo_journal.start("")
@@ -427,8 +444,8 @@ def test_names_that_are_not_utf8(make, undo_journal):
     assert path.read_bytes() == content
 
 
-def test_old_and_large_runs_are_deleted(undo_journal, monkeypatch):
-    def run_of(size, age):
+def test_old_and_large_runs_are_deleted(undo_journal: UndoJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_of(size: int, age: float | int) -> int:
         run = undo_journal.start("")
         run.add(Path("a"), Undo((0, b""), (0, b""), (Splice(0, 0, os.urandom(size)),)))
         undo_journal._database.execute("UPDATE runs SET started = started - ? WHERE id = ?", (age, run.number))
@@ -446,7 +463,7 @@ def test_old_and_large_runs_are_deleted(undo_journal, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["no database", "middle", "another program's", "newer", "a folder", "records"])
-def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
+def test_a_damaged_journal_is_named_and_not_used(damage: str, tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     opened = UndoJournal(path)
     run = opened.start("")
@@ -476,7 +493,7 @@ def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
         "a folder": "cannot be used",
     }
 
-    def use():
+    def use() -> None:
         with contextlib.closing(UndoJournal(path)) as opened:
             list(opened.changes(number)) if damage == "records" else opened.start("")
 
@@ -486,13 +503,13 @@ def test_a_damaged_journal_is_named_and_not_used(damage, tmp_path):
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"cannot be created: Not a directory|cannot be created: File exists"):
         UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
 
 
-def test_it_can_be_sent_to_another_process(make, undo_journal):
+def test_it_can_be_sent_to_another_process(make: CopySample, undo_journal: UndoJournal) -> None:
     run = undo_journal.start("")
     sent = pickle.loads(pickle.dumps(run))
     assert write_key(make("mp3"), A_MINOR, journal=sent)
@@ -522,7 +539,7 @@ def writer(*arguments: object) -> "subprocess.Popen[str]":
     return process
 
 
-def test_two_runs_at_once(make, undo_journal):
+def test_two_runs_at_once(make: CopySample, undo_journal: UndoJournal) -> None:
     files = [[make("mp3", f"{run} {number}") for number in range(10)] for run in range(2)]
     contents = {path: path.read_bytes() for paths in files for path in paths}
     processes = [writer(undo_journal.path, 3, *paths) for paths in files]
@@ -539,7 +556,7 @@ def test_two_runs_at_once(make, undo_journal):
     assert {path: path.read_bytes() for path in contents} == contents
 
 
-def test_the_changes_of_a_killed_run_can_be_undone(make, undo_journal):
+def test_the_changes_of_a_killed_run_can_be_undone(make: CopySample, undo_journal: UndoJournal) -> None:
     files = [make("flac", f"{number}") for number in range(40)]
     contents = {path: path.read_bytes() for path in files}
     process = writer(undo_journal.path, 1000, *files)
@@ -580,7 +597,7 @@ class TestJournalOfAnEarlierVersion:
         return b"RIFF" + struct.pack("<I", len(content)) + content
 
     @pytest.fixture
-    def tagged(self, tmp_path):
+    def tagged(self, tmp_path: Path) -> Path:
         """The WAV after the key 8A was written to it, and the journal of that run."""
         content = self.wav()
         tag = bytes.fromhex("69643320170400004944330300000000080d544b4559000000030000003841") + bytes(1025)
@@ -597,12 +614,12 @@ class TestJournalOfAnEarlierVersion:
         assert read_tags(path).text == "8A"
         return path
 
-    def test_its_run_is_undone(self, tagged):
+    def test_its_run_is_undone(self, tagged: Path) -> None:
         with contextlib.closing(UndoJournal(tagged.parent / FILE_NAME)) as undo_journal:
             assert [undone.error for undone in undo_files(undo_journal, 1)] == [None]
         assert tagged.read_bytes() == self.wav()
 
-    def test_a_file_that_was_changed_since_is_refused(self, tagged):
+    def test_a_file_that_was_changed_since_is_refused(self, tagged: Path) -> None:
         content = bytearray(tagged.read_bytes())
         content[700_000] ^= 1
         tagged.write_bytes(content)
