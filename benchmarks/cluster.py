@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from stonecli.cluster.client import MOST_IN_BATCH, ClusterRun, connected, count_threads
+from stonecli.cluster.client import MAX_BATCH_FILES, ClusterRun, connected, count_threads
 from stonecli.cluster.worker import Answers
 from stonecli.detection.detect import KeyEstimate
 from stonecli.detection.segments import Segment
@@ -39,7 +39,7 @@ from stonecli.key import Key
 from stonecli.output.parquet import ParquetFolder
 from stonecli.output.records import tag_record
 from stonecli.output.resumable import ResumableLog
-from stonecli.remote.locations import Place
+from stonecli.remote.locations import Location
 from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tagging import TagResult
@@ -52,26 +52,26 @@ BATCHES = (1, 4, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Pretended:
-    """Answers for a batch, after as long as it takes to hear it."""
+    """Answers for a batch, after the time that an analysis would take."""
 
     seconds: float
-    alone: bool = False  # as a job has it
+    is_isolated: bool = False  # an attribute of Job
 
-    def __call__(self, places: Sequence[Place]) -> Answers:
-        time.sleep(self.seconds * len(places))
-        return Answers([(result_for(place), None) for place in places])
+    def __call__(self, locations: Sequence[Location]) -> Answers:
+        time.sleep(self.seconds * len(locations))
+        return Answers([(result_for(location), None) for location in locations])
 
 
-def result_for(place: Place) -> TagResult:
+def result_for(location: Location) -> TagResult:
     """A result of the usual size, unlike the others: five minutes with two changes of key."""
-    chance = np.random.default_rng(crc32(str(place).encode()))
+    chance = np.random.default_rng(crc32(str(location).encode()))
     shares = chance.dirichlet(np.ones(24)).astype(np.float32)
     keys = [Key.from_index(int(index)) for index in chance.integers(24, size=3)]
     ends = [0.0, *sorted(map(float, chance.uniform(30, 300, 3)))]
     segments = tuple(Segment(ends[i], ends[i + 1], key, float(chance.uniform())) for i, key in enumerate(keys))
     confidence, tuning, sureness = map(float, chance.uniform(size=3))
     estimate = KeyEstimate(keys[0], confidence, shares, (), segments, 50 * tuning, ends[-1], sureness)
-    return TagResult(place, "detected", estimate.key, None, None, estimate)
+    return TagResult(location, "detected", estimate.key, None, None, estimate)
 
 
 def names(count: int) -> Iterator[Found]:
@@ -122,7 +122,7 @@ class Spent:
 
 
 def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, seconds: float, output: Path) -> Spent:
-    """What it costs to pretend to hear so many files, with all that the client does with a result."""
+    """The cost of pretending to analyze N files, including all that the client does with a result."""
     pretended = importlib.import_module("cluster").Pretended(seconds)  # by name: the workers import it as well
     this = psutil.Process()
 
@@ -133,7 +133,7 @@ def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, second
     output.unlink(missing_ok=True)
     before, start = (cpu(scheduler), cpu(this)), time.perf_counter()
     with ResumableLog(output) as log:
-        going = ClusterRun(client, pretended, Prefetcher(names(files), 4096), most_in_batch=batch)
+        going = ClusterRun(client, pretended, Prefetcher(names(files), 4096), max_batch_files=batch)
         for outcome in going:
             if outcome.error is not None:
                 raise SystemExit(outcome.error)
@@ -160,12 +160,12 @@ def by_batch(folder: Path, files: int) -> None:
 
 def by_count(folder: Path, files: int) -> None:
     """Measurement 2."""
-    print(f"2. batches of {MOST_IN_BATCH}, 2 workers, no sleep; memory after so many files, CPU milliseconds a file")
+    print(f"2. batches of {MAX_BATCH_FILES}, 2 workers, no sleep; memory after so many files, CPU milliseconds a file")
     print("      files  scheduler MB  client MB  scheduler ms  client ms  files/s")
     with cluster(2, 2) as (client, scheduler):
-        spend(client, scheduler, 200, MOST_IN_BATCH, 0, folder / "warm.ndjson")
+        spend(client, scheduler, 200, MAX_BATCH_FILES, 0, folder / "warm.ndjson")
         share = files // 8
-        spent = [spend(client, scheduler, share, MOST_IN_BATCH, 0, folder / "x.ndjson")]
+        spent = [spend(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson")]
         for done in range(share, 9 * share, share):
             last = spent[-1]
             cost = f"{1000 * last.scheduler / share:12.3f}  {1000 * last.client / share:9.3f}"
@@ -174,7 +174,7 @@ def by_count(folder: Path, files: int) -> None:
                 flush=True,
             )
             if done < 8 * share:
-                spent.append(spend(client, scheduler, share, MOST_IN_BATCH, 0, folder / "x.ndjson"))
+                spent.append(spend(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson"))
     first, last = spent[0], spent[-1]
     more = (1e6 - files) / (files - share)
     a_million = last.scheduler_mb + more * (last.scheduler_mb - first.scheduler_mb)
@@ -190,7 +190,7 @@ def by_workers(folder: Path, files: int) -> None:
         with cluster(workers, 1) as (client, scheduler):
             spend(client, scheduler, 4 * workers, 1, 0, folder / "warm.ndjson")
             count = files * workers
-            spent = spend(client, scheduler, count, MOST_IN_BATCH, DECODE_SECONDS, folder / "x.ndjson")
+            spent = spend(client, scheduler, count, MAX_BATCH_FILES, DECODE_SECONDS, folder / "x.ndjson")
             share = count * DECODE_SECONDS / workers / spent.wall
             print(f"   {workers:7}  {count / spent.wall:7.2f}  {share:.3f}", flush=True)
 
@@ -198,10 +198,10 @@ def by_workers(folder: Path, files: int) -> None:
 def by_bytes(folder: Path) -> None:
     """Measurement 4."""
     count = 8192
-    places = [found.place for found in names(count)]
-    answers = Answers([(result_for(place), None) for place in places[:MOST_IN_BATCH]])
-    sent = len(pickle.dumps(answers)) / MOST_IN_BATCH
-    records = [tag_record(place, result_for(place), None, None) for place in places]
+    locations = [found.location for found in names(count)]
+    answers = Answers([(result_for(location), None) for location in locations[:MAX_BATCH_FILES]])
+    sent = len(pickle.dumps(answers)) / MAX_BATCH_FILES
+    records = [tag_record(location, result_for(location), None, None) for location in locations]
     with ResumableLog(folder / "x.ndjson") as log:
         for record in records:
             log.write(record)

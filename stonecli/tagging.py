@@ -20,7 +20,7 @@ from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.key import Key
 from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_cache, stat_fingerprint
 from stonecli.model.session import KeyModel, default_model
-from stonecli.remote.locations import Place, Seen, Url, place_of
+from stonecli.remote.locations import Location, Seen, Url, parse_location
 from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_key
 from stonecli.tags.edit.atomic_replace import CHANGED_MEANWHILE, Journal, check_writable, remove_leftovers
 from stonecli.tags.rules import check_rules
@@ -128,7 +128,7 @@ class TagResult:
             cache, so that its key may differ from ``key``. None if there is none.
     """
 
-    path: Place
+    path: Location
     status: Status
     key: Key | None
     old_text: str | None
@@ -350,7 +350,7 @@ def open_tagger(
 
 
 StrPath = str | os.PathLike[str]
-OnResult = Callable[[Outcome[Place, TagResult]], None]
+OnResult = Callable[[Outcome[Location, TagResult]], None]
 
 
 def tag_library(
@@ -359,7 +359,7 @@ def tag_library(
     *,
     model: KeyModel | None = None,
     skip: Seen | None = None,
-    on_start: Callable[[Sequence[Place]], None] | None = None,
+    on_start: Callable[[Sequence[Location]], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
 ) -> TagSummary:
@@ -385,23 +385,23 @@ def tag_library(
         JournalError: the undo journal cannot be used; nothing was written.
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
-    from stonecli.remote.storage import AnyPlace, find_places
+    from stonecli.remote.storage import LocationTagger, find_recordings
 
-    places = [path if isinstance(path, Url) else place_of(os.fspath(path)) for path in paths]
+    locations = [path if isinstance(path, Url) else parse_location(os.fspath(path)) for path in paths]
     with open_tagger(model, options) as (tagger, run):
         leftovers: list[Path] = []
-        found = list(find_places(places, leftovers, skip))
+        found = list(find_recordings(locations, leftovers, skip))
         if options.write:
             remove_leftovers(leftovers)
-        music = [one.place for one in found if one.error is None]
+        music = [one.location for one in found if one.error is None]
         if on_start:
             on_start(music)
         counter = ResultCounter(on_result)
         for one in found:
             if one.error is not None:
-                counter(Outcome(one.place, None, one.error))
+                counter(Outcome(one.location, None, one.error))
         without_cache = replace(tagger, cache=None) if isinstance(tagger, Tagger) else tagger  # for copies of URLs
-        act = AnyPlace(without_cache, options.write or options.remove, tagger)
+        act = LocationTagger(without_cache, options.write or options.remove, tagger)
         done = on_done or (lambda: None)
         with (
             in_threads(act, music, options.jobs, on_done=lambda _: done()) as outcomes,

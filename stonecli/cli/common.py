@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stonecli.model.session import KeyModel
-    from stonecli.remote.locations import Place
+    from stonecli.remote.locations import Location
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -118,13 +118,13 @@ def _standard_input(separator: bytes) -> Iterator[str]:
         yield os.fsdecode(rest)
 
 
-def refuse_addresses(places: Iterable[Place], reason: str) -> None:
-    """Wrong usage if there is a URL (``s3://``) among ``places``, where only files will do."""
+def refuse_addresses(locations: Iterable[Location], reason: str) -> None:
+    """Wrong usage if there is a URL (``s3://``) among ``locations``, where only files will do."""
     from stonecli.remote.locations import Url
 
-    for place in places:
-        if isinstance(place, Url):
-            fail(f"{place} is a URL: {reason}", EXIT_USAGE)
+    for location in locations:
+        if isinstance(location, Url):
+            fail(f"{location} is a URL: {reason}", EXIT_USAGE)
 
 
 def print_json(record: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stonecli.remote.locations import Place
+    from stonecli.remote.locations import Location
 
 
 class Errors:
@@ -27,7 +27,7 @@ class Errors:
         self.count = 0
         self._shown: set[str] = set()
 
-    def show(self, path: Place, error: str) -> None:
+    def show(self, path: Location, error: str) -> None:
         """Show and count a file that failed; a reason that holds for the whole run is shown once."""
         from stonecli.terminal.table import new_error_text
 
@@ -44,7 +44,7 @@ class Errors:
 
         self.console.print(Text(f"stone: {printable(text)}"), soft_wrap=True)
 
-    def note(self, path: Place, text: str) -> None:
+    def note(self, path: Location, text: str) -> None:
         """Show a message about a file that did not fail."""
         from rich.text import Text
 

@@ -34,7 +34,7 @@ from stonecli.cli.options import (
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
 from stonecli.key import Notation
-from stonecli.remote.locations import Place, place_of
+from stonecli.remote.locations import Location, parse_location
 
 if TYPE_CHECKING:
     from stonecli.output.sinks import Targets
@@ -127,11 +127,11 @@ def tag(
     _check(paths, options, targets, mode, remove=remove, cluster=cluster)
     match_audio = as_json or targets != Targets()  # shows files that keep their key with their analysis
     options = replace(options, remove=remove, use_cache=not no_cache, match_audio=match_audio)
-    places = map(place_of, listed_names(paths, null))
+    locations = map(parse_location, listed_names(paths, null))
     if cluster is not None:
-        screen, summary = _tag_on_cluster(cluster, places, options, targets, mode, notation, model, device)
+        screen, summary = _tag_on_cluster(cluster, locations, options, targets, mode, notation, model, device)
     else:
-        roots = _roots(places, targets)
+        roots = _roots(locations, targets)
         key_model = None if remove else load_model(model, device)
         with TagScreen(mode, options, notation, targets, key_model, roots, resume=_is_parquet(output)) as screen:
             summary = tag_library(
@@ -148,7 +148,7 @@ def tag(
 
 def _tag_on_cluster(
     address: str,
-    places: Iterable[Place],
+    locations: Iterable[Location],
     options: TagOptions,
     targets: Targets,
     mode: OutputMode,
@@ -162,7 +162,7 @@ def _tag_on_cluster(
     with connected(address) as client, TagScreen(mode, options, notation, targets, key_model, resume=True) as screen:
         return screen, tag_on_cluster(
             client,
-            places,
+            locations,
             options,
             model=ClusterModel(key_model, model, device) if key_model else None,
             skip=screen.skipped,
@@ -177,7 +177,7 @@ def _check(
 ) -> None:
     """Wrong usage if the options contradict each other, or an output file cannot be written."""
     if options.write:
-        refuse_addresses(map(place_of, paths), "tags can only be written to files; leave out --write-tags")
+        refuse_addresses(map(parse_location, paths), "tags can only be written to files; leave out --write-tags")
     if cluster and targets.output and targets.output.suffix.lower() not in (".ndjson", ".parquet"):
         raise typer.BadParameter("must end in .ndjson or .parquet with --cluster", param_hint="--output")
     for name, target in vars(targets).items():
@@ -196,11 +196,11 @@ def _is_parquet(path: Path | None) -> bool:
     return path is not None and path.suffix.lower() == ".parquet"
 
 
-def _roots(places: Iterable[Place], targets: Targets) -> list[Place]:
+def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
     """The files, folders and URLs to process; wrong usage if an output cannot list URLs."""
     # A later run may append to the Parquet folder from another folder, where a relative name means another file.
     is_absolute = _is_parquet(targets.output)
-    roots = [place.absolute() if is_absolute and isinstance(place, Path) else place for place in places]
+    roots = [location.absolute() if is_absolute and isinstance(location, Path) else location for location in locations]
     if targets.playlist or targets.rekordbox or targets.html:
         refuse_addresses(roots, "--playlist, --rekordbox and --html need files on this computer")
     return roots

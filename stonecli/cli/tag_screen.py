@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stonecli.model.session import KeyModel
     from stonecli.output.resumable import Results
     from stonecli.output.sinks import Targets
-    from stonecli.remote.locations import Place, Seen
+    from stonecli.remote.locations import Location, Seen
     from stonecli.tagging import TagOptions, TagResult, TagSummary
 
 
@@ -74,7 +74,7 @@ class TagScreen:
         notation: Notation,
         targets: Targets,
         model: KeyModel | None,
-        roots: Sequence[Place] = (),
+        roots: Sequence[Location] = (),
         *,
         resume: bool = False,
     ) -> None:
@@ -115,20 +115,20 @@ class TagScreen:
         """The files that the output already has, and that are skipped."""
         return self._results.seen if self._results else None
 
-    def start(self, places: Sequence[Place] | None = None, *, with_progress: bool = True) -> None:
-        """Print the header and show the progress bar. ``places`` are the files, None if they are not known yet."""
+    def start(self, locations: Sequence[Location] | None = None, *, with_progress: bool = True) -> None:
+        """Print the header and show the progress bar. ``locations`` are the files, None if they are not known yet."""
         from stonecli.output.sinks import Outputs
 
         self._outputs = self._stack.enter_context(Outputs(self._targets, self._notation, self._model, self._results))
-        if self._mode.verbose and places is not None:
-            self._print_details(len(places))
-        if self._shows_table and (places is None or places):
-            self._table.header(places or ())
+        if self._mode.verbose and locations is not None:
+            self._print_details(len(locations))
+        if self._shows_table and (locations is None or locations):
+            self._table.header(locations or ())
         hidden = self._mode.quiet or not with_progress
         progress = self._stack.enter_context(progress_bar(self._console, self.errors.console, hidden=hidden))
         if with_progress and self._console.is_terminal and self.errors.console.is_terminal:
             self.errors.console = progress.console  # otherwise an error line would run through the bar
-        bar = progress.add_task("", total=None if places is None else len(places))
+        bar = progress.add_task("", total=None if locations is None else len(locations))
         self._advance = partial(progress.advance, bar)
 
     def start_cluster(self, threads: int) -> None:
@@ -143,19 +143,19 @@ class TagScreen:
         """Move the progress bar by one file."""
         self._advance()
 
-    def show(self, outcome: Outcome[Place, TagResult]) -> None:
+    def show(self, outcome: Outcome[Location, TagResult]) -> None:
         """Print the result or the error of one file."""
-        place, result, error = outcome.item, outcome.result, outcome.error
-        record = self._outputs.note(place, result, error)
+        location, result, error = outcome.item, outcome.result, outcome.error
+        record = self._outputs.note(location, result, error)
         if self._mode.as_json:
             print_json(record)
         if result is not None and self._shows_table:
             self._table.row(result)
         if result is not None and result.estimate is not None and not self._mode.quiet:
             for note in result.estimate.notes:
-                self.errors.note(place, note)
+                self.errors.note(location, note)
         if error is not None:
-            self.errors.show(place, error)
+            self.errors.show(location, error)
 
     def info(self, text: str) -> None:
         """Print a message to standard error, except with --quiet."""

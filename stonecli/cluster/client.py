@@ -1,4 +1,4 @@
-"""Run jobs on a Dask cluster with the executor of ``distributed``: batches, back-pressure, workers that die.
+"""Run jobs on a Dask cluster with the executor of ``distributed``: batches, back-pressure, crashes of workers.
 
 Needs the extra ``cluster``. The number of tasks in flight depends on the current number of threads in the cluster,
 so scheduler and client use no more memory for a million files than for a thousand. Files are sent in batches, because a
@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from stonecli._version import __version__
-from stonecli.cluster.worker import Answers, Job, ModelPlace, stop_run
+from stonecli.cluster.worker import Answers, Job, ModelSource, stop_run
 from stonecli.errors import ClusterError
 from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run, stopped_by_signals
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Place, Seen
+from stonecli.remote.locations import Location, Seen
 from stonecli.remote.prefetch import Prefetcher
-from stonecli.remote.storage import Found, find_places
+from stonecli.remote.storage import Found, find_recordings
 from stonecli.tagging import PREVIEW, OnResult, ResultCounter, TagOptions, TagResult, TagSummary
 from stonecli.tags.edit.atomic_replace import remove_leftovers
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 15.0
 _READ_AHEAD = 4096  # files that are listed in advance
-MOST_IN_BATCH = 32  # files; more do not help the scheduler, and more are lost with a worker
-BATCHES_A_THREAD = 2  # one is analyzed, one is queued
-_LEAST_IN_FLIGHT = 4  # an adaptive cluster grows only if there are tasks
+MAX_BATCH_FILES = 32  # more would not help the scheduler, and would be lost with a worker
+BATCHES_PER_THREAD = 2  # one is analyzed, one is queued
+_MIN_IN_FLIGHT = 4  # an adaptive cluster grows only if there are tasks
 _WAIT_SECONDS = 0.1  # for the next file, before finished tasks are handled
-_COUNT_SECONDS = 5.0  # between two counts of the workers
+_COUNT_SECONDS = 5.0  # between two counts of the workers' threads
 
 Work = TypeVar("Work", bound=Callable[..., Answers])
 
@@ -55,20 +55,20 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
     """A ``distributed.Client`` of the scheduler, whose workers have this version of stone.
 
     Raises:
-        ClusterError: the extra is not installed, the scheduler does not answer, or a worker has another stone or none.
+        ClusterError: the extra is missing, the scheduler does not answer, or a worker has another version of stone.
     """
     try:
         import distributed
     except ImportError:
-        raise ClusterError("a cluster needs the extra cluster: pip install 'stonecli[cluster]'") from None
+        raise ClusterError("a cluster needs another package; install it: pip install 'stonecli[cluster]'") from None
     if not os.environ.get("STONE_DEBUG"):  # stone reports failures itself
         for name in [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    make_client: Any = distributed.Client  # typed in part
+    make_client: Any = distributed.Client  # only partly typed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about different versions of some packages
         try:
-            asyncio.run(_knock(address, timeout))
+            asyncio.run(_check_reachable(address, timeout))
             client: Any = make_client(address, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, ValueError, and errors of TLS
             reason = "it is not a Dask scheduler"
@@ -83,12 +83,12 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
             client.close(timeout=2)
 
 
-async def _knock(address: str, timeout: float) -> None:
+async def _check_reachable(address: str, timeout: float) -> None:
     """Raise unless the scheduler answers. A client without a scheduler would retry for 20 s while it is closed."""
     from distributed import comm as module
     from distributed.security import Security
 
-    connect: Any = vars(module)["connect"]  # typed in part
+    connect: Any = vars(module)["connect"]  # only partly typed
     security: Any = Security
     comm = await connect(address, timeout=timeout, **security().get_connection_args("client"))
     await comm.close()
@@ -103,7 +103,9 @@ def _check_versions(client: Any) -> None:
         version = found["packages"].get("stonecli")
         if version != __version__:
             has = f"stone {version}" if version else "no stone"
-            raise ClusterError(f"the worker {address} has {has}, and here is {__version__}: install the same on both")
+            raise ClusterError(
+                f"the worker {address} has {has}, this machine {__version__}; install the same version on both"
+            )
 
 
 def count_threads(client: Any) -> int:
@@ -112,14 +114,14 @@ def count_threads(client: Any) -> int:
 
 
 @contextmanager
-def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> Iterator[ModelPlace]:
-    """The model for the workers: their built-in one, or a copy of ``path`` that every worker gets, also later ones.
+def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> Iterator[ModelSource]:
+    """The model for the workers: their built-in one, or a copy of ``path`` that is sent to all, also to later ones.
 
     Raises:
         ClusterError: the model could not be sent.
     """
     if path is None:
-        yield ModelPlace(model.sha256, device)
+        yield ModelSource(model.sha256, device)
         return
     from distributed.diagnostics.plugin import UploadFile
 
@@ -133,96 +135,102 @@ def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> It
     except Exception as error:
         raise ClusterError(f"the model could not be sent to the workers: {error_line(error)}") from error
     try:
-        yield ModelPlace(model.sha256, device, name)
+        yield ModelSource(model.sha256, device, name)
     finally:
         with suppress(Exception):
             client.unregister_worker_plugin(plugin_name)
 
 
 class ClusterRun(Generic[Work]):
-    """An iterator of the outcomes of places, each once, as they come; :meth:`stop` ends it and loses none.
+    """An iterator of the outcomes of paths and URLs, each once, in order of completion; :meth:`stop` loses none.
 
     Args:
-        client: of the cluster.
-        work: done to each batch on a worker; a :class:`stonecli.cluster.worker.Job`, or what a benchmark has instead.
-        found: consumed as there is room; those that are errors are outcomes at once.
-        word: that tells :func:`stonecli.cluster.worker.stop_run` which run is meant.
-        most_in_batch: files in a task.
+        client: client of the cluster.
+        work: called with each batch on a worker: a :class:`stonecli.cluster.worker.Job` or a benchmark's own.
+        found: paths and URLs, consumed as there is room; those that are errors become outcomes at once.
+        run_id: unique id of the run, for :func:`stonecli.cluster.worker.stop_run`.
+        max_batch_files: maximum number of files per task.
     """
 
     def __init__(
-        self, client: Any, work: Work, found: Prefetcher[Found], *, word: str = "", most_in_batch: int = MOST_IN_BATCH
+        self,
+        client: Any,
+        work: Work,
+        found: Prefetcher[Found],
+        *,
+        run_id: str = "",
+        max_batch_files: int = MAX_BATCH_FILES,
     ) -> None:
         self._client = client
         self._work = work
         self._found = found
-        self._lost: deque[Outcome[Place, TagResult]] = deque()
-        self._word = word
-        self._most = most_in_batch
+        self._failed: deque[Outcome[Location, TagResult]] = deque()
+        self._run_id = run_id
+        self._max_batch_files = max_batch_files
         # Not pure: Dask must not reuse the result of an equal batch.
         self._executor: Executor = client.get_executor(pure=False)
-        self._runs: list[Run[tuple[Place, ...], Answers]] = []
-        self._suspects: list[tuple[Place, ...]] = []
+        self._runs: list[Run[tuple[Location, ...], Answers]] = []
+        self._suspects: list[tuple[Location, ...]] = []
         self._stopped = False
         self._counted = time.monotonic()
 
-    def __iter__(self) -> Iterator[Outcome[Place, TagResult]]:
+    def __iter__(self) -> Iterator[Outcome[Location, TagResult]]:
         """The outcomes.
 
         Raises:
-            ClusterError: the scheduler is gone, or a worker cannot do the run at all. What came before is done.
+            ClusterError: the scheduler is lost, or a worker cannot do the run. The outcomes so far are complete.
         """
-        yield from self._outcomes(self._work, cast("Iterator[tuple[Place, ...]]", self._batches()), is_last=False)
+        yield from self._outcomes(self._work, cast("Iterator[tuple[Location, ...]]", self._batches()), is_last=False)
         if self._suspects and not self._stopped:
-            # The workers of these batches died repeatedly. One of the files may be the cause, or none.
-            yield from self._outcomes(replace(self._work, alone=True), iter(self._suspects), is_last=True)  # type: ignore[type-var]
+            # The workers of these batches died repeatedly, maybe because of one of the files.
+            yield from self._outcomes(replace(self._work, is_isolated=True), iter(self._suspects), is_last=True)  # type: ignore[type-var]
 
-    def _lost_ones(self) -> Iterator[Outcome[Place, TagResult]]:
-        while self._lost:
-            yield self._lost.popleft()
+    def _failures(self) -> Iterator[Outcome[Location, TagResult]]:
+        while self._failed:
+            yield self._failed.popleft()
 
     def stop(self) -> None:
         """Submit no more files; those being analyzed are finished and reported. May be called from a signal handler."""
         self._stopped = True
         self._found.stop()
-        for going in self._runs:
-            going.stop(cancel=False)  # Dask does not stop cancelled tasks, and drops their results
+        for running in self._runs:
+            running.stop(cancel=False)  # Dask does not stop cancelled tasks, and drops their results
         threading.Thread(target=self._tell_workers, daemon=True).start()
 
     def _tell_workers(self) -> None:
         with suppress(Exception):
-            self._client.run(stop_run, self._word, on_error="ignore")
+            self._client.run(stop_run, self._run_id, on_error="ignore")
 
     def _outcomes(
-        self, work: Any, batches: Iterator[tuple[Place, ...]], *, is_last: bool
-    ) -> Iterator[Outcome[Place, TagResult]]:
-        going = run(work, batches, executor=self._executor, in_flight=self._in_flight(), ordered=False)
-        self._runs.append(going)
+        self, work: Any, batches: Iterator[tuple[Location, ...]], *, is_last: bool
+    ) -> Iterator[Outcome[Location, TagResult]]:
+        running = run(work, batches, executor=self._executor, in_flight=self._in_flight(), ordered=False)
+        self._runs.append(running)
         if self._stopped:
-            going.stop(cancel=False)
-        for outcome in going:
-            yield from self._lost_ones()
+            running.stop(cancel=False)
+        for outcome in running:
+            yield from self._failures()
             if time.monotonic() - self._counted > _COUNT_SECONDS:
                 self._counted = time.monotonic()
-                going.in_flight = self._in_flight()
+                running.in_flight = self._in_flight()
             if outcome.result is None:
                 self._check_scheduler(outcome.error)
                 if not is_last:
                     self._suspects.append(outcome.item)
                     continue
-                yield from (Outcome(place, None, outcome.error) for place in outcome.item)
+                yield from (Outcome(location, None, outcome.error) for location in outcome.item)
                 continue
-            # Fewer answers than files: the batch was stopped or refused.
-            for place, (result, error) in zip(outcome.item, outcome.result.answers, strict=False):
-                yield Outcome(place, result, error)
+            # There are fewer answers than files if the batch was stopped or refused.
+            for location, (result, error) in zip(outcome.item, outcome.result.answers, strict=False):
+                yield Outcome(location, result, error)
             if outcome.result.refusal is not None:
                 raise ClusterError(outcome.result.refusal)
-        yield from self._lost_ones()
+        yield from self._failures()
 
-    def _batches(self) -> Iterator[tuple[Place, ...] | NotYet]:
+    def _batches(self) -> Iterator[tuple[Location, ...] | NotYet]:
         """Batches of increasing size, so that even a hundred files use all workers; a slow pipe does not delay them."""
-        taken = 0
-        batch: list[Place] = []
+        count = 0
+        batch: list[Location] = []
         while not self._stopped:
             if not self._found.wait(_WAIT_SECONDS):
                 yield NOT_YET
@@ -231,12 +239,12 @@ class ClusterRun(Generic[Work]):
             if one is None:
                 break
             if one.error is not None:
-                self._lost.append(Outcome(one.place, None, one.error))
+                self._failed.append(Outcome(one.location, None, one.error))
                 continue
-            batch.append(one.place)
-            taken += 1
-            in_flight = self._runs[0].in_flight if self._runs else _LEAST_IN_FLIGHT
-            if len(batch) >= min(self._most, 1 + taken // (4 * in_flight)) or not self._found.wait(0):
+            batch.append(one.location)
+            count += 1
+            in_flight = self._runs[0].in_flight if self._runs else _MIN_IN_FLIGHT
+            if len(batch) >= min(self._max_batch_files, 1 + count // (4 * in_flight)) or not self._found.wait(0):
                 yield tuple(batch)
                 batch = []
         if batch and not self._stopped:
@@ -244,32 +252,32 @@ class ClusterRun(Generic[Work]):
 
     def _in_flight(self) -> int:
         with suppress(Exception):  # a lost scheduler is detected by its tasks
-            return max(_LEAST_IN_FLIGHT, BATCHES_A_THREAD * count_threads(self._client))
-        return _LEAST_IN_FLIGHT
+            return max(_MIN_IN_FLIGHT, BATCHES_PER_THREAD * count_threads(self._client))
+        return _MIN_IN_FLIGHT
 
     def _check_scheduler(self, error: str | None) -> None:
         """Raise if the scheduler is lost: it cancels tasks that stone has not cancelled."""
         if error == "cancelled" or self._client.status != "running":
-            raise ClusterError("the scheduler is gone; run the same command again to resume")
+            raise ClusterError("lost the connection to the scheduler; run the same command again to resume")
 
 
-def check_journals(client: Any, journals: Path, word: str) -> None:
-    """Nothing, if every worker that there is sees the folder in which it is to record what it changes.
+def check_journals(client: Any, journals: Path, run_id: str) -> None:
+    """Check that every worker sees the folder in which it must record its changes.
 
     Raises:
-        ClusterError: one does not.
+        ClusterError: a worker does not see it.
     """
     from stonecli.tags.undo.gathered import is_running_here
 
-    for address, sees in client.run(is_running_here, journals, word, on_error="ignore").items():
+    for address, sees in client.run(is_running_here, journals, run_id, on_error="ignore").items():
         if sees is not True:
             raise ClusterError(
-                f"the worker {address} does not see {journals}: STONE_STATE_DIR has to be on storage that all share"
+                f"the worker {address} does not see {journals}: STONE_STATE_DIR must be on shared storage"
             )
 
 
-def new_word() -> str:
-    """A word for a run that no other has."""
+def new_run_id() -> str:
+    """A unique id for a run."""
     return uuid.uuid4().hex
 
 
@@ -278,9 +286,9 @@ class ClusterModel:
     """The model for the workers.
 
     Attributes:
-        model: loaded here, so that it is known to be valid.
+        model: the model, loaded on this machine to check it.
         file: its file, which is sent to the workers; None for the built-in model, which they have.
-        device: to run it on.
+        device: device to run it on.
     """
 
     model: KeyModel
@@ -290,7 +298,7 @@ class ClusterModel:
 
 def tag_on_cluster(
     client: Any,
-    paths: Iterable[Place],
+    paths: Iterable[Location],
     options: TagOptions = PREVIEW,
     *,
     model: ClusterModel | None = None,
@@ -308,33 +316,33 @@ def tag_on_cluster(
         paths: files, folders and URLs, which all workers see by the same names; consumed as there is room.
         options: what to do; ``jobs`` is not used.
         model: may only be None for ``options.remove``.
-        skip: files that are in it are skipped; those that are found are added.
+        skip: files in it are skipped, and the files that are found are added.
         on_start: called once with the number of threads of the cluster, before the first file is processed.
         on_done: called for each file that is done, for a progress bar.
         on_result: called with the outcome of each file as it is done, in the calling thread.
 
     Returns:
-        The number of files and failures, whether the run was interrupted, and its number for undo.
+        The numbers of files and failures, whether the run was interrupted, and its number for undo.
 
     Raises:
-        ClusterError: the cluster cannot be used, or was lost.
+        ClusterError: the cluster cannot be used, or the connection to it is lost.
         JournalError: the undo journal cannot be used; nothing was written.
     """
     if model is None and not options.remove:
         raise ValueError("a model is needed to detect keys")
-    word, what = new_word(), f"{'remove' if options.remove else 'write'} on a cluster"
+    run_id, what = new_run_id(), f"{'remove' if options.remove else 'write'} on a cluster"
     leftovers: list[Path] = []
     recorded: JournalRun | None = None
     with ExitStack() as stack:
         journals, ended = None, list[bool]()
         if options.write:
-            recorded, journals = stack.enter_context(_journals(client, what, word, ended))
-        place = stack.enter_context(uploaded(client, model.model, model.file, model.device)) if model else None
+            recorded, journals = stack.enter_context(_journals(client, what, run_id, ended))
+        source = stack.enter_context(uploaded(client, model.model, model.file, model.device)) if model else None
         if on_start:
             on_start(count_threads(client))
-        job = Job(word, place, options, journals, what)
-        found = find_places(map(_absolute, paths), leftovers, Seen() if skip is None else skip)
-        outcomes = ClusterRun(client, job, Prefetcher(found, _READ_AHEAD), word=word)
+        job = Job(run_id, source, options, journals, what)
+        found = find_recordings(map(_absolute, paths), leftovers, Seen() if skip is None else skip)
+        outcomes = ClusterRun(client, job, Prefetcher(found, _READ_AHEAD), run_id=run_id)
         counter = ResultCounter(on_result)
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:
@@ -348,27 +356,27 @@ def tag_on_cluster(
     return counter.summary(recorded, interrupted=bool(signals))
 
 
-def _absolute(place: Place) -> Place:
+def _absolute(location: Location) -> Location:
     """An absolute path, because the current folder of a worker is another."""
-    return place.absolute() if isinstance(place, Path) else place
+    return location.absolute() if isinstance(location, Path) else location
 
 
 @contextmanager
-def _journals(client: Any, what: str, word: str, ended: list[bool]) -> Iterator[tuple[JournalRun, Path]]:
-    """The run, and the folder for the journals of the workers, which are collected at the end.
+def _journals(client: Any, what: str, run_id: str, ended: list[bool]) -> Iterator[tuple[JournalRun, Path]]:
+    """The run, and the folder for the journals of the workers, which are merged at the end.
 
-    The folder is deleted then if ``ended`` is not empty.
+    The folder is then deleted if ``ended`` is not empty.
     """
     from stonecli.tags.undo.gathered import collect, make_folder
     from stonecli.tags.undo.journal import UndoJournal
 
     journal = UndoJournal()
     try:
-        collect(journal)  # of runs that were cut off
+        collect(journal)  # of runs that ended unexpectedly
         run = journal.start(what)
-        folder = make_folder(journal, run.number, word)
+        folder = make_folder(journal, run.number, run_id)
         try:
-            check_journals(client, folder, word)
+            check_journals(client, folder, run_id)
             yield run, folder
         finally:
             collect(journal, ended=run.number if ended else None)

@@ -23,16 +23,16 @@ from stonecli._version import __version__
 from stonecli.errors import AudioError, StoneError
 from stonecli.jobs import attempt, error_line
 from stonecli.model.session import Device, KeyModel
-from stonecli.remote.locations import Place
-from stonecli.remote.storage import AnyPlace
+from stonecli.remote.locations import Location
+from stonecli.remote.storage import LocationTagger
 from stonecli.tagging import PREVIEW, Remover, Tagger, TagOptions, TagResult, make_tagger
 from stonecli.tags.undo.gathered import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
-"""The result of one file, or one line that says what went wrong; the other is None."""
+"""The result of one file and None, or None and one line with the error."""
 
-_KEPT_MODELS = 2  # a worker may outlive many runs
-_CLOCKS_SECONDS = 30.0  # difference of the clocks of two file servers
+_MAX_MODELS = 2  # a worker may outlive many runs
+_CLOCK_TOLERANCE_SECONDS = 30.0  # between the clocks of two file servers
 _models: dict[tuple[str, Device], KeyModel] = {}
 _models_lock = threading.Lock()
 _stopped: set[str] = set()
@@ -43,13 +43,13 @@ class RefusalError(StoneError):
 
 
 @dataclass(frozen=True)
-class ModelPlace:
+class ModelSource:
     """Where a worker finds the model.
 
     Attributes:
-        sha256: of the file.
-        device: to run it on.
-        file: None for the built-in one; else its name in the worker's own folder, or a path.
+        sha256: hash of the file.
+        device: device to run it on.
+        file: None for the built-in model; otherwise its name in the worker's own folder, or a path.
     """
 
     sha256: str
@@ -59,11 +59,11 @@ class ModelPlace:
 
 @dataclass(frozen=True)
 class Answers:
-    """Of a batch, in its order.
+    """The answers for a batch.
 
     Attributes:
-        answers: as many as there are files, or fewer after :func:`stop_run`.
-        refusal: None, or why the run cannot go on.
+        answers: one per file, in order; fewer after :func:`stop_run` or a refusal.
+        refusal: None, or why this worker cannot continue the run.
     """
 
     answers: list[Answer] = field(default_factory=list)
@@ -75,44 +75,44 @@ class Job:
     """Analyzes and tags a batch of files on a worker when called with their paths or URLs.
 
     Attributes:
-        word: unique id of the run.
+        run_id: unique id of the run.
         model: the model; None for ``remove``, which analyzes nothing.
         options: what to do with each file; the cache is not used.
         journals: folder for the journals of the run, on shared storage; None if nothing is written.
         what: description of the run for the journal.
-        alone: analyze in an isolated process, which may die without the worker.
+        is_isolated: whether to analyze in an isolated process, so that a crash does not end the worker.
         version: version of stone on the client.
     """
 
-    word: str
-    model: ModelPlace | None
+    run_id: str
+    model: ModelSource | None
     options: TagOptions = PREVIEW
     journals: Path | None = None
     what: str = ""
-    alone: bool = False
+    is_isolated: bool = False
     version: str = __version__
 
-    def __call__(self, places: Sequence[Place]) -> Answers:
+    def __call__(self, locations: Sequence[Location]) -> Answers:
         """The answers of all files; raises nothing."""
         answers: list[Answer] = []
         try:
             if self.version != __version__:
                 raise RefusalError(f"has stone {__version__}, not {self.version}")
-            for answer in _alone(self, places) if self.alone else self.heard(places):
+            for answer in _isolated(self, locations) if self.is_isolated else self.answers(locations):
                 answers.append(answer)
-                if self.word in _stopped:
+                if self.run_id in _stopped:
                     break
-        except Exception as error:  # the journal, the model: not one file's fault
+        except Exception as error:  # of the journal or the model: no file is the cause
             return Answers(answers, f"the worker {socket.gethostname()}: {error_line(error)}")
         return Answers(answers)
 
-    def heard(self, places: Sequence[Place]) -> Iterator[Answer]:
+    def answers(self, locations: Sequence[Location]) -> Iterator[Answer]:
         """The answers one by one, computed in this process.
 
         Raises:
             StoneError, OSError: this worker cannot analyze or write any file.
         """
-        if self.word in _stopped:
+        if self.run_id in _stopped:
             return
         with ExitStack() as stack:
             journal = None
@@ -122,16 +122,16 @@ class Job:
             options = self.options
             model = None if options.remove or self.model is None else load_model(self.model)
             tagger = make_tagger(model, options, journal)
-            act = AnyPlace(tagger, options.write or options.remove, partial(self._act, tagger))
-            for place in places:
+            act = LocationTagger(tagger, options.write or options.remove, partial(self._act, tagger))
+            for location in locations:
                 if self.journals is not None:
                     self._check_journals(self.journals)
-                yield attempt(act, place)
+                yield attempt(act, location)
 
     def _check_journals(self, journals: Path) -> None:
-        """Nothing, if what is written here can be taken back; a worker that was cut off may come back after the end."""
-        if not is_running_here(journals, self.word):
-            raise RefusalError(f"does not see {journals}: STONE_STATE_DIR has to be on storage that all share")
+        """Raise unless changes made here can be undone: a worker that lost its connection may return after the run."""
+        if not is_running_here(journals, self.run_id):
+            raise RefusalError(f"does not see {journals}: STONE_STATE_DIR must be on shared storage")
 
     def _act(self, tagger: Tagger | Remover, path: Path) -> TagResult:
         if not path.exists():
@@ -141,9 +141,9 @@ class Job:
             return result
         target = Path(os.path.realpath(path))
         started = (self.journals / MARKER).stat().st_mtime
-        if target.stat().st_ctime < started - _CLOCKS_SECONDS or not has_changed(self.journals, target):
+        if target.stat().st_ctime < started - _CLOCK_TOLERANCE_SECONDS or not has_changed(self.journals, target):
             return result
-        # A worker that died before it could say so has written the file in this run: the answer is what that one's was.
+        # A worker that died before it could report has written the file in this run. Return what it would have.
         if isinstance(tagger, Remover):
             return replace(result, status="removed")
         if result.estimate is None:
@@ -151,53 +151,53 @@ class Job:
         return replace(result, status="written", old_text=None, old_key=None)
 
 
-def stop_run(word: str) -> None:
+def stop_run(run_id: str) -> None:
     """End the batches of the run after the current file, and those that have not started at once."""
-    _stopped.add(word)
+    _stopped.add(run_id)
 
 
-def load_model(place: ModelPlace) -> KeyModel:
+def load_model(source: ModelSource) -> KeyModel:
     """The model, loaded once per process.
 
     Raises:
         ModelError: for instance, if it is not the requested model. DeviceError, OSError: as ``KeyModel``.
     """
     with _models_lock:
-        model = _models.get((place.sha256, place.device))
+        model = _models.get((source.sha256, source.device))
         if model is None:
-            model = KeyModel(_model_path(place), place.device, sha256=place.sha256)
-            while len(_models) >= _KEPT_MODELS:
+            model = KeyModel(_model_path(source), source.device, sha256=source.sha256)
+            while len(_models) >= _MAX_MODELS:
                 del _models[next(iter(_models))]
-            _models[place.sha256, place.device] = model
+            _models[source.sha256, source.device] = model
         return model
 
 
-def _model_path(place: ModelPlace) -> Path | None:
-    if place.file is None:
+def _model_path(source: ModelSource) -> Path | None:
+    if source.file is None:
         return None
-    if Path(place.file).is_absolute():
-        return Path(place.file)
+    if Path(source.file).is_absolute():
+        return Path(source.file)
     from distributed import get_worker
 
-    return Path(get_worker().local_directory) / place.file  # where distributed stores uploaded files
+    return Path(get_worker().local_directory) / source.file  # where distributed stores uploaded files
 
 
-def _alone(job: Job, places: Sequence[Place]) -> Iterator[Answer]:
+def _isolated(job: Job, locations: Sequence[Location]) -> Iterator[Answer]:
     """The answers from isolated processes: if one dies, its current file fails, and a new process continues."""
     if job.model is not None:
         path = _model_path(job.model)
-        # On the CPU: CUDA's address space does not fit a limit, and its failures are not the file's.
+        # On the CPU: CUDA needs more address space than the limit, and its failures are not caused by the file.
         job = replace(job, model=replace(job.model, device="cpu", file=str(path.absolute()) if path else None))
-    job = replace(job, alone=False)
+    job = replace(job, is_isolated=False)
     done = 0
-    while done < len(places):
+    while done < len(locations):
         command = [sys.executable, "-m", "stonecli.util.isolated_worker"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:  # noqa: S603
             assert process.stdin is not None  # noqa: S101 (for the type checker)
             assert process.stdout is not None  # noqa: S101
             try:
-                _send(process.stdin, (job, tuple(places[done:]), _memory_limit()))
+                _send(process.stdin, (job, tuple(locations[done:]), _memory_limit()))
                 for message in _messages(process.stdout):
                     if isinstance(message, str):
                         raise RefusalError(message)
@@ -205,7 +205,7 @@ def _alone(job: Job, places: Sequence[Place]) -> Iterator[Answer]:
                     done += 1
             finally:
                 process.kill()
-        if done < len(places):
+        if done < len(locations):
             yield None, f"the process that analyzed it died ({_cause(process.wait())})"
             done += 1
 
@@ -228,7 +228,7 @@ def _messages(stream: IO[bytes]) -> Iterator[Any]:
 
 
 def _memory_limit() -> int | None:
-    """Bytes that this worker may use; None where it has no limit."""
+    """Bytes of memory that this worker may use; None if it has no limit."""
     from distributed import get_worker
 
     try:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:  # stone analyze needs no tags, and starts faster without thes
     from stonecli.detection.detect import KeyEstimate, Window
     from stonecli.key import Key
     from stonecli.model.session import KeyModel
-    from stonecli.remote.locations import Place
+    from stonecli.remote.locations import Location
     from stonecli.tagging import TagResult
 
 CSV_COLUMNS = (
@@ -34,7 +34,7 @@ def key_record(key: Key | None) -> dict[str, str] | None:
 
 
 def estimate_record(
-    path: Place, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
+    path: Location, estimate: KeyEstimate | None, error: str | None, model: KeyModel | None, *, per_window: bool = False
 ) -> dict[str, Any]:
     """The JSON object for one file; it has ``windows`` only with ``per_window``."""
     record: dict[str, Any] = {
@@ -80,7 +80,7 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
     ]
 
 
-def tag_record(path: Place, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
+def tag_record(path: Location, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
     """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
 
     ``key`` is the key of the file: its own if it was kept, the detected one otherwise. The fields of the analysis

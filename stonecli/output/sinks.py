@@ -16,7 +16,7 @@ from stonecli.output.records import tag_record
 from stonecli.output.rekordbox import save_rekordbox
 from stonecli.output.resumable import Results
 from stonecli.output.table_file import OutputFile
-from stonecli.remote.locations import Place
+from stonecli.remote.locations import Location
 from stonecli.tagging import TagResult
 from stonecli.tags.track_info import TrackInfo, read_info
 
@@ -65,7 +65,7 @@ class Outputs:
             self._table = self._stack.enter_context(OutputFile(self._targets.output))
         return self
 
-    def note(self, path: Place, result: TagResult | None, error: str | None) -> dict[str, Any]:
+    def note(self, path: Location, result: TagResult | None, error: str | None) -> dict[str, Any]:
         """Add the result of one file, and return its record."""
         record = tag_record(path, result, error, self.model)
         if self._table:

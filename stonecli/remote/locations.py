@@ -47,10 +47,10 @@ class Url:
         return Path(self.name).suffix if self.name not in ("", ".", "..") else ""
 
 
-Place: TypeAlias = Path | Url
+Location: TypeAlias = Path | Url
 
 
-def place_of(text: str) -> Place:
+def parse_location(text: str) -> Location:
     """The path or URL that the user has entered; ``file://`` URLs are converted to paths."""
     if not (match := _SCHEME.match(text)):
         return Path(text)

@@ -1,8 +1,8 @@
 """Find and download recordings at URLs: files on the web, and files and folders in the storage of fsspec (``s3://``).
 
 A recording is streamed into a temporary file, because decoders seek in it; the file is deleted after the analysis.
-Storages other than the web need the extra ``cluster``; their credentials and endpoints come from where each storage's
-own tools take them: the environment, their configuration files, or fsspec's. The web follows :mod:`stonecli.util.web`.
+Storages other than the web need the extra ``cluster``. Their credentials and endpoints are read from the environment,
+from the configuration files of their own tools, or from those of fsspec. The web follows :mod:`stonecli.util.web`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stonecli.errors import StorageError, TagError
 from stonecli.jobs import error_line
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
-from stonecli.remote.locations import Place, Seen, Url
+from stonecli.remote.locations import Location, Seen, Url
 
 if TYPE_CHECKING:
     from stonecli.tagging import TagResult
@@ -32,7 +32,7 @@ _MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # limits for listing a storage
 _KINDS = ("file", "directory")
 _PAGES = ("text/html", "application/xhtml+xml")
 WEB_FOLDER = "web folders are not searched; give the URL of each file (stone tag - reads a list), or mount the folder"
-NOT_WRITTEN = "tags are not written to addresses, only to files"
+NOT_WRITTEN = "tags can only be written to files, not to URLs"
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,31 @@ class Found:
     """A recording, or a path or URL that could not be read.
 
     Attributes:
-        place: path or URL as the user gave it, or below it.
-        error: None for a recording; else one line that says what is wrong, without the path or URL.
+        location: path or URL as the user gave it, or below it.
+        error: None for a recording; otherwise one line with the error, without the path or URL.
     """
 
-    place: Place
+    location: Location
     error: str | None
 
 
-def find_places(
-    places: Iterable[Place], leftovers: list[Path] | None = None, seen: Seen | None = None
+def find_recordings(
+    locations: Iterable[Location], leftovers: list[Path] | None = None, seen: Seen | None = None
 ) -> Iterator[Found]:
-    """The recordings at or below ``places``, each once: paths as by ``find_music``, and URLs.
+    """The recordings at or below ``locations``, each once: paths as by ``find_music``, and URLs.
 
     In a bucket or folder, these are the files below it with a music extension that are not hidden. Recordings in
     ``seen`` are skipped, and the others are added to it.
     """
     seen = Seen() if seen is None else seen
     files: set[int | str] = set()
-    for place in places:
-        if isinstance(place, Url):
-            found = find_urls(place)
+    for location in locations:
+        if isinstance(location, Url):
+            found = find_urls(location)
         else:
-            found = (Found(finding.path, finding.error) for finding in find_music([place], leftovers, files))
+            found = (Found(finding.path, finding.error) for finding in find_music([location], leftovers, files))
         for one in found:
-            if seen.add(str(one.place)):
+            if seen.add(str(one.location)):
                 yield one
 
 
@@ -112,7 +112,7 @@ def fetched(url: Url, *, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class AnyPlace:
+class LocationTagger:
     """Calls ``act`` with a path, or with a temporary copy of the recording at a URL. Tags are never written to URLs.
 
     Attributes:
@@ -125,19 +125,19 @@ class AnyPlace:
     writes: bool
     act_on_path: Callable[[Path], TagResult] | None = None
 
-    def __call__(self, place: Place) -> TagResult:
-        """The result of the recording at ``place``.
+    def __call__(self, location: Location) -> TagResult:
+        """The result of the recording at ``location``.
 
         Raises:
             TagError: tags cannot be written to a URL.
             StorageError: the recording cannot be downloaded. Others: as ``act``.
         """
-        if isinstance(place, Path):
-            return (self.act_on_path or self.act)(place)
+        if isinstance(location, Path):
+            return (self.act_on_path or self.act)(location)
         if self.writes:
             raise TagError(NOT_WRITTEN)
-        with fetched(place) as copy:
-            return replace(self.act(copy), path=place)
+        with fetched(location) as copy:
+            return replace(self.act(copy), path=location)
 
 
 def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
@@ -158,10 +158,10 @@ def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
                 if done > max_bytes:  # whatever size was declared
                     raise StorageError(f"larger than {max_bytes >> 20} MB")
                 if time.monotonic() > deadline:
-                    raise StorageError("it takes too long")
+                    raise StorageError(f"the download takes longer than {MAX_SECONDS / 60:.0f} minutes")
                 target.write(block)
     if size is not None and done != size:
-        raise StorageError(f"{done} of {size} bytes came")
+        raise StorageError(f"the download ended after {done:,} of {size:,} bytes; try again")
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def _file_system(url: Url) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise StorageError("addresses need the extra cluster: pip install 'stonecli[cluster]'") from None
+        raise StorageError("this URL needs a package; install it: pip install 'stonecli[cluster]'") from None
     try:
         kind = fsspec.get_filesystem_class(url.protocol)
         files = fsspec.filesystem(url.protocol, use_listings_cache=False)

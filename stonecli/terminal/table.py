@@ -18,7 +18,7 @@ from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
 
 if TYPE_CHECKING:
-    from stonecli.remote.locations import Place
+    from stonecli.remote.locations import Location
     from stonecli.tagging import TagResult
 
 KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, PERCENT_WIDTH, STATUS_WIDTH = 4, 5, 10, 5, 14  # cells
@@ -44,7 +44,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 class TagTable:
     """Prints a header and one row per file; in a pipe, tab-separated lines without color and with full paths."""
 
-    def __init__(self, console: Console, roots: Sequence[Place], notation: Notation) -> None:
+    def __init__(self, console: Console, roots: Sequence[Location], notation: Notation) -> None:
         self._console = console
         self._roots = [root if root.is_dir() else root.parent for root in roots if isinstance(root, Path)]
         self._notation = notation
@@ -57,7 +57,7 @@ class TagTable:
             fixed = self._old_width + KEY_WIDTH + MUSICAL_WIDTH + self._bar_width + PERCENT_WIDTH + STATUS_WIDTH + gaps
             self._file_width = max(MIN_FILE_WIDTH, console.width - fixed)
 
-    def header(self, files: Iterable[Place] = ()) -> None:
+    def header(self, files: Iterable[Location] = ()) -> None:
         """Print the column names. The file column is as wide as the longest name in ``files``, if there are any."""
         if not self._is_terminal:
             self._plain("file", "old key", "new key", "confidence", "status")
@@ -130,7 +130,7 @@ class TagTable:
         percent = f"{confidence:{PERCENT_WIDTH}.0%}"
         return Text.assemble((_padded(bar, self._bar_width), key_bar_style(key)), percent)
 
-    def _relative(self, path: Place) -> str:
+    def _relative(self, path: Location) -> str:
         for root in self._roots:
             if isinstance(path, Path) and path.is_relative_to(root):
                 return str(path.relative_to(root))
@@ -148,7 +148,7 @@ def _padded(text: str, width: int) -> str:
     return text + " " * (width - cell_len(text))
 
 
-def new_error_text(path: str | os.PathLike[str] | Place, error: str, shown: set[str]) -> Text | None:
+def new_error_text(path: str | os.PathLike[str] | Location, error: str, shown: set[str]) -> Text | None:
     """The line for a file that failed; None if the error concerns the whole run and is in ``shown`` already.
 
     Such an error is added to ``shown``, and its line names no file.
@@ -161,6 +161,6 @@ def new_error_text(path: str | os.PathLike[str] | Place, error: str, shown: set[
     return Text(f"stone: {printable(error)}")
 
 
-def error_text(path: str | os.PathLike[str] | Place, error: str) -> Text:
+def error_text(path: str | os.PathLike[str] | Location, error: str) -> Text:
     """One line for standard error: the file and the reason."""
     return Text.assemble((printable(str(path)), "bold"), ": ", printable(error))

@@ -18,7 +18,7 @@ def main() -> None:
     """Read the job, write the results, and exit."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the results
-    job, places, limit = pickle.load(sys.stdin.buffer)  # noqa: S301 (sent by our own worker)
+    job, locations, limit = pickle.load(sys.stdin.buffer)  # noqa: S301 (sent by our own worker)
     if limit is not None and sys.platform != "win32":  # Windows has no such limits
         with suppress(ValueError, OSError):  # there may be a lower hard limit
             import resource
@@ -27,7 +27,7 @@ def main() -> None:
     from stonecli.jobs import error_line
 
     try:
-        for answer in job.heard(places):
+        for answer in job.answers(locations):
             pickle.dump(answer, answers)
             answers.flush()
     except BrokenPipeError:

@@ -18,7 +18,7 @@ from stonecli.jobs import Outcome
 from stonecli.key import Key
 from stonecli.library.cache import ResultCache
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Place, Seen
+from stonecli.remote.locations import Location, Seen
 from stonecli.tagging import Remover, Tagger, TagOptions, TagResult, tag_library, watch_folder
 from stonecli.tags import FieldRule, KeyTags, read_tags, undo_run, write_key
 
@@ -348,8 +348,8 @@ class TestTagLibrary:
         path = song("flac", "a")
         before = path.read_bytes()
         (path.parent / "broken.mp3").write_bytes(b"no music")
-        outcomes: list[Outcome[Place, TagResult]] = []
-        found: list[Place] = []
+        outcomes: list[Outcome[Location, TagResult]] = []
+        found: list[Location] = []
         done: list[int] = []
         summary = tag_library(
             [path.parent],
@@ -380,7 +380,7 @@ class TestTagLibrary:
         first, second = song("flac", "a"), song("flac", "b")
         skip = Seen()
         skip.add(str(first))
-        outcomes: list[Outcome[Place, TagResult]] = []
+        outcomes: list[Outcome[Location, TagResult]] = []
         tag_library([first, second], model=key_model, skip=skip, on_result=outcomes.append)
         assert [outcome.item for outcome in outcomes] == [second]
 
@@ -392,7 +392,7 @@ class TestTagLibrary:
             shutil.copy(song("flac"), music / f"{number:02}.flac")
         shown: list[str] = []
 
-        def on_result(outcome: Outcome[Place, TagResult]) -> None:
+        def on_result(outcome: Outcome[Location, TagResult]) -> None:
             shown.append(str(outcome.item))
             if len(shown) == 1:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -413,7 +413,7 @@ class TestTagLibrary:
     def test_removing_analyzes_nothing(self, song: Song) -> None:
         path = song("flac")
         write_key(path, D_MINOR)
-        outcomes: list[Outcome[Place, TagResult]] = []
+        outcomes: list[Outcome[Location, TagResult]] = []
         tag_library([path], TagOptions(write=True, remove=True), on_result=outcomes.append)
         assert [outcome.result and outcome.result.status for outcome in outcomes] == ["removed"]
         assert read_tags(path).text is None
@@ -422,9 +422,9 @@ class TestTagLibrary:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one process")
 def test_watch_folder_processes_what_arrives_until_a_signal(key_model: KeyModel, song: Song) -> None:
     path = song("flac")
-    outcomes: list[Outcome[Place, TagResult]] = []
+    outcomes: list[Outcome[Location, TagResult]] = []
 
-    def on_result(outcome: Outcome[Place, TagResult]) -> None:
+    def on_result(outcome: Outcome[Location, TagResult]) -> None:
         outcomes.append(outcome)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -27,10 +27,14 @@ run()
         (
             ["--cluster", "tcp://127.0.0.1:9"],
             1,
-            "stone: a cluster needs the extra cluster: pip install 'stonecli[cluster]'",
+            "stone: a cluster needs another package; install it: pip install 'stonecli[cluster]'",
         ),
         (["--output", "x.parquet"], 1, "stone: Parquet needs pyarrow: pip install 'stonecli[parquet]'"),
-        (["s3://b/x.mp3"], 1, "s3://b/x.mp3: addresses need the extra cluster: pip install 'stonecli[cluster]'"),
+        (
+            ["s3://b/x.mp3"],
+            1,
+            "s3://b/x.mp3: this URL needs a package; install it: pip install 'stonecli[cluster]'",
+        ),
         ([], 0, ""),
     ],
 )

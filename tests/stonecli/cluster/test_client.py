@@ -16,10 +16,10 @@ import pytest
 from typer.testing import Result
 
 from stonecli.cluster import client as cluster
-from stonecli.cluster.client import BATCHES_A_THREAD, MOST_IN_BATCH, ClusterRun, connected
+from stonecli.cluster.client import BATCHES_PER_THREAD, MAX_BATCH_FILES, ClusterRun, connected
 from stonecli.cluster.worker import Answers
 from stonecli.errors import ClusterError
-from stonecli.remote.locations import Place
+from stonecli.remote.locations import Location
 from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tags import read_tags
@@ -194,8 +194,8 @@ def test_addresses_are_fetched_by_the_workers(
     top = serve(folder)
     output = tmp_path / "keys.ndjson"
     pages = [f"{top}/{number:02}.flac" for number in range(30)]
-    places = ["s3://music/cluster", "s3://music/gone.mp3", *pages, folder / "00.flac"]
-    result = invoke("tag", *places, "--cluster", address, "--output", output)
+    locations = ["s3://music/cluster", "s3://music/gone.mp3", *pages, folder / "00.flac"]
+    result = invoke("tag", *locations, "--cluster", address, "--output", output)
     assert (result.exit_code, result.stderr) == (1, "s3://music/gone.mp3: no such file\n")
     wanted = [f"s3://music/cluster/{number}.mp3" for number in range(5)] + pages
     heard = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
@@ -364,7 +364,7 @@ def test_a_scheduler_that_dies_is_one_line(
         scheduler.kill()
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
-        assert errors == "stone: the scheduler is gone; run the same command again to resume\n"
+        assert errors == "stone: lost the connection to the scheduler; run the same command again to resume\n"
     finally:
         for started in (scheduler, worker):
             started.kill()
@@ -396,7 +396,7 @@ def test_workers_with_another_version_are_one_line(
     result = invoke("tag", folder, "--cluster", address)
     assert result.exit_code == 1
     assert result.stderr.startswith("stone: the worker tcp://127.0.0.1:")
-    assert result.stderr.endswith("and here is 99.0: install the same on both\n")
+    assert result.stderr.endswith("this machine 99.0; install the same version on both\n")
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -426,21 +426,21 @@ def test_what_is_in_flight_is_bounded(client: Any) -> None:
     for _ in going:
         done += 1
         waiting = len(taken) - done
-        assert waiting <= 100 + 1 + (BATCHES_A_THREAD * 2 + 2) * 8 * MOST_IN_BATCH
+        assert waiting <= 100 + 1 + (BATCHES_PER_THREAD * 2 + 2) * 8 * MAX_BATCH_FILES
         if done == 5000:
             going.stop()
     assert done >= 5000
 
 
-def _no_work(places: tuple[Place, ...]) -> Answers:
-    return Answers([(None, None)] * len(places))
+def _no_work(locations: tuple[Location, ...]) -> Answers:
+    return Answers([(None, None)] * len(locations))
 
 
 def test_a_hundred_files_are_divided_among_the_workers(client: Any) -> None:
     sizes = []
 
     class Seen(ClusterRun[Any]):
-        def _batches(self) -> Iterator[tuple[Place, ...]]:
+        def _batches(self) -> Iterator[tuple[Location, ...]]:
             for batch in super()._batches():
                 sizes.append(len(batch))
                 yield batch
@@ -448,4 +448,4 @@ def test_a_hundred_files_are_divided_among_the_workers(client: Any) -> None:
     found = (Found(Path(f"/{number}.mp3"), None) for number in range(10_000))
     assert len(list(Seen(client, _no_work, Prefetcher(found, size=10_000)))) == 10_000
     assert max(sizes[:20]) <= 3
-    assert max(sizes) == MOST_IN_BATCH
+    assert max(sizes) == MAX_BATCH_FILES

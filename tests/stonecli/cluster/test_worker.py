@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stonecli.cluster import worker
-from stonecli.cluster.worker import Job, ModelPlace, load_model, stop_run
+from stonecli.cluster.worker import Job, ModelSource, load_model, stop_run
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Url
@@ -19,7 +19,7 @@ from stonecli.tags.undo.gathered import collect, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
 
 Song = Callable[..., Path]
-WORD = "a word"
+RUN_ID = "a run"
 WRITE = TagOptions(write=True)
 
 
@@ -27,13 +27,13 @@ WRITE = TagOptions(write=True)
 def journals(tmp_path: Path) -> Iterator[Path]:
     """The folder of a run."""
     journal = UndoJournal(tmp_path / "state" / "undo.sqlite3")
-    yield make_folder(journal, journal.start("write on a cluster").number, WORD)
+    yield make_folder(journal, journal.start("write on a cluster").number, RUN_ID)
     journal.close()
 
 
 @pytest.fixture
 def job(key_model: KeyModel) -> Job:
-    return Job(WORD, ModelPlace(key_model.sha256, "cpu"))
+    return Job(RUN_ID, ModelSource(key_model.sha256, "cpu"))
 
 
 def test_a_preview(job: Job, song: Song, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_a_worker_wrote_that_died_is_said_to_be_written(
 
 def test_nothing_is_written_where_it_could_not_be_taken_back(job: Job, song: Song, journals: Path) -> None:
     path = song("flac")
-    for other in (replace(job, word="another", journals=journals), replace(job, journals=journals / "gone")):
+    for other in (replace(job, run_id="another", journals=journals), replace(job, journals=journals / "gone")):
         said = replace(other, options=WRITE)([path])
         assert said.answers == []
         assert said.refusal is not None
@@ -96,21 +96,21 @@ def test_nothing_is_written_where_it_could_not_be_taken_back(job: Job, song: Son
 
 def test_an_address_is_not_written_to(job: Job, journals: Path) -> None:
     ((result, error),) = replace(job, options=WRITE, journals=journals)([Url("memory:///a.mp3")]).answers
-    assert (result, error) == (None, "tags are not written to addresses, only to files")
+    assert (result, error) == (None, "tags can only be written to files, not to URLs")
 
 
 def test_other_versions_and_models_are_refused(job: Job, song: Song) -> None:
     said = replace(job, version="0.0")([song("flac")])
     assert said.refusal is not None
     assert "not 0.0" in said.refusal
-    said = replace(job, model=ModelPlace("0" * 64, "cpu"))([song("flac")])
+    said = replace(job, model=ModelSource("0" * 64, "cpu"))([song("flac")])
     assert said.answers == []
     assert said.refusal is not None
     assert "wrong model" in said.refusal
 
 
 def test_a_run_that_is_stopped_says_what_it_has(job: Job, song: Song) -> None:
-    job = replace(job, word="to be stopped")
+    job = replace(job, run_id="to be stopped")
     stop_run("to be stopped")
     assert job([song("flac")] * 3).answers == []
 
@@ -125,8 +125,8 @@ def test_a_model_is_loaded_once(key_model: KeyModel, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(worker, "KeyModel", Counted)
     monkeypatch.setattr(worker, "_models", {})
-    place = ModelPlace(key_model.sha256, "cpu")
-    threads = [threading.Thread(target=load_model, args=(place,)) for _ in range(8)]
+    source = ModelSource(key_model.sha256, "cpu")
+    threads = [threading.Thread(target=load_model, args=(source,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -143,7 +143,7 @@ def test_a_process_that_dies_costs_one_file(
     (tmp_path / "sitecustomize.py").write_text(hook)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path[1:]]))
     paths = [song("flac", name) for name in ("a", "killer 1", "b", "killer 2", "killer 3", "c")]
-    said = replace(job, alone=True)(paths)
+    said = replace(job, is_isolated=True)(paths)
     assert said.refusal is None
     assert [error for _, error in said.answers] == [
         "the process that analyzed it died (SIGABRT)" if "killer" in path.name else None for path in paths
@@ -153,7 +153,7 @@ def test_a_process_that_dies_costs_one_file(
 
 def test_what_a_process_alone_refuses_is_refused(job: Job, song: Song, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs stonecli[cluster]")
-    said = replace(job, alone=True, options=WRITE, journals=tmp_path / "gone")([song("flac")])
+    said = replace(job, is_isolated=True, options=WRITE, journals=tmp_path / "gone")([song("flac")])
     assert said.answers == []
     assert said.refusal is not None
     assert "STONE_STATE_DIR" in said.refusal

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stonecli.remote.locations import Seen, Url, place_of
+from stonecli.remote.locations import Seen, Url, parse_location
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from stonecli.remote.locations import Seen, Url, place_of
     ],
 )
 def test_addresses(text: str, name: str, suffix: str) -> None:
-    url = place_of(text)
+    url = parse_location(text)
     assert isinstance(url, Url)
     assert (str(url), url.name, url.suffix) == (text, name, suffix)
 
@@ -35,7 +35,7 @@ def test_addresses(text: str, name: str, suffix: str) -> None:
     ],
 )
 def test_paths(text: str, path: str) -> None:
-    assert place_of(text) == Path(path)
+    assert parse_location(text) == Path(path)
 
 
 @given(st.lists(st.text(st.characters(codec=None))))

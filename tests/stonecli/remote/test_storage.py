@@ -14,8 +14,8 @@ from typer.testing import Result
 
 from stonecli.errors import StorageError
 from stonecli.remote import storage
-from stonecli.remote.locations import Seen, Url, place_of
-from stonecli.remote.storage import WEB_FOLDER, fetched, find_places
+from stonecli.remote.locations import Seen, Url, parse_location
+from stonecli.remote.storage import WEB_FOLDER, fetched, find_recordings
 from tests.fixture_types import Serve
 
 fsspec = pytest.importorskip("fsspec", reason="needs stonecli[cluster]")
@@ -62,7 +62,7 @@ class Liar(http.server.BaseHTTPRequestHandler):
 
 
 def found(*texts: str) -> list[tuple[str, str | None]]:
-    return [(str(one.place), one.error) for one in find_places(map(place_of, texts))]
+    return [(str(one.location), one.error) for one in find_recordings(map(parse_location, texts))]
 
 
 # What is found
@@ -207,8 +207,8 @@ def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
     seen = Seen()
     seen.add("memory:///m/b.mp3")
     memory.pipe("/m/b.mp3", b"x")
-    places = [tmp_path, tmp_path / "a.mp3", place_of("memory:///m"), place_of("memory:///m/a.mp3")]
-    names = [str(one.place) for one in find_places(places, None, seen)]
+    locations = [tmp_path, tmp_path / "a.mp3", parse_location("memory:///m"), parse_location("memory:///m/a.mp3")]
+    names = [str(one.location) for one in find_recordings(locations, None, seen)]
     assert names == [str(tmp_path / "a.mp3"), "memory:///m/a.mp3"]
 
 
@@ -229,7 +229,7 @@ def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
     [
         ("missing.mp3", "no such file"),
         ("secret.mp3", "the server answers 403"),
-        ("short.mp3", "10 of 1000 bytes came|the connection was cut"),
+        ("short.mp3", "the download ended after 10 of 1,000 bytes|the connection was cut"),
         ("endless.mp3", "larger than 1 MB"),
     ],
 )
@@ -292,7 +292,7 @@ def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: M
     )
     result = invoke("tag", "memory:///a.flac", "--remove")
     assert result.exit_code == 1
-    assert result.stderr == "memory:///a.flac: tags are not written to addresses, only to files\n"
+    assert result.stderr == "memory:///a.flac: tags can only be written to files, not to URLs\n"
     assert memory.cat("/a.flac") == songs["flac"].read_bytes()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from stonecli.cluster.worker import Job, ModelPlace
+from stonecli.cluster.worker import Job, ModelSource
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
@@ -164,7 +164,7 @@ def act(request: pytest.FixtureRequest) -> Act:
 @pytest.fixture
 def worker_act(quick_model: Path) -> Act:
     sha256 = KeyModel(quick_model, "cpu").sha256
-    job = Job("word", ModelPlace(sha256, "cpu", str(quick_model)), TagOptions(write=True), what="write on a cluster")
+    job = Job("word", ModelSource(sha256, "cpu", str(quick_model)), TagOptions(write=True), what="write on a cluster")
 
     def act(path: Path) -> None:
         with closing(UndoJournal()) as journal:
