@@ -37,7 +37,8 @@ from stonecli.cli.running import Errors, progress_bar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stonecli.evaluation.evaluate import Answers, Comparison, Evaluation, Label, Prediction
+    from stonecli.evaluation.evaluate import Comparison, Evaluation
+    from stonecli.evaluation.labels import Answers, Label, Prediction
     from stonecli.model.session import KeyModel
 
 LEAST_WIDTH = 100  # of what goes into a file or a pipe
@@ -123,7 +124,7 @@ def evaluate(
         _check_output(target, option, [labels, against, model])
     silence_native_stderr()
 
-    from stonecli.evaluation.evaluate import answers_of, write_predictions
+    from stonecli.evaluation.labels import answers_of, write_predictions
     from stonecli.output.records import model_record
 
     errors = error_console()
@@ -190,8 +191,9 @@ def _report(
     interrupted: bool,
 ) -> _Report:
     """The scores, and the comparison with ``theirs``; if nothing could be analyzed, the program ends."""
-    from stonecli.evaluation.evaluate import answers_of, compare_answers
+    from stonecli.evaluation.evaluate import compare_answers
     from stonecli.evaluation.evaluate import evaluate as evaluate_answers
+    from stonecli.evaluation.labels import answers_of
 
     ours = answers_of(tracks, predictions)
     if not any(answer is not None for answer in ours):
@@ -253,7 +255,7 @@ def _require_plots() -> None:
 
 def _labels(path: Path, errors: Console) -> list[Label]:
     """The tracks of the labels file; one that cannot be used ends the program as wrong usage."""
-    from stonecli.evaluation.evaluate import LabelsError, read_labels
+    from stonecli.evaluation.labels import LabelsError, read_labels
     from stonecli.jobs import error_line
     from stonecli.terminal.table import error_text
 
@@ -269,7 +271,7 @@ def _labels(path: Path, errors: Console) -> list[Label]:
 
 def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console) -> Answers:
     """The answers in the file of another tool, and on standard error what is odd about them."""
-    from stonecli.evaluation.evaluate import LabelsError, read_predictions
+    from stonecli.evaluation.labels import LabelsError, read_predictions
     from stonecli.jobs import error_line
     from stonecli.terminal.table import error_text
 

@@ -1,4 +1,4 @@
-"""Labels of the datasets that mirdata knows, written as a CSV for ``stone evaluate``."""
+"""Write the labels of a dataset of mirdata to a CSV for ``stone evaluate``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Report = Callable[[str], None]
 
 
 class DatasetError(StoneError):
-    """A dataset is unknown, or has nothing to evaluate with."""
+    """A dataset is unknown, or contains no audio with a key."""
 
 
 def open_dataset(name: str, folder: Path, report: Report) -> Any:
-    """The mirdata dataset in ``folder``, downloaded as far as it is there to download and not here yet.
+    """The mirdata dataset in ``folder``; what mirdata can download is downloaded if the folder does not exist.
 
     Raises:
         DatasetError: mirdata is not installed, does not know the name, or cannot download the dataset.
@@ -29,25 +29,25 @@ def open_dataset(name: str, folder: Path, report: Report) -> Any:
     except ModuleNotFoundError as error:
         raise DatasetError(f"--dataset needs {error.name}; install it: pip install 'stonecli[datasets]'") from error
     if name not in mirdata.list_datasets():
-        raise DatasetError(f"--dataset {name}: not one of mirdata's: {', '.join(mirdata.list_datasets())}")
+        raise DatasetError(f"--dataset {name}: must be one of {', '.join(mirdata.list_datasets())}")
     dataset = mirdata.initialize(name, data_home=str(folder))
     if not Path(dataset.index_path).exists() or not folder.exists():
         report(f"downloading {name} to {folder}")
         try:
             dataset.download()
-        except Exception as error:  # whatever requests and archives raise
-            raise DatasetError(f"--dataset {name}: cannot be downloaded: {' '.join(str(error).split())}") from error
+        except Exception as error:  # mirdata, requests and archives raise many kinds
+            raise DatasetError(f"--dataset {name}: download failed: {' '.join(str(error).split())}") from error
     return dataset
 
 
 def write_labels(dataset: Any, path: Path, report: Report) -> int:
-    """Write a CSV with the columns path and key of the dataset's recordings; returns how many there are.
+    """Write a CSV with the columns path and key of the recordings of the dataset, and return their number.
 
-    A recording whose key changes has the key that lasts longest. Recordings whose audio is not there, or whose key
-    is missing or none of the 24, are counted in a line of ``report``.
+    A recording that changes key gets the key with the longest total duration. Recordings without audio, without a key,
+    or with a key outside the 24 are counted in a line of ``report``.
 
     Raises:
-        DatasetError: no recording has audio and a key.
+        DatasetError: no recording has both audio and a key.
         OSError: the CSV cannot be written.
     """
     rows, without_audio, without_key = [], 0, 0
@@ -61,7 +61,7 @@ def write_labels(dataset: Any, path: Path, report: Report) -> int:
         else:
             rows.append((str(Path(audio).resolve()), key.name))
     if without_audio or without_key:
-        report(f"{dataset.name}: {without_audio} recordings without audio and {without_key} without a key are left out")
+        report(f"{dataset.name}: {without_audio} recordings without audio and {without_key} without a key are skipped")
     if not rows:
         raise DatasetError(f"{dataset.name}: no recording with audio and a key in {dataset.data_home}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def write_labels(dataset: Any, path: Path, report: Report) -> int:
 
 
 def _key_of(track: Any) -> Key | None:
-    """The key of a mirdata track: a text, a list of texts, or keys with intervals of time."""
+    """The key of a mirdata track, which is a text, a list of texts, or keys with time intervals."""
     found: dict[Key, float] = {}
     for text, seconds in _texts(getattr(track, "key", None)):
         try:

@@ -1,4 +1,4 @@
-"""Evaluate a model on labeled music by one call: :func:`evaluate_model`, and the steps that it consists of."""
+"""Evaluate a model on labeled music: :func:`evaluate_model`, and the functions that it calls."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stonecli.detection.detect import detect_key
-from stonecli.evaluation.evaluate import (
-    RESAMPLES,
-    Evaluation,
-    Label,
-    Prediction,
-    answers_of,
-    evaluate,
-    read_labels,
-)
+from stonecli.evaluation.evaluate import RESAMPLES, Evaluation, evaluate
+from stonecli.evaluation.labels import Label, Prediction, answers_of, read_labels
 from stonecli.jobs import in_threads, stopped_by_signals
 from stonecli.key import Key
 from stonecli.model.session import KeyModel, default_model
@@ -31,21 +24,21 @@ def evaluate_model(
     seed: int = 0,
     on_prediction: OnPrediction | None = None,
 ) -> Evaluation:
-    """The scores of a model on the tracks of a CSV, with 95 % bootstrap intervals: as ``stone evaluate`` prints them.
+    """The scores of a model on the tracks of a CSV, with 95 % bootstrap intervals, as printed by ``stone evaluate``.
 
     Args:
-        labels: CSV with the columns ``path`` and ``key``, see :func:`stonecli.evaluation.evaluate.read_labels`.
-        model: None for the built-in one.
-        jobs: files analyzed in parallel; None: one per CPU core.
+        labels: CSV with the columns ``path`` and ``key``, see :func:`stonecli.evaluation.labels.read_labels`.
+        model: the model to evaluate; None for the built-in one.
+        jobs: number of files analyzed in parallel; None for one per CPU core.
         resamples: number of bootstrap samples.
         seed: random seed of the bootstrap.
-        on_prediction: called with the prediction or the error for each track. Tracks with an error are left out.
+        on_prediction: called with the prediction or the error for each track. Tracks with an error are not scored.
 
     Raises:
         LabelsError: the CSV cannot be used.
         OSError: the CSV cannot be read.
         ValueError: no track could be analyzed.
-        KeyboardInterrupt: a signal, such as Ctrl-C, ended it early.
+        KeyboardInterrupt: a signal, such as that of Ctrl-C, stopped the run.
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
     tracks, _ = read_labels(Path(labels))
@@ -69,14 +62,17 @@ def predict(
     jobs: int | None = None,
     on_done: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Analyze the tracks; whether a signal, such as Ctrl-C, ended it early. Analyses in progress are finished.
+    """Analyze the tracks. After a signal, such as that of Ctrl-C, analyses in progress are completed.
 
     Args:
-        model: detects the keys.
+        model: the model to run.
         tracks: the labeled tracks.
         on_prediction: called with the prediction or the error for each track, in their order, in the calling thread.
-        jobs: files analyzed in parallel; None: one per CPU core.
+        jobs: number of files analyzed in parallel; None for one per CPU core.
         on_done: called for each analyzed track as soon as it is done, for a progress bar.
+
+    Returns:
+        Whether a signal stopped the run.
     """
 
     def detect(track: Label) -> tuple[Key | None, float]:

@@ -11,7 +11,7 @@ import pytest
 from mutagen.flac import FLAC
 from typer.testing import Result
 
-from stonecli.evaluation.evaluate import read_labels, read_predictions
+from stonecli.evaluation.labels import read_labels, read_predictions
 from stonecli.key import Key
 from tests.fixture_types import MakeModel
 

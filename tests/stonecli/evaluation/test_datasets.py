@@ -44,7 +44,7 @@ def test_what_has_no_audio_or_no_key_is_left_out_and_counted(giantsteps: Any, tm
     told: list[str] = []
     assert write_labels(giantsteps, tmp_path / "new" / "labels.csv", told.append) == 1
     assert rows(tmp_path / "new" / "labels.csv") == [["path", "key"], [str(tmp_path / "home" / "0.mp3"), "D major"]]
-    assert told == ["giantsteps_key: 1 recordings without audio and 1 without a key are left out"]
+    assert told == ["giantsteps_key: 1 recordings without audio and 1 without a key are skipped"]
 
 
 def test_a_dataset_without_audio_is_an_error(giantsteps: Any, tmp_path: Path) -> None:

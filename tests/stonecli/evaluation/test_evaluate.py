@@ -9,20 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stonecli.evaluation.evaluate import (
+from stonecli.evaluation.evaluate import compare, compare_answers, evaluate, resampled_means, score, sign_flip_p_value
+from stonecli.evaluation.labels import (
     PREDICTION_COLUMNS,
     Label,
     LabelsError,
     Prediction,
     answers_of,
-    compare,
-    compare_answers,
-    evaluate,
     read_labels,
     read_predictions,
-    resampled_means,
-    score,
-    sign_flip_p_value,
     write_predictions,
 )
 from stonecli.evaluation.metrics import NO_KEY
@@ -76,19 +71,19 @@ def test_a_track_listed_twice_counts_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "the file is empty"),
-        ("path,key\n", "no tracks in it"),
-        ("\n\n", "line 1: no column path and no column key (the columns are: nothing)"),
-        ("file,key\na,C\n", "line 1: no column path (the columns are: file, key)"),
-        ("path;key\na;C\n", "line 1: no column path and no column key (the columns are: path;key)"),
-        ("path,key,KEY\na,C,C\n", "line 1: two columns key"),
+        ("path,key\n", "the file contains no tracks"),
+        ("\n\n", "line 1: no column path and no column key (columns: nothing)"),
+        ("file,key\na,C\n", "line 1: no column path (columns: file, key)"),
+        ("path;key\na;C\n", "line 1: no column path and no column key (columns: path;key)"),
+        ("path,key,KEY\na,C,C\n", "line 1: two columns are named key"),
         ("path,key\na.mp3,C\nb.mp3,no\n", "line 3: not a key: 'no'"),
         ("path,key\na.mp3,x\nb.mp3,y\nc.mp3,z\n", "line 2: not a key: 'x' (and 2 more such lines)"),
         ("path,key\na.mp3\n", "line 2: no key"),
         ("path,key\n,C\n", "line 2: no path"),
         ("path,key\na\0.mp3,C\n", "line 2: no path"),
-        ("path,key\na, b.mp3,C\n", "line 2: 3 fields for 2 columns (a path with a comma stands in quotes)"),
-        ("path,key\na,C\nb,C\na,Am\n", "line 4: a is in A minor, but in C major according to line 2"),
-        ("path,key\na," + 200_000 * "x" + "\n", "line 2: not CSV: field larger than field limit (131072)"),
+        ("path,key\na, b.mp3,C\n", "line 2: 3 fields for 2 columns (put a path with a comma in quotes)"),
+        ("path,key\na,C\nb,C\na,Am\n", "line 4: a is labeled A minor, but C major in line 2"),
+        ("path,key\na," + 200_000 * "x" + "\n", "line 2: not valid CSV: field larger than field limit (131072)"),
     ],
 )
 def test_bad_labels(tmp_path: Path, text: str, message: str) -> None:
@@ -130,7 +125,7 @@ def test_what_stone_tag_writes_is_read(tmp_path: Path) -> None:
         ("path,key\na.mp3,Q\n", "line 2: not a key: 'Q'"),
         ("path,key\na.mp3,C\na.mp3,Am\n", "line 3: another key for a.mp3 than in line 2"),
         ("path,key\n,Am\n", "line 2: no path"),
-        ("path\na.mp3\n", "line 1: no column key (the columns are: path)"),
+        ("path\na.mp3\n", "line 1: no column key (columns: path)"),
     ],
 )
 def test_bad_predictions(tmp_path: Path, text: str, message: str) -> None:

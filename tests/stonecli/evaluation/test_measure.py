@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stonecli.evaluation.evaluate import LabelsError, Prediction
+from stonecli.evaluation.labels import LabelsError, Prediction
 from stonecli.evaluation.measure import evaluate_model
 from stonecli.key import Key
 from stonecli.model.session import KeyModel

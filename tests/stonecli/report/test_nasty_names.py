@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from stonecli.evaluation.evaluate import Label, Prediction, read_predictions, write_predictions
+from stonecli.evaluation.labels import Label, Prediction, read_predictions, write_predictions
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.output.npz import save_npz

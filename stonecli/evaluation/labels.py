@@ -1,0 +1,225 @@
+"""Read and write the CSV files of an evaluation: labels, and the answers of an estimator."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stonecli.errors import StoneError
+from stonecli.evaluation.metrics import NO_KEY, relation
+from stonecli.key import Key, parse_or_none
+from stonecli.util.atomic_file import atomic_file
+from stonecli.util.csv_text import csv_cells, csv_line
+from stonecli.util.text import unescaped
+
+PREDICTION_COLUMNS = ("path", "key", "camelot", "confidence", "label", "relation", "genre", "source", "error")
+_NO_KEY_WORDS = frozenset({"", "-", "–", "none", "no key", "n", "x"})  # n in chord files, x in mir_eval
+
+Answers = tuple[int | None, ...]
+"""Per track: ``Key.index``, ``NO_KEY``, or None without an answer."""
+
+
+class LabelsError(StoneError):
+    """A CSV of labels or predictions that cannot be used; the message names the line."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One labeled track.
+
+    Attributes:
+        path: path of the music file; a relative path is relative to the folder of the CSV.
+        name: the path as written in the CSV.
+        key: the label.
+        genre, source: as written in the CSV; empty without one.
+        line: line number in the CSV, from 1.
+    """
+
+    path: Path
+    name: str
+    key: Key
+    genre: str
+    source: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The detected key of one track (None: no key), or the error that prevented its analysis."""
+
+    track: Label
+    key: Key | None
+    confidence: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of another estimator for a list of labeled tracks.
+
+    Attributes:
+        answers: one per track; None if the file contains none.
+        unmatched: number of rows for other tracks.
+        kept: number of rows of ``stone tag`` whose key is from the tags and was not detected.
+    """
+
+    answers: Answers
+    unmatched: int
+    kept: int
+
+
+def read_labels(path: Path) -> tuple[list[Label], list[int]]:
+    """The tracks of a CSV of labels in order, and the numbers of the lines that repeat a track.
+
+    The first line names the columns, in any order and case: ``path``, ``key`` (any spelling that :meth:`Key.parse`
+    reads) and optionally ``genre`` and ``source``. Other columns are ignored.
+
+    Raises:
+        LabelsError: a column is missing, there are no tracks, a line has no path or no valid key, or a track has two
+            keys.
+        OSError: the file cannot be read.
+    """
+    tracks: dict[str, Label] = {}
+    repeated, problems = [], []
+    for line, row in _rows(path):
+        name, key = row["path"], parse_or_none(row["key"])
+        if not name or "\0" in name:
+            problems.append(f"line {line}: no path")
+        elif key is None:
+            problems.append(f"line {line}: {'not a key: ' + repr(row['key'][:40]) if row['key'] else 'no key'}")
+        else:
+            label = Label(path.parent / name, name, key, row.get("genre", ""), row.get("source", ""), line)
+            first = tracks.setdefault(_normalized(label.path), label)
+            if first.key != key:
+                problems.append(f"line {line}: {name} is labeled {key.name}, but {first.key.name} in line {first.line}")
+            elif first is not label:
+                repeated.append(line)
+    if problems:
+        more = f" (and {len(problems) - 1} more such lines)" if len(problems) > 1 else ""
+        raise LabelsError(problems[0] + more)
+    if not tracks:
+        raise LabelsError("the file contains no tracks")
+    return list(tracks.values()), repeated
+
+
+def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predictions:
+    """The answers for ``tracks`` in a CSV with the columns ``path,key`` (``--predictions``, ``stone tag`` or any tool).
+
+    A row belongs to the track whose label has the same text as path. Otherwise its path is resolved from the folder of
+    this CSV, the current folder, or ``folder``, that of the labels. An empty key, ``none`` or ``-`` means no key. A row
+    with an ``error``, or with a key text that ``stone tag`` could not read, is no answer.
+
+    Raises:
+        LabelsError: a column is missing, a key is invalid, or a track has two different answers.
+        OSError: the file cannot be read.
+    """
+    by_name = {track.name: index for index, track in enumerate(tracks)}
+    by_path = {_normalized(track.path): index for index, track in enumerate(tracks)}
+    answers: list[int | None] = [None] * len(tracks)
+    lines: dict[int, int] = {}
+    unmatched = kept = 0
+    for line, row in _rows(path):
+        name = row["path"]
+        if not name or "\0" in name:
+            raise LabelsError(f"line {line}: no path")
+        if row.get("error") or row.get("status") == "unreadable key":
+            continue
+        key = parse_or_none(row["key"])
+        if key is None and row["key"].casefold() not in _NO_KEY_WORDS:
+            raise LabelsError(f"line {line}: not a key: {row['key'][:40]!r}")
+        answer = NO_KEY if key is None else key.index
+        index = by_name.get(name, by_name.get(unescaped(name)))
+        for start in (path.parent, Path(), folder):
+            for spelling in (name, unescaped(name)):  # stone escapes special characters in names, other tools do not
+                if index is None and "\0" not in spelling:
+                    index = by_path.get(_normalized(start / spelling))
+        if index is None:
+            unmatched += 1
+            continue
+        if index in lines and answers[index] != answer:
+            raise LabelsError(f"line {line}: another key for {name} than in line {lines[index]}")
+        answers[index] = answer
+        lines[index] = line
+        kept += row.get("status") == "kept"
+    return Predictions(tuple(answers), unmatched, kept)
+
+
+def answers_of(tracks: Sequence[Label], predictions: Iterable[Prediction]) -> Answers:
+    """The answers for ``tracks`` in ``predictions``; None for a track that failed or is missing."""
+    by_path = {one.track.path: one for one in predictions if one.error is None}
+    found = [by_path.get(track.path) for track in tracks]
+    return tuple(None if one is None else NO_KEY if one.key is None else one.key.index for one in found)
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write one row per track with ``PREDICTION_COLUMNS``, which ``--against`` can read.
+
+    Raises:
+        OSError: the file cannot be written; an existing file is unchanged.
+    """
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line(PREDICTION_COLUMNS))
+        for one in predictions:
+            file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, str]:
+    track, key, failed = prediction.track, prediction.key, prediction.error is not None
+    return {
+        "path": track.name,
+        "key": key.musical if key else "",
+        "camelot": key.camelot if key else "",
+        "confidence": "" if failed else f"{prediction.confidence:.4f}",
+        "label": track.key.musical,
+        "relation": "" if failed else relation(track.key, key),
+        "genre": track.genre,
+        "source": track.source,
+        "error": prediction.error or "",
+    }
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """First line number and stripped fields of each row that is not empty, by column."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header: list[str] | None = None
+        line = 1
+        try:
+            for fields in reader:
+                line, next_line = line, reader.line_num + 1
+                values = [field.strip() for field in fields]
+                if header is None:
+                    header = _header(values)
+                elif any(values):
+                    if len(values) > len(header):
+                        raise LabelsError(
+                            f"line {line}: {len(values)} fields for {len(header)} columns"
+                            " (put a path with a comma in quotes)"
+                        )
+                    values += [""] * (len(header) - len(values))
+                    yield line, dict(zip(header, values, strict=True))
+                line = next_line
+        except csv.Error as error:
+            raise LabelsError(f"line {line}: not valid CSV: {error}") from error
+        if header is None:
+            raise LabelsError("the file is empty")
+
+
+def _header(values: list[str]) -> list[str]:
+    header = [value.casefold() for value in values]
+    missing = [name for name in ("path", "key") if name not in header]
+    if missing:
+        found = ", ".join(values)[:80] or "nothing"
+        raise LabelsError(f"line 1: no column {' and no column '.join(missing)} (columns: {found})")
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice:
+        raise LabelsError(f"line 1: two columns are named {twice}")
+    return header
+
+
+def _normalized(path: Path) -> str:
+    """The absolute, normalized path, equal for two spellings of one path; links are not followed."""
+    return os.path.normcase(os.path.normpath(path.absolute()))
