@@ -41,11 +41,11 @@ def main() -> None:
             for run in ("first", "key is there", "cached result"):
                 extra = ["--overwrite", "--notation", "openkey"] if run == "cached result" else []
                 before = path.stat().st_ino
-                calls = [call for call in traced(folder, [*extra, str(path)]) if names(call, path)]
+                calls = calls_on(path, folder, extra)
                 if (path.stat().st_ino != before) != (run != "key is there"):
                     raise SystemExit(f"{run} run: the file was written where it should not, or the other way round")
-                opened = sum(call["call"] in _OPEN for call in calls)
-                print(f"{suffix:6} {run:14} {opened:6} {sum(call['call'] in _STATUS for call in calls):12}")
+                opened, status_read = counts(calls)
+                print(f"{suffix:6} {run:14} {opened:6} {status_read:12}")
                 if arguments.show:
                     print(*(f"    {call['call']}({call['arguments'][:80]})" for call in calls), sep="\n")
 
@@ -69,24 +69,28 @@ def make_song(folder: Path, suffix: str) -> Path:
     return path
 
 
-def traced(folder: Path, arguments: list[str]) -> list[re.Match[str]]:
-    """The successful calls of ``stone tag --write-tags`` with file names or descriptors."""
+def counts(calls: list[re.Match[str]]) -> tuple[int, int]:
+    """How many of the calls open the file, and how many read its status."""
+    return sum(call["call"] in _OPEN for call in calls), sum(call["call"] in _STATUS for call in calls)
+
+
+def calls_on(path: Path, folder: Path, options: list[str]) -> list[re.Match[str]]:
+    """The successful calls of ``stone tag --write-tags`` that name the file; those on an open descriptor do not count.
+
+    The program's own folders and the log of strace are made in ``folder``.
+    """
     log = folder / "strace"
     state = {f"STONE_{name}_DIR": str(folder / name.lower()) for name in ("STATE", "CACHE", "CONFIG", "DATA")}
-    command = ["strace", "-f", "-y", "-s", "4096", "-e", "trace=%file,%desc", "-o", str(log), *STONE]
+    command = ["strace", "-f", "-s", "4096", "-e", "trace=%file", "-o", str(log), *STONE]
     subprocess.run(
-        [*command, "tag", "--write-tags", "--jobs", "1", *arguments],
+        [*command, "tag", "--write-tags", "--jobs", "1", *options, str(path)],
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **state},
     )
     matches = (_CALL.match(line) for line in log.read_text("utf-8", "replace").splitlines())
-    return [match for match in matches if match and " = -1 " not in match["arguments"]]
-
-
-def names(call: re.Match[str], path: Path) -> bool:
-    """Whether the path of a call is that of the file; calls with an open descriptor do not count."""
-    return f'"{path}"' in call["arguments"]
+    made = [match for match in matches if match and " = -1 " not in match["arguments"]]
+    return [call for call in made if f'"{path}"' in call["arguments"]]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ import soundfile
 
 from stonecli.detection.detect import detect_key
 from stonecli.key import Key
-from stonecli.library.cache import ResultCache, hash_content, stat_fingerprint
+from stonecli.library.cache import ResultCache, hash_content
+from stonecli.library.music_file import opened
 from stonecli.model.session import KeyModel
 from stonecli.tags import remove_key, write_key
 from stonecli.tags.undo.journal import UndoJournal
@@ -78,7 +79,8 @@ def second_run(folder: Path, count: int) -> None:
         if identity is None:
             raise SystemExit(f"{path}: no identity")
         cache.put(identity, model, estimate)
-        cache.record(path, stat_fingerprint(path), identity)
+        with opened(path) as music:
+            cache.record(music, identity)
     cache.close()
     empty, _, _ = run_stone("tag", "--device", "cpu", song)
     seconds, megabytes, last = run_stone("tag", "--device", "cpu", folder / "library")

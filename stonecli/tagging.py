@@ -18,11 +18,12 @@ from stonecli.detection.detect import KeyEstimate, detect_key
 from stonecli.errors import Cancelled, TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.key import Key
-from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_cache, stat_fingerprint
+from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_cache
+from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened
 from stonecli.model.session import KeyModel, default_model
 from stonecli.remote.locations import Location, Seen, Url, parse_location
 from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_key
-from stonecli.tags.edit.atomic_replace import CHANGED_MEANWHILE, Journal, check_writable, remove_leftovers
+from stonecli.tags.edit.atomic_replace import Journal, check_writable, remove_leftovers
 from stonecli.tags.rules import check_rules
 
 if TYPE_CHECKING:
@@ -172,103 +173,91 @@ class Tagger:
     cache: ResultCache | None = None
     cancelled: Callable[[], bool] | None = None
 
-    def __call__(self, path: Path) -> TagResult:
-        """The result for the file at ``path``.
+    def __call__(self, path: Source) -> TagResult:
+        """The result for a file, given by its path or open.
 
         Raises:
             AudioError, TagError, ModelError, OSError: the file cannot be analyzed or written; it is unchanged.
             Cancelled: the analysis was ended early; the file is unchanged.
         """
-        before = _status(path)  # before anything is read, so that a change by somebody else is noticed
-        old = self._old_tags(path)
-        if not self.options.overwrite and (old.key is not None or old.is_unreadable):
-            return self._keep(path, before, old)
-        estimate, content_hash = self._analyze(path)
-        status = self._act(path, before, estimate)
-        if (
-            self.cache and content_hash and status == "written"
-        ):  # the tags are others now, and the recording is the same
-            self.cache.record(path, stat_fingerprint(path), content_hash)
-        return TagResult(path, status, estimate.key, old.text, old.key, estimate)
+        with opened(path) as music:  # once, and before anything is read, so that a change by another program is noticed
+            old = self._old_tags(music)
+            if not self.options.overwrite and (old.key is not None or old.is_unreadable):
+                return self._keep(music, old)
+            estimate, content_hash = self._analyze(music)
+            status = self._act(music, estimate)
+            if self.cache and content_hash and status == "written":  # new tags, and the same recording
+                self.cache.record(music, content_hash)
+            return TagResult(music.path, status, estimate.key, old.text, old.key, estimate)
 
-    def _old_tags(self, path: Path) -> KeyTags:
+    def _old_tags(self, music: MusicFile) -> KeyTags:
         try:
-            return read_tags(path)
+            return read_tags(music)
         except TagError:
             if self.options.write:
                 raise  # now, not after the analysis
             return KeyTags("", None, None)  # a preview needs no tags
 
-    def _analyze(self, path: Path) -> tuple[KeyEstimate, bytes | None]:
+    def _analyze(self, music: MusicFile) -> tuple[KeyEstimate, bytes | None]:
         """The estimate, from the cache or by analyzing the file; and the content hash of the recording, if known."""
         if self.cache is None:
-            return self._detect(path), None
-        entry = self.cache.get(path, self.model)
+            return self._detect(music), None
+        entry = self.cache.get(music, self.model)
         if entry.estimate:
             return entry.estimate, entry.content_hash
-        content_hash = entry.content_hash or hash_content(path)
-        known = self.cache.estimate(content_hash, self.model, path) if content_hash else None
-        estimate = known or self._detect(path)
-        if not entry.fingerprint:
-            return estimate, None
-        if stat_fingerprint(path) != entry.fingerprint:  # the old or the new content may have been analyzed
+        content_hash = entry.content_hash or hash_content(music)
+        known = self.cache.estimate(content_hash, self.model, music) if content_hash else None
+        estimate = known or self._detect(music)
+        if music.is_changed():  # the old or the new content may have been analyzed
             raise TagError(CHANGED_MEANWHILE)
         if content_hash and not known:
             self.cache.put(content_hash, self.model, estimate)
         if content_hash and not entry.content_hash:
-            self.cache.record(path, entry.fingerprint, content_hash)
+            self.cache.record(music, content_hash)
         return estimate, content_hash
 
-    def _detect(self, path: Path) -> KeyEstimate:
-        if self.options.write:
-            check_writable(path, preserve_mtime=self.options.preserve_mtime)  # now, not after minutes of analysis
-        return replace(detect_key(path, self.model, cancelled=self.cancelled), windows=())
+    def _detect(self, music: MusicFile) -> KeyEstimate:
+        if self.options.write:  # now, not after minutes of analysis
+            check_writable(music.target, music.status, preserve_mtime=self.options.preserve_mtime)
+        return replace(detect_key(music, self.model, cancelled=self.cancelled), windows=())
 
-    def _keep(self, path: Path, before: os.stat_result | None, old: KeyTags) -> TagResult:
+    def _keep(self, music: MusicFile, old: KeyTags) -> TagResult:
         """The result for a file that keeps its key text, with its analysis from the cache.
 
         A text that stone cannot read may name any key, so nothing is written that could contradict it.
         """
         match_audio = self.options.match_audio
-        known = self.cache.look_up(path, self.model, match_audio=match_audio) if self.cache else CacheEntry()
-        status = "unreadable key" if old.key is None else self._complete(path, before, old.key)
+        known = self.cache.look_up(music, self.model, match_audio=match_audio) if self.cache else CacheEntry()
+        status = "unreadable key" if old.key is None else self._complete(music, old.key)
         if self.cache and known.content_hash and status == "written":
-            self.cache.record(path, stat_fingerprint(path), known.content_hash)
-        return TagResult(path, status, old.key, old.text, old.key, known.estimate)
+            self.cache.record(music, known.content_hash)
+        return TagResult(music.path, status, old.key, old.text, old.key, known.estimate)
 
-    def _complete(self, path: Path, before: os.stat_result | None, key: Key) -> Status:
+    def _complete(self, music: MusicFile, key: Key) -> Status:
         """Write the key that the file already has to its other fields; this needs no analysis."""
         rules = tuple(rule for rule in self.options.rules if rule.field != "key")
-        if not rules or not self._write(path, before, key, rules):
+        if not rules or not self._write(music, key, rules):
             return "kept"
         return "written" if self.options.write else "incomplete"
 
-    def _write(self, path: Path, before: os.stat_result | None, key: Key, rules: tuple[FieldRule, ...]) -> bool:
+    def _write(self, music: MusicFile, key: Key, rules: tuple[FieldRule, ...]) -> bool:
         return write_key(
-            path,
+            music,
             key,
             rules,
             preserve_mtime=self.options.preserve_mtime,
             journal=self.journal,
             write=self.options.write,
-            seen=before,
         )
 
-    def _act(self, path: Path, before: os.stat_result | None, estimate: KeyEstimate) -> Status:
+    def _act(self, music: MusicFile, estimate: KeyEstimate) -> Status:
         if estimate.key is None:
             return "no key"
         if estimate.confidence < self.options.min_confidence:
             return "unsure"
         if not self.options.write:
             return "detected"
-        return "written" if self._write(path, before, estimate.key, self.options.rules) else "unchanged"
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except (OSError, ValueError):  # the error comes from what reads the file
-        return None
+        return "written" if self._write(music, estimate.key, self.options.rules) else "unchanged"
 
 
 @dataclass(frozen=True)
@@ -283,23 +272,24 @@ class Remover:
     options: TagOptions = TagOptions(remove=True)
     journal: Journal | None = None
 
-    def __call__(self, path: Path) -> TagResult:
-        """The result for the file at ``path``.
+    def __call__(self, path: Source) -> TagResult:
+        """The result for a file, given by its path or open.
 
         Raises:
-            TagError: the file cannot be read or written; it is unchanged.
+            TagError, OSError: the file cannot be read or written; it is unchanged.
         """
-        old = read_tags(path)
         write = self.options.write
-        found = remove_key(
-            path,
-            self.options.rules,
-            preserve_mtime=self.options.preserve_mtime,
-            journal=self.journal,
-            write=write,
-        )
+        with opened(path) as music:
+            old = read_tags(music)
+            found = remove_key(
+                music,
+                self.options.rules,
+                preserve_mtime=self.options.preserve_mtime,
+                journal=self.journal,
+                write=write,
+            )
         status: Status = "unchanged" if not found else "removed" if write else "removable"
-        return TagResult(path, status, None, old.text, old.key, None)
+        return TagResult(music.path, status, None, old.text, old.key, None)
 
 
 def make_tagger(

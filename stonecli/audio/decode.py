@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Any, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,16 +88,20 @@ class Audio:
     notes: list[str]
 
 
-def open_audio(path: str | os.PathLike[str], min_rate: int) -> Audio:
+def open_audio(path: str | os.PathLike[str], min_rate: int, file: BinaryIO | None = None) -> Audio:
     """The recording, decimated by the largest integer that keeps its rate at or above ``min_rate`` (in Hz).
 
     Decimation by an integer is the cheapest resampling. Up to 0.35 of ``min_rate`` the spectrum is that of the
     recording; above, it may be aliased. A recording with a rate below ``min_rate`` keeps its rate.
 
+    ``file`` is the same file, if the caller has opened it: then the checks of the declared duration do not open it once
+    more. It must stay open until the last block. A decoder opens the path itself, since it moves the offset of its
+    descriptor.
+
     Raises:
         AudioError, OSError: as :func:`read_audio`.
     """
-    source = _open(Path(path), min_rate)
+    source = _open(Path(path), min_rate, file)
     factor = max(1, source.rate // min_rate)
     return Audio(source.rate / factor, source.read(_Decimator(source.channels, factor)), source.notes)
 
@@ -122,28 +126,45 @@ class _Source(Protocol):
         """The whole recording, converted. Call it once. Errors as :func:`read_audio`."""
 
 
-def _open(path: Path, target: int) -> _Source:
-    has_no_length = _check_file(path)
-    sound = None if has_no_length else _open_sound(path)
-    if sound is None:
-        return _DecoderProcess(path, check_length=not has_no_length)
-    if sound.subtype == "OPUS":
-        sound.close()
-        return _DecoderProcess(path, rate=target)
-    if _is_cut_short(path, sound):
-        sound.close()
-        return _DecoderProcess(path, check_length=False)
-    return _Libsndfile(path, sound)
+def _open(path: Path, target: int, file: BinaryIO | None = None) -> _Source:
+    with _readable(path, file) as content:
+        has_no_length = _check_content(content)
+        sound = None if has_no_length else _open_sound(path)
+        if sound is None:
+            return _DecoderProcess(path, check_length=not has_no_length)
+        if sound.subtype == "OPUS":
+            sound.close()
+            return _DecoderProcess(path, rate=target)
+        if _is_cut_short(content, sound):
+            sound.close()
+            return _DecoderProcess(path, check_length=False)
+        return _Libsndfile(path, sound, file)
 
 
-def _is_cut_short(path: Path, sound: soundfile.SoundFile) -> bool:
+@contextmanager
+def _readable(path: Path, file: BinaryIO | None) -> Iterator[BinaryIO]:
+    """``file`` if there is one, or else the file at ``path``, open until the end of the block.
+
+    Raises:
+        AudioError: the path is no regular file.
+        OSError: the file cannot be read. libsndfile would hide the reason.
+    """
+    if file is not None:
+        yield file
+        return
+    if not stat.S_ISREG(path.stat().st_mode):  # open() would block on a pipe without a writer
+        raise AudioError("not a regular file but a folder, pipe, socket or device")
+    with path.open("rb") as own:
+        yield own
+
+
+def _is_cut_short(file: BinaryIO, sound: soundfile.SoundFile) -> bool:
     """Whether libsndfile would stop before the end of the file, or does not know its length."""
     if sound.frames > _UNKNOWN_FRAMES:
         return True
-    with path.open("rb") as file:
-        if sound.format == "OGG":
-            return is_chained_ogg(file)
-        return sound.format == "MP3" and is_mp3_without_length(file)
+    if sound.format == "OGG":
+        return is_chained_ogg(file)
+    return sound.format == "MP3" and is_mp3_without_length(file)
 
 
 def _check_format(channels: int, rate: int) -> None:
@@ -151,19 +172,17 @@ def _check_format(channels: int, rate: int) -> None:
         raise AudioError(f"unsupported format: {channels} channels at {rate} Hz")
 
 
-def _check_file(path: Path) -> bool:
+def _check_content(file: BinaryIO) -> bool:
     """Whether the file declares a length of zero.
 
     Raises:
-        AudioError: the path is no regular file, or the file is empty or truncated.
+        AudioError: the file is empty or truncated.
         OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # open() would block on a pipe without a writer
-        raise AudioError("not a regular file but a folder, pipe, socket or device")
-    with path.open("rb") as file:  # raises OSError with the reason; libsndfile would hide it
-        if not file.read(1):
-            raise AudioError("the file is empty")
-        return has_zero_length(file)
+    file.seek(0)
+    if not file.read(1):
+        raise AudioError("the file is empty")
+    return has_zero_length(file)
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -195,11 +214,12 @@ def _open_sound(path: Path) -> soundfile.SoundFile | None:
 class _Libsndfile:
     """A file that libsndfile has opened."""
 
-    def __init__(self, path: Path, sound: soundfile.SoundFile) -> None:
+    def __init__(self, path: Path, sound: soundfile.SoundFile, file: BinaryIO | None) -> None:
         self.rate: int = sound.samplerate
         self.channels: int = sound.channels
         self.notes: list[str] = []
         self._path = path
+        self._file = file
         self._sound = sound
         try:
             _check_format(self.channels, self.rate)
@@ -236,7 +256,7 @@ class _Libsndfile:
             _check_length(seconds, declared)
 
     def _ends_with_whole_frame(self) -> bool:
-        with self._path.open("rb") as file:
+        with _readable(self._path, self._file) as file:
             return ends_with_whole_frame(file)
 
 

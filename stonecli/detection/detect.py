@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +29,7 @@ from stonecli.detection.segments import MIN_SEGMENT_SECONDS, Segment, find_segme
 from stonecli.detection.tuning import FramePeaks, cents_of, frame_peaks
 from stonecli.errors import AudioError, Cancelled
 from stonecli.key import Key
+from stonecli.library.music_file import MusicFile, Source
 from stonecli.model.metadata import ModelInfo
 from stonecli.model.session import KeyModel, WindowProbabilities, default_model
 
@@ -131,7 +131,7 @@ class KeyEstimate:
 
 
 def detect_key(
-    path: str | os.PathLike[str],
+    path: Source,
     model: KeyModel | None = None,
     *,
     window_seconds: float | None = None,
@@ -143,7 +143,7 @@ def detect_key(
     """The key of the recording at ``path``.
 
     Args:
-        path: a music file in any format that libsndfile, ffmpeg or audioread decodes.
+        path: a music file, or an open one, in any format that libsndfile, ffmpeg or audioread decodes.
         model: the model to run; None for the built-in one.
         window_seconds: duration of a window; None for that of the model's training.
         overlap: overlap between consecutive windows as a share of their length, 0 to 0.95.
@@ -160,7 +160,8 @@ def detect_key(
         ValueError: the window length or overlap is out of range.
     """
     model = model or default_model()
-    audio = open_audio(path, model.info.sample_rate)
+    name, file = (path.path, path.file) if isinstance(path, MusicFile) else (path, None)
+    audio = open_audio(name, model.info.sample_rate, file)
     estimate = detect_key_in_audio(
         audio.blocks if cancelled is None else _until(cancelled, audio.blocks),
         model,

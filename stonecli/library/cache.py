@@ -31,12 +31,13 @@ from stonecli.detection.detect import DETECTION_VERSION, KeyEstimate
 from stonecli.detection.segments import Segment
 from stonecli.errors import TagError
 from stonecli.key import Key
+from stonecli.library.music_file import MusicFile, Source, opened
 from stonecli.model.session import KeyModel
 from stonecli.tags.edit.audio_digest import audio_digest
 from stonecli.tags.edit.digest import Digest
 from stonecli.tags.edit.old_digest import OldDigest
 from stonecli.tags.formats.sniff import sniff
-from stonecli.tags.read import as_tag_error, open_regular
+from stonecli.tags.read import as_tag_error
 from stonecli.tags.undo.record import digest_outside
 from stonecli.util.app_dirs import cache_folder, make_private_database, make_private_folder
 from stonecli.util.locks import folder_lock
@@ -68,12 +69,10 @@ class CacheEntry:
     """What the cache has about a file in its present state.
 
     Attributes:
-        fingerprint: stat fingerprint of the file now; "" if its status cannot be read.
         content_hash: content hash; None if it is unknown.
         estimate: stored result; None if there is none for this path.
     """
 
-    fingerprint: str = ""
     content_hash: bytes | None = None
     estimate: KeyEstimate | None = None
 
@@ -118,52 +117,49 @@ class ResultCache:
         with self._lock:
             self._database.close()
 
-    def get(self, path: Path, model: KeyModel) -> CacheEntry:
-        """The entry for the file at ``path``, by its stat fingerprint; the file is not opened."""
-        fingerprint = stat_fingerprint(path)
-        row = None
+    def get(self, music: MusicFile, model: KeyModel) -> CacheEntry:
+        """The entry for the file, by its path and stat fingerprint; the file is not read."""
+        row, name = None, _name(music.path)
         with self._cache_errors():
             row = self._database.execute(
                 "SELECT files.identity, estimate, files.used FROM files"
                 " LEFT JOIN estimates ON estimates.identity = files.identity AND listener = ?"
                 " WHERE path = ? AND stamp = ?",
-                (_analyzer(model), _name(path), fingerprint),
+                (_analyzer(model), name, music.fingerprint),
             ).fetchone()
-        if row is None or not fingerprint:
-            return CacheEntry(fingerprint)
+        if row is None:
+            return CacheEntry()
         content_hash, packed, used = row
         if not isinstance(content_hash, bytes) or not isinstance(used, int):  # damage that SQLite does not detect
-            return CacheEntry(fingerprint)
+            return CacheEntry()
         if used < _today() - _TOUCH_DAYS:
             with self._cache_errors():
-                self._database.execute("UPDATE files SET used = ? WHERE path = ?", (_today(), _name(path)))
+                self._database.execute("UPDATE files SET used = ? WHERE path = ?", (_today(), name))
                 self._database.execute("UPDATE estimates SET used = ? WHERE identity = ?", (_today(), content_hash))
-        return CacheEntry(fingerprint, content_hash, _decode_record(packed) if packed else None)
+        return CacheEntry(content_hash, _decode_record(packed) if packed else None)
 
-    def look_up(self, path: Path, model: KeyModel, *, match_audio: bool = False) -> CacheEntry:
+    def look_up(self, music: MusicFile, model: KeyModel, *, match_audio: bool = False) -> CacheEntry:
         """The entry for a file that will not be analyzed.
 
         Args:
-            path: the file.
+            music: the file.
             model: the model whose result is requested.
             match_audio: whether to read a file that is unknown by its path (moved, renamed or retagged by another
                 program) once, to find its result by content hash. Nothing is decoded.
         """
-        memory = self.get(path, model)
-        if memory.content_hash or not memory.fingerprint or not match_audio or not self._has_results():
+        memory = self.get(music, model)
+        if memory.content_hash or not match_audio or not self._has_results():
             return memory
-        content_hash = hash_content(path)
-        if (
-            content_hash is None or stat_fingerprint(path) != memory.fingerprint
-        ):  # unreadable, or changed while it was read
+        content_hash = hash_content(music)
+        if content_hash is None or music.is_changed():  # unreadable, or changed while it was read
             return CacheEntry()
-        self.record(path, memory.fingerprint, content_hash)
-        return CacheEntry(memory.fingerprint, content_hash, self.estimate(content_hash, model, path))
+        self.record(music, content_hash)
+        return CacheEntry(content_hash, self.estimate(content_hash, model, music))
 
-    def estimate(self, content_hash: bytes, model: KeyModel, path: Path | None = None) -> KeyEstimate | None:
+    def estimate(self, content_hash: bytes, model: KeyModel, music: MusicFile | None = None) -> KeyEstimate | None:
         """The stored result of the model for a content hash; None if there is none.
 
-        With the ``path`` of the file, results that an earlier version stored under its own hash are found, too. This
+        With the file ``music`` itself, results that an earlier version stored under its own hash are found, too. This
         reads the file once more, which takes a hundredth of the time of an analysis.
         """
         row = None
@@ -171,8 +167,8 @@ class ResultCache:
             row = self._database.execute(
                 "SELECT estimate FROM estimates WHERE identity = ? AND listener = ?", (content_hash, _analyzer(model))
             ).fetchone()
-        if row is None and path is not None and self._has_old_hashes():
-            old_hash = hash_content(path, OldDigest)
+        if row is None and music is not None and self._has_old_hashes():
+            old_hash = hash_content(music, OldDigest)
             estimate = self.estimate(old_hash, model) if old_hash else None
             if estimate:
                 self.put(content_hash, model, estimate)
@@ -187,11 +183,12 @@ class ResultCache:
                 (content_hash, _analyzer(model), _encode_record(estimate), _today()),
             )
 
-    def record(self, path: Path, fingerprint: str, content_hash: bytes) -> None:
-        """Record the content hash of the file at ``path`` with this stat fingerprint."""
+    def record(self, music: MusicFile, content_hash: bytes) -> None:
+        """Record the content hash of the file with its path and stat fingerprint."""
         with self._cache_errors():
             self._database.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (_name(path), fingerprint, content_hash, _today())
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+                (_name(music.path), music.fingerprint, content_hash, _today()),
             )
 
     def count(self) -> int:
@@ -347,23 +344,15 @@ def empty_cache() -> ResultCache:
     return results
 
 
-def stat_fingerprint(path: Path) -> str:
-    """Size, times and inode of the file, as text; "" if its status cannot be read."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-
-
-def hash_content(path: Path, kind: type[Digest | OldDigest] = Digest) -> bytes | None:
-    """The content hash of the recording; None if the file cannot be read.
+def hash_content(path: Source, kind: type[Digest | OldDigest] = Digest) -> bytes | None:
+    """The content hash of the recording in a file, given by its path or open; None if the file cannot be read.
 
     For damaged files, and formats without tags, it covers the whole file. With :class:`OldDigest` for ``kind``, it is
     the hash that earlier versions stored.
     """
     try:
-        with as_tag_error(), open_regular(path) as file:
+        with as_tag_error(), opened(path) as music:
+            file = music.file
             try:
                 container = sniff(file)
                 digest = b"audio " + container.encode() + audio_digest(file, container, kind)

@@ -13,6 +13,7 @@ from stonecli.detection.detect import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.cache import ResultCache, open_cache
+from stonecli.library.music_file import opened
 from stonecli.library.walk import Finding, find_music
 from stonecli.mixing.ordering import best_order
 from stonecli.mixing.transitions import COMPATIBLE_COST, KEY_COSTS, Track, Transition, cost_matrix, end_keys, transition
@@ -58,18 +59,20 @@ class TrackReader:
         """The file at ``path`` as a track to mix.
 
         Raises:
+            TagError: there is no such file.
             AudioError, ModelError, OSError: the tags contain no key, and the file cannot be analyzed.
         """
-        try:
-            key = read_tags(path).key
-        except TagError:
-            key = KeyTags("", None, None).key  # the audio may be valid
-        estimate: KeyEstimate | None
-        if key is None:
-            estimate = Tagger(self.model, TagOptions(overwrite=True), cache=self.cache)(path).estimate
-        else:
-            estimate = self.cache.look_up(path, self.model, match_audio=True).estimate if self.cache else None
-        info = read_info(path)
+        with opened(path) as music:
+            try:
+                key = read_tags(music).key
+            except TagError:
+                key = KeyTags("", None, None).key  # the audio may be valid
+            estimate: KeyEstimate | None
+            if key is None:
+                estimate = Tagger(self.model, TagOptions(overwrite=True), cache=self.cache)(music).estimate
+            else:
+                estimate = self.cache.look_up(music, self.model, match_audio=True).estimate if self.cache else None
+            info = read_info(music)
         seconds = estimate.duration if estimate else info.seconds
         used = key or (estimate.key if estimate else None)
         if used is None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
+from stonecli.library.music_file import Source, opened
 from stonecli.spelling import parse_plain, says_no_key
 from stonecli.tags.edit.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.edit.splice import read_at
@@ -69,8 +68,8 @@ class Snapshot:
         return replace(self, keys=keys, followers=followers, also=(), texts=left)
 
 
-def read_key(path: str | os.PathLike[str]) -> Key | None:
-    """The key in the tags of a file; None if there is none.
+def read_key(path: Source) -> Key | None:
+    """The key in the tags of a file, given by its path or open; None if there is none.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
@@ -78,25 +77,16 @@ def read_key(path: str | os.PathLike[str]) -> Key | None:
     return read_tags(path).key
 
 
-def read_tags(path: str | os.PathLike[str]) -> KeyTags:
-    """The key tags of a file.
+def read_tags(path: Source) -> KeyTags:
+    """The key tags of a file, given by its path or open.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
     """
-    with as_tag_error(), open_regular(Path(path)) as file:
-        container = sniff(file)
-        text = snapshot(file, container).text
+    with as_tag_error(), opened(path) as music:
+        container = sniff(music.file)
+        text = snapshot(music.file, container).text
     return KeyTags(container, text, parse_or_none(text) if text is not None else None)
-
-
-@contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """The file at ``path``, open for reading; a pipe or a device is not opened, since that could block forever."""
-    if not path.is_file():
-        raise TagError("not a file" if path.exists() else "no such file")
-    with path.open("rb") as file:
-        yield file
 
 
 @contextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stonecli.errors import TagError
+from stonecli.library.music_file import Source, opened
 from stonecli.tags.edit.bounded import bounded
 from stonecli.tags.formats.containers import CONTAINERS, TagFamily, load_class
 from stonecli.tags.formats.sniff import sniff
-from stonecli.tags.read import as_tag_error, open_regular
+from stonecli.tags.read import as_tag_error
 
 SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # a tag outside this range is wrong; some programs write 0 for "unknown"
 
@@ -43,10 +43,14 @@ class TrackInfo:
     sample_rate: int | None = None
 
 
-def read_info(path: Path) -> TrackInfo:
-    """The track info of a file; empty if it cannot be read, since playlists and mixing work without it."""
+def read_info(path: Source) -> TrackInfo:
+    """The track info of a file, given by its path or open.
+
+    It is empty if the file cannot be read, since playlists and mixing work without it.
+    """
     try:
-        with as_tag_error(), open_regular(path) as file:
+        with as_tag_error(), opened(path) as music:
+            file = music.file
             container = sniff(file)
             row = CONTAINERS[container]
             seen = bounded(file, container)

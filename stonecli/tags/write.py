@@ -10,38 +10,38 @@ from typing import BinaryIO
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_changed, refuse_unsafe, replace_file
+from stonecli.library.music_file import CHANGED_MEANWHILE, Source, opened, refuse_changed
+from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_unsafe, replace_file
 from stonecli.tags.edit.audio_digest import is_same_audio
 from stonecli.tags.edit.splice import UnchangedRange
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
 from stonecli.tags.formats.containers import CONTAINERS
 from stonecli.tags.formats.sniff import sniff
-from stonecli.tags.read import Snapshot, as_tag_error, open_regular, snapshot
+from stonecli.tags.read import Snapshot, as_tag_error, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
 from stonecli.tags.undo.record import Undo
 
 
 def write_key(
-    path: str | os.PathLike[str],
+    path: Source,
     key: Key,
     rules: Sequence[FieldRule] = (FieldRule(),),
     *,
     preserve_mtime: bool = False,
     journal: Journal | None = None,
     write: bool = True,
-    seen: os.stat_result | None = None,
 ) -> bool:
     """Write a key, and return whether the file was changed; False if it had the same key in all fields already.
 
     Args:
-        path: the file. For a symbolic link, its target is written and the link stays.
+        path: the file. For a symbolic link, its target is written and the link stays. If the file was opened before its
+            key was detected, and another program has changed it since, the key may be wrong for the new content, and
+            nothing is written.
         key: the key to write.
         rules: fields to write, with notation and mode (default: the key field, in Camelot).
         preserve_mtime: whether the file keeps its modification time.
         journal: gets the undo record before the change is made; see :func:`stonecli.tags.recorded`.
         write: if False, nothing is written, and the result says whether the file would be changed.
-        seen: the status of the file when its key was detected. If another program changed the file since, the key may
-            be wrong for its new content, and nothing is written.
 
     The file is replaced atomically by a copy whose audio and tags were verified. A file with several hard links is
     refused, since the other links would keep the old content.
@@ -50,11 +50,11 @@ def write_key(
         TagError: the file cannot be written without risk; it is unchanged.
         ValueError: a rule would replace a title.
     """
-    return _update(path, key, rules, preserve_mtime, journal, write, seen)
+    return _update(path, key, rules, preserve_mtime, journal, write)
 
 
 def remove_key(
-    path: str | os.PathLike[str],
+    path: Source,
     rules: Sequence[FieldRule] = (FieldRule(),),
     *,
     preserve_mtime: bool = False,
@@ -86,14 +86,14 @@ def undo_change(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: 
         TagError: the file was changed since, or cannot be written without risk. After an error during the replacement
             the file may be restored nevertheless; the next call with the same record then returns False.
     """
-    with as_tag_error(), open_regular(path) as file:
-        status = os.fstat(file.fileno())
+    with as_tag_error(), opened(path) as music:
+        file, status = music.file, music.status
         if path.is_symlink() or not undo.is_after(file):
             if undo.is_before(file):
                 return False
             raise TagError("the file has changed since")
         if not write:
-            check_writable(path, preserve_mtime=preserve_mtime)
+            check_writable(path, status, preserve_mtime=preserve_mtime)
             return True
         refuse_unsafe(path, status)
 
@@ -126,36 +126,37 @@ def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Chan
 
 
 def _update(
-    path: str | os.PathLike[str],
+    path: Source,
     key: Key | None,
     rules: Sequence[FieldRule],
     preserve_mtime: bool,
     journal: Journal | None,
     write: bool,
-    seen: os.stat_result | None = None,
 ) -> bool:
     check_rules(rules)
-    with as_tag_error():
-        target = Path(os.path.realpath(path))
-        with open_regular(target) as file:
-            before = os.fstat(file.fileno())
-            container = sniff(file)
-            now = snapshot(file, container, as_new=key is not None)
-            changes = _changes(now, key, rules)
-            if not changes or not write:
-                return bool(changes)
-            if seen:
-                refuse_changed(before, seen)
-            refuse_unsafe(target, before)
-            splices = CONTAINERS[container].editor.splices(file, container, changes)
+    with as_tag_error(), opened(path) as music:
+        file, before = music.file, music.status
+        container = sniff(file)
+        now = snapshot(file, container, as_new=key is not None)
+        changes = _changes(now, key, rules)
+        now_open = os.fstat(file.fileno())
+        if write and not now_open.st_nlink:  # replaced since it was opened, so these are the tags of the old file
+            raise TagError(CHANGED_MEANWHILE)
+        if not changes or not write:
+            return bool(changes)
+        refuse_changed(now_open, before)  # replace_file checks again, just before the rename
+        refuse_unsafe(music.target, before)
+        splices = CONTAINERS[container].editor.splices(file, container, changes)
 
-            def check(copy: BinaryIO, verified: Sequence[UnchangedRange]) -> None:
-                if sniff(copy) != container or not is_same_audio(file, copy, container, verified):
-                    raise TagError("the audio of the copy differs from the file")
-                # A tag that holds nothing else may have been removed; then the other tags of the file are compared.
-                found = (replace(snapshot(copy, container, as_new=as_new), also=()) for as_new in (False, True))
-                if now.with_changes(changes) not in found:
-                    raise TagError("the tags of the copy do not read back as written")
+        def check(copy: BinaryIO, verified: Sequence[UnchangedRange]) -> None:
+            if sniff(copy) != container or not is_same_audio(file, copy, container, verified):
+                raise TagError("the audio of the copy differs from the file")
+            # A tag that holds nothing else may have been removed; then the other tags of the file are compared.
+            found = (replace(snapshot(copy, container, as_new=as_new), also=()) for as_new in (False, True))
+            if now.with_changes(changes) not in found:
+                raise TagError("the tags of the copy do not read back as written")
 
-            replace_file(target, file, before, splices, check, preserve_mtime=preserve_mtime, journal=journal)
+        music.status = replace_file(
+            music.target, file, before, splices, check, preserve_mtime=preserve_mtime, journal=journal
+        )
     return True

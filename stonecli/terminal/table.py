@@ -46,7 +46,7 @@ class TagTable:
 
     def __init__(self, console: Console, roots: Sequence[Location], notation: Notation) -> None:
         self._console = console
-        self._roots = [root if root.is_dir() else root.parent for root in roots if isinstance(root, Path)]
+        self._roots = [root for root in roots if isinstance(root, Path)]
         self._notation = notation
         self._counts: Counter[str] = Counter()
         self._is_terminal = console.is_terminal
@@ -133,7 +133,7 @@ class TagTable:
     def _relative(self, path: Location) -> str:
         for root in self._roots:
             if isinstance(path, Path) and path.is_relative_to(root):
-                return str(path.relative_to(root))
+                return path.name if path == root else str(path.relative_to(root))
         return str(path)
 
     def _plain(self, *cells: str) -> None:

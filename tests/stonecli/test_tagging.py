@@ -17,6 +17,7 @@ from stonecli.errors import AudioError, TagError
 from stonecli.jobs import Outcome
 from stonecli.key import Key
 from stonecli.library.cache import ResultCache
+from stonecli.library.music_file import MusicFile
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Location, Seen
 from stonecli.tagging import Remover, Tagger, TagOptions, TagResult, tag_library, watch_folder
@@ -169,10 +170,10 @@ def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """From now on another program writes a key while a file is heard: in place, and sets the time back."""
 
     def begin(text: str) -> None:
-        hear = tagger.detect_key
+        detect = tagger.detect_key
 
-        def hear_and_tag(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
-            estimate = hear(path, model)
+        def detect_and_tag(music: MusicFile, model: KeyModel, **_: object) -> KeyEstimate:
+            estimate, path = detect(music, model), music.path
             status = path.stat()
             tags = FLAC(path)
             tags["initialkey"] = text
@@ -180,7 +181,7 @@ def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
             return estimate
 
-        monkeypatch.setattr(tagger, "detect_key", hear_and_tag)
+        monkeypatch.setattr(tagger, "detect_key", detect_and_tag)
 
     return begin
 
@@ -222,11 +223,11 @@ def test_a_file_that_is_replaced_before_its_other_fields_are_written(
     path = song("flac")
     write_key(path, D_MINOR)
 
-    def read_and_replace(name: Path) -> KeyTags:
-        tags = read_tags(name)
+    def read_and_replace(music: MusicFile) -> KeyTags:
+        tags = read_tags(music)
         other = song("flac", "other")
         write_key(other, Key.parse("C"))
-        other.replace(name)
+        other.replace(music.path)
         return tags
 
     monkeypatch.setattr(tagger, "read_tags", read_and_replace)

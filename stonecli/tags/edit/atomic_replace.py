@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from stonecli.errors import TagError
+from stonecli.library.music_file import refuse_changed
 from stonecli.library.walk import TEMPORARY_PREFIX as PREFIX
 from stonecli.library.walk import TEMPORARY_SUFFIX as SUFFIX
 from stonecli.tags.edit.digest import Digest
@@ -35,8 +36,6 @@ from stonecli.tags.edit.splice import Splice, UnchangedRange, file_size, forward
 from stonecli.tags.edit.verified_copy import verified_copy
 from stonecli.tags.undo.record import Undo, file_digest, spans_after, spans_before
 from stonecli.util.locks import try_lock
-
-CHANGED_MEANWHILE = "another program changed the file in the meantime"
 
 _COPY_NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}" + re.escape(SUFFIX))
 _LETTERS = string.ascii_lowercase + string.digits
@@ -74,8 +73,8 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
         raise TagError("the file has other hard links, which would keep the old content")
 
 
-def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
-    """Raise an error if the file at ``path``, or the target of a symbolic link there, cannot be replaced.
+def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool = False) -> None:
+    """Raise an error if the file at ``path``, which has this status and is no symbolic link, cannot be replaced.
 
     An empty test file shows whether a copy in the same folder can get the owner, permissions and, with
     ``preserve_mtime``, the modification time of the file. One test is made per folder, owner and mode. Where the system
@@ -83,14 +82,11 @@ def check_writable(path: Path, *, preserve_mtime: bool = False) -> None:
 
     Raises:
         TagError: :func:`refuse_unsafe` refuses the file, or a copy cannot be created in its folder.
-        OSError: the status of the file cannot be read.
     """
-    target = Path(os.path.realpath(path))
-    status = target.stat()
-    refuse_unsafe(target, status)
-    if not os.access(target.parent, os.W_OK | os.X_OK):
+    refuse_unsafe(path, status)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise TagError(os.strerror(errno.EACCES))  # the error that creating the copy would raise
-    _try_folder(target.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
+    _try_folder(path.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
 
 
 @functools.lru_cache(maxsize=1024)  # errors are not cached
@@ -114,23 +110,6 @@ def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preser
                 temporary.unlink()
 
 
-def refuse_changed(now: os.stat_result, before: os.stat_result) -> None:
-    """Raise an error if the status ``now`` of a file shows that it was changed since the status ``before`` was read.
-
-    Raises:
-        TagError: it is another file, or was written since.
-    """
-
-    def identity(status: os.stat_result) -> tuple[int, ...]:
-        # Only this time shows a write in place after which the modification time was reset. On Windows, it is the time
-        # of creation.
-        changed = status.st_ctime_ns if os.name == "posix" else 0
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed
-
-    if identity(now) != identity(before):
-        raise TagError(CHANGED_MEANWHILE)
-
-
 def replace_file(
     path: Path,
     file: BinaryIO,
@@ -140,8 +119,8 @@ def replace_file(
     *,
     preserve_mtime: bool = False,
     journal: Journal | None = None,
-) -> None:
-    """Replace the file at ``path``, open as ``file``, by a copy with the splices applied.
+) -> os.stat_result:
+    """Replace the file at ``path``, open as ``file``, by a copy with the splices applied; returns the copy's status.
 
     Args:
         path: the file itself, not a symbolic link to it.
@@ -186,17 +165,20 @@ def replace_file(
                 refuse_changed(path.stat(), before)
                 is_tried = True
                 _rename(temporary, path, copied)
+                copied = os.fstat(copy.fileno())  # the rename has changed a time of it
         if os.name != "posix":  # Windows cannot rename an open file, and holds no lock here that closing would release
             file.close()
             refuse_changed(path.stat(), before)
             is_tried = True
             _rename(temporary, path, copied)
+            copied = path.stat()
     except BaseException:
         is_removed = _discard(temporary, path if is_tried else None)
         if journal is not None and record and number is not None and is_removed and _is_unchanged(path, before, record):
             journal.forget(number)
         raise
     _sync_directory(path.parent)
+    return copied
 
 
 def remove_leftovers(paths: Iterable[Path]) -> int:

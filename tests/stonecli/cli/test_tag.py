@@ -20,6 +20,7 @@ from mutagen.flac import FLAC
 from typer.testing import Result
 
 from stonecli.library import walk as library
+from stonecli.library.music_file import MusicFile
 from stonecli.library.walk import Finding
 from stonecli.model import session as model
 from stonecli.remote import storage
@@ -629,14 +630,14 @@ def test_a_file_that_changes_while_it_is_heard_is_left(
     path = song("mp3")
     from stonecli import tagging as tagger
 
-    hear = tagger.detect_key
+    detect = tagger.detect_key
 
-    def hear_and_lose(name: Path, *arguments: Any, **options: Any) -> Any:
-        estimate = hear(name, *arguments, **options)
-        name.unlink()
+    def detect_and_delete(music: MusicFile, *arguments: Any, **options: Any) -> Any:
+        estimate = detect(music, *arguments, **options)
+        music.path.unlink()
         return estimate
 
-    monkeypatch.setattr(tagger, "detect_key", hear_and_lose)
+    monkeypatch.setattr(tagger, "detect_key", detect_and_delete)
     result = invoke("tag", path, "--write-tags")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

@@ -16,7 +16,8 @@ from stonecli.detection.detect import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.library import cache as cache_module
-from stonecli.library.cache import FILE_NAME, ResultCache, hash_content, open_cache, stat_fingerprint
+from stonecli.library.cache import FILE_NAME, CacheEntry, ResultCache, hash_content, open_cache
+from stonecli.library.music_file import MusicFile, opened
 from stonecli.model.session import KeyModel
 from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import FieldRule, write_key
@@ -41,8 +42,8 @@ def heard(monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf) -> list[Path
     """The files that were listened to from now on; they are all in A minor."""
     paths: list[Path] = []
 
-    def detect(path: Path, model: KeyModel, **_: object) -> KeyEstimate:
-        paths.append(path)
+    def detect(music: MusicFile, model: KeyModel, **_: object) -> KeyEstimate:
+        paths.append(music.path)
         return estimate_of("Am")
 
     monkeypatch.setattr("stonecli.tagging.detect_key", detect)
@@ -81,24 +82,24 @@ def test_a_file_is_known_by_path_until_it_changes(
     cache: ResultCache, song: Song, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("mp3")
-    fingerprint = stat_fingerprint(path)
-    assert cache.get(path, MODEL) == cache_module.CacheEntry(fingerprint)
-    cache.record(path, fingerprint, b"identity")
-    cache.put(b"identity", MODEL, estimate_of("Am"))
-    memory = cache.get(path, MODEL)
-    assert (memory.fingerprint, memory.content_hash) == (fingerprint, b"identity")
-    assert same(memory.estimate, replace(estimate_of("Am"), windows=()))
-    assert cache.get(path, OTHER_MODEL).estimate is None
+    with opened(path) as music:
+        assert cache.get(music, MODEL) == CacheEntry()
+        cache.record(music, b"identity")
+        cache.put(b"identity", MODEL, estimate_of("Am"))
+        memory = cache.get(music, MODEL)
+        assert memory.content_hash == b"identity"
+        assert same(memory.estimate, replace(estimate_of("Am"), windows=()))
+        assert cache.get(music, OTHER_MODEL).estimate is None
     monkeypatch.chdir(path.parent)
-    assert cache.get(Path(path.name), MODEL).content_hash == b"identity"  # however it is named
+    with opened(path.name) as music:
+        assert cache.get(music, MODEL).content_hash == b"identity"  # however it is named
     status = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time of modification
-    assert cache.get(path, MODEL).content_hash is None
-    path.unlink()
-    assert cache.get(path, MODEL) == cache_module.CacheEntry("")
+    with opened(path) as music:
+        assert cache.get(music, MODEL) == CacheEntry()
 
 
 @pytest.mark.parametrize("container", ["mp3", "flac", "ogg vorbis", "opus", "m4a aac", "wav 16 bit", "aiff", "wma"])
@@ -150,7 +151,8 @@ class TestResultsOfAnEarlierVersion:
         assert new is not None
         cache.put(old, MODEL, estimate_of("Am"))
         assert cache.estimate(new, MODEL) is None
-        assert same(cache.estimate(new, MODEL, wav), replace(estimate_of("Am"), windows=()))
+        with opened(wav) as music:
+            assert same(cache.estimate(new, MODEL, music), replace(estimate_of("Am"), windows=()))
         assert same(cache.estimate(new, MODEL), replace(estimate_of("Am"), windows=()))
 
     def test_a_new_cache_needs_no_old_hash(
@@ -160,7 +162,8 @@ class TestResultsOfAnEarlierVersion:
         assert new is not None
         cache.put(new, OTHER_MODEL, estimate_of("Am"))
         monkeypatch.setattr(cache_module, "OldDigest", None)
-        assert cache.estimate(new, MODEL, wav) is None
+        with opened(wav) as music:
+            assert cache.estimate(new, MODEL, music) is None
 
 
 def test_a_second_run_analyzes_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
@@ -207,11 +210,11 @@ def test_a_file_that_changes_during_the_analysis_is_not_cached(
 ) -> None:
     path = song("flac")
 
-    def hear(name: Path, model: KeyModel, **_: object) -> KeyEstimate:
-        name.write_bytes(name.read_bytes())
+    def detect(music: MusicFile, model: KeyModel, **_: object) -> KeyEstimate:
+        music.path.write_bytes(music.path.read_bytes())
         return estimate_of("Am")
 
-    monkeypatch.setattr("stonecli.tagging.detect_key", hear)
+    monkeypatch.setattr("stonecli.tagging.detect_key", detect)
     with pytest.raises(TagError, match="another program changed the file"):
         Tagger(key_model, cache=cache)(path)
     assert cache.count() == 0
@@ -307,20 +310,22 @@ def test_the_least_recently_used_results_are_deleted_first(
     path = tmp_path / FILE_NAME
     file = tmp_path / "song"
     file.touch()
-    opened = ResultCache(path)
+    cache = ResultCache(path)
     day = cache_module._today()
     for number in range(90):
         monkeypatch.setattr(cache_module, "_today", lambda number=number: day - 100 + number)
-        opened.put(bytes([number]), MODEL, estimate_of("Am"))
-    opened.record(file, stat_fingerprint(file), bytes([0]))
-    opened._database.execute("UPDATE files SET used = 1")
+        cache.put(bytes([number]), MODEL, estimate_of("Am"))
+    with opened(file) as music:
+        cache.record(music, bytes([0]))
+    cache._database.execute("UPDATE files SET used = 1")
     monkeypatch.setattr(cache_module, "_today", lambda: day)
-    assert opened.get(file, MODEL).estimate is not None  # which counts as use
-    opened.close()
+    with opened(file) as music:
+        assert cache.get(music, MODEL).estimate is not None  # which counts as use
+    cache.close()
     monkeypatch.setattr(cache_module, "MAX_BYTES", 8192)
-    opened = ResultCache(path)
-    assert opened.count() == 60
-    assert opened.estimate(bytes([0]), MODEL) is not None
-    assert opened.estimate(bytes([1]), MODEL) is None
-    assert opened.estimate(bytes([89]), MODEL) is not None
-    opened.close()
+    cache = ResultCache(path)
+    assert cache.count() == 60
+    assert cache.estimate(bytes([0]), MODEL) is not None
+    assert cache.estimate(bytes([1]), MODEL) is None
+    assert cache.estimate(bytes([89]), MODEL) is not None
+    cache.close()

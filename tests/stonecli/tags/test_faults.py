@@ -12,7 +12,7 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.tags import FieldRule, read, remove_key, undo_change, write_key
+from stonecli.tags import FieldRule, remove_key, undo_change, write_key
 from stonecli.tags.edit import verified_copy as verified_copy
 from stonecli.tags.undo.journal import UndoJournal
 from tests.fixture_types import CopySample, ListLeftovers
@@ -257,7 +257,7 @@ def test_windows_cannot_rename_an_open_file(
     """There a file is closed before it is replaced, and there are no locks of ours."""
     path = make("flac")
     open_files = []
-    real_open, real_fdopen, real_replace = read.Path.open, os.fdopen, os.replace
+    real_open, real_fdopen, real_replace = Path.open, os.fdopen, os.replace
 
     def note(opened: Any) -> Any:
         open_files.append(opened)
