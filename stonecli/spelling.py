@@ -1,7 +1,7 @@
-"""Spellings of keys as programs leave them in tags, read but never written.
+"""Parse the spellings of keys that programs write to tags.
 
-A text is read as a whole or not at all: it names a key only if every part of it is a spelling of that key, so words
-that happen to begin like one (``Am I wrong``) name none. Time and memory are bounded whatever the text.
+A text is a key only if every part of it is a spelling of that key, so ``Am I wrong`` is not a key. Time and memory are
+bounded for any text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _MODES: dict[str, Mode] = {
     "moll": "minor",
 }
 _GERMAN_MODES = ("dur", "moll")
-_INVALID = "invalid"  # an accidental that does not go with its letter
-_SOFT = " \t\r\n\f\v_-"  # may stand within a spelling
+_INVALID = "invalid"  # an accidental that does not exist for its letter
+_SOFT = " \t\r\n\f\v_-"  # allowed within a spelling
 
-# One spelling of a key, followed by the end of the text or by something that can stand between two spellings.
+# One spelling of a key, followed by the end of the text or by a separator.
 _END = r"(?![^\s()\[\]/\\|,;:=_+-])"
 _WHEEL = re.compile(rf"0?(1[0-2]|[1-9])\s*([abdm]){_END}", re.ASCII | re.IGNORECASE)
 _MUSICAL = re.compile(
@@ -39,7 +39,7 @@ _MUSICAL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _TUNING = re.compile(
-    r"(?:[\s(\[]+[+-]|[\s(\[]*[+-]\s*(?=\d\d|\d(?:[.,]\d{1,2})?\s*c))"  # "-6" alone could be anything
+    r"(?:[\s(\[]+[+-]|[\s(\[]*[+-]\s*(?=\d\d|\d(?:[.,]\d{1,2})?\s*c))"  # not "-6" alone, which is ambiguous
     rf"(\d{{1,3}})(?:[.,]\d{{1,2}})?\s*(?:cts?|cents?)?{_END}",
     re.ASCII | re.IGNORECASE,
 )
@@ -51,13 +51,13 @@ _MAX_CENTS = 100
 _NO_KEY = {"", "o", "-", "--", "0", "?", "all", "off", "off key", "no key", "atonal", "invalid"}
 _NO_KEY |= {"none", "null", "nil", "n/a", "na", "unknown", "undefined"}
 _REPLACED = str.maketrans({"♯": "#", "𝄪": "##", "𝄫": "♭♭", "−": "-", "‐": "-", "‑": "-", "–": "-", "—": "-", "±": "+"})
-_ORDINALS = ("ª", "º")  # NFKC makes letters of them: "8ª" is Spanish for "eighth"
-_MAX_SPELLING = 80  # characters of a text that is read as spellings
-_MAX_TEXT = 4096  # characters; longer than any block of Mixed In Key, and tags are not trusted
+_ORDINALS = ("ª", "º")  # NFKC converts them to letters, but "8ª" is Spanish for "eighth"
+_MAX_SPELLING = 80  # characters; a longer text is not a key
+_MAX_TEXT = 4096  # characters, because tags are untrusted; any block of Mixed In Key is shorter
 
 
 def parse(text: str) -> Key | None:
-    """The key that ``text`` names; None if it names none, or more than one. See :meth:`stonecli.key.Key.parse`."""
+    """The key that ``text`` names; None if it names no key, or several. See :meth:`stonecli.key.Key.parse`."""
     key = parse_plain(text)
     if key is None and (inner := _mixed_in_key_text(text)) is not None:
         key = parse_plain(inner)
@@ -65,7 +65,7 @@ def parse(text: str) -> Key | None:
 
 
 def parse_plain(text: str) -> Key | None:
-    """The key that ``text`` spells out, or None: as :meth:`Key.parse`, but a block of Mixed In Key is not read."""
+    """As :func:`parse`, but without the JSON blocks of Mixed In Key."""
     if len(text) > _MAX_TEXT:
         return None
     spelling = _normalized(text)
@@ -86,7 +86,7 @@ def says_no_key(text: str) -> bool:
 
 @dataclass(frozen=True)
 class _Spelling:
-    """One spelling within a text: ``name`` is the note without a mode; ``mode`` is None where only case implies it."""
+    """One spelling in a text: ``name`` is the note without its mode; ``mode`` is None if it is not given."""
 
     name: str
     tonic: int
@@ -94,24 +94,26 @@ class _Spelling:
 
 
 def _normalized(text: str) -> str:
-    """``text`` with the characters of a plain spelling: NFKC, nothing invisible, ``#`` for sharp, ``-`` for dashes."""
+    """``text`` normalized: NFKC, without invisible characters, with ``#`` for sharps and ``-`` for dashes."""
     text = text.strip()
     if text.isascii():
         return text
-    import unicodedata  # here: nearly all texts are ASCII, and stone has to start fast
+    import unicodedata  # a local import, because nearly all texts are ASCII and stone must start fast
 
-    if any(sign in text for sign in _ORDINALS):
+    if any(char in text for char in _ORDINALS):
         return text
     text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
-    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf" and not _selects_variant(sign)).strip()
+    return "".join(
+        char for char in text if unicodedata.category(char) != "Cf" and not _is_variation_selector(char)
+    ).strip()
 
 
-def _selects_variant(sign: str) -> bool:
-    return "\ufe00" <= sign <= "\ufe0f" or "\U000e0100" <= sign <= "\U000e01ef"
+def _is_variation_selector(char: str) -> bool:
+    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
 
 
 def _spellings(text: str) -> list[_Spelling]:
-    """The spellings of keys that ``text`` is made of; none if there is anything else in it."""
+    """The spellings of keys in ``text``; empty if it contains anything else."""
     found: list[_Spelling] = []
     at = _end_of(_OPENING, text, 0)
     while True:
@@ -130,7 +132,7 @@ def _spellings(text: str) -> list[_Spelling]:
 
 
 def _spelling_at(text: str, at: int) -> tuple[_Spelling | None, int]:
-    """The spelling that starts at ``at``, and where it ends."""
+    """The spelling that starts at index ``at``, and the index of its end."""
     if match := _WHEEL.match(text, at):
         return _from_wheel(int(match[1]), match[2].upper()), match.end()
     if match := _MUSICAL.match(text, at):
@@ -145,48 +147,48 @@ def _from_wheel(number: int, letter: str) -> _Spelling:
     return _Spelling("", signature if is_major else (signature - 3) % 12, "major" if is_major else "minor")
 
 
-def _from_names(letter: str, accidental: str, mode_word: str) -> _Spelling | None:
-    """The spelling of these three parts; None where they do not go together."""
-    note, word = letter.upper(), mode_word.lower()
-    sign = accidental.strip(_SOFT).lower().replace("♭", "b")
-    if accidental == "B" and len(mode_word) < 3:  # "EB MINOR" is E flat minor, "EB" and "EBM" are anything
+def _from_names(letter: str, accidental: str, mode_name: str) -> _Spelling | None:
+    """The spelling of these three parts; None if the combination is invalid."""
+    note, mode_text = letter.upper(), mode_name.lower()
+    symbol = accidental.strip(_SOFT).lower().replace("♭", "b")
+    if accidental == "B" and len(mode_name) < 3:  # "EB MINOR" is E flat minor, but "EB" and "EBM" are ambiguous
         return None
-    if word in _GERMAN_MODES:
-        sign = _german_sign(note, sign)
+    if mode_text in _GERMAN_MODES:
+        symbol = _german_accidental(note, symbol)
         tonic = _GERMAN_LETTERS.get(note, 0)
     else:
-        sign = _INVALID if note == "H" or sign == "s" or (note, sign) == ("B", "is") else sign
+        symbol = _INVALID if note == "H" or symbol == "s" or (note, symbol) == ("B", "is") else symbol
         tonic = _LETTERS.get(note, 0)
-    if sign == _INVALID:
+    if symbol == _INVALID:
         return None
-    mode: Mode | None = "major" if mode_word == "M" else _MODES.get(word)
+    mode: Mode | None = "major" if mode_name == "M" else _MODES.get(mode_text)
     if mode is None and letter.islower():
         mode = "minor"
-    return _Spelling(note + sign, (tonic + _ACCIDENTALS[sign]) % 12, mode)
+    return _Spelling(note + symbol, (tonic + _ACCIDENTALS[symbol]) % 12, mode)
 
 
-def _german_sign(note: str, sign: str) -> str:
-    """The accidental of a German name; B is B flat by itself, and whoever adds a flat sign means the same note."""
+def _german_accidental(note: str, accidental: str) -> str:
+    """The accidental of a German name, in which B alone is B flat; ``Bb`` is read as the same note."""
     if note == "B":
-        return "" if sign in ("", "b", "flat") else _INVALID
+        return "" if accidental in ("", "b", "flat") else _INVALID
     if note == "H":
-        return sign if sign in ("", "is") else _INVALID
-    return _INVALID if sign == "s" and note not in "AE" else sign
+        return accidental if accidental in ("", "is") else _INVALID
+    return _INVALID if accidental == "s" and note not in "AE" else accidental
 
 
 def _resolved(spellings: list[_Spelling]) -> Iterator[Key]:
-    """The key of each spelling; in ``F♯/G♭ minor`` the mode belongs to both names of the note."""
-    for place, spelling in enumerate(spellings):
+    """The key of each spelling; in ``F♯/G♭ minor``, the mode applies to both names of the note."""
+    for index, spelling in enumerate(spellings):
         mode = spelling.mode
-        if mode is None and place + 1 < len(spellings):
-            following = spellings[place + 1]
+        if mode is None and index + 1 < len(spellings):
+            following = spellings[index + 1]
             if following.name and following.name != spelling.name and following.tonic == spelling.tonic:
                 mode = following.mode
         yield Key(spelling.tonic, mode or "major")
 
 
 def _after_tuning(text: str, at: int) -> int:
-    """Where a deviation in cents that starts at ``at`` ends; ``at`` if there is none."""
+    """The end of the tuning in cents that starts at ``at``; ``at`` if there is none."""
     match = _TUNING.match(text, at)
     return match.end() if match and int(match[1]) <= _MAX_CENTS else at
 
@@ -199,7 +201,7 @@ def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
 def _mixed_in_key_text(text: str) -> str | None:
     """The text of the key in a Mixed In Key block, e.g. ``{"algorithm":94,"key":"5A","source":"mixedinkey"}``.
 
-    The block may be in base64. None where ``text`` is no such block.
+    The block may be encoded in base64. None if ``text`` is not such a block.
     """
     block_text = text.strip()
     if len(text) > _MAX_TEXT or len(block_text) < len('{"key":""}'):

@@ -15,19 +15,19 @@ StrPath = str | os.PathLike[str]
 def detect_keys(
     paths: Iterable[StrPath], model: KeyModel | None = None, *, jobs: int | None = None
 ) -> Iterator[Outcome[StrPath, KeyEstimate]]:
-    """What became of each file, in the order of ``paths``: its estimate, or one line that says why there is none.
+    """The outcome of each file, in the order of ``paths``: its estimate, or one line with the error.
 
-    ``paths`` is consumed as there is room, and results are handed over as they come, so that memory does not grow with
-    their number. What cannot be heard does not end the rest. To leave early is enough to stop it.
+    A file that fails does not stop the others. Leaving the loop early stops the analyses. Memory does not grow with the
+    number of files, because ``paths`` is consumed only as fast as the results are.
 
     Args:
-        paths: music files in any format that libsndfile or ffmpeg decodes.
-        model: None for the one that stone carries.
-        jobs: number of files analyzed in parallel; None for one per core.
+        paths: music files in any format that libsndfile, ffmpeg or audioread decodes.
+        model: the model to run; None for the built-in one.
+        jobs: number of files analyzed in parallel; None for one per CPU core.
 
     Raises:
         ModelError, DeviceError: the built-in model cannot be loaded.
-        ValueError: ``jobs`` below 1.
+        ValueError: ``jobs`` is less than 1.
     """
     used = default_model() if model is None else model
     with in_threads(lambda path: detect_key(path, used), paths, jobs) as outcomes:

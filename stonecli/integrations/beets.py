@@ -1,7 +1,7 @@
-"""The beets plugin: keys on import and by ``beet stone``, in the library and in the files (docs/beets.md).
+"""The beets plugin: detects keys on import and with ``beet stone``, for the library and the files (docs/beets.md).
 
-On import beets writes the files, as it does with all its fields. ``beet stone`` writes them itself, as ``stone tag``
-does: only the key, crash-safe, and recorded for ``stone undo``. Both go by the same rules for the same fields.
+On import, beets writes the files with all their fields. ``beet stone`` writes them itself, as ``stone tag`` does: only
+the key, with an atomic replacement, and recorded for ``stone undo``. Both follow the same rules for the fields.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from stonecli.tags.undo.journal import JournalRun
 
-UserError: type[Exception] = ui.UserError  # type: ignore[attr-defined]  # it has moved within beets 2, not from here
+UserError: type[Exception] = ui.UserError  # type: ignore[attr-defined]  # beets 2 has moved it, but still exports it here
 
 LIBRARY_FIELDS: Mapping[Field, str] = {
     "key": "initial_key",
@@ -51,15 +51,15 @@ _LOWERED_CAMELOT = re.compile("(1[0-2]|[1-9])[ab]")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the table ``stone:`` of the user's config.yaml says, checked.
+    """The settings below ``stone:`` in the user's config.yaml, validated.
 
     Attributes:
-        rules: the fields to fill and how.
-        overwrite: whether tracks that have a key are analyzed again.
-        write: whether files are written; None: as ``import: write`` says.
-        min_confidence: 0..1; keys with less confidence are not written.
-        model: file of another model than the built-in one, or None.
-        jobs: files analyzed in parallel.
+        rules: the fields to write, with notation and mode.
+        overwrite: whether to re-analyze tracks that already have a key.
+        write: whether to write files; None for the setting ``import: write``.
+        min_confidence: 0..1; keys with a lower confidence are not stored.
+        model: path of a model file; None for the built-in model.
+        jobs: number of files analyzed in parallel.
     """
 
     rules: tuple[FieldRule, ...]
@@ -73,8 +73,8 @@ class Settings:
 class StonePlugin(plugins.BeetsPlugin):
     """Fills ``initial_key`` with the key that stone detects."""
 
-    # With two digits: 0.95 with one is 1.0.
-    item_types = {"key_confidence": types.Float(2)}  # noqa: RUF012 (beets reads it as it is)
+    # Two digits, because with one 0.95 would be shown as 1.0.
+    item_types = {"key_confidence": types.Float(2)}  # noqa: RUF012 (beets reads this attribute)
 
     def __init__(self) -> None:
         super().__init__("stone")
@@ -95,102 +95,114 @@ class StonePlugin(plugins.BeetsPlugin):
             "key_camelot": lambda item: _spelled(item, "camelot"),
             "key_openkey": lambda item: _spelled(item, "openkey"),
         }
-        self._behind: set[int] = set()  # ids of imported items whose files lack what was heard, and nothing else
-        self.register_listener("write", self.about_to_write)
+        self._missing_only_key: set[int] = set()  # ids of imported items whose files lack only the detected key
+        self.register_listener("write", self.restore_camelot_case)
         if self.config["auto"].get(bool):
-            self.import_stages = [self.imported]
-            self.register_listener("import_begin", self.import_begins)
-            self.register_listener("import_task_files", self.files_are_in_place)
+            self.import_stages = [self.detect_imported]
+            self.register_listener("import_begin", self.check_settings)
+            self.register_listener("import_task_files", self.write_imported)
 
     def commands(self) -> list[ui.Subcommand]:
-        """The one command, ``beet stone``."""
+        """The command ``beet stone``."""
         command = ui.Subcommand("stone", help="detect the keys of tracks and write them")
         add = command.parser.add_option
-        add("-f", "--force", action="store_true", default=False, help="analyze tracks that have a key as well")
-        add("-p", "--pretend", action="store_true", default=False, help="show what would change, and change nothing")
-        add("-w", "--write", action="store_true", default=None, help="write the files, whatever is configured")
-        add("-W", "--nowrite", action="store_false", dest="write", help="write the library only")
-        add("-q", "--quiet", action="store_true", default=False, help="say nothing but errors")
+        add(
+            "-f",
+            "--force",
+            action="store_true",
+            default=False,
+            help="re-analyze tracks that already have a key (default: skip them)",
+        )
+        add("-p", "--pretend", action="store_true", default=False, help="show what would change, but change nothing")
+        add("-w", "--write", action="store_true", default=None, help="write the files (default: as configured)")
+        add(
+            "-W",
+            "--nowrite",
+            action="store_false",
+            dest="write",
+            help="write only the library (default: as configured)",
+        )
+        add("-q", "--quiet", action="store_true", default=False, help="print only errors")
         command.func = self.command
         return [command]
 
     def command(self, lib: Library, options: optparse.Values, arguments: list[str]) -> None:
-        """``beet stone [-f] [-p] [-w|-W] [-q] [QUERY]``: one track after the other, as they finish in their order."""
+        """``beet stone [-f] [-p] [-w|-W] [-q] [QUERY]``: processes the tracks in order."""
         settings = self._settings()
-        wants_all = options.force or settings.overwrite
+        all_tracks = options.force or settings.overwrite
         write = not options.pretend and ui.should_write(settings.write if options.write is None else options.write)
-        say = self._log.debug if options.quiet else self._log.info
-        lagging: list[Item] = []  # of which beets itself notes that the library knows more than the file
+        report = self._log.debug if options.quiet else self._log.info
+        unwritten: list[Item] = []  # the library has a key that is not in the file: beets sets mtime to 0
 
-        def silent_items() -> Iterator[Item]:
+        def to_analyze() -> Iterator[Item]:
             for item in lib.items(arguments):
-                if wants_all or not item.initial_key:
+                if all_tracks or not item.initial_key:
                     yield item
                 elif write and not item.mtime:
-                    lagging.append(item)
+                    unwritten.append(item)
 
         with self._journal(write) as journal:
-            for item, result, error in self._hear(silent_items(), settings):
+            for item, result, error in self._detect(to_analyze(), settings):
                 if result is None:
                     self._fail(item, error)
                 elif result.key is None or result.status == "unsure":
-                    say("{}: {}", _name(item), result.status)
+                    report("{}: {}", _name(item), result.status)
                 else:
-                    agrees = _agrees(item)
+                    is_in_sync = _is_in_sync(item)
                     self._fill(item, result, settings.rules)
                     if options.pretend:
                         ui.show_model_changes(item, fields=[*LIBRARY_FIELDS.values()])
                         continue
-                    say("{}: {}", _name(item), result.key.musical)
+                    report("{}: {}", _name(item), result.key.musical)
                     if write:
-                        self._write(item, result.key, settings.rules, journal, agrees)
+                        self._write(item, result.key, settings.rules, journal, is_in_sync)
                     item.store()
-            for item in lagging:
-                self._write_known(item, settings.rules, journal, agrees=False)
+            for item in unwritten:
+                self._write_stored_key(item, settings.rules, journal, is_in_sync=False)
 
-    def import_begins(self, session: ImportSession) -> None:
-        """Finds wrong settings before anything is imported."""
+    def check_settings(self, session: ImportSession) -> None:
+        """Check the settings before the import starts."""
         _load_model(self._settings().model)
 
-    def imported(self, session: ImportSession, task: ImportTask) -> None:
-        """A stage of the import, in a thread of its own; beets moves and writes the files after it."""
+    def detect_imported(self, session: ImportSession, task: ImportTask) -> None:
+        """Import stage, run by beets in its own thread before it moves and writes the files."""
         settings = self._settings()
         items = [item for item in task.imported_items() if settings.overwrite or not item.initial_key]
-        for item, result, error in self._hear(items, settings):
+        for item, result, error in self._detect(items, settings):
             if result is None:
                 self._fail(item, error)
             elif result.key is None or result.status == "unsure":
                 self._log.info("{}: {}", _name(item), result.status)
             else:
-                if _agrees(item) and item.id is not None:
-                    self._behind.add(item.id)
+                if _is_in_sync(item) and item.id is not None:
+                    self._missing_only_key.add(item.id)
                 self._fill(item, result, settings.rules)
                 self._log.info("{}: {}", _name(item), result.key.musical)
                 item.store()
 
-    def files_are_in_place(self, session: ImportSession, task: ImportTask) -> None:
-        """Where ``write: yes`` asks for it, writes what beets has not: tracks that are imported as they are."""
+    def write_imported(self, session: ImportSession, task: ImportTask) -> None:
+        """With ``write: yes``, write the keys of tracks that were imported as they are, which beets does not write."""
         settings = self._settings()
         items = [item for item in task.imported_items() if item.initial_key and not item.mtime]
         if settings.write is not True or not items:
             return
         with self._journal(True) as journal:
             for item in items:
-                self._write_known(item, settings.rules, journal, agrees=item.id in self._behind)
+                self._write_stored_key(item, settings.rules, journal, is_in_sync=item.id in self._missing_only_key)
 
-    def about_to_write(self, item: Item, path: bytes, tags: dict[str, Any]) -> None:
-        """Gives Camelot codes their capital letter back, which beets takes from them, whenever beets writes a file."""
+    def restore_camelot_case(self, item: Item, path: bytes, tags: dict[str, Any]) -> None:
+        """Restore the capital letter of Camelot codes, which beets lowers, whenever beets writes a file."""
         text = tags.get("initial_key")
         if text and _LOWERED_CAMELOT.fullmatch(text):
             tags["initial_key"] = text.upper()
 
     def _settings(self) -> Settings:
-        """The settings; what is wrong with them ends the program with one line."""
+        """The settings; an invalid one ends the program with one line."""
         try:
             minimum = float(self.config["min_confidence"].as_number())
             jobs = self.config["jobs"].get(int)
             if not 0 <= minimum <= 1 or jobs < 0:
-                raise ValueError("min_confidence is from 0 to 1, jobs from 0")
+                raise ValueError("min_confidence must be 0 to 1, and jobs at least 0")
             write = self.config["write"].get()
             model = self.config["model"]
             notation = self.config["notation"].as_choice(NOTATIONS)
@@ -207,7 +219,7 @@ class StonePlugin(plugins.BeetsPlugin):
         except (ConfigError, ValueError) as error:
             raise UserError(f"stone: {error}") from error
 
-    def _hear(self, items: Iterable[Item], settings: Settings) -> Iterator[tuple[Item, TagResult | None, str | None]]:
+    def _detect(self, items: Iterable[Item], settings: Settings) -> Iterator[tuple[Item, TagResult | None, str | None]]:
         """Each item with the key detected in its file, or the error."""
         options = TagOptions(overwrite=True, min_confidence=settings.min_confidence)
         pairs = ((item, _path(item)) for item in items)
@@ -219,7 +231,7 @@ class StonePlugin(plugins.BeetsPlugin):
                 yield outcome.item[0], outcome.result, outcome.error
 
     def _fill(self, item: Item, result: TagResult, rules: tuple[FieldRule, ...]) -> None:
-        """The library says what the files say or will say: the same rules, on beets' own fields."""
+        """Set the fields of the library item by the same rules as the tags of its file."""
         if result.key is None or result.estimate is None:
             return
         for rule in rules:
@@ -231,29 +243,31 @@ class StonePlugin(plugins.BeetsPlugin):
         item["key_confidence"] = round(result.estimate.confidence, 4)
 
     def _write(
-        self, item: Item, key: Key, rules: tuple[FieldRule, ...], journal: JournalRun | None, agrees: bool
+        self, item: Item, key: Key, rules: tuple[FieldRule, ...], journal: JournalRun | None, is_in_sync: bool
     ) -> None:
-        """The file says the key; beets then knows the file's time, if the two ``agrees`` before."""
+        """Write the key to the file. If the item was in sync with it, store the new modification time."""
         try:
             changed = write_key(_path(item), key, rules, journal=journal)
         except (TagError, OSError) as error:
             self._fail(item, error_line(error))
             return
-        if agrees:
+        if is_in_sync:
             item.mtime = item.current_mtime()
         if changed:
             plugins.send("after_write", item=item, path=item.path)
 
-    def _write_known(self, item: Item, rules: tuple[FieldRule, ...], journal: JournalRun | None, agrees: bool) -> None:
-        """Write the key that the library has to the file, without analyzing it."""
+    def _write_stored_key(
+        self, item: Item, rules: tuple[FieldRule, ...], journal: JournalRun | None, is_in_sync: bool
+    ) -> None:
+        """Write the key in the library to the file, without analyzing it."""
         key = parse_or_none(item.initial_key)
         if key is not None:
-            self._write(item, key, rules, journal, agrees)
+            self._write(item, key, rules, journal, is_in_sync)
             item.store()
 
     @contextmanager
     def _journal(self, wanted: bool) -> Iterator[JournalRun | None]:
-        """A run of the undo journal; without a journal nothing is written, so its errors end the program."""
+        """A run of the undo journal. If it cannot be opened, nothing is written and the program ends."""
         if not wanted:
             yield None
             return
@@ -269,15 +283,15 @@ class StonePlugin(plugins.BeetsPlugin):
 
 @lru_cache(maxsize=4)
 def _load_model(path: str | None) -> KeyModel:
-    """The model, loaded once a process."""
+    """The model, loaded once per process."""
     try:
         return default_model() if path is None else KeyModel(path)
     except (ModelError, OSError) as error:
         raise UserError(f"stone: {path or 'built-in model'}: {error_line(error)}") from error
 
 
-def _agrees(item: Item) -> bool:
-    """Whether, by beets' own bookkeeping, the library says what the file says: neither has been changed alone since."""
+def _is_in_sync(item: Item) -> bool:
+    """Whether the library and the file agree, by the modification time that beets stores."""
     try:
         return bool(item.mtime) and item.mtime >= item.current_mtime()
     except OSError:
@@ -293,6 +307,6 @@ def _name(item: Item) -> str:
 
 
 def _spelled(item: Item, notation: Notation) -> str:
-    """The track's key in another notation, for templates and queries; "" where it has none."""
+    """The key of the track in a notation, for templates and queries; "" if it has no key."""
     key = parse_or_none(item.initial_key or "")
     return key.spelled(notation) if key else ""
