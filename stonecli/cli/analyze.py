@@ -27,14 +27,14 @@ def analyze(
         list[Path], typer.Argument(metavar="PATH...", help="Analyze these files and folders, or - for a list on stdin.")
     ],
     per_window: Annotated[
-        bool, typer.Option("--per-window", help="Show every window, too (default: the summary).")
+        bool, typer.Option("--per-window", help="Show the key of every window, too (default: the summary).")
     ] = False,
     window: Annotated[
         float | None,
         typer.Option(
             parser=number(0),
             metavar="SECONDS",
-            help="Set the length of a window (default: as the model was trained).",
+            help="Set the length of a window (default: that of the model, 15).",
         ),
     ] = None,
     overlap: Annotated[
@@ -43,13 +43,11 @@ def analyze(
     ] = 0.0,
     last_window: Annotated[
         Literal["keep", "drop"],
-        typer.Option(
-            metavar="keep|drop", help="Extend the last window to the end, or drop what is left (default: keep)."
-        ),
+        typer.Option(metavar="keep|drop", help="Extend the last window to the end of the track, or drop the rest."),
     ] = "keep",
     min_segment: Annotated[
         float,
-        typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes that last less than this."),
+        typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes shorter than this."),
     ] = 30.0,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
     html: Annotated[
@@ -67,12 +65,12 @@ def analyze(
             parser=file_with_ending(".png", ".svg", ".pdf"),
             metavar="FILE",
             rich_help_panel=FILES,
-            help="Save a picture: .png, .svg, or .pdf with one page per file.",
+            help="Save a plot: .png, .svg, or .pdf with one page per file.",
         ),
     ] = None,
     theme: Annotated[
         Literal["light", "dark"],
-        typer.Option(metavar="light|dark", rich_help_panel=FILES, help="Choose the colors of the picture."),
+        typer.Option(metavar="light|dark", rich_help_panel=FILES, help="Set the colors of the plot."),
     ] = "light",
     npz: Annotated[
         Path | None,
@@ -80,7 +78,7 @@ def analyze(
             parser=file_with_ending(".npz"),
             metavar="FILE",
             rich_help_panel=FILES,
-            help="Save the probabilities of every window, and their mean, for NumPy: .npz.",
+            help="Save the probabilities of every window for NumPy: .npz.",
         ),
     ] = None,
     device: DeviceOption = "auto",

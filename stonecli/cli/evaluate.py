@@ -116,8 +116,8 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of a model on music with known keys.
 
-    Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are named and
-    left out. No music file is changed.
+    Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are
+    reported and skipped. No music file is changed.
     """
     labels = _labels_file(labels, dataset, dataset_dir)
     for target, option in ((predictions, "--predictions"), (confusion, "--confusion")):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stonecli.mixing.mix import MixTrack
     from stonecli.model.session import KeyModel
 
-NO_KEY = "no key, so left out"
+NO_KEY = "no key detected; not in the mix"
 
 
 @one_line_errors
@@ -121,7 +121,7 @@ def mix(
     has_keys = any(track.track for track in read.tracks)
     if compatible:
         _show_compatible(read, compatible, notation, as_json=as_json)
-    elif has_keys or as_json:  # otherwise each file has had its line, and an empty table would add nothing
+    elif has_keys or as_json:  # otherwise each file has a line on standard error, and the table would be empty
         _show_mix(read, start, end, playlist, rekordbox, notation, as_json=as_json)
     if read.errors.count or not has_keys:
         raise typer.Exit(EXIT_FAILED)
@@ -129,7 +129,7 @@ def mix(
 
 @dataclass(frozen=True)
 class _Tracks:
-    """What was read: the tracks, records of the files that are left out, and the errors that were printed."""
+    """The tracks, records of the files that are not in the mix, and the errors that were printed."""
 
     tracks: list[MixTrack]
     left_out: list[dict[str, Any]]
@@ -137,7 +137,7 @@ class _Tracks:
 
 
 def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cache: bool) -> _Tracks:
-    """Read the tracks with a progress bar; files that fail or have no key are printed."""
+    """Read the tracks with a progress bar, and print files that fail or have no key."""
     from stonecli.mixing.mix import read_tracks
 
     read = _Tracks([], [], Errors(error_console()))
@@ -167,7 +167,7 @@ def _show_compatible(read: _Tracks, path: Path, notation: Notation, *, as_json: 
 
     chosen = _find(read.tracks, path)
     if chosen.track is None:
-        fail(f"{path}: has no key, so nothing can be compared with it")
+        fail(f"{path}: no key detected, so no track can be compared with it")
     rows = compatible(chosen.track, [track for track in read.tracks if track is not chosen])
     if as_json:
         print_json(compatible_record(chosen, rows, read.left_out))
@@ -206,7 +206,7 @@ def _show_mix(
 
 
 def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
-    """The file that an option names: by its path, else by its name among ``music``, with or without the ending."""
+    """The file named by an option: a path, or a name in ``music`` with or without the extension."""
     if wanted is None or wanted.is_file():
         return wanted
     parts = _parts(wanted)
@@ -214,20 +214,20 @@ def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
     by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
     found = by_name or by_stem
     if not found:
-        raise typer.BadParameter(f"{wanted}: no such file, nor one of that name in PATH...", param_hint=option)
+        raise typer.BadParameter(f"{wanted}: no such file, and none with this name in PATH...", param_hint=option)
     if len(found) > 1:
         names = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
-        raise typer.BadParameter(f"{wanted}: {len(found)} files have that name; choose one: {names}", param_hint=option)
+        raise typer.BadParameter(f"{wanted}: {len(found)} files have this name; choose one: {names}", param_hint=option)
     return found[0]
 
 
 def _parts(path: Path) -> tuple[str, ...]:
-    """The parts of the path, equal for equal letters: macOS stores accents apart from their letters."""
+    """The parts of the path, with composed accents: macOS stores accents separately from their letters."""
     return tuple(unicodedata.normalize("NFC", part) for part in path.parts)
 
 
 def _find(tracks: list[MixTrack], path: Path) -> MixTrack:
-    """The track of the file at ``path``; one that could not be read ends the program."""
+    """The track of the file at ``path``; if it could not be read, the program ends."""
     from stonecli.mixing.mix import track_of
 
     try:

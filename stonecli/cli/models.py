@@ -46,23 +46,21 @@ def models(
         str | None,
         typer.Argument(
             metavar="[NAME|FILE|URL]",
-            help="Name a model; add also takes stone, semi-tone or skey, as published by their authors.",
+            help="Name a model; add also takes the published stone, semi-tone and skey.",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With add: store the model by this name (default: its file's).")
+        str | None, typer.Option(metavar="NAME", help="With add: store the model under this name (default: file name).")
     ] = None,
     sha256: Annotated[
         str | None,
-        typer.Option(
-            parser=_sha256, metavar="HEX", help="With add: refuse a file with another SHA-256 (default: any)."
-        ),
+        typer.Option(parser=_sha256, metavar="HEX", help="With add: require this SHA-256 (default: any)."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With add: replace a model of that name (default: refuse).")
+        bool, typer.Option("--replace", help="With add: replace a model of the same name (default: refuse).")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="With add: agree to the license that is shown (default: ask).")
+        bool, typer.Option("--yes", "-y", help="With add: accept the license without asking (default: ask).")
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per model (default: a table).")] = False,
 ) -> None:

@@ -36,7 +36,7 @@ def train(
         typer.Option("--type", "-tt", metavar="ks|ks_mode", help="Train 12 key signatures (ks) or 24 keys (ks_mode)."),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Train on this music without labels (default: none).")
+        Path | None, typer.Option(metavar="FOLDER", help="Train on this music, which needs no labels (default: none).")
     ] = None,
     labels: Annotated[
         Path | None,
@@ -44,7 +44,7 @@ def train(
     ] = None,
     loader: Annotated[
         str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Train on the batches of your own data loader (default: none)."),
+        typer.Option(metavar="MODULE:FUNCTION", help="Train on batches of your own data loader (default: none)."),
     ] = None,
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Name the run; the same name resumes it.")
@@ -55,7 +55,10 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", "-g", metavar="FILE", help="Read the settings from TOML or gin, or those of a name: laptop_ks."
+            "--config",
+            "-g",
+            metavar="FILE",
+            help="Read settings from a .toml or .gin file, or built-in ones: laptop_ks.",
         ),
     ] = None,
     start: Annotated[
@@ -64,11 +67,11 @@ def train(
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(metavar="CKPT", help="Label the music without labels with this checkpoint; repeatable."),
+        typer.Option(metavar="CKPT", help="Label the music of --data with this checkpoint; repeatable."),
     ] = None,
     allow_changes: Annotated[
         bool,
-        typer.Option("--allow-changes", help="Resume the run although settings or tracks have changed."),
+        typer.Option("--allow-changes", help="Resume a run with other settings or tracks (default: refuse)."),
     ] = False,
     circle: Annotated[
         Literal["1", "7"] | None,
@@ -140,7 +143,9 @@ def train(
     watcher: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODULE:CLASS", rich_help_panel=PROCESSING, help="Report the run to your own class; repeatable."
+            metavar="MODULE:CLASS",
+            rich_help_panel=PROCESSING,
+            help="Report losses and events to your own class; repeatable.",
         ),
     ] = None,
     cache: Annotated[

@@ -51,12 +51,12 @@ def undo(
 ) -> None:
     """Restore the files that a run of stone has changed.
 
-    Each file becomes what it was, byte for byte. Without a number this undoes the last run, or what is left of it. If
-    that is undone already, it lists the other runs and asks for a number. Files that were changed since the run are
-    named and stay as they are.
+    Restores each file byte for byte. Without a number, this undoes the last run, or the rest of it. If the last run is
+    already undone, stone lists the other runs and asks for a number. Files that have changed since the run are reported
+    and stay as they are.
     """
     if list_runs and (run is not None or dry_run):
-        raise typer.BadParameter("lists all runs; leave out the number and --dry-run", param_hint="--list")
+        raise typer.BadParameter("cannot be combined with a run number or --dry-run", param_hint="--list")
 
     from stonecli.jobs import signals_as_ctrl_c
     from stonecli.tags.undo.gathered import collect
@@ -64,7 +64,7 @@ def undo(
 
     journal = UndoJournal()
     try:
-        collect(journal)  # what workers of a cluster have written since
+        collect(journal)  # the journals of cluster workers
         if list_runs:
             _show(journal.runs(), as_json, output_console())
             return
@@ -82,27 +82,27 @@ def undo(
 
 
 def _chosen(journal: UndoJournal, number: int | None) -> Run:
-    """The run to undo; where there is none, the program ends and says what there is instead."""
+    """The run to undo; if there is none, the program ends and lists the other runs."""
     wanted = journal.last_run() if number is None else number
     found = journal.runs(wanted) if wanted is not None else []
     if number is not None and not found:
-        fail(f"no run {number}; stone undo --list shows the runs", EXIT_USAGE)
+        fail(f"there is no run {number}; stone undo --list shows the runs", EXIT_USAGE)
     if found and found[0].left:
         return found[0]
     err = error_console()
     if number is not None:
-        _say(err, f"run {number} is undone already; stone undo --list shows the runs")
+        _say(err, f"run {number} is already undone; stone undo --list shows the runs")
         raise typer.Exit
     others = [run for run in journal.runs() if run.left]
     if not others:
         return fail("nothing to undo")
-    _say(err, f"the last run ({wanted}) is undone already; these can be undone by their number:")
+    _say(err, f"the last run ({wanted}) is already undone; these runs can be undone by number:")
     _show(others, False, err)
-    return fail(f"which run? For example: stone undo {others[0].number}", EXIT_USAGE)
+    return fail(f"choose a run, for example: stone undo {others[0].number}", EXIT_USAGE)
 
 
 def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, as_json: bool, dry_run: bool) -> int:
-    """Undo the run and show each file; how many could not be restored."""
+    """Undo the run and show each file. Returns the number of files that could not be restored."""
     from stonecli.tags.undo.runs import undo_files
 
     out, err = output_console(), error_console()
@@ -131,13 +131,13 @@ def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, a
 
 def _sum_up(journal: UndoJournal, run: Run, again: str, restored: int, failed: int, dry_run: bool) -> None:
     err = error_console()
-    failures = f", {failed} not" if failed else ""
+    failures = f", {failed} {'cannot' if dry_run else 'failed'}" if failed else ""
     if dry_run:
         _say(err, f"run {run.number}: {_files(restored)} can be restored{failures}; nothing was changed")
         return
     _say(err, f"run {run.number}: {_files(restored)} restored{failures}")
     if failed:
-        _say(err, f"to try again: {again}")
+        _say(err, f"to retry: {again}")
     others = sum(1 for other in journal.runs() if other.left and other.number != run.number)
     if others:
         _say(err, f"{others} other {'run' if others == 1 else 'runs'} can be undone: stone undo --list")
@@ -145,7 +145,7 @@ def _sum_up(journal: UndoJournal, run: Run, again: str, restored: int, failed: i
 
 def _described(run: Run) -> str:
     where = f" in {run.folder}" if run.folder else ""
-    left = f", {run.left} of them left" if run.undone else ""
+    left = f", {run.left} not restored yet" if run.undone else ""
     return f"{run.what}, {_local_time(run)}, {_files(run.changes)}{where}{left}"
 
 
@@ -175,7 +175,7 @@ def _local_time(run: Run) -> str:
 
 
 def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
-    """The runs as a table; tab-separated in a pipe; in JSON the time has its zone."""
+    """The runs as a table; tab-separated in a pipe; in JSON, times have their time zone."""
     from datetime import datetime
 
     from rich.table import Table
@@ -190,7 +190,7 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
                 "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
                 "what": run.what,
                 "files": run.changes,
-                "taken_back": run.undone,
+                "restored": run.undone,
                 "folder": str(run.folder) if run.folder else None,
             }
             print_json(record)
@@ -206,7 +206,7 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
             print("\t".join(row), file=console.file)
         return
     if not rows:
-        console.print("no run has changed a file yet")
+        console.print("no run has changed any file yet")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @one_line_errors
 @takes_tag_options
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Watch this folder and the folders in it.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Watch this folder and its subfolders.")],
     options: TagOptions,
     notation: NotationOption = "camelot",
     settle: Annotated[
@@ -26,14 +26,14 @@ def watch(
         typer.Option(
             parser=number(0.5),
             metavar="SECONDS",
-            help="Wait until a file is unchanged for this long before processing it.",
+            help="Process a file after it has been unchanged for this long.",
         ),
     ] = 3.0,
     existing: Annotated[
-        bool, typer.Option("--existing", help="Process the files that are already there, too (default: only new ones).")
+        bool, typer.Option("--existing", help="Process existing files, too (default: only new ones).")
     ] = False,
     poll: Annotated[
-        bool, typer.Option("--poll", help="Check for changes regularly: for network drives that do not report them.")
+        bool, typer.Option("--poll", help="Check for new files regularly, for network drives (default: where needed).")
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
     device: DeviceOption = "auto",

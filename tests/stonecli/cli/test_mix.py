@@ -90,7 +90,7 @@ def test_a_file_without_a_key_is_heard_and_remembered(
     record = json.loads(first.stdout)
     assert [(track["key"]["camelot"], track["key_from"]) for track in record["tracks"]] == [("7A", "detected")]
     assert record["tracks"][0]["tuning_cents"] == pytest.approx(0, abs=3)
-    assert first.stderr == f"{silent}: no key, so left out\n"
+    assert first.stderr == f"{silent}: no key detected; not in the mix\n"
     assert record["left_out"] == [{"path": str(silent), "error": None}]
     monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it is in the cache"))
     assert invoke("mix", path, silent).exit_code == 0
@@ -109,7 +109,7 @@ def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--start", "none.mp3"], "--start none.mp3: no such file, nor one of that name"),
+        (["--start", "none.mp3"], "--start none.mp3: no such file, and none with this name"),
         (["--playlist", "a.mp3"], "must end in .m3u8 or .m3u"),
         (["--rekordbox", "a.csv"], "must end in .xml"),
         (["--playlist", "none/a.m3u8"], "no such folder"),
@@ -149,7 +149,7 @@ class TestNamesOfTracks:
         (crate / "live" / "e.flac").write_bytes((crate / "e.flac").read_bytes())
         result = invoke("mix", crate, "--start", "e.flac")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "--start e.flac: 2 files have that name; choose one: " in result.stderr
+        assert "--start e.flac: 2 files have this name; choose one: " in result.stderr
         assert str(crate / "live" / "e.flac") in result.stderr
         assert names(invoke("mix", crate, "--start", "live/e.flac"))[0] == "e"
 
@@ -179,5 +179,5 @@ def test_only_files_without_a_key(invoke: Invoke, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", [0.0] * 44100, 22050)
     result = invoke("mix", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"{tmp_path / 'silent.wav'}: no key, so left out\n"
+    assert result.stderr == f"{tmp_path / 'silent.wav'}: no key detected; not in the mix\n"
     assert json.loads(invoke("mix", tmp_path, "--json").stdout)["tracks"] == []

@@ -74,17 +74,17 @@ def test_the_last_run_is_undone_and_no_other_by_surprise(
     result = invoke("undo")
     assert (result.exit_code, result.stdout) == (2, "")
     lines = result.stderr.splitlines()
-    assert lines[0] == "stone: the last run (2) is undone already; these can be undone by their number:"
+    assert lines[0] == "stone: the last run (2) is already undone; these runs can be undone by number:"
     assert lines[2].startswith("1\t")
     assert lines[2].endswith(f"\twrite key\t2\t0\t{folder}")
-    assert lines[3] == "stone: which run? For example: stone undo 1"
+    assert lines[3] == "stone: choose a run, for example: stone undo 1"
     assert content_of(folder) == second
 
     assert invoke("undo", "1").exit_code == 0
     assert content_of(folder) == first
     result = invoke("undo", "1")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "stone: run 1 is undone already; stone undo --list shows the runs\n"
+    assert result.stderr == "stone: run 1 is already undone; stone undo --list shows the runs\n"
     result = invoke("undo")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "stone: nothing to undo\n")
 
@@ -101,7 +101,7 @@ def test_a_run_that_goes_on(invoke: Invoke, tag: Invoke, song: Song) -> None:
         result = invoke("undo")
         assert result.stdout == f"{second}\trestored\n"
         assert "2 files in " in result.stderr
-        assert "1 of them left" in result.stderr
+        assert "1 not restored yet" in result.stderr
         assert invoke("undo").exit_code == 2
     assert read_tags(older).text is not None
 
@@ -134,7 +134,7 @@ def test_a_dry_run_changes_nothing(
     head, *errors, total = result.stderr.splitlines()
     assert head.startswith("stone: run 1: write key, ")
     assert sorted(errors) == [f"{paths[2]}: the file has changed since", f"{paths[1]}: the file is read-only"]
-    assert total == "stone: run 1: 1 file can be restored, 2 not; nothing was changed"
+    assert total == "stone: run 1: 1 file can be restored, 2 cannot; nothing was changed"
     assert content_of(paths[0].parent) == before
     records = [json.loads(line) for line in invoke("undo", "-n", "1", "--json").stdout.splitlines()]
     assert {(record["path"], record["status"]) for record in records} == {
@@ -162,7 +162,7 @@ def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
     paths = [song("flac"), song("mp3")]
     tag(*paths)
     (run,) = [json.loads(line) for line in invoke("undo", "--list", "--json").stdout.splitlines()]
-    assert (run["what"], run["files"], run["taken_back"]) == ("write key", 2, 0)
+    assert (run["what"], run["files"], run["restored"]) == ("write key", 2, 0)
     assert run["folder"] == str(paths[0].parent)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", run["date"])
     paths[0].write_bytes(paths[0].read_bytes() + b"!")
@@ -187,8 +187,8 @@ def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag:
     head, *errors, total, again, others = result.stderr.splitlines()
     assert re.fullmatch(described(3, "3 files", paths[0].parent), head)
     assert sorted(errors) == sorted([f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file"])
-    assert total == "stone: run 3: 1 file restored, 2 not"
-    assert again == "stone: to try again: stone undo --preserve-mtime 3"
+    assert total == "stone: run 3: 1 file restored, 2 failed"
+    assert again == "stone: to retry: stone undo --preserve-mtime 3"
     assert others == "stone: 2 other runs can be undone: stone undo --list"
     assert result.stdout == f"{paths[1]}\trestored\n"
     assert read_tags(paths[0]).key == A_MINOR
@@ -196,7 +196,7 @@ def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag:
     result = invoke("undo")  # tries what is left, and no older run
     assert result.stdout == f"{paths[0]}\trestored\n"
     assert "3 files in" in result.stderr
-    assert "2 of them left" in result.stderr
+    assert "2 not restored yet" in result.stderr
     assert read_tags(paths[0]).text is None
     assert read_tags(paths[1]).text is not None
 
