@@ -21,6 +21,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -173,10 +174,12 @@ def main() -> None:
     right_key = heard.probabilities[np.arange(len(truth)), truth]
     expected = (heard.probabilities * np.array([possible_points(index) for index in truth])).sum(axis=1)
     sources = np.array([row["source"] for row in rows])
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for source in ["all", *sorted(set(sources))]:
         chosen = np.full(len(rows), True) if source == "all" else sources == source
-        values = {metric: round(100 * value, 1) for metric, value in scores(truth[chosen], found[chosen]).items()}
+        values: dict[str, Any] = {
+            metric: round(100 * value, 1) for metric, value in scores(truth[chosen], found[chosen]).items()
+        }
         points = track_points(truth[chosen], found[chosen])
         low, high = interval(points[:, 0])
         ksea_low, ksea_high = interval(points[:, 3])

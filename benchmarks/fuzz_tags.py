@@ -62,7 +62,7 @@ def make_samples(folder: Path) -> dict[str, bytes]:
     for name, (kind, subtype) in _SOUNDFILE.items():
         soundfile.write(folder / name, tone, 44100, format=kind, subtype=subtype)
     for name, options in _FFMPEG.items():
-        source = ["-i", folder / "wav", *options, "-metadata", "title=A - B", folder / f"x.{name}"]
+        source: list[str | Path] = ["-i", folder / "wav", *options, "-metadata", "title=A - B", folder / f"x.{name}"]
         subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source], check=True)
         (folder / f"x.{name}").rename(folder / name)
     for name in (*_SOUNDFILE, *_FFMPEG):

@@ -32,9 +32,9 @@ from stonecli.evaluation.metrics import mirex_score
 from stonecli.key import Key
 from stonecli.library.walk import find_music
 from stonecli.model.session import KeyModel
-from stonecli_train.corpus.excerpt import RATE as CORPUS_RATE
 from stonecli_train.corpus.excerpt import Settings, play
 from stonecli_train.corpus.keyless import draw_keyless
+from stonecli_train.corpus.plain import RATE as CORPUS_RATE
 
 RATE = 44100
 SECONDS = 60.0

@@ -103,7 +103,7 @@ def encode(minute: Path, folder: Path, kind: str, length: str) -> Path:
     ending, codec = FORMATS[kind]
     path = folder / f"{kind}-{length}.{ending}"
     if not path.exists():
-        loop = ["-stream_loop", "-1", "-i", minute, "-t", str(LENGTHS[length])]
+        loop: list[str | Path] = ["-stream_loop", "-1", "-i", minute, "-t", str(LENGTHS[length])]
         subprocess.run([FFMPEG, "-v", "error", "-y", *loop, *codec, path], check=True)
     return path
 

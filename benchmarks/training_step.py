@@ -98,11 +98,11 @@ def measure(
         run.update_average = clock.timed("average of weights", run.update_average)  # type: ignore[method-assign]
         run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
         Batch.to = clock.timed("to device", Batch.to)  # type: ignore[method-assign]
-        loop.view_inputs = clock.timed("views", loop.view_inputs)
-        loop.batch_loss = clock.timed("loss", loop.batch_loss)
+        loop.view_inputs = clock.timed("views", loop.view_inputs)  # type: ignore[attr-defined]
+        loop.batch_loss = clock.timed("loss", loop.batch_loss)  # type: ignore[attr-defined]
         ChromaNet.normalise = clock.timed("forward", ChromaNet.normalise)  # type: ignore[method-assign]
         torch.Tensor.backward = clock.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
-        loop.clip_gradients = clock.timed("clipping", loop.clip_gradients)
+        loop.clip_gradients = clock.timed("clipping", loop.clip_gradients)  # type: ignore[attr-defined]
         totals, windows, faults, processor = [], [], [], []
         for _ in range(steps + WARM_UP):
             started, used = time.perf_counter(), usage()

@@ -44,7 +44,7 @@ def test_copyleft_licenses_are_in_bold() -> None:
             info = metadata.metadata(name)
         except metadata.PackageNotFoundError:  # for another system
             continue
-        said = f"{info.get('License-Expression') or info.get('License') or ''} {info.get_all('Classifier')}"
+        said = f"{info.get_all('License-Expression') or info.get_all('License')} {info.get_all('Classifier')}"
         if "GPL" in said or "General Public" in said:
             assert re.search(rf"^\| {name} \| \*\*A?L?GPL-", text, re.MULTILINE), name
 

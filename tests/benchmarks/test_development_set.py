@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
             tracks[f"{name}-{number}"] = track
             key = Key(tonic, "minor" if minor else "major")
             rows.append({"id": f"{name}-{number}", "source": source, "key": key.name, "genre": "dance"})
-        np.savez(tmp_path / f"{name}_features_a440.npz", **tracks)
+        np.savez(tmp_path / f"{name}_features_a440.npz", **tracks)  # type: ignore[arg-type]  # names of arrays
         with (tmp_path / f"{name}_labels.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

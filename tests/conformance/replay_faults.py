@@ -117,7 +117,7 @@ def stone(
     )
 
 
-def records(home: Path, *arguments: str | Path, **more: str) -> list[dict[str, Any]]:
+def records(home: Path, *arguments: str | Path, **more: Any) -> list[dict[str, Any]]:
     """The JSON objects that a command prints."""
     done = stone(home, *arguments, "--json", **more)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -894,7 +894,7 @@ def nasty_names(folder: Path) -> str:
     original = song(folder / "a.flac")
     music.mkdir()
     for name in (b"\xff\xfe.flac", b"y;=1+2.flac", b"x\xc2\x85y.flac", b"=cmd().flac"):
-        shutil.copy(original, os.fsencode(music) + b"/" + name)
+        shutil.copy(original, music / os.fsdecode(name))
     table, playlist = folder / "x.csv", folder / "x.m3u8"
     done = stone(folder, "tag", music, "--output", table, "--playlist", playlist)
     expect(done.returncode == 0, done.stderr)

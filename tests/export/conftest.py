@@ -53,7 +53,8 @@ def _hand_made(rows: int = 2, **changes: Any) -> Checkpoint:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        down, block = network.time_downsampling_blocks[0], network.convnext_blocks[0]
+        down: Any = network.time_downsampling_blocks[0]
+        block: Any = network.convnext_blocks[0]
         down.conv.weight.fill_(1.0)  # only what stands out by one standard deviation passes the gelu
         down.conv.bias.fill_(-2.0)
         for mode, degrees in enumerate(PROFILES):
@@ -67,7 +68,7 @@ def _hand_made(rows: int = 2, **changes: Any) -> Checkpoint:
         block.gamma.fill_(3.0)
         for row in range(rows):
             network.classifier.weight[row, row] = 1
-    values = {"window_seconds": 8.0, "licence": "MIT", "trained_on": "nothing: made by hand"} | changes
+    values: dict[str, Any] = {"window_seconds": 8.0, "licence": "MIT", "trained_on": "nothing: made by hand"} | changes
     return Checkpoint(config, network.state_dict(), **values)
 
 

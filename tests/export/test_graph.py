@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from stonecli.model.runtime import onnxruntime  # noqa: E402
-from stonecli_export.graph import OPSET, GraphBuilder, build_model  # noqa: E402
+from stonecli_export.graph import OPSET, build_model  # noqa: E402
+from stonecli_export.graph_builder import GraphBuilder  # noqa: E402
 from stonecli_export.onnx_file import AudioNetwork  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
@@ -176,6 +177,6 @@ def test_constants_are_shared_only_where_they_are_equal() -> None:
     assert graph.constant(long) == graph.constant(list(long))
     assert graph.constant(long) != graph.constant([*long[:11], 99])
     assert graph.constant([1]) != graph.constant([1.0])
-    assert graph.constant([[1, 2]]) != graph.constant([1, 2])
+    assert graph.constant(np.array([[1, 2]])) != graph.constant([1, 2])
     names = [item.name for item in graph.initializers.values()]
     assert len(names) == len(set(names)) == 6

@@ -19,7 +19,7 @@ from stonecli_export.pitch_fork import ClassOrderError, check_recording, find_cl
 Floats = npt.NDArray[np.float32]
 RATE, SECONDS = 8000, 1.0
 KEYS = [*Key.all()]
-A_MAJOR_FIRST = tuple(Key((9 + step) % 12, mode).name for mode in ("major", "minor") for step in range(12))  # type: ignore[arg-type]
+A_MAJOR_FIRST = tuple(Key((9 + step) % 12, mode).name for mode in ("major", "minor") for step in range(12))
 
 
 def signature_name(key: Key) -> str:
@@ -40,13 +40,13 @@ def test_the_fork_has_the_length_asked_for_and_peak_one(seconds: float, timbre: 
     np.testing.assert_array_equal(audio, play_key(Key(2, "minor"), timbre, seconds, 22050))
 
 
-def pitch_classes(audio: Floats, rate: int) -> npt.NDArray[np.floating]:
+def pitch_classes(audio: Floats, rate: int) -> npt.NDArray[np.float64]:
     """Energy by pitch class, from one Fourier transform."""
     power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
     frequency = np.fft.rfftfreq(len(audio), 1 / rate)
     audible = (frequency > 60) & (frequency < 1200)
     pitch = np.round(12 * np.log2(frequency[audible] / 440)).astype(int) + 9
-    return np.bincount(pitch % 12, weights=power[audible], minlength=12)
+    return np.bincount(pitch % 12, weights=power[audible], minlength=12).astype(np.float64)
 
 
 @pytest.mark.parametrize("timbre", [0, 1, 2])
@@ -83,7 +83,7 @@ def listener(clips: dict[bytes, Key]) -> Callable[..., Any]:
     """Makes a listener that gives ``sure`` to the class of the key it is played, except to those it confuses."""
 
     def make(order: list[Key], sure: float = 0.9, confused: dict[Key, Key] | None = None) -> Any:
-        def listen(audio: Floats) -> npt.NDArray[np.floating]:
+        def listen(audio: Floats) -> npt.NDArray[np.float64]:
             answers = np.full((len(audio), len(order)), (1 - sure) / (len(order) - 1))
             for row, clip in enumerate(audio):
                 key = clips[hashlib.sha256(clip.tobytes()).digest()]
@@ -248,7 +248,7 @@ def test_check_recording() -> None:
 def test_a_network_is_heard(hand_made: Callable[..., Any], rows: int) -> None:
     network = AudioNetwork(hand_made(rows)).eval()
 
-    def listen(audio: Floats) -> npt.NDArray[np.floating]:
+    def listen(audio: Floats) -> npt.NDArray[np.float64]:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(audio)).numpy())
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from stonecli.key import Key  # noqa: E402
-from stonecli_export.published import SEMI_TONE_CLASSES, parse_gin, read_checkpoint  # noqa: E402
+from stonecli_export.published import SEMI_TONE_CLASSES, read_checkpoint  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, CheckpointError, save_checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
+from stonecli_train.gin import parse_gin  # noqa: E402
 from stonecli_train.vqt import VQTConfig, lowpass_filter, octave_kernels  # noqa: E402
 
 GIN = [

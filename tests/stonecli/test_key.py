@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stonecli.key import NOTATIONS, Key, parse_or_none
+from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
 from stonecli.spelling import says_no_key
 
 KEYS = st.sampled_from(list(Key.all()))
@@ -89,7 +89,7 @@ def test_the_table_of_spellings() -> None:
 
 
 @given(KEYS, st.sampled_from(NOTATIONS))
-def test_every_notation_reads_back(key: Key, notation: str) -> None:
+def test_every_notation_reads_back(key: Key, notation: Notation) -> None:
     spelled = key.spelled(notation)
     assert spelled.isascii()
     assert len(spelled) <= 3  # the grammar of TKEY
@@ -195,7 +195,7 @@ def test_the_order_of_all_keys_is_that_of_their_indices() -> None:
 @pytest.mark.parametrize(("tonic", "mode"), [(-1, "major"), (12, "minor"), (0, "dorian"), (0, "")])
 def test_no_other_keys_can_be_made(tonic: int, mode: str) -> None:
     with pytest.raises(ValueError, match="no such key"):
-        Key(tonic, mode)
+        Key(tonic, mode)  # type: ignore[arg-type]
 
 
 def test_relation_to_names_the_related_keys() -> None:

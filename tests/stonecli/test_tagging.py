@@ -12,7 +12,7 @@ import pytest
 from mutagen.flac import FLAC
 
 from stonecli import tagging as tagger
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.detect import KeyEstimate, detect_key
 from stonecli.errors import AudioError, TagError
 from stonecli.jobs import Outcome
 from stonecli.key import Key
@@ -170,7 +170,7 @@ def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """From now on another program writes a key while a file is heard: in place, and sets the time back."""
 
     def begin(text: str) -> None:
-        detect = tagger.detect_key
+        detect = detect_key
 
         def detect_and_tag(music: MusicFile, model: KeyModel, **_: object) -> KeyEstimate:
             estimate, path = detect(music, model), music.path

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ def weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not value.dtype.is_floating_point:
             found[name] = value.clone()
             continue
-        drawn = rng.standard_normal(tuple(value.shape)).astype(np.float32)
+        drawn: npt.NDArray[Any] = rng.standard_normal(tuple(value.shape)).astype(np.float32)
         if name.endswith("running_var"):
             drawn = 0.5 + np.abs(drawn)
         elif name.endswith("norm.weight"):

@@ -100,7 +100,7 @@ def test_the_network_does_not_share_memory_with_the_checkpoint() -> None:
     original = checkpoint()
     before = original.weights["classifier.bias"].clone()
     with torch.no_grad():
-        original.network().classifier.bias.add_(1)
+        original.network().get_parameter("classifier.bias").add_(1)
     torch.testing.assert_close(original.weights["classifier.bias"], before)
 
 

@@ -88,8 +88,13 @@ def paper(name: str) -> TrainConfig:
         VQTConfig(sample_rate=22050, hop_length=512, fmin=27.5, n_bins=99, bins_per_octave=12),
         InputConfig(window_seconds=15.0, frames_averaged=1, corrects_tuning=False),
         LossConfig(
-            name=loss, circle=7, mode_weight=1.5, skey_weights=(1.0, 1.7, 1.0), skey_chroma="log", skey_tonic="place"
-        ),  # type: ignore[arg-type]
+            name=loss,  # type: ignore[arg-type]
+            circle=7,
+            mode_weight=1.5,
+            skey_weights=(1.0, 1.7, 1.0),
+            skey_chroma="log",
+            skey_tonic="place",
+        ),
         DataConfig(batch_size=128),
         OptimiserConfig(
             epochs=100,

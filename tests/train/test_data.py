@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torch.utils.data import IterableDataset  # noqa: E402
+
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 from stonecli_train.config import TrainConfig  # noqa: E402
@@ -630,7 +632,7 @@ def original_batch(number: int, kind: str) -> dict[str, Any]:
     return {"audio": audio, "keymode": (names,)}
 
 
-class Loader(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+class Loader(IterableDataset[dict[str, Any]]):
     """An endless data loader like the original's."""
 
     def __init__(self, kind: str) -> None:

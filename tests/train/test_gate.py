@@ -98,7 +98,7 @@ def test_a_fit_is_the_same_again_and_leaves_the_generator_alone() -> None:
 @pytest.mark.parametrize("kinds", [(0, 5), (5, 0)])
 def test_one_kind_alone(kinds: tuple[int, int]) -> None:
     with pytest.raises(StoneError, match="with a key and windows without"):
-        fit(*(levels(count, 0.0, 0) for count in kinds))
+        fit(levels(kinds[0], 0.0, 0), levels(kinds[1], 0.0, 0))
 
 
 def sound(checkpoint: Checkpoint, tonal: bool, frames: int, seed: int) -> np.ndarray:

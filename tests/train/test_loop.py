@@ -20,14 +20,18 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from stonecli_train import loop  # noqa: E402
-from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
+from stonecli_train.checkpoint import (  # noqa: E402
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig, config_from_dict, override  # noqa: E402
 from stonecli_train.data import DataError, Track, WaveformTracks  # noqa: E402
 from stonecli_train.loop import EpochReport, Run, TrainError, Watcher  # noqa: E402
-from stonecli_train.metrics import track_profile  # noqa: E402
+from stonecli_train.metrics import score_network, track_profile  # noqa: E402
 from stonecli_train.schedules import learning_rate, weight_decay  # noqa: E402
-from stonecli_train.views import class_names  # noqa: E402
+from stonecli_train.views import batch_loss, class_names  # noqa: E402
 from tests.train.fixture_types import MakeTracks  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -69,10 +73,11 @@ def start(tmp_path: Path, make_tracks: MakeTracks) -> Callable[..., Run]:
     def make(config: TrainConfig, name: str = "run", *, data: str = "unlabelled", **more: Any) -> Run:
         bare = [Track(track.features) for track in check[:4]]
         has = {"unlabelled": (1, 0), "labelled": (0, 1), "mixed": (1, 1)}[data]
-        tracks = [
+        parts = [
             part if there else [] for part, there in zip((unlabelled, labelled, bare, check), has * 2, strict=True)
         ]
-        return Run(config, tmp_path / name, *tracks, CPU, watchers=[Recorder()], **more)
+        first, second, third, fourth = parts
+        return Run(config, tmp_path / name, first, second, third, fourth, CPU, watchers=[Recorder()], **more)
 
     return make
 
@@ -154,7 +159,7 @@ def test_the_average_of_weights(decay: float, start: Any, tiny_config: Config) -
     """mean <- d mean + (1 - d) now with d = min(ema, (1 + t) / (20 + t)); running statistics of batch norm as well."""
     run = start(tiny_config("semi_tone", optimiser__ema=decay))
     mean = {name: value.double().clone() for name, value in run.network.state_dict().items()}
-    seen = {name: set() for name in mean}
+    seen: dict[str, set[Any]] = {name: set() for name in mean}
     for step, batch in zip(range(6), run.new_stream(), strict=False):
         run.progress.step = step
         run.train_step(batch)
@@ -232,9 +237,8 @@ def test_best_is_what_labels_say(start: Any, tiny_config: Config, monkeypatch: p
     """With labels the score decides, not the loss; without, the loss."""
     falling, rising = iter([3.0, 2.0, 1.0]), iter([0.1, 0.5, 0.4])
     run = start(tiny_config("semi_tone", optimiser__epochs=3, optimiser__train_steps=1), data="mixed")
-    real = loop.score_network
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(falling)})
-    monkeypatch.setattr(loop, "score_network", lambda *a: replace(real(*a), mirex=next(rising)))
+    monkeypatch.setattr(loop, "score_network", lambda *a: replace(score_network(*a), mirex=next(rising)))
     run.train()
     assert [report.is_best for report in recorder(run).epochs] == [True, True, False]
 
@@ -297,7 +301,14 @@ def test_a_killed_run_goes_on_bit_for_bit(make_tracks: Any, tiny_config: Config,
     config = tiny_config("skey", optimiser__epochs=2, optimiser__train_steps=10, network__drop_path=0.3)
     runs = [Run(config, tmp_path / name, tracks[:6], [], tracks[6:], [], CPU, watchers=[Recorder()]) for name in "ab"]
     runs[0].train()
-    command = [sys.executable, "-c", SCRIPT, tmp_path / "b", tmp_path / "features", json.dumps(config.as_dict())]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        tmp_path / "b",
+        tmp_path / "features",
+        json.dumps(config.as_dict()),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -369,7 +380,7 @@ def test_another_objective_under_the_same_name(start: Any, tiny_config: Config) 
 def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_config: Config) -> None:
     run = start(tiny_config())
     run.train()
-    loop.save_checkpoint(replace(load_checkpoint(run.folder / "last.pt"), state={}), run.folder / "last.pt")
+    save_checkpoint(replace(load_checkpoint(run.folder / "last.pt"), state={}), run.folder / "last.pt")
     with pytest.raises(TrainError, match="cannot be resumed"):
         start(tiny_config()).train()
 
@@ -434,17 +445,16 @@ def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, train
 
 def inject_nan(monkeypatch: pytest.MonkeyPatch, run: Run, at: set[int], times: int = 1) -> None:
     """Make the loss of training steps ``at`` no number, ``times`` times each."""
-    real = loop.batch_loss
     left = dict.fromkeys(at, times)
 
-    def batch_loss(logits: Tensor, *rest: Any) -> dict[str, Tensor]:
-        terms = real(logits, *rest)
+    def with_nan(logits: Tensor, *rest: Any) -> dict[str, Tensor]:
+        terms = batch_loss(logits, *rest)
         if logits.requires_grad and left.get(run.progress.step, 0):
             left[run.progress.step] -= 1
             return {name: value * float("nan") for name, value in terms.items()}
         return terms
 
-    monkeypatch.setattr(loop, "batch_loss", batch_loss)
+    monkeypatch.setattr(loop, "batch_loss", with_nan)
 
 
 def test_a_loss_that_is_no_number_goes_back_to_best(

@@ -46,7 +46,8 @@ def random_ksp(seed: int, batch: int = 5, classes: int = 24) -> Tensor:
 
 def random_views(seed: int = 0, classes: int = 24) -> Views:
     shift = torch.tensor([-11, -3, 2, 7, 11])
-    return Views(*(random_ksp(seed + index, classes=classes) for index in range(3)), shift)
+    first, second, third = (random_ksp(seed + index, classes=classes) for index in range(3))
+    return Views(first, second, third, shift)
 
 
 # --- the transform ----------------------------------------------------------------------------------------------------
@@ -252,7 +253,9 @@ def all_totals(logits: Tensor, circle: int) -> dict[str, Tensor]:
     views = Views(ksps[0], ksps[1], ksps[2], shift)
     label = torch.tensor([1.0, 0.0])
     return {
-        "stone": stone_loss(Views(*(signatures(ksp) for ksp in ksps), shift), circle)["total"],
+        "stone": stone_loss(Views(signatures(ksps[0]), signatures(ksps[1]), signatures(ksps[2]), shift), circle)[
+            "total"
+        ],
         "semi_tone": semi_tone_loss(views, circle)["total"],
         "skey": skey_loss(views, label, circle)["total"],
         "cross_entropy": soft_cross_entropy(logits[0], ksps[1].detach()),
@@ -447,7 +450,8 @@ def test_both_circles_teach_a_network(circle: int) -> None:
         shift = torch.from_numpy(rng.choice(SHIFTS, size=64))
         noise = torch.from_numpy(rng.uniform(0, 1.0, (3, 64, 12))).float()
         chromas = (scales[tonics] + noise[0], scales[tonics] + noise[1], scales[(tonics - shift) % 12] + noise[2])
-        return Views(*(network(chroma) for chroma in chromas), shift)
+        first, second, third = (network(chroma) for chroma in chromas)
+        return Views(first, second, third, shift)
 
     first = stone_loss(views(), circle)["total"].item()
     for _ in range(150):

@@ -49,7 +49,7 @@ for name, (config, *parts) in cases.items():
     watchers = [losses] if processes.is_first else []
     asked = lambda: name == "stopped" and processes.rank == 1 and run.progress.step == 3
     run = Run(config_from_dict(config), folder / name, *tracks, torch.device("cpu"), processes, watchers, stop=asked)
-    run.network.classifier.bias.register_hook(torch.zeros_like)
+    run.network.get_parameter("classifier.bias").register_hook(torch.zeros_like)
     run.train()
     state = {key: value.tolist() for key, value in run.network.state_dict().items()}
     gradients = {key: value.grad.tolist() for key, value in run.network.named_parameters()}
@@ -116,9 +116,11 @@ def test_two_processes_do_what_one_does(loss: str, together: Any, tiny_config: A
     """The same losses and weights with the same global batch, dropped branches included."""
     folder, parts = together
     losses = Losses()
-    run = Run(config_of(loss, tiny_config), tmp_path / "alone", *parts[loss], CPU, watchers=[losses])
+    first, second, third, fourth = parts[loss]
+    config = config_of(loss, tiny_config)
+    run = Run(config, tmp_path / "alone", first, second, third, fourth, CPU, watchers=[losses])
     # A constant added to all scores changes nothing: its gradient is rounding alone, which Adam would blow up.
-    run.network.classifier.bias.register_hook(torch.zeros_like)
+    run.network.get_parameter("classifier.bias").register_hook(torch.zeros_like)
     run.train()
     for rank in range(2):
         seen, step, state, gradients = json.loads((folder / f"{loss}.{rank}.json").read_text())

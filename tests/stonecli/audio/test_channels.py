@@ -34,7 +34,7 @@ def test_an_inverted_channel_does_not_change_the_key(
     tmp_path: Path, encode: Encode, wide: Samples, container: str
 ) -> None:
     original = detect_key(encode(wide, RATE, container, tmp_path / "original"))
-    inverted = detect_key(encode(wide * np.float32([1, -1]), RATE, container, tmp_path / "inverted"))
+    inverted = detect_key(encode(wide * np.array([1, -1], np.float32), RATE, container, tmp_path / "inverted"))
     assert original.key is not None
     assert original.key.musical == "F#m"
     assert inverted.key == original.key  # it was None
@@ -47,7 +47,7 @@ def test_a_dc_offset_does_not_hide_an_inverted_channel(
 ) -> None:
     """As from a cheap sound card: the mean of the channels is then not silent, but holds nothing else."""
     mono = 0.5 * music(KEY, seconds=16, rate=RATE)
-    inverted = np.stack([mono, -mono], axis=1) + np.float32([0.2, 0.15])
+    inverted = np.stack([mono, -mono], axis=1) + np.array([0.2, 0.15], np.float32)
     found = detect_key(encode(inverted, RATE, container, tmp_path / "a"))
     assert found.key is not None
     assert found.key.musical == "F#m"
@@ -122,7 +122,7 @@ def test_a_moment_out_of_phase_changes_nothing() -> None:
     mixer = ChannelMixer(2, RATE)
     for _ in range(8):
         assert mixer.signs(np.repeat(block, 2, axis=1)) == (1, 1)
-    assert mixer.signs(block * np.float32([1, -1])) == (1, 1)
+    assert mixer.signs(block * np.array([1, -1], np.float32)) == (1, 1)
     assert mixer.signs(np.repeat(block, 2, axis=1)) == (1, 1)
 
 

@@ -72,7 +72,7 @@ def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
     tags["metadata_block_picture"] = ["A" * 500_000]
     tags.save()
     (tmp_path / "b.oga").write_bytes(parts("b"))
-    two = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
+    two: list[str | Path] = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
     ffmpeg(*two, tmp_path / "two at once.ogg")
     assert seconds_of(tmp_path / "two at once.ogg") == pytest.approx(10, abs=0.06)
     monkeypatch.setattr("stonecli.audio.decode._running", None)

@@ -167,7 +167,7 @@ def test_a_folder_that_others_use_stays_theirs(stone: RunStone, song: Song, tmp_
     folder.chmod(mode)
     path = song("mp3")
     for _ in range(2):  # the second run finds only stone's files there
-        stone("tag", path, STONE_CACHE_DIR=folder, STONE_STATE_DIR=folder)
+        stone("tag", path, STONE_CACHE_DIR=str(folder), STONE_STATE_DIR=str(folder))
         assert folder.stat().st_mode & 0o7777 == mode
     assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}
 
@@ -179,10 +179,10 @@ def test_nobody_else_can_read_the_cache(stone: RunStone, song: Song, tmp_path: P
     folder = tmp_path / "caches" / "stone"
     path = song("mp3")
     if is_old:  # as stone 0.1 made it
-        stone("tag", path, STONE_CACHE_DIR=folder)
+        stone("tag", path, STONE_CACHE_DIR=str(folder))
         folder.chmod(0o755)
         for entry in folder.iterdir():
             entry.chmod(0o644)
-    stone("tag", path, STONE_CACHE_DIR=folder)
+    stone("tag", path, STONE_CACHE_DIR=str(folder))
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}

@@ -13,7 +13,7 @@ from tests.fixture_types import CopySong, Invoke
 
 
 @pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:  # type: ignore[no-untyped-def]
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Sets what stands on standard input."""
 
     def put(content: bytes) -> None:
@@ -22,13 +22,13 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:  # type: ignor
     return put
 
 
-def test_lines_in_the_place_of_the_dash(stdin: Callable[..., Any]) -> None:  # type: ignore[no-untyped-def]
+def test_lines_in_the_place_of_the_dash(stdin: Callable[..., Any]) -> None:
     stdin(b"b.mp3\n\n c d.mp3\n-\nbytes\xff.mp3\n")
     found = listed([Path("a"), Path("-"), Path("z")], null=False)
     assert [os.fsencode(path) for path in found] == [b"a", b"b.mp3", b" c d.mp3", b"-", b"bytes\xff.mp3", b"z"]
 
 
-def test_names_with_line_breaks(stdin: Callable[..., Any]) -> None:  # type: ignore[no-untyped-def]
+def test_names_with_line_breaks(stdin: Callable[..., Any]) -> None:
     stdin(b"new\nline.mp3\0b\r.mp3\0")
     assert listed([Path("-")], null=True) == [Path("new\nline.mp3"), Path("b\r.mp3")]
 

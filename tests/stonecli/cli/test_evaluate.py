@@ -274,8 +274,18 @@ def test_ctrl_c_reports_what_was_heard(folder: Path, stone_command: list[str], t
         (folder / f"{place}.wav").symlink_to(rendered / "c.wav")
     labels = labels_file(folder, ["missing.mp3,C", *(f"{place}.wav,C" for place in range(400))])
     predictions = tmp_path / "p.csv"
-    command = [*stone_command, "evaluate", labels, "--jobs", "1", "--json", "--predictions", predictions]
+    command: list[str | Path] = [
+        *stone_command,
+        "evaluate",
+        labels,
+        "--jobs",
+        "1",
+        "--json",
+        "--predictions",
+        predictions,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
     assert process.stderr.readline().startswith(str(folder / "missing.mp3"))  # it is at work
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

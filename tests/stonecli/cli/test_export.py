@@ -32,7 +32,8 @@ def hand_made() -> Checkpoint:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        down, block = network.time_downsampling_blocks[0], network.convnext_blocks[0]
+        down: Any = network.time_downsampling_blocks[0]
+        block: Any = network.convnext_blocks[0]
         down.conv.weight.fill_(1.0)
         down.conv.bias.fill_(-2.0)
         for mode, degrees in enumerate(

@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -173,9 +173,11 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
 
 
 def test_ctrl_c_in_a_command_is_130(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "stonecli.remote.storage.find_music", lambda *_: os.kill(os.getpid(), signal.SIGINT) or iter(())
-    )
+    def interrupt(*_: object) -> Iterator[object]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return iter(())
+
+    monkeypatch.setattr("stonecli.remote.storage.find_music", interrupt)
     result = invoke("tag", ".")
     assert result.exit_code == 130
     assert result.stderr == "stone: interrupted\n"

@@ -19,6 +19,7 @@ import soundfile
 from mutagen.flac import FLAC
 from typer.testing import Result
 
+from stonecli.detection.detect import detect_key
 from stonecli.library import walk as library
 from stonecli.library.music_file import MusicFile
 from stonecli.library.walk import Finding
@@ -304,7 +305,7 @@ def test_tables_in_files(invoke: Invoke, song: Song, tmp_path: Path, name: str) 
     if name == "out.csv":
         found = list(csv.DictReader(text.splitlines()))
         assert list(found[0]) == [*CONTRACT_CSV, "status", "detected_key"]
-        by_name = {Path(row["path"]).name: row for row in found}
+        by_name: dict[str, Any] = {Path(row["path"]).name: row for row in found}
         assert (by_name["mp3.mp3"]["camelot"], by_name["mp3.mp3"]["key"]) == ("7A", "Dm")
         assert by_name["mp3.mp3"]["error"] == ""
     else:
@@ -486,15 +487,15 @@ def test_where_there_is_no_key_none_is_made_up(
     kind: str,
 ) -> None:
     path = folder / "a.wav"
-    samples = {
+    kinds: dict[str, Samples] = {
         "zeros": np.zeros(16 * RATE, dtype=np.float32),
-        "dither": np.random.default_rng(0).integers(-1, 2, 16 * RATE).astype(np.float32) / 32768,
+        "dither": np.random.default_rng(0).integers(-1, 2, 16 * RATE).astype(np.float32) / np.float32(32768),
         "white": noise(0),
         "pink": noise(1),
         "0.1 s": music("Dm", seconds=0.1),
         "short lie": music("Dm"),
-    }[kind]
-    write_wav(path, samples)
+    }
+    write_wav(path, kinds[kind])
     if kind == "short lie":
         with_data_size(path, 1000)  # the rest is no audio then
     before = fingerprint(path)
@@ -504,7 +505,7 @@ def test_where_there_is_no_key_none_is_made_up(
     assert fingerprint(path) == before
 
 
-NAMES = [
+NAMES: list[str | bytes] = [
     "two  spaces",
     'it\'s "quoted"',
     "[red]loud[bold]",
@@ -628,16 +629,13 @@ def test_a_file_that_changes_while_it_is_heard_is_left(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("mp3")
-    from stonecli import tagging as tagger
-
-    detect = tagger.detect_key
 
     def detect_and_delete(music: MusicFile, *arguments: Any, **options: Any) -> Any:
-        estimate = detect(music, *arguments, **options)
+        estimate = detect_key(music, *arguments, **options)
         music.path.unlink()
         return estimate
 
-    monkeypatch.setattr(tagger, "detect_key", detect_and_delete)
+    monkeypatch.setattr("stonecli.tagging.detect_key", detect_and_delete)
     result = invoke("tag", path, "--write-tags")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

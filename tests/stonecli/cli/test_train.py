@@ -659,7 +659,16 @@ run()
 
 @pytest.mark.parametrize("name", ["torch", "tensorboard"])
 def test_without_the_extra(name: str, folder: Path) -> None:
-    command = [sys.executable, "-c", BLOCK.format(name=name), "train", "--type", "ks", "--data", folder / "music"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        BLOCK.format(name=name),
+        "train",
+        "--type",
+        "ks",
+        "--data",
+        folder / "music",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
     assert (done.returncode, done.stdout) == (2, "")
     assert lines(done.stderr) == [f"stone: stone train needs {name}; install it: pip install 'stonecli[train]'"]

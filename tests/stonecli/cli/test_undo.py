@@ -4,7 +4,7 @@ import re
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -36,9 +36,8 @@ def content_of() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_colour(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    return
 
 
 def journal_file() -> Path:
@@ -262,8 +261,8 @@ def test_names_are_not_obeyed(invoke: Invoke, tag: Invoke, song: Song) -> None:
 def test_the_list_in_a_process_of_its_own(stone: RunStone, song: Song, quick_model: Path) -> None:
     path = song("mp3")
     tagged = stone("tag", "--model", quick_model, "--write-tags", "--json", path)
-    assert json.loads(tagged.stdout)["status"] == "written"  # type: ignore[attr-defined]
-    assert "write key" in stone("undo", "--list").stdout  # type: ignore[attr-defined]
+    assert json.loads(tagged.stdout)["status"] == "written"
+    assert "write key" in stone("undo", "--list").stdout
 
 
 def test_times_are_those_of_the_users_clock(stone: RunStone, song: Song) -> None:
@@ -272,10 +271,10 @@ def test_times_are_those_of_the_users_clock(stone: RunStone, song: Song) -> None
     with closing(sqlite3.connect(journal_file())) as database, database:
         database.execute("UPDATE runs SET started = 1751371200")  # 12:00 UTC on 1 July 2025
     for zone, clock in (("UTC0", "12:00:00"), ("EST5EDT,M3.2.0,M11.1.0", "08:00:00"), ("JST-9", "21:00:00")):
-        listed = stone("undo", "--list", TZ=zone).stdout.splitlines()[1].split("\t")  # type: ignore[attr-defined]
+        listed = stone("undo", "--list", TZ=zone).stdout.splitlines()[1].split("\t")
         assert listed[1] == f"2025-07-01 {clock}"
         said = stone("undo", "--dry-run", TZ=zone)
-        assert f"write key, 2025-07-01 {clock}, 1 file in " in said.stderr  # type: ignore[attr-defined]
+        assert f"write key, 2025-07-01 {clock}, 1 file in " in said.stderr
 
 
 def test_an_interrupted_undo_is_finished_by_the_next(

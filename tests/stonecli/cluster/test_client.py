@@ -440,8 +440,9 @@ def test_a_hundred_files_are_divided_among_the_workers(client: Any) -> None:
     sizes = []
 
     class Seen(ClusterRun[Any]):
-        def _batches(self) -> Iterator[tuple[Location, ...]]:
+        def _batches(self) -> Iterator[Any]:
             for batch in super()._batches():
+                assert isinstance(batch, tuple)
                 sizes.append(len(batch))
                 yield batch
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from stonecli.detection.segments import find_segments, relation
 from stonecli.key import Key
 
+Floats = npt.NDArray[np.float64]
 C, G, AM = Key.parse("C"), Key.parse("G"), Key.parse("Am")
 
 
@@ -19,8 +20,8 @@ def heard(keys: list[Key], sureness: float = 0.8) -> npt.NDArray[np.float32]:
     return rows
 
 
-def times(count: int, step: float = 15.0, length: float = 15.0) -> tuple[npt.NDArray[np.float64], ...]:
-    starts = np.arange(count) * step
+def times(count: int, step: float = 15.0, length: float = 15.0) -> tuple[Floats, Floats]:
+    starts = np.arange(count, dtype=np.float64) * step
     return starts, starts + length
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def giantsteps(tmp_path: Path) -> Any:
     return with_index("giantsteps_key", home, tracks)
 
 
-def with_index(name: str, home: Path, tracks: dict[str, object]) -> Any:
+def with_index(name: str, home: Path, tracks: Mapping[str, object]) -> Any:
     dataset = mirdata.initialize(name, data_home=str(home))
     index = home / "index.json"
     index.write_text(json.dumps({"version": "test", "tracks": tracks}))

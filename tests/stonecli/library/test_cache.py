@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mutagen.flac import FLAC
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.detect import DETECTION_VERSION, KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.library import cache as cache_module
@@ -74,7 +74,7 @@ def test_another_detection_hears_anew(
     cache: ResultCache, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(b"identity", MODEL, estimate_of("Am"))
-    monkeypatch.setattr(cache_module, "DETECTION_VERSION", cache_module.DETECTION_VERSION + 1)
+    monkeypatch.setattr(cache_module, "DETECTION_VERSION", DETECTION_VERSION + 1)
     assert cache.estimate(b"identity", MODEL) is None
 
 

@@ -344,7 +344,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
     return pretend
 
 
-BAD_MACHINES = {
+BAD_MACHINES: dict[str, tuple[dict[str, Any], str]] = {
     "no CUDA in this build": ({"build": False, "driver": Driver()}, "this build of onnxruntime has no CUDA"),
     "no driver": ({}, "no NVIDIA driver is installed"),
     "driver fails": ({"driver": Driver(code=999)}, "no NVIDIA GPU found"),

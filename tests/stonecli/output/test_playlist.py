@@ -77,7 +77,7 @@ def test_a_failure_leaves_the_old_list(tmp_path: Path) -> None:
     target = tmp_path / "a.m3u8"
     target.write_text("old")
 
-    def entries() -> Iterator[PlaylistEntry]:  # type: ignore[no-untyped-def]
+    def entries() -> Iterator[PlaylistEntry]:
         yield entry(tmp_path / "a.mp3")
         raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -31,7 +32,8 @@ def test_no_two_texts_overlap_and_all_are_on_the_page(
     figure = _draw(picture(estimate_of(key, changes_to="Eb" if key else None), name), theme)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text().strip()]
+    found: list[Any] = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    texts = [text for text in found if text.get_text().strip()]
     boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts if text.get_visible()]
     assert len(boxes) > 40
     for text, box in boxes:

@@ -26,6 +26,7 @@ from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.tagging import TagOptions
 from stonecli.tags import recorded, write, write_key
+from stonecli.tags.edit.atomic_replace import replace_file
 from stonecli.tags.undo.gathered import collect, make_folder
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.tags.undo.runs import undo_files
@@ -84,7 +85,7 @@ def broken(at: int, way: str) -> Iterator[Faults]:
         def execute(self, *arguments: Any) -> Any:
             return faults(f"sqlite {arguments[0][:20]}", super().execute, *arguments)
 
-    fdopen, path_open, connect, replace_file = os.fdopen, Path.open, sqlite3.connect, write.replace_file
+    fdopen, path_open, connect = os.fdopen, Path.open, sqlite3.connect
 
     def open_path(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if mode != "rb":

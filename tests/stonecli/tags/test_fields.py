@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key
 from stonecli.tags.fields import OWN_SPELLINGS, SEPARATOR, checked_utf8, with_key, without_key
+from stonecli.tags.rules import Field, WriteMode
 
 TEXTS = st.text() | st.sampled_from(["8A - x", "x - 8A", "E - Motion", "Plan - B", " - ", "8A", "A", "", " ", "8A - "])
 TEXTS |= st.from_regex(r"(8A|Am|C)?( - | \| )?(Energy )?(6|10|12)?( - | \| )?(7A|mine)?", fullmatch=True)
@@ -51,7 +52,7 @@ SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
         ("7A - 6 string", "prepend", "8A - 6 string"),
     ],
 )
-def test_comment_with_key(text: str | None, mode: str, expected: str) -> None:
+def test_comment_with_key(text: str | None, mode: WriteMode, expected: str) -> None:
     assert with_key(text, "8A", "comment", mode) == expected
 
 
@@ -72,7 +73,7 @@ def test_comment_with_key(text: str | None, mode: str, expected: str) -> None:
         ("", "append", "8A", ""),
     ],
 )
-def test_title_with_key(text: str | None, mode: str, spelling: str, expected: str | None) -> None:
+def test_title_with_key(text: str | None, mode: WriteMode, spelling: str, expected: str | None) -> None:
     assert with_key(text, spelling, "title", mode) == expected
 
 
@@ -98,18 +99,18 @@ def test_title_with_key(text: str | None, mode: str, spelling: str, expected: st
         ("8A - 7", "title", "prepend", "7"),
     ],
 )
-def test_without_key(text: str | None, field: str, mode: str, expected: str | None) -> None:
+def test_without_key(text: str | None, field: Field, mode: WriteMode, expected: str | None) -> None:
     assert without_key(text, field, mode) == expected
 
 
 @given(TEXTS, SPELLINGS, st.sampled_from(["comment", "grouping", "title"]), st.sampled_from(["prepend", "append"]))
-def test_a_second_run_changes_nothing(text: str, spelling: str, field: str, mode: str) -> None:
+def test_a_second_run_changes_nothing(text: str, spelling: str, field: Field, mode: WriteMode) -> None:
     once = with_key(text, spelling, field, mode)
     assert with_key(once, spelling, field, mode) == once
 
 
 @given(TEXTS, SPELLINGS, SPELLINGS, st.sampled_from(["comment", "grouping"]), st.sampled_from(["prepend", "append"]))
-def test_the_text_of_the_user_comes_back(text: str, first: str, second: str, field: str, mode: str) -> None:
+def test_the_text_of_the_user_comes_back(text: str, first: str, second: str, field: Field, mode: WriteMode) -> None:
     users = without_key(text, field, mode)
     if users is not None and without_key(users, field, mode) != users:
         return  # a key in front of a key: the second is the user's until the first is gone

@@ -95,7 +95,8 @@ def test_a_rename_that_takes_place_but_reports_an_error(
 ) -> None:
     path = song("flac")
     content = path.read_bytes()
-    lies, places = "rename-fails", [path]
+    lies = "rename-fails"
+    places: list[str | Path] = [path]
     if arguments == ["watch"]:
         lies, places = "rename-fails interrupt", [path.parent, "--existing", "--settle", "0.5"]
     result = lying_stone(lies, *arguments, *places, "--write-tags", "--model", quick_model)

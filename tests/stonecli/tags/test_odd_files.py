@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import imageio_ffmpeg
 import mutagen
@@ -38,11 +39,11 @@ def ape_tail() -> bytes:
     return item + foot
 
 
-def chunk(name: bytes, content: bytes, order: str = "little") -> bytes:
+def chunk(name: bytes, content: bytes, order: Literal["little", "big"] = "little") -> bytes:
     return name + len(content).to_bytes(4, order) + content + b"\0" * (len(content) % 2)
 
 
-def with_chunk(content: bytes, extra: bytes, order: str = "little") -> bytes:
+def with_chunk(content: bytes, extra: bytes, order: Literal["little", "big"] = "little") -> bytes:
     content = content + extra
     return content[:4] + (len(content) - 8).to_bytes(4, order) + content[8:]
 

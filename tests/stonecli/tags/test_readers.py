@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import mutagen
@@ -59,7 +60,7 @@ def read_mutagen(path: Path) -> dict[str, object]:
     return {name: text(value) for name, value in dict(mutagen.File(path).tags).items()}
 
 
-def read_ffprobe(path: Path) -> dict[str, object]:
+def read_ffprobe(path: Path) -> dict[str, Any]:
     if not shutil.which("ffprobe"):  # the ffmpeg that comes with the wheel shows the same, as lines
         options = ("-map", "0:a", "-c", "copy", "-f", "ffmetadata", "-")
         lines = output(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, *options).splitlines()

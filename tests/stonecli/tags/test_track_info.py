@@ -34,8 +34,8 @@ def write(path: Path, container: str) -> None:
         return
     elif container.startswith("m4a"):
         file = mutagen.File(path)
-        names = ("\xa9nam", "\xa9ART", "\xa9alb", "\xa9gen")
-        for name, value in zip(names, values.values(), strict=False):
+        atoms = ("\xa9nam", "\xa9ART", "\xa9alb", "\xa9gen")
+        for name, value in zip(atoms, values.values(), strict=False):
             file[name] = value
         file["tmpo"] = [127]
     else:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import mutagen
 import pytest
+from mutagen.apev2 import APEv2
 
 from stonecli.errors import TagError
-from stonecli.key import NOTATIONS, Key
+from stonecli.key import NOTATIONS, Key, Notation
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import snapshot
+from stonecli.tags.rules import Field
 from tests.fixture_types import BytesOf, CopySample, ListLeftovers
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
@@ -21,7 +23,7 @@ TEXTS = (
 )
 
 
-def texts(path: Path) -> dict[str, str]:
+def texts(path: Path) -> dict[Field, str]:
     with path.open("rb") as file:
         return dict(snapshot(file, sniff(file)).texts)
 
@@ -58,7 +60,7 @@ def test_what_is_right_is_not_written_again(sample: str, make: CopySample) -> No
 
 
 @pytest.mark.parametrize("notation", NOTATIONS)
-def test_another_notation_replaces_only_our_text(sample: str, make: CopySample, notation: str) -> None:
+def test_another_notation_replaces_only_our_text(sample: str, make: CopySample, notation: Notation) -> None:
     path = make(sample)
     write_key(path, A_MINOR, TEXTS)
     write_key(path, D_FLAT, [FieldRule("key", notation), FieldRule("comment", notation, "prepend")])
@@ -95,7 +97,7 @@ def write_texts(path: Path, put: dict[str, str]) -> None:
     with path.open("rb") as file:
         container = sniff(file)
     if container in ("wavpack", "musepack", "monkey's audio"):
-        tags = mutagen.apev2.APEv2()
+        tags = APEv2()
         tags.update({names["apev2"][field]: text for field, text in put.items()})
         tags.save(path)
         return

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stonecli_train.corpus import keyless
-from stonecli_train.corpus.excerpt import RATE, Settings, play, render_excerpt
+from stonecli_train.corpus.excerpt import Settings, play, render_excerpt
+from stonecli_train.corpus.plain import RATE
 from stonecli_train.corpus.render import main
 from stonecli_train.corpus.sources import Library
 from stonecli_train.data import read_labels

@@ -71,11 +71,12 @@ def test_every_drum_that_is_drawn_has_a_sound() -> None:
         drawn |= {note.pitch for note in draw_percussion(np.random.default_rng(seed), 16, 4, 0.0)}
     assert drawn <= set(SOUND_OF)
     for sound in set(SOUND_OF.values()) - {"kick", "snare"}:  # all lead to what each kit has
-        reached, queue = set(), [sound]
+        reached: set[str] = set()
+        queue = [sound]
         while queue:
-            queue += [
-                other for other in INSTEAD.get(queue.pop(), ()) if other not in reached and not reached.add(other)
-            ]
+            new = set(INSTEAD.get(queue.pop(), ())) - reached
+            reached |= new
+            queue += new
         assert reached & {"kick", "snare", "hat_closed"}
 
 

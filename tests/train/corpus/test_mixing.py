@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
+from stonecli_train.corpus.levels import LEVELS_DB
 
 pytest.importorskip("pedalboard")
 pitch_fork = pytest.importorskip("stonecli_export.pitch_fork")
@@ -30,9 +33,9 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def part(role: Role, program: int = 0, **rest: object) -> Part:
+def part(role: Role, program: int = 0, **rest: Any) -> Part:
     pitch = 36 if role == "drums" else 60
-    return Part(role, tuple(Tone(0.5 * place, 0.4, pitch, 100) for place in range(12)), program, **rest)  # type: ignore[arg-type]
+    return Part(role, tuple(Tone(0.5 * place, 0.4, pitch, 100) for place in range(12)), program, **rest)
 
 
 def kicks(samples: int) -> np.ndarray:
@@ -102,7 +105,7 @@ def test_every_kind_of_effect_is_drawn_for_some_part() -> None:
 
 
 def test_parts_are_as_loud_as_on_records() -> None:
-    def level(role: Role, style: str, **rest: object) -> float:
+    def level(role: Role, style: str, **rest: Any) -> float:
         return float(np.mean([draw_level(rng(seed), part(role, **rest), style) for seed in range(200)]))
 
     assert level("drums", "hiphop") > level("chords", "hiphop") + 6
@@ -140,7 +143,7 @@ def test_pads_duck_under_the_kick_of_house_and_voices_do_not() -> None:
     for role in ("chords", "sung"):
         pumping[role] = 0
         for seed in range(30):
-            out = mix(rng(seed), [part("drums"), part(role) if role == "sung" else pad], [silence, tone], RATE, "house")  # type: ignore[arg-type]
+            out = mix(rng(seed), [part("drums"), part(role) if role == "sung" else pad], [silence, tone], RATE, "house")
             after, before = (
                 np.mean([rms(out[int((kick + at) * RATE) :][: RATE // 50]) for kick in (2.0, 2.5, 3.0, 3.5)])
                 for at in (0.01, 0.46)
@@ -181,5 +184,5 @@ def test_the_groups_of_styles_and_programs_are_there() -> None:
     )  # fmt: skip
     assert all(group <= set(STYLES) for group in groups)
     assert not mixing.DRUMS_IN_FRONT & mixing.DRUMS_BEHIND
-    assert set(mixing.LEVELS_DB) == set(ROLES)
+    assert set(LEVELS_DB) == set(ROLES)
     assert strips._CHORUS_SPEED <= 0.2

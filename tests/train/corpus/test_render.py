@@ -26,7 +26,8 @@ from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli_train import features
 from stonecli_train.corpus import fluidsynth
-from stonecli_train.corpus.excerpt import RATE, Settings, render_excerpt
+from stonecli_train.corpus.excerpt import Settings, render_excerpt
+from stonecli_train.corpus.plain import RATE
 from stonecli_train.corpus.render import RENDERED, check_sources, main, parse_arguments, render_all, write_labels
 from stonecli_train.corpus.score import Chord, Note, Passage
 from stonecli_train.corpus.sources import MIX, READERS, Library, RejectedError, is_held_out
@@ -67,7 +68,7 @@ def test_excerpts_are_a_function_of_seed_and_number() -> None:
 
 def test_keys_of_a_corpus_are_spread_over_all_tonics_and_both_modes() -> None:
     rng = np.random.default_rng(0)
-    keys = []
+    keys: list[Key] = []
     while len(keys) < 240:
         try:
             keys.append(library().draw(rng, "cocopops", 8.0).passage.key)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,9 @@ def _note(pitch: float, falls: float) -> np.ndarray:
     return (0.2 * wave * np.exp(-falls * time) * np.minimum(1.0, time / 0.01)).astype(np.float32)
 
 
-def _write_instrument(folder: Path, name: str, family: str, falls: float = 0.0, held_out: bool = False) -> dict:
+def _write_instrument(
+    folder: Path, name: str, family: str, falls: float = 0.0, held_out: bool = False
+) -> dict[str, Any]:
     check = checked_notes(np.array([_note(pitch, falls) for pitch in PITCHES]), PITCHES, RATE, HELD)
     assert isinstance(check, Check)
     np.save(folder / f"{name}.npy", np.round(check.notes * 32767).astype(np.int16))
@@ -135,7 +138,7 @@ def test_a_kit_plays_what_it_has_and_another_kit_the_rest(sampled: Sampler) -> N
     tones = tuple(Tone(0.2 * place, 0.1, pitch, 100) for place, pitch in enumerate(pitches))
     for seed in range(4):
         sounds = [play_kit(np.random.default_rng(seed), tones, sampled.kits, 3 * RATE) for _ in range(2)]
-        assert np.array_equal(*sounds)
+        assert np.array_equal(sounds[0], sounds[1])
         played = {
             place for place in range(len(pitches)) if np.abs(sounds[0][int(0.2 * place * RATE) :][:900]).max() > 0
         }

@@ -16,9 +16,11 @@ import pytest
 
 from stonecli.errors import TagError
 from stonecli.key import Key
+from stonecli.library.walk import TEMPORARY_PREFIX, TEMPORARY_SUFFIX
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from stonecli.tags.edit import atomic_replace as safe_write
 from stonecli.tags.edit.splice import Splice, UnchangedRange
+from stonecli.tags.edit.verified_copy import verified_copy
 from stonecli.tags.formats import flac
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.util import locks
@@ -119,7 +121,7 @@ for act in (
 """
 
 
-def _drop_powers() -> Any:
+def _drop_powers() -> None:
     """From the next exec on root is a user like any other: of the group 0, and of 3456."""
     for capability in range(5):  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER, CAP_FSETID
         if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):
@@ -138,9 +140,10 @@ def as_user(song: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     def run(owner: int, group: int, mode: int) -> list[str]:
         os.chown(song, owner, group)
         song.chmod(mode)
-        command = [sys.executable, "-c", WRITER, song, journal.path]
-        options = {"extra_groups": [0, 3456], "preexec_fn": _drop_powers, "cwd": ROOT}
-        return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout.splitlines()
+        command: list[str | Path] = [sys.executable, "-c", WRITER, song, journal.path]
+        options: dict[str, Any] = {"extra_groups": [0, 3456], "preexec_fn": _drop_powers, "cwd": ROOT}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
+        return str(done.stdout).splitlines()
 
     return run
 
@@ -255,10 +258,17 @@ def test_a_directory_that_cannot_be_flushed_is_no_failure(song: Path, monkeypatc
 def test_file_and_directory_are_flushed_in_order(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (seen.append("dir" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"), fsync(fd))
-    )
-    monkeypatch.setattr(os, "replace", lambda *names: (seen.append("replace"), replace(*names)))
+
+    def flush(descriptor: int) -> None:
+        seen.append("dir" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def rename(old: Path, new: Path) -> None:
+        seen.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
     write_key(song, A_MINOR)
     assert seen == ["file", "replace", "dir"]
 
@@ -268,10 +278,11 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(
     how: str, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers, samples: dict[str, bytes]
 ) -> None:
     other = samples["mp3"]
-    copy = safe_write.verified_copy
 
-    def meanwhile(file: BinaryIO, target: BinaryIO, splices: list[Splice], digest: None) -> list[UnchangedRange]:
-        parts = copy(file, target, splices, digest)
+    def meanwhile(
+        file: BinaryIO, target: io.BufferedRandom, splices: list[Splice], digest: None
+    ) -> list[UnchangedRange] | None:
+        parts = verified_copy(file, target, splices, digest)
         if how == "written":
             song.write_bytes(other)
         elif how == "touched":
@@ -301,7 +312,7 @@ def test_a_wrong_copy_is_discarded(
     content = song.read_bytes()
 
     class Disk(io.FileIO):
-        def write(self, data: memoryview) -> int:
+        def write(self, data: Any, /) -> int:
             data = bytes(data)
             if damage == "tags":
                 data = data.replace(b"=8A", b"=8B")
@@ -323,7 +334,7 @@ def test_an_edit_that_reaches_into_the_audio_is_rejected(
     content = song.read_bytes()
     splices = flac.splices
 
-    def reaching(file: BinaryIO, container: str, changes: dict[str, str]) -> list[Splice]:
+    def reaching(file: BinaryIO, container: str, changes: Any) -> list[Splice]:
         return [*splices(file, container, changes), Splice(len(content) - 50, 1, bytes([content[-50] ^ 1]))]
 
     monkeypatch.setattr(flac, "splices", reaching)
@@ -355,11 +366,16 @@ def test_a_flush_that_fails_during_the_checks_is_an_error(
 def test_the_name_of_the_copy_is_hidden_and_ours(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append(Path(old)), replace(old, new)))
+
+    def rename(old: Path, new: Path) -> None:
+        seen.append(old)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", rename)
     write_key(song, A_MINOR, [FieldRule()])
     assert seen[0].parent == song.parent
-    assert seen[0].name.startswith(safe_write.PREFIX)
-    assert seen[0].name.endswith(safe_write.SUFFIX)
+    assert seen[0].name.startswith(TEMPORARY_PREFIX)
+    assert seen[0].name.endswith(TEMPORARY_SUFFIX)
 
 
 def aged(path: Path, seconds: float | int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +419,7 @@ def test_the_copy_of_a_process_that_lives_stays(
     song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
     """Whatever its age: another run may clean up while this one writes."""
-    found = []
+    found: list[tuple[list[str], int, list[str]]] = []
     fsync = os.fsync
 
     def clean(descriptor: int) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from stonecli.errors import TagError
 from stonecli.tags.edit import verified_copy as module
 from stonecli.tags.edit.digest import BLOCK, Digest
-from stonecli.tags.edit.splice import Splice, unchanged_ranges
+from stonecli.tags.edit.splice import Span, Splice, unchanged_ranges
 from stonecli.tags.edit.verified_copy import verified_copy
-from stonecli.tags.undo.record import Span, digest_outside
+from stonecli.tags.undo.record import digest_outside
 
 SPLICES = [
     Splice(2_000_000, 0, b"put in"),
@@ -32,9 +32,9 @@ class Disk(io.FileIO):
     def __init__(self, path: Path, damage: Callable[..., Any] = lambda number, data: data) -> None:
         super().__init__(path, "w+b")
         self.damage = damage
-        self.sizes = []
+        self.sizes: list[int] = []
 
-    def write(self, data: bytes | memoryview) -> int | None:
+    def write(self, data: Any, /) -> int:
         data = bytes(data)
         self.sizes.append(len(data))
         return super().write(self.damage(len(self.sizes) - 1, data))
@@ -125,14 +125,14 @@ def test_every_write_that_is_not_kept_is_seen(old: BinaryIO, content: bytes, tmp
             lambda data: data[:-1] + b"\0",
             lambda data: bytes(len(data)),
         ):
-            original = []
+            original: list[tuple[bytes, bytes]] = []
 
             def damage(
                 number: int,
                 data: bytes,
                 harm: Callable[..., Any] = harm,
                 damaged: int = damaged,
-                original: list[tuple[bytes, ...]] = original,
+                original: list[tuple[bytes, bytes]] = original,
             ) -> bytes:
                 if number != damaged:
                     return data

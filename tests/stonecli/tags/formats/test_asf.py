@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from mutagen.asf import ASF, ASFByteArrayAttribute, ASFDWordAttribute, ASFUnicodeAttribute
+from mutagen.asf import ASF
+from mutagen.asf._attrs import ASFByteArrayAttribute, ASFDWordAttribute, ASFUnicodeAttribute
 
 from stonecli.errors import TagError
 from stonecli.key import Key
@@ -21,7 +22,11 @@ EXTENDED = UUID("D2D0A440-E307-11D2-97F0-00A0C95EA850").bytes_le
 DESCRIPTION = UUID("75B22633-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 
 
-def objects(content: bytes) -> tuple[list[tuple[bytes, ...]], bytes]:
+def tags_of(path: Path) -> Any:
+    return ASF(path).tags
+
+
+def objects(content: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """The objects of the header, and the rest of the file."""
     length, count = int.from_bytes(content[16:24], "little"), int.from_bytes(content[24:28], "little")
     at, found = 30, []
@@ -36,7 +41,7 @@ def objects(content: bytes) -> tuple[list[tuple[bytes, ...]], bytes]:
 @pytest.fixture
 def song(make: CopySample) -> Path:
     path = make("asf")
-    opened = ASF(path)
+    opened: Any = ASF(path)
     opened.tags["Title"] = ["Frühling"]
     opened.tags["Author"] = ["x"]
     opened.tags["Description"] = ["mine"]
@@ -51,12 +56,12 @@ def song(make: CopySample) -> Path:
 
 
 def test_every_other_attribute_and_object_stays(song: Path, digest: BytesOf, decoded: BytesOf) -> None:
-    before, heard, tags = digest(song), decoded(song), list(ASF(song).tags)
+    before, heard, tags = digest(song), decoded(song), list(tags_of(song))
     old, rest = objects(song.read_bytes())
     assert read_tags(song).text == "Cm"
     assert write_key(song, A_MINOR, RULES)
     assert (digest(song), decoded(song), read_tags(song).text) == (before, heard, "8A")
-    after = list(ASF(song).tags)
+    after = list(tags_of(song))
     added = [("WM/InitialKey", "8A"), ("WM/ContentGroupDescription", "1m")]
     assert [(name, value) for name, value in after if (name, value) in added] == added
     kept = [item for item in after if item not in added]
@@ -70,7 +75,7 @@ def test_every_other_attribute_and_object_stays(song: Path, digest: BytesOf, dec
     assert write_key(song, Key.parse("3B"), RULES)
     assert song.stat().st_size == size
     assert remove_key(song, RULES)
-    assert list(ASF(song).tags) == [(name, value) for name, value in tags if name != "INITIALKEY"]
+    assert list(tags_of(song)) == [(name, value) for name, value in tags if name != "INITIALKEY"]
 
 
 def test_the_file_size_in_the_header_stays_correct(make: CopySample) -> None:
@@ -83,7 +88,7 @@ def test_the_file_size_in_the_header_stays_correct(make: CopySample) -> None:
 
 def test_the_key_is_there_once(make: CopySample) -> None:
     path = make("asf")
-    opened = ASF(path)
+    opened: Any = ASF(path)
     opened.tags["WM/InitialKey"] = ["Cm"]
     opened.save()
     content = path.read_bytes()
@@ -92,7 +97,7 @@ def test_the_key_is_there_once(make: CopySample) -> None:
     assert read_tags(path).key == Key.parse("Cm")
     write_key(path, A_MINOR)
     assert path.read_bytes().count(name) == 1
-    assert ASF(path).tags["WM/InitialKey"] == ["8A"]
+    assert tags_of(path)["WM/InitialKey"] == ["8A"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_damage_is_refused(change: Callable[..., Any], reason: str, make: CopySa
 
 def test_text_that_is_too_long_is_refused(make: CopySample) -> None:
     path = make("asf")
-    opened = ASF(path)
+    opened: Any = ASF(path)
     opened.tags["Description"] = ["x" * 32_766]
     opened.save()
     content = path.read_bytes()

@@ -4,7 +4,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mutagen.aiff
 import mutagen.wave
@@ -18,7 +18,7 @@ from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from tests.fixture_types import BytesOf
 
 A_MINOR = Key.parse("8A")
-ORDER = {"wav": "little", "aiff": "big"}
+ORDER: dict[str, Literal["little", "big"]] = {"wav": "little", "aiff": "big"}
 AUDIO = {"wav": b"data", "aiff": b"SSND"}
 TAG = {"wav": b"id3 ", "aiff": b"ID3 "}
 
@@ -27,7 +27,7 @@ def chunk(kind: str, name: bytes, content: bytes, pad: bool = True) -> bytes:
     return name + len(content).to_bytes(4, ORDER[kind]) + content + b"\0" * (len(content) % 2 if pad else 0)
 
 
-def form(kind: str, *chunks: bytes, size: None = None) -> bytes:
+def form(kind: str, *chunks: bytes, size: int | None = None) -> bytes:
     body = (b"WAVE" if kind == "wav" else b"AIFF") + b"".join(chunks)
     head = b"RIFF" if kind == "wav" else b"FORM"
     return head + (len(body) if size is None else size).to_bytes(4, ORDER[kind]) + body
@@ -44,7 +44,7 @@ def audio(kind: str, frames: int = 1001) -> bytes:
     return samples if kind == "wav" else bytes(8) + samples
 
 
-def walk(kind: str, content: bytes) -> list[tuple[bytes, ...]]:
+def walk(kind: str, content: bytes) -> list[tuple[bytes, bytes]]:
     """Name and content of every chunk; checks the size of the file and every pad byte."""
     assert int.from_bytes(content[4:8], ORDER[kind]) == len(content) - 8
     at, found = 12, []
@@ -78,7 +78,7 @@ def test_odd_chunks_everywhere(kind: str, where: str, old_size: int, tmp_path: P
     assert sum(name == TAG[kind] for name, _ in chunks) == 1
     assert digest(path) == before
     assert np.array_equal(soundfile.read(path)[0], heard)
-    opened = mutagen.wave.WAVE(path) if kind == "wav" else mutagen.aiff.AIFF(path)
+    opened: Any = mutagen.wave.WAVE(path) if kind == "wav" else mutagen.aiff.AIFF(path)
     assert opened.tags["TKEY"].text == ["8A"]
     # A new tag has the title of the INFO list, which only WAV has.
     assert ("TIT2" in opened.tags) == (kind == "wav" if where == "none" else old_size > 22)

@@ -19,6 +19,10 @@ PREFIX = "----:com.apple.iTunes:"
 KINDS = ["mp4", "alac", "faststart"]
 
 
+def tags_of(path: Path) -> Any:
+    return MP4(path).tags
+
+
 def atom(name: bytes, content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4) + name + content
 
@@ -48,7 +52,7 @@ def test_every_other_item_stays(
     kind: str, make: CopySample, digest: BytesOf, decoded: BytesOf, png: MakePicture
 ) -> None:
     path = make(kind)
-    opened = MP4(path)
+    opened: Any = MP4(path)
     opened.tags.update(
         {
             "\xa9nam": ["Frühling"],
@@ -64,11 +68,11 @@ def test_every_other_item_stays(
         }
     )
     opened.save(padding=lambda info: 0)
-    before, items, heard = digest(path), dict(MP4(path).tags), decoded(path)
+    before, items, heard = digest(path), dict(tags_of(path)), decoded(path)
     rules = [FieldRule(), FieldRule("comment", "camelot", "prepend")]
     for key in (A_MINOR, Key.parse("3B")):
         assert write_key(path, key, rules)
-        after = dict(MP4(path).tags)
+        after = dict(tags_of(path))
         assert after.pop(PREFIX + "initialkey") == [MP4FreeForm(key.camelot.encode())]
         assert after.pop("\xa9cmt") == [f"{key.camelot} - one", "two"]
         assert after.pop(PREFIX + "KEY") == [MP4FreeForm(key.camelot.encode())]
@@ -78,7 +82,7 @@ def test_every_other_item_stays(
     size = path.stat().st_size
     assert remove_key(path, rules)
     assert path.stat().st_size == size
-    assert dict(MP4(path).tags) == {name: value for name, value in items.items() if name != PREFIX + "KEY"}
+    assert dict(tags_of(path)) == {name: value for name, value in items.items() if name != PREFIX + "KEY"}
 
 
 def test_raw_items_stay_as_they_are(make: CopySample) -> None:
@@ -125,7 +129,7 @@ def test_a_file_without_tags_gets_them(udta: bytes, make: CopySample, digest: By
     before, heard = digest(path), decoded(path)
     assert read_tags(path).text is None
     assert write_key(path, A_MINOR)
-    assert MP4(path).tags[PREFIX + "initialkey"] == [b"8A"]
+    assert tags_of(path)[PREFIX + "initialkey"] == [b"8A"]
     assert (digest(path), decoded(path)) == (before, heard)
     assert path.read_bytes().count(b"abcd") == udta.count(b"abcd")
 
@@ -133,7 +137,7 @@ def test_a_file_without_tags_gets_them(udta: bytes, make: CopySample, digest: By
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind: str, make: CopySample, decoded: BytesOf) -> None:
     path = make(kind)
-    opened = MP4(path)
+    opened: Any = MP4(path)
     opened.tags["\xa9lyr"] = ["la"]
     opened.save(padding=lambda info: 0)
     heard = decoded(path)
@@ -174,13 +178,13 @@ def test_large_sizes_and_a_last_atom_without_size(make: CopySample, decoded: Byt
 @pytest.mark.parametrize("name", ["initialkey", "INITIALKEY", "InitialKey"])
 def test_the_name_of_the_key_item_in_any_case(name: str, make: CopySample) -> None:
     path = make("mp4")
-    opened = MP4(path)
+    opened: Any = MP4(path)
     opened.tags[PREFIX + name] = [b"Cm", b"D"]
     opened.tags[PREFIX + "key"] = [b"E"]
     opened.save()
     assert read_tags(path).text == "Cm"
     write_key(path, A_MINOR)
-    tags = MP4(path).tags
+    tags = tags_of(path)
     assert {key: value for key, value in tags.items() if key.lower() == PREFIX.lower() + "initialkey"} == {
         PREFIX + "initialkey": [b"8A"]
     }
@@ -232,7 +236,7 @@ def test_a_file_with_an_unknown_structure_is_refused(change: Callable[..., Any],
 
 def test_text_that_is_not_utf8_is_not_replaced(make: CopySample) -> None:
     path = make("mp4")
-    opened = MP4(path)
+    opened: Any = MP4(path)
     opened.tags["\xa9cmt"] = ["AAAA"]
     opened.save()
     content = path.read_bytes().replace(b"AAAA", b"A\xfcAA")

@@ -65,11 +65,11 @@ def test_every_change_is_undone_byte_for_byte(
         assert step(run)
         runs.append(run.number)
         contents.append(path.read_bytes())
-    for run, content in zip(reversed(runs), reversed(contents[:-1]), strict=True):
-        assert undo_journal.last_run() == run
-        undo_all(undo_journal, run)
+    for number, content in zip(reversed(runs), reversed(contents[:-1]), strict=True):
+        assert undo_journal.last_run() == number
+        undo_all(undo_journal, number)
         assert path.read_bytes() == content
-        undo_journal._database.execute("DELETE FROM changes WHERE run = ?", (run,))
+        undo_journal._database.execute("DELETE FROM changes WHERE run = ?", (number,))
     assert undo_journal.last_run() is None
     assert left_over() == []
 
@@ -342,7 +342,9 @@ def test_a_run_that_continues_after_its_undo_is_undone_again(make: CopySample, u
     contents = [path.read_bytes() for path in paths]
     write_key(paths[0], A_MINOR, journal=older)
     write_key(paths[1], A_MINOR, journal=going_on)
-    for undone in undo_files(undo_journal, undo_journal.last_run()):
+    number = undo_journal.last_run()
+    assert number is not None
+    for undone in undo_files(undo_journal, number):
         assert undone.error is None
         write_key(paths[2], A_MINOR, journal=going_on)  # while it is undone
     assert undo_journal.last_run() == going_on.number
@@ -544,6 +546,7 @@ def test_two_runs_at_once(make: CopySample, undo_journal: UndoJournal) -> None:
     contents = {path: path.read_bytes() for paths in files for path in paths}
     processes = [writer(undo_journal.path, 3, *paths) for paths in files]
     for process in processes:
+        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
@@ -560,6 +563,7 @@ def test_the_changes_of_a_killed_run_can_be_undone(make: CopySample, undo_journa
     files = [make("flac", f"{number}") for number in range(40)]
     contents = {path: path.read_bytes() for path in files}
     process = writer(undo_journal.path, 1000, *files)
+    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
     while not undo_journal.runs() or undo_journal.runs()[0].changes < len(files):
@@ -567,7 +571,9 @@ def test_the_changes_of_a_killed_run_can_be_undone(make: CopySample, undo_journa
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert any(path.read_bytes() != content for path, content in contents.items())
-    undo_all(undo_journal, undo_journal.last_run())
+    number = undo_journal.last_run()
+    assert number is not None
+    undo_all(undo_journal, number)
     assert {path: path.read_bytes() for path in files} == contents
 
 
