@@ -218,7 +218,9 @@ def load_untrusted(path: Path) -> dict[str, Any]:
                 warnings.simplefilter("ignore")  # what is wrong with the file is said in the error
                 content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise CheckpointError("not a checkpoint, or one that wants to run code: refused") from error
+            raise CheckpointError(
+                "not a PyTorch checkpoint, or one that contains code, which stone does not run"
+            ) from error
         except Exception as error:  # torch raises whatever a damaged archive or pickle leads to
             raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
     if not isinstance(content, dict):

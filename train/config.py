@@ -345,7 +345,7 @@ def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     for name, value in values.items():
         full_name = f"{where}{name}"
         if name not in known:
-            raise ConfigError(f"unknown key {full_name}{_suggestion(name, known)}")
+            raise ConfigError(f"unknown setting {full_name}{_suggestion(name, known)}")
         hint = hints[name]
         if is_dataclass(hint):
             if not isinstance(value, Mapping):

@@ -241,7 +241,9 @@ class _Libsndfile:
                         samples = sound.read(out=buffer[:wanted])
                 except (soundfile.SoundFileError, RuntimeError) as error:
                     reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").strip(" .")
-                    raise AudioError(f"damaged or truncated after {done / self.rate:.1f} s: {reason}") from error
+                    raise AudioError(
+                        f"damaged or truncated after {done / self.rate:.1f} s ({reason}); re-rip or re-download it"
+                    ) from error
                 done += len(samples)
                 last = len(samples) < wanted or done >= sound.frames
                 out = converter.process(samples, mixer.signs(samples), last=last)
@@ -283,7 +285,7 @@ class _DecoderProcess:
             if not is_open and self._log.found_no_backend:
                 raise DecoderError(_DECODER_HELP.format(error.strerror or error)) from error
         if not is_open:
-            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+            raise AudioError(f"cannot be decoded: {self._log.reason}")
 
     def _open(self, command: list[str]) -> bool:
         """Start the decoder; False if it found no audio.
@@ -326,7 +328,7 @@ class _DecoderProcess:
                 if len(out):
                     yield out
         if not done:
-            raise AudioError(f"not audio that can be decoded: {self._log.reason}")
+            raise AudioError(f"cannot be decoded: {self._log.reason}")
         seconds = done / self.rate
         if self._check_length and self._log.audio_duration is not None:
             _check_length(seconds, self._log.audio_duration)

@@ -82,17 +82,17 @@ def what_is_wrong(error: Any, param: Any) -> str:
     name = getattr(error, "param_hint", None) or (_name_of(param) if param is not None else "")
     message = str(error.message).removeprefix("Value error, ").rstrip(".")
     if kind == "MissingParameter":
-        return f"{name} is missing"
+        return f"{name.removesuffix('...')} is missing"
     if kind == "NoSuchOption":
         similar = get_close_matches(error.option_name, error.possibilities or [], 1, 0.7)
         return f"there is no option {error.option_name}" + (f"; did you mean {similar[0]}?" if similar else "")
     if kind == "BadOptionUsage":
         return f"{error.option_name} {'takes no' if 'does not take' in message else 'needs a'} value"
     if (wrong := message.partition(" is not one of ")[0]) != message and "|" in str(getattr(param, "metavar", "")):
-        choices = ", ".join(str(param.metavar).strip("[]").split("|"))
-        return (
-            f"{name} must be one of {choices}, not {wrong}" if "|" not in name else f"{wrong} is not one of {choices}"
-        )
+        choices = str(param.metavar).strip("[]").split("|")
+        if "|" in name:
+            return f"choose {', '.join(choices[:-1])} or {choices[-1]}, not {wrong}"
+        return f"{name} must be one of {', '.join(choices)}, not {wrong}"
     if not name:
         extra = re.fullmatch(
             r"Got unexpected extra arguments? \((.*)\)|Got unexpected extra argument\(s\) \((.*)\)", message

@@ -55,7 +55,7 @@ def config(
             if action == "set":
                 value = _checked(root, command, option, values or [])
             if not change_config(path, command, option, value):
-                fail(f"{name} is not set; stone config shows what is")
+                fail(f"{name} is not set; stone config shows the settings")
     except ConfigError as error:
         fail(f"{path}: {error}", EXIT_USAGE)
 

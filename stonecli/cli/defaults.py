@@ -79,7 +79,7 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
     from stonecli.util.config_file import ConfigError
 
     if command not in COMMANDS or command in WITHOUT:
-        raise ConfigError(f"{command!r} is not a stone command with settings")
+        raise ConfigError(f"{command!r} is not a command with settings; settings are named like tag.notation")
     options = [
         param for param in _command(context, command).params if param.param_type_name == "option" and not param.is_eager
     ]

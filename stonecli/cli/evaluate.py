@@ -163,7 +163,7 @@ def _labels_file(labels: Path | None, dataset: str | None, folder: Path | None) 
     if labels is not None and dataset is None:
         return labels
     if labels is not None or dataset is None:
-        fail("give LABELS.csv or --dataset NAME", EXIT_USAGE)
+        fail("give either LABELS.csv or --dataset NAME; see stone evaluate --help", EXIT_USAGE)
     return _dataset_labels(dataset, folder)
 
 

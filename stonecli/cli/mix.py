@@ -214,7 +214,9 @@ def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
     by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
     found = by_name or by_stem
     if not found:
-        raise typer.BadParameter(f"{wanted}: no such file, and none with this name in PATH...", param_hint=option)
+        raise typer.BadParameter(
+            f"{wanted}: no such file, and none with this name in the given paths", param_hint=option
+        )
     if len(found) > 1:
         names = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
         raise typer.BadParameter(f"{wanted}: {len(found)} files have this name; choose one: {names}", param_hint=option)

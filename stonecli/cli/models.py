@@ -95,7 +95,7 @@ def models(
 
 
 def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bool) -> StoredModel:
-    """Fetch or read what is named, turn a checkpoint into a model, and keep it."""
+    """Download or read a model, convert it if it is a checkpoint, and store it."""
     import hashlib
 
     from stonecli.cli.export import require_exporter
@@ -107,7 +107,7 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
 
     published = PUBLISHED.get(what)
     if published is not None and sha256 is not None:
-        raise typer.BadParameter(f"is not needed for {what}: stone knows it; leave it out", param_hint="--sha256")
+        raise typer.BadParameter(f"cannot be combined with {what}, whose hash stone knows", param_hint="--sha256")
     if "://" in what:
         try:
             check_url(what)
@@ -120,7 +120,7 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
             f"must be lower-case letters, digits, - and _, not {wanted!r}; choose a name", param_hint="--name"
         )
     if published is not None:
-        require_exporter("stone models add")  # before anything is fetched
+        require_exporter("stone models add")  # before the download
         _agree(published, yes)
         content, source = _fetch(published.url, published.sha256), published.url
     elif "://" in what:
@@ -139,11 +139,15 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
         if known is not None and known is not published:
             _agree(known, yes)
         content = _converted(content)
-    return add_model(content, wanted, source, replace=replace)
+    try:
+        return add_model(content, wanted, source, replace=replace)
+    except ModelError as error:
+        vars(error).setdefault("filename", what)
+        raise
 
 
 def _agree(published: PublishedModel, yes: bool) -> None:
-    """Show whose it is and under what licence; without a yes, nothing goes on."""
+    """Show authors and license of a published model, and ask; a no ends the program."""
     from rich.text import Text
 
     errors = error_console()

@@ -192,8 +192,9 @@ class TagScreen:
         from stonecli.jobs import default_jobs
 
         model = self._model
-        by = f", analyzed by {model.name} ({model.sha256[:12]}) on {model.device}" if model else ""
-        self.detail(f"{count} files, {self._options.jobs or default_jobs()} at a time{by}")
+        by = f", model {model.name} ({model.sha256[:12]}), device {model.device}" if model else ""
+        jobs = self._options.jobs or default_jobs()
+        self.detail(f"{count} {'file' if count == 1 else 'files'}, {jobs} in parallel{by}")
 
     def _check_results(self, results: Results) -> None:
         """Wrong usage if the output is from a run of another kind, whose files would be skipped."""

@@ -45,7 +45,8 @@ def watch(
     stone tag. To restore everything that one watch has written, run stone undo.
     """
     if not folder.is_dir():
-        fail(f"{folder}: no such folder; create it first", EXIT_USAGE)
+        problem = "a file, not a folder; use stone tag" if folder.exists() else "no such folder; create it first"
+        fail(f"{folder}: {problem}", EXIT_USAGE)
     silence_native_stderr()
 
     from stonecli.output.sinks import Targets

@@ -150,7 +150,7 @@ def _receive(url: str, part: PartialFile, sha256: str | None, progress: Progress
     except (TimeoutError, ssl.SSLError, ConnectionError, http.client.HTTPException, UnicodeError) as error:
         raise _download_error(error) from error
     if part.total is not None and part.size != part.total:
-        raise _CutError("the connection was cut")
+        raise _CutError("the connection was lost")
 
 
 def _sha256(part: PartialFile) -> str:

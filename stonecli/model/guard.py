@@ -75,7 +75,7 @@ def check_onnx(content: bytes, *, with_graph: bool = True) -> dict[str, str]:
                 raise ModelError(f"not a key model: duplicate metadata {name[:40]!r}")
             metadata[name] = entry.get("value", "")
     if not graphs:
-        raise ModelError("not a model: it has no graph")
+        raise ModelError("not a valid model file: it has no graph")
     return metadata
 
 
@@ -141,7 +141,7 @@ def _check_tensor(reader: Reader, tensor: Field) -> None:
     else:
         found, declared = numbers.pop(name), prod(dims)
     if found != declared or any(numbers.values()):
-        raise ModelError("not a model: the size of a tensor does not match its shape")
+        raise ModelError("not a valid model file: the size of a tensor does not match its shape")
 
 
 def _check_value(reader: Reader, value: Field) -> None:

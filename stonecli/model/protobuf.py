@@ -118,7 +118,7 @@ class Field:
         try:
             return str(self.data, "utf-8")
         except UnicodeDecodeError as error:
-            raise ModelError(f"not a model: its {self.name} is not UTF-8") from error
+            raise ModelError(f"not a valid model file: its {self.name} is not UTF-8") from error
 
     def integers(self) -> list[int]:
         """The varints in ``data``, or ``value`` if the field is not packed; signed 64-bit numbers."""
@@ -155,7 +155,7 @@ class Reader:
             name, kind = schema[number]
             if not kind.startswith("*"):
                 if number in seen:  # readers merge duplicates in different ways
-                    raise ModelError(f"not a model: duplicate {name} in its {message}")
+                    raise ModelError(f"not a valid model file: duplicate {name} in its {message}")
                 seen.add(number)
             field, position = _field(data, position, name, kind.removeprefix("*"), wire)
             yield field
@@ -174,26 +174,26 @@ def _field(data: memoryview, position: int, name: str, kind: str, wire: int) -> 
         return Field(name, 0, data[:0], 1), _take(data, position, 4)[1]
     if wire == _EIGHT_BYTES and kind == "8":
         return Field(name, 0, data[:0], 1), _take(data, position, 8)[1]
-    raise ModelError(f"not a model: its {name} is not of type {kind}")
+    raise ModelError(f"not a valid model file: its {name} is not of type {kind}")
 
 
 def _packed(data: memoryview, kind: str) -> int:
     """The number of packed numbers of a kind in ``data``; 1 if the kind is not numeric."""
     if kind == "varint":
         if len(data) and data[-1] >= 128:
-            raise ModelError("not a model: truncated within a number")
+            raise ModelError("not a valid model file: truncated within a number")
         return len(bytes(data).translate(None, _CONTINUED))
     if kind in ("4", "8"):
         count, rest = divmod(len(data), int(kind))
         if rest:
-            raise ModelError("not a model: truncated within a number")
+            raise ModelError("not a valid model file: truncated within a number")
         return count
     return 1
 
 
 def _take(data: memoryview, position: int, length: int) -> tuple[memoryview, int]:
     if length > len(data) - position:
-        raise ModelError("not a model: damaged or truncated")
+        raise ModelError("not a valid model file: damaged or truncated")
     return data[position : position + length], position + length
 
 
@@ -209,7 +209,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
                 break
             return number, position
         shift += 7
-    raise ModelError("not a model: damaged or truncated")
+    raise ModelError("not a valid model file: damaged or truncated")
 
 
 def _signed(number: int) -> int:

@@ -249,6 +249,8 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "permission denied"
+    if type(error).__name__ == "NoCredentialsError":  # of botocore
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws configure"
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server does not answer"
     return error_line(error).removeprefix("unexpected ")

@@ -73,7 +73,7 @@ def open_url(
     response: http.client.HTTPResponse = _opener(parts.hostname or "", deadline).open(request, timeout=timeout)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         response.close()
-        raise WebError("the server sends it compressed, which it was asked not to")
+        raise WebError("the server sent compressed data, which stone does not accept")
     return response
 
 
@@ -82,15 +82,15 @@ def network_error(error: BaseException) -> str:
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return network_error(error.reason)
     if isinstance(error, TooSlow):
-        return "it takes too long"
+        return "the download takes too long"
     if isinstance(error, TimeoutError):
-        return "the server is silent"
+        return "the server does not answer"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server cannot show that it is who it says: {error.verify_message}"
+        return f"the certificate of the server is not valid: {error.verify_message}"
     if is_cut(error):
-        return "the connection was cut"
+        return "the connection was lost"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return f"it cannot be fetched: {text or type(error).__name__}"
+    return f"the download failed: {text or type(error).__name__}"
 
 
 def is_cut(error: BaseException) -> bool:

@@ -198,9 +198,9 @@ def test_mistakes_in_gin(text: str, message: str, written: Any, capsys: pytest.C
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[networks]\nrows = 1", r"run\.toml: unknown key networks; did you mean network\?"),
-        ("[optimiser]\nlearning = 1", r"unknown key optimiser\.learning \(known: .*\blr\b"),
-        ("[data]\nbatchsize = 2", r"unknown key data\.batchsize; did you mean batch_size\?"),
+        ("[networks]\nrows = 1", r"run\.toml: unknown setting networks; did you mean network\?"),
+        ("[optimiser]\nlearning = 1", r"unknown setting optimiser\.learning \(known: .*\blr\b"),
+        ("[data]\nbatchsize = 2", r"unknown setting data\.batchsize; did you mean batch_size\?"),
         ("network = 3", "network is a table"),
         ("[data]\nbatch_size = '2'", r"data\.batch_size is a whole number, not '2'"),
         ("[data]\nbatch_size = 2.0", r"data\.batch_size is a whole number, not 2\.0"),

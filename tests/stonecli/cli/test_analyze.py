@@ -62,7 +62,7 @@ def test_json(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
     assert [list(record) for record in records] == [CONTRACT] * 4
     assert records[0]["key"]["musical"] == "Dm"
     assert [segment["key"]["musical"] for segment in records[2]["segments"]] == ["C", "F#m"]
-    assert "not audio that can be decoded" in records[1]["error"]
+    assert "cannot be decoded" in records[1]["error"]
     assert records[3]["error"] == "No such file or directory"
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [str(broken), str(tmp_path / "nothing.mp3")]
 
@@ -297,7 +297,7 @@ def test_a_folder_stands_for_the_music_in_it(invoke: Invoke, song: Song, tmp_pat
     assert [record["path"] for record in records] == list(map(str, [other, first, second, broken, inner, other]))
     assert [record["error"] is None for record in records] == [True, True, True, False, True, True]
     assert result.stderr.count("\n") == 1
-    assert "broken.ogg: not audio that can be decoded" in result.stderr
+    assert "broken.ogg: cannot be decoded" in result.stderr
 
 
 def test_the_outputs_of_a_folder(invoke: Invoke, song: Song, tmp_path: Path) -> None:

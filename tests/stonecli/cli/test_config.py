@@ -36,7 +36,7 @@ def test_defaults_are_set_used_shown_and_taken_out(invoke: Invoke, song: Song) -
     assert invoke("config", "unset", "tag.notation").exit_code == 0
     assert invoke("tag", path).stdout.splitlines()[1].split("\t")[2] == "7A"
     again = invoke("config", "unset", "tag.notation")
-    assert (again.exit_code, again.stderr) == (1, "stone: tag.notation is not set; stone config shows what is\n")
+    assert (again.exit_code, again.stderr) == (1, "stone: tag.notation is not set; stone config shows the settings\n")
 
 
 @pytest.mark.parametrize("text", ["007", "1e5", "1_0", "7", "0.50", "nan"])
@@ -165,8 +165,8 @@ def test_an_output_that_cannot_be_made_names_the_file(invoke: Invoke, song: Song
         (["tag.model", "nobody"], "tag.model nobody: there is no model 'nobody'"),
         (["tag.device", "tpu"], "tag.device must be one of auto, cpu, cuda, not 'tpu'"),
         (["tag.nothing", "1"], "stone tag has no option --nothing"),
-        (["sing.loud", "1"], "'sing' is not a stone command with settings"),
-        (["notation", "musical"], "'' is not a stone command with settings"),
+        (["sing.loud", "1"], "'sing' is not a command with settings"),
+        (["notation", "musical"], "'' is not a command with settings"),
     ],
     ids=str,
 )

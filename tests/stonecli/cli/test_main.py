@@ -115,7 +115,7 @@ def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
     [
         (["tune"], "'tune' is not a stone command; stone --help lists the commands"),
         (["xyz"], "'xyz' is not a stone command; stone --help lists the commands"),
-        (["tag"], "PATH... is missing; see stone tag --help"),
+        (["tag"], "PATH is missing; see stone tag --help"),
         (["tag", "--loud", "."], "there is no option --loud; see stone tag --help"),
         (["tag", "--overwrit", "."], "there is no option --overwrit; did you mean --overwrite?"),
         (["tag", "--jobs"], "--jobs needs a value"),
@@ -127,7 +127,7 @@ def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
         ),
         (["tag", "--remove", "--overwrite", "."], "--remove cannot be combined with --overwrite; see stone tag --help"),
         (["tag", "--output", "no/such/x.csv", "."], "--output no/such: no such folder; create it first"),
-        (["cache", "drop"], "'drop' is not one of show, clear; see stone cache --help"),
+        (["cache", "drop"], "choose show or clear, not 'drop'; see stone cache --help"),
         (["cache", "show", "more"], "too many arguments: more; see stone cache --help"),
         (["--loud"], "there is no option --loud; see stone --help"),
     ],

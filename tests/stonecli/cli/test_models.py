@@ -225,7 +225,7 @@ def test_a_model_that_was_cut_off_is_refused_even_without_a_hash(
     folder, url = site
     path = tiny_model(folder / "model.onnx")
     path.write_bytes(path.read_bytes()[:-100])
-    fails(invoke("models", "add", f"{url}/model.onnx"), 1, "not a model: damaged or truncated")
+    fails(invoke("models", "add", f"{url}/model.onnx"), 1, "not a valid model file: damaged or truncated")
     assert len(records(invoke("models", "--json"))) == 1
 
 
@@ -342,7 +342,7 @@ def test_a_person_is_asked(stone_command: list[str], answer: str) -> None:
     os.close(theirs)
     assert result.returncode == 1
     assert "Do you agree?" in result.stderr
-    assert ("the connection was cut" in result.stderr or "cannot be fetched" in result.stderr) == (answer == "y")
+    assert ("the connection was lost" in result.stderr or "the download failed" in result.stderr) == (answer == "y")
     assert ("no model was added" in result.stderr) == (answer != "y")
 
 

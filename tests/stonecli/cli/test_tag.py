@@ -771,7 +771,7 @@ def test_no_name_and_no_tag_reaches_the_terminal_as_it_is(
     plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\d*[AK]|\x1b\[\?25[lh]|\r", "", seen)
     assert "\x1b" not in plain
     assert "\\x1b]0;pwn\\x07b\\x1b[2J\\x1b[5m[blink]x [-bold] :smile:.flac" in plain
-    assert "[blink]x [-bold] :smile:.mp3: not audio that can be decoded" in plain
+    assert "[blink]x [-bold] :smile:.mp3: cannot be decoded" in plain
     summary = "1 detected, 1 with a key text that stone cannot read, 1 failed"
     assert f"{summary}; no file was changed, add --write-tags to write the keys" in plain
 
@@ -818,7 +818,7 @@ def test_quiet_and_verbose(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     verbose = invoke("tag", path, "--verbose")
     assert verbose.stdout == invoke("tag", path).stdout
     first, last = verbose.stderr.splitlines()
-    assert re.fullmatch(r"stone: 1 files, \d+ at a time, analyzed by \S+ \([0-9a-f]{12}\) on cpu", first)
+    assert re.fullmatch(r"stone: 1 file, \d+ in parallel, model \S+ \([0-9a-f]{12}\), device cpu", first)
     assert last.endswith(" s, 0 failed")
     assert invoke("tag", path, "--quiet", "--json").exit_code == 2
 

@@ -243,7 +243,7 @@ def test_any_value_can_be_set(folder: Path, arguments: Any, invoke: Any, tmp_pat
     assert config["network"]["out_channels"] == [3, 6, 5]
     assert config["data"]["augment"] is True
     for wrong, reason in (
-        ("loss.mode_wait=2", "unknown key loss.mode_wait; did you mean mode_weight?"),
+        ("loss.mode_wait=2", "unknown setting loss.mode_wait; did you mean mode_weight?"),
         ("loss.mode_weight=two", "loss.mode_weight is a number, not 'two'"),
         ("mode_weight=2", "'mode_weight=2' must be TABLE.NAME=VALUE"),
     ):
@@ -567,8 +567,8 @@ def test_a_name_that_is_no_folders(name: str, folder: Path, arguments: Any, invo
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[optimizer]\nlr = 1.0", "run.toml: unknown key optimizer; did you mean optimiser?"),
-        ("[data]\nbatch_sizes = 1", "run.toml: unknown key data.batch_sizes; did you mean batch_size?"),
+        ("[optimizer]\nlr = 1.0", "run.toml: unknown setting optimizer; did you mean optimiser?"),
+        ("[data]\nbatch_sizes = 1", "run.toml: unknown setting data.batch_sizes; did you mean batch_size?"),
         ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size is a whole number, not 'x'"),
         ("[data\n", "run.toml: "),
     ],

@@ -176,7 +176,7 @@ def test_cut_off_half_way_it_goes_on_by_itself(server: Server, sha256: str | Non
 
 def test_cut_off_again_and_again_the_next_call_goes_on(server: Server) -> None:
     server.cuts = [10_000] * download.TRIES
-    fails(server, f"cut after {10_000 * download.TRIES} of 300000 bytes; run the same command again to resume")
+    fails(server, f"lost after {10_000 * download.TRIES} of 300000 bytes; run the same command again to resume")
     assert sum(path.stat().st_size for path in parts() if path.suffix == ".part") == 10_000 * download.TRIES
     server.asked.clear()
     assert fetch(server.url) == CONTENT
@@ -185,7 +185,7 @@ def test_cut_off_again_and_again_the_next_call_goes_on(server: Server) -> None:
 
 def test_cut_off_before_the_first_byte(server: Server) -> None:
     server.cuts = [0]
-    fails(server, "cut$")
+    fails(server, "lost$")
     assert len(server.asked) == 1
 
 
@@ -277,7 +277,7 @@ def test_a_shorter_one_under_the_same_name(server: Server) -> None:
 def test_a_server_without_ranges_sends_it_all_again(server: Server, sha256: str | None) -> None:
     server.ranges = False
     server.cuts = [1000] * download.TRIES
-    fails(server, "cut after 1000 of 300000 bytes", sha256=sha256)
+    fails(server, "lost after 1000 of 300000 bytes", sha256=sha256)
     server.cuts.clear()
     assert fetch(server.url, sha256=sha256) == CONTENT
 
@@ -285,7 +285,7 @@ def test_a_server_without_ranges_sends_it_all_again(server: Server, sha256: str 
 def test_without_a_name_it_goes_on_only_if_the_hash_can_tell(server: Server) -> None:
     server.etag = None
     server.cuts = [1000, 2000, 3000, 4000]
-    fails(server, "cut after 4000 of 300000 bytes$")
+    fails(server, "lost after 4000 of 300000 bytes$")
     assert fetch(server.url) == CONTENT
     assert not any("Range" in asked for asked in server.asked)
     server.cuts = [1000]
@@ -478,14 +478,14 @@ def test_what_is_no_web_server(server: Server, line: bytes) -> None:
         request.wfile.write(line)
 
     server.answer = answer
-    fails(server, "cannot be fetched|cut")
+    fails(server, "the download failed|lost")
 
 
 def test_nobody_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(DownloadError, match=r"cut|refused"):
+    with pytest.raises(DownloadError, match=r"lost|refused"):
         fetch(f"http://127.0.0.1:{port}/x")
 
 
@@ -577,7 +577,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]
 
 def test_https(tls: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with served(Server(cuts=[1000]), tls[0]) as server, served(Server()) as plain:
-        fails(server, "cannot show that it is who it says: self.signed certificate")
+        fails(server, "the certificate of the server is not valid: self.signed certificate")
         assert server.asked == []
         monkeypatch.setenv("SSL_CERT_FILE", str(tls[1]))
         assert fetch(server.url) == CONTENT

@@ -335,7 +335,7 @@ def test_a_second_graph_and_a_second_description(tiny_model: Build, tmp_path: Pa
     ids=range(10),
 )
 def test_what_is_no_onnx(content: bytes) -> None:
-    refused(content, "not a (key )?model")
+    refused(content, "not a (valid |key )?model")
 
 
 def test_text_that_is_none() -> None:
@@ -357,7 +357,7 @@ def test_onnxruntime_s_own_format_is_never_taken(
     onnxruntime.InferenceSession(tiny_model(tmp_path / "x.onnx").read_bytes(), options)
     content = (tmp_path / "x.ort").read_bytes()
     assert content[4:8] == b"ORTM"
-    refused(content, "not a (key )?model")
+    refused(content, "not a (valid |key )?model")
     monkeypatch.setattr(model, "describe_model", lambda *_, **__: key_model.info)  # and if it had not been seen:
     with pytest.raises(ModelError, match="not a model that can be loaded"):
         KeyModel(tmp_path / "x.ort")

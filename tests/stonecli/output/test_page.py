@@ -80,7 +80,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
     tracks = [
         evil_track(folder / "evil.mp3"),
         page_track(folder / "sound #1.wav", Key.parse("C"), None, TrackInfo("Zz top", "Me"), "kept"),
-        page_track(folder / "broken.mp3", None, None, TrackInfo(), "error", "not audio that can be decoded"),
+        page_track(folder / "broken.mp3", None, None, TrackInfo(), "error", "cannot be decoded"),
     ]
     for number in range(MANY - len(tracks)):
         key = Key.from_index(int(random.integers(24)))
