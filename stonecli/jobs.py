@@ -13,7 +13,7 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from stonecli.errors import StoneError
+from stonecli.errors import describe
 
 if TYPE_CHECKING:  # at run time the caller has imported it, and the start of the program need not
     from concurrent.futures import Executor, Future
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _LOOK_AHEAD_FACTOR = 8
 _WAKE_SECONDS = 0.2  # on Windows Ctrl-C does not end a wait, it is seen after it
-_ERROR_LENGTH = 400  # characters; some libraries put whole arrays into their messages
 
 
 class NotYet(Enum):
@@ -361,7 +360,7 @@ def attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | No
     try:
         return function(item), None
     except Exception as error:
-        return None, error_line(error)
+        return None, describe(error)
 
 
 def _answer(future: _Answer[Result]) -> tuple[Result | None, str | None]:
@@ -369,33 +368,4 @@ def _answer(future: _Answer[Result]) -> tuple[Result | None, str | None]:
     if future.cancelled():  # not by us: the executor was shut down
         return None, "cancelled"
     failure = future.exception()
-    return future.result() if failure is None else (None, error_line(failure))
-
-
-def error_line(error: BaseException) -> str:
-    """One printable line, at most 400 characters, that says what ``error`` is, without the path of an OSError.
-
-    Expected errors (StoneError, OSError) speak for themselves; any other is called unexpected and named by its class.
-    """
-    from concurrent.futures import BrokenExecutor
-
-    name = type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, BrokenExecutor) or name == "KilledWorker":  # the second is distributed's
-        return "a worker died"
-    try:
-        text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    except Exception:  # a bug in the exception's own __str__
-        text = ""
-    text = _printable(text)
-    if isinstance(error, StoneError | OSError):
-        return text or name
-    return f"unexpected {name}: {text}" if text else f"unexpected {name}"
-
-
-def _printable(text: str) -> str:
-    """``text`` on one line, short, with what a terminal could obey or hide as escapes."""
-    text = text.strip()[:_ERROR_LENGTH]
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-    return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 1] + "…"
+    return future.result() if failure is None else (None, describe(failure))

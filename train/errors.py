@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stonecli.errors import StoneError
-from stonecli.jobs import error_line
-from stonecli.util.text import printable
+from stonecli.errors import StoneError, describe
 
 
 @contextmanager
@@ -24,5 +21,4 @@ def named(path: Path) -> Iterator[None]:
 
 def message(error: Exception) -> str:
     """One printable line for the user: the file that the error is about, where it says so, and what is wrong."""
-    name = getattr(error, "filename", None)
-    return (f"{printable(os.fsdecode(name))}: " if name else "") + error_line(error)
+    return describe(error, with_path=True)

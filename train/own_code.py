@@ -6,8 +6,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stonecli.errors import StoneError
-from stonecli.jobs import error_line
+from stonecli.errors import StoneError, describe
 
 if TYPE_CHECKING:
     from stonecli_train.config import TrainConfig
@@ -45,5 +44,5 @@ def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, Wavefo
     try:
         training, validation = own_object(name)(config)
     except Exception as error:  # whatever the user's code raises
-        raise LoaderError(f"--loader {name}: {error_line(error)}") from error
+        raise LoaderError(f"--loader {name}: {describe(error)}") from error
     return WaveformTracks(training, config), WaveformTracks(validation, config)

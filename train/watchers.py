@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stonecli.errors import StoneError
-from stonecli.jobs import error_line
+from stonecli.errors import StoneError, describe
 from stonecli.util.atomic_file import atomic_file
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
@@ -37,7 +36,7 @@ def load_watcher(name: str, config: TrainConfig, run: str) -> Watcher:
     try:
         watcher = own_object(name)(config, run)
     except Exception as error:  # whatever the user's code raises
-        raise WatcherError(f"--watcher {name}: {error_line(error)}") from error
+        raise WatcherError(f"--watcher {name}: {describe(error)}") from error
     if not isinstance(watcher, Watcher):
         raise WatcherError(f"--watcher {name}: must be a subclass of stonecli_train.loop.Watcher")
     return watcher

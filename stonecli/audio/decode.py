@@ -42,7 +42,7 @@ from stonecli.audio.declared_durations import (
 )
 from stonecli.audio.native_stderr import libmpg123_silenced
 from stonecli.audio.other_decoders import GUARDED_OUTPUT, NO_BACKEND_MESSAGE, guarded_input, read_wav_header
-from stonecli.errors import AudioError, DecoderError
+from stonecli.errors import AudioError, DecoderError, reason
 
 Samples = npt.NDArray[np.float32]
 
@@ -283,7 +283,7 @@ class _DecoderProcess:
         except OSError as error:
             is_open = self._open(_audioread_command(path))
             if not is_open and self._log.found_no_backend:
-                raise DecoderError(_DECODER_HELP.format(error.strerror or error)) from error
+                raise DecoderError(_DECODER_HELP.format(reason(error))) from error
         if not is_open:
             raise AudioError(f"cannot be decoded: {self._log.reason}")
 

@@ -117,8 +117,9 @@ def _check_plot(plot: Path | None, files: list[Path]) -> None:
     """Wrong usage if no picture can be drawn there: found out before the work, not after it."""
     if plot is None:
         return
+    from stonecli.errors import PlotError
     from stonecli.library.walk import files_and_music
-    from stonecli.plots.confusion import PlotError, require_matplotlib
+    from stonecli.plots.confusion import require_matplotlib
 
     check_target(plot, "--plot")
     if plot.suffix.lower() != ".pdf" and len(list(islice(files_and_music(files), 2))) > 1:

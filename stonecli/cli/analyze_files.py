@@ -82,17 +82,17 @@ def analyze_files(
             except Exception as error:  # one bad file does not end the run
                 if os.environ.get("STONE_DEBUG"):
                     raise
-                from stonecli.jobs import error_line
+                from stonecli.errors import describe
                 from stonecli.terminal.table import new_error_text
 
                 failed += 1
-                text = new_error_text(path, error_line(error), shown)
+                text = new_error_text(path, describe(error), shown)
                 if text is not None:
                     error_console().print(text, soft_wrap=True)
                 if html:
-                    tracks.append(_track(path, None, error_line(error)))
+                    tracks.append(_track(path, None, describe(error)))
                 if as_json:
-                    print_json(estimate_record(path, None, error_line(error), key_model, per_window=per_window))
+                    print_json(estimate_record(path, None, describe(error), key_model, per_window=per_window))
                 continue
             if estimate.notes:
                 show_notes(path, estimate.notes)

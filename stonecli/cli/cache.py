@@ -24,6 +24,7 @@ def cache(
 
     from rich.text import Text
 
+    from stonecli.errors import reason
     from stonecli.library.cache import FILE_NAME, ResultCache, empty_cache
     from stonecli.util.app_dirs import cache_folder
     from stonecli.util.text import printable
@@ -36,6 +37,6 @@ def cache(
                 note = "stone: the cache was damaged, or of another version; stone has made a new one"
                 error_console().print(Text(note), soft_wrap=True)
     except sqlite3.Error as error:  # stone tag runs without it: locked, a full disk
-        fail(f"{path}: {error}")
+        fail(f"{path}: {reason(error)}")
     line = f"{printable(str(path))}: {count} results, {path.stat().st_size / 1e6:.1f} MB"
     output_console().print(Text(line), soft_wrap=True)

@@ -149,10 +149,9 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
             if os.environ.get("STONE_DEBUG") or isinstance(error, Abort | BadParameter | Exit):
                 raise
-            from stonecli.jobs import error_line
+            from stonecli.errors import describe
 
-            name = getattr(error, "filename", None)
-            fail((f"{os.fsdecode(name)}: " if name else "") + error_line(error))
+            fail(describe(error, with_path=True))
 
     return wrapped
 
@@ -173,9 +172,9 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
     except (ModelError, OSError) as error:
-        from stonecli.jobs import error_line
+        from stonecli.errors import describe
 
-        fail(f"{path or 'built-in model'}: {error_line(error)}", EXIT_USAGE)
+        fail(f"{path or 'built-in model'}: {describe(error)}", EXIT_USAGE)
     collect_garbage()
     return key_model
 

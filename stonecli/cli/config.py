@@ -38,7 +38,8 @@ def config(
 
     The options are stored in a TOML file; stone config path prints where. Command-line options take precedence.
     """
-    from stonecli.util.config_file import ConfigError, change_config, config_path
+    from stonecli.errors import ConfigError
+    from stonecli.util.config_file import change_config, config_path
 
     if (name is None) != (action in ("show", "path")) or (not values) != (action != "set"):
         fail(f"usage: stone config {_USAGE.get(action, action)}", EXIT_USAGE)
@@ -62,7 +63,7 @@ def config(
 
 def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
     """The value to store; one that the command would refuse ends the program as wrong usage."""
-    from stonecli.util.config_file import ConfigError
+    from stonecli.errors import ConfigError
 
     try:
         options = options_of(root, command)
@@ -76,7 +77,8 @@ def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
 
 def _show(root: Any, path: Path) -> None:
     """Print every setting of the file; name on standard error those that are wrong."""
-    from stonecli.util.config_file import ConfigError, read_config
+    from stonecli.errors import ConfigError
+    from stonecli.util.config_file import read_config
     from stonecli.util.text import printable
 
     tables = read_config(path)

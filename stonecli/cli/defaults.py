@@ -33,7 +33,8 @@ class Defaults(MutableMapping[str, Any]):
         return self._values[name]
 
     def _read(self, command: str) -> dict[str, Any]:
-        from stonecli.util.config_file import ConfigError, config_path, read_config
+        from stonecli.errors import ConfigError
+        from stonecli.util.config_file import config_path, read_config
 
         path = config_path()
         try:
@@ -76,7 +77,7 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such command, or it takes no settings.
     """
-    from stonecli.util.config_file import ConfigError
+    from stonecli.errors import ConfigError
 
     if command not in COMMANDS or command in WITHOUT:
         raise ConfigError(f"{command!r} is not a command with settings; settings are named like tag.notation")
@@ -104,7 +105,7 @@ def check_setting(context: Any, command: str, name: str, value: Any) -> None:
     Raises:
         ConfigError: with the setting and the reason.
     """
-    from stonecli.util.config_file import ConfigError
+    from stonecli.errors import ConfigError
 
     options = options_of(context, command)
     if name not in options:
@@ -115,7 +116,7 @@ def check_setting(context: Any, command: str, name: str, value: Any) -> None:
 
 def check_stored_setting(context: Any, command: str, name: str, value: Any) -> None:
     """As :func:`check_setting`, for a setting that is in the file; the error says how to fix that."""
-    from stonecli.util.config_file import ConfigError
+    from stonecli.errors import ConfigError
 
     try:
         check_setting(context, command, name, value)

@@ -218,7 +218,8 @@ def _report(
 
 def _dataset_labels(name: str, folder: Path | None) -> Path:
     """The CSV of labels of a dataset, which is downloaded if it is not here yet."""
-    from stonecli.evaluation.datasets import DatasetError, open_dataset, write_labels
+    from stonecli.errors import DatasetError
+    from stonecli.evaluation.datasets import open_dataset, write_labels
     from stonecli.util.app_dirs import data_folder
 
     errors = error_console()
@@ -245,7 +246,8 @@ def _check_output(path: Path | None, option: str, inputs: list[Path | None]) -> 
 
 
 def _require_plots() -> None:
-    from stonecli.plots.confusion import PlotError, require_matplotlib
+    from stonecli.errors import PlotError
+    from stonecli.plots.confusion import require_matplotlib
 
     try:
         require_matplotlib()
@@ -255,14 +257,14 @@ def _require_plots() -> None:
 
 def _labels(path: Path, errors: Console) -> list[Label]:
     """The tracks of the labels file; one that cannot be used ends the program as wrong usage."""
-    from stonecli.evaluation.labels import LabelsError, read_labels
-    from stonecli.jobs import error_line
+    from stonecli.errors import LabelsError, describe
+    from stonecli.evaluation.labels import read_labels
     from stonecli.terminal.table import error_text
 
     try:
         tracks, repeated = read_labels(path)
     except (LabelsError, OSError) as error:
-        fail(f"{path}: {error_line(error)}", EXIT_USAGE)
+        fail(f"{path}: {describe(error)}", EXIT_USAGE)
     if repeated:
         lines = ", ".join(str(line) for line in repeated[:10]) + (", ..." if len(repeated) > 10 else "")
         errors.print(error_text(path, f"tracks listed twice count once (line {lines})"), soft_wrap=True)
@@ -271,14 +273,14 @@ def _labels(path: Path, errors: Console) -> list[Label]:
 
 def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console) -> Answers:
     """The answers in the file of another tool, and on standard error what is odd about them."""
-    from stonecli.evaluation.labels import LabelsError, read_predictions
-    from stonecli.jobs import error_line
+    from stonecli.errors import LabelsError, describe
+    from stonecli.evaluation.labels import read_predictions
     from stonecli.terminal.table import error_text
 
     try:
         found = read_predictions(path, tracks, folder)
     except (LabelsError, OSError) as error:
-        fail(f"{path}: {error_line(error)}", EXIT_USAGE)
+        fail(f"{path}: {describe(error)}", EXIT_USAGE)
     missing = found.answers.count(None)
     if missing == len(tracks):
         fail(f"{path}: none of its rows is for a track of the labels; check the paths in it", EXIT_USAGE)

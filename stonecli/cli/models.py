@@ -99,8 +99,8 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
     import hashlib
 
     from stonecli.cli.export import require_exporter
-    from stonecli.errors import ModelError
-    from stonecli.model.download import DownloadError, check_url
+    from stonecli.errors import DownloadError, ModelError
+    from stonecli.model.download import check_url
     from stonecli.model.published import PUBLISHED, published_by_sha256
     from stonecli.model.registry import add_model, is_name, name_for
     from stonecli.model.session import read_model
@@ -165,7 +165,8 @@ def _fetch(url: str, sha256: str | None) -> bytes:
     """The bytes at ``url``, with a progress bar where somebody sees it."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    from stonecli.model.download import DownloadError, fetch
+    from stonecli.errors import DownloadError
+    from stonecli.model.download import fetch
 
     errors = error_console()
     bar = Progress(

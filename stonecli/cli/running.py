@@ -141,4 +141,6 @@ def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
     finally:
         sys.stdout = before
     if output.error is not None and not isinstance(output.error, BrokenPipeError):
-        fail(f"standard output: {output.error.strerror}; all files were processed, but not all results were printed")
+        from stonecli.errors import reason
+
+        fail(f"standard output: {reason(output.error)}; all files were processed, but not all results were printed")

@@ -25,8 +25,9 @@ def run() -> None:
     except KeyboardInterrupt:  # before or after a command; commands handle it themselves
         raise _leaving("interrupted", 130) from None
     except OSError as error:
-        message = None if isinstance(error, BrokenPipeError) else error.strerror or str(error)
-        raise _leaving(message, 1) from None
+        from stonecli.errors import reason
+
+        raise _leaving(None if isinstance(error, BrokenPipeError) else reason(error), 1) from None
     finally:
         _discard_unprinted()
 

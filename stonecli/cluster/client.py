@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from stonecli._version import __version__
 from stonecli.cluster.worker import Answers, Job, ModelSource, stop_run
-from stonecli.errors import ClusterError
-from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, error_line, run, stopped_by_signals
+from stonecli.errors import ClusterError, describe
+from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, run, stopped_by_signals
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Location, Seen
 from stonecli.remote.prefetch import Prefetcher
@@ -98,7 +98,7 @@ def _check_versions(client: Any) -> None:
     try:
         workers = client.get_versions(packages=["stonecli"])["workers"]
     except Exception as error:
-        raise ClusterError(f"the workers do not answer: {error_line(error)}") from error
+        raise ClusterError(f"the workers do not answer: {describe(error)}") from error
     for address, found in workers.items():
         version = found["packages"].get("stonecli")
         if version != __version__:
@@ -133,7 +133,7 @@ def uploaded(client: Any, model: KeyModel, path: Path | None, device: Any) -> It
     try:
         client.register_plugin(plugin, name=plugin_name)
     except Exception as error:
-        raise ClusterError(f"the model could not be sent to the workers: {error_line(error)}") from error
+        raise ClusterError(f"the model could not be sent to the workers: {describe(error)}") from error
     try:
         yield ModelSource(model.sha256, device, name)
     finally:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from stonecli._version import __version__
-from stonecli.errors import AudioError, StoneError
-from stonecli.jobs import attempt, error_line
+from stonecli.errors import AudioError, RefusalError, describe
+from stonecli.jobs import attempt
 from stonecli.model.session import Device, KeyModel
 from stonecli.remote.locations import Location
 from stonecli.remote.storage import LocationTagger
@@ -36,10 +36,6 @@ _CLOCK_TOLERANCE_SECONDS = 30.0  # between the clocks of two file servers
 _models: dict[tuple[str, Device], KeyModel] = {}
 _models_lock = threading.Lock()
 _stopped: set[str] = set()
-
-
-class RefusalError(StoneError):
-    """This worker, or the cluster with its configuration, cannot do the run."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class Job:
                 if self.run_id in _stopped:
                     break
         except Exception as error:  # of the journal or the model: no file is the cause
-            return Answers(answers, f"the worker {socket.gethostname()}: {error_line(error)}")
+            return Answers(answers, f"the worker {socket.gethostname()}: {describe(error)}")
         return Answers(answers)
 
     def answers(self, locations: Sequence[Location]) -> Iterator[Answer]:

@@ -7,15 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stonecli.errors import StoneError
+from stonecli.errors import DatasetError, reason
 from stonecli.key import Key
 from stonecli.util.atomic_file import atomic_file
 
 Report = Callable[[str], None]
-
-
-class DatasetError(StoneError):
-    """A dataset is unknown, or contains no audio with a key."""
 
 
 def open_dataset(name: str, folder: Path, report: Report) -> Any:
@@ -36,7 +32,7 @@ def open_dataset(name: str, folder: Path, report: Report) -> Any:
         try:
             dataset.download()
         except Exception as error:  # mirdata, requests and archives raise many kinds
-            raise DatasetError(f"--dataset {name}: download failed: {' '.join(str(error).split())}") from error
+            raise DatasetError(f"--dataset {name}: download failed: {reason(error)}") from error
     return dataset
 
 

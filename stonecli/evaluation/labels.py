@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stonecli.errors import StoneError
+from stonecli.errors import LabelsError
 from stonecli.evaluation.metrics import NO_KEY, relation
 from stonecli.key import Key, parse_or_none
 from stonecli.util.atomic_file import atomic_file
@@ -20,10 +20,6 @@ _NO_KEY_WORDS = frozenset({"", "-", "–", "none", "no key", "n", "x"})  # n in 
 
 Answers = tuple[int | None, ...]
 """Per track: ``Key.index``, ``NO_KEY``, or None without an answer."""
-
-
-class LabelsError(StoneError):
-    """A CSV of labels or predictions that cannot be used; the message names the line."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from beets import plugins, ui
 from beets.dbcore import types
 from confuse import ConfigError
 
-from stonecli.errors import JournalError, ModelError, TagError
-from stonecli.jobs import default_jobs, error_line, in_threads
+from stonecli.errors import JournalError, ModelError, TagError, describe
+from stonecli.jobs import default_jobs, in_threads
 from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
 from stonecli.model.session import KeyModel, default_model
 from stonecli.tagging import TagOptions, TagResult, open_tagger
@@ -249,7 +249,7 @@ class StonePlugin(plugins.BeetsPlugin):
         try:
             changed = write_key(_path(item), key, rules, journal=journal)
         except (TagError, OSError) as error:
-            self._fail(item, error_line(error))
+            self._fail(item, describe(error))
             return
         if is_in_sync:
             item.mtime = item.current_mtime()
@@ -287,7 +287,7 @@ def _load_model(path: str | None) -> KeyModel:
     try:
         return default_model() if path is None else KeyModel(path)
     except (ModelError, OSError) as error:
-        raise UserError(f"stone: {path or 'built-in model'}: {error_line(error)}") from error
+        raise UserError(f"stone: {path or 'built-in model'}: {describe(error)}") from error
 
 
 def _is_in_sync(item: Item) -> bool:

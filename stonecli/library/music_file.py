@@ -67,7 +67,7 @@ def opened(source: Source) -> Iterator[MusicFile]:
         return
     path = Path(source)
     if not path.is_file():
-        raise TagError("not a file" if path.exists() else "no such file")
+        raise TagError("not a file" if path.exists() else "no such file or folder")
     target = Path(os.path.realpath(path))
     with target.open("rb") as file:
         yield MusicFile(path, target, file, os.fstat(file.fileno()))

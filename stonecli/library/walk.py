@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stonecli.errors import reason
+
 _LIBSNDFILE = {".mp3", ".flac", ".ogg", ".oga", ".opus", ".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc"}
 _FFMPEG = {".m4a", ".mp4", ".aac", ".alac", ".wma", ".wv", ".ape", ".mpc", ".mka", ".weba", ".mp2", ".caf", ".au"}
 _FFMPEG_RARE = {".shn", ".dsf", ".dff", ".tta", ".tak"}  # concert tapes, DSD, other lossless
@@ -218,9 +220,6 @@ def _is_new(path: Path, status: os.stat_result, seen: set[int | str]) -> bool:
 def _reason(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, ValueError):
         return "not a valid file name"
-    if isinstance(error, FileNotFoundError):
-        return "broken link" if path.is_symlink() else "no such file or folder"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    text = error.strerror or type(error).__name__
-    return text[0].lower() + text[1:]
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return "broken link"
+    return reason(error)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from stonecli.errors import reason
 from stonecli.jobs import NOT_YET, NotYet
 from stonecli.library.inotify import Inotify, path_prefix
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, Finding, find_music
@@ -150,7 +151,7 @@ class FolderWatcher:
             if error.errno not in _LIMITS:
                 raise
             self._warn_once(
-                f"{error.strerror}: polling {self._folder} instead of watching it"
+                f"{reason(error)}: polling {self._folder} instead of watching it"
                 " (raise fs.inotify.max_user_instances or the limit of open files)"
             )
             self._polling = True

@@ -19,9 +19,9 @@ import urllib.error
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from stonecli.errors import StoneError
+from stonecli.errors import DownloadError, WebError
 from stonecli.model.partial_file import PartialFile
-from stonecli.util.web import TIMEOUT, TooSlow, WebError, is_cut, is_this_machine, network_error, open_url
+from stonecli.util.web import TIMEOUT, TooSlow, is_cut, is_this_machine, network_error, open_url
 
 MAX_BYTES = 64 << 20
 BLOCK = 64 << 10
@@ -30,10 +30,6 @@ TRIES = 4  # if the connection breaks, as long as each try downloads something
 PAUSE = 1.0  # seconds before the second try, twice that before the third
 
 Progress = Callable[[int, int | None], None]
-
-
-class DownloadError(StoneError):
-    """The file could not be downloaded; no part of it was used."""
 
 
 class _CutError(Exception):

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stonecli.errors import ModelError
+from stonecli.errors import ModelError, reason
 from stonecli.key import Key
 
 METADATA_KEY = "stone"
@@ -110,8 +110,7 @@ def parse_info(text: str) -> ModelInfo:
     except ModelError:
         raise
     except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"the model metadata is damaged: {reason}") from error
+        raise ModelError(f"the model metadata is damaged: {reason(error)}") from error
     _check(info)
     return info
 

@@ -91,7 +91,7 @@ def stored_model(name: str) -> StoredModel:
     Raises:
         ModelError: there is no such model.
     """
-    from stonecli.jobs import error_line
+    from stonecli.errors import describe
     from stonecli.model.session import built_in_path, describe_model, read_model
 
     path, record, info, size = None, {"sha256": "", "source": "", "added": ""}, None, 0
@@ -108,7 +108,7 @@ def stored_model(name: str) -> StoredModel:
     except _NoSuchModelError:
         raise
     except (ModelError, OSError) as error:
-        return StoredModel(name, path, **record, size=size, info=None, error=error_line(error))
+        return StoredModel(name, path, **record, size=size, info=None, error=describe(error))
     return StoredModel(name, path, **record, size=size, info=info, error=None)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stonecli.audio.decode import Samples
-from stonecli.errors import DeviceError, ModelError
+from stonecli.errors import DeviceError, ModelError, reason
 from stonecli.model.guard import check_onnx
 from stonecli.model.metadata import METADATA_KEY, ModelInfo, parse_info
 from stonecli.model.runtime import onnxruntime
@@ -152,7 +152,7 @@ class _Network:
         try:
             results = self._session.run(self._outputs, {"audio": np.ascontiguousarray(audio, dtype=np.float32)})
         except Exception as error:  # onnxruntime has a dozen exception classes
-            raise ModelError(f"the model failed: {_one_line(error)}") from error
+            raise ModelError(f"the model failed: {reason(error)}") from error
         return self._probabilities(len(audio), results)
 
     def one_by_one(self, audio: Samples) -> list[WindowProbabilities]:
@@ -165,7 +165,7 @@ class _Network:
             self._session.run_with_iobinding(binding)
             results = binding.copy_outputs_to_cpu()
         except Exception as error:  # see __call__
-            raise ModelError(f"the model failed: {_one_line(error)}") from error
+            raise ModelError(f"the model failed: {reason(error)}") from error
         whole = self._probabilities(len(audio), results)
         return [
             WindowProbabilities(whole.classes[item : item + 1], whole.keys[item : item + 1])
@@ -265,7 +265,7 @@ def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnx
         # No fallback: onnxruntime would report it on standard output, where stone prints results.
         return onnxruntime.InferenceSession(content, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # see _Network.__call__
-        raise ModelError(f"not a model that can be loaded: {_one_line(error)}") from error
+        raise ModelError(f"not a model that can be loaded: {reason(error)}") from error
 
 
 @lru_cache(maxsize=1)
@@ -336,7 +336,3 @@ def _sha256_of(content: bytes) -> str:
     import hashlib
 
     return hashlib.sha256(content).hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stonecli.errors import StoneError
+from stonecli.errors import PlotError
 from stonecli.evaluation.metrics import CIRCLE
 from stonecli.key import Key
 from stonecli.util.atomic_file import atomic_file
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 SIZE_INCHES, DPI = 11.0, 110
 DARK = 0.45  # share of the row from which the count is white
-
-
-class PlotError(StoneError):
-    """matplotlib is not installed."""
 
 
 def require_matplotlib() -> None:

@@ -16,8 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stonecli.errors import StorageError, TagError
-from stonecli.jobs import error_line
+from stonecli.errors import StorageError, TagError, describe
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
 from stonecli.remote.locations import Location, Seen, Url
 
@@ -169,7 +168,8 @@ def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
     """The response of a web server as a file, and its declared size or None."""
     from urllib.error import HTTPError
 
-    from stonecli.util.web import WebError, network_error, open_url
+    from stonecli.errors import WebError
+    from stonecli.util.web import network_error, open_url
 
     try:
         with open_url(url.text, deadline, timeout=_SILENT_SECONDS) as response:
@@ -242,9 +242,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line for the user. Errors of a storage are not reported as unexpected."""
-    if isinstance(error, StorageError):
-        return str(error)
+    """One line for the user. Errors of a storage are not reported as unexpected, and often have no system message."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):
@@ -253,4 +251,4 @@ def _reason(error: Exception) -> str:
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws configure"
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "the server does not answer"
-    return error_line(error).removeprefix("unexpected ")
+    return describe(error).removeprefix("unexpected ")

@@ -9,7 +9,7 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from stonecli.errors import TagError
+from stonecli.errors import TagError, reason
 from stonecli.key import Key, parse_or_none
 from stonecli.library.music_file import Source, opened
 from stonecli.spelling import parse_plain, says_no_key
@@ -97,7 +97,7 @@ def as_tag_error() -> Iterator[None]:
     except TagError:
         raise
     except OSError as error:
-        raise TagError(error.strerror or type(error).__name__) from error
+        raise TagError(reason(error)) from error
     except Exception as error:
         if isinstance(error.__context__, TagError):  # raised by our file object, and wrapped by mutagen
             raise error.__context__ from None

@@ -8,15 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stonecli.errors import StoneError
+from stonecli.errors import ConfigError, reason
 from stonecli.util.app_dirs import config_folder
 
 FILE_NAME = "config.toml"
 MAX_BYTES = 1 << 20
-
-
-class ConfigError(StoneError):
-    """The config file cannot be used; it was not changed."""
 
 
 def config_path() -> Path:
@@ -81,7 +77,7 @@ def change_config(path: Path, table: str, name: str, value: Any) -> bool:
 
 
 def _not_toml(error: Exception) -> ConfigError:
-    return ConfigError(f"not valid TOML ({error}); correct the file or delete it")
+    return ConfigError(f"not valid TOML ({reason(error)}); correct the file or delete it")
 
 
 def _text(path: Path) -> str:
@@ -95,6 +91,6 @@ def _text(path: Path) -> str:
         # Editors on Windows put a byte order mark in front, which is not TOML.
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
-        raise ConfigError(error.strerror or type(error).__name__) from error
+        raise ConfigError(reason(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8; save it in that encoding or delete it") from error

@@ -24,7 +24,7 @@ def main() -> None:
             import resource
 
             resource.setrlimit(resource.RLIMIT_AS, (max(limit, MIN_MEMORY),) * 2)
-    from stonecli.jobs import error_line
+    from stonecli.errors import describe
 
     try:
         for answer in job.answers(locations):
@@ -33,7 +33,7 @@ def main() -> None:
     except BrokenPipeError:
         return
     except Exception as error:
-        pickle.dump(error_line(error), answers)
+        pickle.dump(describe(error), answers)
         answers.flush()
 
 

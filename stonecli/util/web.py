@@ -23,16 +23,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from stonecli._version import __version__
-from stonecli.errors import StoneError
+from stonecli.errors import WebError, reason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 TIMEOUT = 30.0  # seconds without a byte
-
-
-class WebError(StoneError):
-    """The address cannot be opened, or the server does something that is not allowed."""
 
 
 class TooSlow(TimeoutError):
@@ -89,8 +85,7 @@ def network_error(error: BaseException) -> str:
         return f"the certificate of the server is not valid: {error.verify_message}"
     if is_cut(error):
         return "the connection was lost"
-    text = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return f"the download failed: {text or type(error).__name__}"
+    return f"the download failed: {reason(error)}"
 
 
 def is_cut(error: BaseException) -> bool:

@@ -579,7 +579,7 @@ def missing_decoder(folder: Path) -> str:
     empty = folder / "empty"
     empty.mkdir()
     done = stone(folder, "tag", folder / "music", IMAGEIO_FFMPEG_EXE="/nonexistent", PATH=str(empty))
-    expect("m4a: No such file" not in done.stderr, done.stderr)
+    expect("m4a: no such file" not in done.stderr, done.stderr)
     if done.returncode == 0:
         return "another decoder was found and used"
     naming = [line for line in done.stderr.splitlines() if "ffmpeg" in line]

@@ -303,7 +303,7 @@ def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
     can = os.access
     monkeypatch.setattr(os, "access", lambda name, mode: name != path.parent and can(name, mode))  # root always can
     monkeypatch.setattr(tagger, "detect_key", lambda *_, **__: pytest.fail("it was listened to"))
-    with pytest.raises(TagError, match="Permission denied"):
+    with pytest.raises(TagError, match="permission denied"):
         Tagger(key_model, TagOptions(write=True))(path)
 
 

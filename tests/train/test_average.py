@@ -51,7 +51,7 @@ def test_what_has_no_average(tiny_config: MakeConfig, tmp_path: Path, capsys: py
     torch.save({"weights": {}}, tmp_path / "foreign.pt")
     for second, reason in (
         ("b.pt", "checkpoints of different architectures have no average\n"),
-        ("none.pt", f"{tmp_path / 'none.pt'}: No such file or directory\n"),
+        ("none.pt", f"{tmp_path / 'none.pt'}: no such file or folder\n"),
         ("foreign.pt", f"{tmp_path / 'foreign.pt'}: not a checkpoint of stone train\n"),
     ):
         assert main([str(tmp_path / "a.pt"), str(tmp_path / second), "--out", str(tmp_path / "c.pt")]) == 1

@@ -18,6 +18,6 @@ def test_the_first_name_is_kept_and_printed() -> None:
 def test_other_errors_are_one_line_too(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none") as caught, named(Path("other")):
         (tmp_path / "none").read_bytes()
-    assert message(caught.value) == f"{tmp_path / 'none'}: No such file or directory"
+    assert message(caught.value) == f"{tmp_path / 'none'}: no such file or folder"
     assert message(OSError("out of luck")) == "out of luck"
     assert message(StoneError("nothing to do")) == "nothing to do"

@@ -69,7 +69,7 @@ class TestTheStream:
         with pytest.raises(WorkerError) as failed:
             next(batch_stream(dataset, 0, 1))
         line = str(failed.value)
-        assert line in {f"{track.features}: No such file or directory" for track in tracks}
+        assert line in {f"{track.features}: no such file or folder" for track in tracks}
         assert any("Traceback" in note for note in failed.value.__notes__)
         assert workers() == []
 

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stonecli.errors import StoneError
-from stonecli.jobs import error_line, run
+from stonecli.errors import StoneError, describe
+from stonecli.jobs import run
 from stonecli.util.atomic_file import atomic_file, atomic_text_file
 from stonecli_train.corpus import fluidsynth, keyless, pop909, songs
 from stonecli_train.corpus.score import Skipped
@@ -177,7 +177,7 @@ def _outcomes(
             try:
                 yield render_to(library, settings, out, keeps_audio, number)
             except (StoneError, OSError) as error:
-                raise _stopped(number, error_line(error)) from error
+                raise _stopped(number, describe(error)) from error
         return
     task = partial(_in_worker, settings, out, keeps_audio)
     with (

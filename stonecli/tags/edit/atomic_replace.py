@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from stonecli.errors import TagError
+from stonecli.errors import TagError, reason
 from stonecli.library.music_file import refuse_changed
 from stonecli.library.walk import TEMPORARY_PREFIX as PREFIX
 from stonecli.library.walk import TEMPORARY_SUFFIX as SUFFIX
@@ -85,7 +85,7 @@ def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool =
     """
     refuse_unsafe(path, status)
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise TagError(os.strerror(errno.EACCES))  # the error that creating the copy would raise
+        raise TagError(reason(OSError(errno.EACCES, os.strerror(errno.EACCES))))  # as creating the copy would
     _try_folder(path.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
 
 
@@ -98,7 +98,7 @@ def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preser
         except (OSError, AttributeError):  # a network share, or a system other than Linux
             handle, temporary = _create(folder, mode)
     except OSError as error:
-        raise TagError(error.strerror or "a copy cannot be created in its folder") from error
+        raise TagError(reason(error)) from error
     try:
         _set_owner_and_mode(temporary or handle, mode, uid, gid)
         if preserve_mtime:
@@ -234,7 +234,7 @@ def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:
             os.replace(temporary, path)  # noqa: PTH105 (the share removed the file and then failed)
         except OSError as error:
             raise TagError(
-                f"{error.strerror}: the file is gone, its copy is {temporary.name}; rename that to {path.name}"
+                f"{reason(error)}: the file is gone, its copy is {temporary.name}; rename that to {path.name}"
             ) from error
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from stonecli.errors import JournalError, TagError
+from stonecli.errors import JournalError, TagError, reason
 from stonecli.tags.undo.journal import JournalRun, UndoJournal
 from stonecli.tags.undo.record import Undo
 
@@ -39,7 +39,7 @@ def make_folder(journal: UndoJournal, run: int, run_id: str) -> Path:
         folder.mkdir(mode=0o700)
         (folder / MARKER).write_text(run_id)
     except OSError as error:
-        raise JournalError(f"the folder {folder} cannot be created: {error.strerror}") from error
+        raise JournalError(f"the folder {folder} cannot be created: {reason(error)}") from error
     return folder
 
 
@@ -148,7 +148,7 @@ def _damage(file: Path) -> str | None:
     except sqlite3.OperationalError:  # it cannot be opened, or is locked
         return None
     except sqlite3.Error as error:
-        return str(error)
+        return reason(error)
     return None if verdict == "ok" else " ".join(str(verdict).split())
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stonecli.errors import JournalError, TagError
+from stonecli.errors import JournalError, TagError, reason
 from stonecli.tags.edit.splice import Splice
 from stonecli.tags.undo.record import Undo
 from stonecli.util.app_dirs import make_private_database, make_private_folder, state_folder
@@ -102,7 +102,7 @@ class UndoJournal:
         try:
             make_private_folder(self.path.parent)
         except OSError as error:
-            raise JournalError(f"the undo journal {self.path} cannot be created: {error.strerror}") from error
+            raise JournalError(f"the undo journal {self.path} cannot be created: {reason(error)}") from error
         make_private_database(self.path)
         with self._journal_errors():
             # isolation_level=None: every statement is committed, and on the disk, when it returns.
@@ -214,7 +214,9 @@ class UndoJournal:
                     )
                 self._database.commit()  # has no effect unless an interrupt left a transaction open
         except sqlite3.Error as error:
-            raise TagError(f"the undo journal cannot be written ({error}), so the file was not changed") from error
+            raise TagError(
+                f"the undo journal cannot be written ({reason(error)}), so the file was not changed"
+            ) from error
         return int(cursor.lastrowid or 0)
 
     def has(self, path: Path) -> bool:
@@ -308,9 +310,9 @@ class UndoJournal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise JournalError(f"the undo journal {self.path} cannot be used: {error}") from error
+            raise JournalError(f"the undo journal {self.path} cannot be used: {reason(error)}") from error
         except sqlite3.Error as error:
-            raise JournalError(self._damaged(str(error))) from error
+            raise JournalError(self._damaged(reason(error))) from error
 
     def _damaged(self, how: str) -> str:
         return f"the undo journal {self.path} is damaged ({' '.join(how.split())}); move it away to start a new one"
@@ -326,7 +328,7 @@ class UndoJournal:
                 splices.append(Splice(offset, length, data[at : at + size]))
                 at += size
         except (zlib.error, struct.error, TypeError) as error:
-            raise JournalError(self._damaged(str(error))) from error
+            raise JournalError(self._damaged(reason(error))) from error
         return tuple(splices)
 
 

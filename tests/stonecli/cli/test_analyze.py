@@ -63,7 +63,7 @@ def test_json(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
     assert records[0]["key"]["musical"] == "Dm"
     assert [segment["key"]["musical"] for segment in records[2]["segments"]] == ["C", "F#m"]
     assert "cannot be decoded" in records[1]["error"]
-    assert records[3]["error"] == "No such file or directory"
+    assert records[3]["error"] == "no such file or folder"
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [str(broken), str(tmp_path / "nothing.mp3")]
 
 
@@ -332,7 +332,7 @@ def test_no_decoder_is_one_line(
     result = invoke(*command, *files, "--json")
     assert result.exit_code == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith("stone: ffmpeg cannot be started (No such file or directory); install it, or reinstall")
+    assert line.startswith("stone: ffmpeg cannot be started (no such file or folder); install it, or reinstall")
     if command != ["mix"]:
         records = {Path(record["path"]).name: record for record in map(json.loads, result.stdout.splitlines())}
         assert [name for name, record in records.items() if record["error"]] == ["a.m4a", "b.m4a", "wma.wma"]

@@ -93,7 +93,7 @@ def test_broken_and_missing_files_are_named_and_left_out(
     assert [line.partition(": ")[0] for line in lines] == [
         str(folder / name) for name in ("broken.mp3", "missing.mp3", "folder.wav")
     ]
-    assert lines[1].endswith(": No such file or directory")
+    assert lines[1].endswith(": no such file or folder")
     assert "3 of 7 tracks are not in these scores: 3 could not be analyzed" in result.stdout
     assert "4 tracks\n" in result.stdout
     assert fingerprint(folder) == before
@@ -121,7 +121,7 @@ def test_a_label_that_nobody_can_read(folder: Path, invoke: Invoke) -> None:
 def test_labels_that_are_not_there(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", folder / "no.csv")
     assert result.exit_code == 2
-    assert result.stderr == f"stone: {folder / 'no.csv'}: No such file or directory\n"
+    assert result.stderr == f"stone: {folder / 'no.csv'}: no such file or folder\n"
 
 
 def test_a_track_listed_twice_is_said(folder: Path, invoke: Invoke) -> None:
@@ -145,7 +145,7 @@ def test_predictions_are_written_and_can_be_compared_with(folder: Path, invoke: 
         ("Eb", "same"),
         ("", ""),
     ]
-    assert rows["missing.mp3"]["error"] == "No such file or directory"
+    assert rows["missing.mp3"]["error"] == "no such file or folder"
     assert 0 < float(rows["c.wav"]["confidence"]) <= 1
 
     labels_file(folder, RIGHT)

@@ -92,7 +92,7 @@ def test_a_pitch_fork_is_listened_to(checkpoint: Path, tmp_path: Path) -> None:
     model.unlink()
     soundfile.write(fork, 0.5 * play_key(Key(5, "major"), 1, 10.0, 22050), 22050)
     assert_fails(run(checkpoint, model, "--pitch-fork", fork), 1, str(fork), "C major", "F major")
-    assert_fails(run(checkpoint, model, "--pitch-fork", tmp_path / "none.wav"), 1, "none.wav", "No such file")
+    assert_fails(run(checkpoint, model, "--pitch-fork", tmp_path / "none.wav"), 1, "none.wav", "no such file")
     assert not model.exists()
 
 
@@ -124,7 +124,7 @@ def test_a_malicious_checkpoint_gives_one_line_and_does_not_run(tmp_path: Path) 
 
 
 def test_a_missing_checkpoint_gives_one_line(tmp_path: Path) -> None:
-    assert_fails(run(tmp_path / "none.pt", tmp_path / "x.onnx"), 1, "none.pt", "No such file")
+    assert_fails(run(tmp_path / "none.pt", tmp_path / "x.onnx"), 1, "none.pt", "no such file")
     assert_fails(run(tmp_path, tmp_path / "x.onnx"), 1, str(tmp_path), "directory")
 
 

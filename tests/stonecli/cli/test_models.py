@@ -175,7 +175,7 @@ def test_names(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
 def test_what_is_no_model(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("text")
     fails(invoke("models", "add", tmp_path / "text.onnx"), 1, "not a")
-    fails(invoke("models", "add", tmp_path / "nothing.onnx"), 1, "nothing.onnx: No such file")
+    fails(invoke("models", "add", tmp_path / "nothing.onnx"), 1, "nothing.onnx: no such file")
     fails(
         invoke("models", "add", "nothing"),
         1,

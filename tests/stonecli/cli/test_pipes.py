@@ -99,5 +99,5 @@ class TestReaderThatLeaves:
                 timeout=60,
             )
         assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-        assert result.stderr.startswith("stone: standard output: No space left on device; ")
+        assert result.stderr.startswith("stone: standard output: no space left on device; ")
         assert [read_tags(path).text for path in sorted(folder.iterdir())] == ["7A"] * 6

@@ -75,7 +75,7 @@ def test_output_that_takes_nothing_more_is_one_line(line: list[str]) -> None:
         result = subprocess.run(
             [sys.executable, "-c", PLAIN, *line], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
-    assert (result.returncode, result.stderr) == (1, "stone: No space left on device\n")
+    assert (result.returncode, result.stderr) == (1, "stone: no space left on device\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

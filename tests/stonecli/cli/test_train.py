@@ -390,7 +390,7 @@ def test_an_error_ends_the_run_and_its_workers(
     assert process.returncode == 1
     (line,) = lines(errors)
     assert line.startswith("stone: ")
-    assert "Is a directory" in line
+    assert "is a directory" in line
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
@@ -513,7 +513,7 @@ def test_beginning_with_a_checkpoint(folder: Path, arguments: Any, invoke: Any, 
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in learnt)
 
     (tmp_path / "text.pt").write_text("text")
-    for path, reason in (("text.pt", "not a readable checkpoint"), ("none.pt", "No such file or directory")):
+    for path, reason in (("text.pt", "not a readable checkpoint"), ("none.pt", "no such file or folder")):
         line = refused(invoke(*arguments("skey", *data, "-n", "third", "--from", tmp_path / path)), 2)
         assert line.startswith(f"{tmp_path / path}: {reason}")
 
@@ -642,7 +642,7 @@ def test_tracks_without_a_key_and_a_loss_that_cannot_learn_from_them(
 
 def test_missing_labels(arguments: Any, invoke: Any, tmp_path: Path) -> None:
     line = refused(invoke(*arguments("stone", "--labels", tmp_path / "none.csv")), 1)
-    assert line == f"{tmp_path / 'none.csv'}: No such file or directory"
+    assert line == f"{tmp_path / 'none.csv'}: no such file or folder"
 
 
 BLOCK = """

@@ -185,7 +185,7 @@ def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag:
     assert result.exit_code == 1
     head, *errors, total, again, others = result.stderr.splitlines()
     assert re.fullmatch(described(3, "3 files", paths[0].parent), head)
-    assert sorted(errors) == sorted([f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file"])
+    assert sorted(errors) == sorted([f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file or folder"])
     assert total == "stone: run 3: 1 file restored, 2 failed"
     assert again == "stone: to retry: stone undo --preserve-mtime 3"
     assert others == "stone: 2 other runs can be undone: stone undo --list"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stonecli.evaluation.datasets import DatasetError, open_dataset, write_labels
+from stonecli.errors import DatasetError
+from stonecli.evaluation.datasets import open_dataset, write_labels
 
 mirdata = pytest.importorskip("mirdata")
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stonecli.errors import LabelsError
 from stonecli.evaluation.evaluate import compare, compare_answers, evaluate, resampled_means, score, sign_flip_p_value
 from stonecli.evaluation.labels import (
     PREDICTION_COLUMNS,
     Label,
-    LabelsError,
     Prediction,
     answers_of,
     read_labels,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stonecli.evaluation.labels import LabelsError, Prediction
+from stonecli.errors import LabelsError
+from stonecli.evaluation.labels import Prediction
 from stonecli.evaluation.measure import evaluate_model
 from stonecli.key import Key
 from stonecli.model.session import KeyModel

@@ -235,7 +235,7 @@ def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
     beets.imported()
     beets.items()["missing"]["path"].unlink()
     output = beets("stone")
-    assert "missing.mp3: No such file or directory\n" in output
+    assert "missing.mp3: no such file or folder\n" in output
     assert "00.flac: no key\n" in output
     assert beets.items()["one"]["initial_key"] == "Dm"
     assert "no key" not in beets("stone", "-q")

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from stonecli.errors import DownloadError
 from stonecli.model import download
-from stonecli.model.download import DownloadError, check_url, fetch
+from stonecli.model.download import check_url, fetch
 from tests.fixture_types import LimitFileSize
 
 CONTENT = random.Random(0).randbytes(300_000)  # the same in every process of xdist

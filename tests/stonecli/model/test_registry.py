@@ -231,7 +231,7 @@ def test_a_file_that_has_changed(tiny: Callable[..., bytes]) -> None:
         KeyModel(path, "cpu", sha256=recorded_sha256(path))
     assert add_model(tiny(), "mine", "").error is None
     path.unlink()
-    assert stored_model("mine").error == "No such file or directory"
+    assert stored_model("mine").error == "no such file or folder"
     remove_model("mine")
 
 

@@ -209,11 +209,11 @@ def test_a_fault_at_every_call_of_a_journalled_write(
 @pytest.mark.parametrize(
     ("call", "number", "reason"),
     [
-        ("replace", errno.EPERM, "Operation not permitted"),  # chattr +i, chflags uchg
-        ("replace", errno.EACCES, "Permission denied"),  # Windows: a sharing violation, another program has it open
-        ("replace", errno.ESTALE, "Stale file handle"),  # a network share that dropped
-        ("fsync", errno.EIO, "Input/output error"),
-        ("fsync", errno.EDQUOT, "Disk quota exceeded"),
+        ("replace", errno.EPERM, "operation not permitted"),  # chattr +i, chflags uchg
+        ("replace", errno.EACCES, "permission denied"),  # Windows: a sharing violation, another program has it open
+        ("replace", errno.ESTALE, "stale file handle"),  # a network share that dropped
+        ("fsync", errno.EIO, "input/output error"),
+        ("fsync", errno.EDQUOT, "disk quota exceeded"),
     ],
 )
 def test_errors_of_the_system_are_one_line(
@@ -245,7 +245,7 @@ def test_a_read_only_file_system(make: CopySample, monkeypatch: pytest.MonkeyPat
         return real(name, flags, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(TagError, match=r"^Read-only file system$"):
+    with pytest.raises(TagError, match=r"^read-only file system$"):
         write_key(path, A_MINOR)
     monkeypatch.undo()
     assert path.read_bytes() == content

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 from rich.console import Console
 
+from stonecli.errors import PlotError
 from stonecli.evaluation.evaluate import Evaluation, compare_answers, evaluate
 from stonecli.evaluation.labels import Label
 from stonecli.evaluation.metrics import CIRCLE, NO_KEY, confusion_matrix
 from stonecli.key import Key
-from stonecli.plots.confusion import PlotError, save_confusion_plot
+from stonecli.plots.confusion import save_confusion_plot
 from stonecli.terminal.evaluation import (
     comparison_record,
     evaluation_record,

@@ -80,5 +80,5 @@ def test_the_output_that_does_not_fit_on_the_disk_is_named(
     path = song("mp3", "long name " * 20)
     with no_room():
         result = invoke("tag", path, "--no-cache", "--quiet", option, output)
-    assert (result.exit_code, result.stderr) == (1, f"stone: {output}: File too large\n")
+    assert (result.exit_code, result.stderr) == (1, f"stone: {output}: file too large\n")
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith((".keys", "keys"))} == set()

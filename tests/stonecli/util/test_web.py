@@ -2,7 +2,8 @@
 
 import pytest
 
-from stonecli.util.web import WebError, check_redirect
+from stonecli.errors import WebError
+from stonecli.util.web import check_redirect
 
 
 @pytest.mark.parametrize(

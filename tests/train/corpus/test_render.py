@@ -167,7 +167,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_later(
     monkeypatch.setattr(features, "save_atomically", full)
     arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "4", "--out", str(tmp_path), "--count", "3"]
     assert main(arguments) == 1
-    assert one_line(capsys).startswith("excerpt 1: No space left on device; ")
+    assert one_line(capsys).startswith("excerpt 1: no space left on device; ")
     assert [row["path"] for row in rows(tmp_path)] == ["1_000000.npy"]
     monkeypatch.undo()
     assert main(arguments) == 0
