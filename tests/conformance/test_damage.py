@@ -119,6 +119,6 @@ def test_nested_atoms_do_not_exhaust_the_stack(make: CopySample, digest: BytesOf
 
 def test_no_heavy_import() -> None:
     code = "import sys, stonecli.tags; print(sorted({'mutagen', 'numpy', 'torch', 'onnxruntime'} & sys.modules.keys()))"
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert result.stdout == "[]\n"

@@ -110,7 +110,7 @@ READERS: dict[str, Callable[[Path], dict[str, object]]] = {
 
 def cells() -> Iterator[tuple[str, str, str]]:
     """Row, column and text of each cell of the table that says something."""
-    lines = (Path(__file__).parents[3] / "docs" / "tags.md").read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).parents[2] / "docs" / "tags.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     head = next(row for row in rows if "MediaInfo" in row)
     first = rows.index(head) + 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_damaged_files_are_refused_or_whole() -> None:
-    script = Path(__file__).parents[3] / "benchmarks" / "fuzz_tags.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "fuzz_tags.py"
     count = os.environ.get("STONE_FUZZ", "10000")
     result = subprocess.run(
         [sys.executable, script, "--count", count, "--seed", "1"], capture_output=True, text=True, timeout=3000

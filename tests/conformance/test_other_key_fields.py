@@ -157,7 +157,7 @@ def test_doubled_key_items_become_one(make: CopySample) -> None:
 
 def test_the_documented_way_to_get_a_key_field_for_engine_dj(make: CopySample) -> None:
     """The lines in docs/tags.md make ``KEY`` once; from then on it follows."""
-    text = (Path(__file__).parents[3] / "docs" / "tags.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "tags.md").read_text(encoding="utf-8")
     code = text[text.index('python -c "') + len('python -c "') : text.index('" *.flac')]
     path = make("flac")
     assert write_key(path, Key.parse("Cm"))

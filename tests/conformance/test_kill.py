@@ -1,6 +1,6 @@
 """kill -9 at any moment: every file is one that a whole write would have left, and the journal leads back.
 
-300 kills over all containers; ``STONE_KILLS=3000 pytest tests/stonecli/tags/test_kill.py`` for more.
+300 kills over all containers; ``STONE_KILLS=3000 pytest tests/conformance/test_kill.py`` for more.
 """
 
 import json
