@@ -11,9 +11,9 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
-MOST_BYTES = 5_000_000
+MAX_BYTES = 5_000_000
 ROOT = Path(__file__).resolve().parents[1]
-# setuptools adds these to an sdist of the packages, pyproject.toml, README and licence.
+# setuptools adds these to an sdist of the packages, pyproject.toml, README and license.
 GENERATED = {"PKG-INFO", "setup.cfg"}
 
 
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         info = message_from_bytes(archive.read(metadata))
     about = metadata.split("/")[0]
     expect_same(wheel, in_wheel, {name for name in names if not name.startswith(f"{about}/")})
-    assert f"{about}/licenses/LICENSE" in names, "no licence in the wheel"
+    assert f"{about}/licenses/LICENSE" in names, "no license in the wheel"
 
     with tarfile.open(sdist) as archive:
         inside = {member.name.split("/", 1)[-1] for member in archive if member.isfile()}
@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
         assert info[field] or (field == "Description" and info.get_payload()), f"no {field} in the metadata"
     for file in (wheel, sdist):
         size = file.stat().st_size
-        assert size < MOST_BYTES, f"{file.name} has {size} bytes"
+        assert size < MAX_BYTES, f"{file.name} has {size} bytes"
         print(f"{file.name}: {size / 1e6:.2f} MB")
 
 

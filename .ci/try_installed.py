@@ -55,8 +55,10 @@ def main() -> None:
 
     files = sorted(music.iterdir())
     lines = stone("analyze", "--json", *files).splitlines()
-    heard = {Path(record["path"]).suffix[1:]: Key.parse(record["key"]["musical"]) for record in map(json.loads, lines)}
-    assert heard == keys, heard
+    detected = {
+        Path(record["path"]).suffix[1:]: Key.parse(record["key"]["musical"]) for record in map(json.loads, lines)
+    }
+    assert detected == keys, detected
     before = {path: path.read_bytes() for path in files}
     stone("tag", music, "--write-tags")
     shown = [json.loads(line) for line in stone("tag", music, "--json").splitlines()]
@@ -64,7 +66,7 @@ def main() -> None:
     assert all(record["status"] == "kept" for record in shown), shown
     stone("undo")
     assert {path: path.read_bytes() for path in files} == before, "undo does not lead back"
-    print(f"stone {version} on Python {sys.version.split()[0]}: {len(keys)} files heard, tagged and taken back")
+    print(f"stone {version} on Python {sys.version.split()[0]}: {len(keys)} files analyzed, tagged and undone")
 
 
 if __name__ == "__main__":

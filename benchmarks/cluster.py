@@ -1,4 +1,4 @@
-"""Measure the cost of a cluster besides the analysis: ``python benchmarks/cluster.py``, all on this machine.
+"""Measure the cost of a cluster without that of the analysis: ``python benchmarks/cluster.py``, all on this machine.
 
 The scheduler, the workers and the client are separate processes, as on a cluster. The files are simulated: "analyzing"
 one is a sleep of that duration that returns a result of the real size. Measured are
@@ -145,7 +145,7 @@ def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, second
 
 def by_batch(folder: Path, files: int) -> None:
     """Measurement 1."""
-    print(f"1. {files} files, 2 workers, no sleep; CPU milliseconds a file")
+    print(f"1. {files} files, 2 workers, no sleep; CPU milliseconds per file")
     print("   batch  scheduler  client  (scheduler a batch)  files/s")
     with cluster(2, 2) as (client, scheduler):
         spend(client, scheduler, 200, 1, 0, folder / "warm.ndjson")
@@ -160,7 +160,7 @@ def by_batch(folder: Path, files: int) -> None:
 
 def by_count(folder: Path, files: int) -> None:
     """Measurement 2."""
-    print(f"2. batches of {MAX_BATCH_FILES}, 2 workers, no sleep; memory after so many files, CPU milliseconds a file")
+    print(f"2. batches of {MAX_BATCH_FILES}, 2 workers, no sleep; memory after N files, CPU milliseconds per file")
     print("      files  scheduler MB  client MB  scheduler ms  client ms  files/s")
     with cluster(2, 2) as (client, scheduler):
         spend(client, scheduler, 200, MAX_BATCH_FILES, 0, folder / "warm.ndjson")
@@ -185,7 +185,7 @@ def by_count(folder: Path, files: int) -> None:
 def by_workers(folder: Path, files: int) -> None:
     """Measurement 3."""
     print(f"3. {files} files a worker thread, {DECODE_SECONDS} s each, 1 thread a worker")
-    print("   workers  files/s  of what sleeping alone would allow")
+    print("   workers  files/s  of the maximum (sleeping alone)")
     for workers in (1, 2, 4):
         with cluster(workers, 1) as (client, scheduler):
             spend(client, scheduler, 4 * workers, 1, 0, folder / "warm.ndjson")
@@ -221,7 +221,7 @@ def by_bytes(folder: Path) -> None:
     journal.close()
     undo = (folder / "undo.sqlite3").stat().st_size / 200
     sizes = [(folder / "x.ndjson").stat().st_size / count, part.stat().st_size / count]
-    print(f"4. bytes a file: {sent:.0f} as a result on its way, {sizes[0]:.0f} in NDJSON, {sizes[1]:.0f} in Parquet")
+    print(f"4. bytes per file: {sent:.0f} as a result on its way, {sizes[0]:.0f} in NDJSON, {sizes[1]:.0f} in Parquet")
     print(f"   {undo:.0f} as an undo record of a short path")
 
 

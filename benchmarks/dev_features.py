@@ -55,12 +55,12 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a checkpoint says of some tracks.
+class Predictions:
+    """The predictions of a checkpoint for some tracks.
 
     Attributes:
         probabilities: float32 [tracks, 24] by ``Key.index``, calibrated.
-        refused: bool [tracks], less likely than the checkpoint's least confidence.
+        refused: bool [tracks], whether the mean probability is below the rejection threshold.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -68,15 +68,18 @@ class Heard:
 
     @property
     def answers(self) -> npt.NDArray[np.int64]:
-        """``Key.index`` of the likeliest key of each track, int64 [tracks]; of those refused, too."""
+        """``Key.index`` of the most probable key of each track, int64 [tracks]; also of refused tracks."""
         return self.probabilities.argmax(axis=1)
 
 
-def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool = True) -> Heard:
-    """What the checkpoint says of tracks, uint8 [bins, frames].
+def predict(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], windows: bool = True) -> Predictions:
+    """The predictions for tracks, uint8 [bins, frames].
 
-    With ``windows`` as ``stonecli.detection.detect`` does; by default all of a track at once. Without a name for each
-    of 24 classes (``keys``) minor ones stay at 0.
+    Args:
+        checkpoint: the model.
+        tracks: features, uint8 [bins, frames] per track.
+        keys: key of each class; with 12 classes, the minor keys keep the probability 0.
+        windows: whether to analyze windows, as stone does, instead of whole tracks.
     """
     size = window_frames(checkpoint)
     order = [key.index for key in keys]
@@ -91,38 +94,38 @@ def hear(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], 
         seconds = track.shape[1] / size * checkpoint.window_seconds
         probabilities[number, order] = recording_probabilities(pooled_posterior(softmax, lengths), seconds, checkpoint)
         refused[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.rejection_threshold
-    return Heard(probabilities, refused)
+    return Predictions(probabilities, refused)
 
 
 def transposed(track: np.ndarray, semitones: int, as_tape: bool) -> np.ndarray:
-    """The track, uint8 [bins, frames], higher by so many ``semitones``; of a tape, with fewer frames by as much."""
+    """The track, uint8 [bins, frames], transposed up by ``semitones``; ``as_tape`` changes the tempo as well."""
     moved = track[np.clip(np.arange(len(track)) - semitones, 0, len(track) - 1)]
     if not as_tape:
         return moved
     speed = 2.0 ** (semitones / 12.0)
-    place = np.arange(int((track.shape[1] - 1) / speed)) * speed
-    frame = place.astype(int)
-    later = place - frame
-    played: np.ndarray = np.round(moved[:, frame] * (1 - later) + moved[:, frame + 1] * later).astype(np.uint8)
-    return played
+    position = np.arange(int((track.shape[1] - 1) / speed)) * speed
+    frame = position.astype(int)
+    weight = position - frame
+    resampled: np.ndarray = np.round(moved[:, frame] * (1 - weight) + moved[:, frame + 1] * weight).astype(np.uint8)
+    return resampled
 
 
-def moved_along(
+def equivariant(
     checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], found: np.ndarray, as_tape: bool
 ) -> np.ndarray:
-    """Whether the answer, by windows, moves along with each of ``STEPS`` and is given, bool [steps, tracks].
+    """Whether the answer is given and transposed with the features, for each of ``STEPS``, bool [steps, tracks].
 
-    ``found`` are those to the tracks as they are, ``Heard.answers``.
+    ``found`` are the answers for the original tracks.
     """
     alike = []
     for step in STEPS:
-        heard = hear(checkpoint, [transposed(track, step, as_tape) for track in tracks], keys)
-        alike.append((heard.answers == (found + step) % 12 + found // 12 * 12) & ~heard.refused)
+        predictions = predict(checkpoint, [transposed(track, step, as_tape) for track in tracks], keys)
+        alike.append((predictions.answers == (found + step) % 12 + found // 12 * 12) & ~predictions.refused)
     return np.array(alike)
 
 
 def possible_points(truth: int) -> npt.NDArray[np.float64]:
-    """MIREX score of each answer, float64 [24] by ``Key.index``, where ``truth`` is right."""
+    """MIREX score of each possible answer, float64 [24] by ``Key.index``, for the label ``truth``."""
     return np.array([mirex_score(Key.from_index(truth), Key.from_index(answer)) for answer in range(24)])
 
 
@@ -134,7 +137,7 @@ def interval(points: np.ndarray) -> tuple[float, float]:
 
 
 def draw_reliability(table: Sequence[tuple[float, float, int]], path: Path) -> None:
-    """Accuracy over confidence, a dot for each bin as large as its tracks are many, into ``path``."""
+    """Plot accuracy over confidence to ``path``; the area of a bin's dot is its number of tracks."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -155,9 +158,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--eval", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--windows", action="store_true", help="as stone hears, instead of the whole track at once")
-    parser.add_argument("--plot", type=Path, help="SVG of how often an answer of some confidence is right; --windows")
-    parser.add_argument("--transposed", action="store_true", help="how steady answers are; with --windows; minutes")
+    parser.add_argument(
+        "--windows", action="store_true", help="analyze windows, as stone does, instead of whole tracks"
+    )
+    parser.add_argument("--plot", type=Path, help="save a reliability diagram as SVG; needs --windows")
+    parser.add_argument(
+        "--transposed", action="store_true", help="measure transposition equivariance; needs --windows; takes minutes"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,10 +176,10 @@ def main() -> None:
         rows = [row for row in csv.DictReader(labels) if row["id"] in features]
         tracks = [features[row["id"]] for row in rows]
     truth = np.array([Key.parse(row["key"]).index for row in rows])
-    heard = hear(checkpoint, tracks, keys, options.windows)
-    found, confidence = heard.answers, heard.probabilities.max(axis=1)
-    right_key = heard.probabilities[np.arange(len(truth)), truth]
-    expected = (heard.probabilities * np.array([possible_points(index) for index in truth])).sum(axis=1)
+    predictions = predict(checkpoint, tracks, keys, options.windows)
+    found, confidence = predictions.answers, predictions.probabilities.max(axis=1)
+    right_key = predictions.probabilities[np.arange(len(truth)), truth]
+    expected = (predictions.probabilities * np.array([possible_points(index) for index in truth])).sum(axis=1)
     sources = np.array([row["source"] for row in rows])
     report: dict[str, dict[str, Any]] = {}
     for source in ["all", *sorted(set(sources))]:
@@ -195,15 +202,15 @@ def main() -> None:
             "expected_calibration_error": round(calibration_error(confidence, right), 3),
             "answers_above_0.8": int(sure.sum()),
             "right_of_those": round(float(right[sure].mean()), 3) if sure.any() else None,
-            "refused": int(heard.refused.sum()),
+            "refused": int(predictions.refused.sum()),
             "reliability": [tuple(round(value, 2) for value in row) for row in reliability(confidence, right)],
         }
         if options.plot:
             draw_reliability(reliability(confidence, right), options.plot)
     if options.windows and options.transposed:
-        given = ~heard.refused
+        given = ~predictions.refused
         for kind in ("pitch", "tape"):
-            alike = moved_along(checkpoint, tracks, keys, found, kind == "tape")
+            alike = equivariant(checkpoint, tracks, keys, found, kind == "tape")
             half_sure = given & (confidence >= HALF_SURE)
             report[f"transposed, {kind}"] = {
                 "alike": round(float(alike[:, given].mean()), 4),

@@ -33,7 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # beside dev_features, also when imported by a test
 
-from dev_features import class_keys, hear, possible_points
+from dev_features import class_keys, possible_points, predict
 
 from stonecli.errors import StoneError
 from stonecli.evaluation.metrics import track_points
@@ -46,7 +46,7 @@ from stonecli_train.features import load_features
 
 POWERS = np.exp(np.linspace(np.log(0.3), np.log(3.0), 47))
 POWERS_PER_DOUBLING = np.arange(0.0, 0.61, 0.05)
-LEAST_PROBABILITY = 1e-6
+MIN_PROBABILITY = 1e-6
 DRAWS = 4000
 SOURCES = {"isophonics-beatles": "sixties", "gtzan-lerch": "gtzan"}
 SMALLEST_GROUP = 5  # tracks; smaller groups are not printed
@@ -56,7 +56,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """A labelled track of a development set.
+    """A labeled track of a development set.
 
     Attributes:
         features: uint8 [bins, frames].
@@ -130,7 +130,7 @@ def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64],
         windows: float64 [tracks], how many windows each track has, at least 1.
     """
     doublings = np.log2(windows)
-    logarithms = np.log(probabilities.astype(np.float64).clip(LEAST_PROBABILITY))
+    logarithms = np.log(probabilities.astype(np.float64).clip(MIN_PROBABILITY))
 
     def raised(powers: tuple[float, float]) -> Floats:
         power = (powers[0] + powers[1] * doublings)[:, None]
@@ -140,7 +140,7 @@ def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64],
 
     def losses(powers: tuple[float, float]) -> Floats:
         right: Floats = raised(powers)[np.arange(len(truth)), truth]
-        return -np.log(right.clip(LEAST_PROBABILITY))
+        return -np.log(right.clip(MIN_PROBABILITY))
 
     choices = itertools.product(POWERS.tolist(), POWERS_PER_DOUBLING.tolist())
     best = min(choices, key=lambda powers: float(losses(powers).mean()))
@@ -153,10 +153,10 @@ def analyze(checkpoint: Checkpoint, tracks: Sequence[Track]) -> Points:
     """Points of a checkpoint of 24 keys on tracks."""
     truth = np.array([track.key.index for track in tracks])
     plain = replace(checkpoint, posterior_exponent=1.0, exponent_per_doubling=0.0)
-    heard = hear(plain, [track.features for track in tracks], class_keys(checkpoint))
+    predictions = predict(plain, [track.features for track in tracks], class_keys(checkpoint))
     size = window_frames(checkpoint)
     windows = np.array([max(1.0, track.features.shape[1] / size) for track in tracks])
-    return points(heard.probabilities, truth, windows)
+    return points(predictions.probabilities, truth, windows)
 
 
 def interval(differences: Floats) -> tuple[float, float, float]:
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code after printing the scores of the checkpoints on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT[@ODDS]")
-    parser.add_argument("--eval", type=Path, metavar="FOLDER", help="features of labelled real recordings")
+    parser.add_argument("--eval", type=Path, metavar="FOLDER", help="features of labeled real recordings")
     parser.add_argument("--renderings", type=Path, metavar="LABELS.csv", help="held-out renderings")
     parser.add_argument("--window-seconds", type=float, help="analyze in windows of this length")
     parser.add_argument("--dense-blocks", type=int, help="of the network (train.chromanet)")

@@ -167,7 +167,7 @@ def examine(path: Path, content: bytes, chance: random.Random) -> str:
     for undo in reversed(records):
         undo_change(path, undo)
     if path.read_bytes() != content:
-        raise AssertionError("not taken back")
+        raise AssertionError("not undone")
     if time.monotonic() - start > MAX_SECONDS:
         raise AssertionError("it took too long")
     return result

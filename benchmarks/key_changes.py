@@ -35,7 +35,7 @@ from stonecli.model.session import KeyModel
 RATE = 22050
 NEAR_SECONDS = 7.5
 RELATIONS: tuple[Relation, ...] = ("far", "far", "fifth", "relative", "parallel", "diagonal")
-MOST_SEMITONES = 4  # that a recording is moved by: more does not sound like music any more
+MAX_SEMITONES = 4  # transposition of a recording; more does not sound like music
 DETUNED_CENTS = 6.0  # standard deviation
 
 Samples = npt.NDArray[np.float32]
@@ -50,7 +50,7 @@ class Recording:
 
 
 def moved(samples: Samples, semitones: float) -> Samples:
-    """The samples, sounding so much higher."""
+    """The samples, transposed up by ``semitones``."""
     if abs(semitones) < 1e-3:
         return samples
     result: Samples = soxr.resample(samples, RATE, RATE * 2.0 ** (-semitones / 12), quality="MQ")
@@ -58,13 +58,13 @@ def moved(samples: Samples, semitones: float) -> Samples:
 
 
 def read_recordings(labels: Path) -> list[Recording]:
-    """The recordings that have a key, as loud and tuned as each other."""
+    """The recordings that have a key, with equal peak level and tuning."""
     found = []
     with labels.open(newline="") as file:
         for row in csv.DictReader(file):
             try:
                 key = Key.parse(row["key"])
-            except ValueError:  # of an excerpt without one
+            except ValueError:  # an excerpt without a key
                 continue
             path = labels.parent / row["path"]
             path = path.with_suffix(".flac") if path.suffix == ".npy" else path
@@ -75,8 +75,8 @@ def read_recordings(labels: Path) -> list[Recording]:
     return found
 
 
-def stretch(samples: Samples, seconds: float, random: np.random.Generator) -> Samples:
-    """So many seconds from a random place on; what is too short is repeated."""
+def excerpt(samples: Samples, seconds: float, random: np.random.Generator) -> Samples:
+    """An excerpt of ``seconds`` from a random position; a recording that is too short is repeated."""
     length = int(seconds * RATE)
     samples = np.tile(samples, -(-length // len(samples)))
     start = int(random.integers(len(samples) - length + 1))
@@ -86,12 +86,12 @@ def stretch(samples: Samples, seconds: float, random: np.random.Generator) -> Sa
 def joined(
     pool: Sequence[Recording], parts: int, random: np.random.Generator, any_keys: bool
 ) -> tuple[Samples, list[float], list[Relation]]:
-    """Recordings joined, at which seconds, and how the keys there are related."""
+    """Concatenated recordings, the times of the joins in seconds, and the relations of the keys there."""
     keys: list[Key] = []
     pieces: list[Samples] = []
     while len(pieces) < parts:
         recording = pool[int(random.integers(len(pool)))]
-        steps = np.arange(-MOST_SEMITONES, MOST_SEMITONES + 1)
+        steps = np.arange(-MAX_SEMITONES, MAX_SEMITONES + 1)
         if keys:
             there = [relation(keys[-1], recording.key.transposed(int(step))) for step in steps]
             wanted = ["same"] if any_keys else [RELATIONS[int(random.integers(len(RELATIONS)))]]
@@ -100,26 +100,26 @@ def joined(
             continue
         semitones = int(random.choice(steps))
         keys.append(recording.key.transposed(semitones))
-        pieces.append(stretch(moved(recording.samples, semitones), random.uniform(40, 90), random))
+        pieces.append(excerpt(moved(recording.samples, semitones), random.uniform(40, 90), random))
     cents = random.normal(0, DETUNED_CENTS)
-    places = np.cumsum([len(piece) for piece in pieces])[:-1] / RATE * 2.0 ** (-cents / 1200)
+    times = np.cumsum([len(piece) for piece in pieces])[:-1] / RATE * 2.0 ** (-cents / 1200)
     related = [relation(one, other) for one, other in itertools.pairwise(keys)]
-    return moved(np.concatenate(pieces), cents / 100), places.tolist(), related
+    return moved(np.concatenate(pieces), cents / 100), times.tolist(), related
 
 
-def heard(model: KeyModel, samples: Samples, overlap: float) -> KeyEstimate:
+def detect(model: KeyModel, samples: Samples, overlap: float) -> KeyEstimate:
     """The estimate for the samples."""
     return detect_key_in_audio(iter([samples]), model, RATE, overlap=overlap)
 
 
 def main() -> None:
-    """Print what was found, for each file of labels and each half of it."""
+    """Print the share of the joins that were found, per file of labels and half."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", type=Path, nargs="+")
-    parser.add_argument("--model", type=Path, help="else the one that stone carries")
-    parser.add_argument("--joined", type=int, default=60, help="made of each half")
-    parser.add_argument("--any-keys", action="store_true", help="whatever keys meet, but for the same")
-    parser.add_argument("--overlap", type=float, default=0.0, help="as of stone analyze")
+    parser.add_argument("--model", type=Path, help="model to measure (default: built-in)")
+    parser.add_argument("--joined", type=int, default=60, help="number of concatenations per half (default: 60)")
+    parser.add_argument("--any-keys", action="store_true", help="draw the keys at random")
+    parser.add_argument("--overlap", type=float, default=0.0, help="overlap of windows (default: 0)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     model = KeyModel(options.model, device="cpu")
@@ -131,20 +131,20 @@ def main() -> None:
             wrong = []
             for _ in range(options.joined):
                 parts = 3 if random.random() < 0.4 else 2
-                samples, places, related = joined(pool, parts, random, options.any_keys)
-                starts = np.array([segment.start for segment in heard(model, samples, options.overlap).segments[1:]])
-                hits = [bool((np.abs(starts - place) <= NEAR_SECONDS).any()) for place in places]
+                samples, times, related = joined(pool, parts, random, options.any_keys)
+                starts = np.array([segment.start for segment in detect(model, samples, options.overlap).segments[1:]])
+                hits = [bool((np.abs(starts - time) <= NEAR_SECONDS).any()) for time in times]
                 for name, hit in zip(related, hits, strict=True):
                     found[name].append(hit)
                 wrong.append(max(0, len(starts) - sum(hits)))
-            alone = [len(heard(model, recording.samples, options.overlap).segments[1:]) for recording in pool]
+            alone = [len(detect(model, recording.samples, options.overlap).segments[1:]) for recording in pool]
             joins = [hit for of_name in found.values() for hit in of_name]
             print(
                 f"{labels}, half {half + 1}: {np.mean(joins):.0%} of {len(joins)} joins of {len(pool)} recordings found"
             )
             for name, of_name in sorted(found.items()):
                 print(f"  {name:9} {np.mean(of_name):4.0%} of {len(of_name)} found")
-            print(f"  {np.mean(wrong):.2f} other changes in what is joined, {np.mean(alone):.2f} in a recording alone")
+            print(f"  {np.mean(wrong):.2f} false changes per concatenation, {np.mean(alone):.2f} per single recording")
 
 
 if __name__ == "__main__":

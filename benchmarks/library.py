@@ -87,7 +87,7 @@ def second_run(folder: Path, count: int) -> None:
     print(f"   second run: {seconds:.1f} s, {count / seconds:.0f} files/s, peak {megabytes:.0f} MB ({last})")
     print(f"   of which the start of the program: {empty:.1f} s")
     size = (cache.path.stat().st_size) / 1e6
-    print(f"   the cache: {size:.0f} MB, {size * 1e6 / count:.0f} bytes a recording")
+    print(f"   the cache: {size:.0f} MB, {size * 1e6 / count:.0f} bytes per recording")
 
 
 def recheck(folder: Path, count: int = 1000) -> None:

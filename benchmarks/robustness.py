@@ -40,7 +40,7 @@ RATE = 44100
 SECONDS = 60.0
 CENTS = tuple(range(-50, 51, 10))
 SEMITONES = tuple(range(-5, 7))
-KEYLESS_COUNT = 40  # of each kind
+NO_KEY_COUNT = 40  # of each kind
 LIKELY = 0.5  # confidence from which on the key is likelier than all others together; steps, rain and engines are below
 
 Floats = npt.NDArray[np.float32]
@@ -67,14 +67,14 @@ def band(samples: Floats, low: float, high: float) -> Floats:
     return np.fft.irfft(spectrum, len(samples)).astype(np.float32)
 
 
-def heard(samples: Floats, model: KeyModel, folder: Path, rate: int = RATE) -> KeyEstimate:
+def detect(samples: Floats, model: KeyModel, folder: Path, rate: int = RATE) -> KeyEstimate:
     """What ``stone`` says of the samples in a WAV file."""
     path = folder / "sound.wav"
     soundfile.write(path, samples, rate, subtype="FLOAT")
     return detect_key(path, model)
 
 
-def heard_as_mp3(samples: Floats, model: KeyModel, folder: Path) -> KeyEstimate:
+def detect_as_mp3(samples: Floats, model: KeyModel, folder: Path) -> KeyEstimate:
     """What ``stone`` says of the samples in an MP3 of 64 kbit/s."""
     source, coded = folder / "source.wav", folder / "coded.mp3"
     soundfile.write(source, samples, RATE)
@@ -83,7 +83,7 @@ def heard_as_mp3(samples: Floats, model: KeyModel, folder: Path) -> KeyEstimate:
     return detect_key(coded, model)
 
 
-def keyless(kind: str, number: int) -> Floats:
+def no_key_audio(kind: str, number: int) -> Floats:
     """A sound of 30 s without a key, at ``CORPUS_RATE``."""
     rng = np.random.default_rng([77, number])
     count = 30 * CORPUS_RATE
@@ -134,7 +134,9 @@ def main() -> None:
         report |= _changed(tracks, model, folder)
         report["no_key"] = {
             kind: float(
-                np.mean([heard(keyless(kind, n), model, folder, CORPUS_RATE).key is None for n in range(KEYLESS_COUNT)])
+                np.mean(
+                    [detect(no_key_audio(kind, n), model, folder, CORPUS_RATE).key is None for n in range(NO_KEY_COUNT)]
+                )
             )
             for kind in ("silence", "white noise", "pink noise", "drums", "speech")
         }
@@ -151,9 +153,9 @@ def main() -> None:
 def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Path) -> dict[str, object]:
     """Accuracy (where there is a label) and agreement with the untouched recording, for each change."""
     changes: dict[str, Callable[[Floats], KeyEstimate]] = {
-        "MP3 64 kbit/s": lambda samples: heard_as_mp3(samples, model, folder),
-        "300 to 3400 Hz": lambda samples: heard(band(samples, 300.0, 3400.0), model, folder),
-        "-30 dB": lambda samples: heard(samples * np.float32(10**-1.5), model, folder),
+        "MP3 64 kbit/s": lambda samples: detect_as_mp3(samples, model, folder),
+        "300 to 3400 Hz": lambda samples: detect(band(samples, 300.0, 3400.0), model, folder),
+        "-30 dB": lambda samples: detect(samples * np.float32(10**-1.5), model, folder),
     }
     right: dict[str, list[float]] = {}
     same: dict[str, list[bool]] = {}
@@ -167,13 +169,13 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
         except (StoneError, OSError) as error:
             print(f"{path.name}: {error}")
             continue
-        plain = heard(samples, model, folder)
+        plain = detect(samples, model, folder)
         if plain.key is None:
             refused.append(path.name)
         answers = {"untouched": (plain, 0)}
-        answers |= {f"{cents:+d} cents": (heard(moved(samples, cents / 100), model, folder), 0) for cents in CENTS}
+        answers |= {f"{cents:+d} cents": (detect(moved(samples, cents / 100), model, folder), 0) for cents in CENTS}
         answers |= {
-            f"{steps:+d} semitones": (heard(moved(samples, steps), model, folder), steps) for steps in SEMITONES
+            f"{steps:+d} semitones": (detect(moved(samples, steps), model, folder), steps) for steps in SEMITONES
         }
         answers |= {name: (change(samples), 0) for name, change in changes.items()}
         for cents in CENTS:

@@ -99,7 +99,7 @@ def render(path: Path) -> None:
 
 
 def encode(minute: Path, folder: Path, kind: str, length: str) -> Path:
-    """``minute`` over and over, as a file of the given kind and length."""
+    """``minute``, repeated, as a file of the given kind and length."""
     ending, codec = FORMATS[kind]
     path = folder / f"{kind}-{length}.{ending}"
     if not path.exists():
@@ -112,7 +112,7 @@ def encode(minute: Path, folder: Path, kind: str, length: str) -> Path:
 
 
 def decode_only(path: Path) -> None:
-    """All samples of the file, by the commonest way."""
+    """Decode all samples of the file, with the usual library."""
     if path.suffix == ".m4a":
         command = [FFMPEG, "-v", "error", "-nostdin", "-threads", "1", "-i", path]
         command += ["-af", "asetnsamples=n=32768:p=0", "-f", "s16le", "pipe:1"]
@@ -143,17 +143,17 @@ def with_librosa() -> Callable[[Path], object]:
 
     profiles = np.array([np.roll(profile, tonic) for profile in (MAJOR, MINOR) for tonic in range(12)])
 
-    def hear(path: Path) -> int:
+    def analyze(path: Path) -> int:
         warnings.simplefilter("ignore")
         samples, rate = librosa.load(path, sr=22050, mono=True)
         chroma = librosa.feature.chroma_stft(y=samples, sr=rate).mean(axis=1)
         return int(np.corrcoef(np.vstack([chroma, profiles]))[0, 1:].argmax())
 
-    return hear
+    return analyze
 
 
 def tools(key_model: KeyModel) -> dict[str, Callable[[Path], object]]:
-    """What there is to be compared."""
+    """The tools to compare, by name."""
     found: dict[str, Callable[[Path], object]] = {
         "decode": decode_only,
         "stone": lambda path: detect_key(path, key_model),
@@ -162,20 +162,20 @@ def tools(key_model: KeyModel) -> dict[str, Callable[[Path], object]]:
         try:
             found[name] = make()
         except ImportError:
-            print(f"{name} is not here (pip install '.[bench]')", file=sys.stderr)
+            print(f"{name} is not installed (pip install '.[bench]')", file=sys.stderr)
     return found
 
 
 def measure(path: Path, seconds: int, competitors: dict[str, Callable[[Path], object]], rounds: int) -> dict[str, Any]:
-    """Median CPU and wall time of each, taking turns."""
+    """Median CPU and wall time of each tool; the tools take turns."""
     cpu, wall = defaultdict(list), defaultdict(list)
     for number in range(rounds + 1):
-        for name, hear in competitors.items():
+        for name, analyze in competitors.items():
             if (name in ("essentia", "librosa") and seconds > OTHERS_UP_TO) or (name, path.suffix) in UNREADABLE:
                 continue
             start, before = time.perf_counter(), cpu_seconds()
             try:
-                hear(path)
+                analyze(path)
             except Exception as error:  # a format that one of them does not read
                 print(f"{name} on {path.name}: {str(error)[:70]}", file=sys.stderr)
                 continue
@@ -185,7 +185,7 @@ def measure(path: Path, seconds: int, competitors: dict[str, Callable[[Path], ob
     return {
         name: {
             "cpu": statistics.median(cpu[name]),
-            "cpu_least": min(cpu[name]),
+            "cpu_min": min(cpu[name]),
             "wall": statistics.median(wall[name]),
             "ratio": statistics.median(a / b for a, b in zip(cpu[name], cpu["decode"], strict=True)),
         }
@@ -241,7 +241,7 @@ def network_share(key_model: KeyModel) -> float:
 
 
 def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
-    """CPU seconds of each part of hearing ``path``, medians."""
+    """Median CPU seconds of each part of the analysis of ``path``."""
     found: dict[str, list[float]] = defaultdict(list)
     share = network_share(key_model)
     for number in range(rounds + 1):
@@ -304,9 +304,9 @@ def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
 
 
 def cores(song: Path, folder: Path, rounds: int, device: str) -> dict[str, Any]:
-    """Wall seconds of ``stone tag --write-tags`` with one job, with one for each core, and as so many programs.
+    """Wall seconds of ``stone tag --write-tags`` with one job, with one per core, and as one program per core.
 
-    The last is what the cores can do at best, on a machine that has other work as well.
+    The last is the best that the cores can do, also if the machine has other work.
     """
     count, jobs = 24, default_jobs()
     shares = [folder / "cores" / str(share) for share in range(jobs)]
@@ -338,7 +338,7 @@ def cores(song: Path, folder: Path, rounds: int, device: str) -> dict[str, Any]:
 
 
 def batches(device: Device, seconds: float = 3.0) -> dict[str, float]:
-    """Windows a second that one model answers, by the size of its batches: handed in one by one, as files do."""
+    """Windows per second that one model analyzes, by batch size; windows are submitted one by one, as by files."""
     found = {}
     for size in (1, 4, 16, 32, 64, 128):
         key_model = KeyModel(device=device, batch=size)
@@ -359,7 +359,7 @@ def batches(device: Device, seconds: float = 3.0) -> dict[str, float]:
 
 
 def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]:
-    """What the engine adds to files of one second, and the memory of a run over them."""
+    """The overhead of the parallel map for files of one second, and the memory of a run over them."""
     from concurrent.futures import ThreadPoolExecutor
 
     from stonecli.tagging import Tagger
@@ -389,15 +389,15 @@ def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]
     return {
         "files": count,
         "engine_ms": 1000 * statistics.median(overheads),
-        "cpu_ms_a_file": 1000 * cpu / count,
-        "files_a_second": count / wall,
+        "cpu_ms_per_file": 1000 * cpu / count,
+        "files_per_second": count / wall,
         "peak_mb_200": few,
         "peak_mb": megabytes,
     }
 
 
 def start_up(folder: Path, rounds: int = 15) -> dict[str, dict[str, float]]:
-    """CPU seconds of the start of the program and of what it is compared with, taking turns: least, median, ratio.
+    """CPU seconds of the start of the program and of what it is compared with, taking turns: minimum, median, ratio.
 
     The ratio, to the bare import of three libraries, is the median of those of each turn. Modules are compiled before,
     as pip does when it installs them.
@@ -460,7 +460,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--cores", action="store_true", help="throughput with all cores as well")
-    parser.add_argument("--batches", action="store_true", help="windows a second by the size of batches")
+    parser.add_argument("--batches", action="store_true", help="windows per second by the size of batches")
     parser.add_argument("--files", type=int, default=0, metavar="N", help="the engine with N files of one second")
     parser.add_argument("--memory", action="store_true", help="peak memory of 2-hour files")
     parser.add_argument("--start", action="store_true", help="the start of the program")
@@ -502,7 +502,7 @@ def main() -> None:
             print(f"gain of {found['jobs']} cores {found['gain']:.2f}, of what is possible {found['of_the_best']:.2f}")
         if options.batches:
             results["batches"] = found = batches(options.device)
-            print("windows a second by batch: " + ", ".join(f"{size}: {rate:.0f}" for size, rate in found.items()))
+            print("windows per second by batch: " + ", ".join(f"{size}: {rate:.0f}" for size, rate in found.items()))
         if options.files:
             results["short"] = found = short_files(folder, options.files, key_model)
             print("\nfiles of 1 s: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))

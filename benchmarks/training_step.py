@@ -37,15 +37,15 @@ NETWORK = ("forward", "loss", "backward")
 WARM_UP = 2  # steps that are not counted
 
 
-def draw_tracks(folder: Path, count: int, minutes: float, config: TrainConfig, labelled: bool) -> list[Track]:
+def draw_tracks(folder: Path, count: int, minutes: float, config: TrainConfig, labeled: bool) -> list[Track]:
     """Tracks of noise; what a step costs does not depend on what is in them."""
     rng = np.random.default_rng(0)
     frames = int(minutes * 60 * config.vqt.sample_rate / config.vqt.hop_length)
     tracks = []
     for number in range(count):
-        path = folder / f"{labelled}{number}.npy"
+        path = folder / f"{labeled}{number}.npy"
         np.save(path, rng.integers(0, 256, (frames, config.vqt.n_bins), dtype=np.uint8))
-        tracks.append(Track(path, Key.from_index(number % 24) if labelled else None))
+        tracks.append(Track(path, Key.from_index(number % 24) if labeled else None))
     return tracks
 
 
@@ -86,9 +86,9 @@ def measure(
 ) -> dict[str, Any]:
     """Times of ``steps`` steps of training as ``stone train`` does them."""
     with tempfile.TemporaryDirectory() as folder:
-        unlabelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=False) if labels != "all" else []
-        labelled = draw_tracks(Path(folder), 12, 3.0, config, labelled=True) if labels != "none" else []
-        run = Run(config, Path(folder), unlabelled, labelled, [], [], device, channels_last=channels_last)
+        unlabelled = draw_tracks(Path(folder), 12, 3.0, config, labeled=False) if labels != "all" else []
+        labeled = draw_tracks(Path(folder), 12, 3.0, config, labeled=True) if labels != "none" else []
+        run = Run(config, Path(folder), unlabelled, labeled, [], [], device, channels_last=channels_last)
         if precision != "auto":
             run._half_precision = lambda: torch.bfloat16 if precision == "bf16" else None  # type: ignore[method-assign]
         clock = Clock(device)

@@ -1,6 +1,6 @@
 """Measure the transposition equivariance of checkpoints: as ``robustness.py`` for models, without files in between.
 
-    python benchmarks/steadiness.py CKPT.pt ... --labels LABELS.csv --music FOLDER --cache FOLDER
+    python benchmarks/equivariance.py CKPT.pt ... --labels LABELS.csv --music FOLDER --cache FOLDER
 
 The middle minute of the recordings in LABELS.csv, of ``--tracks`` others in FOLDER (the 47 of the model card), and of
 up to ``--others`` more, is transposed by speed, as by a tape, by -5, -2, 3 and 6 semitones. No answer is rejected here,
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 import torch
-from dev_features import class_keys, hear
+from dev_features import class_keys, predict
 from robustness import RATE, middle
 
 from stonecli.errors import StoneError
@@ -53,24 +53,24 @@ def moved_features(path: Path, checkpoint: Checkpoint, cache: Path) -> list[Feat
 
 
 def share_moved(checkpoint: Checkpoint, recordings: list[list[Features]]) -> float:
-    """Share of the transpositions whose answer is the untouched one's, moved along; 0..1."""
+    """Share of the transpositions that transpose the answer by the same interval, 0..1."""
     keys = class_keys(checkpoint)
     agrees = []
     for versions in recordings:
-        untouched, *others = hear(checkpoint, [version.T for version in versions], keys).answers.tolist()
+        untouched, *others = predict(checkpoint, [version.T for version in versions], keys).answers.tolist()
         for step, answer in zip(STEPS[1:], others, strict=True):
             agrees.append(answer == (untouched + step) % 12 + untouched // 12 * 12)
     return float(np.mean(agrees))
 
 
 def main() -> None:
-    """Print a line for each checkpoint on the command line."""
+    """Print one line per checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--labels", type=Path, required=True, help="CSV with the column path")
     parser.add_argument("--music", type=Path, required=True, help="folder of other music")
-    parser.add_argument("--tracks", type=int, default=40, help="how many of them the first number has")
-    parser.add_argument("--others", type=int, default=141, help="and how many the second")
+    parser.add_argument("--tracks", type=int, default=40, help="number of these for the first score")
+    parser.add_argument("--others", type=int, default=141, help="number of these for the second score")
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
