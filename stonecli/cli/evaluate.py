@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from stonecli.evaluation.labels import Answers, Label, Prediction
     from stonecli.model.session import KeyModel
 
-LEAST_WIDTH = 100  # of what goes into a file or a pipe
+MIN_WIDTH = 100  # characters, in a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ def _print(report: _Report, *, as_json: bool) -> None:
 
     console = output_console()
     if not console.is_terminal:
-        console.width = max(console.width, LEAST_WIDTH)
+        console.width = max(console.width, MIN_WIDTH)
     console.print(Text(printable(f"{report.model} on {report.labels}"), "bold"), soft_wrap=True)
     drawn = f"scores in percent; intervals by bootstrap, {report.resamples} samples, seed {report.seed}"
     console.print(Text(drawn), soft_wrap=True)

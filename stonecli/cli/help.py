@@ -93,8 +93,8 @@ def sections(command: Any, context: Any) -> list[Section]:
         grouped.setdefault(title, []).append((name, _explanation(param)))
     others = grouped.pop("Options")
     found: list[Section] = list(grouped.items())
-    place = len(found) if len(others) == 1 else sum(title == "Arguments" for title, _ in found)
-    return [*found[:place], ("Options", others), *found[place:]]
+    index = len(found) if len(others) == 1 else sum(title == "Arguments" for title, _ in found)
+    return [*found[:index], ("Options", others), *found[index:]]
 
 
 def _option_name(option: Any) -> str:

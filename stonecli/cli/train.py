@@ -301,8 +301,8 @@ def _train(
         if processes.is_first:
             errors.print(text, markup=False, soft_wrap=True)
 
-    place = Path(config.train_type) / str(config.loss.circle) / name
-    folder = save_dir / "models" / place
+    run_path = Path(config.train_type) / str(config.loss.circle) / name
+    folder = save_dir / "models" / run_path
     folder.mkdir(parents=True, exist_ok=True)
     last = before = None
     if (folder / "last.pt").exists():
@@ -357,7 +357,7 @@ def _train(
             screen = _Screen(config)
             stack.callback(screen.close)
             shown = [*validation_labelled, *validation_unlabelled]
-            tensorboard = TensorBoardLog(save_dir / "tensorboard" / place, config, shown, device)
+            tensorboard = TensorBoardLog(save_dir / "tensorboard" / run_path, config, shown, device)
             stack.callback(tensorboard.close)
             watchers = [screen, CsvLog(folder / "log.csv"), tensorboard, *own_watchers]
             for watcher in own_watchers:

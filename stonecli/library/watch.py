@@ -29,7 +29,7 @@ _READ_SECONDS = 0.1  # of taking changes, likewise
 _BACKLOG_SECONDS = 0.1  # between two looks for changes while files are ready
 _SWEEP_SECONDS = 1.0  # at least, between two listings of the whole folder
 _SWEEP_SHARE = 3.0  # the pause between two listings, in times of what one takes: a quarter of the time, at most
-_MOST_CHANGES = 10_000  # kept in memory; if there are more, the folder is listed instead
+_MAX_CHANGES = 10_000  # kept in memory; if there are more, the folder is listed instead
 _BURST = 100  # changes at once after which Windows may have dropped some, without watchdog saying so
 _LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -274,7 +274,7 @@ class FolderWatcher:
         return None
 
     def _warn_once(self, text: str) -> None:
-        if text not in self._warned and len(self._warned) < _MOST_CHANGES:
+        if text not in self._warned and len(self._warned) < _MAX_CHANGES:
             self._warned.add(text)
             self._warn(text)
 
@@ -345,7 +345,7 @@ class _SystemEvents:
             return
         path = str(Path(os.fsdecode(event.dest_path or event.src_path)))  # "./a" is "a"
         with self._lock:
-            if len(self._changes) < _MOST_CHANGES:
+            if len(self._changes) < _MAX_CHANGES:
                 self._changes[path] = event.is_directory
             else:
                 self._lost = True

@@ -60,10 +60,10 @@ def _draw(axes: Axes, confusion: Integers, title: str) -> None:
     for row, column in zip(*confusion.nonzero(), strict=True):
         color = "white" if shares[row, column] > DARK else "black"
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=size)
-    for place in range(12, columns, 12):  # between major and minor, and before "no key"
-        axes.axvline(place - 0.5, color="0.4", linewidth=1)
-    for place in range(12, rows, 12):
-        axes.axhline(place - 0.5, color="0.4", linewidth=1)
+    for column in range(12, columns, 12):  # between major and minor, and before "no key"
+        axes.axvline(column - 0.5, color="0.4", linewidth=1)
+    for row in range(12, rows, 12):
+        axes.axhline(row - 0.5, color="0.4", linewidth=1)
     names = [_name(key) if rows == 24 else f"{key.musical}/{key.relative.musical}" for key in CIRCLE[:rows]]
     axes.set_xticks(range(columns), [*names, "no key"][:columns], rotation=90)
     axes.set_yticks(range(rows), names)

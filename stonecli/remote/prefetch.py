@@ -43,7 +43,7 @@ class Prefetcher(Iterator[Item], Generic[Item]):
         raise StopIteration
 
     def wait(self, seconds: float) -> bool:
-        """Whether the next item or the end is available within so many seconds; 0 returns at once."""
+        """Whether the next item or the end is available within ``seconds``; 0 returns at once."""
         try:
             if not self._next:
                 self._next.append(self._queue.get(block=seconds > 0, timeout=seconds or None))

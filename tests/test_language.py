@@ -1,0 +1,108 @@
+"""The words of the repository: docs/glossary.md has those of the field; private ones and British spellings stay out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("stonecli", "benchmarks", "docs", ".ci", ".github")  # train and export are to follow
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+SUFFIXES = {".py", ".md", ".html", ".yml", ".sh", ""}
+
+WORDS = {
+    r"hears?|heard|hearing|hearable": "detect, analyze, estimate",
+    r"nought": "zero",
+    r"anew": "again",
+    r"steadiness": "equivariance",
+    r"kicked|kicks": "perturbed",
+    r"wherein|whereof|thereof": "a plain clause",
+    r"taken? back|takes back|taking back": "undo, undone",
+    r"go(es|ne|ing)? on with": "resume, append",
+    r"so many": "N, or a name of the number",
+    r"is none of|are none of": "must be one of",
+    r"ha(s|ve) to be had|as (is|are) those": "a plain clause",
+    r"\w*neighbour\w*|\w*colour\w*|\w*behaviour\w*|favour\w*": "American spelling",
+    r"labell\w+|normalis\w+|recognis\w+|organis\w+|initialis\w+|summaris\w+": "American spelling",
+    r"analysed|analysing|analyser|centred?|synthesis(ed|ing)": "American spelling",
+}
+IDENTIFIERS = {
+    r"(least|longest|fewest)_\w+|\w+_least": "min_, max_",
+    r"places? (?:=|in)|(?<=for )places?": "location, index, offset, position",
+    r"most_(?!likely|probable|common|frequent|recent)\w+": "max_",
+    r"\w+_an?_(file|second|window|thread|process|run|track)s?": "_per_",
+}
+UNITS = r"(?:files|seconds|ms|milliseconds|bytes|windows|MB|KB|rows|lines|objects|samples)"
+PER = re.compile(rf"\b{UNITS} an? (?:file|second|window|thread|process|processor|core|recording|track|minute)\b")
+
+# What other formats, people and parts of the repository are called.
+NAMES = re.compile(
+    r"`?tests/\S+::\S+"  # names of tests
+    r"|least_confidence|least_segment|sharpness\w*|least_sure"  # names in model files and configurations of format 1
+    r"|unlabelled|labelled|optimiser\w*|\.normalise"  # names in the training package and its configurations
+)
+
+
+def texts() -> list[Path]:
+    found = [ROOT / name for name in PAGES]
+    for folder in FOLDERS:
+        found += [path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES and path.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts and path.name != "training.md"]
+
+
+def words_of(line: str) -> str:
+    """The line with identifiers split into words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", NAMES.sub("", line))
+
+
+WORD = re.compile("|".join(rf"(?P<w{number}>\b(?:{words})\b)" for number, words in enumerate(WORDS)), re.IGNORECASE)
+IDENTIFIER = re.compile(
+    "|".join(rf"(?P<i{number}>\b_*(?:{words})\b)" for number, words in enumerate(IDENTIFIERS)), re.IGNORECASE
+)
+
+
+def private_words(line: str) -> list[str]:
+    """The words of the line that are not to be used, each with what to write instead."""
+    found = []
+    for match in WORD.finditer(words_of(line)):
+        found.append(f"{match[0]!r}: {list(WORDS.values())[int(str(match.lastgroup)[1:])]}")
+    for match in IDENTIFIER.finditer(NAMES.sub("", line)):
+        found.append(f"{match[0]!r}: {list(IDENTIFIERS.values())[int(str(match.lastgroup)[1:])]}")
+    found += [f"{match[0]!r}: per" for match in PER.finditer(line)]
+    return found
+
+
+class TestWords:
+    def test_they_are_those_of_the_field(self) -> None:
+        found = [
+            f"{path.relative_to(ROOT)}:{number}: {word}"
+            for path in texts()
+            for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1)
+            for word in private_words(line)
+        ]
+        assert not found, "\n".join(found)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "what is heard at 44.1 kHz",
+            "def _hear(self) -> None:",
+            "class Heard:",
+            "the run is taken back",
+            "--jobs: files at once, MB a file",
+            "MOST_TEMPO_POINTS = 6.0",
+            "cpu_ms_a_file = 3",
+            "_LEAST_IN_FLIGHT = 4",
+            "keys.neighbours()",
+            "after so many seconds",
+            "for place in range(3):",
+        ],
+    )
+    def test_a_private_word_is_found(self, line: str) -> None:
+        assert private_words(line)
+
+    @pytest.mark.parametrize("line", ["the shared key", "most_likely_path", "at least one file", "a window of a file"])
+    def test_plain_english_is_not(self, line: str) -> None:
+        assert not private_words(line)
