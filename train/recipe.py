@@ -1,16 +1,20 @@
-"""All that leads from scores to a model, by one command: python -m stonecli_train.recipe --corpus CORPORA --out FOLDER
+"""From an empty folder to a model with one command: ``python -m stonecli_train.recipe --out FOLDER``.
 
-A recipe is a TOML file with a list of steps, each a command of this repository; ``train/recipe.toml`` is that of the
-built-in model. Steps are done in their order, each in a process of its own. What is done is written down in
-FOLDER/done.json: the same command goes on after a stop, at the step that was stopped (which goes on where it was, too),
-also on another machine that the folder was moved to.
+A recipe is a TOML file: a table ``[needs]`` with what must be installed, and a list of steps, each a command of this
+repository. ``train/recipe.toml`` makes the built-in model; ``train/recipe_tiny.toml`` takes the same route in a minute.
+The command first prints what the recipe needs and what is missing. Each step runs in a process of its own. Finished
+steps are recorded in FOLDER/done.json: the same command resumes at the step that was interrupted, even after FOLDER was
+moved to another machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +28,16 @@ from typing import Any
 from stonecli.errors import StoneError
 from stonecli.jobs import default_jobs
 from stonecli.util.atomic_file import atomic_text_file
+from stonecli_train.errors import message
 
 CONFIGS = Path(__file__).with_name("configs")
 RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model
+TINY = RECIPE.with_name("recipe_tiny.toml")
 DONE = "done.json"
-STOPPED = (130, -signal.SIGINT, -signal.SIGTERM)  # how a step ends that was stopped
+INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes of an interrupted step
+PLACEHOLDERS = ("out", "corpus", "configs", "jobs", "recordings")
+OWN_RECORDINGS = "{recordings}"
+GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -36,73 +45,163 @@ class Step:
     """One command.
 
     Attributes:
-        name: by which it is known to be done.
-        command: a module and its arguments; ``{out}``, ``{corpus}``, ``{configs}`` and ``{jobs}`` stand for what the
-            command line says, so that a folder may be moved.
+        name: under which it is recorded when it is done.
+        command: a module and its arguments, with the placeholders ``{out}``, ``{corpus}``, ``{configs}``, ``{jobs}``
+            and ``{recordings}`` for values from the command line, so that the folders may be moved.
     """
 
     name: str
     command: tuple[str, ...]
 
-    def arguments(self, places: dict[str, str]) -> list[str]:
-        """What Python is started with, the placeholders filled in."""
-        return ["-m", *(part.format(**places) for part in self.command)]
+    def arguments(self, values: dict[str, str]) -> list[str]:
+        """Arguments of Python, with the placeholders filled in."""
+        return ["-m", *(part.format(**values) for part in self.command)]
+
+    @property
+    def is_for_recordings(self) -> bool:
+        """Whether it scores the user's own recordings; such a step runs every time it is asked for."""
+        return any(OWN_RECORDINGS in part for part in self.command)
 
 
-def read_recipe(path: Path) -> list[Step]:
-    """The steps of the file.
+@dataclass(frozen=True)
+class Needs:
+    """What a recipe needs, besides stone with the extra ``train``.
+
+    Attributes:
+        hours: of two CPU cores, about.
+        disk_gb: in the output folder, about.
+        python: modules of the extra ``corpus``.
+        debian: packages of Debian and Ubuntu.
+        downloads: what the steps download, with licenses; printed at the start.
+    """
+
+    hours: float = 0.0
+    disk_gb: float = 0.0
+    python: tuple[str, ...] = ()
+    debian: tuple[str, ...] = ()
+    downloads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The content of a recipe file."""
+
+    steps: tuple[Step, ...]
+    needs: Needs
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file.
 
     Raises:
-        StoneError: it is no recipe.
+        StoneError: the file is not a recipe.
         OSError: it cannot be read.
     """
     try:
-        rows: Any = tomllib.loads(path.read_text(encoding="utf-8"))["step"]
-        steps = [Step(str(row["name"]), tuple(shlex.split(row["run"]))) for row in rows]
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        steps = tuple(Step(str(row["name"]), tuple(shlex.split(row["run"]))) for row in content["step"])
         for step in steps:
-            step.arguments(dict.fromkeys(("out", "corpus", "configs", "jobs"), ""))
+            step.arguments(dict.fromkeys(PLACEHOLDERS, ""))
+        needs = _read_needs(content.get("needs", {}))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoneError(f"{path}: not a list of steps with a name and a command: {error!r}") from None
     if not steps or len({step.name for step in steps}) < len(steps) or not all(step.command for step in steps):
         raise StoneError(f"{path}: every step needs a name of its own and a command")
-    return steps
+    return Recipe(steps, needs)
 
 
-def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int) -> None:
-    """Do what is not done yet.
+def _read_needs(table: dict[str, Any]) -> Needs:
+    lists = {name: tuple(map(str, value)) for name, value in table.items() if isinstance(value, list)}
+    numbers = {name: float(table[name]) for name in table.keys() & {"hours", "disk_gb"}}
+    if unknown := table.keys() - lists.keys() - numbers.keys():
+        raise ValueError(f"needs.{min(unknown)}")
+    return Needs(**numbers, **lists)
+
+
+def missing(needs: Needs, out: Path) -> list[str]:
+    """What is missing on this machine: one line per kind, with the command that installs it."""
+    lines = []
+    modules = [name for name in needs.python if importlib.util.find_spec(name) is None]
+    if modules:
+        lines.append(f"Python packages ({', '.join(modules)}): pip install 'stonecli[corpus]'")
+    packages = missing_packages(needs.debian)
+    if packages and shutil.which("dpkg-query") is None:
+        lines.append(f"Debian or Ubuntu, with the packages {' '.join(packages)}")
+    elif packages:
+        lines.append(f"Debian packages: apt-get update && apt-get install --no-install-recommends {' '.join(packages)}")
+    free = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free / GB
+    used = _size(out) / GB
+    if free + used < needs.disk_gb:
+        lines.append(f"disk: about {needs.disk_gb:g} GB in {out}, where {free + used:.1f} GB are free or already used")
+    return lines
+
+
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Those of some Debian packages that are not installed."""
+    if not packages or shutil.which("dpkg-query") is None:
+        return list(packages)
+    command = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    installed = {line.split()[0] for line in shown.stdout.splitlines() if line.endswith(" installed")}
+    return [name for name in packages if name not in installed]
+
+
+def install_packages(packages: Sequence[str]) -> None:
+    """Install Debian packages with apt-get.
+
+    Raises:
+        StoneError: the user is not root, there is no apt-get, or it fails; its own messages are on the screen.
+    """
+    if shutil.which("apt-get") is None:
+        raise StoneError("--install needs apt-get (Debian or Ubuntu)")
+    if sys.platform != "win32" and os.geteuid() != 0:
+        raise StoneError("--install needs root; install the packages yourself, and run this without --install")
+    for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
+        code = subprocess.run(["apt-get", *command], check=False).returncode  # noqa: S603, S607
+        if code:
+            raise StoneError(f"apt-get {command[0]} failed with exit code {code}")
+
+
+def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings: Path | None = None) -> None:
+    """Run the steps that are not done yet.
 
     Args:
         steps: in this order.
         corpus: folder of the scores.
         out: folder of everything that is made.
         jobs: processes, or threads of the network.
+        recordings: labels of the user's own recordings, for steps that score them; None skips these steps.
 
     Raises:
         StoneError: a step failed, or ``out`` was made by another recipe.
         OSError: ``out`` cannot be written.
-        KeyboardInterrupt: a step was stopped.
+        KeyboardInterrupt: a step was interrupted.
     """
     out.mkdir(parents=True, exist_ok=True)
     done = _read_done(out / DONE)
     before = [Step(name, tuple(command)) for name, command in done.items()]
-    if before != list(steps[: len(before)]):
-        raise StoneError(f"{out}: what was done there is not the beginning of this recipe; take another folder")
-    places = {"out": str(out), "corpus": str(corpus), "configs": str(CONFIGS), "jobs": str(jobs)}
-    for number, step in enumerate(steps[len(before) :], len(before) + 1):
-        print(f"{number}/{len(steps)} {step.name}: {shlex.join(step.arguments(places)[1:])}", flush=True)
-        begin = time.monotonic()
-        code = _run([sys.executable, *step.arguments(places)])
-        if code in STOPPED:
+    if before != [step for step in steps if not step.is_for_recordings][: len(before)]:
+        raise StoneError(f"{out}: made by another recipe, or another version of this one; use another --out")
+    values = {"out": str(out), "corpus": str(corpus), "configs": str(CONFIGS), "jobs": str(jobs)}
+    values["recordings"] = str(recordings)
+    for number, step in enumerate(steps, 1):
+        if step.name in done or (step.is_for_recordings and recordings is None):
+            continue
+        print(f"{number}/{len(steps)} {step.name}: {shlex.join(step.arguments(values)[1:])}", flush=True)
+        start = time.monotonic()
+        code = _run([sys.executable, *step.arguments(values)])
+        if code in INTERRUPTED:
             raise KeyboardInterrupt
         if code:
-            raise StoneError(f"step {step.name} ended with {code}; the same command goes on there")
-        done[step.name] = list(step.command)
-        _write_done(out / DONE, done)
-        print(f"{number}/{len(steps)} {step.name}: {(time.monotonic() - begin) / 60:.1f} min", flush=True)
+            raise StoneError(f"step {step.name} failed with exit code {code}; run the same command again to resume")
+        if not step.is_for_recordings:
+            done[step.name] = list(step.command)
+            _write_done(out / DONE, done)
+        print(f"{number}/{len(steps)} {step.name}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
 
 
 def _run(command: list[str]) -> int:
-    """Exit code. Ctrl-C reaches the step as well, which is waited for; a signal to end is passed on to it as Ctrl-C."""
+    """Exit code of a command. Ctrl-C reaches it too; SIGTERM is passed on as Ctrl-C. Either way it ends first."""
     with subprocess.Popen(command) as child:  # noqa: S603
         before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
         try:
@@ -115,6 +214,11 @@ def _run(command: list[str]) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+
+
 def _read_done(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
@@ -122,7 +226,7 @@ def _read_done(path: Path) -> dict[str, list[str]]:
         done: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): [str(part) for part in command] for name, command in done.items()}
     except (ValueError, AttributeError, TypeError):
-        raise StoneError(f"{path}: not readable; take another folder") from None
+        raise StoneError(f"{path}: not a list of finished steps; use another --out") from None
 
 
 def _write_done(path: Path, done: dict[str, list[str]]) -> None:
@@ -130,21 +234,47 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
         json.dump(done, file, indent=1)
 
 
+def _print_needs(recipe: Recipe, out: Path) -> None:
+    needs = recipe.needs
+    print(f"{len(recipe.steps)} steps: about {needs.hours:g} hours on two cores, {needs.disk_gb:g} GB in {out}")
+    for line in needs.downloads:
+        print(f"downloads {line}")
+    sys.stdout.flush()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Exit code after the last step: 130 when it was stopped."""
+    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.recipe", description=__doc__.split("\n")[0])
-    parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
+    parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE, help="(default: that of the built-in model)")
+    parser.add_argument("--tiny", action="store_true", help="follow the tiny recipe, which takes a minute")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
-    parser.add_argument("--jobs", type=int, default=default_jobs())
+    parser.add_argument(
+        "--corpus", type=Path, help="folder of the scores; downloads what is missing (default: OUT/corpora)"
+    )
+    parser.add_argument(
+        "--recordings", type=Path, metavar="CSV", help="score the model on your labeled recordings, too"
+    )
+    parser.add_argument("--install", action="store_true", help="install missing Debian packages first (needs root)")
+    parser.add_argument("--check", action="store_true", help="only print what the recipe needs and what is missing")
+    parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes (default: one per core)")
     options = parser.parse_args(arguments)
+    out: Path = options.out
     try:
-        follow(read_recipe(options.recipe), options.corpus, options.out, options.jobs)
+        recipe = read_recipe(TINY if options.tiny else options.recipe)
+        _print_needs(recipe, out)
+        if options.install and (packages := missing_packages(recipe.needs.debian)):
+            install_packages(packages)
+        if lines := missing(recipe.needs, out):
+            raise StoneError("\n  ".join(["missing:", *lines]))
+        if options.check:
+            print("nothing is missing")
+        else:
+            follow(recipe.steps, options.corpus or out / "corpora", out, options.jobs, options.recordings)
     except (StoneError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(error if isinstance(error, StoneError) else message(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 

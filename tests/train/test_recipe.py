@@ -1,4 +1,4 @@
-"""Recipes: what is done, what is not done twice, and a small one from sounds to a calibrated checkpoint."""
+"""Recipes: what they need, which steps run, and the tiny one from nothing to a scored model."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,42 +20,7 @@ pytest.importorskip("torch")
 from stonecli.cli.main import app
 from stonecli.errors import StoneError
 from stonecli_train.checkpoint import load_checkpoint
-from stonecli_train.recipe import CONFIGS, DONE, RECIPE, follow, main, read_recipe
-
-TINY = """
-[network]
-out_channels = [3, 6, 4]
-kernels = [5, 5, 3]
-[input]
-window_seconds = 3.0
-frames_averaged = 4
-[data]
-batch_size = 4
-validation_share = 0.4
-[loss]
-name = "cross_entropy"
-[optimiser]
-epochs = 1
-train_steps = 4
-val_steps = 1
-"""
-SMALL = """
-[[step]]
-name = "renderings"
-run = "stonecli_train.corpus.render --source styles --out {out}/set --count 6 --seconds 8 --no-soundfonts"
-[[step]]
-name = "keyless"
-run = "stonecli_train.corpus.render --source keyless --out {out}/set --count 3 --seconds 8 --seed 2 --no-soundfonts"
-[[step]]
-name = "run"
-run = "stonecli train --type ks_mode -g {corpus}/tiny.toml --labels {out}/set/labels.csv -s {out}/runs"
-[[step]]
-name = "gate"
-run = "stonecli_train.gate {out}/runs/models/ks_mode/7/basic/last.pt --labels {out}/set/labels.csv --out {out}/gated.pt"
-[[step]]
-name = "model"
-run = "stonecli_train.calibrate {out}/gated.pt --labels {out}/set/labels.csv --out {out}/model.pt"
-"""
+from stonecli_train.recipe import CONFIGS, DONE, RECIPE, TINY, follow, main, missing, missing_packages, read_recipe
 
 
 def write(path: Path, *steps: tuple[str, str]) -> Path:
@@ -96,7 +63,7 @@ def test_a_step_that_fails_is_where_it_goes_on(words: Path, tmp_path: Path, capf
     recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("second", saying("four")), ("third", saying("two")))
     arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
-    assert "step second ended with" in capfd.readouterr().err
+    assert "step second failed with" in capfd.readouterr().err
     assert list(json.loads((tmp_path / "out" / DONE).read_text())) == ["first"]
     (words / "four.json").write_text("4")
     assert main(arguments) == 0
@@ -121,24 +88,25 @@ def test_a_signal_stops_the_step_and_what_follows(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(CONFIGS.parents[1])])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
+        assert run.stdout.readline().startswith("2 steps")
         assert run.stdout.readline().startswith("1/2 first")
         assert run.stdout.readline() == "waiting\n"
         run.terminate()
         out, errors = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "2/2" not in out
-    assert "the same command goes on" in errors
+    assert "run the same command again to resume" in errors
     assert not (tmp_path / "o" / DONE).exists()
 
 
 def test_the_folder_of_another_recipe_is_left_alone(words: Path, tmp_path: Path) -> None:
-    one = read_recipe(write(tmp_path / "r.toml", ("first", saying("one"))))
-    other = read_recipe(write(tmp_path / "s.toml", ("first", saying("two"))))
+    one = read_recipe(write(tmp_path / "r.toml", ("first", saying("one")))).steps
+    other = read_recipe(write(tmp_path / "s.toml", ("first", saying("two")))).steps
     follow(one, words, tmp_path / "out", 1)
-    with pytest.raises(StoneError, match="not the beginning of this recipe"):
+    with pytest.raises(StoneError, match="made by another recipe"):
         follow(other, words, tmp_path / "out", 1)
     (tmp_path / "out" / DONE).write_text("[1")
-    with pytest.raises(StoneError, match="not readable"):
+    with pytest.raises(StoneError, match="not a list of finished steps"):
         follow(one, words, tmp_path / "out", 1)
 
 
@@ -168,12 +136,14 @@ def reads_and_makes(command: tuple[str, ...]) -> tuple[set[str], set[str]]:
     module, *arguments = command
     files = {part for part in arguments if part.startswith("{out}/")}
     if arguments[:1] == ["train"]:
-        name = arguments[arguments.index("--name") + 1]
+        name = arguments[arguments.index("--name") + 1] if "--name" in arguments else "basic"
         makes = {"{out}/runs", "{out}/cache", f"{{out}}/runs/models/ks_mode/7/{name}/last.pt"}
+    elif arguments[:1] == ["evaluate"]:
+        makes = {arguments[arguments.index("--predictions") + 1]}
     elif "--out" in arguments:
         makes = {arguments[arguments.index("--out") + 1]}
         if module == "stonecli_train.corpus.render":
-            makes |= {f"{folder}/labels.csv" for folder in makes}
+            makes |= {f"{folder}/{name}.csv" for folder in makes for name in ("labels", "audio")}
     else:
         makes = {arguments[-1] if arguments[0] == "export" else arguments[0]}
     return files - makes, makes
@@ -187,9 +157,10 @@ def options(module: str, command: str) -> set[str]:
     return set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', source))
 
 
-def test_the_recipe_of_the_built_in_model_can_be_followed() -> None:
-    """Its modules, options and configurations exist, and what a step reads an earlier one made."""
-    steps = read_recipe(RECIPE)
+@pytest.mark.parametrize("recipe", [RECIPE, TINY], ids=["built-in", "tiny"])
+def test_every_step_has_what_it_needs(recipe: Path) -> None:
+    """Modules, options and configurations exist, and an earlier step makes what a later one reads."""
+    steps = read_recipe(recipe).steps
     made: set[str] = set()
     for step in steps:
         module, *arguments = step.command
@@ -203,13 +174,81 @@ def test_the_recipe_of_the_built_in_model_can_be_followed() -> None:
     assert "{out}/model.onnx" in made
 
 
-def test_a_small_recipe_makes_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestNeeds:
+    """What the command says before the first step."""
+
+    @pytest.fixture
+    def recipe(self, tmp_path: Path) -> Path:
+        needs = """[needs]
+            hours = 2
+            disk_gb = 1
+            python = ["json", "no_such_module"]
+            debian = ["no-such-package"]
+            downloads = ["a corpus (MIT)"]
+            """
+        step = "[[step]]\nname = 'a'\nrun = 'json.tool --help'\n"
+        path = tmp_path / "r.toml"
+        path.write_text(needs + step)
+        return path
+
+    def test_all_that_is_missing_is_named_before_the_first_step(
+        self, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(recipe), "--out", str(tmp_path / "out")]) == 1
+        out, errors = capfd.readouterr()
+        assert out.splitlines() == [f"1 steps: about 2 hours on two cores, 1 GB in {tmp_path / 'out'}",
+                                    "downloads a corpus (MIT)"]  # fmt: skip
+        assert "(no_such_module): pip install 'stonecli[corpus]'" in errors
+        assert "no-such-package" in errors
+        assert not (tmp_path / "out").exists()
+
+    def test_a_full_disk_is_named(self, recipe: Path, tmp_path: Path) -> None:
+        needs = replace(read_recipe(recipe).needs, python=(), debian=(), disk_gb=1e9)
+        (line,) = missing(needs, tmp_path / "not" / "there")
+        assert line.startswith("disk: about 1e+09 GB in ")
+        assert not missing(replace(needs, disk_gb=0.0), tmp_path)
+
+    @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="not Debian")
+    def test_installed_debian_packages_are_not_missing(self) -> None:
+        assert missing_packages(["dpkg", "no-such-package", "coreutils"]) == ["no-such-package"]
+
+    def test_check_runs_nothing(self, words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        recipe = write(tmp_path / "r.toml", ("first", saying("one")))
+        assert main([str(recipe), "--out", str(tmp_path / "out"), "--check"]) == 0
+        assert "nothing is missing" in capfd.readouterr().out
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("line", ["disk = 3", "disk_gb = 'much'", "python = 3"])
+    def test_an_unknown_need_is_refused(self, line: str, tmp_path: Path) -> None:
+        path = tmp_path / "r.toml"
+        path.write_text(f"[needs]\n{line}\n[[step]]\nname = 'a'\nrun = 'x'")
+        with pytest.raises(StoneError, match=r"r\.toml"):
+            read_recipe(path)
+
+
+def test_recordings_are_scored_only_if_there_are_any(words: Path, tmp_path: Path) -> None:
+    """A step with {recordings} is skipped without the option, runs every time with it, and is never done."""
+    score = 'json.tool --no-indent {recordings} "{out}/score.txt"'
+    recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("score", score))
+    arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert not (tmp_path / "out" / "score.txt").exists()
+    for word in ("one", "two"):
+        assert main([*arguments, "--recordings", str(words / f"{word}.json")]) == 0
+        assert (tmp_path / "out" / "score.txt").read_text().strip() == f'"{word}"'
+    assert list(json.loads((tmp_path / "out" / DONE).read_text())) == ["first"]
+
+
+def test_the_tiny_recipe_goes_from_nothing_to_a_scored_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same command as for the built-in model: render, train, gate, calibrate, export, score."""
+    pytest.importorskip("pedalboard")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "tiny.toml").write_text(TINY)
-    (tmp_path / "r.toml").write_text(SMALL)
-    assert (
-        main([str(tmp_path / "r.toml"), "--corpus", str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
-    )
-    model = load_checkpoint(tmp_path / "out" / "model.pt")
+    out = tmp_path / "out"
+    assert main(["--tiny", "--out", str(out), "--jobs", "1"]) == 0, capfd.readouterr().err
+    model = load_checkpoint(out / "model.pt")
     assert model.chromanet.gate_channels > 0
     assert model.rejection_threshold > 0
+    assert len((out / "score.csv").read_text().splitlines()) == 1 + 60
+    assert "MIREX" in capfd.readouterr().out

@@ -3,18 +3,19 @@
     python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
 writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its
-record ``SEED_NUMBER.json``, for one with a key ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the same
-format), and ``labels.csv`` over all records in the folder. Excerpt i of a seed is always the same, so
-that a run can be interrupted, resumed and spread over processes. Another source needs another seed, or folder.
+metadata ``SEED_NUMBER.json``, for one with a key ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the
+same format), and ``labels.csv`` for all excerpts in the folder. With ``--audio`` it also writes ``SEED_NUMBER.flac``,
+and ``audio.csv`` for ``stone evaluate``. Excerpt i of a seed is always the same, so that a run can be interrupted,
+resumed and spread over processes. Another source needs another seed, or folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -106,20 +107,33 @@ def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None
 
 
 def write_labels(out: Path) -> int:
-    """Number of rows of ``labels.csv`` after it was rebuilt from the records in ``out``."""
+    """Rebuild ``labels.csv``, and ``audio.csv`` if the audio is stored, from the metadata in ``out``.
+
+    Returns:
+        The number of rows of ``labels.csv``.
+    """
     rows = []
-    for record in sorted(out.glob("*_*.json")):
-        row = json.loads(record.read_text("utf-8"))
+    audio = []
+    for metadata in sorted(out.glob("*_*.json")):
+        row = json.loads(metadata.read_text("utf-8"))
         if (out / row["path"]).exists():
             rows.append([row[column] for column in LABEL_COLUMNS])
-    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(LABEL_COLUMNS)
-        writer.writerows(rows)
-        file.seek(0)
-        with atomic_file(out / "labels.csv") as temporary:
-            temporary.write_text(file.read(), encoding="utf-8", newline="")
+            flac = Path(row["path"]).with_suffix(".flac")
+            if row["source"] != keyless.SOURCE and (out / flac).exists():
+                audio.append([flac.name, *rows[-1][1:]])
+    _write_csv(out / "labels.csv", rows)
+    if audio:
+        _write_csv(out / "audio.csv", audio)
     return len(rows)
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(LABEL_COLUMNS)
+    writer.writerows(rows)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def _start_worker(library: Library) -> None:
