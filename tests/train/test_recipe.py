@@ -239,6 +239,7 @@ def test_recordings_are_scored_only_if_there_are_any(words: Path, tmp_path: Path
     assert list(json.loads((tmp_path / "out" / DONE).read_text())) == ["first"]
 
 
+@pytest.mark.timeout(900)  # of about 45 CPU seconds; a busy machine takes minutes
 def test_the_tiny_recipe_goes_from_nothing_to_a_scored_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,5 +251,5 @@ def test_the_tiny_recipe_goes_from_nothing_to_a_scored_model(
     model = load_checkpoint(out / "model.pt")
     assert model.chromanet.gate_channels > 0
     assert model.rejection_threshold > 0
-    assert len((out / "score.csv").read_text().splitlines()) == 1 + 60
+    assert len((out / "score.csv").read_text().splitlines()) == 1 + 40
     assert "MIREX" in capfd.readouterr().out
