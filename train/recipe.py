@@ -111,11 +111,11 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _read_needs(table: dict[str, Any]) -> Needs:
-    lists = {name: tuple(map(str, value)) for name, value in table.items() if isinstance(value, list)}
-    numbers = {name: float(table[name]) for name in table.keys() & {"hours", "disk_gb"}}
-    if unknown := table.keys() - lists.keys() - numbers.keys():
+    values: dict[str, Any] = {name: float(table[name]) for name in table.keys() & {"hours", "disk_gb"}}
+    values |= {name: tuple(map(str, value)) for name, value in table.items() if isinstance(value, list)}
+    if unknown := table.keys() - values.keys():
         raise ValueError(f"needs.{min(unknown)}")
-    return Needs(**numbers, **lists)
+    return Needs(**values)
 
 
 def missing(needs: Needs, out: Path) -> list[str]:
