@@ -22,9 +22,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
-from stonecli.errors import StoneError
+from stonecli.errors import StoneError, WebError
 from stonecli.util.atomic_file import atomic_file
-from stonecli.util.web import WebError, network_error, open_url
+from stonecli.util.web import network_error, open_url
 from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, nottingham, pop909
 from stonecli_train.errors import message
 
