@@ -10,7 +10,6 @@ segments gives two that overlap as little as they can: its first frames and its 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from stonecli.errors import StoneError
+from stonecli.errors import LabelsError, StoneError, reason
+from stonecli.evaluation.labels import read_rows
 from stonecli.jobs import default_jobs, run
 from stonecli.key import Key
 from stonecli.library.walk import find_music
@@ -130,27 +130,23 @@ def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
     A file that is listed again with the same key counts once.
 
     Raises:
-        DataError: no such columns, a key that nobody can read, a file that is not there or is listed with two keys;
-            with the line's number.
+        DataError: a column is missing, a line has no valid key, or a file does not exist or is listed with two keys.
         OSError: the CSV cannot be read.
     """
     labels: dict[Path, tuple[Path, Key | None]] = {}
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        try:
-            if not {"path", "key"} <= set(reader.fieldnames or ()):
-                raise DataError(f"{path.name}: needs the columns path and key")
-            for row in reader:
+    try:
+        for line, row in read_rows(path):
+            try:
                 recording, key = _read_label(row, path.parent)
                 _, before = labels.setdefault(recording.resolve(), (recording, key))
-                if before != key:
-                    raise ValueError(f"{row['path']} is in {_name(key)} here, but in {_name(before)} before")
-        except (csv.Error, ValueError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            line = reader.line_num + isinstance(error, csv.Error)  # such a line is not counted
-            raise DataError(f"{path.name}, line {line}: {reason}") from error
+            except (ValueError, OSError) as error:
+                raise LabelsError(f"line {line}: {reason(error)}") from error
+            if before != key:
+                raise LabelsError(f"line {line}: {row['path']} is labeled {_name(key)}, but {_name(before)} before")
+    except LabelsError as error:
+        raise DataError(f"{path.name}: {error}") from error
     if not labels:
-        raise DataError(f"{path.name}: no labels in it")
+        raise DataError(f"{path.name}: the file contains no labels")
     return list(labels.values())
 
 
@@ -160,11 +156,10 @@ def read_styles(path: Path) -> dict[Path, int]:
     What has no style, or another, is left out.
 
     Raises:
-        OSError: the CSV cannot be read.
+        LabelsError, OSError: the CSV cannot be read.
     """
     places = {name: place for place, name in enumerate(STYLES)}
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        rows = [(row.get("path") or "", row.get("style") or "") for row in csv.DictReader(file)]
+    rows = ((row["path"], row.get("style", "")) for _, row in read_rows(path))
     return {(path.parent / name).resolve(): places[style] for name, style in rows if style in places}
 
 
@@ -172,10 +167,9 @@ def _name(key: Key | None) -> str:
     return key.name if key else "no key"
 
 
-def _read_label(row: dict[str, str | None], folder: Path) -> tuple[Path, Key | None]:
-    text = row["key"] or ""
-    key = None if text.strip().lower() == NO_KEY else Key.parse(text)
-    recording = folder / (row["path"] or "")
+def _read_label(row: dict[str, str], folder: Path) -> tuple[Path, Key | None]:
+    key = None if row["key"].lower() == NO_KEY else Key.parse(row["key"])
+    recording = folder / row["path"]
     if not recording.is_file():
         raise ValueError(f"no such file: {row['path']}")
     return recording, key

@@ -67,6 +67,41 @@ class Predictions:
     kept: int
 
 
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV with the columns ``path`` and ``key``: line number, and the stripped fields by column.
+
+    It is UTF-8, with or without a byte order mark. Rows that are empty are skipped, and missing fields at the end of a
+    row are "". The line number is that of the first line of a row. The names of the columns are case-folded.
+
+    Raises:
+        LabelsError: a column is missing or exists twice, or a line is not valid CSV.
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        header: list[str] | None = None
+        line = 1
+        try:
+            for fields in reader:
+                line, next_line = line, reader.line_num + 1
+                values = [field.strip() for field in fields]
+                if header is None:
+                    header = _header(values)
+                elif any(values):
+                    if len(values) > len(header):
+                        raise LabelsError(
+                            f"line {line}: {len(values)} fields for {len(header)} columns"
+                            " (put a path with a comma in quotes)"
+                        )
+                    values += [""] * (len(header) - len(values))
+                    yield line, dict(zip(header, values, strict=True))
+                line = next_line
+        except csv.Error as error:
+            raise LabelsError(f"line {line}: not valid CSV: {error}") from error
+        if header is None:
+            raise LabelsError("the file is empty")
+
+
 def read_labels(path: Path) -> tuple[list[Label], list[int]]:
     """The tracks of a CSV of labels in order, and the numbers of the lines that repeat a track.
 
@@ -80,7 +115,7 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
     """
     tracks: dict[str, Label] = {}
     repeated, problems = [], []
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         name, key = row["path"], parse_or_none(row["key"])
         if not name or "\0" in name:
             problems.append(f"line {line}: no path")
@@ -117,7 +152,7 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
     answers: list[int | None] = [None] * len(tracks)
     lines: dict[int, int] = {}
     unmatched = kept = 0
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         name = row["path"]
         if not name or "\0" in name:
             raise LabelsError(f"line {line}: no path")
@@ -175,33 +210,6 @@ def _prediction_row(prediction: Prediction) -> dict[str, str]:
         "source": track.source,
         "error": prediction.error or "",
     }
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """First line number and stripped fields of each row that is not empty, by column."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header: list[str] | None = None
-        line = 1
-        try:
-            for fields in reader:
-                line, next_line = line, reader.line_num + 1
-                values = [field.strip() for field in fields]
-                if header is None:
-                    header = _header(values)
-                elif any(values):
-                    if len(values) > len(header):
-                        raise LabelsError(
-                            f"line {line}: {len(values)} fields for {len(header)} columns"
-                            " (put a path with a comma in quotes)"
-                        )
-                    values += [""] * (len(header) - len(values))
-                    yield line, dict(zip(header, values, strict=True))
-                line = next_line
-        except csv.Error as error:
-            raise LabelsError(f"line {line}: not valid CSV: {error}") from error
-        if header is None:
-            raise LabelsError("the file is empty")
 
 
 def _header(values: list[str]) -> list[str]:

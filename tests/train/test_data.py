@@ -93,20 +93,22 @@ def test_columns_in_any_order(labels: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,key\na.wav,C\nb.wav,H minor\n", r"labels\.csv, line 3: not a key: 'H minor'"),
-        ("path,key\na.wav,\n", r"labels\.csv, line 2: not a key: ''"),
-        ("path,key\na.wav\n", r"labels\.csv, line 2: not a key"),
-        ('path,key\n"a\n.wav",C\nb.wav,Q\n', r"labels\.csv, line 3: no such file: a\n"),
-        ("path,key\n\n\na.wav,C\nnone.wav,C\n", r"labels\.csv, line 5: no such file: none\.wav"),
-        ("path,key\n,C\n", r"labels\.csv, line 2: no such file"),
-        (f"path,key\n{'x' * 5000}.wav,C\n", r"labels\.csv, line 2: .*too long"),
-        ("path,key\na.wav,C\nb.wav,C\n./a.wav,Am\n", r"line 4: \./a\.wav is in A minor here, but in C major before"),
-        ("path,key\n" + "x" * 200_000, r"labels\.csv, line 2: field larger"),
-        ("path,key\n", r"labels\.csv: no labels in it"),
-        ("", r"labels\.csv: needs the columns path and key"),
-        ("file,key\na.wav,C\n", r"labels\.csv: needs the columns path and key"),
-        ("path;key\na.wav;C\n", r"labels\.csv: needs the columns path and key"),
-        (b"\xff\xfep\x00a\x00t\x00h\x00", r"labels\.csv: needs the columns path and key"),
+        ("path,key\na.wav,C\nb.wav,H minor\n", r"labels\.csv: line 3: not a key: 'H minor'"),
+        ("path,key\na.wav,\n", r"labels\.csv: line 2: not a key: ''"),
+        ("path,key\na.wav\n", r"labels\.csv: line 2: not a key"),
+        ('path,key\n"a\n.wav",C\nb.wav,Q\n', r"labels\.csv: line 2: no such file: a \.wav"),
+        ("path,key\n\n\na.wav,C\nnone.wav,C\n", r"labels\.csv: line 5: no such file: none\.wav"),
+        ("path,key\n,C\n", r"labels\.csv: line 2: no such file"),
+        (f"path,key\n{'x' * 5000}.wav,C\n", r"labels\.csv: line 2: .*too long"),
+        ("path,key\na.wav,C\nb.wav,C\n./a.wav,Am\n", r"line 4: \./a\.wav is labeled A minor, but C major before"),
+        ("path,key\n" + "x" * 200_000, r"labels\.csv: line 2: not valid CSV: field larger"),
+        ("path,key\n", r"labels\.csv: the file contains no labels"),
+        ("", r"labels\.csv: the file is empty"),
+        ("file,key\na.wav,C\n", r"labels\.csv: line 1: no column path \(columns: file, key\)"),
+        ("path;key\na.wav;C\n", r"labels\.csv: line 1: no column path and no column key"),
+        ("path,path,key\na.wav,b.wav,C\n", r"labels\.csv: line 1: two columns are named path"),
+        ("path,key\nb, c.wav,C\n", r"labels\.csv: line 2: 3 fields for 2 columns"),
+        (b"\xff\xfep\x00a\x00t\x00h\x00", r"labels\.csv: line 1: no column path"),
     ],
 )
 def test_mistakes_in_labels(text: str | bytes, message: str, labels: Any) -> None:
@@ -523,7 +525,7 @@ def test_the_label_none(labels: Any, tmp_path: Path) -> None:
         (tmp_path / "a.wav", None),
         (tmp_path / "b.wav", Key(9, "minor")),
     ]
-    with pytest.raises(DataError, match="is in C major here, but in no key before"):
+    with pytest.raises(DataError, match="is labeled C major, but no key before"):
         read_labels(labels("path,key\na.wav,none\n./a.wav,C\n"))
 
 

@@ -601,10 +601,10 @@ def test_a_folder_without_audio(arguments: Any, invoke: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,key\n{music}/0.wav,C\n{music}/1.wav,H\n", "labels.csv, line 3: not a key: 'H'"),
-        ("path,key\nnone.wav,C\n", "labels.csv, line 2: no such file: none.wav"),
-        ("file,key\n{music}/0.wav,C\n", "labels.csv: needs the columns path and key"),
-        ("path,key\n", "labels.csv: no labels in it"),
+        ("path,key\n{music}/0.wav,C\n{music}/1.wav,H\n", "labels.csv: line 3: not a key: 'H'"),
+        ("path,key\nnone.wav,C\n", "labels.csv: line 2: no such file: none.wav"),
+        ("file,key\n{music}/0.wav,C\n", "labels.csv: line 1: no column path (columns: file, key)"),
+        ("path,key\n", "labels.csv: the file contains no labels"),
     ],
 )
 def test_mistakes_in_labels(text: str, message: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
