@@ -306,8 +306,8 @@ def _predict(model: KeyModel, tracks: list[Label], jobs: int | None, errors: Con
         if prediction.error is not None:
             shown.show(prediction.track.path, prediction.error)
 
-    with progress_bar(errors, errors, title=model.name) as progress:
-        advance = partial(progress.advance, progress.add_task("", total=len(tracks)))
+    with progress_bar(errors, errors) as progress:
+        advance = partial(progress.advance, progress.add_task(model.name, total=len(tracks)))
         return found, predict(model, tracks, on_prediction, jobs=jobs, on_done=advance)
 
 

@@ -21,6 +21,7 @@ from stonecli.cli.common import (
     print_json,
 )
 from stonecli.cli.options import json_option
+from stonecli.cli.running import progress_bar
 
 if TYPE_CHECKING:
     from stonecli.model.published import PublishedModel
@@ -163,22 +164,11 @@ def _agree(published: PublishedModel, yes: bool) -> None:
 
 def _fetch(url: str, sha256: str | None) -> bytes:
     """The bytes at ``url``, with a progress bar where somebody sees it."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
     from stonecli.errors import DownloadError
     from stonecli.model.download import fetch
 
     errors = error_console()
-    bar = Progress(
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
-    with bar:
+    with progress_bar(errors, errors, unit="bytes") as bar:
         task = bar.add_task("", total=None)
         try:
             return fetch(url, sha256=sha256, progress=lambda done, total: bar.update(task, completed=done, total=total))

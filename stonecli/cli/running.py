@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from stonecli.cli.common import fail
 from stonecli.cli.start import discard_output
@@ -53,30 +53,47 @@ class Errors:
         self.console.print(Text(f"{printable(str(path))}: {text}"), soft_wrap=True)
 
 
-def progress_bar(out: Console, err: Console, *, hidden: bool = False, title: str = "") -> Progress:
-    """A progress bar with rate and time left, below the table; hidden where it would not be seen or mix with rows.
+def progress_bar(
+    out: Console, err: Console, *, unit: Literal["files", "bytes", "steps"] = "files", hidden: bool = False
+) -> Progress:
+    """A progress bar below what is printed, with rate and time left; its task may have a description and a ``note``.
 
-    Rows that go into a pipe may end up on the same terminal as standard error (``| head``); those in a file do not.
+    It is hidden where nobody would see it, or where it would mix with rows: rows that go into a pipe may end up on the
+    same terminal as standard error (``| head``); those in a file do not.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.text import Text
 
     from stonecli.util.text import printable
 
     class TitleColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(printable(title))
+            return Text(printable(task.description))
 
     class RateColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} files/s" if task.speed else "")
+            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
+
+    class NoteColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(printable(task.fields.get("note", "")))
 
     return Progress(
-        *([TitleColumn()] if title else []),
+        TitleColumn(),
         BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
+        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
+        TransferSpeedColumn() if unit == "bytes" else RateColumn(),
         TimeRemainingColumn(compact=True),
+        NoteColumn(),
         console=out if out.is_terminal else err,
         transient=True,
         disable=hidden or not (out.is_terminal or (err.is_terminal and (out is err or _is_file(out.file)))),

@@ -15,6 +15,7 @@ import typer
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, error_console, fail, one_line_errors, output_console
 from stonecli.cli.options import PROCESSING, DeviceOption, number, whole_number
+from stonecli.cli.running import progress_bar
 from stonecli.jobs import END_SIGNALS
 
 if TYPE_CHECKING:
@@ -412,14 +413,11 @@ class _Bar:
         return partial(self._show, what)
 
     def _show(self, what: str, done: int, count: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         if self._console is None:
             return
         if self._console.is_terminal:
             if self._bar is None:
-                columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-                self._bar = Progress(*columns, console=self._console, transient=True)
+                self._bar = progress_bar(self._console, self._console)
                 self._bar.add_task(what)
                 self._bar.start()
             self._bar.update(self._bar.task_ids[0], description=what, completed=done, total=count)
@@ -432,22 +430,11 @@ class _Screen:
     """Training in the terminal: a bar for the epoch, a line when it is over."""
 
     def __init__(self, config: TrainConfig) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         self._steps = config.optimiser.train_steps
         self._epochs = config.optimiser.epochs
         self._out = output_console()
-        self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-            console=self._out,
-            transient=True,
-            disable=not self._out.is_terminal,
-        )
-        self._bar = self._progress.add_task("", total=self._steps, epoch="", loss="")
+        self._progress = progress_bar(self._out, self._out, unit="steps")
+        self._bar = self._progress.add_task("", total=self._steps)
         self._progress.start()
 
     def on_resume(self, step: int) -> None:
@@ -456,7 +443,8 @@ class _Screen:
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """Move the bar."""
         done, epoch = step % self._steps + 1, f"{step // self._steps + 1}/{self._epochs}"
-        self._progress.update(self._bar, completed=done, epoch=epoch, loss=f"loss {losses['total']:.3f}")
+        note = f"loss {losses['total']:.3f}"
+        self._progress.update(self._bar, completed=done, description=f"epoch {epoch}", note=note)
 
     def on_epoch(self, report: Any, network: Any) -> None:
         """Print the epoch's line."""
