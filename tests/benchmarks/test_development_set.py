@@ -106,7 +106,7 @@ def test_groups_and_differences_of_two_checkpoints(folder: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("text", [f"{CHECKPOINT}@0", f"{CHECKPOINT}@x", "missing.pt"])
-def test_what_cannot_be_scored_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_invalid_input_is_one_error_line(folder: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert development_set.main([text, "--eval", str(folder)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 

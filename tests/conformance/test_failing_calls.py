@@ -209,7 +209,7 @@ def undo_everything(path: Path, before: bytes) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("entrance", "act"), [(name, name) for name in ENTRANCES], ids=ENTRANCES, indirect=["act"])
-def test_no_change_is_lost_whatever_call_fails(
+def test_no_change_is_lost_when_a_system_call_fails(
     entrance: str,
     act: Act,
     way: str,

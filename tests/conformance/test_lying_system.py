@@ -90,7 +90,7 @@ def undo_restores(stone: Stone, path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["tag"], ["tag", "--jobs", "1"], ["watch"]], ids=" ".join)
-def test_a_rename_that_takes_place_but_reports_an_error(
+def test_a_rename_that_succeeds_but_reports_an_error(
     arguments: list[str], lying_stone: Stone, stone: Stone, song: CopySong, quick_model: Path
 ) -> None:
     path = song("flac")

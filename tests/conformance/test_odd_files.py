@@ -89,7 +89,7 @@ def pcm(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_written_and_taken_back(
+def test_a_key_is_written_and_undone(
     name: str, samples: dict[str, bytes], tmp_path: Path, digest: BytesOf, left_over: ListLeftovers
 ) -> None:
     sample, make = WRITTEN[name]
@@ -113,7 +113,9 @@ def test_written_and_taken_back(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_and_left_alone(name: str, samples: dict[str, bytes], tmp_path: Path, left_over: ListLeftovers) -> None:
+def test_unsafe_files_are_refused_and_unchanged(
+    name: str, samples: dict[str, bytes], tmp_path: Path, left_over: ListLeftovers
+) -> None:
     sample, make, reason = REFUSED[name]
     path = tmp_path / "song"
     content = make(samples[sample], tmp_path)

@@ -134,7 +134,7 @@ def set_title(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("row", "reader", "name"), list(cells()))
-def test_other_programs_read_what_is_written(
+def test_other_programs_read_the_written_key(
     row: str, reader: str, name: str, make: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where Kid3 keeps its settings

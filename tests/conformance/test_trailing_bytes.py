@@ -40,7 +40,7 @@ def samples_of(path: Path) -> Samples:
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_what_follows_the_audio_is_not_analyzed(
+def test_bytes_after_the_audio_are_not_analyzed(
     tmp_path: Path, songs: dict[str, Path], any_container: str, tail: str
 ) -> None:
     source = songs[any_container]
@@ -76,7 +76,7 @@ def test_it_stays_when_a_key_is_written(tmp_path: Path, songs: dict[str, Path], 
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_a_truncated_flac_is_an_error_whatever_follows(tmp_path: Path, songs: dict[str, Path], tail: str) -> None:
+def test_a_truncated_flac_is_an_error_with_any_trailer(tmp_path: Path, songs: dict[str, Path], tail: str) -> None:
     path = tmp_path / "a.flac"
     content = songs["flac"].read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10] + TAILS[tail](tmp_path))
@@ -137,9 +137,7 @@ def test_chunks_behind_the_announced_size_are_refused(tmp_path: Path, songs: dic
 
 
 @pytest.mark.parametrize("length", [12, 20, 36])
-def test_a_wav_cut_within_its_header_is_not_said_to_have_tags(
-    tmp_path: Path, songs: dict[str, Path], length: int
-) -> None:
+def test_a_wav_cut_within_its_header_reports_no_tags(tmp_path: Path, songs: dict[str, Path], length: int) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(songs["wav 16 bit"].read_bytes()[:length])
     with pytest.raises(TagError, match=r"^the file or its tags are damaged|^the size in the header"):

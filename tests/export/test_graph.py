@@ -105,7 +105,7 @@ def test_silence_and_thunder(name: str, level: float) -> None:
     np.testing.assert_allclose(answer, expected, atol=1e-4)
 
 
-def test_batch_norm_is_folded() -> None:
+def test_batch_norm_is_merged_into_the_convolution() -> None:
     """Its running statistics are far from 0 and 1; without them the answer would be another."""
     checkpoint = random_checkpoint(blocks=3)
     weights = checkpoint.weights
@@ -148,7 +148,7 @@ def test_major_share_of_silence_is_one_half() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_the_file_is_what_the_contract_says(rows: int) -> None:
+def test_the_model_file_follows_the_contract(rows: int) -> None:
     model = build_model(random_checkpoint(rows=rows), range(12) if rows == 1 else None)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]

@@ -112,9 +112,7 @@ def test_which_models_run_at_half_the_rate(
     assert (LowRateVQT.of(replace(hand_made(), **changes)) is not None) == possible
 
 
-def test_a_model_at_half_the_rate_hears_what_the_checkpoint_hears(
-    hand_made: Callable[..., Checkpoint], tmp_path: Path
-) -> None:
+def test_a_half_rate_model_agrees_with_its_checkpoint(hand_made: Callable[..., Checkpoint], tmp_path: Path) -> None:
     from stonecli.key import Key
     from stonecli.model.session import KeyModel
     from stonecli_export.context import context_frames

@@ -144,7 +144,7 @@ def test_a_published_model_describes_itself(published: Path, exported: ExportRep
 
 
 @pytest.mark.parametrize("key", [Key(0, "major"), Key(7, "major"), Key(1, "minor")], ids=lambda key: key.name)
-def test_a_published_model_hears_rendered_music(exported: ExportReport, key: Key) -> None:
+def test_a_published_model_detects_rendered_music(exported: ExportReport, key: Key) -> None:
     model = KeyModel(exported.path, device="cpu")
     audio = np.stack([play_key(key, timbre, 15.0, model.info.sample_rate) for timbre in range(3)])
     heard = model.info.classes[int(model(audio).classes.mean(0).argmax())]
@@ -157,7 +157,7 @@ def test_the_published_pitch_fork_is_accepted(shared: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("turn", ["rotated", "modes swapped"])
-def test_a_published_checkpoint_that_states_another_order_is_refused(
+def test_a_published_checkpoint_with_another_order_is_refused(
     shared: Path, tmp_path: Path, target: Path, turn: str
 ) -> None:
     content = load_untrusted(shared / "model" / "first_default.pt")
@@ -204,7 +204,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(own: ExportReport, hand_made_f
 
 
 @pytest.mark.parametrize("key", [*Key.all()], ids=lambda key: key.name)
-def test_the_runtime_hears_every_key(own: ExportReport, key: Key) -> None:
+def test_the_runtime_detects_every_key(own: ExportReport, key: Key) -> None:
     model = KeyModel(own.path, device="cpu")
     answer = model(play_key(key, 0, 8.0, model.info.sample_rate)[None])
     assert Key.from_index(int(answer.keys[0].argmax())) == key
@@ -222,7 +222,7 @@ def test_a_model_of_signatures_names_a_key(own_ks: ExportReport, tonic: int) -> 
     assert answer.keys.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_recording_is_heard_from_end_to_end(own: ExportReport, tmp_path: Path) -> None:
+def test_a_recording_is_analyzed_from_start_to_end(own: ExportReport, tmp_path: Path) -> None:
     model = KeyModel(own.path, device="cpu")
     for key in (Key(9, "minor"), Key(6, "major")):
         assert detect_key(recording(tmp_path / "x.wav", key), model).key == key
@@ -331,7 +331,7 @@ def test_a_recording_in_another_key_is_refused(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_recording_that_is_none_is_refused(hand_made_file: Path, target: Path, tmp_path: Path) -> None:
+def test_a_recording_that_is_not_audio_is_refused(hand_made_file: Path, target: Path, tmp_path: Path) -> None:
     (tmp_path / "fork.wav").write_text("la la la")
     with pytest.raises(AudioError):
         export_checkpoint(hand_made_file, target, tmp_path / "fork.wav")
@@ -355,7 +355,7 @@ def test_a_recording_that_is_missing_is_noticed_first(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_graph_that_computes_something_else_is_not_kept(
+def test_a_graph_with_other_results_is_deleted(
     hand_made_file: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def build_another(checkpoint: Checkpoint, *args: Any, **options: Any) -> Any:
@@ -370,9 +370,7 @@ def test_a_graph_that_computes_something_else_is_not_kept(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_difference_that_is_no_number_is_not_passed_over(
-    hand_made_file: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_difference_of_nan_is_an_error(hand_made_file: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch answers the last of the comparisons, the only one of noise, with NaN."""
     forward = AudioNetwork.forward
 
@@ -429,7 +427,7 @@ def test_a_folder_as_target_is_noticed_first(
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, target: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, target: Path) -> None:
     (tmp_path / "x.pt").write_text("weights")
     with pytest.raises(CheckpointError) as caught:
         export_checkpoint(tmp_path / "x.pt", target)

@@ -145,7 +145,7 @@ def test_three_quarters_of_the_keys_have_to_be_right(listener: Callable[..., Any
     ],
     ids=["uniform", "always the same", "nan", "ramp", "a constant draw"],
 )
-def test_a_model_that_does_not_listen_is_refused(answer: npt.NDArray[np.floating]) -> None:
+def test_a_model_that_ignores_its_input_is_refused(answer: npt.NDArray[np.floating]) -> None:
     with pytest.raises(ClassOrderError, match="does not tell keys apart"):
         find_class_order(lambda audio: np.tile(answer, (len(audio), 1)), 2, SECONDS, RATE, None)
 
@@ -245,7 +245,7 @@ def test_check_recording() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_a_network_is_heard(hand_made: Callable[..., Any], rows: int) -> None:
+def test_a_working_network_passes(hand_made: Callable[..., Any], rows: int) -> None:
     network = AudioNetwork(hand_made(rows)).eval()
 
     def listen(audio: Floats) -> npt.NDArray[np.float64]:

@@ -80,7 +80,7 @@ def read(tmp_path: Path) -> Callable[[Any], Checkpoint]:
         (2, "plain", (), "STONE (24 classes)", None, "none stated"),
     ],
 )
-def test_a_published_checkpoint_is_recognised(
+def test_a_published_checkpoint_is_recognized(
     read: Callable[[Any], Checkpoint],
     rows: int,
     normalisation: str,
@@ -136,7 +136,7 @@ def lab_content() -> dict[str, Any]:
     }
 
 
-def test_a_checkpoint_of_the_lab_is_recognised(read: Callable[[Any], Checkpoint]) -> None:
+def test_a_checkpoint_of_the_lab_is_recognized(read: Callable[[Any], Checkpoint]) -> None:
     checkpoint = read(lab_content())
     assert checkpoint.chromanet == ChromaNetConfig(out_channels=(2, 3), kernels=(7, 5), temperature=0.5, drop_path=0.2)
     assert checkpoint.frames_averaged == 4
@@ -150,19 +150,19 @@ def test_another_hop_is_not_passed_over(read: Callable[[Any], Checkpoint]) -> No
     assert read(published_content(gin=("HarmonicVQT.hop_length = 256",))).vqt.hop_length == 256
 
 
-def test_our_own_checkpoint_is_recognised(tmp_path: Path, hand_made: Callable[..., Checkpoint]) -> None:
+def test_our_own_checkpoint_is_recognized(tmp_path: Path, hand_made: Callable[..., Checkpoint]) -> None:
     save_checkpoint(hand_made(1), tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt").train_type == "ks"
 
 
-def test_the_order_of_semi_tone_has_relatives_at_one_place() -> None:
+def test_semi_tone_pairs_relatives_at_one_index() -> None:
     keys = [Key.parse(name) for name in SEMI_TONE_CLASSES]
     assert sorted(key.index for key in keys) == [*range(24)]
     assert [key.relative for key in keys[:12]] == keys[12:]
     assert keys[0] == Key(11, "minor")
 
 
-def test_published_files_are_recognised(published: Path) -> None:
+def test_published_files_are_recognized(published: Path) -> None:
     checkpoint = read_checkpoint(published)
     expected = {
         "semisupervised_ks_mode.pt": ("Semi-TONE, epoch 253", 2, "plain", SEMI_TONE_CLASSES),

@@ -84,7 +84,7 @@ class TestDescribe:
         assert describe(error, with_path=True) == "a\\x1b[31m\\udcff.mp3: permission denied"
 
 
-def test_the_same_words_whatever_the_command(tmp_path: Path) -> None:
+def test_all_commands_use_the_same_words(tmp_path: Path) -> None:
     """The walk, the library and the program's last resort all use one function."""
     lines = {
         subprocess.run(

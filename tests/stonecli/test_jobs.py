@@ -126,7 +126,7 @@ class Mute(Exception):
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_what_the_function_raises_becomes_one_line(threads: ThreadPoolExecutor, error: Exception, line: str) -> None:
+def test_an_exception_becomes_one_line(threads: ThreadPoolExecutor, error: Exception, line: str) -> None:
     for executor in (threads, Inline()):
         items = [error, AudioError("next")]
         assert list(run(raise_it, items, executor=executor, in_flight=2)) == [
@@ -135,7 +135,7 @@ def test_what_the_function_raises_becomes_one_line(threads: ThreadPoolExecutor, 
         ]
 
 
-def test_exceptions_that_cannot_be_unpickled_do_not_break_the_process_pool() -> None:
+def test_unpicklable_exceptions_do_not_break_the_pool() -> None:
     with ProcessPoolExecutor(1) as executor:
         outcomes = list(run(fail_oddly, range(6), executor=executor, in_flight=2))
     assert [outcome.result for outcome in outcomes] == [0, None, 2, None, 4, None]
@@ -296,7 +296,7 @@ def test_the_look_ahead_ends() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_after_an_interrupt_in_the_consumer_all_that_finished_is_reported(ordered: bool) -> None:
+def test_an_interrupted_consumer_gets_all_finished_results(ordered: bool) -> None:
     started: list[int] = []
     go = threading.Event()
     blocked = threading.Event()
@@ -388,7 +388,7 @@ def test_an_arrival_that_an_interrupt_swallowed_is_found_again(monkeypatch: pyte
     assert [outcome.result for outcome in outcomes] == [0, 2]
 
 
-def test_close_waits_for_what_runs_and_keeps_it() -> None:
+def test_close_waits_for_running_jobs_and_keeps_their_results() -> None:
     running = threading.Event()
     closing = threading.Event()
     ended: list[int] = []
@@ -458,7 +458,7 @@ def test_results_are_let_go_once_they_are_yielded(threads: ThreadPoolExecutor) -
         gc.enable()
 
 
-def test_default_jobs_is_what_this_process_may_use() -> None:
+def test_the_default_is_one_job_per_available_core() -> None:
     jobs = default_jobs()
     assert 1 <= jobs <= (os.cpu_count() or 1)
     if sys.version_info < (3, 13) and hasattr(os, "sched_getaffinity"):

@@ -119,7 +119,7 @@ def test_any_spelling_in_words(
 
 
 @given(KEYS)
-def test_a_small_letter_alone_is_minor_and_case_of_a_code_means_nothing(key: Key) -> None:
+def test_a_lower_case_letter_is_minor_and_codes_ignore_case(key: Key) -> None:
     tonic = key.musical.removesuffix("m")
     assert Key.parse(tonic.lower()) == Key(key.tonic, "minor")
     assert Key.parse(tonic) == Key(key.tonic, "major")
@@ -135,7 +135,7 @@ def test_spellings_met_in_tags(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*NONSENSE, *(text for text, key in SPELLINGS.items() if not key)])
-def test_nonsense_is_no_key(text: str) -> None:
+def test_nonsense_is_not_a_key(text: str) -> None:
     with pytest.raises(ValueError, match="not a key"):
         Key.parse(text)
     assert parse_or_none(text) is None
@@ -152,7 +152,7 @@ def test_no_text_raises_anything_but_a_value_error(text: str) -> None:
         assert re.match(r"[\s(\[]*([A-Ha-h]|0?1?\d)", text) or "key" in text or base64.b64decode(text)
 
 
-def test_a_flat_sign_is_no_letter() -> None:
+def test_a_flat_sign_is_not_a_letter() -> None:
     assert Key.parse("B♭m") == Key.parse("bb") == Key.parse("A♯ minor")
     assert parse_or_none("♭") is None
     assert parse_or_none("8♭") is None
@@ -165,7 +165,7 @@ def test_deep_and_long_blocks_end_in_a_value_error() -> None:
 
 
 @given(KEYS)
-def test_neighbours_are_one_step_on_the_wheel(key: Key) -> None:
+def test_neighbors_are_one_step_on_the_wheel(key: Key) -> None:
     relative, up, down = key.neighbors()
     assert (relative.wheel, relative.mode == key.mode) == (key.wheel, False)
     assert (up.wheel - key.wheel) % 12 == 1

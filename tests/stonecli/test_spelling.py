@@ -234,7 +234,7 @@ def test_texts_for_no_key(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for group in NOT_KEYS.values() for text in group])
-def test_what_only_looks_like_a_key(text: str) -> None:
+def test_text_that_only_looks_like_a_key(text: str) -> None:
     assert parse_or_none(text) is None
     assert not says_no_key(text)
 
@@ -263,7 +263,7 @@ def test_every_spelling_is_read_alone_in_pairs_and_tuned(key: Key, data: st.Data
 
 
 @given(KEYS, KEYS, st.data())
-def test_two_keys_in_one_text_are_none(one: Key, other: Key, data: st.DataObject) -> None:
+def test_two_keys_in_one_text_are_no_key(one: Key, other: Key, data: st.DataObject) -> None:
     first, second = data.draw(st.sampled_from(_forms(one))), data.draw(st.sampled_from(_forms(other)))
     found = parse_or_none(f"{first} / {second}")
     assert found == (one if one == other else None)
@@ -300,7 +300,7 @@ def test_long_texts_name_nothing(text: str) -> None:
     assert not says_no_key(text)
 
 
-def test_blocks_of_mixed_in_key_are_no_plain_key() -> None:
+def test_energy_blocks_of_mixed_in_key_are_not_a_plain_key() -> None:
     block = json.dumps({"algorithm": 94, "key": "5A", "source": "mixedinkey"})
     for text in (block, base64.b64encode(block.encode()).decode()):
         assert Key.parse(text).camelot == "5A"

@@ -28,7 +28,7 @@ Song = Callable[..., Path]
 Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
 
 
-def test_a_preview_hears_and_writes_nothing(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+def test_a_preview_detects_and_writes_nothing(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     before = fingerprint(path.parent)
     result = Tagger(key_model)(path)
@@ -55,7 +55,7 @@ def test_write_keep_overwrite(key_model: KeyModel, song: Song, fingerprint: Fing
     assert read_tags(path).text == "Dm"
 
 
-def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
+def test_a_wrong_key_is_skipped_too(key_model: KeyModel, song: Song) -> None:
     path = song("flac")
     tags = FLAC(path)
     tags["initialkey"] = "8B"
@@ -68,7 +68,7 @@ def test_a_wrong_key_is_kept_too(key_model: KeyModel, song: Song) -> None:
 
 @pytest.mark.parametrize("write", [True, False])
 @pytest.mark.parametrize("text", ["\x1b[31mloud", "8A/9A", "Am I wrong", "A dorian"])
-def test_nothing_is_written_beside_a_key_text_that_stone_cannot_read(
+def test_nothing_is_written_beside_an_unreadable_key_text(
     key_model: KeyModel, song: Song, fingerprint: Fingerprint, text: str, write: bool
 ) -> None:
     """What was detected could contradict the key that the text means."""
@@ -95,7 +95,7 @@ def test_overwrite_replaces_a_key_text_that_stone_cannot_read(key_model: KeyMode
 
 
 @pytest.mark.parametrize("text", ["o", "All", "INVALID", "0", "-", " "])
-def test_a_file_that_says_no_key_has_none(key_model: KeyModel, song: Song, text: str) -> None:
+def test_a_text_for_no_key_counts_as_no_key(key_model: KeyModel, song: Song, text: str) -> None:
     path = song("flac")
     tags = FLAC(path)
     tags["initialkey"] = text
@@ -105,7 +105,7 @@ def test_a_file_that_says_no_key_has_none(key_model: KeyModel, song: Song, text:
     assert FLAC(path)["initialkey"] == ["7A"]
 
 
-def test_a_key_beside_a_text_for_no_key_is_kept(key_model: KeyModel, song: Song) -> None:
+def test_a_key_beside_a_text_for_no_key_is_skipped(key_model: KeyModel, song: Song) -> None:
     path = song("flac")
     tags = FLAC(path)
     tags["initialkey"], tags["key"] = "INVALID", "Am"
@@ -114,7 +114,7 @@ def test_a_key_beside_a_text_for_no_key_is_kept(key_model: KeyModel, song: Song)
     assert (result.status, result.key, result.old_text) == ("kept", Key.parse("Am"), "Am")
 
 
-def test_what_is_not_sure_enough_is_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
+def test_keys_below_the_confidence_are_not_written(key_model: KeyModel, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     before = fingerprint(path.parent)
     result = Tagger(key_model, TagOptions(write=True, min_confidence=0.99))(path)
@@ -142,7 +142,7 @@ def test_several_fields(key_model: KeyModel, song: Song) -> None:
     assert FLAC(path)["comment"][0].startswith("7A")
 
 
-def test_other_fields_get_the_key_that_is_there_without_listening(
+def test_other_fields_get_the_existing_key_without_analysis(
     key_model: KeyModel, song: Song, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Key in the key tag, Camelot in the comment, on a folder that has been tagged before: is_KeyFinder #60."""
@@ -187,7 +187,7 @@ def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-def test_what_another_program_writes_while_a_file_is_heard_stays(
+def test_writes_of_other_programs_during_analysis_stay(
     key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path, remembers: bool
 ) -> None:
     path = song("flac")
@@ -202,7 +202,7 @@ def test_what_another_program_writes_while_a_file_is_heard_stays(
     assert Tagger(key_model, TagOptions(write=True), cache=cache)(path).status == "kept"
 
 
-def test_a_preview_of_a_file_that_changes_is_no_answer(
+def test_a_preview_of_a_changing_file_is_an_error(
     key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None], tmp_path: Path
 ) -> None:
     tagged_meanwhile("C")
@@ -217,7 +217,7 @@ def test_where_another_program_writes_the_same_all_is_well(
     assert Tagger(key_model, TagOptions(write=True))(song("flac")).status == "unchanged"
 
 
-def test_a_file_that_is_replaced_before_its_other_fields_are_written(
+def test_a_file_replaced_before_its_other_fields_are_written(
     key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("flac")
@@ -237,7 +237,7 @@ def test_a_file_that_is_replaced_before_its_other_fields_are_written(
     assert "comment" not in FLAC(path)
 
 
-def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> None:
+def test_remove_deletes_the_written_key(song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     tags = FLAC(path)
     tags["comment"] = "mine"
@@ -254,7 +254,7 @@ def test_what_was_written_is_taken_out(song: Song, fingerprint: Fingerprint) -> 
         assert Remover(TagOptions(rules=rules, write=write, remove=True))(path).status == "unchanged"
 
 
-def test_a_file_that_cannot_be_tagged_is_not_listened_to(
+def test_a_file_that_cannot_be_tagged_is_not_analyzed(
     key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.mp3"
@@ -274,7 +274,7 @@ def test_a_file_that_cannot_be_tagged_is_not_listened_to(
     ],
 )
 @pytest.mark.parametrize("remembers", [True, False])
-def test_a_file_that_cannot_be_written_is_not_listened_to(
+def test_a_file_that_cannot_be_written_is_not_analyzed(
     key_model: KeyModel,
     song: Song,
     tmp_path: Path,
@@ -296,7 +296,7 @@ def test_a_file_that_cannot_be_written_is_not_listened_to(
     assert Tagger(key_model, cache=cache)(path).status == "detected"  # a preview says what the ear says
 
 
-def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
+def test_a_file_in_a_read_only_folder_is_not_analyzed(
     key_model: KeyModel, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("flac")
@@ -307,9 +307,7 @@ def test_a_file_in_a_folder_that_cannot_be_written_is_not_listened_to(
         Tagger(key_model, TagOptions(write=True))(path)
 
 
-def test_a_read_only_file_that_is_known_to_be_right_is_no_error(
-    key_model: KeyModel, song: Song, tmp_path: Path
-) -> None:
+def test_a_read_only_file_with_the_right_key_is_not_an_error(key_model: KeyModel, song: Song, tmp_path: Path) -> None:
     path = song("flac")
     again = Tagger(key_model, TagOptions(write=True, overwrite=True), cache=ResultCache(tmp_path / "cache"))
     assert again(path).status == "written"
@@ -421,7 +419,7 @@ class TestTagLibrary:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one process")
-def test_watch_folder_processes_what_arrives_until_a_signal(key_model: KeyModel, song: Song) -> None:
+def test_watch_folder_processes_new_files_until_a_signal(key_model: KeyModel, song: Song) -> None:
     path = song("flac")
     outcomes: list[Outcome[Location, TagResult]] = []
 

@@ -30,7 +30,7 @@ def faults(*arguments: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted on Linux")
-def test_memory_is_kept() -> None:
+def test_freed_memory_stays_with_the_process() -> None:
     from stonecli_train.allocator import keep_freed_memory
 
     if subprocess.run([sys.executable, "-c", "import platform; exit(platform.libc_ver()[0] != 'glibc')"]).returncode:

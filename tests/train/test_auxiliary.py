@@ -25,7 +25,7 @@ from tests.train.fixture_types import MakeConfig  # noqa: E402
 LOWEST = 9  # pitch class of the lowest bin
 
 
-def test_targets_are_what_sounds_as_the_crop_has_it() -> None:
+def test_targets_follow_the_crop() -> None:
     # Two frames of two moments: A minor over A, then C major over E with a melody on G; then drums alone.
     score = torch.tensor(
         [
@@ -107,7 +107,7 @@ def test_tracks_without_a_score_count_for_nothing(scored: TrainConfig, songs: li
     assert losses["score"] == losses["style"] == 0.0
 
 
-def test_the_heads_learn_and_are_left_behind(scored: TrainConfig, songs: list[Track], tmp_path: Path) -> None:
+def test_the_heads_learn_and_are_not_saved(scored: TrainConfig, songs: list[Track], tmp_path: Path) -> None:
     config = override(scored, optimiser__epochs=6, optimiser__train_steps=10)
     seen: list[dict[str, float]] = []
 

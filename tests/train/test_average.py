@@ -37,14 +37,16 @@ def test_the_mean_of_two(tiny_config: MakeConfig, tmp_path: Path) -> None:
     assert all(torch.equal(alone[name], tensor) for name, tensor in pair[0].weights.items())
 
 
-def test_how_densely_frames_are_heard_is_as_in_the_last(tiny_config: MakeConfig) -> None:
+def test_the_average_has_the_frame_rate_of_the_last_checkpoint(tiny_config: MakeConfig) -> None:
     network = tiny_config("cross_entropy").network
     mean = average([checkpoint(network, 1), checkpoint(replace(network, dense_blocks=2), 2)])
     assert mean.chromanet.dense_blocks == 2
     mean.network()
 
 
-def test_what_has_no_average(tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_that_cannot_be_averaged(
+    tiny_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, other = tiny_config("cross_entropy").network, tiny_config("stone").network
     save_checkpoint(checkpoint(one, 1), tmp_path / "a.pt")
     save_checkpoint(checkpoint(other, 1), tmp_path / "b.pt")
@@ -59,6 +61,6 @@ def test_what_has_no_average(tiny_config: MakeConfig, tmp_path: Path, capsys: py
     assert not (tmp_path / "c.pt").exists()
 
 
-def test_without_the_extra_one_line_says_what_to_install(without: Any) -> None:
+def test_without_the_extra_the_error_tells_how_to_install_it(without: Any) -> None:
     done = without("torch", "stonecli_train.average", "a.pt")
     assert (done.returncode, done.stderr) == (1, "stonecli_train.average needs torch: pip install 'stonecli[train]'\n")

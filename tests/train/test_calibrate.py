@@ -31,7 +31,7 @@ def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray]
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5])
-def test_the_temperature_undoes_what_was_done(sharpness: float) -> None:
+def test_the_temperature_compensates_a_known_scaling(sharpness: float) -> None:
     logits, places = drawn(3000, sharpness)
     found = calibrate(logits, places)
     assert found.temperature == pytest.approx(sharpness, rel=0.15)
@@ -39,7 +39,7 @@ def test_the_temperature_undoes_what_was_done(sharpness: float) -> None:
     assert (found.least_confidence, found.keyless_refused) == (0.0, None)
 
 
-def test_what_has_no_key_is_refused() -> None:
+def test_a_recording_without_a_key_is_rejected() -> None:
     logits, places = drawn(500, 3.0)
     quiet = [np.random.default_rng(seed).normal(0.0, 0.3, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *quiet], [*places, *[None] * 50])
@@ -47,7 +47,7 @@ def test_what_has_no_key_is_refused() -> None:
     assert 1 / 24 < found.least_confidence < 0.1
 
 
-def test_no_more_music_is_refused_for_the_sake_of_what_has_no_key() -> None:
+def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
     logits, places = drawn(500, 3.0)
     loud = [np.random.default_rng(seed).normal(0.0, 6.0, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *loud], [*places, *[None] * 50])
@@ -57,7 +57,7 @@ def test_no_more_music_is_refused_for_the_sake_of_what_has_no_key() -> None:
     assert (confidence < found.least_confidence).mean() <= 1 / 500
 
 
-def test_what_is_hardly_likelier_than_by_chance_is_refused_in_any_case() -> None:
+def test_probabilities_near_chance_are_always_rejected() -> None:
     logits, places = drawn(500, 3.0)
     flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *flat], [*places, *[None] * 50])
@@ -88,7 +88,7 @@ def recordings(count: int, spread: float, seed: int = 0) -> list[np.ndarray]:
     return made
 
 
-def test_windows_that_agree_are_believed_more_than_ones_that_do_not() -> None:
+def test_windows_that_agree_give_more_confidence() -> None:
     clear, wandering = (sharpness(recordings(150, spread), 1.0) for spread in (1.5, 2.0))
     assert clear.agreement > wandering.agreement
     assert clear.sharpness > wandering.sharpness
@@ -105,7 +105,7 @@ def test_recordings_that_are_too_short() -> None:
         sharpness([np.zeros((4, 24), dtype=np.float32)], 1.0)
 
 
-def test_the_command_keeps_the_weights_and_their_answers(
+def test_calibration_does_not_change_the_weights(
     tiny_config: MakeConfig,
     tiny_checkpoint: Checkpoint,
     tmp_path: Path,
@@ -158,7 +158,7 @@ BOTH = pytest.mark.parametrize("command", [stonecli_train.calibrate, stonecli_tr
 
 
 @BOTH
-def test_what_holds_no_features_is_refused_by_name(
+def test_a_file_without_features_is_named_in_the_error(
     command: ModuleType,
     no_features: Path,
     tiny_checkpoint: Checkpoint,
@@ -177,7 +177,7 @@ def test_what_holds_no_features_is_refused_by_name(
 
 
 @BOTH
-def test_what_is_no_checkpoint_is_refused_by_name(
+def test_a_file_that_is_not_a_checkpoint_is_named(
     command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.pt").write_text("text")
@@ -204,7 +204,7 @@ def test_recordings_that_are_not_there(
 
 
 @BOTH
-def test_without_the_extra_one_line_says_what_to_install(command: ModuleType, without: Any) -> None:
+def test_without_the_extra_the_error_tells_how_to_install_it(command: ModuleType, without: Any) -> None:
     name = command.__name__
     done = without("torch", name, "a.pt")
     assert (done.returncode, done.stderr) == (1, f"{name} needs torch: pip install 'stonecli[train]'\n")

@@ -68,7 +68,7 @@ def refusal(path: Path) -> str:
 # --- round trip -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_loads_unchanged(tmp_path: Path) -> None:
     original = checkpoint(
         vqt=VQTConfig(sample_rate=24000),
         frames_averaged=4,
@@ -273,14 +273,14 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, name: str) -> None:
     ],
     ids=lambda content: repr(content[:12]),
 )
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     refusal(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), "text", None, 4])
-def test_what_is_no_dictionary_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_checkpoint_that_is_not_a_dictionary_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     assert "no dictionary" in refusal(tmp_path / "x.pt")
 
@@ -320,7 +320,7 @@ def test_a_flipped_byte_gives_a_checkpoint_or_a_refusal(tmp_path: Path, position
     assert isinstance(network, ChromaNet)
 
 
-def test_a_missing_file_and_a_folder_are_errors_of_the_file_system(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.pt")
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
@@ -496,7 +496,7 @@ def test_a_big_endian_float64_is_read_so(tmp_path: Path) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_nothing_else_of_numpy_is_built(tmp_path: Path, value: Any) -> None:
+def test_no_other_object_of_numpy_is_built(tmp_path: Path, value: Any) -> None:
     refusal(with_pickle(tmp_path / "x.pt", pickle.dumps({"value": value}, protocol=2)))
 
 

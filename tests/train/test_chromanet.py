@@ -152,7 +152,7 @@ def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, f
 
 @pytest.mark.parametrize("frames", [8, 11, 15])
 @pytest.mark.parametrize("dense", [1, 2, 3])
-def test_dense_blocks_hear_all_that_halving_could_have_begun_with(dense: int, frames: int) -> None:
+def test_dense_blocks_hold_the_result_of_every_shift(dense: int, frames: int) -> None:
     """Without norms (they see all frames) and in the middle (edges are replicated), it is every shift by itself."""
     shape: dict[str, Any] = {"n_bins": 24, "out_channels": (3, 4, 2), "kernels": (1, 1, 1)}
     network, other = random_network(**shape), random_network(dense_blocks=dense, **shape)
@@ -263,7 +263,7 @@ def melody(shift: int) -> Any:
 
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("normalisation", ["affine", "plain"])
-def test_an_octave_changes_nothing_and_a_semitone_moves_the_profile(rows: int, normalisation: str) -> None:
+def test_a_semitone_rotates_the_profile_and_an_octave_does_not(rows: int, normalisation: str) -> None:
     network = random_network(3, rows=rows, normalisation=normalisation, temperature=0.3)
     for module in network.modules():
         if isinstance(module, FrameNorm):  # learned per bin: equivariance is only near; at its start it is exact
@@ -278,7 +278,7 @@ def test_an_octave_changes_nothing_and_a_semitone_moves_the_profile(rows: int, n
 
 
 @pytest.mark.parametrize("normalisation", ["affine", "plain"])
-def test_peak_normalisation_is_immaterial(normalisation: str) -> None:
+def test_peak_normalization_has_no_effect(normalisation: str) -> None:
     """A gain is a constant added to the log-VQT; the first norm takes it away."""
     network = random_network(4, normalisation=normalisation)
     x = torch.rand(2, 1, 84, 140)

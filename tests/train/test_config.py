@@ -128,14 +128,14 @@ def test_the_papers_configurations(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_shipped_file_says_each_value_that_it_sets(path: Path) -> None:
+def test_every_shipped_file_states_its_values(path: Path) -> None:
     config = load_config(path).as_dict()
     for table, values in tomllib.loads(path.read_text()).items():
         for key, value in values.items():
             assert config[table][key] == value, f"{table}.{key}"
 
 
-def test_an_empty_file_is_all_defaults_but_for_what_must_fit(written: Any) -> None:
+def test_an_empty_file_means_consistent_defaults(written: Any) -> None:
     assert load_config(written("[network]\nrows = 1\n")) == TrainConfig(network=ChromaNetConfig(rows=1))
 
 
@@ -302,7 +302,7 @@ def test_the_hash_changes_with_any_value(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(paths) > 45
 
 
-def test_every_field_is_in_what_is_hashed() -> None:
+def test_every_field_is_part_of_the_hash() -> None:
     config = default_config("ks")
     for table in dataclasses.fields(config):
         assert set(config.as_dict()[table.name]) == {

@@ -122,7 +122,7 @@ def test_a_file_listed_twice_counts_once(labels: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
-def test_names_that_are_no_text(labels: Any, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(labels: Any, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
     odd.write_bytes(b"sound")
     assert read_labels(labels(b"path,key\ncaf\xe9.wav,C\n")) == [(odd, Key(0, "major"))]
@@ -141,7 +141,7 @@ def cache(tmp_path: Path) -> FeatureCache:
     return FeatureCache(tmp_path / "cache", VQTConfig())
 
 
-def test_unreadable_files_are_reported_and_left_out(cache: FeatureCache, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_skipped(cache: FeatureCache, tmp_path: Path) -> None:
     music = tmp_path / "music"
     tone(music / "good.wav", 60)
     (music / "text.mp3").write_text("no music")
@@ -212,7 +212,7 @@ def test_the_split_depends_on_the_seed() -> None:
     assert len({tuple(split_tracks(tracks, 0.25, seed)[1]) for seed in range(10)}) == 10
 
 
-def test_a_lone_track_is_both() -> None:
+def test_a_single_track_is_in_both_parts() -> None:
     track = Track(Path("a.npy"))
     assert split_tracks([track], 0.1, 0) == ([track], [track])
     assert split_tracks([], 0.1, 0) == ([], [])
@@ -223,7 +223,7 @@ def labelled(keyed: int, keyless: int) -> list[Track]:
     return [*keys, *(Track(Path(f"n{number}.npy"), keyless=True) for number in range(keyless))]
 
 
-def test_the_split_of_a_seed_is_what_it_always_was() -> None:
+def test_the_split_of_a_seed_is_stable() -> None:
     """A run that is resumed must not learn from what it was validated with."""
     for tracks, expected in (
         (labelled(20, 0), ["0", "2", "6", "13", "14"]),
@@ -266,7 +266,7 @@ def test_two_segments_lie_in_the_track_and_apart(length: int, frames: int, seed:
 
 
 @pytest.mark.parametrize("length", range(6, 13))
-def test_every_pair_that_does_not_overlap_is_drawn(length: int) -> None:
+def test_all_pairs_without_overlap_are_drawn(length: int) -> None:
     """Tracks of two to four segments of three frames."""
     rng = np.random.default_rng(0)
     drawn = Counter(two_starts(length, 3, rng) for _ in range(6000))
@@ -394,7 +394,7 @@ def with_lessons(tracks: list[Track], sure: float, key: Key) -> list[Track]:
     return [replace(track, lessons=Lessons(np.array([10, 250]), keys)) for track in tracks]
 
 
-def test_lessons_are_drawn_from_either_mode_alike(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
+def test_pseudo_labels_are_balanced_between_the_modes(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
     many, few, doubtful = (
         make_tracks(tmp_path / n, c, labelled=False, frames=320) for n, c in (("a", 9), ("b", 1), ("c", 5))
     )
@@ -416,14 +416,16 @@ def test_lessons_are_drawn_from_either_mode_alike(tmp_path: Path, make_tracks: T
     assert same(batch, StepDataset(tracks, labelled, config, (1,))[0])
 
 
-def test_where_no_lesson_is_sure_labels_are_all(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
+def test_without_confident_pseudo_labels_only_labels_are_used(
+    tmp_path: Path, make_tracks: Tracks, tiny_config: Config
+) -> None:
     tracks = with_lessons(make_tracks(tmp_path / "u", 2, labelled=False, frames=320), 0.4, Key(5, "major"))
     labelled = make_tracks(tmp_path / "l", 4, labelled=True, frames=200)
     dataset = StepDataset(tracks, labelled, tiny_config("cross_entropy", loss__unlabelled="lessons"), (1,))
     assert all(dataset[step].is_labelled for step in range(4))
 
 
-def test_tracks_are_taught(tmp_path: Path, make_tracks: Tracks) -> None:
+def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks) -> None:
     checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_6.pt")
     tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
     said: list[str] = []

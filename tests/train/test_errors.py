@@ -8,7 +8,7 @@ from stonecli.errors import StoneError
 from stonecli_train.errors import message, named
 
 
-def test_the_first_name_is_kept_and_printed() -> None:
+def test_the_first_name_is_stored_and_printed() -> None:
     with pytest.raises(StoneError) as caught, named(Path("outer.pt")), named(Path("inner\n.pt")):
         raise StoneError("no good")
     assert str(caught.value) == "no good"

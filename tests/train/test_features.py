@@ -137,7 +137,7 @@ def test_tuning_is_corrected(cents: float) -> None:
     assert np.abs(corrected.mean(axis=0) - target).max() < 0.25 * np.abs(uncorrected.mean(axis=0) - target).max()
 
 
-def test_what_is_in_tune_stays_as_it_is() -> None:
+def test_audio_in_tune_stays_unchanged() -> None:
     same = track_features(tones(4.0), VQTConfig(), corrects_tuning=True)
     np.testing.assert_allclose(same.astype(int), track_features(tones(4.0), VQTConfig(), False), atol=2)
 
@@ -205,7 +205,7 @@ def test_a_missing_file_is_an_os_error(cache: FeatureCache, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
-def test_names_that_are_no_text(cache: FeatureCache, recording: Path) -> None:
+def test_names_that_are_not_utf_8(cache: FeatureCache, recording: Path) -> None:
     odd = recording.rename(Path(os.fsdecode(os.fsencode(recording.parent) + b"/caf\xe9.wav")))
     assert cache.features(odd).is_file()
 
@@ -219,7 +219,7 @@ def test_names_that_are_no_text(cache: FeatureCache, recording: Path) -> None:
         lambda content: b"x" * len(content),
     ],
 )
-def test_a_damaged_entry_is_made_anew(
+def test_a_damaged_entry_is_recomputed(
     damage: Callable[[bytes], bytes], cache: FeatureCache, recording: Path, decoded: list[Path]
 ) -> None:
     entry = cache.features(recording)
@@ -230,7 +230,7 @@ def test_a_damaged_entry_is_made_anew(
     assert len(decoded) == 2
 
 
-def test_silence_leaves_nothing(cache: FeatureCache, recording: Path) -> None:
+def test_silence_stores_nothing(cache: FeatureCache, recording: Path) -> None:
     soundfile.write(recording, np.zeros(RATE, "f4"), RATE)
     with pytest.raises(AudioError, match="silent"):
         cache.features(recording)
@@ -238,7 +238,7 @@ def test_silence_leaves_nothing(cache: FeatureCache, recording: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["numpy.save", "os.fsync"])
-def test_a_full_disk_leaves_nothing(where: str, cache: FeatureCache, recording: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_leaves_no_entry(where: str, cache: FeatureCache, recording: Path, monkeypatch: Any) -> None:
     def full(file: Any, *_: Any) -> None:
         if not isinstance(file, int):
             file.write(b"half of it")
@@ -309,13 +309,13 @@ def test_features_are_their_own_entry(tmp_path: Path) -> None:
         cache.features(path)
 
 
-def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+def test_saved_features_load_unchanged(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (50, 99), dtype=np.uint8)
     np.save(tmp_path / "a.npy", drawn)
     assert np.array_equal(load_features(tmp_path / "a.npy", 99), drawn)
 
 
-def test_what_holds_no_features_is_named(no_features: Path) -> None:
+def test_a_file_without_features_is_named(no_features: Path) -> None:
     with pytest.raises(AudioError, match=r"^not features of 99 bins") as caught:
         load_features(no_features, 99)
     assert vars(caught.value)["filename"] == str(no_features)

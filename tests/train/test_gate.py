@@ -57,7 +57,7 @@ def test_a_gate_is_open_or_shut() -> None:
     assert ((opened < 0.05) | (opened > 0.95)).float().mean() > 0.97
 
 
-def test_pieces_are_learnt_from_but_windows_say_how_far_it_is_opened() -> None:
+def test_the_gate_learns_from_pieces_and_is_set_by_windows() -> None:
     apart = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float32)  # pieces differ where windows do not
     tonal = Levels(rows(500, 2.0, 0), rows(300, 0.0, 1) + 2 * apart)
     keyless = Levels(rows(100, -2.0, 2), np.concatenate([rows(300, 0.0, 3) - 2 * apart, rows(30, 2.0, 4)]))
@@ -74,7 +74,7 @@ def test_pieces_are_learnt_from_but_windows_say_how_far_it_is_opened() -> None:
     assert guessed.float().mean() < 0.9
 
 
-def test_pieces_are_inside_their_track_and_no_longer_than_a_window(tiny_checkpoint: Checkpoint) -> None:
+def test_pieces_lie_inside_their_track_and_fit_a_window(tiny_checkpoint: Checkpoint) -> None:
     random = np.random.default_rng(0)
     window = window_frames(tiny_checkpoint)
     shortest = window_frames(replace(tiny_checkpoint, window_seconds=SHORTEST_SECONDS))
@@ -86,7 +86,7 @@ def test_pieces_are_inside_their_track_and_no_longer_than_a_window(tiny_checkpoi
             assert all(piece.dtype == np.uint8 and piece.shape[1:] == track.shape[1:] for piece in changed)
 
 
-def test_a_fit_is_the_same_again_and_leaves_the_generator_alone() -> None:
+def test_a_fit_repeats_and_does_not_advance_the_generator() -> None:
     torch.manual_seed(5)
     drawn = float(torch.rand(1))
     torch.manual_seed(5)

@@ -49,7 +49,7 @@ def save(tmp_path: Path) -> Save:
     return write
 
 
-def test_teachers_hear_the_key_of_each_stretch(
+def test_teachers_detect_the_key_of_each_chunk(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
     lessons = Teachers(checkpoints, FRAMES, tmp_path / "kept").lessons(save("a.npy", features))
@@ -61,7 +61,7 @@ def test_teachers_hear_the_key_of_each_stretch(
     assert heard[-1] == Key.parse("Bb major")
 
 
-def test_a_transposed_recording_has_transposed_lessons(
+def test_a_transposed_recording_has_transposed_labels(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
     teachers = Teachers(checkpoints[-1:], FRAMES, tmp_path / "kept")
@@ -71,7 +71,7 @@ def test_a_transposed_recording_has_transposed_lessons(
         assert Key.from_index(int(after.argmax())) == Key.from_index(int(before.argmax())).transposed(2)
 
 
-def test_answers_are_kept_and_damaged_ones_made_again(
+def test_labels_are_cached_and_damaged_ones_recomputed(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
     path, kept = save("a.npy", features), tmp_path / "kept"
@@ -88,7 +88,7 @@ def test_answers_are_kept_and_damaged_ones_made_again(
     assert len(list(kept.iterdir())) == 2
 
 
-def test_what_is_shorter_than_a_stretch_teaches_nothing(
+def test_a_recording_shorter_than_a_chunk_has_no_label(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
     lessons = Teachers(checkpoints[:1], FRAMES, tmp_path / "kept").lessons(save("a.npy", features[: FRAMES - 1]))

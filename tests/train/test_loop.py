@@ -111,7 +111,7 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
             assert value == second[name], name
 
 
-def test_what_cannot_be_validated_with_is_refused_before_the_first_step(start: Any, tiny_config: Config) -> None:
+def test_unusable_validation_tracks_are_refused_first(start: Any, tiny_config: Config) -> None:
     run = start(tiny_config("cross_entropy"), data="labelled")
     run.validation_labelled = [replace(track, key=None, keyless=True) for track in run.validation_labelled]
     with pytest.raises(DataError, match="others to validate with"):
@@ -122,7 +122,7 @@ def test_what_cannot_be_validated_with_is_refused_before_the_first_step(start: A
 # --- the optimiser ----------------------------------------------------------------------------------------------------
 
 
-def test_the_schedules_reach_the_optimiser(start: Any, tiny_config: Config) -> None:
+def test_the_schedules_reach_the_optimizer(start: Any, tiny_config: Config) -> None:
     config = tiny_config(optimiser__warmup_epochs=1.0, optimiser__epochs=2)
     run = start(config)
     run.train()
@@ -222,7 +222,7 @@ def test_reports(start: Any, tiny_config: Config) -> None:
     assert 0 <= first.minutes <= second.minutes
 
 
-def test_validation_draws_the_same_each_time_from_tracks_of_its_own(start: Any, tiny_config: Config) -> None:
+def test_validation_repeats_and_uses_its_own_tracks(start: Any, tiny_config: Config) -> None:
     run = start(tiny_config())
     assert run.validate() == run.validate()
     before = run.validate()
@@ -233,7 +233,9 @@ def test_validation_draws_the_same_each_time_from_tracks_of_its_own(start: Any, 
     assert not {track.features for track in run.unlabelled} & {track.features for track in run.validation_unlabelled}
 
 
-def test_best_is_what_labels_say(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_decide_which_checkpoint_is_best(
+    start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With labels the score decides, not the loss; without, the loss."""
     falling, rising = iter([3.0, 2.0, 1.0]), iter([0.1, 0.5, 0.4])
     run = start(tiny_config("semi_tone", optimiser__epochs=3, optimiser__train_steps=1), data="mixed")
@@ -254,7 +256,7 @@ def test_best_is_what_labels_say(start: Any, tiny_config: Config, monkeypatch: p
         ("skey", "unlabelled", {}),
     ],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(
+def test_a_stopped_run_resumes_bit_for_bit(
     loss: str, data: str, changes: dict[str, Any], start: Any, tiny_config: Config
 ) -> None:
     config = tiny_config(loss, optimiser__epochs=4, optimiser__train_steps=5, **changes)
@@ -294,7 +296,7 @@ Run(config_from_dict(config), folder, tracks[:6], [], tracks[6:], [], torch.devi
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_killed_run_goes_on_bit_for_bit(make_tracks: Any, tiny_config: Config, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_bit_for_bit(make_tracks: Any, tiny_config: Config, tmp_path: Path) -> None:
     """20 steps straight equal 10, a SIGKILL to the process at work, and 10 more."""
     tracks = make_tracks(tmp_path / "features", 8, labelled=False)
     tracks.sort(key=lambda track: track.features)
@@ -332,7 +334,7 @@ def test_snapshots(start: Any, tiny_config: Config) -> None:
     assert load_checkpoint(run.folder / "epoch_0002.pt").state["progress"]["step"] == 10
 
 
-def test_a_finished_run_is_left_as_it_is(start: Any, tiny_config: Config) -> None:
+def test_a_finished_run_is_not_changed(start: Any, tiny_config: Config) -> None:
     start(tiny_config()).train()
     run = start(tiny_config())
     content = (run.folder / "last.pt").read_bytes()
@@ -410,7 +412,7 @@ def test_it_begins_with_a_models_weights(start: Any, tiny_config: Config, traine
     assert made.window_seconds == 2.0
 
 
-def test_it_goes_on_with_blocks_that_leave_out_no_frame(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+def test_a_run_continues_with_dense_blocks(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     run = start(tiny_config("cross_entropy", network__dense_blocks=2), data="mixed", start=trained)
     run.train()
     made = load_checkpoint(run.folder / "best.pt")
@@ -457,7 +459,7 @@ def inject_nan(monkeypatch: pytest.MonkeyPatch, run: Run, at: set[int], times: i
     monkeypatch.setattr(loop, "batch_loss", with_nan)
 
 
-def test_a_loss_that_is_no_number_goes_back_to_best(
+def test_a_loss_of_nan_returns_to_the_best_checkpoint(
     start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(tiny_config(optimiser__epochs=3))
@@ -490,7 +492,9 @@ def test_the_best_may_be_epochs_ago(start: Any, tiny_config: Config, monkeypatch
     assert [report.is_best for report in recorder(run).epochs] == [True, False, False, False]
 
 
-def test_without_a_best_it_says_what_to_do(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_best_checkpoint_the_error_has_the_remedy(
+    start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = start(tiny_config())
     inject_nan(monkeypatch, run, {2})
     with pytest.raises(TrainError, match="no number at step 2: lower the learning rate"):
@@ -498,7 +502,9 @@ def test_without_a_best_it_says_what_to_do(start: Any, tiny_config: Config, monk
     assert not run.folder.exists()
 
 
-def test_it_does_not_go_back_for_ever(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_returns_to_the_best_checkpoint_only_a_few_times(
+    start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = start(tiny_config())
     inject_nan(monkeypatch, run, {6}, times=100)
     with pytest.raises(TrainError, match="no number at step 6"):
@@ -522,7 +528,7 @@ def test_a_recovered_run_resumes_bit_for_bit(start: Any, tiny_config: Config, mo
     assert_same_checkpoint(straight.folder / "last.pt", stopped.folder / "last.pt")
 
 
-def test_a_validation_that_is_no_number_is_never_the_best(
+def test_a_validation_of_nan_is_never_the_best(
     start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([math.nan, 2.0, 1.0])
@@ -549,7 +555,7 @@ def test_it_stops_early(start: Any, tiny_config: Config, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "torch.save"])
-def test_a_full_disk_leaves_the_old_checkpoints(
+def test_a_full_disk_keeps_the_old_checkpoints(
     step: str, start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(tiny_config(optimiser__epochs=1)).train()

@@ -60,7 +60,7 @@ def test_a_one_hot_ksp_lies_on_the_circle(circle: int, place: int) -> None:
     assert dft(hot(place), circle)[0].tolist() == pytest.approx([point.real, point.imag], abs=1e-6)
 
 
-def test_neighbours_on_the_circles() -> None:
+def test_neighbors_on_the_circles() -> None:
     # Circle 7: a fifth (7 places) turns by 7 * 7 / 12 = 4 + 1/12 turns, that is 30 degrees; a semitone by 210 degrees.
     assert dft(hot(7), 7)[0].tolist() == pytest.approx([math.sqrt(3) / 2, 0.5], abs=1e-6)
     assert dft(hot(1), 7)[0].tolist() == pytest.approx([-math.sqrt(3) / 2, -0.5], abs=1e-6)
@@ -318,7 +318,7 @@ def chroma_of(tonic: int, minor: bool) -> list[float]:
 
 
 @pytest.mark.parametrize("shift", range(12))
-def test_the_turned_chroma_does_not_change_when_all_is_transposed(shift: int) -> None:
+def test_the_rotated_chroma_is_transposition_invariant(shift: int) -> None:
     chroma, ksp = torch.rand(4, 12, generator=torch.Generator().manual_seed(1)), random_ksp(2, batch=4)
     moved_ksp = torch.cat([torch.roll(row, shift, dims=1) for row in (ksp[:, :12], ksp[:, 12:])], dim=1)
     moved = turned_chroma(torch.roll(chroma, shift, dims=1), moved_ksp)

@@ -112,7 +112,7 @@ def together(
 
 
 @pytest.mark.parametrize("loss", CASES)
-def test_two_processes_do_what_one_does(loss: str, together: Any, tiny_config: Any, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does(loss: str, together: Any, tiny_config: Any, tmp_path: Path) -> None:
     """The same losses and weights with the same global batch, dropped branches included."""
     folder, parts = together
     losses = Losses()
@@ -191,7 +191,7 @@ def test_each_process_decodes_its_share(tmp_path: Path, music: Any) -> None:
 # --- alone ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_lone_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     processes = join_processes("cpu")
     assert processes == Processes(0, 1, 0)

@@ -76,7 +76,7 @@ def test_windows_per_row(
     assert windows_per_row(tiny_config(loss, data__unlabelled_every=every), unlabelled, labelled) == expected
 
 
-def test_the_memory_of_a_window_is_near_what_was_measured() -> None:
+def test_the_estimated_memory_is_near_the_measured_one() -> None:
     """24 windows of 15 s took 1.15 GB: benchmarks/training_step.py."""
     assert 24 * window_bytes(ChromaNetConfig(), 646) / 1e9 == pytest.approx(1.15, rel=0.25)
     assert window_bytes(ChromaNetConfig(), 161) == pytest.approx(window_bytes(ChromaNetConfig(), 646) / 4, rel=0.1)

@@ -59,7 +59,9 @@ def test_steps_are_done_once(words: Path, tmp_path: Path, capfd: pytest.CaptureF
     assert list(json.loads((made / DONE).read_text())) == ["first", "second", "third"]
 
 
-def test_a_step_that_fails_is_where_it_goes_on(words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_recipe_resumes_at_the_step_that_failed(
+    words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("second", saying("four")), ("third", saying("two")))
     arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
@@ -71,7 +73,7 @@ def test_a_step_that_fails_is_where_it_goes_on(words: Path, tmp_path: Path, capf
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_signal_stops_the_step_and_what_follows(tmp_path: Path) -> None:
+def test_a_signal_stops_the_recipe(tmp_path: Path) -> None:
     waiting = "import sys,time; print('waiting', flush=True); time.sleep(60)"
     (tmp_path / "waits.py").write_text(waiting)
     recipe = write(tmp_path / "r.toml", ("first", "waits"), ("second", "json.tool --help"))
@@ -99,7 +101,7 @@ def test_a_signal_stops_the_step_and_what_follows(tmp_path: Path) -> None:
     assert not (tmp_path / "o" / DONE).exists()
 
 
-def test_the_folder_of_another_recipe_is_left_alone(words: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_recipe_is_refused(words: Path, tmp_path: Path) -> None:
     one = read_recipe(write(tmp_path / "r.toml", ("first", saying("one")))).steps
     other = read_recipe(write(tmp_path / "s.toml", ("first", saying("two")))).steps
     follow(one, words, tmp_path / "out", 1)
@@ -125,7 +127,7 @@ def test_the_folder_of_another_recipe_is_left_alone(words: Path, tmp_path: Path)
         "\ufeff\ud800",
     ],
 )
-def test_what_is_no_recipe(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_recipe(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(StoneError, match=r"r\.toml"):
         read_recipe(tmp_path / "r.toml")
@@ -158,7 +160,7 @@ def options(module: str, command: str) -> set[str]:
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, TINY], ids=["built-in", "tiny"])
-def test_every_step_has_what_it_needs(recipe: Path) -> None:
+def test_every_step_finds_its_inputs(recipe: Path) -> None:
     """Modules, options and configurations exist, and an earlier step makes what a later one reads."""
     steps = read_recipe(recipe).steps
     made: set[str] = set()

@@ -96,14 +96,14 @@ def test_the_views(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 1, 7, 15])
-def test_a_lesson_that_is_certain_asks_for_what_a_label_does(shift: int, tiny_config: Config) -> None:
+def test_a_certain_pseudo_label_equals_a_label(shift: int, tiny_config: Config) -> None:
     config = tiny_config("cross_entropy", loss__smoothing=0.0)
     labels, shifts = torch.arange(24), torch.full((24,), shift)
     lessons = functional.one_hot(labels, 24).float()
     assert torch.equal(lesson_profiles(lessons, shifts), label_profiles(labels, shifts, config))
 
 
-def test_lessons_are_cross_entropy_on_one_view(tiny_config: Config) -> None:
+def test_pseudo_labels_are_cross_entropy_on_one_view(tiny_config: Config) -> None:
     config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__unlabelled_weight=0.5)
     lessons = torch.tensor([[0.75] + [0.25 / 23] * 23])
     batch = replace(batch_of([], [(2, 9)]), second=torch.empty(0, dtype=torch.uint8), lessons=lessons)
@@ -131,7 +131,7 @@ def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -
 
 @settings(max_examples=200, deadline=None)
 @given(loss=st.sampled_from(LOSSES), label=st.integers(0, 23), shift=st.integers(0, 15), more=st.integers(-15, 15))
-def test_places_move_with_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
+def test_positions_move_with_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
     """Cropping n bins more sounds n semitones lower: the place is that of the key n semitones below."""
     config = tiny_config(loss)
 
@@ -284,7 +284,7 @@ def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE
 
 
 @given(st.lists(st.tuples(st.integers(0, 23), st.integers(-11, 11)), min_size=1, max_size=6))
-def test_who_follows_the_teacher_through_the_transposition_loses_nothing(rows: list[tuple[int, int]]) -> None:
+def test_a_student_that_follows_the_teacher_has_no_loss(rows: list[tuple[int, int]]) -> None:
     keys, shifts = [key for key, _ in rows], [shift for _, shift in rows]
     teacher, followed = heard_and_asked(keys, shifts)
     assert teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5) < 1e-6
@@ -311,7 +311,7 @@ def test_the_teachers_modes_weigh_the_same() -> None:
     assert loss == pytest.approx(math.log(24.0) / 2, abs=1e-4)
 
 
-def test_the_teacher_is_not_taught() -> None:
+def test_the_teacher_gets_no_gradient() -> None:
     logits = torch.randn(3, 4, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
     teacher_loss(logits, torch.tensor([1, -2, 3, 4]), 0.0).backward()
     assert logits.grad is not None

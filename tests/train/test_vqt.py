@@ -162,7 +162,7 @@ def test_frames_are_counted_exactly(length: int, batch: int) -> None:
 
 @given(length=st.integers(30_000, 50_000), extra=st.integers(1, 20_000))
 @settings(max_examples=15, deadline=None)
-def test_a_frame_does_not_depend_on_what_comes_long_after(length: int, extra: int) -> None:
+def test_a_frame_does_not_depend_on_the_distant_future(length: int, extra: int) -> None:
     vqt, audio = VQT(), noise(length + extra)
     early, high = slice(0, 12), slice(72, None)  # frames and bins that need little of the future
     with torch.inference_mode():
@@ -216,7 +216,7 @@ def test_there_is_nothing_to_train_and_nothing_to_save(vqt: VQT) -> None:
     assert not vqt.state_dict()
 
 
-def test_kernels_are_normalised_windows() -> None:
+def test_kernels_are_normalized_windows() -> None:
     kernels = octave_kernels(DEFAULT)
     np.testing.assert_allclose(np.abs(kernels).sum(1), 1)
     time = np.arange(128)

@@ -73,14 +73,14 @@ class TestTheStream:
         assert any("Traceback" in note for note in failed.value.__notes__)
         assert workers() == []
 
-    def test_says_what_to_do_with_data_that_cannot_travel(self) -> None:
+    def test_data_that_cannot_be_pickled_is_a_clear_error(self) -> None:
         with pytest.raises(WorkerError, match="use --workers 0"):
             next(batch_stream([lambda: None], 0, 1))  # type: ignore[arg-type]
         assert workers() == []
 
     @POSIX
     @pytest.mark.parametrize(("kind", "said"), [("SIGKILL", 1), ("SIGTERM", 0)])
-    def test_goes_on_when_a_worker_is_killed(self, kind: str, said: int, dataset: StepDataset) -> None:
+    def test_training_continues_when_a_worker_is_killed(self, kind: str, said: int, dataset: StepDataset) -> None:
         reports: list[str] = []
         with closing(batch_stream(dataset, 0, 2, reports.append)) as stream:
             batches = [next(stream)]
@@ -92,7 +92,7 @@ class TestTheStream:
 
     @POSIX
     @pytest.mark.parametrize("size", [8, 64])
-    def test_does_not_wait_for_a_stopped_worker_at_its_end(
+    def test_a_stopped_worker_does_not_delay_the_last_step(
         self, size: int, tracks: list[Track], tiny_config: MakeConfig
     ) -> None:
         """Of the larger batches, the pipe holds a part only: the worker is stopped while it sends one."""

@@ -159,7 +159,7 @@ def test_an_mp3_whose_header_is_right_needs_no_ffmpeg(
     ],
     ids=str,
 )
-def test_an_mp3_whose_header_says_too_little(
+def test_an_mp3_whose_header_declares_too_few_frames(
     tmp_path: Path, mp3s: Callable[[str], bytes], name: str, changes: dict[str, Any]
 ) -> None:
     (tmp_path / "a.mp3").write_bytes(announcing(mp3s(name), **changes))
@@ -334,6 +334,6 @@ def test_a_flac_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
         b"RIFF" + bytes(8) + b"abcd\xff\xff\xff\xff",
     ],
 )
-def test_a_damaged_beginning_is_no_trap(start: bytes) -> None:
+def test_a_damaged_start_is_not_a_zero_length_file(start: bytes) -> None:
     assert not has_zero_length(BytesIO(start))
     assert not has_zero_length(BytesIO(start + bytes(10_000)))

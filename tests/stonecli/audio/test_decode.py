@@ -110,7 +110,7 @@ def test_channels_are_averaged(tmp_path: Path, encode: Encode, channels: int, co
     assert np.abs(decoded(tmp_path / "one.wav")).max() == pytest.approx(0.4 / channels, rel=0.05)
 
 
-def test_a_variable_bit_rate_mp3_without_a_header_is_read_to_its_end(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
+def test_a_vbr_mp3_without_a_header_is_read_to_its_end(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     # Near silence, then noise: the first frames are small, and whoever extrapolates from them is wrong.
     loud = np.random.default_rng(0).standard_normal(44100 * 10).astype(np.float32) * 0.3
     soundfile.write(tmp_path / "a.wav", np.concatenate([tone(seconds=10) * 1e-3, loud]), 44100)
@@ -216,7 +216,7 @@ def test_a_film_that_is_longer_than_its_sound_is_whole(tmp_path: Path, ffmpeg: R
         decoded(tmp_path / "a.mp4")
 
 
-def test_a_length_that_ffmpeg_only_guesses_is_not_held_against_a_file(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
+def test_a_duration_that_ffmpeg_only_estimates_is_no_error(tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
     loud = np.random.default_rng(0).standard_normal(44100 * 20).astype(np.float32) * 0.3
     soundfile.write(tmp_path / "a.wav", np.concatenate([tone(seconds=12) * 1e-5, loud]), 44100)
     ffmpeg("-i", tmp_path / "a.wav", "-c:a", "aac", "-q:a", "2", tmp_path / "a.aac")
@@ -224,7 +224,7 @@ def test_a_length_that_ffmpeg_only_guesses_is_not_held_against_a_file(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.m4a", "a.gsm", "a.vox", "a.raw", "a"])
-def test_text_is_no_audio_whatever_its_name(tmp_path: Path, name: str) -> None:
+def test_text_is_not_audio_with_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is a letter and no music, believe me.\n" * 3000)
     with pytest.raises(AudioError, match="cannot be decoded"):
         decoded(tmp_path / name)
@@ -232,7 +232,7 @@ def test_text_is_no_audio_whatever_its_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [bytes(100_000), np.random.default_rng(0).bytes(100_000)], ids=["zeros", "random"])
 @pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.m4a", "a.raw"])
-def test_neither_are_zeros_and_random_bytes(tmp_path: Path, name: str, content: bytes) -> None:
+def test_zeros_and_random_bytes_are_not_audio(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AudioError):
         decoded(tmp_path / name)
@@ -244,7 +244,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
         decoded(tmp_path / "a.mp3")
 
 
-def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp3")  # opening it would wait for ever
     for path in (tmp_path, tmp_path / "a.mp3", Path("/dev/zero")):
         with pytest.raises(AudioError, match="not a regular file"):
@@ -254,7 +254,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_what_is_no_number_is_silence(tmp_path: Path, channels: int) -> None:
+def test_nan_and_infinity_are_silence(tmp_path: Path, channels: int) -> None:
     samples = np.repeat(tone()[:, None], channels, axis=1)
     samples[1000:1100] = np.nan
     samples[2000, 0], samples[2000, -1] = np.inf, -np.inf
@@ -364,7 +364,7 @@ def test_many_channels_make_blocks_shorter_not_larger(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_leaving_early_leaves_no_ffmpeg_behind(tmp_path: Path, encode: Encode) -> None:
+def test_stopping_early_ends_ffmpeg(tmp_path: Path, encode: Encode) -> None:
     path = encode(tone(seconds=60), 44100, "m4a aac", tmp_path / "a")
     blocks: Iterator[Samples] = read_audio(path, RATE)
     first = list(itertools.islice(blocks, 2))
@@ -391,7 +391,7 @@ def test_an_ffmpeg_that_dies_half_way_is_an_error(tmp_path: Path, encode: Encode
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_an_interrupt_that_reaches_the_decoder_all_the_same_does_nothing(tmp_path: Path, encode: Encode) -> None:
+def test_an_interrupt_sent_to_the_decoder_does_nothing(tmp_path: Path, encode: Encode) -> None:
     """It would, between its start and that of its session (tests/stonecli/cli/test_tag.py met it once)."""
     path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
     blocks = read_audio(path, RATE)
@@ -487,7 +487,7 @@ def low_rate(path: Path, min_rate: int = 11025) -> tuple[float, Samples]:
 @pytest.mark.parametrize(
     ("rate", "factor"), [(8000, 1), (11025, 1), (22050, 2), (44100, 4), (48000, 4), (96000, 8), (192000, 17)]
 )
-def test_the_low_rate_holds_what_lies_below_a_third_of_it(
+def test_the_low_rate_keeps_frequencies_below_a_third_of_it(
     tmp_path: Path, rate: int, factor: int, channels: int
 ) -> None:
     time = np.arange(round(9.3 * rate)) / rate  # more than two blocks
@@ -524,7 +524,7 @@ def test_a_few_frames_at_the_low_rate(tmp_path: Path, frames: int) -> None:
     assert 0 < np.abs(samples).max() < 0.3
 
 
-def test_what_is_no_number_is_silence_at_the_low_rate_too(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_silence_at_the_low_rate(tmp_path: Path) -> None:
     samples = np.repeat(tone()[:, None], 2, axis=1)
     samples[5000], samples[20000, 1], samples[30000] = np.nan, np.inf, 1e30
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="FLOAT")
@@ -542,7 +542,7 @@ def test_every_container_at_the_low_rate(any_container: str, tones: Callable[[st
     assert spectrum.argmax() * rate / len(samples) == pytest.approx(PITCH, abs=1.0)
 
 
-def test_what_cannot_be_opened_at_the_low_rate_raises(tmp_path: Path, tones: Callable[[str], Path]) -> None:
+def test_an_unreadable_file_raises_at_the_low_rate(tmp_path: Path, tones: Callable[[str], Path]) -> None:
     (tmp_path / "a.flac").write_bytes(b"")
     with pytest.raises(AudioError, match="empty"):
         low_rate(tmp_path / "a.flac")
@@ -554,9 +554,7 @@ def test_what_cannot_be_opened_at_the_low_rate_raises(tmp_path: Path, tones: Cal
 @pytest.mark.parametrize(
     ("rate", "low"), [(44100, 11025), (48000, 12000), (22050, 11025), (32000, 16000), (8000, 8000)]
 )
-def test_what_ffmpeg_decodes_comes_at_its_own_rate_by_a_whole_number(
-    tmp_path: Path, encode: Encode, rate: int, low: int
-) -> None:
+def test_ffmpeg_decodes_at_the_file_rate_over_an_integer(tmp_path: Path, encode: Encode, rate: int, low: int) -> None:
     time = np.arange(round(9.3 * rate)) / rate
     path = encode((0.2 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate, "m4a alac", tmp_path / "a")
     found, samples = low_rate(path)
@@ -580,7 +578,7 @@ def test_a_decoder_that_nobody_reads_is_ended(
 
 
 @pytest.mark.parametrize("frames", [0, 1000, 8 * 44100, 8 * 44100 + 1])
-def test_what_ffmpeg_decodes_may_end_with_a_block(tmp_path: Path, encode: Encode, frames: int) -> None:
+def test_ffmpeg_output_may_end_at_a_block_boundary(tmp_path: Path, encode: Encode, frames: int) -> None:
     path = encode(np.full(frames, 0.25, dtype=np.float32), 44100, "wavpack", tmp_path / "a")
     if frames == 0:
         with pytest.raises(AudioError, match="cannot be decoded"):

@@ -162,7 +162,7 @@ def test_no_module_and_no_program_of_the_current_folder_is_run(
     assert not marker.exists()
 
 
-def test_without_any_decoder_the_error_says_what_to_do(
+def test_without_a_decoder_the_error_tells_how_to_install_one(
     songs: Mapping[str, Path], no_wheel: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -189,7 +189,7 @@ def descendants() -> list[int]:
 
 @needs_ffmpeg
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_leaving_early_leaves_no_process_behind(zeros: Path, missing: None) -> None:
+def test_stopping_early_ends_the_process(zeros: Path, missing: None) -> None:
     before = descendants()
     blocks = open_audio(zeros, 11025).blocks
     assert len(list(itertools.islice(blocks, 2))) == 2

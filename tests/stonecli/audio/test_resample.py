@@ -43,7 +43,7 @@ def test_up_to_a_third_of_the_rate_sines_are_sines(rate: float, cents: float, he
 
 
 @pytest.mark.parametrize(("hertz", "rate"), [(4200.0, 12000.0), (4700.0, 12000.0), (5900.0, 12000.0), (5200.0, LOW)])
-def test_what_is_above_is_not_folded_to_below(hertz: float, rate: float) -> None:
+def test_high_frequencies_are_not_aliased(hertz: float, rate: float) -> None:
     target = LOW * 2 ** (20 / 1200)
     found = Resampler(rate, target)(sine(hertz, rate, 50_000))[100:-100]
     spectrum = np.abs(np.fft.rfft(found * np.hanning(len(found)))) / (0.125 * len(found))
@@ -63,7 +63,7 @@ def test_all_lengths(count: int) -> None:
     np.testing.assert_allclose(found, padded[: len(found)], atol=1e-6)
 
 
-def test_it_does_not_matter_where_a_piece_begins() -> None:
+def test_chunk_boundaries_do_not_change_the_output() -> None:
     noise = np.random.default_rng(1).standard_normal(60_000).astype(np.float32)
     resampler = Resampler(LOW, LOW * 2 ** (8 / 1200))
     assert resampler.period is not None

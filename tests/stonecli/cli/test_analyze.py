@@ -118,14 +118,14 @@ def test_npz(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
         assert heard == ["C major"] * 4 + ["F# minor"] * 4
 
 
-def test_silence_says_so(invoke: Invoke, tmp_path: Path) -> None:
+def test_silence_is_reported(invoke: Invoke, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(22050 * 5), 22050)
     result = invoke("analyze", tmp_path / "a.wav")
     assert result.exit_code == 0
     assert "no key: stone finds nothing tonal" in result.stdout
 
 
-def test_a_bad_file_does_not_end_the_run(
+def test_a_bad_file_does_not_stop_the_run(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "[red]empty.mp3").touch()
@@ -146,7 +146,7 @@ def test_a_bad_file_does_not_end_the_run(
     assert result.stderr.count("unexpected ZeroDivisionError: a bug\n") == 2
 
 
-def test_what_is_wrong_with_a_file_is_no_wrong_usage(
+def test_a_bad_file_is_not_a_usage_error(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch, music: MakeMusic, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "low.wav", music("D minor", rate=2000), 2000)
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_a_file_is_no_wrong_usage(
     assert result.stderr.count("unexpected ValueError: a bug\n") == 2
 
 
-def test_wrong_windows_are_wrong_usage_before_a_file_is_heard(invoke: Invoke, tmp_path: Path) -> None:
+def test_invalid_windows_are_refused_before_the_analysis(invoke: Invoke, tmp_path: Path) -> None:
     for options in (("--window", "1"), ("--overlap", "nan")):
         result = invoke("analyze", tmp_path / "none.wav", *options)
         assert result.exit_code == 2
@@ -184,7 +184,7 @@ def test_nothing_is_written(invoke: Invoke, song: Song, fingerprint: Fingerprint
     assert fingerprint(paths[0].parent) == before
 
 
-def test_a_reader_that_leaves_is_no_traceback(stone_command: list[str], song: Song) -> None:
+def test_a_closed_pipe_prints_no_traceback(stone_command: list[str], song: Song) -> None:
     process = subprocess.Popen(
         [*stone_command, "analyze", *[str(song("flac"))] * 3, "--json"],
         stdout=subprocess.PIPE,
@@ -238,7 +238,7 @@ def test_a_page(invoke: Invoke, medley: Path, tmp_path: Path) -> None:
     assert len(tracks[0]["windows"]) == 8
 
 
-def test_first_and_last_key_and_the_least_segment(invoke: Invoke, medley: Path) -> None:
+def test_first_and_last_key_and_the_shortest_segment(invoke: Invoke, medley: Path) -> None:
     record = json.loads(invoke("analyze", medley, "--json").stdout)
     assert (record["first_key"]["musical"], record["last_key"]["musical"]) == ("C", "F#m")
     assert record["tuning_confidence"] > 0.9
@@ -255,7 +255,7 @@ def test_a_record_between_two_semitones(invoke: Invoke, music: MakeMusic, tmp_pa
 
 
 @pytest.mark.parametrize("option", ["--npz", "--html", "--plot"])
-def test_what_is_saved_never_replaces_music(invoke: Invoke, song: Song, option: str) -> None:
+def test_outputs_never_replace_music(invoke: Invoke, song: Song, option: str) -> None:
     first, second = song("mp3", "1.mp3"), song("mp3", "2.mp3")
     before = first.read_bytes()
     assert invoke("analyze", option, first, second).exit_code == 2
@@ -263,7 +263,7 @@ def test_what_is_saved_never_replaces_music(invoke: Invoke, song: Song, option: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
-def test_ctrl_c_keeps_what_was_heard(stone_command: list[str], song: Song, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song, tmp_path: Path) -> None:
     files = [song("flac", f"{number}.flac") for number in range(200)]
     npz, page = tmp_path / "heard.npz", tmp_path / "heard.html"
     command = [*stone_command, "analyze", *map(str, files), "--json", "--npz", str(npz), "--html", str(page)]
@@ -339,7 +339,7 @@ def test_no_decoder_is_one_line(
 
 
 @pytest.mark.parametrize("command", ["analyze", "tag"])
-def test_an_mp3_that_is_shorter_than_its_header_says(invoke: Invoke, song: Song, command: str) -> None:
+def test_an_mp3_shorter_than_its_header_is_truncated(invoke: Invoke, song: Song, command: str) -> None:
     path = song("mp3")
     content = path.read_bytes()
     size = 144 * 64000 // 44100

@@ -35,9 +35,7 @@ def unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--per-window"]])
-def test_it_loads_nothing_that_it_does_not_need(
-    unconfigured: Path, songs: Mapping[str, Path], options: list[str]
-) -> None:
+def test_only_needed_modules_are_imported(unconfigured: Path, songs: Mapping[str, Path], options: list[str]) -> None:
     result = start("analyze", "--device", "cpu", *options, songs["flac"])
     assert result.returncode == 0
     assert "Camelot" in result.stdout or '"camelot"' in result.stdout
@@ -57,7 +55,7 @@ def test_a_config_file_is_heeded(unconfigured: Path, songs: Mapping[str, Path]) 
     assert "config.toml: not valid TOML" in result.stderr
 
 
-def test_a_folder_in_the_place_of_the_config_file(unconfigured: Path, songs: Mapping[str, Path]) -> None:
+def test_a_folder_instead_of_the_config_file(unconfigured: Path, songs: Mapping[str, Path]) -> None:
     (unconfigured / "config.toml").mkdir(parents=True)
     result = start("analyze", "--device", "cpu", songs["flac"])
     assert result.returncode == 2

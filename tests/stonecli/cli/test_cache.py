@@ -59,7 +59,7 @@ def test_no_cache(invoke: Invoke, song: Song, deaf: Callable[[], None]) -> None:
     assert "it was listened to" in invoke("tag", path, "--no-cache").stderr
 
 
-def test_another_model_hears_for_itself(invoke: Invoke, song: Song, tiny_model: MakeModel) -> None:
+def test_another_model_does_not_use_the_cached_result(invoke: Invoke, song: Song, tiny_model: MakeModel) -> None:
     path = song("flac")
     first = invoke("tag", path, "--json")
     tiny = tiny_model(path.with_suffix(".onnx"))
@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_used_is_one_line(
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_damaged_cache_is_no_error(invoke: Invoke, song: Song) -> None:
+def test_a_damaged_cache_is_not_an_error(invoke: Invoke, song: Song) -> None:
     path = song("mp3")
     first = invoke("tag", path)
     cache_file().write_bytes(b"damaged" * 1000)
@@ -112,7 +112,7 @@ def test_a_damaged_cache_is_no_error(invoke: Invoke, song: Song) -> None:
 
 @pytest.mark.parametrize("arguments", [["cache"], ["cache", "clear"], ["tag"]], ids=" ".join)
 @pytest.mark.parametrize("pages", ["tables", "all but the first", "schema"])
-def test_a_cache_with_damaged_pages_is_made_anew(
+def test_a_cache_with_damaged_pages_is_replaced(
     invoke: Invoke, song: Song, arguments: list[str], pages: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header is intact, so that SQLite opens the file."""
@@ -143,7 +143,7 @@ def test_a_cache_with_damaged_pages_is_made_anew(
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_a_damaged_cache_is_made_anew_by_the_next_process(stone: RunStone, song: Song) -> None:
+def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, song: Song) -> None:
     """Pages 2 to 5, as a bad disk leaves them: each command works, and the cache does again."""
     path = song("mp3")
     first = stone("tag", path)
@@ -174,7 +174,7 @@ def test_a_folder_that_others_use_stays_theirs(stone: RunStone, song: Song, tmp_
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("is_old", [False, True])
-def test_nobody_else_can_read_the_cache(stone: RunStone, song: Song, tmp_path: Path, is_old: bool) -> None:
+def test_other_users_cannot_read_the_cache(stone: RunStone, song: Song, tmp_path: Path, is_old: bool) -> None:
     """It lists the paths of the user's library."""
     folder = tmp_path / "caches" / "stone"
     path = song("mp3")

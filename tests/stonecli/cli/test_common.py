@@ -22,7 +22,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return put
 
 
-def test_lines_in_the_place_of_the_dash(stdin: Callable[..., Any]) -> None:
+def test_a_dash_is_replaced_by_the_lines_of_stdin(stdin: Callable[..., Any]) -> None:
     stdin(b"b.mp3\n\n c d.mp3\n-\nbytes\xff.mp3\n")
     found = listed([Path("a"), Path("-"), Path("z")], null=False)
     assert [os.fsencode(path) for path in found] == [b"a", b"b.mp3", b" c d.mp3", b"-", b"bytes\xff.mp3", b"z"]
@@ -52,7 +52,7 @@ def test_without_a_dash() -> None:
         ("evaluate", "--confusion", "x.png"),
     ],
 )
-def test_an_output_in_a_folder_that_is_not_there_is_refused_before_the_work(
+def test_an_output_in_a_missing_folder_is_refused_first(
     invoke: Invoke,
     song: CopySong,
     tmp_path: Path,

@@ -203,7 +203,7 @@ def test_a_window_that_the_model_refuses_names_the_file(invoke: Invoke, song: So
     assert result.stderr.endswith(" s long with this model, not 1e+09; see stone analyze --help\n")
 
 
-def test_what_is_no_file(invoke: Invoke, song: Song) -> None:
+def test_a_folder_or_pipe_instead_of_the_file(invoke: Invoke, song: Song) -> None:
     os.mkfifo(config_path())  # would wait for ever
     result = invoke("tag", song("flac"))
     assert (result.exit_code, result.stderr) == (2, f"stone: {config_path()}: is not a regular file; delete it\n")
@@ -225,7 +225,7 @@ def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
     assert not config_path().exists()
 
 
-def test_a_switch_that_is_set_is_taken_back_on_the_command_line(invoke: Invoke, song: Song) -> None:
+def test_the_command_line_overrides_a_configured_switch(invoke: Invoke, song: Song) -> None:
     assert invoke("config", "set", "tag.write-tags", "true").exit_code == 0
     assert invoke("config", "set", "tag.quiet", "true").exit_code == 0
     path = song("flac")

@@ -79,7 +79,7 @@ def test_tables_go_to_standard_output(folder: Path, invoke: Invoke) -> None:
     assert max(len(line) for line in result.stdout.splitlines()[1:]) <= 100
 
 
-def test_broken_and_missing_files_are_named_and_left_out(
+def test_broken_and_missing_files_are_reported_and_skipped(
     folder: Path, invoke: Invoke, fingerprint: Fingerprint
 ) -> None:
     (folder / "broken.mp3").write_bytes(b"this is no music" * 100)
@@ -103,7 +103,7 @@ def test_broken_and_missing_files_are_named_and_left_out(
     assert (record["tracks"], record["overall"]["count"], record["overall"]["accuracy"]["value"]) == (7, 4, 1.0)
 
 
-def test_nothing_that_can_be_heard(folder: Path, invoke: Invoke) -> None:
+def test_no_readable_file_is_an_error(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", labels_file(folder, ["missing.mp3,C"]))
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -124,7 +124,7 @@ def test_labels_that_are_not_there(folder: Path, invoke: Invoke) -> None:
     assert result.stderr == f"stone: {folder / 'no.csv'}: no such file or folder\n"
 
 
-def test_a_track_listed_twice_is_said(folder: Path, invoke: Invoke) -> None:
+def test_a_track_listed_twice_is_a_warning(folder: Path, invoke: Invoke) -> None:
     labels = labels_file(folder, [*RIGHT, "./c.wav,8B"])
     result = invoke("evaluate", labels)
     assert result.exit_code == 0
@@ -188,7 +188,7 @@ def test_against_a_file_of_other_tracks(folder: Path, invoke: Invoke, tmp_path: 
     assert result.stderr == f"stone: {theirs}: none of its rows is for a track of the labels; check the paths in it\n"
 
 
-def test_against_answers_for_what_could_not_be_heard(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
+def test_comparing_predictions_for_unreadable_files(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
     theirs = tmp_path / "them.csv"
     theirs.write_text("path,key\nmissing.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", theirs)
@@ -258,7 +258,7 @@ def test_wrong_usage_is_seen_before_the_work(
     assert labels.read_text().startswith("path,key\nc.wav")
 
 
-def test_no_matplotlib_is_said_before_the_work(folder: Path, stone: RunStone, tmp_path: Path) -> None:
+def test_missing_matplotlib_is_an_error_before_the_work(folder: Path, stone: RunStone, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker" / "matplotlib"
     blocker.mkdir(parents=True)
     (blocker / "__init__.py").write_text("raise ModuleNotFoundError('No module named matplotlib', name='matplotlib')")
@@ -269,7 +269,9 @@ def test_no_matplotlib_is_said_before_the_work(folder: Path, stone: RunStone, tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_reports_what_was_heard(folder: Path, stone_command: list[str], tmp_path: Path, rendered: Path) -> None:
+def test_ctrl_c_reports_the_finished_tracks(
+    folder: Path, stone_command: list[str], tmp_path: Path, rendered: Path
+) -> None:
     for place in range(400):
         (folder / f"{place}.wav").symlink_to(rendered / "c.wav")
     labels = labels_file(folder, ["missing.mp3,C", *(f"{place}.wav,C" for place in range(400))])

@@ -71,7 +71,7 @@ def assert_fails(result: Result, code: int, *parts: str) -> None:
         assert part in result.stderr
 
 
-def test_it_says_what_it_made(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_exported_file_is_described(checkpoint: Path, tmp_path: Path) -> None:
     model = tmp_path / "made [bold]" / "model.onnx"
     model.parent.mkdir()
     result = run(checkpoint, model)
@@ -85,7 +85,7 @@ def test_it_says_what_it_made(checkpoint: Path, tmp_path: Path) -> None:
     assert KeyModel(model, device="cpu").info.trained_on == "nothing"
 
 
-def test_a_pitch_fork_is_listened_to(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_exported_model_is_checked_with_tones(checkpoint: Path, tmp_path: Path) -> None:
     model, fork = tmp_path / "model.onnx", tmp_path / "fork.wav"
     soundfile.write(fork, 0.5 * play_key(Key(0, "major"), 1, 10.0, 22050), 22050)
     assert run(checkpoint, model, "--pitch-fork", fork).exit_code == 0
@@ -116,7 +116,7 @@ def test_a_bad_checkpoint_gives_one_line(tmp_path: Path, content: bytes) -> None
     assert [*tmp_path.iterdir()] == [bad]
 
 
-def test_a_malicious_checkpoint_gives_one_line_and_does_not_run(tmp_path: Path) -> None:
+def test_a_malicious_checkpoint_is_one_error_and_runs_no_code(tmp_path: Path) -> None:
     bad, marker = tmp_path / "bad.pt", tmp_path / "it ran"
     torch.save({"stone": TouchesFile(marker), "gin_info": []}, bad)
     assert_fails(run(bad, tmp_path / "x.onnx"), 1, str(bad), "refused")
@@ -161,7 +161,7 @@ run()
 
 
 @pytest.mark.parametrize("module", ["torch", "onnx"])
-def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path, module: str) -> None:
+def test_without_the_extra_the_error_tells_how_to_install_it(tmp_path: Path, module: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT.format(module=module)],

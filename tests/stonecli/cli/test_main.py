@@ -133,7 +133,7 @@ def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
     ],
     ids=str,
 )
-def test_wrong_usage_is_one_line_that_says_what_to_do(invoke: Invoke, arguments: list[str], line: str) -> None:
+def test_wrong_usage_is_one_line_with_the_remedy(invoke: Invoke, arguments: list[str], line: str) -> None:
     assert invoke(*arguments).stderr == f"stone: {line}\n"
 
 
@@ -149,7 +149,7 @@ def test_nothing_at_all_shows_the_help(invoke: Invoke) -> None:
      ["tag", "--model", "\x1b[31m[red]\x07", "."], ["tag", "--output", "\x1b[31m[red]\x07/a.csv", "."]],
     ids=ascii,
 )  # fmt: skip
-def test_what_is_typed_wrong_is_shown_and_not_obeyed(stone: Stone, arguments: list[str]) -> None:
+def test_mistyped_text_is_shown_without_its_escapes(stone: Stone, arguments: list[str]) -> None:
     result = stone(*arguments)
     assert result.returncode == 2
     assert "\x1b" not in result.stdout + result.stderr

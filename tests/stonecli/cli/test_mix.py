@@ -61,7 +61,7 @@ def test_json(invoke: Invoke, crate: Path) -> None:
     assert [Path(left["path"]).name for left in record["left_out"]] == ["bad.flac"]
 
 
-def test_what_mixes_with_one(invoke: Invoke, crate: Path) -> None:
+def test_the_tracks_that_mix_with_one_track(invoke: Invoke, crate: Path) -> None:
     result = invoke("mix", crate, "--compatible", crate / "a.flac")
     assert result.exit_code == 0
     assert names(result) == ["a", "e", "c", "b"]  # the track, then the best first; d clashes
@@ -81,7 +81,7 @@ def test_the_playlist_and_the_collection(invoke: Invoke, crate: Path, tmp_path: 
     assert '<NODE Name="set" Type="1"' in text
 
 
-def test_a_file_without_a_key_is_heard_and_remembered(
+def test_a_file_without_a_key_is_analyzed_and_cached(
     invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, silent = song("mp3"), tmp_path / "silent.wav"
@@ -96,9 +96,7 @@ def test_a_file_without_a_key_is_heard_and_remembered(
     assert invoke("mix", path, silent).exit_code == 0
 
 
-def test_a_file_is_left_in_the_key_that_it_was_heard_to_end_in(
-    invoke: Invoke, music: MakeMusic, tmp_path: Path
-) -> None:
+def test_the_first_and_the_last_detected_key_are_used(invoke: Invoke, music: MakeMusic, tmp_path: Path) -> None:
     path = tmp_path / "changes.flac"
     soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# major", seconds=60)]), 22050)
     (track,) = json.loads(invoke("mix", path, "--json").stdout)["tracks"]

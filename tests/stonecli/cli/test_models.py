@@ -93,9 +93,7 @@ class KeyModelFile:
     size = stored_model(BUILT_IN).size
 
 
-def test_the_card_is_readable_on_a_terminal_and_as_it_is_in_a_pipe(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_card_is_wrapped_only_on_a_terminal(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = invoke("models", "show", BUILT_IN).stdout
     assert raw.startswith("# ")
     assert "\n| " in raw
@@ -172,7 +170,7 @@ def test_names(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
     assert stored_model("mine").sha256 == sha256(other)
 
 
-def test_what_is_no_model(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("text")
     fails(invoke("models", "add", tmp_path / "text.onnx"), 1, "not a")
     fails(invoke("models", "add", tmp_path / "nothing.onnx"), 1, "nothing.onnx: no such file")
@@ -195,7 +193,7 @@ def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
     fails(invoke("models", *arguments), 2)
 
 
-def test_what_is_not_there(invoke: Invoke) -> None:
+def test_a_model_that_does_not_exist(invoke: Invoke) -> None:
     for action in ("show", "remove"):
         fails(invoke("models", action, "\x1b[31m"), 1, "there is no model '\\x1b[31m'")
     fails(invoke("models", "remove", BUILT_IN), 1, "cannot be removed")
@@ -228,7 +226,7 @@ def test_a_model_that_was_cut_off_is_refused_even_without_a_hash(
     assert len(records(invoke("models", "--json"))) == 1
 
 
-def test_nothing_else_asks_the_network(invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_command_uses_the_network(invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
@@ -241,7 +239,7 @@ def test_nothing_else_asks_the_network(invoke: Invoke, song: Song, monkeypatch: 
 # What the authors have published
 
 
-def test_what_is_pinned() -> None:
+def test_the_published_checkpoints_are_pinned() -> None:
     assert list(PUBLISHED) == ["stone", "semi-tone", "skey"]
     for name, model in PUBLISHED.items():
         assert model.name == name
@@ -314,7 +312,7 @@ def test_without_torch_one_line_before_anything_is_fetched(
     assert not (tmp_path / "asked").exists()
 
 
-def test_what_only_looks_like_a_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_file_that_only_looks_like_a_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     for number, content in enumerate((b"PK\x03\x04" + bytes(60), b"\x80\x04\x95" + bytes(60))):
         path = tmp_path / f"bad{number}.pt"

@@ -57,7 +57,7 @@ def test_a_config_file_is_only_checked_for_the_command_that_runs(
     assert "stone undo has no option --no-such-option; run: stone config unset undo.no-such" in failure.value.stderr
 
 
-def test_anything_else_is_for_the_commands() -> None:
+def test_other_arguments_go_to_the_commands() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failure:
         start("nonsense")
     assert failure.value.returncode == 2

@@ -128,7 +128,7 @@ def test_fields(invoke: Invoke, song: Song) -> None:
     assert re.fullmatch(r"Song\b.*7A.*", FLAC(path)["title"][0])
 
 
-def test_files_that_have_a_key_are_left_and_shown(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
+def test_files_with_a_key_are_skipped_and_listed(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     tags = FLAC(path)
     tags["initialkey"] = "C♯ minor"
@@ -158,7 +158,7 @@ def test_a_second_field_on_a_folder_that_has_keys(invoke: Invoke, album: Path, f
     assert fingerprint(album) == written
 
 
-def test_what_was_written_is_taken_out(
+def test_remove_deletes_the_written_key(
     invoke: Invoke, album: Path, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = ["--field", "key", "--field", "comment=musical", "--field", "title", "--mode", "append"]
@@ -178,7 +178,7 @@ def test_what_was_written_is_taken_out(
     assert set(statuses(invoke("tag", album, "--remove", "--write-tags", *fields)).values()) == {"unchanged"}
 
 
-def test_leftovers_of_a_crash_are_cleaned_by_the_next_run_that_writes(
+def test_the_next_writing_run_deletes_files_left_by_a_crash(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("flac")
@@ -192,7 +192,7 @@ def test_leftovers_of_a_crash_are_cleaned_by_the_next_run_that_writes(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_least_confidence(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
+def test_min_confidence(invoke: Invoke, song: Song, fingerprint: Fingerprint) -> None:
     path = song("flac")
     before = fingerprint(path.parent)
     result = invoke("tag", path, "--write-tags", "--min-confidence", "0.99")
@@ -212,7 +212,7 @@ def test_the_modification_time(invoke: Invoke, song: Song) -> None:
 
 
 @pytest.mark.parametrize("jobs", ["1", "4"])
-def test_rows_come_in_the_order_of_the_files_however_many_at_once(invoke: Invoke, album: Path, jobs: str) -> None:
+def test_rows_follow_the_order_of_files_for_any_jobs(invoke: Invoke, album: Path, jobs: str) -> None:
     names = [Path(row[0]).name for row in rows(invoke("tag", album, "--jobs", jobs))]
     assert names == sorted(names, key=library.natural_key)
 
@@ -477,7 +477,7 @@ def test_odd_files_are_tagged(invoke: Invoke, song: Song, folder: Path, music: M
 
 
 @pytest.mark.parametrize("kind", ["zeros", "dither", "white", "pink", "0.1 s", "short lie"])
-def test_where_there_is_no_key_none_is_made_up(
+def test_sound_without_a_key_gets_no_key(
     invoke: Invoke,
     song: Song,
     folder: Path,
@@ -625,7 +625,7 @@ def test_a_folder_that_vanishes(
     assert all("no such file" in line.casefold() for line in result.stderr.splitlines())
 
 
-def test_a_file_that_changes_while_it_is_heard_is_left(
+def test_a_file_deleted_during_analysis_is_an_error(
     invoke: Invoke, song: Song, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = song("mp3")
@@ -645,7 +645,7 @@ def test_a_file_that_changes_while_it_is_heard_is_left(
 # The process
 
 
-def test_decoders_say_nothing_of_their_own(stone: Stone, songs: Mapping[str, Path], folder: Path) -> None:
+def test_decoders_print_nothing(stone: Stone, songs: Mapping[str, Path], folder: Path) -> None:
     for name in ("letter.mp3", "cut.mp3", "good.mp3"):
         shutil.copy(songs["mp3"], folder / name)
     (folder / "letter.mp3").write_text("text\n" * 50000)
@@ -660,7 +660,7 @@ def test_decoders_say_nothing_of_their_own(stone: Stone, songs: Mapping[str, Pat
     assert len(result.stdout.splitlines()) == 3
 
 
-def test_cuda_where_there_is_none(stone: Stone, song: Song) -> None:
+def test_cuda_on_a_machine_without_a_gpu(stone: Stone, song: Song) -> None:
     if model._why_no_cuda() is None:
         pytest.skip("there is CUDA here")
     path = song("mp3")
@@ -674,7 +674,7 @@ def test_cuda_where_there_is_none(stone: Stone, song: Song) -> None:
 
 
 @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_ctrl_c_keeps_what_is_finished(
+def test_ctrl_c_keeps_the_finished_files(
     stone_command: list[str], songs: Mapping[str, Path], folder: Path, tmp_path: Path, end: str
 ) -> None:
     contents = {}
@@ -713,9 +713,7 @@ def test_ctrl_c_keeps_what_is_finished(
     assert [*tmp_path.glob(".*.tmp")] == []
 
 
-def test_a_reader_that_leaves_is_no_traceback(
-    stone_command: list[str], songs: Mapping[str, Path], folder: Path
-) -> None:
+def test_a_closed_pipe_prints_no_traceback(stone_command: list[str], songs: Mapping[str, Path], folder: Path) -> None:
     for number in range(4):
         shutil.copy(songs["mp3"], folder / f"{number}.mp3")
     for options in (["--json"], []):

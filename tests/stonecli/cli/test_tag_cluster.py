@@ -44,7 +44,7 @@ def test_without_the_extra(song: Song, tmp_path: Path, arguments: list[str], cod
     assert (done.returncode, done.stderr.strip()) == (code, said)
 
 
-def test_parquet_on_one_machine_is_gone_on_with(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+def test_a_parquet_folder_is_resumed_on_one_machine(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
     output = tmp_path / "keys.parquet"
     first, second = song("flac", "a"), song("mp3", "b")
@@ -72,9 +72,7 @@ def test_parquet_has_absolute_paths(
     assert {read_tags(album / "01.flac").text for album in albums} == {"7A"}
 
 
-def test_what_was_written_is_not_passed_over_when_it_is_to_be_removed(
-    invoke: Invoke, song: Song, tmp_path: Path
-) -> None:
+def test_remove_does_not_skip_files_that_a_run_wrote(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow.parquet", reason="needs stonecli[cluster]")
     output, other, path = tmp_path / "keys.parquet", tmp_path / "other.parquet", song("flac")
     said = "{} is from a run {} --remove, whose files would be skipped; choose another --output"
@@ -87,7 +85,7 @@ def test_what_was_written_is_not_passed_over_when_it_is_to_be_removed(
     assert (result.exit_code, result.stderr) == (2, f"stone: {said.format(other, 'with')}\n")
 
 
-def test_what_is_no_parquet_folder_is_left(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     output = tmp_path / "keys.parquet"
     output.write_bytes(b"mine")
     result = invoke("tag", song("flac"), "--output", output)

@@ -120,7 +120,7 @@ def test_the_key_of_the_file_stands_beside_the_detected_one(
     assert (track["in"], track["out"]) == (track["key"], track["key"])
 
 
-def test_a_key_text_that_stone_cannot_read_has_a_status_of_its_own_in_every_output(
+def test_unreadable_key_text_has_its_own_status_in_every_output(
     invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyarrow = pytest.importorskip("pyarrow.parquet")
@@ -149,7 +149,7 @@ def test_a_key_text_that_stone_cannot_read_has_a_status_of_its_own_in_every_outp
 
 
 @pytest.mark.parametrize("case", ["never analyzed", "no cache", "another model"])
-def test_what_is_not_known_is_not_made_up(
+def test_unknown_fields_stay_empty(
     invoke: Invoke,
     song: Song,
     tiny_model: MakeModel,

@@ -186,7 +186,7 @@ def test_a_data_loader_of_ones_own(
     assert result.exit_code == 2
 
 
-def test_teachers_hear_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+def test_teachers_analyze_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_6.pt"
     text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
     text = text.replace("frames_averaged = 4", "frames_averaged = 4\ncorrects_tuning = true")
@@ -285,7 +285,7 @@ def test_a_watcher_of_ones_own(
         assert reason in refused(invoke(*run, "--watcher", wrong), 1)
 
 
-def test_unreadable_files_are_reported_and_left_out(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_skipped(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     music = tmp_path / "[bold]music"
     music.mkdir()
     for number in range(4):
@@ -361,7 +361,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_worker_that_gets_no_time_does_not_hold_up_the_end(
+def test_a_stopped_worker_does_not_delay_the_end(
     name: str, folder: Path, arguments: Any, stone_command: list[str], start_process: Any
 ) -> None:
     """On a busy machine a worker may not run for seconds; here it is stopped, so that it never does."""
@@ -415,7 +415,7 @@ def test_more_tracks_than_files_may_be_open(
     assert (process.returncode, errors) == (0, "")
 
 
-def test_signals_are_afterwards_what_they_were(folder: Path, arguments: Any, invoke: Any) -> None:
+def test_signal_handlers_are_restored(folder: Path, arguments: Any, invoke: Any) -> None:
     def handler(*_: Any) -> None: ...
 
     numbers = END_SIGNALS
@@ -560,7 +560,7 @@ def test_without_data_it_trains_on_music_that_it_generates(
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", ".hidden"])
-def test_a_name_that_is_no_folders(name: str, folder: Path, arguments: Any, invoke: Any) -> None:
+def test_a_run_name_that_cannot_be_a_folder(name: str, folder: Path, arguments: Any, invoke: Any) -> None:
     assert "--name" in refused(invoke(*arguments("stone", "--data", folder / "music", "-n", name)), 2)
 
 
@@ -626,9 +626,7 @@ def test_few_tracks_with_a_key_among_many_without(folder: Path, arguments: Any, 
     assert line.startswith("the cross_entropy loss needs labels")
 
 
-def test_tracks_without_a_key_and_a_loss_that_cannot_learn_from_them(
-    folder: Path, arguments: Any, invoke: Any, tmp_path: Path
-) -> None:
+def test_a_supervised_loss_needs_tracks_with_a_key(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     rows = [f"{folder}/music/{number}.wav,{key}" for number, key in enumerate(["C", "Am", "none", "none"])]
     (tmp_path / "keys.csv").write_text("\n".join(["path,key", *rows]))
     line = refused(invoke(*arguments("semi_tone", "--labels", tmp_path / "keys.csv")), 1)

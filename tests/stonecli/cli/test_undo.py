@@ -88,7 +88,7 @@ def test_the_last_run_is_undone_and_no_other_by_surprise(
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "stone: nothing to undo\n")
 
 
-def test_a_run_that_goes_on(invoke: Invoke, tag: Invoke, song: Song) -> None:
+def test_undo_of_a_run_that_is_still_writing(invoke: Invoke, tag: Invoke, song: Song) -> None:
     older, first, second = song("flac"), song("mp3"), song("aiff")
     tag(older)
     with recorded("write key") as run:
@@ -200,7 +200,7 @@ def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag:
     assert read_tags(paths[1]).text is not None
 
 
-def test_a_removal_can_be_taken_back(invoke: Invoke, tag: Invoke, song: Song) -> None:
+def test_a_removal_can_be_undone(invoke: Invoke, tag: Invoke, song: Song) -> None:
     path = song("m4a aac")
     tag(path)
     written = path.read_bytes()
@@ -227,7 +227,7 @@ def test_wrong_usage(invoke: Invoke, arguments: list[str]) -> None:
     assert not result.stdout
 
 
-def test_previews_and_runs_without_a_change_are_no_runs(invoke: Invoke, tag: Invoke, song: Song) -> None:
+def test_previews_and_unchanged_runs_are_not_recorded(invoke: Invoke, tag: Invoke, song: Song) -> None:
     path = song("mp3")
     assert invoke("tag", path).exit_code == 0
     assert not journal_file().exists()

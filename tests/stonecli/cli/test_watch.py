@@ -19,7 +19,7 @@ from tests.fixture_types import Encode, Invoke, MakeMusic
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_what_arrives_is_tagged_once_and_ctrl_c_ends_it(
+def test_new_files_are_tagged_once_and_ctrl_c_ends_it(
     stone_command: list[str], songs: Mapping[str, Path], tmp_path: Path, end: signal.Signals
 ) -> None:
     folder = tmp_path / "in"
@@ -207,7 +207,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("watches", [0, 3])
-def test_at_the_limit_of_watches_the_rest_is_polled_and_one_line_says_so(
+def test_folders_over_the_watch_limit_are_polled_with_a_warning(
     stone_command: list[str], limited: dict[str, str], tiny: Path, tmp_path: Path, watches: int
 ) -> None:
     folder = tmp_path / "in"
@@ -229,7 +229,7 @@ def test_at_the_limit_of_watches_the_rest_is_polled_and_one_line_says_so(
     assert "--poll" in line
 
 
-def test_without_inotify_instances_the_folder_is_polled_and_one_line_says_so(
+def test_without_inotify_folders_are_polled_with_a_warning(
     stone_command: list[str], limited: dict[str, str], tiny: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"

@@ -142,7 +142,7 @@ def test_the_answers_are_those_of_one_machine(
     assert sorted(result.stdout.splitlines()) == sorted(alone.stdout.splitlines())
 
 
-def test_a_second_run_does_what_is_left(invoke: Invoke, address: str, folder: Path, tmp_path: Path) -> None:
+def test_a_second_run_does_the_remaining_files(invoke: Invoke, address: str, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "keys.ndjson"
     assert invoke("tag", folder, "--cluster", address, "--output", output).exit_code == 0
     whole = output.read_bytes()
@@ -155,9 +155,7 @@ def test_a_second_run_does_what_is_left(invoke: Invoke, address: str, folder: Pa
     assert sorted(output.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
-def test_a_preview_is_not_gone_on_with_by_a_run_that_writes(
-    invoke: Invoke, address: str, folder: Path, tmp_path: Path
-) -> None:
+def test_a_writing_run_does_not_resume_a_preview(invoke: Invoke, address: str, folder: Path, tmp_path: Path) -> None:
     for name in ("keys.ndjson", "keys.parquet"):
         output = tmp_path / name
         assert invoke("tag", folder / "00.flac", "--cluster", address, "--output", output).exit_code == 0
@@ -248,7 +246,7 @@ def test_a_list_without_end_on_standard_input(
 # What goes wrong on the way
 
 
-def test_a_worker_that_is_killed_loses_nothing_and_tags_nothing_twice(
+def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     stone_command: list[str],
     invoke: Invoke,
     address: str,
@@ -295,7 +293,7 @@ def test_a_file_that_kills_workers_is_one_error(
     assert Counter(record["status"] for record in records(output)) == {"written": 30, "error": 1}
 
 
-def test_interrupted_and_gone_on_with(stone_command: list[str], address: str, folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(stone_command: list[str], address: str, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "keys.ndjson"
     process = start(stone_command, "tag", folder, "--cluster", address, "--write-tags", "--output", output)
     wait_until(lambda: lines_in(output) >= 3)
@@ -313,7 +311,7 @@ def test_interrupted_and_gone_on_with(stone_command: list[str], address: str, fo
     assert {record["status"] for record in records(output)} == {"written"}
 
 
-def test_a_client_that_dies_is_gone_on_with(
+def test_the_run_of_a_killed_client_is_resumed(
     stone_command: list[str], invoke: Invoke, address: str, folder: Path, fingerprint: Fingerprint, tmp_path: Path
 ) -> None:
     pytest.importorskip("pyarrow")
@@ -410,7 +408,7 @@ def test_options_that_make_no_sense_there(invoke: Invoke, options: list[str]) ->
 # A million
 
 
-def test_what_is_in_flight_is_bounded(client: Any) -> None:
+def test_the_number_of_pending_tasks_is_bounded(client: Any) -> None:
     taken = []
 
     def endless() -> Iterator[Found]:

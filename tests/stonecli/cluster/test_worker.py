@@ -49,7 +49,7 @@ def test_a_preview(job: Job, song: Song, tmp_path: Path) -> None:
     assert broken is not None
 
 
-def test_what_is_written_can_be_taken_back(job: Job, song: Song, journals: Path) -> None:
+def test_a_written_key_can_be_undone(job: Job, song: Song, journals: Path) -> None:
     path = song("mp3")
     before = path.read_bytes()
     job = replace(job, options=WRITE, journals=journals, what="write on a cluster")
@@ -65,9 +65,7 @@ def test_what_is_written_can_be_taken_back(job: Job, song: Song, journals: Path)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_a_worker_wrote_that_died_is_said_to_be_written(
-    job: Job, song: Song, journals: Path, overwrite: bool
-) -> None:
+def test_writes_of_a_killed_worker_are_reported(job: Job, song: Song, journals: Path, overwrite: bool) -> None:
     path = song("flac")
     with thread_journal(journals, "write on a cluster") as run:
         write_key(path, Key.parse("Dm"), journal=run)  # and no more is heard of it
@@ -84,7 +82,7 @@ def test_what_a_worker_wrote_that_died_is_said_to_be_written(
     assert path.stat().st_mtime_ns == stamp
 
 
-def test_nothing_is_written_where_it_could_not_be_taken_back(job: Job, song: Song, journals: Path) -> None:
+def test_nothing_is_written_that_cannot_be_undone(job: Job, song: Song, journals: Path) -> None:
     path = song("flac")
     for other in (replace(job, run_id="another", journals=journals), replace(job, journals=journals / "gone")):
         said = replace(other, options=WRITE)([path])
@@ -109,7 +107,7 @@ def test_other_versions_and_models_are_refused(job: Job, song: Song) -> None:
     assert "wrong model" in said.refusal
 
 
-def test_a_run_that_is_stopped_says_what_it_has(job: Job, song: Song) -> None:
+def test_a_stopped_run_returns_its_results(job: Job, song: Song) -> None:
     job = replace(job, run_id="to be stopped")
     stop_run("to be stopped")
     assert job([song("flac")] * 3).answers == []
@@ -151,7 +149,7 @@ def test_a_process_that_dies_costs_one_file(
     assert {result.key for result, _ in said.answers if result} == {Key.parse("Dm")}
 
 
-def test_what_a_process_alone_refuses_is_refused(job: Job, song: Song, tmp_path: Path) -> None:
+def test_the_refusal_of_an_isolated_process_is_returned(job: Job, song: Song, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs stonecli[cluster]")
     said = replace(job, is_isolated=True, options=WRITE, journals=tmp_path / "gone")([song("flac")])
     assert said.answers == []

@@ -95,7 +95,7 @@ def test_the_public_name_takes_a_path_alone(songs: Mapping[str, Path]) -> None:
     assert estimate.key == stonecli.Key(2, "minor")
 
 
-def test_what_cannot_be_read_raises(tmp_path: Path, key_model: KeyModel) -> None:
+def test_an_unreadable_file_raises(tmp_path: Path, key_model: KeyModel) -> None:
     (tmp_path / "a.mp3").write_text("text")
     with pytest.raises(AudioError):
         detect_key(tmp_path / "a.mp3", key_model)
@@ -123,7 +123,7 @@ def test_the_level_changes_nothing(music: Music, hear: Callable[..., KeyEstimate
     assert scaled.tuning_cents == pytest.approx(plain.tuning_cents, abs=0.3)
 
 
-def test_a_quiet_beginning_is_heard_as_well(music: Music, hear: Callable[..., KeyEstimate]) -> None:
+def test_a_quiet_start_is_analyzed_too(music: Music, hear: Callable[..., KeyEstimate]) -> None:
     samples = np.concatenate([music("E major", seconds=15) * np.float32(0.02), music("E major", seconds=30)])
     estimate = hear(samples)
     assert [window.tonal for window in estimate.windows] == [True, True, True]
@@ -189,7 +189,7 @@ def test_a_tenth_of_a_second_gets_none(music: Music, hear: Callable[..., KeyEsti
     assert estimate.duration == pytest.approx(seconds, abs=1e-4)
 
 
-def test_what_is_not_tonal_does_not_count(music: Music, noise: MakeNoise, hear: Callable[..., KeyEstimate]) -> None:
+def test_windows_without_tones_do_not_count(music: Music, noise: MakeNoise, hear: Callable[..., KeyEstimate]) -> None:
     tones = music("B major", seconds=WINDOW)
     estimate = hear(np.concatenate([noise(0, WINDOW), tones, silence(WINDOW), tones]))
     assert [window.tonal for window in estimate.windows] == [False, True, False, True]
@@ -283,7 +283,7 @@ def test_a_rate_that_makes_no_sense(key_model: KeyModel, rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [2000, 3900])
 @pytest.mark.parametrize("key", ["F major", "D minor"])
-def test_what_is_sampled_at_a_low_rate_is_heard(
+def test_audio_at_a_low_rate_is_analyzed(
     tmp_path: Path, music: Music, key_model: KeyModel, key: str, rate: int
 ) -> None:
     soundfile.write(tmp_path / "low.wav", music(key, seconds=31, rate=rate), rate)
@@ -306,7 +306,7 @@ def test_a_few_bars_elsewhere_make_none(music: Music, hear: Callable[..., KeyEst
     assert [segment.key.name for segment in hear(np.concatenate(parts)).segments] == ["C major"]
 
 
-def test_a_recording_without_a_change_has_its_own_key_in_its_only_segment(key_model: KeyModel) -> None:
+def test_a_recording_in_one_key_has_one_segment(key_model: KeyModel) -> None:
     """The mean and the most likely path can differ when nothing is sure; then the mean is the answer to both."""
 
     class Unsure:
@@ -342,7 +342,7 @@ class Recorder(KeyModel):
 
 
 @pytest.mark.parametrize("cents", [0.0, 37.0, -46.0])
-def test_a_window_is_heard_in_its_surroundings(music: Music, cents: float) -> None:
+def test_a_window_is_analyzed_with_context(music: Music, cents: float) -> None:
     """What the model gets of each is a piece of the whole recording, corrected in one go: there are no cuts in it."""
     recorder = Recorder(device="cpu")
     recorder.asked = []
@@ -390,7 +390,7 @@ def test_the_ends_of_a_recording_are_mirrored(key_model: KeyModel) -> None:
 
 
 @pytest.mark.parametrize("block", [1000, RATE, 7 * RATE + 1, 10**9])
-def test_how_the_blocks_are_cut_does_not_matter(music: Music, hear: Callable[..., KeyEstimate], block: int) -> None:
+def test_block_boundaries_do_not_change_the_result(music: Music, hear: Callable[..., KeyEstimate], block: int) -> None:
     samples = music("Ab major", seconds=40, cents=20)
     one, other = hear(samples), hear(samples, block=block)
     assert (one.probabilities == other.probabilities).all()
@@ -401,7 +401,7 @@ def test_how_the_blocks_are_cut_does_not_matter(music: Music, hear: Callable[...
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 @pytest.mark.parametrize("cents", [0, -30])
 @pytest.mark.parametrize("stretch", [17.0, 31.0])
-def test_neither_do_the_stretches(
+def test_chunk_boundaries_do_not_change_the_result(
     music: Music,
     hear: Callable[..., KeyEstimate],
     monkeypatch: pytest.MonkeyPatch,
@@ -424,7 +424,7 @@ def test_neither_do_the_stretches(
         assert all(one.end == other.start for one, other in itertools.pairwise(pieces.windows))
 
 
-def test_noise_after_music_is_not_tonal_for_its_neighbour(
+def test_noise_after_music_is_not_tonal(
     music: Music,
     noise: MakeNoise,
     tiny_model: MakeModel,

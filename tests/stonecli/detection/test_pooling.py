@@ -44,7 +44,7 @@ def test_many_windows_are_surer_than_one(model: KeyModel) -> None:
     assert sure[3] == pytest.approx(powered[3] / powered.sum(), abs=1e-6)
 
 
-def test_a_model_that_says_nothing_of_it(model: KeyModel) -> None:
+def test_a_model_without_calibration(model: KeyModel) -> None:
     info = replace(model.info, posterior_exponent=1.0, exponent_per_doubling=0.0, major_prior_odds=1.0)
     mean = np.random.default_rng(0).dirichlet(np.ones(24)).astype(np.float32)
     np.testing.assert_array_equal(recording_probabilities(mean, 600.0, info), mean)

@@ -46,7 +46,7 @@ def test_many_single_flickers_do_not_split_it_either() -> None:
     assert keys_of(heard([C, C, G, C, C, AM, C, C, G, C, C])) == [C]
 
 
-def test_a_change_for_good_does() -> None:
+def test_a_lasting_change_of_key_splits_a_song() -> None:
     segments = find_segments(*times(12), heard([C] * 6 + [G] * 6))
     assert [segment.key for segment in segments] == [C, G]
     assert [(segment.start, segment.end) for segment in segments] == [
@@ -56,7 +56,7 @@ def test_a_change_for_good_does() -> None:
     assert all(segment.confidence == pytest.approx(0.8) for segment in segments)
 
 
-def test_a_change_of_a_few_bars_before_the_end_shows_when_it_is_30_s_long() -> None:
+def test_a_change_30_s_before_the_end_is_found() -> None:
     assert keys_of(heard([C] * 10 + [C.transposed(1)] * 2, 0.99)) == [C, C.transposed(1)]
     assert keys_of(heard([C] * 10 + [C.transposed(1)] * 3)) == [C, C.transposed(1)]  # or less sure, but longer
 
@@ -70,7 +70,7 @@ def test_a_window_that_holds_the_change_is_shared(share: float) -> None:
 
 
 @pytest.mark.parametrize(("least", "count"), [(0.0, 3), (30.0, 3), (61.0, 2), (500.0, 1)])
-def test_segments_that_are_too_short_go_to_a_neighbour(least: float, count: int) -> None:
+def test_too_short_segments_join_a_neighbor(least: float, count: int) -> None:
     rows = heard([C] * 6 + [AM] * 4 + [G] * 8, 0.99)
     segments = find_segments(*times(18), rows, min_seconds=least)
     assert len(segments) == count
@@ -78,7 +78,7 @@ def test_segments_that_are_too_short_go_to_a_neighbour(least: float, count: int)
 
 
 @pytest.mark.parametrize("step", [3.0, 7.5, 15.0])
-def test_as_much_evidence_however_much_the_windows_overlap(step: float) -> None:
+def test_overlap_does_not_add_evidence(step: float) -> None:
     """15 s in another key at the end are no change, 45 s are."""
     for seconds, changes in ((15.0, 0), (45.0, 1)):
         rows = heard([C] * round(150 / step) + [G] * round(seconds / step))
@@ -89,13 +89,13 @@ def test_there_and_back() -> None:
     assert keys_of(heard([C] * 6 + [AM] * 6 + [C] * 6)) == [C, AM, C]
 
 
-def test_windows_in_several_neighbours_of_a_key_are_together_in_it() -> None:
+def test_windows_in_several_related_keys_join_one_key() -> None:
     rows = heard([Key.parse("Gm")] * 5 + [G, AM, C, Key.parse("F"), C.parallel])
     assert keys_of(rows) == [Key.parse("Gm"), C]
 
 
 @pytest.mark.parametrize(("other", "windows", "found"), [(G, 4, False), (G, 6, True), (C.transposed(6), 3, True)])
-def test_an_excursion_has_to_be_longer_to_a_neighbour(other: Key, windows: int, found: bool) -> None:
+def test_a_change_to_a_related_key_must_be_longer(other: Key, windows: int, found: bool) -> None:
     assert keys_of(heard([C] * 6 + [other] * windows + [C] * 6)) == ([C, other, C] if found else [C])
 
 
@@ -115,7 +115,7 @@ def test_relations(others: str, expected: str) -> None:
         assert relation(C, other) == relation(other, C) == expected
 
 
-def test_windows_that_say_nothing_change_nothing() -> None:
+def test_uncertain_windows_change_nothing() -> None:
     rows = heard([C] * 4 + [C] * 6 + [G] * 4)
     rows[4:10] = 1 / 24
     assert keys_of(rows) == [C, G]

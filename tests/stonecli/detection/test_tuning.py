@@ -30,18 +30,18 @@ def test_chords_are_measured_within_three_cents(music: MakeMusic, key: str, detu
 
 
 @pytest.mark.parametrize("rate", [11025, 44100])
-def test_the_rate_does_not_matter(music: MakeMusic, rate: int) -> None:
+def test_the_sample_rate_does_not_change_the_tuning(music: MakeMusic, rate: int) -> None:
     peaks = frame_peaks(music("G major", seconds=8, rate=rate, cents=20), rate)
     assert cents_of(peaks.resultant) == pytest.approx(20, abs=3)
 
 
-def test_neither_does_the_level(music: MakeMusic) -> None:
+def test_the_level_does_not_change_the_tuning(music: MakeMusic) -> None:
     samples = music("G major", seconds=8, cents=20)
     assert cents(samples / np.float32(1000)) == pytest.approx(cents(samples), abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["bach_bwv1002_sarabande_garner.mp3", "tchaikovsky_sugar_plum_macleod.ogg"])
-def test_a_recording_moved_by_known_cents_is_measured_within_five(shared: Path, name: str) -> None:
+def test_a_detuned_recording_is_measured_within_five_cents(shared: Path, name: str) -> None:
     samples = np.concatenate(list(islice(read_audio(shared / "audio" / name, RATE), 8)))
     own = cents(samples)
     for moved in (-30, -10, 15, 40):
@@ -66,7 +66,7 @@ def test_silence_has_no_tuning() -> None:
     assert cents_of(peaks.resultant) is None
 
 
-def test_what_is_shorter_than_a_frame_is_one(music: MakeMusic) -> None:
+def test_a_short_recording_is_one_frame(music: MakeMusic) -> None:
     assert len(frame_peaks(music()[:100], RATE).tonal) == 1
     assert len(frame_peaks(music()[:8192], RATE).tonal) == 1
     assert len(frame_peaks(music()[: 8192 * 2 + 1], RATE).tonal) == 2
@@ -83,7 +83,7 @@ def test_frames_by_time(music: MakeMusic) -> None:
 
 @pytest.mark.parametrize("rate", [2000, 2501, 3000, 3900, 4000])
 @pytest.mark.parametrize("detuned", [-30, 20])
-def test_what_is_sampled_below_4_khz_is_measured_by_what_there_is(music: MakeMusic, rate: int, detuned: int) -> None:
+def test_a_rate_below_4_khz_uses_the_peaks_it_has(music: MakeMusic, rate: int, detuned: int) -> None:
     peaks = frame_peaks(music("A minor", seconds=16, rate=rate, cents=detuned), rate)
     assert cents_of(peaks.resultant) == pytest.approx(detuned, abs=5)
     assert peaks.tonal.mean() > 0.9
@@ -95,7 +95,7 @@ def test_the_lowest_rate_has_frames_as_well(music: MakeMusic) -> None:
 
 
 @pytest.mark.parametrize("rate", [11025, 12000, 16000, 22050, 24000])
-def test_frames_are_of_one_length_whatever_the_rate(rate: int) -> None:
+def test_frames_have_one_duration_at_any_rate(rate: int) -> None:
     """What is hardly in tune gets another estimate from frames of another length: 48 kHz must not differ from 44.1."""
     time = np.arange(20 * rate) / rate
     wandering = sum(np.sin(2 * np.pi * hertz * time + 8 * np.sin(2 * np.pi * time / 7)) for hertz in (200, 333, 512))

@@ -42,7 +42,7 @@ def with_index(name: str, home: Path, tracks: Mapping[str, object]) -> Any:
     return dataset
 
 
-def test_what_has_no_audio_or_no_key_is_left_out_and_counted(giantsteps: Any, tmp_path: Path) -> None:
+def test_tracks_without_audio_or_key_are_counted_and_skipped(giantsteps: Any, tmp_path: Path) -> None:
     told: list[str] = []
     assert write_labels(giantsteps, tmp_path / "new" / "labels.csv", told.append) == 1
     assert rows(tmp_path / "new" / "labels.csv") == [["path", "key"], [str(tmp_path / "home" / "0.mp3"), "D major"]]
@@ -70,6 +70,6 @@ def test_the_key_that_lasts_longest(tmp_path: Path) -> None:
     assert rows(tmp_path / "labels.csv")[1] == [str(home / "a.wav"), "A minor"]
 
 
-def test_a_name_that_mirdata_does_not_know(tmp_path: Path) -> None:
+def test_a_dataset_that_mirdata_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no_such: not one of .*beatles"):
         open_dataset("no_such", tmp_path, lambda text: None)

@@ -37,7 +37,7 @@ def label(name: str, key: str, genre: str = "", source: str = "", line: int = 2,
 # Labels
 
 
-def test_labels_are_read_in_any_spelling_relative_to_their_folder(tmp_path: Path) -> None:
+def test_labels_have_any_spelling_and_relative_paths(tmp_path: Path) -> None:
     text = (
         '\ufeffGenre,PATH,Key,bpm\r\njazz,"a, b.mp3",F♯ minor,120\r\n\r\n,sub/c.ogg, 8B ,\r\npop,/abs/d.wav,6m,99\r\n'
     )
@@ -107,7 +107,7 @@ def test_predictions_are_matched_by_name_and_by_path(tmp_path: Path, monkeypatch
     assert (found.unmatched, found.kept) == (1, 0)
 
 
-def test_what_stone_tag_writes_is_read(tmp_path: Path) -> None:
+def test_the_output_of_stone_tag_is_read(tmp_path: Path) -> None:
     tracks = [label("a.mp3", "C"), label("b.mp3", "C"), label("c.mp3", "C"), label("d.mp3", "C")]
     text = (
         "path,camelot,key,open_key,confidence,old_key,tuning_cents,duration,error,status\n"
@@ -214,9 +214,7 @@ keys = st.lists(st.tuples(st.integers(0, 23), st.integers(-1, 23), st.integers(-
 
 @settings(max_examples=40)
 @given(keys, st.randoms(use_true_random=False))
-def test_order_of_tracks_does_not_matter_and_intervals_hold_together(
-    rows: list[tuple[int, ...]], random: Random
-) -> None:
+def test_the_order_of_tracks_does_not_change_the_scores(rows: list[tuple[int, ...]], random: Random) -> None:
     reference, ours, theirs = np.array(rows).T
     found = score(reference, ours, resamples=200)
     assert sum(found.parts.values()) == found.count == len(rows)
@@ -270,7 +268,7 @@ def test_sign_flip_test_of_many_tracks() -> None:
     assert sign_flip_p_value(np.ones(3000)) < 1e-300
 
 
-def test_paired_comparison_sees_what_unpaired_intervals_do_not() -> None:
+def test_a_paired_comparison_finds_small_differences() -> None:
     # 100 tracks in C. Both wrong on 40 (F#); of the other 60, theirs is wrong on 6 more.
     reference = np.zeros(100, int)
     ours = np.repeat([6, 0], [40, 60])

@@ -26,7 +26,7 @@ def labels(song: Song) -> Path:
 
 
 class TestEvaluateModel:
-    def test_failed_tracks_are_left_out_of_the_scores(self, labels: Path, key_model: KeyModel) -> None:
+    def test_failed_tracks_are_not_scored(self, labels: Path, key_model: KeyModel) -> None:
         predictions: list[Prediction] = []
         found = evaluate_model(labels, key_model, jobs=2, resamples=100, on_prediction=predictions.append)
         assert [one.key for one in predictions] == [Key.parse("Dm"), Key.parse("Dm"), None]

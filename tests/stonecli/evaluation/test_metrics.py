@@ -130,7 +130,7 @@ def test_confusion_matrix_by_hand() -> None:
     ("reference", "estimate"),
     [([0, 1], [0]), ([[0]], [[0]]), ([24], [0]), ([-1], [0]), ([0], [24]), ([0], [-2]), ([0.0], [0])],
 )
-def test_what_is_no_key_is_refused(
+def test_invalid_keys_are_refused(
     reference: list[float] | list[int] | list[list[int]], estimate: list[int] | list[list[int]]
 ) -> None:
     with pytest.raises(ValueError, match=r"\d|integers"):

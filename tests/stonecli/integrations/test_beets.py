@@ -100,7 +100,7 @@ def track(song: CopySong) -> Callable[..., Path]:
     return make
 
 
-def test_import_puts_the_key_into_the_library_and_leaves_files_that_are_imported_as_they_are(
+def test_import_stores_the_key_in_the_library_alone(
     beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint
 ) -> None:
     track("mp3", "one")
@@ -133,7 +133,7 @@ def test_the_confidence_has_two_digits(beets: Beets, track: Callable[..., Path])
     assert beets("ls", "-f", "$title", "key_confidence:0.96..") == ""
 
 
-def test_import_with_write_says_the_key_in_files_that_are_imported_as_they_are(
+def test_import_with_write_tags_files_imported_as_they_are(
     beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint, stone: RunStone
 ) -> None:
     track("mp3", "one")
@@ -149,7 +149,7 @@ def test_import_with_write_says_the_key_in_files_that_are_imported_as_they_are(
     assert stone("undo").stdout.count("restored") == 2
 
 
-def test_beets_writes_what_it_tags_on_import(beets: Beets, track: Callable[..., Path], tmp_path: Path) -> None:
+def test_beets_writes_the_key_on_import(beets: Beets, track: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "retag.py").write_text(
         "from beets import importer\n"
         "from beets.plugins import BeetsPlugin\n"
@@ -210,9 +210,7 @@ def test_pretend_nowrite_force_and_queries(beets: Beets, track: Callable[..., Pa
     assert [read_tags(item["path"]).text for item in beets.items().values()] == ["Dm", "Dm"]
 
 
-def test_what_else_the_library_has_not_written_yet_stays_known_as_unwritten(
-    beets: Beets, track: Callable[..., Path]
-) -> None:
+def test_other_unwritten_changes_stay_marked_as_unwritten(beets: Beets, track: Callable[..., Path]) -> None:
     track("flac", "one")
     beets.configure(stone={"auto": False})
     beets.imported()
@@ -225,7 +223,7 @@ def test_what_else_the_library_has_not_written_yet_stays_known_as_unwritten(
     assert "one -> another" in beets("write", "-p")
 
 
-def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
+def test_an_unreadable_file_is_one_line_and_the_import_goes_on(
     beets: Beets, track: Callable[..., Path], encode: Encode
 ) -> None:
     track("flac", "one")
@@ -241,7 +239,7 @@ def test_what_cannot_be_heard_is_one_line_and_the_rest_goes_on(
     assert "no key" not in beets("stone", "-q")
 
 
-def test_least_confidence_and_another_model(beets: Beets, track: Callable[..., Path], tiny_model: MakeModel) -> None:
+def test_min_confidence_and_another_model(beets: Beets, track: Callable[..., Path], tiny_model: MakeModel) -> None:
     tiny_model(beets.home / "mine.onnx")
     track("flac", "one")
     beets.configure(stone={"model": "mine.onnx", "min_confidence": 0.9})
@@ -278,7 +276,7 @@ def test_wrong_settings_end_an_import_before_it_begins(
     assert not beets.items()
 
 
-def test_a_journal_that_cannot_be_used_ends_it_before_a_file_is_written(
+def test_an_unusable_journal_ends_the_command_before_a_write(
     beets: Beets, track: Callable[..., Path], fingerprint: Fingerprint
 ) -> None:
     track("flac", "one")

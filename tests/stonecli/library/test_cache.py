@@ -70,7 +70,7 @@ def test_a_stored_estimate_is_returned_unchanged(
     assert cache.estimate(b"identity", OTHER_MODEL) is None
 
 
-def test_another_detection_hears_anew(
+def test_another_detection_version_reanalyzes(
     cache: ResultCache, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(b"identity", MODEL, estimate_of("Am"))
@@ -185,9 +185,7 @@ def test_a_second_run_analyzes_nothing(cache: ResultCache, key_model: KeyModel, 
     assert heard == [path, moved]
 
 
-def test_writing_goes_by_what_is_there_now(
-    cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]
-) -> None:
+def test_a_write_uses_the_current_file(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
     path = song("flac")
     Tagger(key_model, cache=cache)(path)
     writer = Tagger(key_model, TagOptions(write=True), cache=cache)
@@ -228,7 +226,7 @@ def test_it_can_be_sent_to_another_process(cache: ResultCache, estimate_of: Esti
 
 
 @pytest.mark.parametrize("damage", ["no database", "middle", "version"])
-def test_a_damaged_cache_is_begun_anew(damage: str, tmp_path: Path, estimate_of: EstimateOf) -> None:
+def test_a_damaged_cache_is_replaced(damage: str, tmp_path: Path, estimate_of: EstimateOf) -> None:
     path = tmp_path / FILE_NAME
     opened = ResultCache(path)
     for number in range(200):
@@ -270,7 +268,7 @@ def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -
         cache.close()
 
 
-def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
+def test_a_record_with_a_flipped_bit_is_ignored(cache: ResultCache, estimate_of: EstimateOf) -> None:
     cache.put(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
     (packed,) = cache._database.execute("SELECT estimate FROM estimates").fetchone()
     for place in range(len(packed)):
@@ -280,7 +278,7 @@ def test_a_flipped_bit_in_a_record_is_no_result(cache: ResultCache, estimate_of:
         assert cache.estimate(b"identity", MODEL) is None
 
 
-def test_a_damaged_record_is_no_result(cache: ResultCache, estimate_of: EstimateOf) -> None:
+def test_a_damaged_record_is_ignored(cache: ResultCache, estimate_of: EstimateOf) -> None:
     cache.put(b"identity", MODEL, estimate_of("Am"))
     for data in (b"", b"x", bytes(500)):
         cache._database.execute("UPDATE estimates SET estimate = ?", (data,))
@@ -304,7 +302,7 @@ def test_a_cache_that_cannot_be_written_is_not_an_error(
     assert len(heard) == 2
 
 
-def test_the_least_recently_used_results_are_deleted_first(
+def test_the_oldest_used_results_are_deleted_first(
     tmp_path: Path, estimate_of: EstimateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / FILE_NAME

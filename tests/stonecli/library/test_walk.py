@@ -43,14 +43,14 @@ def test_folders_are_searched_in_depth_for_music_files_only(tmp_path: Path) -> N
     assert names(tmp_path) == ["a.FLAC", "b.mp3", "d/e/f/deep.m4a"]
 
 
-def test_suffixes_are_lower_case_and_hold_what_users_asked_for() -> None:
+def test_suffixes_are_lower_case_and_include_requested_ones() -> None:
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in MUSIC_SUFFIXES)
     assert {".mp3", ".flac", ".m4a", ".wav", ".aiff", ".aif", ".aac", ".ogg", ".opus", ".wma"} <= MUSIC_SUFFIXES
     assert {".alac", ".ape", ".wv", ".mp4"} <= MUSIC_SUFFIXES
     assert not {"", ".jpg", ".cue", ".m3u", ".txt", ".pdf"} & MUSIC_SUFFIXES
 
 
-def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+def test_a_named_file_needs_no_music_suffix(tmp_path: Path) -> None:
     touch(tmp_path / "song.xyz", tmp_path / ".hidden")
     assert found(tmp_path / ".hidden", tmp_path / "song.xyz") == [tmp_path / ".hidden", tmp_path / "song.xyz"]
     assert found(tmp_path) == []
@@ -67,7 +67,7 @@ def test_relative_paths_stay_relative(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found(Path()) == [Path("a/b.mp3")]
 
 
-def test_files_come_before_folders_each_in_natural_order_without_case(tmp_path: Path) -> None:
+def test_files_precede_folders_in_natural_order(tmp_path: Path) -> None:
     order = ["Track 1.mp3", "track 2.mp3", "TRACK 10.mp3", "Zoo.mp3", "cd 2/x.mp3", "CD 9/x.mp3", "cd 10/x.mp3"]
     touch(*(tmp_path / name for name in reversed(order)))
     assert names(tmp_path) == order
@@ -110,7 +110,7 @@ def test_a_file_given_twice_or_with_its_folder_comes_once(tmp_path: Path) -> Non
 
 
 @posix
-def test_links_are_followed_and_what_they_reach_again_comes_once(tmp_path: Path) -> None:
+def test_links_are_followed_and_each_file_comes_once(tmp_path: Path) -> None:
     touch(tmp_path / "store" / "one.mp3", tmp_path / "store" / "two.mp3")
     music = tmp_path / "music"
     music.mkdir()
@@ -161,7 +161,7 @@ def test_broken_links_are_errors_if_they_may_have_led_to_music(tmp_path: Path) -
     assert findings == {"song.mp3": None, "gone.mp3": broken, "USB": broken, "Vol. 2": broken, "cover.jpg": broken}
 
 
-def test_what_does_not_exist_is_an_error_and_the_walk_goes_on(tmp_path: Path) -> None:
+def test_a_missing_path_is_an_error_and_the_walk_goes_on(tmp_path: Path) -> None:
     touch(tmp_path / "song.mp3")
     paths = [tmp_path / "none.mp3", Path("a\0b"), tmp_path]
     assert list(find_music(paths)) == [
@@ -189,9 +189,7 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path) -> None:
         }
 
 
-def test_unreadable_and_vanishing_folders_are_errors_and_the_walk_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_and_deleted_folders_do_not_stop_the_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(*(tmp_path / name / "song.mp3" for name in ("1 fine", "2 locked", "3 breaks", "4 vanishes", "5 fine")))
     scandir = os.scandir
 

@@ -58,7 +58,7 @@ def watch(
         assert not thread.is_alive()
 
 
-def test_what_arrives(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
+def test_new_files_are_reported(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "a.mp3").write_bytes(b"whole")
     (folder / "notes.txt").write_bytes(b"no music")
@@ -88,7 +88,7 @@ def test_a_slow_copy_comes_once_and_whole(watch: Callable[[int], list[Path]], tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links")
-def test_what_is_no_file_never_arrives(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
+def test_pipes_and_folders_are_never_reported(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     os.mkfifo(folder / "pipe.mp3")
     (folder / "endless.mp3").symlink_to("/dev/zero")
@@ -103,9 +103,7 @@ def test_what_is_no_file_never_arrives(watch: Callable[[int], list[Path]], tmp_p
     assert watch(1) == [folder / "a.mp3"]
 
 
-def test_a_file_that_changes_arrives_again_unless_the_change_is_our_own(
-    watch: Callable[[int], list[Path]], tmp_path: Path
-) -> None:
+def test_a_changed_file_returns_unless_stone_changed_it(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     path = tmp_path / "in" / "a.mp3"
     path.write_bytes(b"first")
     assert watch(1) == [path]
@@ -130,7 +128,7 @@ def test_the_current_folder_can_be_watched(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs inotify")
-def test_what_the_kernel_could_not_queue_is_found_by_listing(tmp_path: Path) -> None:
+def test_lost_events_are_found_by_listing(tmp_path: Path) -> None:
     queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if queue > 20_000:
         pytest.skip("the queue of this system is long")
@@ -161,7 +159,7 @@ def test_a_folder_that_was_replaced_is_watched_again(tmp_path: Path) -> None:
         assert collect(arrivals, 1) == [folder / "album" / "deep" / "a.mp3"]
 
 
-def test_what_was_there_and_what_goes(tmp_path: Path) -> None:
+def test_existing_and_deleted_files(tmp_path: Path) -> None:
     (tmp_path / "old.mp3").write_bytes(b"x")
     gone = tmp_path / "gone.mp3"
     gone.write_bytes(b"x")

@@ -21,7 +21,7 @@ def mix_track(name: str, key: str | None, bpm: float | None = None) -> MixTrack:
 CRATE = [mix_track("a", "8A", 120), mix_track("b", "10A", 122), mix_track("c", "9A", 121), mix_track("none", None)]
 
 
-def test_the_order_leaves_out_what_has_no_key() -> None:
+def test_the_order_skips_tracks_without_a_key() -> None:
     mix = harmonic_mix(CRATE, start=CRATE[0])
     assert [track.path.name for track in mix.tracks] == ["a", "c", "b"]
     assert [transition.name for transition in mix.transitions] == ["one up", "one up"]
@@ -49,7 +49,7 @@ def test_nothing_to_mix() -> None:
     assert harmonic_mix([CRATE[0]]).transitions == ()
 
 
-def test_what_is_compatible_comes_best_first() -> None:
+def test_compatible_tracks_come_best_first() -> None:
     assert CRATE[0].track
     found = compatible(CRATE[0].track, [*CRATE, mix_track("far", "2A"), mix_track("fast", "8A", 150)])
     assert [track.path.name for track, _ in found] == ["c", "b"]

@@ -81,7 +81,7 @@ def test_tempo(bpm: float | None, other: float, cost: float) -> None:
     assert transition(track("Am", None, bpm), track("Am", None, other)).tempo_cost == pytest.approx(cost, abs=1e-4)
 
 
-def test_the_matrix_says_the_same() -> None:
+def test_the_matrix_has_the_same_costs() -> None:
     random = np.random.default_rng(3)
     tracks = [
         Track(
@@ -100,14 +100,14 @@ def test_the_matrix_says_the_same() -> None:
     assert max(KEY_COSTS.values()) == KEY_COSTS["clash"]
 
 
-def test_a_track_is_left_in_its_last_key_and_entered_in_its_first() -> None:
+def test_a_transition_uses_the_last_and_the_first_key() -> None:
     one = replace(track("Am"), first_key=Key.parse("Dm"), last_key=Key.parse("Em"))
     assert transition(one, track("Bm")).name == "one up"
     assert transition(track("Gm"), one).name == "one up"
     assert transition(one, one).name == "energy drop"  # from Em to Dm
 
 
-def test_the_keys_of_the_ends_are_those_of_sure_segments(estimate_of: EstimateOf) -> None:
+def test_start_and_end_keys_come_from_confident_segments(estimate_of: EstimateOf) -> None:
     minor, major = Key.parse("Am"), Key.parse("C")
     changes = estimate_of("Am", changes_to="C")
     assert end_keys(minor, changes) == (minor, major)

@@ -56,7 +56,7 @@ def batcher(runner: Runner, size: int) -> Iterator[Batcher[float]]:
         batches.close()
 
 
-def test_what_comes_while_one_batch_runs_is_the_next() -> None:
+def test_windows_that_arrive_during_a_batch_form_the_next() -> None:
     runner = Runner(open_gate=False)
     with batcher(runner, 8) as batches:
         answers = [batches.submit(window(0))]
@@ -82,7 +82,7 @@ def test_many_threads_get_their_own_answers() -> None:
     assert np.mean(sizes) > 4
 
 
-def test_a_lone_window_does_not_wait_for_a_full_batch() -> None:
+def test_a_single_window_does_not_wait_for_a_full_batch() -> None:
     with batcher(Runner(), 1000) as batches:
         assert batches.submit(window(5)).result(LONG) == 5
 
@@ -150,7 +150,7 @@ def test_a_cancelled_window_is_not_run() -> None:
     assert runner.batches == [[0], [1, 3]]
 
 
-def test_the_end_comes_after_what_was_handed_in() -> None:
+def test_the_end_comes_after_all_submitted_windows() -> None:
     runner = Runner()
     batches = Batcher(runner, 3)
     answers = [batches.submit(window(number)) for number in range(5)]
@@ -182,7 +182,7 @@ def in_a_fork(work: Callable[[], bool]) -> bool:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_begins_anew_and_leaves_its_parent_alone() -> None:
+def test_a_fork_has_its_own_batches() -> None:
     runner = Runner(open_gate=False)
     with batcher(runner, 1) as batches:
         answers = [batches.submit(window(number)) for number in range(1 + QUEUED_BATCHES)]
@@ -209,7 +209,7 @@ def batching_model() -> KeyModel:
     return KeyModel(device="cpu", batch=4)
 
 
-def test_files_are_heard_as_one_by_one(
+def test_batched_files_give_the_same_results(
     songs: Mapping[str, Path], key_model: KeyModel, batching_model: KeyModel, tmp_path: Path
 ) -> None:
     """Order, answers and errors of an engine's run, from several threads."""
@@ -251,7 +251,7 @@ def test_a_slow_file_holds_nobody_up(music: MakeMusic, batching_model: KeyModel)
         assert keys == {slow.result(LONG).key}
 
 
-def test_a_file_that_breaks_off_leaves_the_others_alone(music: MakeMusic, batching_model: KeyModel) -> None:
+def test_a_truncated_file_does_not_affect_the_others(music: MakeMusic, batching_model: KeyModel) -> None:
     samples = music("E minor", seconds=20)
 
     def breaking() -> Iterator[Samples]:

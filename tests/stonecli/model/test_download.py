@@ -158,7 +158,7 @@ def test_an_empty_file(server: Server) -> None:
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None])
-def test_cut_off_half_way_it_goes_on_by_itself(server: Server, sha256: str | None) -> None:
+def test_an_interrupted_download_resumes(server: Server, sha256: str | None) -> None:
     server.cuts = [150_000, 50_000]
     assert fetch(server.url, sha256=sha256) == CONTENT
     assert [asked.get("Range") for asked in server.asked] == [None, "bytes=150000-", "bytes=200000-"]
@@ -195,7 +195,7 @@ def test_a_file_that_changes_meanwhile_starts_over(server: Server, name: str) ->
     assert server.asked[-1]["If-Range"] == ('"1"' if name == "etag" else "Wed, 21 Oct 2015 07:28:00 GMT")
 
 
-def test_a_server_that_ignores_conditions_is_found_out_by_the_hash(server: Server) -> None:
+def test_a_server_that_ignores_conditions_fails_the_hash(server: Server) -> None:
     server.cuts, server.if_range = [1000], False
 
     def change(done: int, total: int | None) -> None:
@@ -205,7 +205,7 @@ def test_a_server_that_ignores_conditions_is_found_out_by_the_hash(server: Serve
 
 
 @pytest.mark.parametrize("lacks", ["ranges", "etag"])
-def test_what_cannot_be_resumed_starts_over(server: Server, lacks: str) -> None:
+def test_a_download_that_cannot_resume_starts_over(server: Server, lacks: str) -> None:
     setattr(server, lacks, None)
     server.cuts = [1000, 2000, 3000, 4000]
     fails(server, "lost after 4000 of 300000 bytes")
@@ -241,7 +241,7 @@ def test_more_bytes_than_promised(server: Server) -> None:
     assert fetch(server.url) == CONTENT[:-1000]  # what is not said to be wrong is for others to find out
 
 
-def test_a_length_that_is_none(server: Server) -> None:
+def test_an_invalid_content_length(server: Server) -> None:
     for text in ("-5", "1e5", "\u0661", "9" * 50, "abc"):
 
         def answer(request: BaseHTTPRequestHandler, text: str = text) -> None:
@@ -263,7 +263,7 @@ def test_another_hash(server: Server) -> None:
 
 
 @pytest.mark.parametrize("code", [404, 500, 204])
-def test_a_server_that_has_no_such_file_leaves_nothing_behind(server: Server, code: int) -> None:
+def test_a_missing_file_leaves_no_partial_file(server: Server, code: int) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(code)
         request.end_headers()
@@ -272,7 +272,7 @@ def test_a_server_that_has_no_such_file_leaves_nothing_behind(server: Server, co
     fails(server, f"server error {code}")
 
 
-def test_a_server_that_is_not_there_leaves_nothing_behind(server: Server) -> None:
+def test_an_unreachable_server_leaves_no_partial_file(server: Server) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(DownloadError):
@@ -282,7 +282,7 @@ def test_a_server_that_is_not_there_leaves_nothing_behind(server: Server) -> Non
 # Too much, too slow, not at all
 
 
-def test_a_file_that_says_it_is_too_large(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_declares_too_many_bytes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "MAX_BYTES", 1 << 20)
     server.claims = 1 << 20
     fails(server, "larger than 1 MB")
@@ -386,7 +386,7 @@ def test_a_compressed_answer(server: Server) -> None:
 @pytest.mark.parametrize(
     "line", [b"", b"SSH-2.0-OpenSSH\r\n", b"\x00" * 500, b"HTTP/1.0 200 OK\r\n" + b"A: b\r\n" * 200]
 )
-def test_what_is_no_web_server(server: Server, line: bytes) -> None:
+def test_a_server_that_does_not_speak_http(server: Server, line: bytes) -> None:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.wfile.write(line)
 

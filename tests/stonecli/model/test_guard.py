@@ -142,7 +142,7 @@ def messages(message: Any) -> Iterator[Any]:
 
 @settings(max_examples=400, deadline=None)
 @given(models(), st.data())
-def test_what_passes_after_damage_is_harmless_to_another_reader_too(built: Any, data: st.DataObject) -> None:
+def test_a_damaged_model_that_passes_is_safe_for_onnx_too(built: Any, data: st.DataObject) -> None:
     content = bytearray(built.SerializeToString())
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content)))
@@ -216,7 +216,7 @@ def test_in_attributes() -> None:
     refused(model_of([lists]), "weights in other files")
 
 
-def test_said_only_by_half() -> None:
+def test_a_half_declared_external_file_is_refused() -> None:
     located, listed = weights(), weights()
     located.data_location = Proto.EXTERNAL
     listed.external_data.add().key = "location"
@@ -224,7 +224,7 @@ def test_said_only_by_half() -> None:
     refused(model_of(tensors=[listed]), "weights in other files")
 
 
-def test_said_and_taken_back() -> None:
+def test_a_declaration_that_is_overridden_is_refused() -> None:
     """The last of two wins in one reader, the first in another."""
     tensor = external(weights()).SerializeToString() + b"\x70\x00"
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
@@ -283,7 +283,7 @@ def test_a_tensor_that_lies_about_its_size(dims: tuple[int, ...]) -> None:
         refused(model_of(tensors=[tensor]), "does not match its shape|axes")
 
 
-def test_numbers_in_two_places() -> None:
+def test_numbers_in_two_fields() -> None:
     tensor = weights()
     tensor.float_data.append(1.0)
     refused(model_of(tensors=[tensor]), "does not match its shape")
@@ -334,11 +334,11 @@ def test_a_second_graph_and_a_second_description(tiny_model: Build, tmp_path: Pa
     ],
     ids=range(10),
 )
-def test_what_is_no_onnx(content: bytes) -> None:
+def test_a_file_that_is_not_onnx(content: bytes) -> None:
     refused(content, "not a (valid |key )?model")
 
 
-def test_text_that_is_none() -> None:
+def test_text_that_is_not_utf_8() -> None:
     refused(b"\x72\x06\x0a\x01\xff\x12\x01x", "not UTF-8")
 
 

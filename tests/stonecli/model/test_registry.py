@@ -59,7 +59,7 @@ def test_at_first_there_is_the_built_in_one() -> None:
     assert not folder().exists()  # looking changes nothing
 
 
-def test_what_is_added_is_found_by_its_name(tiny: Callable[..., bytes]) -> None:
+def test_an_added_model_is_found_by_its_name(tiny: Callable[..., bytes]) -> None:
     content = tiny(licence="none", trained_on="nothing")
     added = add_model(content, "mine", "/somewhere/mine.onnx")
     assert stored_models() == [stored_model(BUILT_IN), added]
@@ -125,7 +125,7 @@ def test_removed(tiny: Callable[..., bytes]) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_used_is_not_kept(
+def test_an_unusable_model_is_not_added(
     tiny: Callable[..., bytes], content: bytes | dict[str, object], reason: str
 ) -> None:
     with pytest.raises(ModelError, match=reason):
@@ -133,7 +133,7 @@ def test_what_cannot_be_used_is_not_kept(
     assert not folder().exists() or [path.name for path in folder().iterdir() if path.name != LOCK_NAME] == []
 
 
-def test_a_failed_replacement_leaves_what_was_there(tiny: Callable[..., bytes]) -> None:
+def test_a_failed_replacement_keeps_the_old_model(tiny: Callable[..., bytes]) -> None:
     first = add_model(tiny(), "mine", "")
     with pytest.raises(ModelError, match="not a probability distribution"):
         add_model(tiny(softmax=False), "mine", "", replace=True)
@@ -274,7 +274,7 @@ def test_killed_at_any_step_a_name_stands_for_the_old_or_the_new(tiny: Callable[
     assert stored_model("mine").sha256 != old.sha256
 
 
-def test_what_was_left_behind_goes_after_a_day(tiny: Callable[..., bytes]) -> None:
+def test_leftover_files_are_deleted_after_a_day(tiny: Callable[..., bytes]) -> None:
     add_model(tiny(), "mine", "")
     orphan = folder() / ("0" * 16) / "gone.onnx"
     orphan.parent.mkdir()
@@ -303,9 +303,7 @@ def test_many_at_once(tiny: Callable[..., bytes]) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no locks")
-def test_what_one_removes_another_does_not_add_meanwhile(
-    tiny: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_remove_and_add_do_not_run_at_once(tiny: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = tiny(), tiny(licence="other")
     add_model(first, "mine", "")
     remove_file = model_store._remove_file

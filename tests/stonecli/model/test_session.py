@@ -41,7 +41,7 @@ def test_the_built_in_model_describes_itself(key_model: KeyModel) -> None:
     assert len(key_model.sha256) == 64
 
 
-def test_probabilities_are_those_of_the_classes_in_the_order_of_keys(key_model: KeyModel, music: MakeMusic) -> None:
+def test_probabilities_follow_the_order_of_keys(key_model: KeyModel, music: MakeMusic) -> None:
     audio = np.stack([music("E minor", seconds=15), music("Ab major", seconds=15)])
     answer = key_model(audio)
     assert answer.classes.shape == answer.keys.shape == (2, 24)
@@ -52,7 +52,7 @@ def test_probabilities_are_those_of_the_classes_in_the_order_of_keys(key_model: 
         assert (answer.keys[:, key.index] == answer.classes[:, place]).all()
 
 
-def test_a_batch_says_what_its_windows_say(key_model: KeyModel, music: MakeMusic) -> None:
+def test_a_batch_equals_its_single_windows(key_model: KeyModel, music: MakeMusic) -> None:
     windows = [music(key, seconds=15) for key in ("C major", "A minor", "F# minor")]
     together = key_model(np.stack(windows)).keys
     for window, row in zip(windows, together, strict=True):
@@ -104,7 +104,7 @@ def test_audio_that_is_too_short_is_an_error_of_ours(key_model: KeyModel) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model\n", b"\x08\x0a" + bytes(1000), b"\x80\x04."])
-def test_what_is_no_onnx_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_onnx_model(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"not a (valid |key )?model") as caught:
         KeyModel(tmp_path / "x.onnx")
@@ -118,7 +118,7 @@ def test_a_truncated_model(tmp_path: Path) -> None:
         KeyModel(tmp_path / "x.onnx")
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         KeyModel(tmp_path / "nothing.onnx")
     with pytest.raises(IsADirectoryError):
@@ -132,7 +132,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         KeyModel(tmp_path / "x.onnx")
 
 
-def test_a_model_that_does_not_describe_itself(tiny_model: Build, tmp_path: Path) -> None:
+def test_a_model_without_metadata(tiny_model: Build, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no stone metadata"):
         KeyModel(tiny_model(tmp_path / "x.onnx", metadata=""))
 
@@ -239,7 +239,7 @@ def test_a_pair_of_keys_that_do_not_share_a_signature(tiny_model: Build, tmp_pat
     ],
     ids=["rank 3", "rank 1", "name", "12 of 24", "24 of 12"],
 )
-def test_a_graph_that_is_not_what_it_says(
+def test_a_graph_that_contradicts_its_metadata(
     tiny_model: Build, tmp_path: Path, graph: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ModelError, match=reason):
@@ -261,7 +261,7 @@ def test_a_model_cannot_read_other_files(
 
 
 @pytest.mark.parametrize("logits", [np.linspace(-3, 3, 24), np.full(24, np.nan), np.full(24, 0.5)])
-def test_answers_that_are_no_probabilities(tiny_model: Build, tmp_path: Path, logits: Samples) -> None:
+def test_outputs_that_are_not_probabilities(tiny_model: Build, tmp_path: Path, logits: Samples) -> None:
     loaded = KeyModel(tiny_model(tmp_path / "x.onnx", logits=logits[None], softmax=False), "cpu")
     with pytest.raises(ModelError, match="not a probability distribution"):
         loaded(np.zeros((1, 2000), dtype=np.float32))
@@ -355,7 +355,7 @@ BAD_MACHINES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_MACHINES)
-def test_without_cuda_auto_runs_on_the_cpu_and_says_nothing(
+def test_without_cuda_auto_runs_on_the_cpu_silently(
     machine: Callable[..., list[list[str]]], capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     asked = machine(**BAD_MACHINES[name][0])
@@ -366,7 +366,7 @@ def test_without_cuda_auto_runs_on_the_cpu_and_says_nothing(
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="a build without CUDA")
-def test_a_driver_without_the_libraries_is_no_matter_for_anyone(
+def test_a_driver_without_libraries_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if Path("/proc/driver/nvidia").exists():
@@ -378,7 +378,7 @@ def test_a_driver_without_the_libraries_is_no_matter_for_anyone(
     assert capfd.readouterr() == ("", "")
 
 
-def test_onnxruntime_keeps_no_records_of_this_machine(tmp_path: Path) -> None:
+def test_the_telemetry_of_onnxruntime_is_off(tmp_path: Path) -> None:
     """It would queue them below the user's cache folder, and send them."""
     call = "from stonecli import KeyModel; KeyModel(device='cpu')"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}

@@ -29,7 +29,7 @@ def evil_track(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", [EVIL, "<!--", "</SCRIPT ", "]]>"])
-def test_no_text_leaves_the_script(text: str) -> None:
+def test_no_text_escapes_the_script(text: str) -> None:
     written = script_json({text: [text]})
     assert not set("<>&") & set(written)
     assert written.isascii()
@@ -336,7 +336,7 @@ def test_names_are_text(page: Any) -> None:
     assert page.execute_script("return document.querySelectorAll('script').length") == 2
 
 
-def test_what_mixes_is_what_stone_mix_says(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_the_page_agrees_with_stone_mix(page: Any, library: tuple[Path, list[dict[str, Any]]]) -> None:
     type_into_search(page, "title 19124")
     page.find_element("css selector", ".row").click()
     shown = page.execute_script(

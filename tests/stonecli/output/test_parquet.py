@@ -58,7 +58,7 @@ def test_the_table_is_that_of_the_json(tmp_path: Path, records: list[dict[str, A
     assert table.to_pylist() == [plain(record) for record in records]
 
 
-def test_a_second_run_goes_on(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+def test_a_second_run_appends(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     path = tmp_path / "keys.parquet"
     write(path, records[:6])
     with ParquetFolder(path) as folder:
@@ -101,7 +101,7 @@ def test_a_program_that_dies(tmp_path: Path, records: list[dict[str, Any]], when
     assert {part.suffix for part in path.iterdir()} == {".parquet"}
 
 
-def test_what_is_not_ours_is_left(tmp_path: Path) -> None:
+def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     import pyarrow
 
     path = tmp_path / "keys.parquet"
@@ -132,7 +132,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, records: list[dict[str, Any]]) 
     assert refused > 100
 
 
-def test_what_a_mac_puts_beside_each_file_is_no_part(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+def test_the_companion_files_of_macos_are_ignored(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     path = tmp_path / "keys.parquet"
     write(path, records[:5])
     for part in list(path.iterdir()):
@@ -141,7 +141,7 @@ def test_what_a_mac_puts_beside_each_file_is_no_part(tmp_path: Path, records: li
     assert parquet.read_table(path)["path"].to_pylist() == [plain(record)["path"] for record in records]
 
 
-def test_a_folder_whose_name_is_no_text(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     path = tmp_path / os.fsdecode(b"\xff.parquet")
     try:
         path.mkdir()

@@ -73,7 +73,7 @@ def test_a_linked_folder(tmp_path: Path) -> None:
     assert (real / "a.m3u8").read_text().splitlines()[2::2] == ["../../a.mp3", "b.mp3"]
 
 
-def test_a_failure_leaves_the_old_list(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_playlist(tmp_path: Path) -> None:
     target = tmp_path / "a.m3u8"
     target.write_text("old")
 

@@ -71,7 +71,7 @@ def test_the_record_of_a_tagged_file(estimate_of: EstimateOf, key_model: KeyMode
     assert (record["key"], record["old_key"], record["status"]) == (AM, "8B", "written")
 
 
-def test_a_kept_file_has_the_key_that_it_had(key_model: KeyModel) -> None:
+def test_a_skipped_file_has_its_old_key(key_model: KeyModel) -> None:
     record = tag_record(
         Path("a"), TagResult(Path("a"), "kept", Key.parse("Am"), "8a", Key.parse("Am"), None), None, key_model
     )

@@ -63,7 +63,7 @@ def test_blocks_that_a_power_cut_left_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"hello\n", b"hello", b"[1, 2]\n", b'{"path": 3}\n', b'{"path": "a"}\nnull\n', b"\xff\n", b"[" * 9999]
 )
-def test_what_is_not_ours_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_foreign_files_stay_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.ndjson"
     path.write_bytes(content)
     with pytest.raises(OutputError, match="move"), ResumableLog(path):

@@ -76,7 +76,7 @@ def test_the_old_file_stays_until_the_end(tmp_path: Path, records: list[dict[str
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.ndjson"]
 
 
-def test_an_interrupted_run_leaves_what_was_finished(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+def test_an_interrupted_run_keeps_the_finished_rows(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     def run() -> None:
         with OutputFile(tmp_path / "out.json") as file:
             file.write(records[0])

@@ -39,6 +39,6 @@ def test_paths(text: str, path: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec=None))))
-def test_each_place_is_new_once(texts: list[str]) -> None:
+def test_each_location_is_new_once(texts: list[str]) -> None:
     seen = Seen()
     assert sum(map(seen.add, texts)) == len({text.encode("utf-8", "backslashreplace") for text in texts}) == len(seen)

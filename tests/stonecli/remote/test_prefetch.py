@@ -29,7 +29,7 @@ def test_no_more_than_were_asked_for_are_held() -> None:
     assert list(prefetcher) == []
 
 
-def test_what_the_source_raises_is_raised_in_its_place() -> None:
+def test_an_error_of_the_source_is_raised_in_order() -> None:
     def source() -> Iterator[int]:
         yield 1
         raise OSError("gone")

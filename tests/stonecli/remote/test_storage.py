@@ -81,24 +81,24 @@ def test_a_bucket_is_searched_in_depth_a_page_at_a_time(s3: Any) -> None:
     assert found(f"s3://{BUCKET}/all/deep/") == [(f"s3://{BUCKET}/all/deep/er/b c.FLAC", None)]
 
 
-def test_an_address_that_ends_as_music_does_is_not_asked_for() -> None:
+def test_a_url_with_a_music_suffix_is_not_requested() -> None:
     assert found("s3://no-such-bucket/x.mp3") == [("s3://no-such-bucket/x.mp3", None)]
 
 
-def test_what_cannot_be_searched_is_an_error(s3: Any) -> None:
+def test_a_location_that_cannot_be_searched_is_an_error(s3: Any) -> None:
     ((_, error),) = found("s3://no-such-bucket/folder/")
     assert error is not None or found("s3://no-such-bucket/folder/") == [("s3://no-such-bucket/folder/", None)]
     assert found("nonsense://x/") == [("nonsense://x/", "nonsense:// is not known")]
 
 
 @pytest.mark.parametrize("path", ["/", "", "/music/", "/music/?C=N;O=D"])
-def test_a_web_folder_is_refused_with_what_to_do_without_being_asked_for(path: str) -> None:
+def test_a_web_folder_is_refused_without_a_request(path: str) -> None:
     url = f"http://127.0.0.1:9{path}"  # where nobody answers
     assert found(url) == [(url, WEB_FOLDER)]
     assert "give the URL of each file" in WEB_FOLDER
 
 
-def test_the_page_of_a_web_folder_is_no_recording(serve: Serve, tmp_path: Path) -> None:
+def test_the_page_of_a_web_folder_is_not_a_recording(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "a.mp3").write_bytes(b"x")
     top = serve(tmp_path)
@@ -147,7 +147,7 @@ def leads_to(target: str) -> Callable[[http.server.BaseHTTPRequestHandler], None
     return answer
 
 
-def test_a_redirect_on_the_same_host_is_followed_without_the_password(site: Site) -> None:
+def test_a_redirect_is_followed_without_the_password(site: Site) -> None:
     site.answers["/old.mp3"] = leads_to("/new%20name.mp3")
     url = site.url.replace("://", "://name:word@")
     with fetched(Url(f"{url}/old.mp3")) as copy:
@@ -201,7 +201,7 @@ def test_a_tree_without_end_is_an_error(memory: Any, monkeypatch: pytest.MonkeyP
     assert found("memory:///m")[-1] == ("memory:///m", "more than 1 files; name a folder or prefix in it")
 
 
-def test_each_place_comes_once(memory: Any, tmp_path: Path) -> None:
+def test_each_location_comes_once(memory: Any, tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"x")
     memory.pipe("/m/a.mp3", b"x")
     seen = Seen()
@@ -266,7 +266,7 @@ def test_a_size_beyond_the_limit_is_not_fetched(s3: Any) -> None:
 # stone tag
 
 
-def test_stone_tag_hears_addresses(
+def test_stone_tag_analyzes_urls(
     invoke: Invoke, s3: Any, serve: Serve, songs: Mapping[str, Path], tmp_path: Path
 ) -> None:
     kinds = ["mp3", "m4a aac", "opus"]

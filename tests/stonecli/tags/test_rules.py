@@ -3,7 +3,7 @@ import pytest
 from stonecli.tags.rules import FieldRule, parse_rules
 
 
-def test_what_is_named_is_a_rule() -> None:
+def test_named_fields_become_rules() -> None:
     assert parse_rules([], "camelot", "prepend") == ()
     assert parse_rules(["key", "comment=openkey", "title"], "musical", "append") == (
         FieldRule("key", "musical", "replace"),
@@ -22,6 +22,6 @@ def test_what_is_named_is_a_rule() -> None:
         (["key", "key"], "must not name 'key' twice"),
     ],
 )
-def test_what_cannot_be_followed_is_named(fields: list[str], reason: str) -> None:
+def test_an_invalid_rule_is_named_in_the_error(fields: list[str], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_rules(fields, "camelot", "prepend")

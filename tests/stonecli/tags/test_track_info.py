@@ -44,7 +44,7 @@ def write(path: Path, container: str) -> None:
     file.save()
 
 
-def test_what_is_read_of_every_container(song: Song, any_container: str) -> None:
+def test_track_info_of_every_container(song: Song, any_container: str) -> None:
     path = song(any_container)
     write(path, any_container)
     info = read_info(path)
@@ -71,7 +71,7 @@ def test_the_tempo_under_another_name(song: Song) -> None:
     assert (read_info(mp3).bpm, read_info(flac).bpm) == (128.5, 99.0)
 
 
-def test_nothing_is_known_of_what_cannot_be_read(tmp_path: Path, song: Song) -> None:
+def test_an_unreadable_file_has_no_track_info(tmp_path: Path, song: Song) -> None:
     (tmp_path / "text.mp3").write_text("text")
     for path in (tmp_path / "text.mp3", tmp_path / "none.mp3", tmp_path, song("m4a aac", head=0.5)):
         assert read_info(path) == TrackInfo()

@@ -50,7 +50,7 @@ def test_the_audio_decodes_to_the_same_samples(sample: str, make: CopySample, de
     assert decoded(path) == before
 
 
-def test_what_is_right_is_not_written_again(sample: str, make: CopySample) -> None:
+def test_a_correct_key_is_not_written_again(sample: str, make: CopySample) -> None:
     path = make(sample)
     write_key(path, A_MINOR, TEXTS)
     status, content = path.stat(), path.read_bytes()
@@ -127,7 +127,7 @@ def test_only_spellings_of_stone_are_removed(sample: str, make: CopySample) -> N
 
 
 @pytest.mark.parametrize("sample_without_room", ["mp3", "wav", "aiff", "wavpack", "musepack", "monkey's audio"])
-def test_removing_what_was_added_restores_the_file(sample_without_room: str, make: CopySample) -> None:
+def test_removing_the_key_restores_the_file(sample_without_room: str, make: CopySample) -> None:
     path = make(sample_without_room)
     content = path.read_bytes()
     write_key(path, A_MINOR, TEXTS)
@@ -184,7 +184,7 @@ def test_any_file_name_will_do(name: bytes, make: CopySample, tmp_path: Path) ->
     assert os.fsencode(path) in [os.fsencode(entry) for entry in tmp_path.iterdir()]
 
 
-def test_the_ending_of_the_name_does_not_count(make: CopySample) -> None:
+def test_the_file_suffix_does_not_matter(make: CopySample) -> None:
     path = make("mp3", "song.flac")
     assert write_key(path, A_MINOR)
     assert read_tags(path) == KeyTags("mp3", "8A", A_MINOR)
@@ -194,7 +194,7 @@ def test_the_ending_of_the_name_does_not_count(make: CopySample) -> None:
     ("sample_refused", "reason"),
     [("adts", "raw AAC"), ("fragmented", "fragmented"), ("empty", "empty"), ("text", "not a")],
 )
-def test_what_has_no_safe_place_is_refused(
+def test_a_file_that_cannot_hold_tags_safely_is_refused(
     sample_refused: str, reason: str, make: CopySample, samples: dict[str, bytes]
 ) -> None:
     samples = {**samples, "empty": b"", "text": b"Once upon a time" * 99}
@@ -206,7 +206,7 @@ def test_what_has_no_safe_place_is_refused(
     assert path.read_bytes() == samples[sample_refused]
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing", tmp_path / ("x" * 300), Path("a\0b")):
         with pytest.raises(TagError):

@@ -78,7 +78,7 @@ def as_shown(color: Color | None, system: ColorSystem) -> tuple[int, int, int]:
     return rgb(color.downgrade(system))
 
 
-def test_contrast_is_what_the_guidelines_say() -> None:
+def test_contrast_follows_the_web_guidelines() -> None:
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
     assert contrast((0x77, 0x77, 0x77), (255, 255, 255)) == pytest.approx(4.48, abs=0.01)  # WCAG's own example
 

@@ -213,7 +213,7 @@ def test_labels_of_the_picture_do_not_overlap() -> None:
     assert not any(title.overlaps(box) for box in top)
 
 
-def test_without_matplotlib_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_error_tells_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **options: Any) -> ModuleType | None:

@@ -32,7 +32,7 @@ def by_rich(line: Line) -> str:
 
 
 @given(lines)
-def test_a_pipe_gets_what_rich_would_write_there(line: Line) -> None:
+def test_a_pipe_gets_the_output_of_rich(line: Line) -> None:
     assert plainly(line) == by_rich(line)
 
 
@@ -47,7 +47,7 @@ def test_an_analysis_is_the_same_either_way(estimate_of: MakeEstimate, monkeypat
 
 
 @pytest.mark.parametrize(("columns", "width"), [("30", 30), ("wide", None), (None, None)])
-def test_the_width_is_what_rich_finds(columns: str | None, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_width_equals_that_of_rich(columns: str | None, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)

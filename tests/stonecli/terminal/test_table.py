@@ -118,14 +118,14 @@ def test_a_short_name_leaves_no_gap(tmp_path: Path) -> None:
     assert without_colour(text_of(out)).startswith("file" + " " * 27 + "old")
 
 
-def test_paths_are_relative_to_what_was_given(result: Callable[..., TagResult], tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_given_folder(result: Callable[..., TagResult], tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     out = console(terminal=True)
     TagTable(out, [tmp_path], "camelot").row(result(str(tmp_path / "a" / "b.mp3")))
     assert without_colour(text_of(out)).startswith("a/b.mp3 ")
 
 
-def test_the_summary_counts_and_says_how_to_go_on(result: Callable[..., TagResult]) -> None:
+def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResult]) -> None:
     out = console(terminal=True)
     table = TagTable(out, [], "camelot")
     for status in ("detected", "detected", "kept"):

@@ -33,13 +33,13 @@ def segments(*parts: tuple[str, float]) -> list[Segment]:
     return made
 
 
-def test_letters_without_colour() -> None:
+def test_letters_without_color() -> None:
     blocks, axis = timeline(screen(42), segments(("Am", 120), ("Em", 120), ("C", 60)))
     assert plain(blocks) == "  |8A-------------|9A-------------|8B-----|"
     assert plain(axis) == "  0:00            2:00                5:00"
 
 
-def test_blocks_of_colour() -> None:
+def test_blocks_of_color() -> None:
     out = console(42, terminal=True)
     blocks, _ = timeline(RichScreen(out), segments(("Am", 120), ("Em", 180)))
     assert plain(blocks) == "   8A".ljust(2 + 16) + " 9A".ljust(24)

@@ -67,7 +67,7 @@ class TestFolderLock:
             pass
 
     @pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
-    def test_leaves_a_folder_that_counts_as_our_own(self, tmp_path: Path) -> None:
+    def test_a_lock_file_does_not_make_the_folder_foreign(self, tmp_path: Path) -> None:
         with folder_lock(tmp_path):
             pass
         tmp_path.chmod(0o755)

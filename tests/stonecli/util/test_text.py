@@ -24,7 +24,7 @@ ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates too: names that
     ],
     ids=ascii,
 )
-def test_what_a_terminal_could_obey_is_shown(text: str, shown: str) -> None:
+def test_terminal_escapes_are_shown(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
@@ -86,7 +86,7 @@ def test_data_files_hold_one_line_of_utf_8(text: str, data: str) -> None:
 
 
 @given(st.one_of(ANY_TEXT, st.text("\\u0041\n\udcff")))
-def test_what_was_escaped_comes_back(text: str) -> None:
+def test_escaped_text_can_be_restored(text: str) -> None:
     data = escaped(text)
     assert unescaped(data) == text
     data.encode("utf-8")

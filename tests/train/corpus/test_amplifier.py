@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_an_amplifier_adds_harmonics_of_what_is_played_and_keeps_level_and_pitch() -> None:
+def test_an_amplifier_adds_harmonics_at_the_same_level_and_pitch() -> None:
     tone = (0.1 * np.sin(2 * np.pi * 220 * TIME)).astype(np.float32)
     for seed in range(5):
         out = amplified(rng(seed), tone, RATE, 30.0)

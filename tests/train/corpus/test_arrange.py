@@ -83,7 +83,7 @@ def test_half_of_the_electronic_styles_is_minor() -> None:
     assert min(electronic) >= 0.5
 
 
-def test_styles_refer_to_what_is_there() -> None:
+def test_styles_refer_to_existing_layers_and_drums() -> None:
     for style in STYLES.values():
         assert set(style.layers) <= set(LAYERS)
         assert set(style.drums) <= set(DRUMS)
@@ -108,7 +108,7 @@ def test_held_out_loops_are_never_drawn_for_training() -> None:
 
 
 @pytest.mark.parametrize("mode", ["major", "minor"])
-def test_melodies_riffs_and_hooks_are_in_the_key_and_tell_its_mode(mode: Mode) -> None:
+def test_melodies_riffs_and_hooks_define_key_and_mode(mode: Mode) -> None:
     key = Key(4, mode)
     third = (4 + (4 if mode == "major" else 3)) % 12
     lookup = ChordLookup(draw_loop(rng(1), "pop", mode, 70.0, False).chords)

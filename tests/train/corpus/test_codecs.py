@@ -20,7 +20,7 @@ MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 8.0, RATE)
     ("name", "kilobits"),
     [(name, rate) for name, codec in CODECS.items() for rate in (codec.kilobits[0], codec.kilobits[-1])] + [(GSM, 13)],
 )
-def test_codecs_keep_length_tuning_and_most_of_the_sound(name: str, kilobits: int) -> None:
+def test_codecs_preserve_length_and_tuning(name: str, kilobits: int) -> None:
     out = coded(MUSIC, RATE, name, kilobits)
     assert out.shape == MUSIC.shape
     assert out.dtype == np.float32

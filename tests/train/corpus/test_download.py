@@ -92,7 +92,7 @@ def test_a_corpus_that_is_there_is_not_downloaded(tmp_path: Path) -> None:
         ({}, "0 scores instead of 14"),
     ],
 )
-def test_what_is_not_the_corpus_leaves_nothing(
+def test_another_archive_leaves_no_files(
     files: dict[str, bytes] | None, reason: str, host: tuple[str, Path], tmp_path: Path
 ) -> None:
     address, root = host
@@ -103,7 +103,7 @@ def test_what_is_not_the_corpus_leaves_nothing(
     assert not list((tmp_path / "corpora").iterdir())
 
 
-def test_what_is_not_a_zip_leaves_nothing(host: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_leaves_no_files(host: tuple[str, Path], tmp_path: Path) -> None:
     address, root = host
     serve(root, "nottingham", tunes())
     path = root / CORPORA["nottingham"].url.removeprefix("/")
@@ -113,7 +113,7 @@ def test_what_is_not_a_zip_leaves_nothing(host: tuple[str, Path], tmp_path: Path
     assert not list((tmp_path / "corpora").iterdir())
 
 
-def test_the_command_says_what_to_do_without_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_the_error_has_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--source", "pop909", "--host", "http://127.0.0.1:9"]) == 1
     errors = capsys.readouterr().err
     assert "refused" in errors.lower()

@@ -44,7 +44,7 @@ def crest_db(samples: np.ndarray) -> float:
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["", *STYLES]))
 @settings(max_examples=60, deadline=None)
-def test_drawn_effects_keep_the_length_and_are_finite_bounded_and_heard(seed: int, style: str) -> None:
+def test_drawn_effects_are_audible_finite_and_of_equal_length(seed: int, style: str) -> None:
     chain = draw_effects(rng(seed), style)
     assert abs(chain.cents) <= 46
     music = MUSIC[: 2 * RATE]
@@ -87,7 +87,7 @@ def test_each_effect_changes_the_sound_and_keeps_the_pitch(chain: Effects) -> No
     assert abs(cents(out) - cents(plain)) < 3.0
 
 
-def test_filters_take_away_what_they_should() -> None:
+def test_filters_remove_their_bands() -> None:
     noise = rng(1).standard_normal(5 * RATE).astype(np.float32)
     plain = share_above(noise, 4000)
     assert share_above(apply_effects(rng(), noise, RATE, Effects(low_pass=1500.0, poles=3)), 4000) < 0.05 * plain
@@ -150,7 +150,7 @@ def test_noise_has_the_level_and_the_slope_asked_for(slope: float) -> None:
     assert share_above(rest, 4000) == pytest.approx(expected, abs=0.05)
 
 
-def test_crackle_and_hum_are_heard_where_they_belong() -> None:
+def test_crackle_and_hum_have_their_frequencies() -> None:
     plain = apply_effects(rng(), MUSIC, RATE, Effects())
     clicks = apply_effects(rng(), MUSIC, RATE, Effects(crackles=10.0))
     added = np.abs(clicks / (np.dot(clicks, plain) / np.dot(plain, plain)) - plain)

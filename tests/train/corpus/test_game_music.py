@@ -38,7 +38,7 @@ def test_a_tracker_module_is_played(tmp_path: Path) -> None:
     assert not _is_music(out)  # shorter than music is
 
 
-def test_what_is_no_module_stays_what_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_module_stays_unchanged(tmp_path: Path) -> None:
     module = tmp_path / "song.mod"
     module.write_bytes(b"module example.org/game\n\ngo 1.22\n")
     assert _played(module) == module
@@ -57,7 +57,7 @@ def test_music_in_a_zip_lies_beside_it(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "outside").exists()
 
 
-def test_a_damaged_zip_is_left_alone(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
     _unpack_music(tmp_path / "broken.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.zip"]
@@ -74,7 +74,7 @@ def test_without_apt_it_ends_at_once(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="programs of POSIX")
-def test_when_nothing_can_be_fetched_it_gives_up_after_a_few_packages(
+def test_without_a_network_it_gives_up_after_a_few_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("apt-get", "dpkg-deb"):

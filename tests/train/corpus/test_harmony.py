@@ -13,7 +13,7 @@ def test_note_names_of_all_corpora(name: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "H", "C!", "Cis"])
-def test_what_is_no_note_is_refused(name: str) -> None:
+def test_invalid_notes_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a note"):
         pitch_class(name)
 
@@ -36,7 +36,7 @@ def test_harte(text: str, root: int, intervals: tuple[int, ...], bass: int) -> N
     assert (chord.root, chord.intervals, chord.bass) == (root, intervals, bass)
 
 
-def test_no_chord_is_none_and_nonsense_an_error() -> None:
+def test_no_chord_is_accepted_and_nonsense_is_an_error() -> None:
     assert parse_harte("N") is None
     assert parse_symbol("NC") is None
     for parse in (parse_harte, parse_symbol):

@@ -69,7 +69,7 @@ def test_the_command_writes_an_index_that_the_sampler_reads(
     assert set(families) == {"organ"}
 
 
-def test_what_is_no_preset_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_preset_is_an_error(tmp_path: Path) -> None:
     for content in (b"", b"<a>", b"<a/>", b"\x1f\x8bbroken", bytes(range(256))):
         for ending in (".xiz", ".xpf", ".xpt"):
             path = tmp_path / f"preset{ending}"

@@ -80,7 +80,7 @@ def test_every_drum_that_is_drawn_has_a_sound() -> None:
         assert reached & {"kick", "snare", "hat_closed"}
 
 
-def test_the_installed_kits_have_what_a_beat_needs() -> None:
+def test_the_installed_kits_have_all_sounds_of_a_beat() -> None:
     found = sorted(kits.HYDROGEN_KITS.glob("GMRockKit/drumkit.xml"))
     if not found:
         pytest.skip("hydrogen-data is not installed")

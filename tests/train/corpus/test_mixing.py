@@ -53,7 +53,7 @@ def cents(samples: np.ndarray) -> float:
     st.integers(0, 2**32 - 1), st.sampled_from(["", *STYLES]), st.lists(st.sampled_from(ROLES), min_size=1, max_size=4)
 )
 @settings(max_examples=50, deadline=None)
-def test_any_mix_is_finite_of_the_length_and_heard(seed: int, style: str, roles: list[Role]) -> None:
+def test_any_mix_is_finite_audible_and_of_full_length(seed: int, style: str, roles: list[Role]) -> None:
     draw = rng(seed)
     parts = [part(role, int(draw.integers(96)), amplified=bool(draw.random() < 0.2)) for role in roles]
     stems = [

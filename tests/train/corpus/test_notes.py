@@ -23,7 +23,7 @@ def cents_between(samples: np.ndarray, pitch: float) -> float:
 
 
 @pytest.mark.parametrize("pitch", [28.0, 40.3, 60.0, 75.5, 84.0])
-def test_a_pitch_is_heard_to_the_cent(pitch: float) -> None:
+def test_a_pitch_is_measured_to_the_cent(pitch: float) -> None:
     assert abs(cents_between(note(pitch)[: RATE // 2], pitch)) < 4
     assert pitch_of(note(pitch)[: RATE // 2], RATE)[1] > 0.9
     noise = np.random.default_rng(0).standard_normal(RATE // 2).astype(np.float32)
@@ -43,7 +43,7 @@ def test_notes_in_tune_are_kept_with_octave_and_detuning() -> None:
     assert not struck.sustains
 
 
-def test_what_does_not_sound_as_asked_is_left_out() -> None:
+def test_notes_of_another_pitch_are_rejected() -> None:
     rng = np.random.default_rng(1)
     notes = [note(36), note(54), rng.standard_normal(len(note(60))).astype(np.float32) * 0.1, note(72)]
     check = checked_notes(np.array(notes), ASKED, RATE, HELD)

@@ -66,7 +66,7 @@ def test_excerpts_are_a_function_of_seed_and_number() -> None:
     assert not any(np.array_equal(first.samples, other.samples) for other in others)
 
 
-def test_keys_of_a_corpus_are_spread_over_all_tonics_and_both_modes() -> None:
+def test_keys_of_a_corpus_cover_all_tonics_and_both_modes() -> None:
     rng = np.random.default_rng(0)
     keys: list[Key] = []
     while len(keys) < 240:
@@ -85,7 +85,7 @@ def test_keys_of_a_corpus_are_spread_over_all_tonics_and_both_modes() -> None:
         (((0.0, Key(0, "major")),), (6, 11, 1, 6)),  # a bridge in another key than the piece
     ],
 )
-def test_a_stretch_whose_label_is_not_what_sounds_is_rejected(
+def test_an_excerpt_whose_label_does_not_fit_is_rejected(
     keys: tuple[tuple[float, Key], ...], roots: tuple[int, ...]
 ) -> None:
     number = next(number for number in range(100) if not is_held_out(f"song {number}"))
@@ -154,7 +154,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_a_full_disk_ends_the_run_which_goes_on_later(
+def test_a_full_disk_ends_the_run_which_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save = features.save_atomically
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_later(
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_missing_soundfonts_are_told_before_all_else(
+def test_missing_soundfonts_are_reported_first(
     held_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fluidsynth, "installed_fonts", lambda held_out=False: [])
@@ -268,7 +268,7 @@ def test_a_mix_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "nothing of pop909" in one_line(capsys)
 
 
-def test_the_commands_of_the_manual_do_not_get_in_each_others_way() -> None:
+def test_the_commands_of_the_manual_write_different_files() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "corpus.md").read_text(encoding="utf-8")
     places = []
     for line in text.splitlines():
@@ -294,12 +294,12 @@ def agreement(settings: Settings, numbers: range) -> float:
     return float(np.mean(right))
 
 
-def test_the_built_in_model_hears_the_labels_of_numpy_renderings() -> None:
+def test_the_built_in_model_agrees_with_numpy_renderings() -> None:
     assert agreement(Settings(GENERATED, seconds=16.0, soundfonts=False, seed=1), range(24)) > 0.5
 
 
 @pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
-def test_the_built_in_model_hears_the_labels_of_soundfont_renderings() -> None:
+def test_the_built_in_model_agrees_with_soundfont_renderings() -> None:
     assert agreement(Settings(GENERATED, seconds=16.0, seed=1), range(24)) > 0.5
 
 
@@ -320,7 +320,9 @@ assert not {name for name in sys.modules if name.startswith("pedalboard")}
 
 
 @pytest.mark.parametrize(("name", "source"), [("pedalboard", "styles"), ("torch", "styles"), ("mido", "pop909")])
-def test_without_the_extra_one_line_says_what_to_install(name: str, source: str, without: Any, tmp_path: Path) -> None:
+def test_without_the_extra_the_error_tells_how_to_install_it(
+    name: str, source: str, without: Any, tmp_path: Path
+) -> None:
     done = without(name, "stonecli_train.corpus.render", "--source", source, "--out", tmp_path / "a", "--count", "1")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"rendering needs {name}: pip install 'stonecli[corpus]'"]

@@ -83,7 +83,7 @@ def test_a_tone_is_in_tune_and_as_long_as_asked(sampled: Sampler, pitch: int, se
     assert np.abs(np.diff(tone)).max() <= 1.2 * np.abs(np.diff(steady[: RATE // 4])).max()  # no click, looped or not
 
 
-def test_what_dies_away_is_not_looped(sampled: Sampler) -> None:
+def test_decaying_notes_are_not_looped(sampled: Sampler) -> None:
     tone = tone_of(sampled.families["guitar"][0], 50, 9.0, 0.1)
     assert len(tone) < 3 * RATE
     assert abs(float(tone[-1])) < 0.001
@@ -129,11 +129,11 @@ def test_held_out_presets_and_kits_are_apart(folder: Path, sampled: Sampler) -> 
         ("Strings", "Saw Strings 1", "strings"), ("olivers-100", "Folk Flute", "wind"),
     ],
 )  # fmt: skip
-def test_a_name_or_bank_says_what_an_instrument_is(bank: str, name: str, family: str) -> None:
+def test_a_name_or_bank_gives_the_instrument_family(bank: str, name: str, family: str) -> None:
     assert instrument_family(bank, name, sustains=True) == family
 
 
-def test_a_kit_plays_what_it_has_and_another_kit_the_rest(sampled: Sampler) -> None:
+def test_a_kit_borrows_missing_sounds_from_another_kit(sampled: Sampler) -> None:
     pitches = (36, 38, 42, 46, 49, 51, 54, 39, 41, 70, 56)
     tones = tuple(Tone(0.2 * place, 0.1, pitch, 100) for place, pitch in enumerate(pitches))
     for seed in range(4):
@@ -164,7 +164,7 @@ def test_open_files_are_bounded(folder: Path) -> None:
     assert sampler._samples.cache_info().currsize == sampler._OPEN_FILES
 
 
-def test_a_folder_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_error_line(tmp_path: Path) -> None:
     with pytest.raises(StoneError, match=r"python -m stonecli_train\.corpus\.instruments"):
         load_sampler(tmp_path, False)
     for text in ("{", "[]", '{"rate": 8000}', '{"rate": 22050, "instruments": [{}], "kits": []}'):

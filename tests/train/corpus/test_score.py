@@ -40,7 +40,7 @@ def test_the_main_key_is_the_one_that_sounds_longest() -> None:
     assert share == 20 / 32
 
 
-def test_an_excerpt_cuts_what_it_begins_in_and_is_labelled_by_what_sounds() -> None:
+def test_an_excerpt_cuts_notes_and_is_labeled_by_its_sound() -> None:
     part = passage().excerpt(6.0, 8.0)
     assert part.keys == ((0.0, C), (6.0, G))
     assert part.key == C

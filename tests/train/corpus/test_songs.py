@@ -53,7 +53,7 @@ def test_sections_chords_and_melody_cover_the_song(seed: int) -> None:
         assert any(chord.start == pytest.approx(section.start) for chord in passage.chords)
 
 
-def test_songs_are_in_their_key_and_mostly_start_their_verses_on_the_tonic() -> None:
+def test_songs_are_in_their_key_and_mostly_start_on_the_tonic() -> None:
     shares, anchored = [], []
     for seed in range(60):
         drawn, _ = song(seed)

@@ -88,7 +88,7 @@ def test_malformed_tunes_are_counted_and_the_rest_is_read(skipped: Skipped) -> N
     assert skipped == {"t: no key": 1, "t: too short": 1}
 
 
-def test_a_nottingham_tune_under_a_borrowed_signature_is_left_out(tmp_path: Path, skipped: Skipped) -> None:
+def test_a_tune_with_a_borrowed_signature_is_skipped(tmp_path: Path, skipped: Skipped) -> None:
     bar = '"{0}"{1}|"{2}"{3}|"{0}"{1}|"{2}"{3}|'
     head = "X:1\nM:4/4\nL:1/4\nK:G\n"
     good = bar.format("G", "GBdB", "D7", "FAdA") * 2 + '"C"cegc|"D7"dcAF|"G"GBdB|"G"G4|\n'
@@ -138,7 +138,7 @@ def test_humdrum_times_splits_and_grace_notes() -> None:
     assert humdrum.key_of("*b-:") == "b-"
 
 
-def test_files_that_are_no_humdrum_are_refused() -> None:
+def test_files_that_are_not_humdrum_are_refused() -> None:
     for text in ("", "C D E", "**kern\t**kern\n4c"):
         with pytest.raises(ValueError, match=r"Humdrum|spines"):
             humdrum.parse_humdrum(text)

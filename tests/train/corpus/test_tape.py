@@ -16,7 +16,7 @@ MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 10.0, RATE)
 
 
 @pytest.mark.parametrize("cents", [-46.0, -20.0, 0.0, 7.0, 35.0, 46.0])
-def test_detuning_moves_the_tuning_by_what_is_asked(cents: float) -> None:
+def test_detuning_moves_the_tuning_by_the_given_cents(cents: float) -> None:
     moved = detuned(MUSIC, RATE, cents)
     assert abs(len(moved) - len(MUSIC) / 2 ** (cents / 1200)) < 2
     heard = cents_of(frame_peaks(moved, RATE).resultant)

@@ -183,7 +183,7 @@ def test_a_folder_that_gives_its_group_to_all_files(as_user: Callable[..., Any],
     assert song.stat().st_gid == 2345
 
 
-def test_the_time_is_new_or_kept(song: Path) -> None:
+def test_the_modification_time_is_new_or_preserved(song: Path) -> None:
     then = 1_000_000_000_123_456_789
     os.utime(song, ns=(then, then))
     assert write_key(song, A_MINOR, preserve_mtime=True)
@@ -228,7 +228,7 @@ def test_a_fault_anywhere_leaves_the_file_unchanged(
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_an_interrupt_leaves_nothing_behind(
+def test_an_interrupt_leaves_no_temporary_file(
     interrupt: Any, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
     def stop(descriptor: int) -> None:
@@ -242,7 +242,7 @@ def test_an_interrupt_leaves_nothing_behind(
     assert left_over() == []
 
 
-def test_a_directory_that_cannot_be_flushed_is_no_failure(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_flushed_is_not_an_error(song: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
 
     def only_files(descriptor: int) -> None:
@@ -397,7 +397,7 @@ def test_a_leftover_is_removed_when_it_is_old(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", [".stone-.tmp", ".stone-notes.tmp", "x.stone-abcd1234.tmp", ".stone-abcd1234.tmp2"])
-def test_what_is_named_otherwise_is_not_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_with_other_names_are_not_deleted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     path.touch()
     aged(path, 1e6, monkeypatch)
@@ -405,7 +405,7 @@ def test_what_is_named_otherwise_is_not_ours(name: str, tmp_path: Path, monkeypa
     assert path.exists()
 
 
-def test_links_and_folders_are_no_leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_and_folders_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, link, folder = tmp_path / "song", tmp_path / ".stone-abcd1234.tmp", tmp_path / ".stone-abcd1235.tmp"
     target.touch()
     link.symlink_to(target)

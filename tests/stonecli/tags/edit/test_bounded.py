@@ -108,7 +108,7 @@ def test_tags_that_are_too_large_are_refused(song: Song, container: str) -> None
 
 
 @pytest.mark.parametrize("container", ["mp3", "wav 16 bit", "flac", "wavpack"])
-def test_large_pictures_are_none_of_our_business(song: Song, container: str) -> None:
+def test_large_pictures_are_not_read(song: Song, container: str) -> None:
     path = song(container)
     written(path, MAKERS[container](path.read_bytes(), 4 << 20))
     assert write_key(path, Key.parse("Am"))

@@ -33,7 +33,7 @@ def test_every_byte_counts(length: int) -> None:
     assert digest_of(content + b"\0") != whole
 
 
-def test_the_size_of_the_blocks_does_not_matter() -> None:
+def test_the_block_size_does_not_change_the_digest() -> None:
     content = random.Random(4).randbytes(2_345_678)
     assert digest_of(content, 1000) == digest_of(content, 70_001) == digest_of(content)
 

@@ -53,7 +53,7 @@ def test_changes_of_one_column_do_not_cancel_out(shift: int, bit: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["louder", "inverted", "channels swapped", "backwards", "a sample later", "unsigned"])
-def test_what_programs_do_to_audio_in_place(how: str) -> None:
+def test_audio_edited_in_place_changes_the_digest(how: str) -> None:
     sound = np.random.default_rng(1).integers(-8000, 8000, (1 << 20, 2)).astype(np.int16)
     changed = {
         "louder": sound * np.int16(2),
@@ -66,12 +66,12 @@ def test_what_programs_do_to_audio_in_place(how: str) -> None:
     assert digest_of(changed.tobytes()) != digest_of(sound.tobytes())
 
 
-def test_it_does_not_depend_on_the_blocks() -> None:
+def test_the_old_digest_does_not_depend_on_the_block_size() -> None:
     content = random.Random(4).randbytes(2_345_678)
     assert digest_of(content, ROW) == digest_of(content, 5 * ROW) == digest_of(content)
 
 
-def test_a_copy_goes_on_alone() -> None:
+def test_a_copy_of_a_digest_is_independent() -> None:
     first = OldDigest()
     first.add(b"a")
     second = first.copy()

@@ -48,7 +48,7 @@ def test_an_inverse_leads_back(drawn: tuple[bytes, list[Splice]]) -> None:
 
 
 @pytest.mark.parametrize("place", ["before", "within", "after", "longer", "shorter"])
-def test_what_differs_from_the_splices_is_seen(place: str) -> None:
+def test_a_difference_from_the_splices_is_found(place: str) -> None:
     old = random.Random(1).randbytes(3_000_000)
     splices = [Splice(1_500_000, 10, b"other data")]
     new = bytearray(spliced(old, splices))
@@ -80,7 +80,7 @@ def test_verified_ranges_are_not_read_again(drawn: tuple[bytes, list[Splice]], d
     assert is_same_range(io.BytesIO(content), io.BytesIO(changed), part, known) == is_same
 
 
-def test_a_picture_that_only_moves_is_not_kept() -> None:
+def test_a_picture_that_only_moves_is_not_stored() -> None:
     """As in FLAC, where the padding after the picture takes up what the comments before it need."""
     picture = random.Random(2).randbytes(500_000)
     old = b"comments, short" + picture + bytes(1000)

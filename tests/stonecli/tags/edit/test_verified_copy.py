@@ -112,7 +112,7 @@ def test_blocks_are_aligned_to_those_of_the_system(old: BinaryIO, tmp_path: Path
     assert disk.sizes[2:] == [BLOCK - 10] + [BLOCK] * 10 + [3_000_005 - 11 * BLOCK]
 
 
-def test_every_write_that_is_not_kept_is_seen(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
+def test_every_damaged_write_is_found(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
     """A bit that flips, or a block that is dropped: all but the few bytes of the changes, which the caller reads."""
     changes = {b"1234", b"put in", b"end"}
     whole = Disk(tmp_path / "new")
@@ -198,7 +198,7 @@ def test_a_clone_is_patched_and_compared(
     assert (tmp_path / "new").read_bytes() == b"c" + content[1:7] + b"ab" + content[9:]
 
 
-def test_what_moves_is_not_cloned(old: BinaryIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_ranges_are_not_cloned(old: BinaryIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_clone", lambda file, copy: pytest.fail("cloned"))
     with (tmp_path / "new").open("w+b") as copy:
         assert verified_copy(old, copy, SPLICES)

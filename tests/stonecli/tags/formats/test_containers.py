@@ -54,7 +54,7 @@ class TestEveryContainer:
         assert isinstance(load_class(row.tag_class), type)
         assert isinstance(load_class(row.file_class), type)
 
-    def test_keeps_its_audio_when_a_key_is_written(self, row: Container, make: CopySample, digest: BytesOf) -> None:
+    def test_a_key_does_not_change_the_audio(self, row: Container, make: CopySample, digest: BytesOf) -> None:
         path = make(row.name)
         before = digest(path)
         assert write_key(path, A_MINOR)

@@ -130,7 +130,7 @@ def old_file(request: pytest.FixtureRequest, samples: dict[str, bytes], tmp_path
     return path, texts
 
 
-def test_a_new_tag_says_what_the_others_say(
+def test_a_new_tag_copies_the_texts_of_the_old_ones(
     old_file: tuple[Path, dict[str, str]], digest: BytesOf, left_over: ListLeftovers
 ) -> None:
     path, texts = old_file
@@ -278,7 +278,7 @@ MANY = [(b"n%04d" % number, b"") for number in range(1001)]
         ("aiff", lambda audio: with_chunks(audio, chunk(b"NAME", b"", "big"), order="big"), {}),
     ],
 )
-def test_what_is_damaged_or_no_text_says_nothing(
+def test_damaged_fields_are_ignored(
     kind: str, make: Callable[[bytes], bytes], texts: dict[str, str], samples: dict[str, bytes], tmp_path: Path
 ) -> None:
     path = tmp_path / f"song.{kind}"

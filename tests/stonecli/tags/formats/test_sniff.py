@@ -10,7 +10,7 @@ ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
 FRAME = b"\xff\xfb\x90\x00" + bytes(413)  # MPEG 1 layer 3, 128 kbit/s, 44.1 kHz: 417 bytes
 
 
-def test_samples_are_recognised_by_content(sample: str, make: CopySample) -> None:
+def test_samples_are_recognized_by_content(sample: str, make: CopySample) -> None:
     names = {"alac": "mp4", "faststart": "mp4"}
     with make(sample).open("rb") as file:
         assert sniff(file) == names.get(sample, sample)
@@ -35,7 +35,7 @@ def test_samples_are_recognised_by_content(sample: str, make: CopySample) -> Non
         (b"FORM\0\0\0\x24AIFC", "aiff"),
     ],
 )
-def test_recognised(content: bytes, container: str) -> None:
+def test_formats_are_recognized(content: bytes, container: str) -> None:
     assert sniff(io.BytesIO(content)) == container
 
 

@@ -262,7 +262,7 @@ def pages(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["ogg vorbis", "opus", "ogg flac"])
-def test_ogg_pages_are_numbered_anew(kind: str, make: CopySample, decoded: BytesOf) -> None:
+def test_ogg_pages_are_renumbered(kind: str, make: CopySample, decoded: BytesOf) -> None:
     path = make(kind)
     heard, old = decoded(path), pages(path.read_bytes())
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "replace")])

@@ -30,7 +30,7 @@ def write(folder: Path, *paths: Path) -> None:
             write_key(path, Key.parse("Dm"), journal=run)
 
 
-def test_what_many_threads_wrote_is_one_run(journal: UndoJournal, song: Song) -> None:
+def test_writes_of_many_threads_are_one_run(journal: UndoJournal, song: Song) -> None:
     number = journal.start("write on a cluster").number
     folder = make_folder(journal, number, "word")
     paths = [song("flac", str(index)) for index in range(6)]
@@ -50,7 +50,7 @@ def test_what_many_threads_wrote_is_one_run(journal: UndoJournal, song: Song) ->
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_a_thread_goes_on_with_its_own(journal: UndoJournal, song: Song) -> None:
+def test_a_thread_continues_its_own_database(journal: UndoJournal, song: Song) -> None:
     number = journal.start("write").number
     folder = make_folder(journal, number, "word")
     first, second = song("flac", "a"), song("flac", "b")

@@ -84,7 +84,7 @@ def test_changes_of_one_run_are_undone_last_first(make: CopySample, undo_journal
     assert path.read_bytes() == content
 
 
-def test_pictures_are_not_kept_in_the_journal(make: CopySample, png: MakePicture, undo_journal: UndoJournal) -> None:
+def test_pictures_are_not_stored_in_the_journal(make: CopySample, png: MakePicture, undo_journal: UndoJournal) -> None:
     path = make("flac")
     tags = FLAC(path)
     picture = Picture()
@@ -101,7 +101,7 @@ def test_pictures_are_not_kept_in_the_journal(make: CopySample, png: MakePicture
 
 
 @pytest.mark.parametrize("how", ["tagged", "one bit", "cut", "longer", "gone", "folder", "link"])
-def test_a_file_that_changed_since_is_left_alone(
+def test_a_file_that_changed_since_is_not_undone(
     how: str, make: CopySample, undo_journal: UndoJournal, tmp_path: Path
 ) -> None:
     path = make("mp3")
@@ -207,7 +207,7 @@ def test_a_record_of_an_older_stone_is_refused(long_song: Callable[..., Any], un
     assert path.read_bytes() == content
 
 
-def test_what_is_as_it_was_stays(make: CopySample, undo_journal: UndoJournal) -> None:
+def test_a_restored_file_is_not_written_again(make: CopySample, undo_journal: UndoJournal) -> None:
     path = make("mp3")
     run = undo_journal.start("")
     write_key(path, A_MINOR, journal=run)
@@ -219,7 +219,7 @@ def test_what_is_as_it_was_stays(make: CopySample, undo_journal: UndoJournal) ->
 
 
 @pytest.mark.parametrize("why", ["read-only", "hard links"])
-def test_undo_refuses_what_writing_refuses(
+def test_undo_refuses_files_that_a_write_refuses(
     why: str, make: CopySample, undo_journal: UndoJournal, tmp_path: Path
 ) -> None:
     path = make("mp3")
@@ -358,7 +358,7 @@ def test_a_run_that_continues_after_its_undo_is_undone_again(make: CopySample, u
     assert [path.read_bytes() for path in paths] == contents
 
 
-def test_what_cannot_be_restored_is_tried_again(make: CopySample, undo_journal: UndoJournal) -> None:
+def test_a_failed_undo_can_be_repeated(make: CopySample, undo_journal: UndoJournal) -> None:
     run = undo_journal.start("")
     first, second = make("flac", "a"), make("flac", "b")
     for path in (first, second):
