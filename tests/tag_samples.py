@@ -36,12 +36,12 @@ _FFMPEG = {  # name: ending, options
     "ogg flac": ("oga", ["-c:a", "flac"]),
     "adts": ("aac", ["-c:a", "aac"]),
 }
-CONTAINERS = {name: name for name in (*_SOUNDFILE, "mp4", "asf", "wavpack", "ogg flac")} | {
+WITHOUT_AUDIO = {"musepack": b"MPCK", "monkey's audio": b"MAC \x96\x0f"}
+"""First bytes of samples that are noise after them, because no encoder is at hand; only the tag matters."""
+
+CONTAINERS = {name: name for name in (*_SOUNDFILE, "mp4", "asf", "wavpack", "ogg flac", "speex", *WITHOUT_AUDIO)} | {
     "alac": "mp4",
     "faststart": "mp4",
-    "musepack": "musepack",
-    "monkey's audio": "monkey's audio",
-    "speex": "speex",
 }
 """What ``sniff`` says of each sample that can be tagged."""
 
@@ -68,10 +68,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", folder / "WAV-PCM_16", *options, path]
         subprocess.run(command, check=True)
         made[name] = path.read_bytes()
-    # No encoder at hand: what counts for a tag at the end of the file is the first four bytes.
     noise = np.random.default_rng(2).bytes(5000)
     made["speex"] = _speex(noise)
-    return made | {"musepack": b"MPCK" + noise, "monkey's audio": b"MAC \x96\x0f" + noise}
+    return made | {name: magic + noise for name, magic in WITHOUT_AUDIO.items()}
 
 
 def _speex(noise: bytes) -> bytes:

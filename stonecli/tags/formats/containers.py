@@ -1,7 +1,6 @@
 """The registry of containers: one row per container that stone can tag, with everything that is known about it.
 
-To add a container, add a row here, and write its editor module (or extend one). File suffixes are not part of it: they
-only matter for finding files in folders (``stonecli.library.walk``), since a container is detected by content.
+To add a container, add a row here, and an editor module if no existing one fits (docs/architecture.md has the recipe).
 ``tests/stonecli/tags/formats/test_containers.py`` checks every row.
 """
 
@@ -38,6 +37,8 @@ class Container:
 
     Attributes:
         name: unique name, as in ``KeyTags.container``.
+        suffix: usual file suffix. A container is detected by its content; folders are searched by the suffixes in
+            ``stonecli.library.walk``.
         magic: alternatives for the start of a file. MP3 has none: it is detected by its frames.
         family: kind of tag, which determines the fields.
         tag_class: module and class of mutagen that reads the tags alone, if possible.
@@ -48,6 +49,7 @@ class Container:
     """
 
     name: str
+    suffix: str
     magic: tuple[Magic, ...]
     family: TagFamily
     tag_class: tuple[str, str]
@@ -71,14 +73,14 @@ class Container:
         return cast(Editor, import_module(f"stonecli.tags.formats.{self.editor_module}"))
 
 
-def _ogg(name: str, codec: bytes, class_name: str) -> Container:
+def _ogg(name: str, suffix: str, codec: bytes, class_name: str) -> Container:
     reader = (f"mutagen.{class_name.lower()}", class_name)
-    return Container(name, (((0, b"OggS"), (28, codec)),), "vorbis", reader, reader, "ogg")
+    return Container(name, suffix, (((0, b"OggS"), (28, codec)),), "vorbis", reader, reader, "ogg")
 
 
-def _ape(name: str, magic: tuple[bytes, ...], file_class: tuple[str, str]) -> Container:
+def _ape(name: str, suffix: str, magic: tuple[bytes, ...], file_class: tuple[str, str]) -> Container:
     alternatives: tuple[Magic, ...] = tuple(((0, text),) for text in magic)
-    return Container(name, alternatives, "apev2", ("mutagen.apev2", "APEv2"), file_class, "apev2", 0)
+    return Container(name, suffix, alternatives, "apev2", ("mutagen.apev2", "APEv2"), file_class, "apev2", 0)
 
 
 _WAVE, _AIFF = ("mutagen.wave", "WAVE"), ("mutagen.aiff", "AIFF")
@@ -88,26 +90,27 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 CONTAINERS: dict[str, Container] = {
     row.name: row
     for row in (
-        Container("mp3", (), "id3", ("mutagen.id3", "ID3"), ("mutagen.mp3", "MP3"), "mp3", 1),
-        Container("wav", (((0, b"RIFF"), (8, b"WAVE")),), "id3", _WAVE, _WAVE, "iff"),
+        Container("mp3", ".mp3", (), "id3", ("mutagen.id3", "ID3"), ("mutagen.mp3", "MP3"), "mp3", 1),
+        Container("wav", ".wav", (((0, b"RIFF"), (8, b"WAVE")),), "id3", _WAVE, _WAVE, "iff"),
         Container(
             "aiff",
+            ".aif",
             (((0, b"FORM"), (8, b"AIFF")), ((0, b"FORM"), (8, b"AIFC"))),
             "id3",
             _AIFF,
             _AIFF,
             "iff",
         ),
-        Container("flac", (((0, b"fLaC"),),), "vorbis", _FLAC, _FLAC, "flac", 0),
-        _ogg("ogg vorbis", b"\x01vorbis", "OggVorbis"),
-        _ogg("opus", b"OpusHead", "OggOpus"),
-        _ogg("ogg flac", b"\x7fFLAC", "OggFLAC"),
-        _ogg("speex", b"Speex   ", "OggSpeex"),
-        Container("mp4", (((4, b"ftyp"),),), "mp4", _MP4, _MP4, "mp4"),
-        _ape("wavpack", (b"wvpk",), ("mutagen.wavpack", "WavPack")),
-        _ape("musepack", (b"MPCK", b"MP+"), ("mutagen.musepack", "Musepack")),
-        _ape("monkey's audio", (b"MAC ",), ("mutagen.monkeysaudio", "MonkeysAudio")),
-        Container("asf", (((0, _ASF_HEADER),),), "asf", _ASF, _ASF, "asf"),
+        Container("flac", ".flac", (((0, b"fLaC"),),), "vorbis", _FLAC, _FLAC, "flac", 0),
+        _ogg("ogg vorbis", ".ogg", b"\x01vorbis", "OggVorbis"),
+        _ogg("opus", ".opus", b"OpusHead", "OggOpus"),
+        _ogg("ogg flac", ".oga", b"\x7fFLAC", "OggFLAC"),
+        _ogg("speex", ".ogg", b"Speex   ", "OggSpeex"),
+        Container("mp4", ".m4a", (((4, b"ftyp"),),), "mp4", _MP4, _MP4, "mp4"),
+        _ape("wavpack", ".wv", (b"wvpk",), ("mutagen.wavpack", "WavPack")),
+        _ape("musepack", ".mpc", (b"MPCK", b"MP+"), ("mutagen.musepack", "Musepack")),
+        _ape("monkey's audio", ".ape", (b"MAC ",), ("mutagen.monkeysaudio", "MonkeysAudio")),
+        Container("asf", ".wma", (((0, _ASF_HEADER),),), "asf", _ASF, _ASF, "asf"),
     )
 }
 """Every container that stone can tag, by name."""

@@ -9,10 +9,11 @@ from mutagen.apev2 import BINARY, EXTERNAL, APEv2, APEValue
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
+from stonecli.tags.formats.containers import CONTAINERS
 from tests.fixture_types import BytesOf, CopySample
 
 A_MINOR = Key.parse("8A")
-KINDS = ["wavpack", "musepack", "monkey's audio"]
+KINDS = [row.name for row in CONTAINERS.values() if row.family == "apev2"]
 V1 = b"TAG" + b"Old title".ljust(125, b"\0")
 
 

@@ -13,30 +13,20 @@ from stonecli.tags.formats.containers import CONTAINERS, MAGIC_BYTES, Container,
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.track_info import TrackInfo, read_info
 from tests.fixture_types import BytesOf, CopySample
+from tests.tag_samples import CONTAINERS as SAMPLES
+from tests.tag_samples import WITHOUT_AUDIO
 
 ROOT = Path(__file__).parents[4]
 A_MINOR = Key.parse("Am")
-SUFFIXES = {  # the usual suffix of each container
-    "mp3": ".mp3",
-    "wav": ".wav",
-    "aiff": ".aif",
-    "flac": ".flac",
-    "ogg vorbis": ".ogg",
-    "opus": ".opus",
-    "ogg flac": ".oga",
-    "speex": ".ogg",
-    "mp4": ".m4a",
-    "wavpack": ".wv",
-    "musepack": ".mpc",
-    "monkey's audio": ".ape",
-    "asf": ".wma",
-}
 
 
 @pytest.mark.parametrize("row", CONTAINERS.values(), ids=lambda row: row.name)
 class TestEveryContainer:
     def test_is_found_in_folders(self, row: Container) -> None:
-        assert SUFFIXES[row.name] in MUSIC_SUFFIXES
+        assert row.suffix in MUSIC_SUFFIXES, "add it to stonecli/library/walk.py"
+
+    def test_has_a_sample(self, row: Container) -> None:
+        assert row.name in SAMPLES.values(), "add one to tests/tag_samples.py"
 
     def test_is_detected_by_content(self, row: Container, make: CopySample) -> None:
         path = make(row.name)
@@ -64,14 +54,14 @@ class TestEveryContainer:
         assert read_tags(path).key is None
 
     def test_shows_its_audio_properties(self, row: Container, make: CopySample) -> None:
-        if row.name in ("musepack", "monkey's audio"):
+        if row.name in WITHOUT_AUDIO:
             pytest.skip("the sample is noise after the magic, so mutagen finds no audio properties")
         assert read_info(make(row.name)) != TrackInfo()
 
     def test_is_in_the_documentation(self, row: Container) -> None:
         text = (ROOT / "docs" / "tags.md").read_text(encoding="utf-8").lower()
-        word = {"mp4": "m4a", "asf": "wma", "ogg vorbis": "ogg", "ogg flac": "ogg"}.get(row.name, row.name)
-        assert word in text
+        name = {"mp4": "m4a", "asf": "wma", "ogg vorbis": "ogg", "ogg flac": "ogg"}.get(row.name, row.name)
+        assert name in text, "add it to the table of docs/tags.md"
 
 
 def test_the_names_are_the_keys_of_the_registry() -> None:
