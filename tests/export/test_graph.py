@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,11 @@ def test_constants_are_shared_only_where_they_are_equal() -> None:
     assert graph.constant(np.array([[1, 2]])) != graph.constant([1, 2])
     names = [item.name for item in graph.initializers.values()]
     assert len(names) == len(set(names)) == 6
+
+
+def test_every_hyperparameter_has_a_case() -> None:
+    """A field of the network that no case changes would be exported unchecked."""
+    changed = {name for case in CASES.values() for name in case} | {"out_channels", "kernels"}
+    training_only = {"drop_path"}
+    fields = {field.name for field in dataclasses.fields(ChromaNetConfig)}
+    assert fields - changed == training_only, "add a case to CASES"

@@ -1,0 +1,77 @@
+"""Each registry of docs/architecture.md as a whole: no row is forgotten in the program, the help or the documentation.
+
+Containers have a test of their own in tests/stonecli/tags/formats/test_containers.py, and the fields of the network in
+tests/export/test_graph.py.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from stonecli.cli.help import COMMANDS, program_help
+from stonecli.key import NOTATIONS, Key, Notation
+from stonecli.output.table_file import FORMATS, OutputFile
+
+ROOT = Path(__file__).parents[1]
+
+
+def help_of(command: str) -> str:
+    """The help of a command as one line, without the breaks of the terminal."""
+    from typer.testing import CliRunner
+
+    from stonecli.cli.app import make_app
+
+    return " ".join(CliRunner().invoke(make_app(), [command, "--help"]).output.split())
+
+
+class TestCommands:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_each_has_a_function_and_its_own_help(self, command: str) -> None:
+        function = getattr(import_module(f"stonecli.cli.{command}"), command)
+        assert function.__doc__.startswith(COMMANDS[command])
+        assert COMMANDS[command] in help_of(command)
+        assert f"  {command} " in program_help()
+
+    def test_each_module_with_a_command_is_listed(self) -> None:
+        found = {
+            name
+            for path in (ROOT / "stonecli" / "cli").glob("*.py")
+            for name in re.findall(r"^@one_line_errors\n(?:@.*\n)*def (\w+)\(", path.read_text("utf-8"), re.MULTILINE)
+        }
+        assert found == set(COMMANDS)
+
+
+class TestNotations:
+    def test_the_type_names_each(self) -> None:
+        assert get_args(Notation) == NOTATIONS
+
+    @pytest.mark.parametrize("notation", NOTATIONS)
+    def test_each_spells_24_keys_that_are_read_again(self, notation: Notation) -> None:
+        spelled = [key.spelled(notation) for key in Key.all()]
+        assert [Key.parse(text) for text in spelled] == list(Key.all())
+        assert len(set(spelled)) == 24
+
+    @pytest.mark.parametrize("notation", NOTATIONS)
+    def test_each_is_in_help_and_documentation(self, notation: Notation) -> None:
+        assert notation in help_of("tag")
+        assert f"`{notation}`" in (ROOT / "docs" / "tags.md").read_text("utf-8")
+        assert f"--notation {notation}" in (ROOT / "docs" / "tagging.md").read_text("utf-8")
+
+
+class TestOutputFormats:
+    @pytest.mark.parametrize("suffix", FORMATS)
+    def test_each_is_written(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"keys{suffix}"
+        with OutputFile(path):
+            pass
+        assert path.is_file()
+
+    @pytest.mark.parametrize("suffix", FORMATS)
+    def test_each_is_in_help_and_documentation(self, suffix: str) -> None:
+        assert suffix in help_of("tag")
+        assert suffix in (ROOT / "docs" / "formats.md").read_text("utf-8")
