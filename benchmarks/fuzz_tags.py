@@ -7,7 +7,7 @@ unchanged; a written file reads back, has the same audio, and is restored byte f
 has to be below 500 MB. A file that fails is stored in FOLDER under the name of its seed; ``--seed N --count 1`` makes
 it again.
 
-pytest runs 10,000 files in tests/conformance/test_fuzz.py; ``STONE_FUZZ=100000`` sets another number.
+pytest runs 2,000 files in tests/conformance/test_fuzz.py, and ``pytest -m slow`` 10,000 or as many as ``STONE_FUZZ``.
 """
 
 from __future__ import annotations

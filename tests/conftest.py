@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -75,6 +76,17 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+SERVERS = {"serve", "s3", "server", "site", "host"}  # fixtures that start a web or S3 server
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that use a server with ``network``."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("network")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that asks for ``any_container`` on every kind of file."""
     if "any_container" in metafunc.fixturenames:
@@ -129,13 +141,20 @@ def start_process() -> Iterator[StartProcess]:
             pass  # closes the pipes and waits
 
 
+@pytest.fixture(scope="session")
+def _folders_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new folder for each test. ``mktemp`` would list all earlier ones each time, which takes minutes in all."""
+    base = tmp_path_factory.mktemp("own")
+    return (base / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folders(_folders_of_tests: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The undo journal, the result cache, added models and the config file of every test are its own."""
-    monkeypatch.setenv("STONE_DATA_DIR", str(tmp_path_factory.mktemp("data")))
-    monkeypatch.setenv("STONE_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
-    monkeypatch.setenv("STONE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
-    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    folder = next(_folders_of_tests)
+    for name in ("data", "config", "state", "cache"):
+        (folder / name).mkdir(parents=True, mode=0o700)
+        monkeypatch.setenv(f"STONE_{name.upper()}_DIR", str(folder / name))
 
 
 @lru_cache(maxsize=64)

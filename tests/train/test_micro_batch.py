@@ -109,6 +109,7 @@ print((peak() - before) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is measured in kilobytes on Linux")
 def test_memory_is_that_of_a_micro_batch(tmp_path: Path) -> None:
     """36 windows of the published network take 1.4 GB at once, and 0.3 GB six at a time."""

@@ -18,6 +18,8 @@ from stonecli_train.loop import Run, Watcher  # noqa: E402
 from stonecli_train.parallel import Processes, any_process, gather_rows, join_processes, leave_processes  # noqa: E402
 from tests.train.fixture_types import MakeConfig  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "mixed"}
 

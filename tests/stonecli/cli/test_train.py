@@ -313,11 +313,14 @@ def straight(folder: Path, invoke: Any) -> Path:
     return folder / "runs" / "models" / "ks_mode" / "7" / "basic"
 
 
+SLOW = pytest.mark.slow
 WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 
 
 @WINDOWS
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", *(pytest.param(name, marks=SLOW) for name in ("SIGTERM", "SIGHUP", "SIGKILL"))]
+)
 def test_an_interrupted_run_resumes_bit_for_bit(
     name: str,
     straight: Path,
@@ -360,7 +363,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=SLOW)])
 def test_a_stopped_worker_does_not_delay_the_end(
     name: str, folder: Path, arguments: Any, stone_command: list[str], start_process: Any
 ) -> None:
@@ -394,7 +397,7 @@ def test_an_error_ends_the_run_and_its_workers(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=SLOW), "2"])
 def test_more_tracks_than_files_may_be_open(
     workers: str, folder: Path, arguments: Any, stone_command: list[str], tmp_path: Path, start_process: Any
 ) -> None:
@@ -530,7 +533,7 @@ def refused(result: Any, code: int) -> str:
     return line.removeprefix("stone: ")
 
 
-@pytest.mark.parametrize("kind", ["ks", "ks_mode"])
+@pytest.mark.parametrize("kind", ["ks", pytest.param("ks_mode", marks=SLOW)])
 def test_without_data_it_trains_on_music_that_it_generates(
     kind: str, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

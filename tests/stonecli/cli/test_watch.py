@@ -113,6 +113,7 @@ def tiny(music: MakeMusic, encode: Encode, tmp_path: Path) -> Path:
     return encode(music("A minor", seconds=2, rate=8000), 8000, "wav 16 bit", tmp_path / "tiny")
 
 
+@pytest.mark.slow
 def test_thousands_of_files_in_one_folder_are_live_and_complete(
     stone_command: list[str], tiny: Path, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from stonecli.tags.undo.journal import UndoJournal
 from tests.fixture_types import MakeModel, Serve
 
 distributed = pytest.importorskip("distributed", reason="needs stonecli[cluster]")
+pytestmark = pytest.mark.cluster
 
 Invoke = Callable[..., Result]
 Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]

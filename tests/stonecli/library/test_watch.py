@@ -79,7 +79,7 @@ def test_new_files_are_reported(watch: Callable[[int], list[Path]], tmp_path: Pa
 def test_a_slow_copy_comes_once_and_whole(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     path = tmp_path / "in" / "slow.mp3"
     with path.open("wb") as file:
-        for _ in range(8):
+        for _ in range(4):
             file.write(b"x" * 1000)
             file.flush()  # not to the disk: a busy one would take longer than a file has to be quiet
             time.sleep(0.3)

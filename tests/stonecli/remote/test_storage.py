@@ -68,6 +68,7 @@ def found(*texts: str) -> list[tuple[str, str | None]]:
 # What is found
 
 
+@pytest.mark.slow
 def test_a_bucket_is_searched_in_depth_a_page_at_a_time(s3: Any) -> None:
     names = [f"all/{number:04}.mp3" for number in range(1005)]  # a page has a thousand
     for name in [*names, "all/deep/er/b c.FLAC", "all/.hidden/x.mp3", "all/@eaDir/x.mp3", "all/cover.jpg", "also.mp3"]:

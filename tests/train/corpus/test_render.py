@@ -298,6 +298,7 @@ def test_the_built_in_model_agrees_with_numpy_renderings() -> None:
     assert agreement(Settings(GENERATED, seconds=16.0, soundfonts=False, seed=1), range(24)) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
 def test_the_built_in_model_agrees_with_soundfont_renderings() -> None:
     assert agreement(Settings(GENERATED, seconds=16.0, seed=1), range(24)) > 0.5

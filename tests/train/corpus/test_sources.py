@@ -246,6 +246,7 @@ def test_pop909_times_become_beats_and_wrong_keys_are_dropped(tmp_path: Path, sk
     assert sum(skipped.values()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "least", "least_minor"),
     [("cocopops", 400, 80), ("jazz_standards", 900, 150), ("bach_chorales", 250, 80), ("nottingham", 800, 40)],
