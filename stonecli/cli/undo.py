@@ -59,8 +59,8 @@ def undo(
         raise typer.BadParameter("cannot be combined with a run number or --dry-run", param_hint="--list")
 
     from stonecli.jobs import signals_as_ctrl_c
-    from stonecli.tags.undo.gathered import collect
     from stonecli.tags.undo.journal import UndoJournal
+    from stonecli.tags.undo.worker_journals import collect
 
     journal = UndoJournal()
     try:

@@ -267,7 +267,7 @@ def check_journals(client: Any, journals: Path, run_id: str) -> None:
     Raises:
         ClusterError: a worker does not see it.
     """
-    from stonecli.tags.undo.gathered import is_running_here
+    from stonecli.tags.undo.worker_journals import is_running_here
 
     for address, sees in client.run(is_running_here, journals, run_id, on_error="ignore").items():
         if sees is not True:
@@ -367,8 +367,8 @@ def _journals(client: Any, what: str, run_id: str, ended: list[bool]) -> Iterato
 
     The folder is then deleted if ``ended`` is not empty.
     """
-    from stonecli.tags.undo.gathered import collect, make_folder
     from stonecli.tags.undo.journal import UndoJournal
+    from stonecli.tags.undo.worker_journals import collect, make_folder
 
     journal = UndoJournal()
     try:

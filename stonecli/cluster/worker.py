@@ -26,7 +26,7 @@ from stonecli.model.session import Device, KeyModel
 from stonecli.remote.locations import Location
 from stonecli.remote.storage import LocationTagger
 from stonecli.tagging import PREVIEW, Remover, Tagger, TagOptions, TagResult, make_tagger
-from stonecli.tags.undo.gathered import MARKER, has_changed, is_running_here, thread_journal
+from stonecli.tags.undo.worker_journals import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
 """The result of one file and None, or None and one line with the error."""

@@ -1,8 +1,7 @@
-"""Linux's inotify: which files in which folders have changed, and what the kernel could not report.
+"""Watch folders on Linux with inotify: which files have changed, and whether changes were lost.
 
-watchdog hides what matters here: it ignores the error for a subfolder that cannot be watched because the limit of the
-kernel is reached. Its parts for Linux change with every release, so none of them is used. Two functions of the C
-library are enough.
+watchdog does not report that a subfolder cannot be watched because the kernel's limit is reached, and its inotify
+modules change with every release. Two functions of the C library are enough.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _READ_BYTES = 64 << 10  # over a thousand events
 
 
 class Inotify:
-    """Watched folders, each by itself; close it at the end. For one thread.
+    """Watched folders, each without its subfolders. Use it in one thread, and close it at the end.
 
     Raises:
         OSError: EMFILE if there are too many open files or inotify instances (``fs.inotify.max_user_instances``).
@@ -46,18 +45,18 @@ class Inotify:
         """Watch what is created in, moved to and written in ``folder``, but not below its subfolders.
 
         Raises:
-            OSError: ENOSPC if the user has ``fs.inotify.max_user_watches`` watches already; others as for a listing.
+            OSError: ENOSPC if the user already has ``fs.inotify.max_user_watches`` watches; others as for a listing.
         """
         mask = _CLOSE_WRITE | _MOVED_TO | _CREATE | _ONLY_FOLDERS
         watch = self._checked(self._libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask))
         self._prefixes[watch] = path_prefix(folder)  # a folder that was renamed keeps its number
 
     def read(self, seconds: float) -> tuple[list[tuple[str, bool]], bool]:
-        """What has changed, over a thousand changes at most, after waiting at most ``seconds`` for the first.
+        """Read up to about a thousand changes; waits at most ``seconds`` for the first one.
 
         Returns:
             Paths that were created, moved here or written, each with whether it is a folder; and whether events were
-            lost, because the queue of the kernel was full or a watched folder was deleted.
+            lost, because the kernel's queue was full or a watched folder was deleted.
         """
         changes: list[tuple[str, bool]] = []
         lost = False
@@ -74,7 +73,7 @@ class Inotify:
                 lost = True
             elif mask & _IGNORED:
                 prefix = self._prefixes.pop(watch, None)
-                lost |= prefix is not None and Path(prefix).is_dir()  # another one has taken its place, unseen
+                lost |= prefix is not None and Path(prefix).is_dir()  # it was replaced by another folder
             elif watch in self._prefixes:
                 name = os.fsdecode(data[at - length : at].rstrip(b"\0"))
                 changes.append((self._prefixes[watch] + name, bool(mask & _IS_FOLDER)))
@@ -93,5 +92,5 @@ class Inotify:
 
 
 def path_prefix(folder: Path) -> str:
-    """What stands before a file's name in ``str(folder / name)``."""
+    """The text before the file name in ``str(folder / name)``."""
     return str(folder / "x").removesuffix("x")

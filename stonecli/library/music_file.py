@@ -40,7 +40,7 @@ class MusicFile:
         return stat_fingerprint(self.status)
 
     def is_changed(self) -> bool:
-        """Whether the file at the path is another one by now, was written since it was opened, or is gone."""
+        """Whether the file at the path was replaced, written or removed since it was opened."""
         try:
             return _identity(self.path.stat()) != _identity(self.status)
         except OSError:

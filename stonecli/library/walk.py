@@ -1,4 +1,4 @@
-"""Folders -> music files: every file once, in natural order, whatever lies in between."""
+"""Find music files in folders: each file once, in natural order, without hidden and system folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _LIBSNDFILE = {".mp3", ".flac", ".ogg", ".oga", ".opus", ".wav", ".wave", ".w64"
 _FFMPEG = {".m4a", ".mp4", ".aac", ".alac", ".wma", ".wv", ".ape", ".mpc", ".mka", ".weba", ".mp2", ".caf", ".au"}
 _FFMPEG_RARE = {".shn", ".dsf", ".dff", ".tta", ".tak"}  # concert tapes, DSD, other lossless
 
-# Left out though decodable: audio books (.m4b), ring tones, video other than .mp4 (in which NI Stems come), and endings
-# that mean something else elsewhere (.dts, .snd).
+# Not included although they can be decoded: audio books (.m4b), ring tones, video except .mp4 (the container of NI
+# Stems), and suffixes that are also used for other files (.dts, .snd).
 MUSIC_SUFFIXES: frozenset[str] = frozenset(_LIBSNDFILE | _FFMPEG | _FFMPEG_RARE)
-"""Endings, lower-case with the dot, of the files that a folder is searched for."""
+"""File suffixes, in lower case with the dot, of the files that are found in folders."""
 
-TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".stone-", ".tmp"  # of stone's own files beside the music
+TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".stone-", ".tmp"  # names of stone's temporary files next to music files
 
 SYSTEM_FOLDERS = frozenset(
     {
@@ -31,7 +31,7 @@ SYSTEM_FOLDERS = frozenset(
         "lost+found",
         "network trash folder",
         "thevolumesettingsfolder",
-        # Synology and QNAP: thumbnails, bins and snapshots, all of them with copies named like the music
+        # Synology and QNAP: thumbnails, recycle bins and snapshots, which contain copies with the names of the music
         "@eadir",
         "@tmp",
         "@recycle",
@@ -48,11 +48,11 @@ _DIGITS = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Finding:
-    """A music file, or something on the way that could not be read.
+    """A music file, or a path that could not be read.
 
     Attributes:
-        path: as the user gave it, or below the folder he gave; links are not resolved.
-        error: None for a music file; else one line that says what is wrong, without the path.
+        path: path as given by the user, or below a given folder; links are not resolved.
+        error: None for a music file; otherwise one line with the error, without the path.
     """
 
     path: Path
@@ -65,22 +65,26 @@ def find_music(
     seen: set[int | str] | None = None,
     on_folder: Callable[[Path], None] | None = None,
 ) -> Iterator[Finding]:
-    """The music files that ``paths`` name or hold, one by one, with an error for each path that cannot be read.
+    """The music files at or below ``paths``, one by one, and an error for each path that cannot be read.
 
-    A file among ``paths`` is taken whatever its ending. A folder is searched in depth for ``MUSIC_SUFFIXES``: its files
-    in natural order, then its folders in natural order. Hidden and system files and folders in it are passed over, but
-    not one that ``paths`` names. Links are followed. Pipes, sockets and devices are never opened: an error where named,
-    passed over in folders. A broken link is an error unless its ending says that it was no music.
+    A file in ``paths`` is always included, whatever its suffix. A folder is searched depth first for files with
+    ``MUSIC_SUFFIXES``: first its files, then its subfolders, both in natural order. Hidden and system files and folders
+    in it are skipped, but not those in ``paths`` themselves. Links are followed. Pipes, sockets and devices are never
+    opened: in ``paths`` they are errors, in folders they are skipped. A broken link is an error, unless its suffix
+    shows that it was not music.
 
-    Each file comes once, under the first path that leads to it, and each folder is walked once, so links cannot lead in
-    circles. Hard links are one file. What makes a file the same is device, inode and size; a file rewritten between two
-    visits of an unfinished walk can therefore come twice, which is harmless, whereas one left out would not be.
+    Each file is found once, by the first path that leads to it, and each folder is walked once, so cycles of links are
+    harmless. Hard links are one file. A file is identified by device, inode and size, so one that is rewritten during
+    the walk may be found twice, which is better than not at all.
 
-    Files in these folders that are named as stone's own temporary ones are added to ``leftovers``. Walks that share a
-    set ``seen`` find each file once between them. ``on_folder`` is called with each folder before it is listed.
+    The walk is lazy. It keeps the names of one folder, the pending folders, and less than 150 bytes per file found. It
+    raises no errors of the file system; a folder without music yields nothing.
 
-    The walk is lazy. It holds one folder's names, the folders still to come, and under 150 bytes for each file found.
-    Nothing is raised for what the file system says; a folder without music yields nothing.
+    Args:
+        paths: files and folders.
+        leftovers: gets the files in these folders that have the name of a temporary file of stone.
+        seen: the files that were found; walks that share it find each file once.
+        on_folder: called with each folder before it is listed.
     """
     seen = set() if seen is None else seen
     for path in map(Path, paths):
@@ -98,9 +102,9 @@ def find_music(
 
 
 def files_and_music(paths: Iterable[Path]) -> Iterator[Finding]:
-    """``paths`` in their order, with the music files in a folder, found as by :func:`find_music`, in its place.
+    """``paths`` in order, with each folder replaced by its music files, found as by :func:`find_music`.
 
-    A path that is no folder comes as it is, as often as it is given, whether or not it exists.
+    A path that is not a folder is returned unchanged, as often as it is given, even if it does not exist.
     """
     seen: set[int | str] = set()
     for path in paths:
@@ -111,9 +115,9 @@ def files_and_music(paths: Iterable[Path]) -> Iterator[Finding]:
 
 
 def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
-    """A sort key for file names: numbers by value, letters without case and accents.
+    """A sort key for file names that sorts numbers by value and ignores case and accents.
 
-    It differs for any two different names, so that the order does not depend on the file system.
+    Different names have different keys, so the order does not depend on the file system.
     """
     plain = name.casefold()
     if not plain.isascii():
@@ -127,7 +131,7 @@ def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:
 def _walk(
     top: Path, seen: set[int | str], leftovers: list[Path], on_folder: Callable[[Path], None] | None
 ) -> Iterator[Finding]:
-    pending = [top]  # a stack, not recursion: the depth of a tree is not ours to limit
+    pending = [top]  # a stack, because the depth of recursion is limited
     while pending:
         folder = pending.pop()
         files: list[str] = []
@@ -147,22 +151,22 @@ def _walk(
                     if _is_folder(entry):
                         if entry.name.casefold() not in SYSTEM_FOLDERS:
                             folders.append(entry.name)
-                    elif Path(entry.name).suffix.lower() in MUSIC_SUFFIXES or _may_be_lost_folder(entry):
+                    elif Path(entry.name).suffix.lower() in MUSIC_SUFFIXES or _may_be_missing_folder(entry):
                         files.append(entry.name)
         except OSError as error:
             failure = _reason(folder, error)
         if failure is not None:
-            yield Finding(folder, failure)  # what was listed before the failure is still walked
-        # Files before folders, so that a folder of a million files is let go before the walk goes deeper.
+            yield Finding(folder, failure)  # the entries that were listed before the failure are still processed
+        # Files before subfolders, so that the names of a large folder are freed before the walk descends.
         for name in sorted(files, key=natural_key):
-            yield from _look_at(folder / name, seen)
+            yield from _check_entry(folder / name, seen)
         pending.extend(folder / name for name in sorted(folders, key=natural_key, reverse=True))
 
 
-def _look_at(path: Path, seen: set[int | str]) -> Iterator[Finding]:
-    """The finding for one entry of a folder that has a music ending or is a broken link."""
+def _check_entry(path: Path, seen: set[int | str]) -> Iterator[Finding]:
+    """The finding for an entry of a folder that has a music suffix or is a broken link."""
     try:
-        # Not DirEntry.stat() or .inode(): on Windows they know no inode, and on FUSE the inode can be made up.
+        # Not DirEntry.stat() or .inode(): they have no inode on Windows, and may have a wrong one on FUSE.
         status = path.stat()
     except OSError as error:
         yield Finding(path, _reason(path, error))
@@ -172,7 +176,7 @@ def _look_at(path: Path, seen: set[int | str]) -> Iterator[Finding]:
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith("."):  # AppleDouble "._song.mp3" and stone's own temporary files too
+    if entry.name.startswith("."):  # also AppleDouble files ("._song.mp3") and stone's temporary files
         return True
     if not _HAS_FILE_ATTRIBUTES:
         return False
@@ -190,8 +194,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _may_be_lost_folder(entry: os.DirEntry[str]) -> bool:
-    """True for a broken link that may have led to a folder of music: "USB", "Vol. 2", but not "cover.jpg"."""
+def _may_be_missing_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether the entry is a broken link that may have led to a folder: "USB", "Vol. 2", but not "cover.jpg"."""
     if not entry.is_symlink() or Path(entry.name).suffix[1:].isalpha():
         return False
     try:
@@ -202,13 +206,13 @@ def _may_be_lost_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_new(path: Path, status: os.stat_result, seen: set[int | str]) -> bool:
-    """True the first time that this file or folder is met, which is noted in ``seen``."""
+    """Whether the file or folder is not in ``seen`` yet; adds it."""
     identity: int | str
-    if status.st_ino == 0:  # some network file systems number nothing
+    if status.st_ino == 0:  # some network file systems have no inode numbers
         identity = str(path.resolve())
     else:
-        # One int is less than half of a tuple. Inodes have up to 128 bits (Windows). The size guards against network
-        # file systems whose inodes are not unique: a file looked at twice is better than one left out.
+        # An int takes less than half the memory of a tuple. Inodes have up to 128 bits (Windows). The size is included
+        # because inodes are not unique on some network file systems.
         size = status.st_size if stat.S_ISREG(status.st_mode) else 0
         identity = ((status.st_dev << 128 | status.st_ino) << 64) | size
     if identity in seen:

@@ -1,4 +1,4 @@
-"""Watch a folder: yield the music files that arrive in it, each when it has been written completely."""
+"""Watch a folder for new music files, and yield each file once it has been written completely."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, Finding, find_
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
 
-_WAIT_SECONDS = 0.25  # for a change; bounds how long a stop goes unseen
-_CHECK_SECONDS = 0.5  # between two looks at a file that may still be written
-_WALK_SECONDS = 0.1  # of listing folders, after which files that are ready are handed out again
-_READ_SECONDS = 0.1  # of taking changes, likewise
-_BACKLOG_SECONDS = 0.1  # between two looks for changes while files are ready
-_SWEEP_SECONDS = 1.0  # at least, between two listings of the whole folder
-_SWEEP_SHARE = 3.0  # the pause between two listings, in times of what one takes: a quarter of the time, at most
-_MAX_CHANGES = 10_000  # kept in memory; if there are more, the folder is listed instead
-_BURST = 100  # changes at once after which Windows may have dropped some, without watchdog saying so
+_WAIT_SECONDS = 0.25  # longest wait for a change, and so the longest delay of a stop
+_CHECK_SECONDS = 0.5  # between two checks of a file that may still be written
+_WALK_SECONDS = 0.1  # time slice for listing folders, before complete files are returned again
+_READ_SECONDS = 0.1  # time slice for reading changes
+_BACKLOG_SECONDS = 0.1  # between two reads of changes while complete files are queued
+_SWEEP_SECONDS = 1.0  # minimum time between two listings of the whole folder
+_SWEEP_SHARE = 3.0  # minimum pause between two listings, as a multiple of the duration of one
+_MAX_CHANGES = 10_000  # changes kept in memory; if there are more, the folder is listed instead
+_BURST = 100  # with more changes at once, Windows may have dropped some, which watchdog does not report
 _LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
-Look = tuple[int, int]  # size, modification time in ns
+Status = tuple[int, int]  # size in bytes, modification time in ns
 Changes = tuple[list[tuple[str, bool]], bool]  # paths and whether each is a folder; whether any were lost
 
 
 class _Source(Protocol):
-    """Reports where something has changed. What the change means is decided by looking at the file."""
+    """Reports the paths of changes. The files themselves show what has changed."""
 
     def add(self, folder: Path) -> None:
-        """Watch a folder; those below it are added by themselves."""
+        """Watch a folder, without its subfolders."""
 
     def read(self, seconds: float) -> Changes:
         """The changes since the last call; waits at most ``seconds`` for the first."""
@@ -50,22 +50,22 @@ class _Source(Protocol):
 
 
 class FolderWatcher:
-    """Watches ``folder`` and everything below it. A context manager; iterate over it to get the files.
+    """Watches ``folder`` and its subfolders. A context manager; iterate over it to get the files.
 
-    A file has arrived when it is not empty and its size and modification time have not changed for ``settle_seconds``:
-    downloads and copies grow bit by bit, and what is renamed into place is complete at once. A file that changes
-    afterwards arrives again, unless :meth:`done` was told of the change.
+    A file is complete when it is not empty and its size and modification time have not changed for ``settle_seconds``,
+    because downloads and copies grow gradually. A file that changes later is returned again, unless :meth:`done` was
+    called for it.
 
-    Changes are only hints. The folder is listed as a whole when the watch starts and when changes were lost, and again
-    and again while a part of it cannot be watched, for instance because the kernel limits the number of watches. The
-    work is proportional to the number of files that arrive; files that are ready never wait for a listing.
+    Reported changes are only hints. The whole folder is listed when the watch starts, when changes were lost, and
+    regularly while a part of it cannot be watched, for instance because of the kernel's limit of watches. The work is
+    proportional to the number of new files; complete files never wait for a listing.
 
     Args:
         folder: must exist.
         settle_seconds: how long a file must stay unchanged.
-        polling: list the whole folder again and again instead of relying on events, for network drives.
-        existing: whether files that are there at the start count as arriving.
-        warn: called with one line when something limits the watch, once for each kind of limit.
+        polling: list the whole folder regularly instead of relying on events, for network drives.
+        existing: whether to return files that exist at the start, too.
+        warn: called with one line for each kind of limit that affects the watch.
 
     Raises:
         OSError: the folder cannot be watched.
@@ -88,15 +88,17 @@ class FolderWatcher:
         self._warn = warn
         self._warned: set[str] = set()
         self._stopped = False
-        # Hashes of path, size and time of files that are not news; eight bytes each, so a large library costs little.
+        # Hashes of path, size and time of files that were returned or ignored, as integers to save memory.
         self._known: set[int] = set()
-        self._waiting: dict[str, tuple[Look, float]] = {}  # how each file looked, and since when
-        self._checks: deque[tuple[float, str]] = deque()  # when to look at each waiting file, in order of time
+        self._waiting: dict[str, tuple[Status, float]] = {}  # status of each file, and since when it has had it
+        self._checks: deque[tuple[float, str]] = (
+            deque()
+        )  # time of the next check of each waiting file, in order of time
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._walks: deque[tuple[Path, Iterator[Finding]]] = deque()
-        self._unwatched = 0  # folders of this sweep that the system does not report on
+        self._unwatched = 0  # folders of this listing for which the system reports no changes
         self._sweep_wanted = True
-        self._sweep_cost = 0.0  # seconds that the sweep has taken so far
+        self._sweep_cost = 0.0  # duration of this listing so far, in seconds
         self._next_sweep = 0.0
         self._next_read = 0.0
 
@@ -112,28 +114,28 @@ class FolderWatcher:
         self._source.close()
 
     def stop(self) -> None:
-        """The iteration ends within a moment. May be called from a signal handler."""
+        """End the iteration soon. May be called from a signal handler."""
         self._stopped = True
 
     def done(self, path: Path) -> None:
-        """The file as it is now is not news: the change was our own. May be called from any thread."""
-        look = _look(str(path))
-        if look is not None:
-            self._known.add(_fingerprint(str(path), look))
+        """Ignore the file in its present state, because stone has changed it. May be called from any thread."""
+        status = _status_of(str(path))
+        if status is not None:
+            self._known.add(_fingerprint(str(path), status))
 
     def __iter__(self) -> Iterator[Path]:
-        """The files as they arrive; ends after :meth:`stop`.
+        """The files as they become complete; ends after :meth:`stop`.
 
         Raises:
-            FileNotFoundError: the folder does not exist any more.
+            FileNotFoundError: the folder was removed.
         """
         return (path for path in self.arrivals() if not isinstance(path, NotYet))
 
     def arrivals(self) -> Iterator[Path | NotYet]:
-        """As iterating, with ``NOT_YET`` several times a second while nothing arrives: for :func:`stonecli.jobs.run`.
+        """The same, with ``NOT_YET`` several times per second without a new file, for :func:`stonecli.jobs.run`.
 
         Raises:
-            FileNotFoundError: the folder does not exist any more.
+            FileNotFoundError: the folder was removed.
         """
         while not self._stopped:
             self._look_for_changes()
@@ -158,34 +160,34 @@ class FolderWatcher:
             return _NoEvents()
 
     def _look_for_changes(self) -> None:
-        """Take what the system reports, list folders for a moment, and look at files that are due.
+        """Read the reported changes, list folders, and check waiting files, each for a short time slice.
 
-        This takes a fraction of a second however many changes there are; the rest is left for the next call.
+        The next call continues with what remains.
         """
         now = time.monotonic()
         if self._ready and now < self._next_read:
             return
         self._next_read = now + _BACKLOG_SECONDS
         if not self._folder.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "the folder is gone", str(self._folder))
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed", str(self._folder))
         is_busy = self._ready or self._walks or (self._sweep_wanted and now >= self._next_sweep)
         self._read(0.0 if is_busy else _WAIT_SECONDS)
         self._walk(time.monotonic() + _WALK_SECONDS)
         self._check_waiting()
 
     def _read(self, wait: float) -> None:
-        """Take what the system reports, for a moment; waits at most ``wait`` seconds for the first change."""
+        """Read the reported changes for a short time slice; waits at most ``wait`` seconds for the first one."""
         end = time.monotonic() + wait + _READ_SECONDS
         while True:
             changes, lost = self._source.read(wait)
             self._sweep_wanted |= lost
             for name, is_folder in changes:
                 is_music = _has_music_suffix(name)
-                if (is_music and not is_folder and name in self._waiting) or _is_passed_over(
+                if (is_music and not is_folder and name in self._waiting) or _is_skipped(
                     name.removeprefix(self._prefix)
                 ):
                     continue
-                if is_folder or (not is_music and Path(name).is_dir()):  # the latter: links to folders
+                if is_folder or (not is_music and Path(name).is_dir()):  # links to folders
                     self._walks.append((Path(name), find_music([Path(name)], on_folder=self._watch_one)))
                 elif is_music:
                     self._note(name)
@@ -194,7 +196,7 @@ class FolderWatcher:
                 return
 
     def _walk(self, end: float) -> None:
-        """List folders until ``end``: those that have just come, and the whole one where that is due."""
+        """List folders until ``end``: new subfolders, and the whole folder if that is due."""
         begin = time.monotonic()
         polls = self._polling or self._unwatched > 0
         if (self._sweep_wanted or polls) and not self._walks and begin >= self._next_sweep:
@@ -209,7 +211,7 @@ class FolderWatcher:
                         self._note(str(finding.path))
                 elif finding.path.is_dir():
                     self._warn_once(f"{finding.path}: {finding.error}")
-                    self._unwatched += finding.error != "permission denied"  # a limit that may pass
+                    self._unwatched += finding.error != "permission denied"  # other errors may be temporary
                 if self._stopped or time.monotonic() >= end:
                     break
             else:
@@ -223,12 +225,12 @@ class FolderWatcher:
                 return
 
     def _watch_one(self, folder: Path) -> None:
-        """Watch a folder that is about to be listed, so that no file can come unseen in between."""
+        """Watch a folder before it is listed, so that no file is missed in between."""
         try:
             self._source.add(folder)
         except OSError as error:
             if error.errno not in _LIMITS:
-                return  # the listing, which follows, says what is wrong
+                return  # the listing that follows reports the error
             self._unwatched += 1
             self._warn_once(
                 f"the system does not watch more than {_watch_limit()} folders (fs.inotify.max_user_watches):"
@@ -236,39 +238,39 @@ class FolderWatcher:
             )
 
     def _note(self, name: str) -> None:
-        """Wait for a music file to be complete, unless it is no news."""
+        """Wait until a music file is complete, unless it was returned or ignored already."""
         if name in self._waiting:
             return
-        look = _look(name)
-        if look is not None and _fingerprint(name, look) not in self._known:
+        status = _status_of(name)
+        if status is not None and _fingerprint(name, status) not in self._known:
             now = time.monotonic()
-            self._waiting[name] = look, now
+            self._waiting[name] = status, now
             self._checks.append((now + _CHECK_SECONDS, name))
 
     def _check_waiting(self) -> None:
-        """Make ready what has not changed for long enough; look again later at what has."""
+        """Queue the files that have been unchanged for long enough, and check the others again later."""
         now = time.monotonic()
         while self._checks and self._checks[0][0] <= now and not self._stopped:
             _, name = self._checks.popleft()
             before, since = self._waiting[name]
-            look = _look(name)
-            if look is None or _fingerprint(name, look) in self._known:  # deleted, or changed by ourselves
+            status = _status_of(name)
+            if status is None or _fingerprint(name, status) in self._known:  # deleted, or changed by stone
                 del self._waiting[name]
-            elif look == before and now - since >= self._settle_seconds:
+            elif status == before and now - since >= self._settle_seconds:
                 del self._waiting[name]
-                self._known.add(_fingerprint(name, look))
-                if look[0] > 0:  # an empty file is news when it is filled
+                self._known.add(_fingerprint(name, status))
+                if status[0] > 0:  # an empty file is returned when it has content
                     self._ready[name] = None
             else:
-                self._waiting[name] = look, since if look == before else now
+                self._waiting[name] = status, since if status == before else now
                 self._checks.append((now + _CHECK_SECONDS, name))
 
     def _next_ready(self) -> Path | None:
-        """A file that has arrived and still is as it was then; None where there is none."""
+        """A queued file that has not changed since it was queued; None if there is none."""
         while self._ready and not self._stopped:
             name, _ = self._ready.popitem(last=False)
-            look = _look(name)
-            if look is not None and _fingerprint(name, look) in self._known:
+            status = _status_of(name)
+            if status is not None and _fingerprint(name, status) in self._known:
                 return Path(name)
             self._note(name)
         return None
@@ -280,7 +282,7 @@ class FolderWatcher:
 
 
 class _NoEvents:
-    """Reports nothing: the folder is listed again and again."""
+    """Reports no changes; the folder is listed regularly instead."""
 
     def add(self, folder: Path) -> None:
         """Nothing to do."""
@@ -295,7 +297,7 @@ class _NoEvents:
 
 
 class _SystemEvents:
-    """What macOS and Windows report, by way of watchdog, which watches subfolders as well.
+    """Reports the changes on macOS and Windows with watchdog, which includes subfolders.
 
     Raises:
         OSError: the folder cannot be watched.
@@ -312,12 +314,12 @@ class _SystemEvents:
         source = self
 
         class Handler(FileSystemEventHandler):
-            """Called by watchdog in a thread of its own."""
+            """Called by watchdog in its own thread."""
 
             def on_any_event(self, event: FileSystemEvent) -> None:
                 source._add(event)
 
-        logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # otherwise it may write to the terminal at the end
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # it may print to the terminal at the end
         self._observer = Observer()
         self._observer.schedule(Handler(), str(folder), recursive=True)
         self._observer.start()
@@ -340,7 +342,7 @@ class _SystemEvents:
         self._observer.join()
 
     def _add(self, event: FileSystemEvent) -> None:
-        # A folder counts as modified with every file that comes; listing it each time would be quadratic.
+        # Each new file also modifies its folder; listing the folder each time would take quadratic time.
         if event.event_type in ("opened", "closed_no_write") or (event.is_directory and event.event_type == "modified"):
             return
         path = str(Path(os.fsdecode(event.dest_path or event.src_path)))  # "./a" is "a"
@@ -367,13 +369,13 @@ def _has_music_suffix(name: str) -> bool:
     return f".{name.rpartition('.')[2].lower()}" in MUSIC_SUFFIXES
 
 
-def _is_passed_over(name: str) -> bool:
-    """Whether a search passes over the path: hidden, or in a hidden folder, a bin or a thumbnail folder."""
+def _is_skipped(name: str) -> bool:
+    """Whether a search skips the path: hidden, or in a hidden folder, a recycle bin or a thumbnail folder."""
     parts = name.split("/") if os.sep == "/" else Path(name).parts  # the former is faster
     return any(part.startswith(".") or part.casefold() in SYSTEM_FOLDERS for part in parts)
 
 
-def _look(name: str) -> Look | None:
+def _status_of(name: str) -> Status | None:
     """Size and modification time of a regular file; None for anything else."""
     try:
         status = os.stat(name)  # noqa: PTH116 (a Path costs several times as much)
@@ -382,5 +384,5 @@ def _look(name: str) -> Look | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _fingerprint(name: str, look: Look) -> int:
-    return hash((name, *look))
+def _fingerprint(name: str, status: Status) -> int:
+    return hash((name, *status))

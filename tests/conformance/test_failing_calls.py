@@ -27,9 +27,9 @@ from stonecli.model.session import KeyModel
 from stonecli.tagging import TagOptions
 from stonecli.tags import recorded, write, write_key
 from stonecli.tags.edit.atomic_replace import replace_file
-from stonecli.tags.undo.gathered import collect, make_folder
 from stonecli.tags.undo.journal import UndoJournal
 from stonecli.tags.undo.runs import undo_files
+from stonecli.tags.undo.worker_journals import collect, make_folder
 from tests.fixture_types import CopySong, MakeModel
 
 Act = Callable[[Path], object]

@@ -56,7 +56,7 @@ def test_a_folder_that_is_gone_ends_it(stone_command: list[str], tmp_path: Path)
     assert "watching" in process.stderr.readline()
     folder.rmdir()
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (1, f"stone: {folder}: the folder is gone\n")
+    assert (process.returncode, errors) == (1, f"stone: {folder}: the folder was removed\n")
 
 
 BURST = 5_000

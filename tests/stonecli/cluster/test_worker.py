@@ -15,8 +15,8 @@ from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Url
 from stonecli.tagging import TagOptions
 from stonecli.tags import read_tags, write_key
-from stonecli.tags.undo.gathered import collect, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
+from stonecli.tags.undo.worker_journals import collect, make_folder, thread_journal
 
 Song = Callable[..., Path]
 RUN_ID = "a run"

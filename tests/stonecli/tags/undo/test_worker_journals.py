@@ -11,8 +11,8 @@ import pytest
 from stonecli.errors import JournalError, TagError
 from stonecli.key import Key
 from stonecli.tags import undo_change, write_key
-from stonecli.tags.undo.gathered import collect, has_changed, is_running_here, make_folder, thread_journal
 from stonecli.tags.undo.journal import UndoJournal
+from stonecli.tags.undo.worker_journals import collect, has_changed, is_running_here, make_folder, thread_journal
 
 Song = Callable[..., Path]
 
@@ -171,7 +171,7 @@ def test_a_record_after_the_end_of_the_run_is_refused(
             write_key(path, Key.parse("Dm"), journal=run)
         refused.append(caught)
 
-    monkeypatch.setattr("stonecli.tags.undo.gathered.shutil.rmtree", late)
+    monkeypatch.setattr("stonecli.tags.undo.worker_journals.shutil.rmtree", late)
     collect(journal, ended=number)
     assert len(refused) == 1
     assert path.read_bytes() == before
