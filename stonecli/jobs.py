@@ -1,4 +1,4 @@
-"""Many files in parallel on any ``concurrent.futures.Executor``: order, progress, Ctrl-C."""
+"""A bounded parallel map on any ``concurrent.futures.Executor``, with order, progress and clean interruption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from stonecli.errors import describe
 
-if TYPE_CHECKING:  # at run time the caller has imported it, and the start of the program need not
+if TYPE_CHECKING:  # the caller imports it, and the program starts faster without
     from concurrent.futures import Executor, Future
     from types import TracebackType
     from typing import TypeAlias
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     _Answer: TypeAlias = Future[tuple[Result | None, str | None]]  # result and error of one item
 
 _LOOK_AHEAD_FACTOR = 8
-_WAKE_SECONDS = 0.2  # on Windows Ctrl-C does not end a wait, it is seen after it
+_WAKE_SECONDS = 0.2  # on Windows, Ctrl-C is only noticed after a wait
 
 
 class NotYet(Enum):
-    """What ``items`` may yield where the next one is not there yet: outcomes are looked at before it is asked again."""
+    """The type of ``NOT_YET``, which ``items`` may yield if no item is available yet, so that outcomes are handled."""
 
     NOT_YET = "not yet"
 
@@ -45,12 +45,12 @@ if sys.platform != "win32":
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item.
+    """The outcome of one item.
 
     Attributes:
-        item: as it was given.
-        result: what the function returned; None where there is an error.
-        error: None, or one printable line that says what went wrong, without the item's name.
+        item: the item.
+        result: the return value of the function; None after an error.
+        error: None, or one printable line with the error, without the name of the item.
     """
 
     item: Item
@@ -68,13 +68,13 @@ def run(
     look_ahead: int | None = None,
     on_done: Callable[[Outcome[Item, Result]], None] | None = None,
 ) -> Run[Item, Result]:
-    """The outcomes of ``function`` on each of ``items``, as an iterator that can be stopped without losing any.
+    """Apply ``function`` to ``items`` in parallel, and return an iterator of outcomes that can be stopped without loss.
 
-    Nothing that ``function`` raises ends the run: it becomes the outcome's error. So does the death of a worker process
-    for the items that it had and for all that follow. Only what ``items`` or ``on_done`` raise comes through.
+    An exception of ``function`` becomes the error of its outcome and does not end the run. If a worker process dies,
+    its items and all later ones get an error. Exceptions of ``items`` and ``on_done`` are raised.
 
-    Ctrl-C: the iterator stays usable after a ``KeyboardInterrupt``. ``stop()`` it, and iterate on: the rest is what had
-    finished or was running. ::
+    Ctrl-C: after a ``KeyboardInterrupt``, call ``stop()`` and continue to iterate: this yields the outcomes of the
+    items that were finished or running. ::
 
         with run(detect, paths, executor=executor, in_flight=8) as outcomes:
             try:
@@ -85,34 +85,35 @@ def run(
                 for outcome in outcomes:
                     report(outcome)
 
-    A signal handler that calls ``stop()`` does it in one loop, and closes the gap of a few bytecodes in which Python
-    can raise ``KeyboardInterrupt`` while an item or an outcome is handed over. Worker processes get a Ctrl-C of their
-    own from the terminal: give the pool an ``initializer`` that ignores SIGINT.
+    A signal handler that calls ``stop()`` (:func:`stopped_by_signals`) needs one loop only, and cannot lose the item or
+    outcome that is passed on at the moment of the interrupt. Worker processes also get the Ctrl-C of the terminal: give
+    the pool an ``initializer`` that ignores SIGINT.
 
     Args:
         function: called with one item; for processes and clusters it must be picklable.
-        items: consumed one by one as there is room, in the thread that iterates; ``NOT_YET`` is passed over.
-        executor: where ``function`` runs. It is not shut down here.
-        in_flight: most items submitted and not known to be finished; above the number of workers, so that
-            none of them waits for the consumer.
-        ordered: outcomes in the order of ``items``; else as they finish.
-        look_ahead: most items taken and not yet yielded, at least ``in_flight``; it lets the workers go on past a slow
-            item, and bounds memory. By default 8 times ``in_flight``.
-        on_done: called with each outcome as soon as it is there, before its turn, in the thread that iterates: a
-            progress bar that a slow item does not stop.
+        items: consumed one by one as there is room, in the thread that iterates; ``NOT_YET`` is skipped.
+        executor: runs ``function``. It is not shut down here.
+        in_flight: maximum number of submitted, unfinished items; more than the number of workers, so that no worker
+            waits for the consumer.
+        ordered: whether to yield outcomes in the order of ``items``, or as they finish.
+        look_ahead: maximum number of items that were consumed and whose outcomes were not yielded yet, at least
+            ``in_flight``. Workers can continue during a slow item, and memory is bounded. Default: 8 times
+            ``in_flight``.
+        on_done: called with each outcome as soon as it is available, even if it is not its turn yet, in the thread that
+            iterates; for a progress bar.
 
     Raises:
-        ValueError: ``in_flight`` below 1 or ``look_ahead`` below ``in_flight``.
+        ValueError: ``in_flight`` is less than 1, or ``look_ahead`` is less than ``in_flight``.
     """
     if look_ahead is None:
         look_ahead = in_flight * _LOOK_AHEAD_FACTOR
     if not 1 <= in_flight <= look_ahead:
-        raise ValueError(f"need 1 <= in_flight <= look_ahead, not {in_flight} and {look_ahead}")
+        raise ValueError(f"in_flight and look_ahead must be at least 1 and in_flight, not {in_flight} and {look_ahead}")
     return Run(function, items, executor, in_flight, ordered, look_ahead, on_done)
 
 
 def default_jobs() -> int:
-    """The number of CPUs this process may use, at least 1; affinity and the quotas of containers are counted."""
+    """The number of CPUs that this process may use, at least 1, considering affinity and the quotas of containers."""
     from stonecli.util.cpus import available_cpus
 
     return available_cpus()
@@ -203,21 +204,21 @@ def stopped_by_signals(work: Stoppable) -> Iterator[list[int]]:
 
 
 class _Task(Generic[Item, Result]):
-    """One submitted item. It does not know its future, whose callbacks would make a cycle of them."""
+    """One submitted item. It has no reference to its future, because that would be a reference cycle."""
 
     __slots__ = ("is_done", "item", "outcome")
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.is_done = False
-        self.outcome: Outcome[Item, Result] | None = None  # stays None when cancelled
+        self.outcome: Outcome[Item, Result] | None = None  # None if it was cancelled
 
 
 class Run(Iterator[Outcome[Item, Result]]):
-    """An iterator of outcomes; made by :func:`run`. For one thread at a time, the signal handler excepted.
+    """An iterator of outcomes, returned by :func:`run`. Only one thread may iterate; any may call :meth:`stop`.
 
     Attributes:
-        in_flight: as it was given; may be changed when workers come or go, and ``look_ahead`` changes in proportion.
+        in_flight: see :func:`run`; may be changed with the number of workers, and changes ``look_ahead`` in proportion.
     """
 
     def __init__(
@@ -240,20 +241,20 @@ class Run(Iterator[Outcome[Item, Result]]):
         self._takes_items = True
         self._stopped = False
         self._cancels = True
-        # Ordered: all tasks not yet yielded, as given. Else: the finished ones, as they finished.
-        self._line: deque[_Task[Item, Result]] = deque()
+        # Ordered: all tasks whose outcomes were not yielded. Otherwise: the finished tasks.
+        self._tasks: deque[_Task[Item, Result]] = deque()
         self._unfinished: dict[_Answer[Result], _Task[Item, Result]] = {}
-        # Filled by the futures from whatever thread. SimpleQueue.put may be called from signal handlers as well.
+        # Filled by the futures from any thread. SimpleQueue.put may also be called in signal handlers.
         self._arrivals: SimpleQueue[_Answer[Result]] = SimpleQueue()
 
     def __next__(self) -> Outcome[Item, Result]:
-        """The next outcome; blocks until there is one."""
+        """The next outcome; waits for it."""
         while True:
             while not self._arrivals.empty():
-                self._settle(self._arrivals.get())
+                self._set_outcome(self._arrivals.get())
             self._submit()
-            while self._line and self._line[0].is_done:
-                outcome = self._line.popleft().outcome
+            while self._tasks and self._tasks[0].is_done:
+                outcome = self._tasks.popleft().outcome
                 if outcome is not None:
                     return outcome
             if self._unfinished:
@@ -262,24 +263,24 @@ class Run(Iterator[Outcome[Item, Result]]):
                 raise StopIteration
 
     def stop(self, *, cancel: bool = True) -> None:
-        """Takes no more items, and cancels those that have not started; these are not reported.
+        """Submit no more items, and cancel those that have not started; these have no outcomes.
 
-        Iterating on yields what had finished and what is running, then ends. Returns at once. May be called from a
-        signal handler, from another thread, and again.
+        The iterator then yields the outcomes of finished and running items, and ends. Returns at once. May be called
+        from a signal handler, from another thread, and repeatedly.
 
         Args:
-            cancel: False leaves everything submitted to run and to be reported: for Dask's executor, which cancels
-                running calls too, or rather forgets them while they run on.
+            cancel: False to cancel nothing: for Dask's executor, which also cancels running calls by dropping their
+                results.
         """
         self._cancels = cancel
         self._stopped = True
         self._takes_items = False
         for future in tuple(self._unfinished):
             if not (cancel and future.cancel()) and future.done():
-                self._arrivals.put(future)  # again: the interrupt may have struck while the first was taken
+                self._arrivals.put(future)  # again, because the interrupt may have lost the first entry
 
     def close(self) -> None:
-        """Stops as :meth:`stop` does, and returns when nothing runs any more; iterating on still yields the rest."""
+        """Stop, and wait for running items; the iterator still yields their outcomes."""
         self.stop()
         while self._unfinished:
             self._wait()
@@ -293,33 +294,33 @@ class Run(Iterator[Outcome[Item, Result]]):
         self.close()
 
     def _submit(self) -> None:
-        """Takes items while there is room for them."""
+        """Submit items while there is room."""
         while self._takes_items and self._has_room():
             try:
                 item = next(self._items)
             except StopIteration:
                 self._takes_items = False
                 return
-            if self._stopped or item is NOT_YET:  # the first by a signal handler, during next()
+            if self._stopped or item is NOT_YET:  # stopped by a signal handler during next()
                 return
             future = self._submitted(item)
             task: _Task[Item, Result] = _Task(item)
             self._unfinished[future] = task
             if self._ordered:
-                self._line.append(task)
+                self._tasks.append(task)
             future.add_done_callback(self._arrivals.put)
-            if self._stopped and self._cancels:  # during submit(), too early for stop() to see this one
+            if self._stopped and self._cancels:  # during submit(), so stop() did not cancel this one
                 future.cancel()
 
     def _has_room(self) -> bool:
-        taken = len(self._line) if self._ordered else len(self._line) + len(self._unfinished)
-        most, of = self._look_ahead
-        return len(self._unfinished) < self.in_flight and taken * of < most * self.in_flight
+        count = len(self._tasks) if self._ordered else len(self._tasks) + len(self._unfinished)
+        limit, in_flight = self._look_ahead
+        return len(self._unfinished) < self.in_flight and count * in_flight < limit * self.in_flight
 
     def _submitted(self, item: Item) -> _Answer[Result]:
         try:
             return self._executor.submit(attempt, self._function, item)
-        except Exception as error:  # broken or shut down: an error for this item, and for each that follows
+        except Exception as error:  # broken or shut down: an error for this item and for all later ones
             from concurrent.futures import Future
 
             failed: _Answer[Result] = Future()
@@ -327,17 +328,17 @@ class Run(Iterator[Outcome[Item, Result]]):
             return failed
 
     def _wait(self) -> None:
-        """Settles at least one task, or returns after a moment."""
+        """Wait for a finished task for a short time, and set its outcome."""
         try:
-            self._settle(self._arrivals.get(timeout=_WAKE_SECONDS))
+            self._set_outcome(self._arrivals.get(timeout=_WAKE_SECONDS))
         except Empty:
-            # An interrupt can strike between taking an arrival and settling it; the futures themselves know better.
+            # An interrupt may have lost an entry of the queue, so check the futures themselves.
             for future in tuple(self._unfinished):
                 if future.done():
-                    self._settle(future)
+                    self._set_outcome(future)
 
-    def _settle(self, future: _Answer[Result]) -> None:
-        """Notes the outcome of a future that is done."""
+    def _set_outcome(self, future: _Answer[Result]) -> None:
+        """Set the outcome of a future that is done."""
         task = self._unfinished.get(future)
         if task is None:
             return
@@ -345,8 +346,8 @@ class Run(Iterator[Outcome[Item, Result]]):
             task.outcome = Outcome(task.item, *_answer(future))
         task.is_done = True
         if not self._ordered:
-            self._line.append(task)
-        del self._unfinished[future]  # last, so that an interrupt before it leaves the future to be found again
+            self._tasks.append(task)
+        del self._unfinished[future]  # last, so that after an interrupt the future is found again
         if self._on_done is not None and task.outcome is not None:
             self._on_done(task.outcome)
 
@@ -354,8 +355,8 @@ class Run(Iterator[Outcome[Item, Result]]):
 def attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, str | None]:
     """Result and error of ``function(item)``; runs in the worker.
 
-    Exceptions end here: one that cannot be unpickled would break the whole process pool, and one that is kept keeps the
-    frames it passed through, with all the audio in them.
+    Exceptions become text here: one that cannot be unpickled would break the process pool, and its traceback would keep
+    the audio in memory.
     """
     try:
         return function(item), None
@@ -365,7 +366,7 @@ def attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | No
 
 def _answer(future: _Answer[Result]) -> tuple[Result | None, str | None]:
     """Result and error of a future that is done."""
-    if future.cancelled():  # not by us: the executor was shut down
+    if future.cancelled():  # the executor was shut down
         return None, "cancelled"
     failure = future.exception()
     return future.result() if failure is None else (None, describe(failure))

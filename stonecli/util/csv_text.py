@@ -1,4 +1,4 @@
-"""Rows of CSV that no spreadsheet misreads, whatever file names and tags say (docs/formats.md)."""
+"""Rows of CSV that are safe in a spreadsheet for any file names and tags (docs/formats.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAY_START_FORMULA = re.compile(rf"(^|;)(?=\s*[{_FORMULA_SIGNS}])")
 
 
 def csv_line(cells: Iterable[str]) -> str:
-    """One line of CSV (RFC 4180) with its end; all cells but plain words, numbers and paths are quoted."""
+    """One line of CSV (RFC 4180) with its line end; cells other than plain words, numbers and paths are quoted."""
     return ",".join(cell if _BARE.fullmatch(cell) else '"' + cell.replace('"', '""') + '"' for cell in cells) + "\r\n"
 
 
@@ -22,9 +22,9 @@ def csv_cells(row: Mapping[str, object], columns: Iterable[str]) -> list[str]:
     """The cells of ``row`` as text, None as empty.
 
     Control characters, line breaks and bytes that are not UTF-8 are escaped (:func:`stonecli.util.text.escaped`). A
-    spreadsheet takes text that begins with ``=``, ``+``, ``-`` or ``@`` for a formula: such a path gets ``./`` in
-    front, other text an apostrophe. Text other than a path gets one after a semicolon, too, for where that separates
-    cells, only the first cell of a line is protected by its quotes.
+    spreadsheet interprets text that starts with ``=``, ``+``, ``-`` or ``@`` as a formula: such a path gets ``./`` in
+    front, other text an apostrophe. Text other than a path also gets one after a semicolon, because a spreadsheet that
+    separates cells by semicolons respects the quotes of the first cell only.
     """
     return [_cell(column, row[column]) for column in columns]
 

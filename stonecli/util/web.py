@@ -1,9 +1,8 @@
-"""One way to open http and https addresses: the same redirects, headers and bounds for models and recordings.
+"""Open http and https URLs, with the same redirects, headers and limits for models and recordings.
 
-Redirects may lead to another host, as those of GitHub and Hugging Face do, if it is by https. They never lead from
-https to http, by http to another host, to another protocol, from a public host to this machine or to a number of a
-private network, or to an address with a name and password. A name and password that the user gave are sent to the
-given address only.
+Redirects to another host, as on GitHub and Hugging Face, must use https. Redirects are refused from https to http, with
+http to another host, to another protocol, from a public host to this machine or to an IP address of a private network,
+and to a URL with a user name and password. The user name and password of the given URL are sent to its host only.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ from stonecli.errors import WebError, reason
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without data
 
 
 class TooSlow(TimeoutError):
-    """The server sends, but has not finished by the deadline."""
+    """The server has not sent everything by the deadline."""
 
 
 def open_url(
     url: str, deadline: float, headers: Mapping[str, str] | None = None, *, timeout: float = TIMEOUT
 ) -> http.client.HTTPResponse:
-    """The server's answer, a context manager, with at most 10 redirects followed by the rule above.
+    """The server's response, a context manager, after at most 10 redirects (see above).
 
     Args:
         url: http or https.
-        deadline: by ``time.monotonic``; all of all answers has to be there by then, give or take ``timeout``.
-        headers: of the request, beside stone's own.
-        timeout: seconds that the server may be silent for.
+        deadline: limit for all responses together, as a time of ``time.monotonic``; tolerance ``timeout``.
+        headers: additional headers of the request.
+        timeout: maximum seconds without data.
 
     Raises:
-        WebError: a redirect is not allowed, or the server compresses what it was asked not to.
+        WebError: a redirect is not allowed, or the server sends compressed data.
         urllib.error.HTTPError: the server answers with an error; the caller closes it.
         OSError, http.client.HTTPException, ValueError: the network fails, or the URL is invalid; see
             :func:`network_error`. Reading may raise the first two as well.
@@ -74,7 +73,7 @@ def open_url(
 
 
 def network_error(error: BaseException) -> str:
-    """What a failure of the network means, in a few words."""
+    """A description of a network error in a few words."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return network_error(error.reason)
     if isinstance(error, TooSlow):
@@ -89,13 +88,13 @@ def network_error(error: BaseException) -> str:
 
 
 def is_cut(error: BaseException) -> bool:
-    """Whether the connection broke after it was made, so that trying again makes sense."""
+    """Whether the connection was lost after it was established, so that a retry makes sense."""
     cuts = (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected, ssl.SSLEOFError)
     return isinstance(error, cuts) and not isinstance(error, ConnectionRefusedError)
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host's name or number stands for this very machine."""
+    """Whether a host name or IP address is that of this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -103,30 +102,30 @@ def is_this_machine(host: str) -> bool:
 
 
 def check_redirect(old: str, new: str) -> None:
-    """Raise unless a server at ``old`` may lead to ``new``; see the rule above.
+    """Raise unless a redirect from ``old`` to ``new`` is allowed (see above).
 
     Raises:
-        WebError: it may not.
+        WebError: it is not allowed.
     """
     try:
         before, after = urlsplit(old), urlsplit(new)
         host, secret, _ = after.hostname, after.username or after.password, after.port
     except ValueError as error:
-        raise WebError("the server leads to an invalid address") from error
+        raise WebError("the server redirects to an invalid URL") from error
     if after.scheme not in ("http", "https") or not host or not new.isprintable():
-        raise WebError("the server leads to what is neither http nor https")
+        raise WebError("the server redirects to a URL that is neither http nor https")
     if before.scheme == "https" and after.scheme != "https":
-        raise WebError("the server leads from https to http")
+        raise WebError("the server redirects from https to http")
     if after.scheme == "http" and host != before.hostname:
-        raise WebError("the server leads to another host by http")
+        raise WebError("the server redirects to another host with http")
     if secret is not None:
-        raise WebError("the server leads to an address with a name and password")
+        raise WebError("the server redirects to a URL with a user name and password")
     if _is_private(host) and not _is_private(before.hostname or ""):
-        raise WebError("the server leads to an address of a private network")
+        raise WebError("the server redirects to a private network")
 
 
 def _is_private(host: str) -> bool:
-    """Whether a host is this machine or, by its number, in a private network."""
+    """Whether a host is this machine, or an IP address in a private network."""
     try:
         return host == "localhost" or host.endswith(".localhost") or not ipaddress.ip_address(host).is_global
     except ValueError:
@@ -134,20 +133,20 @@ def _is_private(host: str) -> bool:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects that the rule allows."""
+    """Follows the redirects that are allowed."""
 
     max_redirections = 10
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request that follows, with the headers of the first."""
+        """The request after the redirect, with the same headers."""
         check_redirect(req.full_url, newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _TimedReader(io.RawIOBase):
-    """What comes from a socket, until the deadline: a socket's own timeout starts again with each byte."""
+    """Reads from a socket until the deadline; the timeout of a socket starts again with each byte."""
 
     def __init__(self, raw: io.BufferedReader, deadline: float) -> None:
         self._raw = raw
@@ -158,7 +157,7 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        """Bytes read, 0 at the end."""
+        """The number of bytes read; 0 at the end."""
         if time.monotonic() > self._deadline:
             raise TooSlow
         return self._raw.readinto1(buffer)
@@ -170,7 +169,7 @@ class _TimedReader(io.RawIOBase):
 
 
 def _response_class(deadline: float) -> Callable[..., http.client.HTTPResponse]:
-    """A class of responses whose head and body have to be there by the deadline."""
+    """A class of responses whose header and body must arrive by the deadline."""
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
@@ -181,7 +180,7 @@ def _response_class(deadline: float) -> Callable[..., http.client.HTTPResponse]:
 
 
 def _opener(host: str, deadline: float) -> urllib.request.OpenerDirector:
-    """Opens http and https and nothing else, by the user's proxy unless the host is this machine."""
+    """An opener for http and https only, which uses the user's proxy unless the host is this machine."""
     response_class = _response_class(deadline)
 
     class Http(http.client.HTTPConnection):

@@ -288,9 +288,9 @@ def test_the_look_ahead_ends() -> None:
         if len(executor.waiting) > 1:
             executor.finish(1)  # never the first
         while not outcomes._arrivals.empty():
-            outcomes._settle(outcomes._arrivals.get())
+            outcomes._set_outcome(outcomes._arrivals.get())
     assert len(executor.waiting) == 1
-    assert len(outcomes._line) == 5
+    assert len(outcomes._tasks) == 5
     executor.finish(0)
     assert [next(outcomes).item for _ in range(5)] == [0, 1, 2, 3, 4]
 

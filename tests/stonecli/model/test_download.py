@@ -428,7 +428,7 @@ def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
 )
 def test_redirects_elsewhere_are_not(server: Server, target: str) -> None:
     server.answer = leads_to(target)
-    fails(server, "another host by http|neither http nor https|name and password|server error 302")
+    fails(server, "another host with http|neither http nor https|name and password|server error 302")
     assert len(server.asked) == 1
 
 

@@ -158,7 +158,7 @@ def test_a_redirect_is_followed_without_the_password(site: Site) -> None:
 
 def test_a_redirect_by_http_to_another_host_is_not_followed(site: Site) -> None:
     site.answers["/old.mp3"] = leads_to(site.url.replace("127.0.0.1", "localhost") + "/new.mp3")
-    with pytest.raises(StorageError, match="another host by http"), fetched(Url(f"{site.url}/old.mp3")):
+    with pytest.raises(StorageError, match="another host with http"), fetched(Url(f"{site.url}/old.mp3")):
         pass
     assert len(site.asked) == 1
 
