@@ -9,6 +9,10 @@ from pathlib import Path
 from stonecli.errors import StoneError, describe
 
 
+class ArgumentsError(StoneError):
+    """The arguments of a call contradict each other."""
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Errors from within say which file they are about, as an OSError does: in ``filename``."""

@@ -11,16 +11,7 @@ from stonecli.cli.help import COMMANDS
 MAX_LINES = 40  # of a command's body, without its parameters and its docstring
 
 
-NOT_YET = {"train": "its settings and its loop are to move to stonecli_train"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=True)) if name in NOT_YET else name
-        for name in COMMANDS
-    ],
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_body_of_a_command_is_short(name: str) -> None:
     source = Path(cli.__path__[0], f"{name}.py").read_text("utf-8")
     (command,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)

@@ -584,10 +584,20 @@ def test_mistakes_in_the_configuration(text: str, message: str, folder: Path, in
 
 def test_other_wrong_settings(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     data = ["--data", folder / "music"]
-    assert "none.toml: No such file" in refused(invoke(*arguments("stone", *data, "-g", tmp_path / "none.toml")), 2)
+    assert "none.toml: no such file" in refused(invoke(*arguments("stone", *data, "-g", tmp_path / "none.toml")), 2)
     assert "--lr must be a number of at least 0" in refused(invoke(*arguments("stone", *data, "--lr", "-1")), 2)
     assert "is for --type ks_mode" in refused(invoke(*arguments("stone", *data, "-g", folder / "skey.toml")), 2)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_at_once(
+    folder: Path, arguments: Any, invoke: Any, tmp_path: Path
+) -> None:
+    """Also without --data, before music is generated; root may write everywhere but below a file."""
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "cache"
+    for data in (["--data", folder / "music"], []):
+        assert str(cache) in refused(invoke(*arguments("stone", *data, "--cache", cache)), 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
