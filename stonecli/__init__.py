@@ -5,7 +5,8 @@
     >>> estimate.key.camelot, estimate.confidence
     ('8A', 0.91)
 
-``detect_keys`` analyzes many files; ``stonecli.tags`` reads and writes their tags (docs/python.md).
+``tag_library``, ``watch_folder``, ``analyze``, ``evaluate``, ``mix`` and ``undo_run`` do what the commands of stone do
+(docs/python.md).
 
 The names below are loaded on first use, so that ``import stonecli`` (and ``stone --help``) costs nothing.
 """
@@ -18,23 +19,57 @@ from stonecli._version import __version__
 
 if TYPE_CHECKING:
     from stonecli.detection.detect import KeyEstimate, detect_key
-    from stonecli.detection.many import detect_keys
+    from stonecli.detection.many import AnalysisSummary, analyze, detect_keys
     from stonecli.errors import StoneError
+    from stonecli.evaluation.evaluate import Evaluation
+    from stonecli.evaluation.measure import evaluate
     from stonecli.jobs import Outcome
     from stonecli.key import Key
+    from stonecli.mixing.mix import Mix, mix
     from stonecli.model.session import KeyModel
+    from stonecli.tagging import TagOptions, TagResult, TagSummary, tag_library, watch_folder
+    from stonecli.tags import FieldRule, read_key, undo_run, write_key
 
-__all__ = ["Key", "KeyEstimate", "KeyModel", "Outcome", "StoneError", "__version__", "detect_key", "detect_keys"]
+__all__ = [
+    "AnalysisSummary",
+    "Evaluation",
+    "FieldRule",
+    "Key",
+    "KeyEstimate",
+    "KeyModel",
+    "Mix",
+    "Outcome",
+    "StoneError",
+    "TagOptions",
+    "TagResult",
+    "TagSummary",
+    "__version__",
+    "analyze",
+    "detect_key",
+    "detect_keys",
+    "evaluate",
+    "mix",
+    "read_key",
+    "tag_library",
+    "undo_run",
+    "watch_folder",
+    "write_key",
+]
 
-_LAZY = {
-    "Key": "stonecli.key",
-    "KeyEstimate": "stonecli.detection.detect",
-    "KeyModel": "stonecli.model.session",
-    "Outcome": "stonecli.jobs",
-    "StoneError": "stonecli.errors",
-    "detect_key": "stonecli.detection.detect",
-    "detect_keys": "stonecli.detection.many",
+_MODULES = {
+    "detection.detect": ("KeyEstimate", "detect_key"),
+    "detection.many": ("AnalysisSummary", "analyze", "detect_keys"),
+    "errors": ("StoneError",),
+    "evaluation.evaluate": ("Evaluation",),
+    "evaluation.measure": ("evaluate",),
+    "jobs": ("Outcome",),
+    "key": ("Key",),
+    "mixing.mix": ("Mix", "mix"),
+    "model.session": ("KeyModel",),
+    "tagging": ("TagOptions", "TagResult", "TagSummary", "tag_library", "watch_folder"),
+    "tags": ("FieldRule", "read_key", "undo_run", "write_key"),
 }
+_LAZY = {name: f"stonecli.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stonecli.cli.analyze_files import analyze_files
-from stonecli.cli.common import EXIT_USAGE, check_target, fail, fail_without_music, listed, one_line_errors
+from stonecli.cli.analyze_screen import AnalysisFiles, AnalysisScreen
+from stonecli.cli.common import (
+    EXIT_USAGE,
+    check_target,
+    fail,
+    fail_without_music,
+    listed,
+    load_model,
+    one_line_errors,
+    silence_native_stderr,
+)
 from stonecli.cli.options import (
     FILES,
     DeviceOption,
@@ -19,6 +28,9 @@ from stonecli.cli.options import (
     json_option,
     number,
 )
+
+if TYPE_CHECKING:
+    from stonecli.model.session import KeyModel
 
 
 @one_line_errors
@@ -89,28 +101,46 @@ def analyze(
 
     Shows the most likely keys, the tuning, and how the key changes over time.
     """
-    named, files = files, listed(files, null)
-    check_target(npz, "--npz")
-    check_target(html, "--html")
-    _check_plot(plot, files)
-    if not files:
+    named, paths = files, listed(files, null)
+    targets = AnalysisFiles(npz, html, plot, theme)
+    _check(targets, paths)
+    if not paths:
         fail_without_music(named)
-    code = analyze_files(
-        files,
-        per_window=per_window,
-        window=window,
+    silence_native_stderr()
+
+    from stonecli.detection.many import analyze as analyze_files
+
+    key_model = load_model(model, device)
+    _check_windows(key_model, window, overlap)
+    screen = AnalysisScreen(key_model, targets, as_json=as_json, per_window=per_window)
+    summary = analyze_files(
+        paths,
+        key_model,
+        window_seconds=window,
         overlap=overlap,
-        last_window=last_window,
         min_segment=min_segment,
-        as_json=as_json,
-        npz=npz,
-        plot=plot,
-        theme=theme,
-        html=html,
-        device=device,
-        model=model,
+        last_window=last_window,
+        on_result=screen.show,
     )
-    raise typer.Exit(code)
+    screen.end(summary, paths)
+
+
+def _check(targets: AnalysisFiles, paths: list[Path]) -> None:
+    """Wrong usage if a file cannot be saved: found out before the work, not after it."""
+    check_target(targets.npz, "--npz")
+    check_target(targets.html, "--html")
+    _check_plot(targets.plot, paths)
+
+
+def _check_windows(model: KeyModel, window: float | None, overlap: float) -> None:
+    """Wrong usage if the model cannot analyze such windows."""
+    from stonecli.detection.detect import check_windows
+
+    try:
+        check_windows(model.info, window, overlap)
+    except ValueError as error:
+        name, _, reason = str(error).partition(" ")
+        raise typer.BadParameter(reason, param_hint=f"--{name}") from None
 
 
 def _check_plot(plot: Path | None, files: list[Path]) -> None:

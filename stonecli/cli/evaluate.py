@@ -191,8 +191,7 @@ def _report(
     interrupted: bool,
 ) -> _Report:
     """The scores, and the comparison with ``theirs``; if nothing could be analyzed, the program ends."""
-    from stonecli.evaluation.evaluate import compare_answers
-    from stonecli.evaluation.evaluate import evaluate as evaluate_answers
+    from stonecli.evaluation.evaluate import compare_answers, evaluate_answers
     from stonecli.evaluation.labels import answers_of
 
     ours = answers_of(tracks, predictions)

@@ -15,7 +15,6 @@ from stonecli.cli.common import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     check_target,
-    error_console,
     fail,
     fail_without_music,
     listed,
@@ -140,7 +139,7 @@ def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cac
     """Read the tracks with a progress bar, and print files that fail or have no key."""
     from stonecli.mixing.mix import read_tracks
 
-    read = _Tracks([], [], Errors(error_console()))
+    read = _Tracks([], [], Errors())
 
     def on_result(outcome: Outcome[Path, MixTrack]) -> None:
         if outcome.result is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
-from stonecli.cli.common import fail
+from stonecli.cli.common import error_console, fail
 from stonecli.cli.start import discard_output
 
 if TYPE_CHECKING:
@@ -20,12 +20,27 @@ if TYPE_CHECKING:
 
 
 class Errors:
-    """Shows the files that failed on standard error, one line each, and counts them."""
+    """Shows the files that failed on standard error, one line each, and counts them.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        console: None for standard error; its console is made for the first line, because importing Rich takes time.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
         self.count = 0
         self._shown: set[str] = set()
+
+    @property
+    def console(self) -> Console:
+        """The console for the lines: while there is a progress bar, its console."""
+        if self._console is None:
+            self._console = error_console()
+        return self._console
+
+    @console.setter
+    def console(self, console: Console) -> None:
+        self._console = console
 
     def show(self, path: Location, error: str) -> None:
         """Show and count a file that failed; a reason that holds for the whole run is shown once."""

@@ -15,7 +15,6 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    error_console,
     fail,
     fail_without_music,
     output_console,
@@ -91,7 +90,7 @@ class TagScreen:
         self._shows_table = not mode.as_json and not mode.quiet
         self._started = time.monotonic()
         self._results: Results | None = None
-        self.errors = Errors(error_console())
+        self.errors = Errors()
 
     def __enter__(self) -> TagScreen:
         from stonecli.output.resumable import results_at

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
-from stonecli.detection.detect import KeyEstimate, detect_key
-from stonecli.jobs import Outcome, in_threads
+from stonecli.detection.detect import KeyEstimate, LastWindow, check_windows, detect_key
+from stonecli.detection.segments import MIN_SEGMENT_SECONDS
+from stonecli.errors import AudioError, Cancelled
+from stonecli.jobs import Outcome, in_threads, stopped_by_signals
+from stonecli.library.walk import Finding, files_and_music
 from stonecli.model.session import KeyModel, default_model
+
+if TYPE_CHECKING:
+    from stonecli.jobs import Run
 
 StrPath = str | os.PathLike[str]
 
@@ -32,3 +42,92 @@ def detect_keys(
     used = default_model() if model is None else model
     with in_threads(lambda path: detect_key(path, used), paths, jobs) as outcomes:
         yield from outcomes
+
+
+@dataclass(frozen=True)
+class AnalysisSummary:
+    """What a run did as a whole.
+
+    Attributes:
+        files: number of files that have an estimate or an error.
+        failed: number of files with an error.
+        interrupted: whether a signal, such as Ctrl-C, ended the run early.
+    """
+
+    files: int
+    failed: int
+    interrupted: bool
+
+
+def analyze(
+    paths: Iterable[StrPath],
+    model: KeyModel | None = None,
+    *,
+    window_seconds: float | None = None,
+    overlap: float = 0.0,
+    min_segment: float = MIN_SEGMENT_SECONDS,
+    last_window: LastWindow = "keep",
+    jobs: int | None = None,
+    on_result: Callable[[Outcome[Path, KeyEstimate]], None] | None = None,
+) -> AnalysisSummary:
+    """Analyze the music below ``paths``. No file is changed, and no cache is used.
+
+    A file that fails does not end the run. Ctrl-C, SIGTERM and SIGHUP end it early, and analyses in progress with it.
+
+    Args:
+        paths: files and folders. Folders are searched, and their files come in the place of the folder.
+        model, window_seconds, overlap, min_segment, last_window: see :func:`stonecli.detect_key`.
+        jobs: number of files analyzed in parallel; None for one per CPU core.
+        on_result: called with the outcome of each file in the order of ``paths``, in the calling thread.
+
+    Raises:
+        ModelError, DeviceError: the built-in model cannot be loaded.
+        ValueError: the window length or overlap is out of range, or ``jobs`` is less than 1.
+    """
+    used = default_model() if model is None else model
+    check_windows(used.info, window_seconds, overlap)
+    ended = Event()
+
+    def detect(finding: Finding) -> KeyEstimate | None:
+        if finding.error is not None:
+            raise AudioError(finding.error)
+        try:
+            return detect_key(
+                finding.path,
+                used,
+                window_seconds=window_seconds,
+                overlap=overlap,
+                min_segment=min_segment,
+                last_window=last_window,
+                cancelled=ended.is_set,
+            )
+        except Cancelled:
+            return None
+
+    files = failed = 0
+    findings = files_and_music(map(Path, paths))
+    with in_threads(detect, findings, jobs) as outcomes, stopped_by_signals(_Ending(ended, outcomes)) as signals:
+        try:
+            for outcome in outcomes:
+                if outcome.result is None and outcome.error is None:  # cancelled
+                    continue
+                files += 1
+                failed += outcome.error is not None
+                if on_result:
+                    on_result(Outcome(outcome.item.path, outcome.result, outcome.error))
+        finally:
+            ended.set()  # if on_result has raised an error, nobody waits for the other analyses
+    return AnalysisSummary(files, failed, interrupted=bool(signals))
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """Ends a run within a moment."""
+
+    ended: Event
+    outcomes: Run[Finding, KeyEstimate | None]
+
+    def stop(self) -> None:
+        """Called by the signal handler."""
+        self.ended.set()
+        self.outcomes.stop()

@@ -109,7 +109,9 @@ class Comparison:
     metrics: dict[Metric, Difference]
 
 
-def evaluate(tracks: Sequence[Label], answers: Answers, *, resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
+def evaluate_answers(
+    tracks: Sequence[Label], answers: Answers, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Evaluation:
     """The scores of ``answers`` for ``tracks``; tracks without an answer are ignored.
 
     Raises:

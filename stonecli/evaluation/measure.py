@@ -1,4 +1,4 @@
-"""Evaluate a model on labeled music: :func:`evaluate_model`, and the functions that it calls."""
+"""Evaluate a model on labeled music: :func:`evaluate`, and the functions that it calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stonecli.detection.detect import detect_key
-from stonecli.evaluation.evaluate import RESAMPLES, Evaluation, evaluate
+from stonecli.evaluation.evaluate import RESAMPLES, Evaluation, evaluate_answers
 from stonecli.evaluation.labels import Label, Prediction, answers_of, read_labels
 from stonecli.jobs import in_threads, stopped_by_signals
 from stonecli.key import Key
@@ -15,7 +15,7 @@ from stonecli.model.session import KeyModel, default_model
 OnPrediction = Callable[[Prediction], None]
 
 
-def evaluate_model(
+def evaluate(
     labels: Path | str,
     model: KeyModel | None = None,
     *,
@@ -51,7 +51,7 @@ def evaluate_model(
 
     if predict(default_model() if model is None else model, tracks, collect, jobs=jobs):
         raise KeyboardInterrupt
-    return evaluate(tracks, answers_of(tracks, predictions), resamples=resamples, seed=seed)
+    return evaluate_answers(tracks, answers_of(tracks, predictions), resamples=resamples, seed=seed)
 
 
 def predict(

@@ -1,7 +1,9 @@
 """What ``import stonecli`` shows to a person at a prompt."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import stonecli
 from stonecli import Key
@@ -27,6 +29,11 @@ def test_tab_completes_public_names() -> None:
 
 def test_every_public_name_can_be_loaded() -> None:
     assert all(getattr(stonecli, name) is not None for name in stonecli.__all__)
+
+
+def test_every_public_name_is_documented() -> None:
+    text = "".join((Path(__file__).parents[2] / "docs" / f"{name}.md").read_text("utf-8") for name in ("python", "api"))
+    assert [name for name in stonecli.__all__ if name != "__version__" and not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_a_key_prints_as_musicians_write_it() -> None:

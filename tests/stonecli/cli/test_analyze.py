@@ -140,7 +140,7 @@ def test_a_bad_file_does_not_stop_the_run(
     def broken(path: Path, *_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("stonecli.detection.detect.detect_key", broken)
+    monkeypatch.setattr("stonecli.detection.many.detect_key", broken)
     result = invoke("analyze", song("flac"), song("mp3"))
     assert result.exit_code == 1
     assert result.stderr.count("unexpected ZeroDivisionError: a bug\n") == 2

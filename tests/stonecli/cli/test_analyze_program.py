@@ -13,9 +13,8 @@ CALL = (
     "from stonecli.cli.start import run; sys.argv[0] = 'stone'; run()"
 )
 NOT_NEEDED = {
-    "rich", "mutagen", "sqlite3", "urllib.request", "concurrent.futures", "matplotlib", "watchdog", "stonecli.tags",
-    "stonecli.jobs", "stonecli.model.registry", "stonecli.remote.locations", "stonecli.library.cache",
-    "stonecli.model.batching",
+    "rich", "mutagen", "sqlite3", "urllib.request", "matplotlib", "watchdog", "stonecli.tags",
+    "stonecli.model.registry", "stonecli.remote.locations", "stonecli.library.cache", "stonecli.model.batching",
 }  # fmt: skip
 
 

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stonecli.errors import LabelsError
-from stonecli.evaluation.evaluate import compare, compare_answers, evaluate, resampled_means, score, sign_flip_p_value
+from stonecli.evaluation.evaluate import (
+    compare,
+    compare_answers,
+    evaluate_answers,
+    resampled_means,
+    score,
+    sign_flip_p_value,
+)
 from stonecli.evaluation.labels import (
     PREDICTION_COLUMNS,
     Label,
@@ -309,7 +316,7 @@ def test_groups_by_genre_and_source() -> None:
         label("d", "C", source="x"),
         label("e", "C", genre="gone", source="x"),
     ]
-    found = evaluate(tracks, (0, 7, 9 + 12, NO_KEY, None), resamples=100)
+    found = evaluate_answers(tracks, (0, 7, 9 + 12, NO_KEY, None), resamples=100)
     assert found.overall.count == 4
     assert found.overall.parts == {"same": 1, "fifth": 1, "relative": 1, "parallel": 0, "other": 1}
     assert found.overall.no_key == 1
@@ -321,5 +328,5 @@ def test_groups_by_genre_and_source() -> None:
 
 
 def test_no_groups_without_the_columns() -> None:
-    found = evaluate([label("a", "C")], (0,), resamples=100)
+    found = evaluate_answers([label("a", "C")], (0,), resamples=100)
     assert (found.genres, found.sources) == ({}, {})

@@ -8,7 +8,7 @@ import pytest
 
 from stonecli.errors import LabelsError
 from stonecli.evaluation.labels import Prediction
-from stonecli.evaluation.measure import evaluate_model
+from stonecli.evaluation.measure import evaluate
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 
@@ -28,7 +28,7 @@ def labels(song: Song) -> Path:
 class TestEvaluateModel:
     def test_failed_tracks_are_not_scored(self, labels: Path, key_model: KeyModel) -> None:
         predictions: list[Prediction] = []
-        found = evaluate_model(labels, key_model, jobs=2, resamples=100, on_prediction=predictions.append)
+        found = evaluate(labels, key_model, jobs=2, resamples=100, on_prediction=predictions.append)
         assert [one.key for one in predictions] == [Key.parse("Dm"), Key.parse("Dm"), None]
         assert [one.error is not None for one in predictions] == [False, False, True]
         assert found.overall.count == 2
@@ -39,7 +39,7 @@ class TestEvaluateModel:
         path = tmp_path / "labels.csv"
         path.write_text("name\nx\n", encoding="utf-8")
         with pytest.raises(LabelsError, match="no column path"):
-            evaluate_model(path, key_model)
+            evaluate(path, key_model)
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one process")
     def test_a_signal_ends_it(self, labels: Path, key_model: KeyModel) -> None:
@@ -51,5 +51,5 @@ class TestEvaluateModel:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with pytest.raises(KeyboardInterrupt):
-            evaluate_model(labels, key_model, jobs=1, on_prediction=on_prediction)
+            evaluate(labels, key_model, jobs=1, on_prediction=on_prediction)
         assert predictions[0].key == Key.parse("Dm")

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from stonecli.errors import PlotError
-from stonecli.evaluation.evaluate import Evaluation, compare_answers, evaluate
+from stonecli.evaluation.evaluate import Evaluation, compare_answers, evaluate_answers
 from stonecli.evaluation.labels import Label
 from stonecli.evaluation.metrics import CIRCLE, NO_KEY, confusion_matrix
 from stonecli.key import Key
@@ -48,7 +48,7 @@ ROWS = [("C", "C", "rock")] * 5 + [("C", "G", "rock")] * 2 + [("Am", "C", "jazz"
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    return evaluate(*answered(ROWS), resamples=500)
+    return evaluate_answers(*answered(ROWS), resamples=500)
 
 
 def lines_of(text: str) -> list[list[Any] | list[str]]:
@@ -102,7 +102,9 @@ def test_matrix_fits_and_its_columns_stand_below_each_other(copies: int, width: 
     estimate = (reference + 1) % 24
     estimate[:2] = NO_KEY
     confusion = confusion_matrix(reference, estimate)
-    text = shown(width, print_evaluation, replace(evaluate(*answered(ROWS), resamples=100), confusion=confusion))
+    text = shown(
+        width, print_evaluation, replace(evaluate_answers(*answered(ROWS), resamples=100), confusion=confusion)
+    )
     assert max(len(line) for line in text.splitlines()) <= width
     lines = [line for line in text.split("circle of fifths\n")[1].splitlines() if line.strip()]
     # Each right edge of a count is the right edge of a name in the line of names above it.
@@ -120,7 +122,7 @@ def test_matrix_fits_and_its_columns_stand_below_each_other(copies: int, width: 
 
 def test_names_of_genres_cannot_command_the_terminal() -> None:
     rows = [("C", "C", "[red]\x1b[2J" + 60 * "x")]
-    text = shown(100, print_evaluation, evaluate(*answered(rows), resamples=100))
+    text = shown(100, print_evaluation, evaluate_answers(*answered(rows), resamples=100))
     assert "\x1b" not in text
     assert "[red]\\x1b[2J" in text
     assert max(len(line) for line in text.splitlines()) <= 100

@@ -1,0 +1,126 @@
+"""What ``stone analyze`` prints and saves for each file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from stonecli.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, fail, fail_without_music, print_json
+from stonecli.cli.running import Errors
+
+if TYPE_CHECKING:
+    from stonecli.detection.detect import KeyEstimate
+    from stonecli.detection.many import AnalysisSummary
+    from stonecli.jobs import Outcome
+    from stonecli.model.session import KeyModel
+    from stonecli.plots.analysis import Picture
+
+
+@dataclass(frozen=True)
+class AnalysisFiles:
+    """The files to save; None: not saved.
+
+    Attributes:
+        npz: probabilities of all windows.
+        html: web page.
+        plot: picture, in the ``theme``.
+    """
+
+    npz: Path | None = None
+    html: Path | None = None
+    plot: Path | None = None
+    theme: Literal["light", "dark"] = "light"
+
+
+class AnalysisScreen:
+    """Prints the estimate of each file, and collects what the files to save need.
+
+    Args:
+        model: that analyzes the files.
+        files: to save at the end.
+        as_json: print one JSON object per file instead of text.
+        per_window: print every window, too.
+    """
+
+    def __init__(self, model: KeyModel, files: AnalysisFiles, *, as_json: bool, per_window: bool) -> None:
+        from stonecli.terminal.screen import output_screen
+
+        self._model = model
+        self._files = files
+        self._as_json = as_json
+        self._per_window = per_window
+        self._screen = output_screen()
+        self._errors = Errors()
+        self._estimates: list[tuple[Path, KeyEstimate]] = []
+        self._pictures: list[Picture] = []
+        self._tracks: list[dict[str, Any]] = []
+
+    def show(self, outcome: Outcome[Path, KeyEstimate]) -> None:
+        """Print the estimate or the error of one file."""
+        from stonecli.output.records import estimate_record
+        from stonecli.terminal.analysis import print_analysis
+
+        path, estimate, error = outcome.item, outcome.result, outcome.error
+        if error is not None:
+            self._errors.show(path, error)
+        if estimate is not None:
+            for note in estimate.notes:
+                self._errors.note(path, note)
+            if self._files.npz:
+                self._estimates.append((path, estimate))
+            if self._files.plot:
+                self._pictures.append(_picture(path, estimate))
+        if self._files.html:
+            self._tracks.append(_track(path, estimate, error))
+        if self._as_json:
+            print_json(estimate_record(path, estimate, error, self._model, per_window=self._per_window))
+        elif estimate is not None:
+            print_analysis(self._screen, path, estimate, per_window=self._per_window)
+
+    def end(self, summary: AnalysisSummary, names: list[Path]) -> None:
+        """Save the files, and end the program with an exit code if not all is well.
+
+        Args:
+            summary: of the run.
+            names: of the paths that were searched.
+        """
+        if not summary.files and not summary.interrupted:
+            fail_without_music(names)
+        if self._files.npz:
+            from stonecli.output.npz import save_npz
+
+            save_npz(self._files.npz, self._estimates, self._model)
+        if self._files.html:
+            from stonecli.output.page import save_page
+
+            save_page(self._files.html, self._tracks)
+        if self._files.plot and self._pictures:
+            from stonecli.plots.analysis import save_analysis_plot
+
+            save_analysis_plot(self._files.plot, self._pictures, self._files.theme)
+        if summary.interrupted:
+            fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
+        if summary.failed:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
+    """The row of the file on the page, with its tags if it could be analyzed."""
+    from stonecli.output.page import page_track
+    from stonecli.tags.track_info import TrackInfo, read_info  # imports readers of all kinds of tags
+
+    if estimate is None:
+        return page_track(path, None, None, TrackInfo(), "error", error)
+    return page_track(path, estimate.key, estimate, read_info(path), "detected")
+
+
+def _picture(path: Path, estimate: KeyEstimate) -> Picture:
+    from stonecli.audio.decode import read_audio
+    from stonecli.detection.chroma import SAMPLE_RATE, chroma_of
+    from stonecli.plots.analysis import Picture
+
+    chroma = chroma_of(read_audio(path, SAMPLE_RATE), estimate.tuning_cents or 0.0)
+    return Picture(path.name, estimate, chroma)
