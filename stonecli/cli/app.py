@@ -1,4 +1,4 @@
-"""The command line as Typer reads it: one module per command, loaded only when it is needed; help and errors."""
+"""The Typer application: one module per command, loaded only when needed, with stone's own help and error lines."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class StoneCommand(TyperCommand):
 
 
 class StoneGroup(TyperGroup):
-    """``stone``: its help, and every wrong usage as one line."""
+    """``stone`` itself; prints wrong usage as one line."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         formatter.write(program_help())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first argument names; wrong usage if there is none."""
+        """The command named by the first argument; an unknown one is wrong usage."""
         if not ctx.resilient_parsing and args[0] not in self.commands and not args[0].startswith("-"):
             similar = get_close_matches(args[0], COMMANDS, 1)
             hint = f"did you mean stone {similar[0]}?" if similar else "stone --help lists the commands"
@@ -45,11 +45,11 @@ class StoneGroup(TyperGroup):
     def main(  # type: ignore[override]  # Typer's own further parameters are in ``extra``
         self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
     ) -> Any:
-        """Run the command of ``args`` and, unless told otherwise, leave with its exit code."""
+        """Run the command in ``args``; in standalone mode, exit with its exit code."""
         request = help_request(sys.argv[1:] if args is None else list(args))
         try:
             code = super().main(args=request or args, standalone_mode=False, **extra)
-        except typer.Abort:  # Ctrl-C at a question
+        except typer.Abort:  # Ctrl-C at a prompt
             fail("interrupted", EXIT_INTERRUPTED)
         except Exception as error:
             if not standalone_mode or not hasattr(error, "format_message"):
@@ -61,7 +61,7 @@ class StoneGroup(TyperGroup):
 
 
 def _usage_line(error: Any) -> str:
-    """What is wrong with the command line or with the config file, and what to do, in one line."""
+    """One line that says what is wrong with the command line or the config file, and what to do."""
     message, context = what_is_wrong(error, getattr(error, "param", None)), getattr(error, "ctx", None)
     if context is None:
         return message
@@ -76,7 +76,7 @@ def _usage_line(error: Any) -> str:
 def what_is_wrong(error: Any, param: Any) -> str:
     """The message of Typer's error about a parameter or None, with the name of the parameter as its first word.
 
-    The classes of errors lie in click or in Typer, depending on its version, so they are recognized by their names.
+    The error classes are in click or in Typer, depending on its version, so they are identified by name.
     """
     kind = type(error).__name__
     name = getattr(error, "param_hint", None) or (_name_of(param) if param is not None else "")
@@ -106,7 +106,7 @@ def _name_of(param: Any) -> str:
 
 
 def make_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
-    """``stone`` with these commands; each is the function of its own name in the module of its own name."""
+    """The application with these commands; each is a function in the module of the same name."""
     app = typer.Typer(
         name="stone",
         cls=StoneGroup,
@@ -138,6 +138,6 @@ def _options(
 
 
 def run(commands: Iterable[str] = COMMANDS) -> None:
-    """Run the program with these commands to choose from, and leave."""
+    """Run the program with these commands, and exit."""
     replace_missing_symbols()
     make_app(commands)()

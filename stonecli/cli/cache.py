@@ -18,7 +18,7 @@ def cache(
 ) -> None:
     """Show or clear the cache of detected keys.
 
-    stone tag, watch and mix look here first, so that no recording is analyzed twice.
+    stone tag, watch and mix use it, so no recording is analyzed twice.
     """
     import sqlite3
 
@@ -36,7 +36,7 @@ def cache(
             if results.was_damaged and action == "show":
                 note = "stone: the cache was damaged, or of another version; stone has made a new one"
                 error_console().print(Text(note), soft_wrap=True)
-    except sqlite3.Error as error:  # stone tag runs without it: locked, a full disk
+    except sqlite3.Error as error:  # such as a locked file or a full disk; stone tag then runs without the cache
         fail(f"{path}: {reason(error)}")
     line = f"{printable(str(path))}: {count} results, {path.stat().st_size / 1e6:.1f} MB"
     output_console().print(Text(line), soft_wrap=True)

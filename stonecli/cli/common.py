@@ -1,6 +1,6 @@
-"""What the commands share: consoles, errors as one line, exit codes, loading the model.
+"""Functions that several commands use: consoles, errors as one line, exit codes, loading the model.
 
-Functions that end the program raise SystemExit, which Typer lets pass.
+Functions that end the program raise SystemExit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def output_console() -> Console:
-    """The console for answers: standard output."""
+    """The console for results: standard output."""
     from stonecli.terminal.screen import make_console
 
     return make_console()
@@ -45,7 +45,7 @@ def error_console() -> Console:
 
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
-    """Print ``message`` as one line on standard error and leave with ``code``."""
+    """Print ``message`` as one line on standard error, and exit with ``code``."""
     from stonecli.util.text import printable
 
     print(f"stone: {printable(message)}", file=sys.stderr)
@@ -53,7 +53,7 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 
 
 def check_target(path: Path | None, option: str, *, is_folder: bool = False) -> None:
-    """Wrong usage if no file, or folder, can be made at ``path``: found out before the work, not after it."""
+    """Wrong usage if no file (or folder) can be created at ``path``; checked before anything slow starts."""
     if path is None:
         return
     folder = path.absolute().parent
@@ -61,7 +61,7 @@ def check_target(path: Path | None, option: str, *, is_folder: bool = False) -> 
         problem = f"{path} is {'not ' if is_folder else ''}a folder; choose another name"
     elif not folder.is_dir():
         problem = f"{path.parent}: no such folder; create it first"
-    elif not os.access(folder, os.W_OK):  # the finished file is moved into it
+    elif not os.access(folder, os.W_OK):  # the complete file is moved to this folder
         problem = f"{path.parent}: you may not write to this folder; choose another"
     else:
         return
@@ -71,7 +71,7 @@ def check_target(path: Path | None, option: str, *, is_folder: bool = False) -> 
 
 
 def fail_without_music(names: Iterable[str | Path]) -> NoReturn:
-    """Exit with the line that no music was found there; an empty table would look like a fault of stone."""
+    """Exit with a line that says that no music was found; an empty table would look like a bug."""
     named = [str(name) for name in names if str(name) != "-"]
     where = f" in {', '.join(named[:3])}{', ...' if len(named) > 3 else ''}" if named else ""
     fail(f"no music files found{where}")
@@ -86,7 +86,7 @@ def listed(paths: list[Path], null: bool) -> list[Path]:
 
 
 def listed_names(names: list[str], null: bool) -> Iterator[str]:
-    """As :func:`listed`, but one by one, for endless lists and for URLs, which are not paths."""
+    """As :func:`listed`, but as an iterator of texts, for endless lists and for URLs."""
     if null and "-" not in names:
         from typer import BadParameter
 
@@ -119,7 +119,7 @@ def _standard_input(separator: bytes) -> Iterator[str]:
 
 
 def refuse_addresses(locations: Iterable[Location], reason: str) -> None:
-    """Wrong usage if there is a URL (``s3://``) among ``locations``, where only files will do."""
+    """Wrong usage if ``locations`` contains a URL (``s3://``) where only files are supported."""
     from stonecli.remote.locations import Url
 
     for location in locations:
@@ -128,12 +128,12 @@ def refuse_addresses(locations: Iterable[Location], reason: str) -> None:
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """Print one object on a line of its own and flush it, so that the reader of a pipe sees it at once."""
+    """Print one object on one line, and flush it so that the reader of a pipe gets it at once."""
     print(json.dumps(record), flush=True)
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """``command`` with every error as one line and an exit code; with STONE_DEBUG set, with a traceback."""
+    """``command``, with every error printed as one line (with STONE_DEBUG set: as a traceback) and an exit code."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -157,7 +157,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def load_model(path: Path | None, device: Device) -> KeyModel:
-    """The model of ``--model`` and ``--device``; one that cannot be used ends the program as wrong usage."""
+    """The model of ``--model`` on ``--device``; if it cannot be used, the program ends with wrong usage."""
     from stonecli.errors import DeviceError, ModelError
     from stonecli.model.session import KeyModel
 
@@ -167,7 +167,7 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
         else:
             from stonecli.model.registry import model_path, recorded_sha256
 
-            file = path if path.exists() else model_path(str(path))  # which says what names there are
+            file = path if path.exists() else model_path(str(path))  # its error lists the names
             key_model = KeyModel(file, device, sha256=recorded_sha256(file))
     except DeviceError as error:
         fail(str(error), EXIT_USAGE)
@@ -180,9 +180,9 @@ def load_model(path: Path | None, device: Device) -> KeyModel:
 
 
 def collect_garbage() -> None:
-    """Turn on Python's garbage collector, if ``start.py`` turned it off while the program was loading.
+    """Turn on Python's garbage collector, which ``start.py`` turns off while the program is loading.
 
-    What exists already stays until the end, so it is never searched.
+    Existing objects live until the end, so they are excluded from collections.
     """
     if not gc.isenabled():
         gc.freeze()
@@ -190,7 +190,7 @@ def collect_garbage() -> None:
 
 
 def silence_native_stderr() -> None:
-    """Discard what libraries written in C print to standard error (mpg123 warns there of every odd MP3).
+    """Discard what C libraries print to standard error (mpg123 prints warnings about unusual MP3 files).
 
     Python's own messages still appear. Does nothing with STONE_DEBUG set, or if standard error is not a real file.
     """

@@ -1,4 +1,4 @@
-"""``stone config``: the user's own defaults."""
+"""``stone config``: the user's default options."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def config(
 
 
 def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
-    """The value to store; one that the command would refuse ends the program as wrong usage."""
+    """The value to store; if the command would refuse it, the program ends with wrong usage."""
     from stonecli.errors import ConfigError
 
     try:
@@ -76,7 +76,7 @@ def _checked(root: Any, command: str, option: str, values: list[str]) -> Any:
 
 
 def _show(root: Any, path: Path) -> None:
-    """Print every setting of the file; name on standard error those that are wrong."""
+    """Print every setting in the file, and an error line for each invalid one."""
     from stonecli.errors import ConfigError
     from stonecli.util.config_file import read_config
     from stonecli.util.text import printable
@@ -102,7 +102,7 @@ def _show(root: Any, path: Path) -> None:
 
 
 def _parsed(option: Any, values: list[str]) -> Any:
-    """The words of the command line as a value of TOML."""
+    """The arguments as a TOML value."""
     if option.multiple:
         return values
     text = " ".join(values)
@@ -113,6 +113,6 @@ def _parsed(option: Any, values: list[str]) -> Any:
             number = kind(text)
         except ValueError:
             continue
-        if str(number) == text:  # otherwise another text would come back: 7 for a model named 007
+        if str(number) == text:  # otherwise a model named 007 would become 7
             return number
     return text

@@ -1,4 +1,4 @@
-"""The config file as the source of the options' defaults, read only when a command runs."""
+"""The defaults of the options from the config file, which is read only when a command runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from stonecli.cli.common import EXIT_USAGE, fail
 from stonecli.cli.help import COMMANDS
 
-WITHOUT = frozenset({"config"})  # must work when the file is broken
+WITHOUT = frozenset({"config"})  # works even if the file is invalid
 
 
 class Defaults(MutableMapping[str, Any]):
-    """What ``Context.default_map`` wants: for each command, its defaults by name of the parameter.
+    """The mapping for ``Context.default_map``: the defaults of each command by parameter name.
 
-    A file that cannot be read, and a wrong setting of the command that runs, end the program with one line. Wrong
-    settings of other commands do not matter.
+    If the file cannot be read, or a setting of the current command is invalid, the program ends with one line. Invalid
+    settings of other commands are ignored.
     """
 
     def __init__(self, context: Any, command: str | None = None) -> None:
@@ -46,7 +46,7 @@ class Defaults(MutableMapping[str, Any]):
         except ConfigError as error:
             fail(f"{path}: {error}", EXIT_USAGE)
 
-    # A mapping has these too; nobody calls them.
+    # Required by the protocol; not used.
 
     def __setitem__(self, name: str, value: Any) -> None:
         raise NotImplementedError
@@ -62,7 +62,7 @@ class Defaults(MutableMapping[str, Any]):
 
 
 def configured(context: Any, message: str) -> str | None:
-    """The setting, such as ``tag.field``, of the first option in ``message`` whose value is from the config file."""
+    """The setting (``tag.field``) of the first option in ``message`` that is in the config file."""
     for name in re.findall(r"--[a-z0-9-]+", message):
         for param in context.command.params:
             source = context.get_parameter_source(param.name)
@@ -72,10 +72,10 @@ def configured(context: Any, message: str) -> str | None:
 
 
 def options_of(context: Any, command: str) -> dict[str, Any]:
-    """The options of a command by their long names without dashes, except ``--help`` and the like.
+    """The options of a command by their long names without dashes, except ``--help``.
 
     Raises:
-        ConfigError: there is no such command, or it takes no settings.
+        ConfigError: there is no such command, or it has no settings.
     """
     from stonecli.errors import ConfigError
 
@@ -88,7 +88,7 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
 
 
 def _command(context: Any, name: str) -> Any:
-    """A command of the program, which may have been started without it."""
+    """A command of the program, loaded if it was not yet."""
     commands = getattr(context.command, "commands", {})
     if name not in commands:
         from typer.main import get_command
@@ -100,10 +100,10 @@ def _command(context: Any, name: str) -> Any:
 
 
 def check_setting(context: Any, command: str, name: str, value: Any) -> None:
-    """Refuse a setting that the command would refuse as an option.
+    """Check a setting as the command would check the option.
 
     Raises:
-        ConfigError: with the setting and the reason.
+        ConfigError: it is invalid; the message has the setting and the reason.
     """
     from stonecli.errors import ConfigError
 
@@ -115,7 +115,7 @@ def check_setting(context: Any, command: str, name: str, value: Any) -> None:
 
 
 def check_stored_setting(context: Any, command: str, name: str, value: Any) -> None:
-    """As :func:`check_setting`, for a setting that is in the file; the error says how to fix that."""
+    """As :func:`check_setting`, for a setting in the file; the error says how to fix it."""
     from stonecli.errors import ConfigError
 
     try:
@@ -125,7 +125,7 @@ def check_stored_setting(context: Any, command: str, name: str, value: Any) -> N
 
 
 def _why_refused(context: Any, option: Any, value: Any) -> str | None:
-    """Why the option does not take the value; None if it does."""
+    """The reason why the value is invalid for the option; None if it is valid."""
     from stonecli.cli.app import what_is_wrong
 
     scalars = value if isinstance(value, list) else [value]
@@ -144,7 +144,7 @@ def _why_refused(context: Any, option: Any, value: Any) -> str | None:
 
 
 def as_typed(option: Any, value: Any) -> Any:
-    """The value as if it were typed on the command line: text, with ``~`` expanded as a shell does."""
+    """The value as text, as on the command line; ``~`` is expanded as in a shell."""
     if option.is_flag:
         return value
     if isinstance(value, list):

@@ -45,7 +45,7 @@ def export(
 
 
 def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
-    """The function that converts a checkpoint; without torch, ``command`` ends with one line."""
+    """The function that converts a checkpoint; without PyTorch, ``command`` ends with one line."""
     try:
         from stonecli_export.onnx_file import export_checkpoint
     except ModuleNotFoundError as error:
@@ -54,7 +54,7 @@ def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
 
 
 def require_exporter(command: str) -> None:
-    """The same before there is a checkpoint, without loading torch, which is slow."""
+    """End the program if the converter cannot be loaded; does not load PyTorch, which is slow."""
     from importlib.util import find_spec
 
     for name in ("torch", "onnx"):

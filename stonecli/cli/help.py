@@ -32,7 +32,7 @@ COMMANDS = {
 }
 
 MIN_WIDTH, DEFAULT_WIDTH, MAX_WIDTH = 40, 80, 100  # characters
-_MAX_LEFT = 24  # characters for the names of options; longer ones get a line of their own
+_MAX_LEFT = 24  # characters of an option's name; longer ones are on a separate line
 
 
 Section = tuple[str, list[tuple[str, str]]]
@@ -40,7 +40,7 @@ Section = tuple[str, list[tuple[str, str]]]
 
 
 def program_help() -> str:
-    """What ``stone --help`` prints."""
+    """The text of ``stone --help``."""
     width = _width()
     options = [
         ("--version", "Print the version."),
@@ -61,7 +61,7 @@ def program_help() -> str:
 
 
 def command_help(command: Any, context: Any) -> str:
-    """What ``stone COMMAND --help`` prints.
+    """The text of ``stone COMMAND --help``.
 
     Args:
         command: Typer's command.
@@ -77,13 +77,13 @@ def command_help(command: Any, context: Any) -> str:
 
 
 def usage(command: Any) -> str:
-    """The line that shows how the command is called."""
+    """The usage line of a command."""
     arguments = [param.metavar for param in command.params if param.param_type_name == "argument"]
     return " ".join([f"Usage: stone {command.name} [OPTIONS]", *arguments])
 
 
 def sections(command: Any, context: Any) -> list[Section]:
-    """The arguments and options of a command by their groups, which are Typer's ``rich_help_panel``."""
+    """The arguments and options of a command by group (Typer's ``rich_help_panel``)."""
     grouped: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(context):
         if param.param_type_name == "argument":
@@ -98,7 +98,7 @@ def sections(command: Any, context: Any) -> list[Section]:
 
 
 def _option_name(option: Any) -> str:
-    """Such as ``-j, --jobs N`` or ``--[no-]quiet``."""
+    """The names of an option, such as ``-j, --jobs N`` or ``--[no-]quiet``."""
     names = sorted(option.opts, key=len)
     positive = names[-1].removeprefix("--")
     if option.secondary_opts == [f"--no-{positive}"]:
@@ -107,7 +107,7 @@ def _option_name(option: Any) -> str:
 
 
 def _explanation(param: Any) -> str:
-    """The help text with the default, unless the text names it, or there is none to name."""
+    """The help text, with the default added if the text does not state it."""
     text = "Print this help." if "--help" in param.opts else param.help or ""
     default = param.default
     if param.required and param.param_type_name == "option":
@@ -120,7 +120,7 @@ def _explanation(param: Any) -> str:
 
 
 def _section_lines(sections: list[Section], width: int) -> list[str]:
-    """Each section's title and entries, in two columns; below one another where the terminal is narrow."""
+    """The lines of the sections in two columns; in one column on a narrow terminal."""
     names = [name for _, entries in sections for name, _ in entries]
     left = max(len(name) for name in names if len(name) <= _MAX_LEFT)
     is_narrow = width < left + 36
@@ -150,7 +150,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def _width() -> int:
-    """Columns for the help: those of the terminal, but never wider than is easy to read."""
+    """Width of the help: that of the terminal, within ``MIN_WIDTH`` and ``MAX_WIDTH``."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdigit() else 0
     if not width:
@@ -162,5 +162,5 @@ def _width() -> int:
 
 
 def version_line() -> str:
-    """What ``stone --version`` prints."""
+    """The text of ``stone --version``."""
     return f"stone {__version__}"

@@ -1,4 +1,4 @@
-"""The command ``stone`` with all that it can do, as documentation and tests want it."""
+"""The application with all commands, for the documentation and the tests."""
 
 from __future__ import annotations
 

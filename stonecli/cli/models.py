@@ -1,4 +1,4 @@
-"""``stone models``: the models that ``--model`` takes by name."""
+"""``stone models``: list, show, add and remove the models that ``--model`` takes by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stonecli.model.published import PublishedModel
     from stonecli.model.registry import StoredModel
 
-MAX_TEXT_WIDTH = 100  # characters that are easy to read in one line
+MAX_TEXT_WIDTH = 100  # characters; longer lines are hard to read
 WANTED = {"show": "show NAME", "add": "add NAME|FILE|URL", "remove": "remove NAME"}
 
 
@@ -163,7 +163,7 @@ def _agree(published: PublishedModel, yes: bool) -> None:
 
 
 def _fetch(url: str, sha256: str | None) -> bytes:
-    """The bytes at ``url``, with a progress bar where somebody sees it."""
+    """The bytes at ``url``, with a progress bar on a terminal."""
     from stonecli.errors import DownloadError
     from stonecli.model.download import fetch
 
@@ -178,12 +178,12 @@ def _fetch(url: str, sha256: str | None) -> bytes:
 
 
 def _is_checkpoint(content: bytes) -> bool:
-    """Whether it is what ``torch.save`` writes: a ZIP archive, or long ago a pickle; an ONNX file is neither."""
+    """Whether ``torch.save`` wrote it: a ZIP archive or, in old versions, a pickle. An ONNX file is neither."""
     return content.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04"))
 
 
 def _converted(content: bytes) -> bytes:
-    """The model of a checkpoint: its order of classes is found by ear, its numbers are compared with PyTorch."""
+    """The checkpoint as a model: the pitch fork finds the class order, and the output is compared with PyTorch."""
     from stonecli.cli.export import exporter
     from stonecli.errors import StoneError
 
@@ -195,13 +195,13 @@ def _converted(content: bytes) -> bytes:
             try:
                 export(checkpoint, model, None)
             except StoneError as error:
-                vars(error).pop("filename", None)  # of a temporary file
+                vars(error).pop("filename", None)  # the name of a temporary file
                 raise
         return model.read_bytes()
 
 
 def _list(stored: list[StoredModel], as_json: bool) -> None:
-    """The models as a table; tab-separated in a pipe; and what could be added."""
+    """Print the models as a table (tab-separated in a pipe), and the published models that can be added."""
     from rich.table import Table
     from rich.text import Text
 
@@ -239,7 +239,7 @@ def _list(stored: list[StoredModel], as_json: bool) -> None:
 
 
 def _show(stored: StoredModel, as_json: bool) -> None:
-    """All that is known of a model; of the built-in one, its card."""
+    """Print the properties of a model, and the model card of the built-in one."""
     if as_json:
         print_json({**_record(stored), "text": _card_text() if stored.is_built_in else None})
         return
@@ -260,7 +260,7 @@ def _show(stored: StoredModel, as_json: bool) -> None:
 
 
 def _show_markdown(text: str) -> None:
-    """The text as a person reads it on a terminal; as it is in a pipe."""
+    """Print Markdown: rendered on a terminal, unchanged in a pipe."""
     out = output_console()
     if not out.is_terminal:
         for line in text.splitlines():
@@ -287,7 +287,7 @@ def _record(stored: StoredModel) -> dict[str, Any]:
 
 
 def _card(stored: StoredModel) -> dict[str, Any] | None:
-    """What the model says of itself, as JSON has it."""
+    """The metadata in the model as JSON values."""
     from dataclasses import asdict
 
     if stored.info is None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, as Typer reads them, and the checks of their values.
+"""Options that several commands share, and the checks of their values.
 
 A value is checked here and not in a command, so that ``stone config set`` refuses what the command would refuse.
 """
@@ -28,7 +28,7 @@ def model_file(text: str) -> Path:
     """The file of the model with this name, or the file with this path.
 
     Raises:
-        typer.BadParameter: there is neither.
+        typer.BadParameter: neither exists.
     """
     from stonecli.errors import ModelError
     from stonecli.model.registry import model_path
@@ -75,12 +75,12 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[str], floa
 
 
 def listing(words: Sequence[str]) -> str:
-    """Such as ``a, b or c``."""
+    """The choices as text: ``a, b or c``."""
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def file_with_ending(*endings: str) -> Callable[[str], Path]:
-    """A parser of paths that end in one of ``endings``: an output file must never replace a music file."""
+    """A parser of paths with one of these suffixes, so that an output file never replaces a music file."""
 
     def parse(text: str) -> Path:
         if Path(text).suffix.lower() not in endings:
@@ -91,7 +91,7 @@ def file_with_ending(*endings: str) -> Callable[[str], Path]:
 
 
 def _checked_fields(fields: list[str] | None) -> list[str] | None:
-    """The values of ``--field``, if they can be used."""
+    """The values of ``--field``, checked."""
     from stonecli.tags.rules import parse_rules
 
     try:
@@ -198,7 +198,7 @@ NullOption = Annotated[
 
 
 def json_option(text: str) -> Any:
-    """The switch ``--json``; it has ``--no-json`` too, for who has set it in the config file."""
+    """The switch ``--json``; ``--no-json`` overrides the config file."""
     return typer.Option("--json/--no-json", rich_help_panel=SCREEN, help=text)
 
 
@@ -212,7 +212,7 @@ def _tag_options(
     preserve_mtime: PreserveMtimeOption = False,
     jobs: JobsOption = None,
 ) -> TagOptions:
-    """The options of every command that tags files: declared here, and nowhere else."""
+    """The options of all commands that tag files, in one place."""
     from stonecli.tagging import TagOptions
     from stonecli.tags.rules import parse_rules
 
@@ -226,12 +226,12 @@ def _tag_options(
 
 
 def takes_tag_options(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with the options of :func:`_tag_options` in place of its parameter ``options``.
+    """``command`` with the options of :func:`_tag_options` instead of its parameter ``options``.
 
-    Typer reads the new signature. The command gets the :class:`stonecli.tagging.TagOptions`; a parameter that it
-    declares itself, such as ``notation``, is handed to both.
+    Typer reads the new signature. The command gets :class:`stonecli.tagging.TagOptions`; a parameter that the command
+    also declares, such as ``notation``, is passed to both.
     """
-    names = {"TagOptions": Any}  # not loaded yet: stone --help must not wait for it
+    names = {"TagOptions": Any}  # not loaded here, because it would slow down stone --help
     shared = inspect.signature(_tag_options, locals=names, eval_str=True).parameters
     own = inspect.signature(command, locals=names, eval_str=True).parameters
     added = [param for name, param in shared.items() if name not in own]

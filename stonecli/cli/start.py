@@ -1,4 +1,4 @@
-"""The installed command: answers ``--version`` and ``--help`` at once, and loads only the command that runs."""
+"""The entry point: prints ``--version`` and ``--help`` quickly, and loads only the command that runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thr
 
 
 def run() -> None:
-    """Entry point of the installed command. Whatever happens to standard output, it ends with at most one line."""
+    """Entry point of the installed command. Errors of standard output end it with at most one line."""
     open_closed_streams()
     try:
         try:
@@ -21,8 +21,8 @@ def run() -> None:
             if not leaving.code:
                 sys.stdout.flush()
             raise
-        sys.stdout.flush()  # the interpreter would do it at exit, with a code and a text of its own
-    except KeyboardInterrupt:  # before or after a command; commands handle it themselves
+        sys.stdout.flush()  # otherwise Python does it at exit, with another message and exit code
+    except KeyboardInterrupt:  # outside a command; commands handle it themselves
         raise _leaving("interrupted", 130) from None
     except OSError as error:
         from stonecli.errors import reason
@@ -35,7 +35,7 @@ def run() -> None:
 def open_closed_streams() -> None:
     """Open the null device for standard streams that the caller has closed (``<&-``).
 
-    Otherwise the next file that is opened gets their number, and a library's messages are written into that file.
+    Otherwise the next opened file would get their descriptor, and messages of libraries would be written to it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -43,14 +43,14 @@ def open_closed_streams() -> None:
 
 
 def _leaving(message: str | None, code: int) -> SystemExit:
-    """The exception that ends the program with ``code``; prints the message, if there is one."""
+    """The exception that ends the program with ``code``; prints the message if it is not empty."""
     if message:
         print(f"stone: {message}", file=sys.stderr)
     return SystemExit(code)
 
 
 def _discard_unprinted() -> None:
-    """Keep the interpreter from trying again at exit to print what could not be printed."""
+    """Prevent Python from trying to print the remaining output again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -58,7 +58,7 @@ def _discard_unprinted() -> None:
 
 
 def discard_output(descriptor: int) -> None:
-    """Send what is printed to the file descriptor, and what is still buffered, to the null device from now on."""
+    """Redirect a file descriptor, including buffered output, to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
@@ -66,8 +66,8 @@ def discard_output(descriptor: int) -> None:
 
 def _answer() -> None:
     arguments = sys.argv[1:]
-    if "" in arguments:  # often an unset variable of a script; as a path it would mean the current folder
-        raise _leaving("an argument is empty; for the current folder write .", 2)
+    if "" in arguments:  # often an unset variable in a script; as a path it would be the current folder
+        raise _leaving("an argument is empty; write . for the current folder", 2)
     if arguments == ["--version"]:
         from stonecli.cli.help import version_line
 
@@ -86,24 +86,24 @@ def _answer() -> None:
 
 
 def _run_command(name: str) -> None:
-    """Run the command with this name; Typer answers where there is none."""
+    """Run the command with this name; Typer reports an unknown name."""
     from stonecli.cli.help import COMMANDS
 
     replace_missing_symbols()
     if name in ANALYZING:
-        # Before numpy is loaded: each file is analyzed in one thread, so OpenBLAS's own threads would only wait.
+        # Before numpy is loaded. Each file is analyzed in one thread, so more threads of OpenBLAS would only wait.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.disable()  # modules stay, so collecting garbage while they load finds nothing (common.collect_garbage)
+    gc.disable()  # garbage collection while modules load finds nothing; see common.collect_garbage
     try:
         from stonecli.cli.app import run as run_command
 
-        run_command([name] if name in COMMANDS else COMMANDS)  # building Typer's commands takes time
+        run_command([name] if name in COMMANDS else COMMANDS)  # creating Typer's commands takes time
     finally:
-        gc.freeze()  # what exists now ends with the process; it need not be searched for garbage
+        gc.freeze()  # these objects live until the end of the process, so exclude them from collections
 
 
 def help_request(arguments: list[str]) -> list[str] | None:
-    """The arguments that print the same help, for ``stone``, ``stone help`` and ``stone help COMMAND``; else None."""
+    """The arguments with ``--help`` for ``stone``, ``stone help`` and ``stone help COMMAND``; None for others."""
     if arguments in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
         return ["--help"]
     if len(arguments) == 2 and arguments[0] == "help" and not arguments[1].startswith("-"):
@@ -117,7 +117,7 @@ def is_completing() -> bool:
 
 
 def replace_missing_symbols() -> None:
-    """From now on, print what the terminal's encoding lacks as an ASCII symbol or an escape, not as a traceback."""
+    """Print characters that the terminal's encoding lacks as ASCII symbols or escapes, instead of raising errors."""
     register_ascii_symbols()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

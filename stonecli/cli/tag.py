@@ -158,7 +158,7 @@ def _tag_on_cluster(
 ) -> tuple[TagScreen, TagSummary]:
     from stonecli.cluster.client import ClusterModel, connected, tag_on_cluster
 
-    key_model = None if options.remove else load_model(model, "cpu")  # to know that it is valid before it is sent
+    key_model = None if options.remove else load_model(model, "cpu")  # to check it before it is sent
     with connected(address) as client, TagScreen(mode, options, notation, targets, key_model, resume=True) as screen:
         return screen, tag_on_cluster(
             client,

@@ -112,7 +112,7 @@ def test_an_empty_argument_is_not_the_current_folder(line: list[str], song: Copy
     command = [sys.executable, "-c", PLAIN, *line]
     result = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "stone: an argument is empty; for the current folder write .\n"
+    assert result.stderr == "stone: an argument is empty; write . for the current folder\n"
     assert path.read_bytes() == before
 
 
