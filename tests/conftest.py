@@ -20,6 +20,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 from typer.testing import CliRunner, Result
 
 from stonecli.cli.main import app
@@ -63,6 +64,10 @@ _FFMPEG = {  # name: ending, options
     "wavpack": ("wv", ["-c:a", "wavpack"]),
 }
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
+
+
+settings.register_profile("stone", deadline=None)  # a busy machine is not an error
+settings.load_profile("stone")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -139,6 +144,13 @@ def start_process() -> Iterator[StartProcess]:
                 os.killpg(process.pid, signal.SIGKILL)
         with process:
             pass  # closes the pipes and waits
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes started by the test do not load coverage.py, for tests that look at the loaded modules."""
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(scope="session")

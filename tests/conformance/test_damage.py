@@ -117,6 +117,7 @@ def test_nested_atoms_do_not_exhaust_the_stack(make: CopySample, digest: BytesOf
     assert not attempt(path, content + (8 + len(nest)).to_bytes(4) + b"moov" + nest, digest)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_no_heavy_import() -> None:
     code = "import sys, stonecli.tags; print(sorted({'mutagen', 'numpy', 'torch', 'onnxruntime'} & sys.modules.keys()))"
     root = Path(__file__).parents[2]

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import stonecli
 from stonecli import Key
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_dir_lists_every_public_name_before_any_is_loaded() -> None:
     code = "import sys, stonecli; print(*dir(stonecli)); print(*sys.modules)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -470,6 +470,7 @@ def test_the_default_is_one_job_per_available_core() -> None:
             os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_importing_costs_little() -> None:
     code = "import sys, stonecli.jobs, stonecli.library.walk; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

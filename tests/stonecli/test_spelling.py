@@ -307,6 +307,7 @@ def test_energy_blocks_of_mixed_in_key_are_not_a_plain_key() -> None:
         assert parse_plain(text) is None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_importing_key_loads_no_parser() -> None:
     code = "import sys, stonecli.key; print({'stonecli.spelling', 'json', 'unicodedata'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 CALL = (
     "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     "from stonecli.cli.start import run; sys.argv[0] = 'stone'; run()"

@@ -26,6 +26,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})), fi
 """
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -48,6 +49,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert result.stdout
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_importing_the_package_loads_nothing_heavy_either() -> None:
     code = "import sys, stonecli; print(stonecli.Key.parse('Am').camelot); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

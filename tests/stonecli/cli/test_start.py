@@ -11,6 +11,8 @@ from stonecli.cli.help import program_help
 from stonecli.tags import read_tags
 from tests.fixture_types import CopySong
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 CALL = (
     "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     "from stonecli.cli.start import run; run()"

@@ -122,6 +122,7 @@ def type_into_search(page: Any, text: str) -> None:
     field = page.find_element("id", "search")
     field.clear()
     field.send_keys(text)
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")  # rows are drawn
 
 
 def test_many_rows_few_in_the_document(page: Any) -> None:
