@@ -222,11 +222,7 @@ def detect_key_in_audio(
     if len(segments) == 1:  # without a key change, the segment has the key of the recording
         segments = (replace(segments[0], key=key, confidence=float(probabilities[key.index])),)
     else:
-        number = np.searchsorted([segment.start for segment in segments[1:]], (starts + ends) / 2, side="right")
-        segments = tuple(
-            replace(segment, confidence=_confidence(segment, posteriors, weights * (number == index), model))
-            for index, segment in enumerate(segments)
-        )
+        segments = _with_confidences(segments, (starts + ends) / 2, posteriors, weights, model)
     return KeyEstimate(
         key=key,
         confidence=float(min(1.0, probabilities[key.index])),
@@ -251,6 +247,21 @@ def check_windows(info: ModelInfo, window_seconds: float | None, overlap: float)
     if window_seconds is not None and not shortest <= window_seconds <= CHUNK_SECONDS:
         limits = f"{shortest:.1f} to {CHUNK_SECONDS:.0f} s long with this model"
         raise ValueError(f"window must be {limits}, not {window_seconds:g}")
+
+
+def _with_confidences(
+    segments: tuple[Segment, ...],
+    centers: npt.NDArray[np.float64],
+    posteriors: Floats,
+    weights: npt.NDArray[np.float64],
+    model: KeyModel,
+) -> tuple[Segment, ...]:
+    """The segments with the confidence of each, from the windows whose ``centers`` (seconds) are in it."""
+    number = np.searchsorted([segment.start for segment in segments[1:]], centers, side="right")
+    return tuple(
+        replace(segment, confidence=_confidence(segment, posteriors, weights * (number == index), model))
+        for index, segment in enumerate(segments)
+    )
 
 
 def _confidence(segment: Segment, posteriors: Floats, weights: npt.NDArray[np.float64], model: KeyModel) -> float:

@@ -343,12 +343,19 @@ def _one_tree(costs: Floats, costs_to: Floats, multipliers: Floats) -> tuple[flo
         direction[closer] = np.sign(outgoing[closer] - incoming[closer])
         nearest[closer] = node
         distance[node] = np.inf
-    outgoing, incoming = edges_at(0)
-    firsts, lasts = (1 + np.argpartition(row[1:], 1)[:2] for row in (outgoing, incoming))
-    pairs = [
-        (float(outgoing[first] + incoming[last]), first, last) for first in firsts for last in lasts if first != last
-    ]
-    ends, first, last = min(pairs)
+    ends, first, last = _cheapest_ends(*edges_at(0))
     for entry in ((0, 0), (1, first), (0, last), (1, 0)):
         degrees[entry] += 1
     return length + ends, degrees
+
+
+def _cheapest_ends(outgoing: Floats, incoming: Floats) -> tuple[float, int, int]:
+    """The total cost and the nodes of the cheapest edges from and to node 0, which lead to different nodes."""
+    firsts, lasts = (1 + np.argpartition(row[1:], 1)[:2] for row in (outgoing, incoming))
+    pairs = [
+        (float(outgoing[first] + incoming[last]), int(first), int(last))
+        for first in firsts
+        for last in lasts
+        if first != last
+    ]
+    return min(pairs)
