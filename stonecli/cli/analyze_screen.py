@@ -1,4 +1,4 @@
-"""What ``stone analyze`` prints and saves for each file."""
+"""The output of ``stone analyze``: text or JSON, and output files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnalysisFiles:
-    """The files to save; None: not saved.
+    """The files to save; None for those that are not requested.
 
     Attributes:
         npz: probabilities of all windows.
@@ -39,8 +39,8 @@ class AnalysisScreen:
     """Prints the estimate of each file, and collects what the files to save need.
 
     Args:
-        model: that analyzes the files.
-        files: to save at the end.
+        model: the model that analyzes the files.
+        files: the files to save at the end.
         as_json: print one JSON object per file instead of text.
         per_window: print every window, too.
     """
@@ -84,8 +84,8 @@ class AnalysisScreen:
         """Save the files, and end the program with an exit code if not all is well.
 
         Args:
-            summary: of the run.
-            names: of the paths that were searched.
+            summary: the result of the run.
+            names: names of the searched paths.
         """
         if not summary.files and not summary.interrupted:
             fail_without_music(names)

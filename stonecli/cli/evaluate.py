@@ -1,4 +1,4 @@
-"""``stone evaluate``: the accuracy of a model on labeled music, and whether it is better than another."""
+"""``stone evaluate``: measure the accuracy of a model on labeled music, and compare it with another."""
 
 from __future__ import annotations
 
@@ -153,13 +153,13 @@ def evaluate(
     if against is not None and report.comparison is None:
         _warn(errors, against, "no comparison: no track has an answer from both")
     if interrupted:
-        fail("interrupted; the scores only cover the tracks analyzed until then", EXIT_INTERRUPTED)
+        fail("interrupted; the scores cover only the tracks analyzed so far", EXIT_INTERRUPTED)
     if failures:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _labels_file(labels: Path | None, dataset: str | None, folder: Path | None) -> Path:
-    """The table of true keys: the one that was given, or that of a dataset, which is downloaded if it is missing."""
+    """The CSV of labels: the given one, or that of a dataset, which is downloaded if necessary."""
     if labels is not None and dataset is None:
         return labels
     if labels is not None or dataset is None:
@@ -168,7 +168,7 @@ def _labels_file(labels: Path | None, dataset: str | None, folder: Path | None) 
 
 
 def _save_confusion(path: Path, report: _Report, name: str) -> None:
-    """Draw the confusion matrix; of a model with 12 classes, that of the key signatures."""
+    """Plot the confusion matrix; by key signature for a model with 12 classes."""
     from stonecli.plots.confusion import save_confusion_plot
 
     counts = report.evaluation.confusion
@@ -216,7 +216,7 @@ def _report(
 
 
 def _dataset_labels(name: str, folder: Path | None) -> Path:
-    """The CSV of labels of a dataset, which is downloaded if it is not here yet."""
+    """The CSV of labels of a dataset, which is downloaded if necessary."""
     from stonecli.errors import DatasetError
     from stonecli.evaluation.datasets import open_dataset, write_labels
     from stonecli.util.app_dirs import data_folder
@@ -255,7 +255,7 @@ def _require_plots() -> None:
 
 
 def _labels(path: Path, errors: Console) -> list[Label]:
-    """The tracks of the labels file; one that cannot be used ends the program as wrong usage."""
+    """The tracks in the labels file; if it is invalid, the program ends with wrong usage."""
     from stonecli.errors import LabelsError, describe
     from stonecli.evaluation.labels import read_labels
     from stonecli.terminal.table import error_text
@@ -271,7 +271,7 @@ def _labels(path: Path, errors: Console) -> list[Label]:
 
 
 def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console) -> Answers:
-    """The answers in the file of another tool, and on standard error what is odd about them."""
+    """The answers in the file of another tool; prints notes about them to standard error."""
     from stonecli.errors import LabelsError, describe
     from stonecli.evaluation.labels import read_predictions
     from stonecli.terminal.table import error_text
@@ -282,7 +282,7 @@ def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console)
         fail(f"{path}: {describe(error)}", EXIT_USAGE)
     missing = found.answers.count(None)
     if missing == len(tracks):
-        fail(f"{path}: none of its rows is for a track of the labels; check the paths in it", EXIT_USAGE)
+        fail(f"{path}: no row belongs to a track of the labels; check the paths in it", EXIT_USAGE)
     for count, what in (
         (missing, f"not in the comparison, because it has no key for them: {missing} of {len(tracks)} tracks"),
         (found.unmatched, f"rows that belong to no track of the labels: {found.unmatched}"),
@@ -294,7 +294,7 @@ def _predictions(path: Path, tracks: list[Label], folder: Path, errors: Console)
 
 
 def _predict(model: KeyModel, tracks: list[Label], jobs: int | None, errors: Console) -> tuple[list[Prediction], bool]:
-    """The predictions of the model with a progress bar, in the order of the tracks, and whether Ctrl-C ended it."""
+    """The predictions of the model in the order of the tracks, and whether a signal stopped the run; shows progress."""
     from stonecli.evaluation.measure import predict
 
     found: list[Prediction] = []

@@ -1,4 +1,4 @@
-"""What the commands that process many files share: error lines, a progress bar, output that never stops the work."""
+"""For commands that process many files: error lines, a progress bar, and output errors that do not stop the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Errors:
     """Shows the files that failed on standard error, one line each, and counts them.
 
     Args:
-        console: None for standard error; its console is made for the first line, because importing Rich takes time.
+        console: None for standard error; its console is created with the first line, because importing Rich is slow.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -33,7 +33,7 @@ class Errors:
 
     @property
     def console(self) -> Console:
-        """The console for the lines: while there is a progress bar, its console."""
+        """The console for the lines; that of the progress bar while there is one."""
         if self._console is None:
             self._console = error_console()
         return self._console
@@ -43,7 +43,7 @@ class Errors:
         self._console = console
 
     def show(self, path: Location, error: str) -> None:
-        """Show and count a file that failed; a reason that holds for the whole run is shown once."""
+        """Show and count a file that failed; an error that concerns the whole run is shown once."""
         from stonecli.terminal.table import new_error_text
 
         self.count += 1
@@ -52,7 +52,7 @@ class Errors:
             self.console.print(text, soft_wrap=True)
 
     def info(self, text: str) -> None:
-        """Show a message that is not about one file."""
+        """Show a message about the run."""
         from rich.text import Text
 
         from stonecli.util.text import printable
@@ -71,10 +71,10 @@ class Errors:
 def progress_bar(
     out: Console, err: Console, *, unit: Literal["files", "bytes", "steps"] = "files", hidden: bool = False
 ) -> Progress:
-    """A progress bar below what is printed, with rate and time left; its task may have a description and a ``note``.
+    """A progress bar below the output, with rate and remaining time; a task may have a description and a ``note``.
 
-    It is hidden where nobody would see it, or where it would mix with rows: rows that go into a pipe may end up on the
-    same terminal as standard error (``| head``); those in a file do not.
+    It is hidden if standard error is not a terminal, or if standard output is a pipe, whose rows may appear on the same
+    terminal (``| head``).
     """
     from rich.progress import (
         BarColumn,
@@ -127,7 +127,7 @@ def _is_file(stream: IO[str]) -> bool:
 
 
 class _Unbroken:
-    """Standard output whose errors do not stop the work; after the first one it prints to the null device."""
+    """Standard output whose errors do not stop the run; after the first error, output goes to the null device."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -156,10 +156,10 @@ class _Unbroken:
 
 @contextmanager
 def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
-    """While open, and ``wanted``, the work goes on when standard output fails: tags are written though nobody reads.
+    """While open, and if ``wanted``, errors of standard output do not stop the run, so all tags are written.
 
-    A reader that has left (``| head``) is no error. Any other failure, such as a full disk, ends the program with one
-    line after the work.
+    A reader that stops early (``| head``) is not an error. After any other error, such as a full disk, the program ends
+    with one line when the run is complete.
     """
     if not wanted:
         yield

@@ -1,4 +1,4 @@
-"""What ``stone tag`` and ``stone watch`` print while files are processed: table or JSON, errors, progress, outputs."""
+"""The output of ``stone tag`` and ``stone watch``: table or JSON, errors, progress bar, output files."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class OutputMode:
 
     Attributes:
         as_json: one JSON object per file instead of a table.
-        quiet: only errors.
-        verbose: details on standard error, too.
+        quiet: print only errors.
+        verbose: print details to standard error, too.
     """
 
     as_json: bool = False
@@ -58,11 +58,11 @@ class TagScreen:
 
     Args:
         mode: how results are printed.
-        options: of the run.
-        notation: of keys.
+        options: options of the run.
+        notation: notation of the keys.
         targets: the files to write.
-        model: that detects the keys; None if nothing is analyzed.
-        roots: the files are below these paths; the table shows their names relative to them.
+        model: the model that detects the keys; None if nothing is analyzed.
+        roots: the searched paths; the table shows file names relative to them.
         resume: skip files that ``targets.output`` already has, and append the others to it.
     """
 
@@ -111,7 +111,7 @@ class TagScreen:
 
     @property
     def skipped(self) -> Seen | None:
-        """The files that the output already has, and that are skipped."""
+        """The files that are skipped because the output contains them already."""
         return self._results.seen if self._results else None
 
     def start(self, locations: Sequence[Location] | None = None, *, with_progress: bool = True) -> None:
@@ -126,7 +126,7 @@ class TagScreen:
         hidden = self._mode.quiet or not with_progress
         progress = self._stack.enter_context(progress_bar(self._console, self.errors.console, hidden=hidden))
         if with_progress and self._console.is_terminal and self.errors.console.is_terminal:
-            self.errors.console = progress.console  # otherwise an error line would run through the bar
+            self.errors.console = progress.console  # otherwise error lines and the bar would overlap
         bar = progress.add_task("", total=None if locations is None else len(locations))
         self._advance = partial(progress.advance, bar)
 
@@ -175,8 +175,8 @@ class TagScreen:
         """Print the last lines, and end the program with an exit code if not all is well.
 
         Args:
-            summary: of the run.
-            names: of the paths that were searched.
+            summary: the result of the run.
+            names: names of the searched paths.
         """
         if not summary.files and not summary.interrupted and not (self._results and len(self._results.seen)):
             fail_without_music(names)
@@ -196,7 +196,7 @@ class TagScreen:
         self.detail(f"{count} {'file' if count == 1 else 'files'}, {jobs} in parallel{by}")
 
     def _check_results(self, results: Results) -> None:
-        """Wrong usage if the output is from a run of another kind, whose files would be skipped."""
+        """Wrong usage if the output is from another kind of run, because its files would be skipped."""
         output = self._targets.output
         if self._options.write and results.statuses & {"detected", "incomplete", "removable"}:
             fail(f"{output} contains a preview, whose files would be skipped; choose another --output", EXIT_USAGE)

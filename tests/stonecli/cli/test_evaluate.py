@@ -185,7 +185,7 @@ def test_against_a_file_of_other_tracks(folder: Path, invoke: Invoke, tmp_path: 
     theirs.write_text("path,key\nother.mp3,C\n")
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"stone: {theirs}: none of its rows is for a track of the labels; check the paths in it\n"
+    assert result.stderr == f"stone: {theirs}: no row belongs to a track of the labels; check the paths in it\n"
 
 
 def test_comparing_predictions_for_unreadable_files(folder: Path, invoke: Invoke, tmp_path: Path) -> None:
