@@ -22,9 +22,11 @@ from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_c
 from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened
 from stonecli.model.session import KeyModel, default_model
 from stonecli.remote.locations import Location, Seen, Url, parse_location
-from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_key
+from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_tags
 from stonecli.tags.edit.atomic_replace import Journal, check_writable, remove_leftovers
 from stonecli.tags.rules import check_rules
+from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
+from stonecli.tempo.bpm import fold_tempo, rounded_bpm
 
 if TYPE_CHECKING:
     from stonecli.jobs import Run
@@ -85,8 +87,21 @@ class TagOptions:
     """Whether a file that keeps its key, and whose path the cache does not know, is read once to find its earlier
     result by the content of its audio."""
 
+    bpm: bool = False
+    """Whether the tempo is estimated, too, and written to its own field.
+
+    A file that already has a tempo keeps it, unless ``overwrite`` is set. A tempo of zero does not count.
+    """
+
+    bpm_range: tuple[float, float] | None = None
+    """Lowest and highest tempo in beats per minute: others are halved or doubled into it. None: as estimated."""
+
     def __post_init__(self) -> None:
         check_rules(self.rules)
+        if self.bpm_range is not None and not 0 < self.bpm_range[0] < self.bpm_range[1]:
+            raise ValueError(f"bpm_range must be two ascending tempi, not {self.bpm_range}")
+        if self.remove and self.bpm:
+            raise ValueError("remove cannot be combined with bpm")
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"min_confidence must be from 0 to 1, not {self.min_confidence}")
         if self.jobs is not None and self.jobs < 1:
@@ -97,7 +112,7 @@ class TagOptions:
     @property
     def description(self) -> str:
         """What the run does, for the list of ``stone undo --list``: such as ``write key, comment``."""
-        fields = ", ".join(dict.fromkeys(rule.field for rule in self.rules))
+        fields = ", ".join([*dict.fromkeys(rule.field for rule in self.rules), *(["tempo"] if self.bpm else [])])
         return f"{'remove' if self.remove else 'write'} {fields}"
 
 
@@ -127,6 +142,9 @@ class TagResult:
         old_key: the key that ``old_text`` names, or None.
         estimate: the analysis without its windows: from this run, or, for a file that kept its key, from the result
             cache, so that its key may differ from ``key``. None if there is none.
+        bpm: the tempo of the file in beats per minute: its own if it was kept, otherwise the estimated one, in
+            ``bpm_range`` and rounded as in the tags. None if there is none, or without ``bpm`` in the options.
+        old_bpm_text: text of the tempo field before the run; None if there was none. Untrusted data.
     """
 
     path: Location
@@ -135,6 +153,8 @@ class TagResult:
     old_text: str | None
     old_key: Key | None
     estimate: KeyEstimate | None
+    bpm: float | None = None
+    old_bpm_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,13 +202,36 @@ class Tagger:
         """
         with opened(path) as music:  # once, and before anything is read, so that a change by another program is noticed
             old = self._old_tags(music)
-            if not self.options.overwrite and (old.key is not None or old.is_unreadable):
+            keeps_key = not self.options.overwrite and (old.key is not None or old.is_unreadable)
+            if keeps_key and not self._wants_tempo(old):
                 return self._keep(music, old)
             estimate, content_hash = self._analyze(music)
-            status = self._act(music, estimate)
+            if keeps_key:
+                return self._keep(music, old, CacheEntry(content_hash=content_hash, estimate=estimate))
+            status = self._act(music, estimate, self._new_bpm(old, estimate))
             if self.cache and content_hash and status == "written":  # new tags, and the same recording
                 self.cache.record(music, content_hash)
-            return TagResult(music.path, status, estimate.key, old.text, old.key, estimate)
+            return TagResult(
+                music.path, status, estimate.key, old.text, old.key, estimate, self._bpm(old, estimate), old.bpm_text
+            )
+
+    def _wants_tempo(self, old: KeyTags) -> bool:
+        """Whether the tempo is to be estimated and written."""
+        return self.options.bpm and (self.options.overwrite or says_no_tempo(old.bpm_text))
+
+    def _new_bpm(self, old: KeyTags, estimate: KeyEstimate | None) -> float | None:
+        """The tempo to be written; None to write none."""
+        tempo = estimate.tempo.bpm if estimate and estimate.tempo else None
+        if tempo is None or not self._wants_tempo(old):
+            return None
+        return rounded_bpm(fold_tempo(tempo, *self.options.bpm_range) if self.options.bpm_range else tempo)
+
+    def _bpm(self, old: KeyTags, estimate: KeyEstimate | None) -> float | None:
+        """The tempo of the file after the run."""
+        if not self.options.bpm:
+            return None
+        new = self._new_bpm(old, estimate)
+        return parse_bpm(old.bpm_text or "") if new is None else new
 
     def _old_tags(self, music: MusicFile) -> KeyTags:
         try:
@@ -202,11 +245,11 @@ class Tagger:
         """The estimate, from the cache or by analyzing the file; and the content hash of the recording, if known."""
         if self.cache is None:
             return self._detect(music), None
-        entry = self.cache.get(music, self.model)
+        entry = self.cache.get(music, self.model, tempo=self.options.bpm)
         if entry.estimate:
             return entry.estimate, entry.content_hash
         content_hash = entry.content_hash or hash_content(music)
-        known = self.cache.estimate(content_hash, self.model, music) if content_hash else None
+        known = self.cache.estimate(content_hash, self.model, music, tempo=self.options.bpm) if content_hash else None
         estimate = known or self._detect(music)
         if music.is_changed():  # the old or the new content may have been analyzed
             raise TagError(CHANGED_MEANWHILE)
@@ -219,45 +262,55 @@ class Tagger:
     def _detect(self, music: MusicFile) -> KeyEstimate:
         if self.options.write:  # now, not after minutes of analysis
             check_writable(music.target, music.status, preserve_mtime=self.options.preserve_mtime)
-        return replace(detect_key(music, self.model, cancelled=self.cancelled), windows=())
+        estimate = detect_key(music, self.model, tempo=self.options.bpm, cancelled=self.cancelled)
+        return replace(estimate, windows=())
 
-    def _keep(self, music: MusicFile, old: KeyTags) -> TagResult:
-        """The result for a file that keeps its key text, with its analysis from the cache.
+    def _keep(self, music: MusicFile, old: KeyTags, known: CacheEntry | None = None) -> TagResult:
+        """The result for a file that keeps its key text, with its analysis, by default from the cache.
 
-        A text that stone cannot read may name any key, so nothing is written that could contradict it.
+        A text that stone cannot read may name any key, so no key is written that could contradict it.
         """
-        match_audio = self.options.match_audio
-        known = self.cache.look_up(music, self.model, match_audio=match_audio) if self.cache else CacheEntry()
-        status = "unreadable key" if old.key is None else self._complete(music, old.key)
+        if known is None and self.cache:
+            match_audio = self.options.match_audio
+            known = self.cache.look_up(music, self.model, match_audio=match_audio, tempo=self.options.bpm)
+        known = known or CacheEntry()
+        status = self._complete(music, old.key, self._new_bpm(old, known.estimate))
         if self.cache and known.content_hash and status == "written":
             self.cache.record(music, known.content_hash)
-        return TagResult(music.path, status, old.key, old.text, old.key, known.estimate)
+        bpm = self._bpm(old, known.estimate)
+        return TagResult(music.path, status, old.key, old.text, old.key, known.estimate, bpm, old.bpm_text)
 
-    def _complete(self, music: MusicFile, key: Key) -> Status:
-        """Write the key that the file already has to its other fields; this needs no analysis."""
+    def _complete(self, music: MusicFile, key: Key | None, bpm: float | None) -> Status:
+        """Write the key that the file already has to its other fields, and the tempo; this needs no analysis.
+
+        ``key`` is None for a text that stone cannot read.
+        """
         rules = tuple(rule for rule in self.options.rules if rule.field != "key")
-        if not rules or not self._write(music, key, rules):
-            return "kept"
+        if not (rules or bpm is not None) or not self._write(music, key, rules, bpm):
+            return "kept" if key is not None else "unreadable key"
         return "written" if self.options.write else "incomplete"
 
-    def _write(self, music: MusicFile, key: Key, rules: tuple[FieldRule, ...]) -> bool:
-        return write_key(
+    def _write(self, music: MusicFile, key: Key | None, rules: tuple[FieldRule, ...], bpm: float | None) -> bool:
+        return write_tags(
             music,
             key,
             rules,
+            bpm,
             preserve_mtime=self.options.preserve_mtime,
             journal=self.journal,
             write=self.options.write,
         )
 
-    def _act(self, music: MusicFile, estimate: KeyEstimate) -> Status:
-        if estimate.key is None:
-            return "no key"
-        if estimate.confidence < self.options.min_confidence:
-            return "unsure"
+    def _act(self, music: MusicFile, estimate: KeyEstimate, bpm: float | None) -> Status:
+        is_sure = estimate.key is not None and estimate.confidence >= self.options.min_confidence
+        without_key: Status = "no key" if estimate.key is None else "unsure"
         if not self.options.write:
-            return "detected"
-        return "written" if self._write(music, estimate.key, self.options.rules) else "unchanged"
+            return "detected" if is_sure else without_key
+        if not is_sure and bpm is None:
+            return without_key
+        if self._write(music, estimate.key if is_sure else None, self.options.rules, bpm):
+            return "written"
+        return "unchanged" if is_sure else without_key
 
 
 @dataclass(frozen=True)

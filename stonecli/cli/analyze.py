@@ -61,6 +61,7 @@ def analyze(
         float,
         typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes shorter than this."),
     ] = 30.0,
+    bpm: Annotated[bool, typer.Option("--bpm/--no-bpm", help="Estimate the tempo, too (default: key only).")] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
     html: Annotated[
         Path | None,
@@ -120,6 +121,7 @@ def analyze(
         overlap=overlap,
         min_segment=min_segment,
         last_window=last_window,
+        tempo=bpm,
         on_result=screen.show,
     )
     screen.end(summary, paths)

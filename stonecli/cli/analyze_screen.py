@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ import typer
 
 from stonecli.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, fail, fail_without_music, print_json
 from stonecli.cli.running import Errors
+from stonecli.tempo.bpm import rounded_bpm
 
 if TYPE_CHECKING:
     from stonecli.detection.detect import KeyEstimate
@@ -114,7 +115,10 @@ def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[
 
     if estimate is None:
         return page_track(path, None, None, TrackInfo(), "error", error)
-    return page_track(path, estimate.key, estimate, read_info(path), "detected")
+    info = read_info(path)
+    if estimate.tempo is not None and estimate.tempo.bpm is not None:
+        info = replace(info, bpm=rounded_bpm(estimate.tempo.bpm))
+    return page_track(path, estimate.key, estimate, info, "detected")
 
 
 def _picture(path: Path, estimate: KeyEstimate) -> Picture:

@@ -63,7 +63,7 @@ def evaluate(
     labels: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LABELS.csv]", help="Read the true keys: columns path and key; optional genre, source."
+            metavar="[LABELS.csv]", help="Read the true keys: columns path and key; optional genre, source, tempo."
         ),
     ] = None,
     dataset: Annotated[
@@ -193,6 +193,7 @@ def _report(
     """The scores, and the comparison with ``theirs``; if nothing could be analyzed, the program ends."""
     from stonecli.evaluation.evaluate import compare_answers, evaluate_answers
     from stonecli.evaluation.labels import answers_of
+    from stonecli.evaluation.tempo import tempo_scores
 
     ours = answers_of(tracks, predictions)
     if not any(answer is not None for answer in ours):
@@ -207,7 +208,10 @@ def _report(
         model=names[0],
         tracks=len(tracks),
         failed=[one for one in predictions if one.error is not None],
-        evaluation=evaluate_answers(tracks, ours, resamples=resamples, seed=seed),
+        evaluation=replace(
+            evaluate_answers(tracks, ours, resamples=resamples, seed=seed),
+            tempo=tempo_scores(predictions, resamples=resamples, seed=seed),
+        ),
         rival=names[1],
         comparison=comparison,
         resamples=resamples,

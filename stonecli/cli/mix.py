@@ -82,6 +82,10 @@ def mix(
     notation: Annotated[
         Notation, typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=SCREEN, help="Show keys as 8A, 1m or Am.")
     ] = "camelot",
+    bpm: Annotated[
+        bool,
+        typer.Option("--bpm/--no-bpm", rich_help_panel=PROCESSING, help="Estimate the tempo of files without one."),
+    ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
@@ -114,7 +118,7 @@ def mix(
     named = [path for path in (start, end, compatible) if path is not None]
     if not all(path in music for path in named):
         findings = list(find_music([*named, *paths]))
-    read = _read(findings, load_model(model, device), jobs, use_cache=not no_cache)
+    read = _read(findings, load_model(model, device), jobs, use_cache=not no_cache, bpm=bpm)
     if not findings:
         fail_without_music(given)
     has_keys = any(track.track for track in read.tracks)
@@ -135,7 +139,7 @@ class _Tracks:
     errors: Errors
 
 
-def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cache: bool) -> _Tracks:
+def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cache: bool, bpm: bool) -> _Tracks:
     """Read the tracks with a progress bar, and print files that fail or have no key."""
     from stonecli.mixing.mix import read_tracks
 
@@ -155,7 +159,7 @@ def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cac
         if read.errors.console.is_terminal:
             read.errors.console = progress.console
         advance = partial(progress.advance, progress.add_task("", total=sum(one.error is None for one in findings)))
-        if read_tracks(findings, on_result, model=model, jobs=jobs, use_cache=use_cache, on_done=advance):
+        if read_tracks(findings, on_result, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm, on_done=advance):
             fail("interrupted", EXIT_INTERRUPTED)
     return read
 

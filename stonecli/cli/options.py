@@ -16,6 +16,7 @@ import typer
 
 from stonecli.cli.common import Device
 from stonecli.key import NOTATIONS, Notation
+from stonecli.tempo.bpm import BpmRange
 
 if TYPE_CHECKING:
     from stonecli.tagging import TagOptions
@@ -72,6 +73,21 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[str], floa
         return value
 
     return parse
+
+
+def bpm_range(text: str) -> BpmRange:
+    """The lowest and the highest tempo of a range such as ``80-160``, in beats per minute."""
+    from stonecli.tags.tempo_text import FASTEST_BPM, SLOWEST_BPM
+
+    limits = f"must be two tempi from {SLOWEST_BPM:g} to {FASTEST_BPM:g}, the lower one first, such as 80-160"
+    low, _, high = text.partition("-")
+    try:
+        found = BpmRange(float(low), float(high))
+    except ValueError:
+        raise typer.BadParameter(f"{limits}, not {text!r}") from None
+    if not SLOWEST_BPM <= found.low < found.high <= FASTEST_BPM:
+        raise typer.BadParameter(f"{limits}, not {text!r}")
+    return found
 
 
 def listing(words: Sequence[str]) -> str:
@@ -174,6 +190,23 @@ MinConfidenceOption = Annotated[
         help="Only write keys with at least this confidence (default: 0).",
     ),
 ]
+BpmOption = Annotated[
+    bool,
+    typer.Option(
+        "--bpm/--no-bpm",
+        rich_help_panel=WRITING,
+        help="Estimate the tempo, too, and write it to its field (default: key only).",
+    ),
+]
+BpmRangeOption = Annotated[
+    BpmRange | None,
+    typer.Option(
+        parser=bpm_range,
+        metavar="LOW-HIGH",
+        rich_help_panel=WRITING,
+        help="Halve or double tempi into this range, such as 80-160 (default: as estimated).",
+    ),
+]
 PreserveMtimeOption = Annotated[
     bool,
     typer.Option(
@@ -209,6 +242,8 @@ def _tag_options(
     mode: ModeOption = "prepend",
     overwrite: OverwriteOption = False,
     min_confidence: MinConfidenceOption = 0.0,
+    bpm: BpmOption = False,
+    bpm_range: BpmRangeOption = None,
     preserve_mtime: PreserveMtimeOption = False,
     jobs: JobsOption = None,
 ) -> TagOptions:
@@ -222,7 +257,9 @@ def _tag_options(
         raise typer.BadParameter(str(error), param_hint="--field") from None
     if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
         raise typer.BadParameter("cannot be replace for a title; use prepend or append", param_hint="--mode")
-    return TagOptions(rules, write_tags, overwrite, False, min_confidence, preserve_mtime, jobs)
+    return TagOptions(
+        rules, write_tags, overwrite, False, min_confidence, preserve_mtime, jobs, bpm=bpm, bpm_range=bpm_range
+    )
 
 
 def takes_tag_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -86,7 +86,7 @@ class TagScreen:
         self._model = model
         self._resume = resume
         self._console = output_console()
-        self._table = TagTable(self._console, roots, notation)
+        self._table = TagTable(self._console, roots, notation, bpm=options.bpm)
         self._shows_table = not mode.as_json and not mode.quiet
         self._started = time.monotonic()
         self._results: Results | None = None
@@ -99,7 +99,7 @@ class TagScreen:
             writes_files = self._options.write or any(vars(self._targets).values())
             stack.enter_context(unbroken_output(wanted=writes_files))
             if self._resume and self._targets.output:
-                self._results = stack.enter_context(results_at(self._targets.output))
+                self._results = stack.enter_context(results_at(self._targets.output, bpm=self._options.bpm))
                 self._check_results(self._results)
             self._stack = stack.pop_all()
         return self
@@ -118,7 +118,8 @@ class TagScreen:
         """Print the header and show the progress bar. ``locations`` are the files, None if they are not known yet."""
         from stonecli.output.sinks import Outputs
 
-        self._outputs = self._stack.enter_context(Outputs(self._targets, self._notation, self._model, self._results))
+        outputs = Outputs(self._targets, self._notation, self._model, self._results, bpm=self._options.bpm)
+        self._outputs = self._stack.enter_context(outputs)
         if self._mode.verbose and locations is not None:
             self._print_details(len(locations))
         if self._shows_table and (locations is None or locations):

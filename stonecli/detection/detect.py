@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from stonecli.key import Key
 from stonecli.library.music_file import MusicFile, Source
 from stonecli.model.metadata import ModelInfo
 from stonecli.model.session import KeyModel, WindowProbabilities, default_model
+
+if TYPE_CHECKING:
+    from stonecli.tempo.estimate import TempoEstimate, TempoMeter
 
 DETECTION_VERSION = 11  # increase it with every change that alters estimates: it invalidates the result cache
 CHUNK_SECONDS = 300.0
@@ -94,6 +97,7 @@ class KeyEstimate:
         tuning_confidence: mean resultant length of the tuning, 0..1: 1 if all frames agree; None if unknown.
         notes: warnings about the file for the user, such as a wrong duration in its header; empty for results from the
             cache.
+        tempo: the tempo; None if it was not asked for.
     """
 
     key: Key | None
@@ -105,6 +109,7 @@ class KeyEstimate:
     duration: float
     tuning_confidence: float | None = None
     notes: tuple[str, ...] = ()
+    tempo: TempoEstimate | None = None
 
     @property
     def first_key(self) -> Key | None:
@@ -138,6 +143,7 @@ def detect_key(
     overlap: float = 0.0,
     min_segment: float = MIN_SEGMENT_SECONDS,
     last_window: LastWindow = "keep",
+    tempo: bool = False,
     cancelled: Callable[[], bool] | None = None,
 ) -> KeyEstimate:
     """The key of the recording at ``path``.
@@ -150,6 +156,7 @@ def detect_key(
         min_segment: minimum duration of a segment in seconds.
         last_window: ``keep``: the last window contains the rest of the recording; ``drop``: only whole windows are
             analyzed, as in the published code of STONE. A recording shorter than a window is always analyzed.
+        tempo: estimate the tempo, too, in the same pass.
         cancelled: called every few seconds of audio; the analysis stops when it returns True.
 
     Raises:
@@ -162,8 +169,15 @@ def detect_key(
     model = model or default_model()
     name, file = (path.path, path.file) if isinstance(path, MusicFile) else (path, None)
     audio = open_audio(name, model.info.sample_rate, file)
+    blocks = audio.blocks if cancelled is None else _until(cancelled, audio.blocks)
+    meter: TempoMeter | None = None
+    if tempo:
+        from stonecli.tempo.estimate import TempoMeter  # imported late: detecting the key alone must not wait for it
+
+        meter = TempoMeter(audio.rate)
+        blocks = meter.tap(blocks)
     estimate = detect_key_in_audio(
-        audio.blocks if cancelled is None else _until(cancelled, audio.blocks),
+        blocks,
         model,
         audio.rate,
         window_seconds=window_seconds,
@@ -171,7 +185,7 @@ def detect_key(
         min_segment=min_segment,
         last_window=last_window,
     )
-    return replace(estimate, notes=tuple(audio.notes))
+    return replace(estimate, notes=tuple(audio.notes), tempo=meter.estimate() if meter else None)
 
 
 def _until(cancelled: Callable[[], bool], blocks: Iterable[Samples]) -> Iterator[Samples]:

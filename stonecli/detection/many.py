@@ -67,6 +67,7 @@ def analyze(
     overlap: float = 0.0,
     min_segment: float = MIN_SEGMENT_SECONDS,
     last_window: LastWindow = "keep",
+    tempo: bool = False,
     jobs: int | None = None,
     on_result: Callable[[Outcome[Path, KeyEstimate]], None] | None = None,
 ) -> AnalysisSummary:
@@ -76,7 +77,7 @@ def analyze(
 
     Args:
         paths: files and folders. Folders are searched, and their files come in the place of the folder.
-        model, window_seconds, overlap, min_segment, last_window: see :func:`stonecli.detect_key`.
+        model, window_seconds, overlap, min_segment, last_window, tempo: see :func:`stonecli.detect_key`.
         jobs: number of files analyzed in parallel; None for one per CPU core.
         on_result: called with the outcome of each file in the order of ``paths``, in the calling thread.
 
@@ -99,6 +100,7 @@ def analyze(
                 overlap=overlap,
                 min_segment=min_segment,
                 last_window=last_window,
+                tempo=tempo,
                 cancelled=ended.is_set,
             )
         except Cancelled:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from stonecli.evaluation.metrics import (
     relations,
     track_points,
 )
+
+if TYPE_CHECKING:
+    from stonecli.evaluation.tempo import TempoScores
 
 RESAMPLES = 10_000
 INTERVAL = (0.025, 0.975)
@@ -68,12 +72,14 @@ class Evaluation:
         overall: scores of all tracks.
         genres, sources: scores by name, "" for tracks without one; empty if no track has one.
         confusion: from :func:`stonecli.evaluation.metrics.confusion_matrix`.
+        tempo: scores of the tempi; None if no label has one.
     """
 
     overall: Scores
     genres: dict[str, Scores]
     sources: dict[str, Scores]
     confusion: Integers
+    tempo: TempoScores | None = None
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from pathlib import Path
 from stonecli.errors import LabelsError
 from stonecli.evaluation.metrics import NO_KEY, relation
 from stonecli.key import Key, parse_or_none
+from stonecli.tags.tempo_text import parse_bpm
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.csv_text import csv_cells, csv_line
 from stonecli.util.text import unescaped
 
 PREDICTION_COLUMNS = ("path", "key", "camelot", "confidence", "label", "relation", "genre", "source", "error")
+TEMPO_COLUMNS = ("tempo", "tempo_label")
 _NO_KEY_WORDS = frozenset({"", "-", "–", "none", "no key", "n", "x"})  # n in chord files, x in mir_eval
 
 Answers = tuple[int | None, ...]
@@ -32,6 +34,7 @@ class Label:
         key: the label.
         genre, source: as written in the CSV; empty without one.
         line: line number in the CSV, from 1.
+        tempo: the true tempo in beats per minute; None without one.
     """
 
     path: Path
@@ -40,16 +43,21 @@ class Label:
     genre: str
     source: str
     line: int
+    tempo: float | None = None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The detected key of one track (None: no key), or the error that prevented its analysis."""
+    """The detected key of one track (None: no key), or the error that prevented its analysis.
+
+    ``bpm`` is the estimated tempo, None if there is none; it is only estimated for labels with a tempo.
+    """
 
     track: Label
     key: Key | None
     confidence: float
     error: str | None
+    bpm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +114,11 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
     """The tracks of a CSV of labels in order, and the numbers of the lines that repeat a track.
 
     The first line names the columns, in any order and case: ``path``, ``key`` (any spelling that :meth:`Key.parse`
-    reads) and optionally ``genre`` and ``source``. Other columns are ignored.
+    reads) and optionally ``genre``, ``source`` and ``tempo`` (in beats per minute). Other columns are ignored.
 
     Raises:
-        LabelsError: a column is missing, there are no tracks, a line has no path or no valid key, or a track has two
-            keys.
+        LabelsError: a column is missing, there are no tracks, a line has no path or no valid key or tempo, or a
+            track has two keys.
         OSError: the file cannot be read.
     """
     tracks: dict[str, Label] = {}
@@ -121,8 +129,11 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
             problems.append(f"line {line}: no path")
         elif key is None:
             problems.append(f"line {line}: {'not a key: ' + repr(row['key'][:40]) if row['key'] else 'no key'}")
+        elif row.get("tempo") and parse_bpm(row["tempo"]) is None:
+            problems.append(f"line {line}: not a tempo: {row['tempo'][:40]!r}")
         else:
-            label = Label(path.parent / name, name, key, row.get("genre", ""), row.get("source", ""), line)
+            tempo = parse_bpm(row.get("tempo", ""))
+            label = Label(path.parent / name, name, key, row.get("genre", ""), row.get("source", ""), line, tempo)
             first = tracks.setdefault(_normalized(label.path), label)
             if first.key != key:
                 problems.append(f"line {line}: {name} is labeled {key.name}, but {first.key.name} in line {first.line}")
@@ -186,20 +197,27 @@ def answers_of(tracks: Sequence[Label], predictions: Iterable[Prediction]) -> An
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write one row per track with ``PREDICTION_COLUMNS``, which ``--against`` can read.
+    """Write one row per track, which ``--against`` can read.
+
+    The columns are ``PREDICTION_COLUMNS``, and ``TEMPO_COLUMNS`` if a label has a tempo.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
+    found = list(predictions)
+    has_tempi = any(one.track.tempo is not None for one in found)
+    columns = (*PREDICTION_COLUMNS, *TEMPO_COLUMNS) if has_tempi else PREDICTION_COLUMNS
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(PREDICTION_COLUMNS))
-        for one in predictions:
-            file.write(csv_line(csv_cells(_prediction_row(one), PREDICTION_COLUMNS)))
+        file.write(csv_line(columns))
+        for one in found:
+            file.write(csv_line(csv_cells(_prediction_row(one), columns)))
 
 
 def _prediction_row(prediction: Prediction) -> dict[str, str]:
     track, key, failed = prediction.track, prediction.key, prediction.error is not None
     return {
+        "tempo": "" if prediction.bpm is None else f"{prediction.bpm:.2f}",
+        "tempo_label": "" if track.tempo is None else f"{track.tempo:g}",
         "path": track.name,
         "key": key.musical if key else "",
         "camelot": key.camelot if key else "",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from stonecli.detection.detect import detect_key
 from stonecli.evaluation.evaluate import RESAMPLES, Evaluation, evaluate_answers
 from stonecli.evaluation.labels import Label, Prediction, answers_of, read_labels
+from stonecli.evaluation.tempo import tempo_scores
 from stonecli.jobs import in_threads, stopped_by_signals
 from stonecli.key import Key
 from stonecli.model.session import KeyModel, default_model
@@ -51,7 +53,8 @@ def evaluate(
 
     if predict(default_model() if model is None else model, tracks, collect, jobs=jobs):
         raise KeyboardInterrupt
-    return evaluate_answers(tracks, answers_of(tracks, predictions), resamples=resamples, seed=seed)
+    evaluation = evaluate_answers(tracks, answers_of(tracks, predictions), resamples=resamples, seed=seed)
+    return replace(evaluation, tempo=tempo_scores(predictions, resamples=resamples, seed=seed))
 
 
 def predict(
@@ -75,15 +78,15 @@ def predict(
         Whether a signal stopped the run.
     """
 
-    def detect(track: Label) -> tuple[Key | None, float]:
-        estimate = detect_key(track.path, model)
-        return estimate.key, estimate.confidence
+    def detect(track: Label) -> tuple[Key | None, float, float | None]:
+        estimate = detect_key(track.path, model, tempo=track.tempo is not None)
+        return estimate.key, estimate.confidence, estimate.tempo.bpm if estimate.tempo else None
 
     with (
         in_threads(detect, tracks, jobs, on_done=lambda _: on_done()) as outcomes,
         stopped_by_signals(outcomes) as signals,
     ):
         for outcome in outcomes:
-            key, confidence = outcome.result or (None, 0.0)
-            on_prediction(Prediction(outcome.item, key, confidence, outcome.error))
+            key, confidence, bpm = outcome.result or (None, 0.0, None)
+            on_prediction(Prediction(outcome.item, key, confidence, outcome.error, bpm))
     return bool(signals)

@@ -21,9 +21,9 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,9 @@ from stonecli.tags.read import as_tag_error
 from stonecli.tags.undo.record import digest_outside
 from stonecli.util.app_dirs import cache_folder, make_private_database, make_private_folder
 from stonecli.util.locks import folder_lock
+
+if TYPE_CHECKING:
+    from stonecli.tempo.estimate import TempoEstimate
 
 FILE_NAME = "results.sqlite3"
 MAX_BYTES = 512 << 20  # about a million recordings; beyond it, the least recently used third is deleted
@@ -62,6 +65,7 @@ CREATE TABLE estimates (
 # key (-1: none), confidence, tuning and its confidence (nan: none), duration, 24 probabilities
 _HEAD = struct.Struct("<bdddd24f")
 _SEGMENT = struct.Struct("<bddd")  # key, start, end, confidence
+_TEMPO = struct.Struct("<dddd")  # beats per minute and alternative (nan: none), confidence, stability
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,11 @@ class ResultCache:
         with self._lock:
             self._database.close()
 
-    def get(self, music: MusicFile, model: KeyModel) -> CacheEntry:
-        """The entry for the file, by its path and stat fingerprint; the file is not read."""
+    def get(self, music: MusicFile, model: KeyModel, *, tempo: bool = False) -> CacheEntry:
+        """The entry for the file, by its path and stat fingerprint; the file is not read.
+
+        With ``tempo``, there is only an estimate if the tempo is stored, too.
+        """
         row, name = None, _name(music.path)
         with self._cache_errors():
             row = self._database.execute(
@@ -136,9 +143,12 @@ class ResultCache:
             with self._cache_errors():
                 self._database.execute("UPDATE files SET used = ? WHERE path = ?", (_today(), name))
                 self._database.execute("UPDATE estimates SET used = ? WHERE identity = ?", (_today(), content_hash))
-        return CacheEntry(content_hash, _decode_record(packed) if packed else None)
+        estimate = _decode_record(packed) if packed else None
+        return CacheEntry(content_hash, self._with_tempo(estimate, content_hash) if tempo else estimate)
 
-    def look_up(self, music: MusicFile, model: KeyModel, *, match_audio: bool = False) -> CacheEntry:
+    def look_up(
+        self, music: MusicFile, model: KeyModel, *, match_audio: bool = False, tempo: bool = False
+    ) -> CacheEntry:
         """The entry for a file that will not be analyzed.
 
         Args:
@@ -146,7 +156,14 @@ class ResultCache:
             model: the model whose result is requested.
             match_audio: whether to read a file that is unknown by its path (moved, renamed or retagged by another
                 program) once, to find its result by content hash. Nothing is decoded.
+            tempo: whether the tempo is requested, too, if it is stored.
         """
+        memory = self._look_up(music, model, match_audio)
+        if tempo and memory.content_hash and memory.estimate:
+            return replace(memory, estimate=self._with_tempo(memory.estimate, memory.content_hash) or memory.estimate)
+        return memory
+
+    def _look_up(self, music: MusicFile, model: KeyModel, match_audio: bool) -> CacheEntry:
         memory = self.get(music, model)
         if memory.content_hash or not match_audio or not self._has_results():
             return memory
@@ -156,11 +173,14 @@ class ResultCache:
         self.record(music, content_hash)
         return CacheEntry(content_hash, self.estimate(content_hash, model, music))
 
-    def estimate(self, content_hash: bytes, model: KeyModel, music: MusicFile | None = None) -> KeyEstimate | None:
+    def estimate(
+        self, content_hash: bytes, model: KeyModel, music: MusicFile | None = None, *, tempo: bool = False
+    ) -> KeyEstimate | None:
         """The stored result of the model for a content hash; None if there is none.
 
-        With the file ``music`` itself, results that an earlier version stored under its own hash are found, too. This
-        reads the file once more, which takes a hundredth of the time of an analysis.
+        With ``tempo``, there is only a result if the tempo is stored, too. With the file ``music`` itself, results that
+        an earlier version stored under its own hash are found, too. This reads the file once more, which takes a
+        hundredth of the time of an analysis.
         """
         row = None
         with self._cache_errors():
@@ -172,16 +192,29 @@ class ResultCache:
             estimate = self.estimate(old_hash, model) if old_hash else None
             if estimate:
                 self.put(content_hash, model, estimate)
-            return estimate
-        return _decode_record(row[0]) if row else None
+        else:
+            estimate = _decode_record(row[0]) if row else None
+        return self._with_tempo(estimate, content_hash) if tempo else estimate
+
+    def _with_tempo(self, estimate: KeyEstimate | None, content_hash: bytes) -> KeyEstimate | None:
+        """The estimate with the stored tempo; None if there is no estimate, or no tempo."""
+        if estimate is None:
+            return None
+        row = None
+        with self._cache_errors():
+            row = self._database.execute(
+                "SELECT estimate FROM estimates WHERE identity = ? AND listener = ?", (content_hash, _tempo_analyzer())
+            ).fetchone()
+        tempo = _decode_tempo(row[0]) if row else None
+        return replace(estimate, tempo=tempo) if tempo else None
 
     def put(self, content_hash: bytes, model: KeyModel, estimate: KeyEstimate) -> None:
-        """Store the result of the model for a content hash."""
+        """Store the result of the model for a content hash, and the tempo, if there is an estimate of it."""
+        rows = [(content_hash, _analyzer(model), _encode_record(estimate), _today())]
+        if estimate.tempo is not None:
+            rows.append((content_hash, _tempo_analyzer(), _encode_tempo(estimate.tempo), _today()))
         with self._cache_errors():
-            self._database.execute(
-                "INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)",
-                (content_hash, _analyzer(model), _encode_record(estimate), _today()),
-            )
+            self._database.executemany("INSERT OR REPLACE INTO estimates VALUES (?, ?, ?, ?)", rows)
 
     def record(self, music: MusicFile, content_hash: bytes) -> None:
         """Record the content hash of the file with its path and stat fingerprint."""
@@ -222,7 +255,9 @@ class ResultCache:
                 self._recreate()
 
     def _count(self) -> int:
-        return int(self._database.execute("SELECT count(*) FROM estimates").fetchone()[0])
+        return int(
+            self._database.execute("SELECT count(*) FROM estimates WHERE listener NOT LIKE 'tempo %'").fetchone()[0]
+        )
 
     def _open(self) -> sqlite3.Connection:
         make_private_database(self.path)
@@ -372,6 +407,12 @@ def _analyzer(model: KeyModel) -> str:
     return f"{model.sha256[:32]} {DETECTION_VERSION}"
 
 
+def _tempo_analyzer() -> str:
+    from stonecli.tempo.estimate import TEMPO_VERSION
+
+    return f"tempo {TEMPO_VERSION}"
+
+
 def _today() -> int:
     return int(time.time() // 86400)
 
@@ -414,3 +455,27 @@ def _decode_record(data: bytes) -> KeyEstimate | None:
         )
     except (struct.error, TypeError, ValueError, IndexError):
         return None
+
+
+def _encode_tempo(tempo: TempoEstimate) -> bytes:
+    bpm, alternative = (float("nan") if value is None else value for value in (tempo.bpm, tempo.alternative))
+    data = _TEMPO.pack(bpm, alternative, tempo.confidence, tempo.stability)
+    return zlib.crc32(data).to_bytes(4) + data
+
+
+def _decode_tempo(data: bytes) -> TempoEstimate | None:
+    """The tempo; None if the record is damaged."""
+    from stonecli.tempo.estimate import TempoEstimate
+
+    try:
+        if zlib.crc32(data[4:]).to_bytes(4) != data[:4]:
+            return None
+        bpm, alternative, confidence, stability = _TEMPO.unpack(data[4:])
+    except (struct.error, TypeError):
+        return None
+    return TempoEstimate(
+        bpm if bpm == bpm else None,  # not nan
+        confidence,
+        alternative if alternative == alternative else None,
+        stability,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,10 +50,12 @@ class TrackReader:
     Attributes:
         model: analyzes files whose tags contain no key.
         cache: the result cache, or None.
+        bpm: whether files without a tempo in their tags are analyzed, too.
     """
 
     model: KeyModel
     cache: ResultCache | None = None
+    bpm: bool = False
 
     def __call__(self, path: Path) -> MixTrack:
         """The file at ``path`` as a track to mix.
@@ -67,12 +69,16 @@ class TrackReader:
                 key = read_tags(music).key
             except TagError:
                 key = KeyTags("", None, None).key  # the audio may be valid
+            info = read_info(music)
+            needs_tempo = self.bpm and info.bpm is None
             estimate: KeyEstimate | None
-            if key is None:
-                estimate = Tagger(self.model, TagOptions(overwrite=True), cache=self.cache)(music).estimate
+            if key is None or needs_tempo:
+                options = TagOptions(overwrite=True, bpm=needs_tempo)
+                result = Tagger(self.model, options, cache=self.cache)(music)
+                estimate = result.estimate
+                info = replace(info, bpm=info.bpm or result.bpm)
             else:
                 estimate = self.cache.look_up(music, self.model, match_audio=True).estimate if self.cache else None
-            info = read_info(music)
         seconds = estimate.duration if estimate else info.seconds
         used = key or (estimate.key if estimate else None)
         if used is None:
@@ -109,6 +115,7 @@ def mix(
     model: KeyModel | None = None,
     jobs: int | None = None,
     use_cache: bool = True,
+    bpm: bool = False,
     on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
@@ -119,6 +126,7 @@ def mix(
         model: analyzes files whose tags contain no key; None for the built-in one.
         jobs: number of files processed in parallel; None for one per CPU core.
         use_cache: whether to use the result cache.
+        bpm: whether to estimate the tempo of files whose tags contain none.
         on_result: called with the outcome of each file. Files that fail or have no key are not in the mix.
 
     Raises:
@@ -136,7 +144,7 @@ def mix(
         if on_result:
             on_result(outcome)
 
-    if read_tracks(findings, collect, model=model, jobs=jobs, use_cache=use_cache):
+    if read_tracks(findings, collect, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm):
         raise KeyboardInterrupt
     first, last = (None if path is None else track_of(tracks, path) for path in ends)
     return harmonic_mix(tracks, first, last)
@@ -149,6 +157,7 @@ def read_tracks(
     model: KeyModel | None = None,
     jobs: int | None = None,
     use_cache: bool = True,
+    bpm: bool = False,
     on_done: Callable[[], None] = lambda: None,
 ) -> bool:
     """Read the files, and analyze those without a key in their tags.
@@ -156,7 +165,7 @@ def read_tracks(
     Args:
         findings: files and errors from :func:`stonecli.library.walk.find_music`.
         on_result: called with the outcome of each file, in the calling thread.
-        model, jobs, use_cache: see :func:`mix`.
+        model, jobs, use_cache, bpm: see :func:`mix`.
         on_done: called for each processed file as soon as it is done, for a progress bar.
 
     Returns:
@@ -170,7 +179,7 @@ def read_tracks(
     with ExitStack() as stack:
         if cache is not None:
             stack.enter_context(closing(cache))
-        reader = TrackReader(default_model() if model is None else model, cache)
+        reader = TrackReader(default_model() if model is None else model, cache, bpm)
         outcomes = stack.enter_context(in_threads(reader, music, jobs, on_done=lambda _: on_done()))
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:

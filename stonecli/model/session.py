@@ -248,6 +248,15 @@ def _open_session(
     return _new_session(content, threads, ["CPUExecutionProvider"]), "cpu"
 
 
+def cpu_session(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread of the CPU, for a model whose bytes are trusted.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return _new_session(content, 1, ["CPUExecutionProvider"])
+
+
 def _new_session(content: bytes, threads: int, providers: Sequence[Any]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

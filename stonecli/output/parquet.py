@@ -36,13 +36,14 @@ class ParquetFolder:
         OSError: the folder cannot be read or written.
     """
 
-    def __init__(self, path: Path, *, rows: int = ROWS) -> None:
+    def __init__(self, path: Path, *, rows: int = ROWS, bpm: bool = False) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
             raise OutputError("Parquet needs pyarrow: pip install 'stonecli[parquet]'") from None
         self._path = path
         self._rows = rows
+        self._bpm = bpm
         self.seen = Seen()
         self.statuses: set[str] = set()
 
@@ -99,7 +100,7 @@ class ParquetFolder:
         from pyarrow import Table
         from pyarrow.parquet import write_table
 
-        table = Table.from_pylist([_values(record) for record in self._pending], schema())
+        table = Table.from_pylist([_values(record) for record in self._pending], schema(bpm=self._bpm))
         part = self._path / f"part-{self._next:05}.parquet"
         with naming(part), atomic_file(part, durable=True) as temporary, temporary.open("wb") as file:
             write_table(table, file, compression="zstd")
@@ -108,7 +109,7 @@ class ParquetFolder:
         self._pending = []
 
 
-def schema() -> pyarrow.Schema:
+def schema(*, bpm: bool = False) -> pyarrow.Schema:
     """The columns, named and nested like the JSON of ``stone tag`` (docs/formats.md)."""
     import pyarrow as pa
 
@@ -132,6 +133,10 @@ def schema() -> pyarrow.Schema:
         "status": pa.string(),
         "detected_key": key,
     }
+    if bpm:
+        numbers = [(name, pa.float64()) for name in ("bpm", "confidence", "alternative", "stability")]
+        columns["tempo"] = pa.struct([*numbers, ("steady", pa.bool_())])
+        columns |= {"bpm": pa.float64(), "old_bpm": pa.string()}
     return pa.schema(columns.items(), metadata={"stone": "1"})
 
 

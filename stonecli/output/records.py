@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # stone analyze needs no tags, and starts faster without thes
     from stonecli.model.session import KeyModel
     from stonecli.remote.locations import Location
     from stonecli.tagging import TagResult
+    from stonecli.tempo.estimate import TempoEstimate
 
 CSV_COLUMNS = (
     "path",
@@ -24,6 +25,8 @@ CSV_COLUMNS = (
     "status",
     "detected_key",
 )
+BPM_COLUMNS = ("bpm", "old_bpm", "bpm_confidence", "bpm_alternative", "stability")
+"""Columns after ``CSV_COLUMNS`` in a run with ``--bpm``."""
 DIGITS = 4
 ALTERNATIVES = 3  # besides the key itself
 
@@ -62,7 +65,20 @@ def estimate_record(
         "other_name": key_record(estimate.other_name) if estimate else None,
         "tuning_confidence": _rounded(estimate.tuning_confidence, DIGITS) if estimate else None,
     }
+    if estimate is not None and estimate.tempo is not None:
+        record["tempo"] = tempo_record(estimate.tempo)
     return record | {"model": model_record(model) if model else None, "error": error}
+
+
+def tempo_record(tempo: TempoEstimate) -> dict[str, Any]:
+    """The estimated tempo as a JSON object."""
+    return {
+        "bpm": _rounded(tempo.bpm, 2),
+        "confidence": round(tempo.confidence, DIGITS),
+        "alternative": _rounded(tempo.alternative, 2),
+        "stability": round(tempo.stability, DIGITS),
+        "steady": tempo.is_steady,
+    }
 
 
 def model_record(model: KeyModel) -> str:
@@ -80,8 +96,12 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
     ]
 
 
-def tag_record(path: Location, result: TagResult | None, error: str | None, model: KeyModel | None) -> dict[str, Any]:
+def tag_record(
+    path: Location, result: TagResult | None, error: str | None, model: KeyModel | None, *, bpm: bool = False
+) -> dict[str, Any]:
     """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
+
+    With ``bpm`` it always has ``tempo``, the estimate, which may be None, and also ``bpm`` and ``old_bpm``.
 
     ``key`` is the key of the file: its own if it was kept, the detected one otherwise. The fields of the analysis
     (confidence, alternatives, segments) belong to ``detected_key``, which is None if none was detected.
@@ -90,6 +110,9 @@ def tag_record(path: Location, result: TagResult | None, error: str | None, mode
     detected = record["key"]
     if result is not None:
         record["key"] = key_record(result.key)
+    if bpm:
+        record.setdefault("tempo", None)
+        record |= {"bpm": result.bpm if result else None, "old_bpm": result.old_bpm_text if result else None}
     return record | {
         "old_key": result.old_text if result else None,
         "status": result.status if result else "error",
@@ -102,7 +125,12 @@ def tag_row(record: dict[str, Any]) -> dict[str, Any]:
     key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
     values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
     values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]
-    return {column: "" if values[column] is None else values[column] for column in CSV_COLUMNS}
+    if "bpm" in record:
+        tempo = record["tempo"] or {"confidence": None, "alternative": None, "stability": None}
+        values |= {f"bpm_{name}": tempo[name] for name in ("confidence", "alternative")}
+        values["stability"] = tempo["stability"]
+    columns = (*CSV_COLUMNS, *BPM_COLUMNS) if "bpm" in record else CSV_COLUMNS
+    return {column: "" if values[column] is None else values[column] for column in columns}
 
 
 def _window_record(window: Window) -> dict[str, Any]:

@@ -32,8 +32,10 @@ class Results(Protocol):
         """Append a record of ``records.tag_record``; it is written when this returns, even if the program ends then."""
 
 
-def results_at(path: Path) -> AbstractContextManager[Results]:
+def results_at(path: Path, *, bpm: bool = False) -> AbstractContextManager[Results]:
     """A context manager that appends to ``path``: a folder of Parquet files if it ends in ``.parquet``, else NDJSON.
+
+    With ``bpm``, the records have a tempo.
 
     Raises:
         OutputError: pyarrow, which Parquet needs, is not installed.
@@ -41,7 +43,7 @@ def results_at(path: Path) -> AbstractContextManager[Results]:
     if path.suffix.lower() == ".parquet":
         from stonecli.output.parquet import ParquetFolder
 
-        return ParquetFolder(path)
+        return ParquetFolder(path, bpm=bpm)
     return ResumableLog(path)
 
 

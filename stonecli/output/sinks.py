@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,11 +46,19 @@ class Outputs:
         notation: notation of keys in the rekordbox collection.
         model: the model that analyzed the files, for the records.
         results: output for the records instead of ``targets.output``.
+        bpm: whether the tempo is estimated, too.
     """
 
     def __init__(
-        self, targets: Targets, notation: Notation, model: KeyModel | None, results: Results | None = None
+        self,
+        targets: Targets,
+        notation: Notation,
+        model: KeyModel | None,
+        results: Results | None = None,
+        *,
+        bpm: bool = False,
     ) -> None:
+        self._bpm = bpm
         self._results = results
         self._targets = targets
         self._notation = notation
@@ -62,12 +70,12 @@ class Outputs:
         self._stack = ExitStack()
         self._table: Results | OutputFile | None = self._results
         if self._targets.output and not self._table:
-            self._table = self._stack.enter_context(OutputFile(self._targets.output))
+            self._table = self._stack.enter_context(OutputFile(self._targets.output, bpm=self._bpm))
         return self
 
     def note(self, path: Location, result: TagResult | None, error: str | None) -> dict[str, Any]:
         """Add the result of one file, and return its record."""
-        record = tag_record(path, result, error, self.model)
+        record = tag_record(path, result, error, self.model, bpm=self._bpm)
         if self._table:
             self._table.write(record)
         if isinstance(path, Path) and (self._targets.playlist or self._targets.rekordbox or self._targets.html):
@@ -76,6 +84,8 @@ class Outputs:
 
     def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
         info = TrackInfo() if result is None else read_info(path)
+        if result is not None and result.bpm is not None:  # also in a preview, whose files do not have it yet
+            info = replace(info, bpm=result.bpm)
         key, estimate, old_text = (result.key, result.estimate, result.old_text) if result else (None, None, None)
         if result is not None:
             self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from stonecli.errors import naming
-from stonecli.output.records import CSV_COLUMNS, tag_row
+from stonecli.output.records import BPM_COLUMNS, CSV_COLUMNS, tag_row
 from stonecli.util.atomic_file import create_temporary, publish
 from stonecli.util.csv_text import csv_cells, csv_line
 
@@ -23,31 +23,33 @@ class OutputFile:
 
     Args:
         path: .csv, .json (one array) or .ndjson (one object per line).
+        bpm: whether the records have a tempo.
 
     Raises:
         ValueError: the path has another extension.
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, bpm: bool = False) -> None:
         self._format = path.suffix.lower()
         if self._format not in FORMATS:
             raise ValueError(f"--output must end in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
         self._path = path
         self._count = 0
+        self._columns = (*CSV_COLUMNS, *BPM_COLUMNS) if bpm else CSV_COLUMNS
 
     def __enter__(self) -> OutputFile:
         self._temporary = create_temporary(self._path)
         self._file: TextIO = self._temporary.open("w", encoding="utf-8", newline="")
         if self._format == ".csv":
-            self._file.write(csv_line(CSV_COLUMNS))
+            self._file.write(csv_line(self._columns))
         return self
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one record of ``records.tag_record``."""
         with naming(self._path):
             if self._format == ".csv":
-                self._file.write(csv_line(csv_cells(tag_row(record), CSV_COLUMNS)))
+                self._file.write(csv_line(csv_cells(tag_row(record), self._columns)))
             elif self._format == ".ndjson":
                 self._file.write(json.dumps(record) + "\n")
             else:

@@ -9,7 +9,7 @@ copy and must find the expected tags before the copy replaces the file.
 from stonecli.tags.read import read_key, read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
 from stonecli.tags.undo.runs import Undone, recorded, undo_run
-from stonecli.tags.write import remove_key, undo_change, write_key
+from stonecli.tags.write import remove_key, undo_change, write_key, write_tags
 
 __all__ = [
     "Field",
@@ -24,4 +24,5 @@ __all__ = [
     "undo_change",
     "undo_run",
     "write_key",
+    "write_tags",
 ]

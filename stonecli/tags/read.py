@@ -32,7 +32,7 @@ class Snapshot:
         keys: the texts of the key field, normally one.
         followers: the plain keys in followers, fields such as ``KEY`` that are updated but never created.
         also: the texts of all other fields that are read for a key, by precedence; followers are among them.
-        texts: comment, grouping and title, as far as they exist.
+        texts: comment, grouping, title and tempo, as far as they exist.
     """
 
     keys: tuple[str, ...]
@@ -85,8 +85,9 @@ def read_tags(path: Source) -> KeyTags:
     """
     with as_tag_error(), opened(path) as music:
         container = sniff(music.file)
-        text = snapshot(music.file, container).text
-    return KeyTags(container, text, parse_or_none(text) if text is not None else None)
+        found = snapshot(music.file, container)
+    key = parse_or_none(found.text) if found.text is not None else None
+    return KeyTags(container, found.text, key, found.texts.get("bpm"))
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
         found = found.combined(second)
     if as_new and tags is None and reader is _read_id3:
         others = other_texts(file, container)
-        names: dict[Field, str] = {"comment": "COMM", "title": "TIT2"}
+        names: dict[Field, str] = {"comment": "COMM", "title": "TIT2", "bpm": "TBPM"}
         found = replace(found, texts={field: others[name] for field, name in names.items() if name in others})
     return found
 
@@ -168,6 +169,7 @@ def _read_id3(tags: Any) -> Snapshot:
         "comment": next((frame.text for frame in tags.getall("COMM") if frame.desc == ""), []),
         "grouping": [text for frame in tags.getall(grouping) for text in frame.text],
         "title": [text for frame in tags.getall("TIT2") for text in frame.text],
+        "bpm": [text for frame in tags.getall("TBPM") for text in frame.text],
     }
     keys = tuple(text for frame in tags.getall("TKEY") for text in frame.text)
     return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts))
@@ -182,6 +184,7 @@ def _read_vorbis(tags: Any) -> Snapshot:
         "comment": values("comment") or values("description"),
         "grouping": values("grouping"),
         "title": values("title"),
+        "bpm": values("bpm"),
     }
     return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts))
 
@@ -193,7 +196,7 @@ def _read_mp4(tags: Any) -> Snapshot:
         found = [key for key in tags if key.startswith(_MP4_PREFIX) and key[len(_MP4_PREFIX) :].lower() == name]
         return tuple(bytes(value).decode("utf-8", "replace") for key in found for value in tags[key])
 
-    names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam"}
+    names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam", "bpm": "tmpo"}
     texts = _first({field: list(tags.get(name, [])) for field, name in names.items()})
     return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts)
 
@@ -203,7 +206,7 @@ def _read_apev2(tags: Any) -> Snapshot:
         value = tags.get(name) if tags is not None else None
         return str(value).split("\0") if value is not None and value.kind == 0 else []
 
-    texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title")}
+    texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title", "bpm")}
     return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts))
 
 
@@ -211,7 +214,12 @@ def _read_asf(tags: Any) -> Snapshot:
     def values(name: str) -> list[str]:
         return [str(value) for key, value in tags if key.lower() == name.lower()]
 
-    names: dict[Field, str] = {"comment": "Description", "grouping": "WM/ContentGroupDescription", "title": "Title"}
+    names: dict[Field, str] = {
+        "comment": "Description",
+        "grouping": "WM/ContentGroupDescription",
+        "title": "Title",
+        "bpm": "WM/BeatsPerMinute",
+    }
     texts = _first({field: values(name) for field, name in names.items()})
     also = values("INITIALKEY")
     return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts)

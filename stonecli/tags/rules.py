@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias, cast, get_args
 from stonecli.key import NOTATIONS, Key, Notation
 from stonecli.spelling import says_no_key
 
-Field = Literal["key", "comment", "grouping", "title"]
+Field = Literal["key", "comment", "grouping", "title", "bpm"]
 WriteMode = Literal["replace", "prepend", "append"]
 
-FIELDS: tuple[Field, ...] = get_args(Field)
+FIELDS: tuple[Field, ...] = ("key", "comment", "grouping", "title")  # that a key can be written to
 MODES: tuple[WriteMode, ...] = get_args(WriteMode)
 
 Changes: TypeAlias = Mapping[Field, str | None]
@@ -43,11 +43,13 @@ class KeyTags:
         text: raw text of the first key field that says more than "no key", or else of the first key field; None if
             there is none. Untrusted.
         key: the key that ``text`` names; None if there is no text or it names no key.
+        bpm_text: raw text of the tempo field; None if there is none. Untrusted.
     """
 
     container: str
     text: str | None
     key: Key | None
+    bpm_text: str | None = None
 
     @property
     def is_unreadable(self) -> bool:

@@ -1,9 +1,8 @@
-"""Reads title, artist, tempo and length of a file, for playlists and for mixing. They are never written."""
+"""Reads title, artist, tempo and length of a file, for playlists and for mixing."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +12,7 @@ from stonecli.tags.edit.bounded import bounded
 from stonecli.tags.formats.containers import CONTAINERS, TagFamily, load_class
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import as_tag_error
-
-SLOWEST_BPM, FASTEST_BPM = 20.0, 500.0  # a tag outside this range is wrong; some programs write 0 for "unknown"
-
-_NUMBER = r"[0-9]{1,4}(?:[.,][0-9]{1,30})?"
-_BPM = re.compile(rf"\s*({_NUMBER})\s*(?:bpm)?\s*(?:/\s*{_NUMBER}\s*(?:bpm)?\s*)?", re.ASCII | re.IGNORECASE)
-_MAX_BPM_TEXT = 100  # characters
+from stonecli.tags.tempo_text import parse_bpm
 
 
 @dataclass(frozen=True)
@@ -70,18 +64,6 @@ def read_info(path: Source) -> TrackInfo:
             )
     except TagError:
         return TrackInfo()
-
-
-def parse_bpm(text: str) -> float | None:
-    """The tempo in beats per minute (``128``, ``128,5``, ``128 BPM``), or None if the text is not a valid tempo.
-
-    Of two numbers with a slash between them, such as ``174/87``, the first counts, as in DJ programs.
-    """
-    match = _BPM.fullmatch(text) if len(text) <= _MAX_BPM_TEXT else None
-    if not match:
-        return None
-    bpm = float(match[1].replace(",", "."))
-    return bpm if SLOWEST_BPM <= bpm <= FASTEST_BPM else None
 
 
 def _text(tags: Any, name: str) -> str:

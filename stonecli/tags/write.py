@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +16,11 @@ from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_un
 from stonecli.tags.edit.audio_digest import is_same_audio
 from stonecli.tags.edit.splice import UnchangedRange
 from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
-from stonecli.tags.formats.containers import CONTAINERS
+from stonecli.tags.formats.containers import CONTAINERS, TagFamily
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import Snapshot, as_tag_error, snapshot
 from stonecli.tags.rules import Changes, Field, FieldRule, check_rules
+from stonecli.tags.tempo_text import bpm_text, parse_bpm
 from stonecli.tags.undo.record import Undo
 
 
@@ -50,7 +52,38 @@ def write_key(
         TagError: the file cannot be written without risk; it is unchanged.
         ValueError: a rule would replace a title.
     """
-    return _update(path, key, rules, preserve_mtime, journal, write)
+    check_rules(rules)
+    return _update(path, partial(_changes, key=key, rules=rules), preserve_mtime, journal, write)
+
+
+def write_tags(
+    path: Source,
+    key: Key | None,
+    rules: Sequence[FieldRule],
+    bpm: float | None,
+    *,
+    preserve_mtime: bool = False,
+    journal: Journal | None = None,
+    write: bool = True,
+) -> bool:
+    """Write a key and a tempo at once, each unless it is None; as :func:`write_key` in all other respects.
+
+    Args:
+        path, rules, preserve_mtime, journal, write: see :func:`write_key`.
+        key: the key to write to the fields of the rules.
+        bpm: the tempo in beats per minute; :mod:`stonecli.tags.tempo_text` says how it is rounded.
+
+    Raises:
+        TagError: the file cannot be written without risk; it is unchanged.
+        ValueError: a rule would replace a title.
+    """
+    check_rules(rules)
+
+    def changes(now: Snapshot, family: TagFamily) -> Changes:
+        wanted = _changes(now, family, key=key, rules=rules) if key is not None else {}
+        return {**wanted, **(_tempo_change(now, family, bpm) if bpm is not None else {})}
+
+    return _update(path, changes, preserve_mtime, journal, write)
 
 
 def remove_key(
@@ -70,7 +103,8 @@ def remove_key(
         TagError: the file cannot be written without risk; it is unchanged.
         ValueError: a rule would replace a title.
     """
-    return _update(path, None, rules, preserve_mtime, journal, write)
+    check_rules(rules)
+    return _update(path, partial(_changes, key=None, rules=rules), preserve_mtime, journal, write, as_new=False)
 
 
 def undo_change(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: bool = True) -> bool:
@@ -105,7 +139,13 @@ def undo_change(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: 
     return True
 
 
-def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Changes:
+def _tempo_change(now: Snapshot, family: TagFamily, bpm: float) -> Changes:
+    """The change that writes the tempo; none if the file says the same in its own spelling."""
+    text, old = bpm_text(bpm, family), now.texts.get("bpm")
+    return {} if old is not None and parse_bpm(old) == float(text) else {"bpm": text}
+
+
+def _changes(now: Snapshot, family: TagFamily, *, key: Key | None, rules: Sequence[FieldRule]) -> Changes:
     """The changes that write the key to the fields of the rules, or remove our own text from them (key None)."""
     texts: dict[Field, str | None] = dict(now.texts)
     changes: dict[Field, str | None] = {}
@@ -127,18 +167,18 @@ def _changes(now: Snapshot, key: Key | None, rules: Sequence[FieldRule]) -> Chan
 
 def _update(
     path: Source,
-    key: Key | None,
-    rules: Sequence[FieldRule],
+    changes_of: Callable[[Snapshot, TagFamily], Changes],
     preserve_mtime: bool,
     journal: Journal | None,
     write: bool,
+    *,
+    as_new: bool = True,
 ) -> bool:
-    check_rules(rules)
     with as_tag_error(), opened(path) as music:
         file, before = music.file, music.status
         container = sniff(file)
-        now = snapshot(file, container, as_new=key is not None)
-        changes = _changes(now, key, rules)
+        now = snapshot(file, container, as_new=as_new)
+        changes = changes_of(now, CONTAINERS[container].family)
         now_open = os.fstat(file.fileno())
         if write and not now_open.st_nlink:  # replaced since it was opened, so these are the tags of the old file
             raise TagError(CHANGED_MEANWHILE)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import key_transition
 from stonecli.output.records import ALTERNATIVES
+from stonecli.tempo.bpm import rounded_bpm
 from stonecli.terminal.screen import KeyStyle, Line, Screen
 from stonecli.terminal.timeline import timeline
 from stonecli.util.text import clock, printable
+
+if TYPE_CHECKING:
+    from stonecli.tempo.estimate import TempoEstimate
 
 BAR_WIDTH = 24
 
@@ -25,6 +30,8 @@ def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_win
         )
     else:
         lines += _estimate_lines(screen, estimate, estimate.key)
+    if estimate.tempo is not None:
+        lines += [[("  ", ""), (_tempo_text(estimate.tempo), "")]]
     if per_window:
         lines += _window_lines(estimate)
     for line in [*lines, []]:
@@ -54,6 +61,18 @@ def _estimate_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Lin
         begin: Line = [("  starts in ", ""), _key_text(first, first.camelot)]
         lines.append([*begin, (", ends in ", ""), _key_text(last, last.camelot)])
     return lines
+
+
+def _tempo_text(tempo: TempoEstimate) -> str:
+    if tempo.bpm is None:
+        return "no tempo: stone finds no beat"
+    steady = "steady" if tempo.is_steady else "not steady"
+    other = f" (or {_bpm(tempo.alternative)})" if tempo.alternative is not None else ""
+    return f"{_bpm(tempo.bpm)} BPM{other}   confidence {tempo.confidence:.0%}   {steady}"
+
+
+def _bpm(bpm: float) -> str:
+    return f"{rounded_bpm(bpm):.2f}".removesuffix(".00")
 
 
 def _mixing_lines(key: Key) -> list[Line]:

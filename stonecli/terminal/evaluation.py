@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from stonecli.evaluation.metrics import (
     relation,
     signature_confusion,
 )
+from stonecli.evaluation.tempo import TempoScores
 from stonecli.key import Key
 from stonecli.terminal.colors import key_style
 from stonecli.util.text import printable
@@ -50,6 +52,8 @@ def print_evaluation(console: Console, evaluation: Evaluation, *, signatures: bo
         signatures: whether the model only knows key signatures: the confusions are then those of the 12 signatures.
     """
     _print_overall(console, evaluation.overall)
+    if evaluation.tempo is not None:
+        _print_tempo(console, evaluation.tempo)
     for name, groups in (("genre", evaluation.genres), ("source", evaluation.sources)):
         if groups:
             _print_groups(console, name, groups)
@@ -58,6 +62,17 @@ def print_evaluation(console: Console, evaluation: Evaluation, *, signatures: bo
         return
     _print_confusion(console, evaluation.confusion)
     _print_worst(console, evaluation.confusion)
+
+
+def _print_tempo(console: Console, scores: TempoScores) -> None:
+    table = _table("", "score", "95 % interval")
+    names = ("tempo within 4 %", "tempo or 2, 3, 1/2, 1/3 of it")
+    for name, value in zip(names, (scores.accuracy_1, scores.accuracy_2), strict=True):
+        table.add_row(name, _percent(value.value), _interval(value, scores.count))
+    missing = f", no tempo found in {scores.no_tempo}" if scores.no_tempo else ""
+    _line(console, f"tempo of {_tracks(scores.count)}{missing}", "bold")
+    console.print(table)
+    console.print()
 
 
 def print_comparison(console: Console, ours: str, theirs: str, comparison: Comparison) -> None:
@@ -85,7 +100,9 @@ def print_comparison(console: Console, ours: str, theirs: str, comparison: Compa
 def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as JSON values; scores are 0..1."""
     confusion = evaluation.confusion
+    tempo = {} if evaluation.tempo is None else {"tempo": asdict(evaluation.tempo)}
     return {
+        **tempo,
         "overall": _scores_record(evaluation.overall),
         "genres": {name: _scores_record(scores) for name, scores in evaluation.genres.items()},
         "sources": {name: _scores_record(scores) for name, scores in evaluation.sources.items()},

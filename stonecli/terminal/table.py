@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stonecli.tagging import TagResult
 
 KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, PERCENT_WIDTH, STATUS_WIDTH = 4, 5, 10, 5, 14  # cells
+BPM_WIDTH = 8  # cells, with the space before it
 NARROW = 100  # cells; a narrower terminal shows no bars and a shorter old key, and so more of the file's name
 MIN_FILE_WIDTH = 16
 _STATUS_STYLES = {
@@ -44,7 +45,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 class TagTable:
     """Prints a header and one row per file; in a pipe, tab-separated lines without color and with full paths."""
 
-    def __init__(self, console: Console, roots: Sequence[Location], notation: Notation) -> None:
+    def __init__(self, console: Console, roots: Sequence[Location], notation: Notation, *, bpm: bool = False) -> None:
+        self._bpm = bpm
         self._console = console
         self._roots = [root for root in roots if isinstance(root, Path)]
         self._notation = notation
@@ -53,14 +55,14 @@ class TagTable:
         if self._is_terminal:
             is_narrow = console.width < NARROW
             self._old_width, self._bar_width = (9, 0) if is_narrow else (16, BAR_WIDTH)
-            gaps = 1 + 1 + 1 + 2
+            gaps = 1 + 1 + 1 + 2 + (BPM_WIDTH if bpm else 0)
             fixed = self._old_width + KEY_WIDTH + MUSICAL_WIDTH + self._bar_width + PERCENT_WIDTH + STATUS_WIDTH + gaps
             self._file_width = max(MIN_FILE_WIDTH, console.width - fixed)
 
     def header(self, files: Iterable[Location] = ()) -> None:
         """Print the column names. The file column is as wide as the longest name in ``files``, if there are any."""
         if not self._is_terminal:
-            self._plain("file", "old key", "new key", "confidence", "status")
+            self._plain("file", "old key", "new key", "confidence", *(["bpm"] if self._bpm else []), "status")
             return
         longest = 0
         for path in files:
@@ -72,7 +74,8 @@ class TagTable:
         row.append(_padded("file", self._file_width) + " " + _padded("old", self._old_width) + " ")
         confidence = "confidence" if self._bar_width else "conf."
         row.append(_padded("new", KEY_WIDTH + MUSICAL_WIDTH) + " ")
-        row.append(_padded(confidence, self._bar_width + PERCENT_WIDTH) + "  status")
+        row.append(_padded(confidence, self._bar_width + PERCENT_WIDTH))
+        row.append(f"{'bpm':>{BPM_WIDTH}}  status" if self._bpm else "  status")
         self._print(row)
 
     def row(self, result: TagResult) -> None:
@@ -81,12 +84,14 @@ class TagTable:
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
         new = result.key if analysis is not None or result.status in _HAS_NEW_KEY else None
         confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None
+        bpm = "" if result.bpm is None else f"{result.bpm:.2f}".removesuffix(".00")
         if not self._is_terminal:
             self._plain(
                 str(result.path),
                 result.old_text or "",
                 new.spelled(self._notation) if new else "",
                 "" if confidence is None else f"{confidence:.2f}",
+                *([bpm] if self._bpm else []),
                 result.status,
             )
             return
@@ -98,6 +103,8 @@ class TagTable:
         row.append_text(self._key_cells(new))
         row.append(" ")
         row.append_text(self._confidence(confidence, new))
+        if self._bpm:
+            row.append(f"{bpm or '-':>{BPM_WIDTH}}")
         row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, WARNING))
         self._print(row)
 

@@ -27,6 +27,7 @@ from stonecli.util.atomic_file import atomic_file
 from stonecli.util.web import network_error, open_url
 from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, nottingham, pop909
 from stonecli_train.errors import message
+from stonecli_train.tempo import grooves
 
 MAX_BYTES = 512 << 20  # of a repository's archive
 MAX_SECONDS = 3600.0
@@ -100,6 +101,13 @@ CORPORA: dict[str, Corpus] = {
         ("kern/*.krn",),
         370,
         "CC BY-NC-SA 4.0: not for commercial use",
+    ),
+    grooves.FOLDER: Corpus(  # the longer performances of the Groove MIDI Dataset by Gillick et al.
+        "zharry29/drums-with-llm",
+        "476adbc938a600eaca26bbb02648e6127b5eca64",
+        ("data_midi/*.mid",),
+        463,
+        "CC BY 4.0",
     ),
 }
 """What can be downloaded, by the name of the source. music21 has its own corpus, which its Python package contains."""

@@ -128,7 +128,8 @@ def _set(tag: _Tag, name: bytes, text: str | None) -> None:
     index = next((index for index, item in enumerate(tag.items) if item.name.lower() == name), None)
     if index is None:
         if text is not None:
-            tag.items.append(_Item(_TEXT_KIND, name.title(), text.encode()))
+            new_name = name.upper() if name == b"bpm" else name.title()
+            tag.items.append(_Item(_TEXT_KIND, new_name, text.encode()))
         return
     item = tag.items[index]
     if item.flags & _KIND != _TEXT_KIND:

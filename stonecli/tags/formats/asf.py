@@ -10,7 +10,7 @@ from uuid import UUID
 from stonecli.errors import TagError
 from stonecli.tags.edit.splice import Span, Splice, file_size, read_at
 from stonecli.tags.fields import followed
-from stonecli.tags.rules import Changes
+from stonecli.tags.rules import Changes, Field
 
 _HEADER = UUID("75B22630-668E-11CF-A6D9-00AA0062CE6C").bytes_le
 _DATA = UUID("75B22636-668E-11CF-A6D9-00AA0062CE6C").bytes_le
@@ -26,7 +26,11 @@ _DESCRIPTION_INDEX = {
     "title": 0,
     "comment": 3,
 }  # in the description object: title, author, copyright, description, rating
-_NAMES = {"key": "WM/InitialKey", "grouping": "WM/ContentGroupDescription"}
+_NAMES: dict[Field, str] = {
+    "key": "WM/InitialKey",
+    "grouping": "WM/ContentGroupDescription",
+    "bpm": "WM/BeatsPerMinute",
+}
 _FOLLOWER = "initialkey"
 
 

@@ -1,4 +1,4 @@
-"""ID3v2 tags as bytes: key, comment, grouping and title can be set, and every other frame stays unchanged.
+"""ID3v2 tags as bytes: key, comment, grouping, title and tempo can be set, and every other frame stays unchanged.
 
 The version of a tag does not change, not even v2.2 (its key frame is ``TKE``): nothing is converted, so nothing can be
 lost. A new tag is v2.3, and starts with the texts of the file's other tags, since many programs that find an ID3v2 tag
@@ -18,11 +18,20 @@ from stonecli.errors import TagError
 from stonecli.tags.edit.splice import Span, Splice, read_at
 from stonecli.tags.fields import followed
 from stonecli.tags.formats.sniff import id3v2_length
-from stonecli.tags.rules import Changes
+from stonecli.tags.rules import Changes, Field
 
 PADDING = 1024  # bytes; added when a tag has to grow, so that the next change fits
 
-_V22_NAMES = {b"TKEY": b"TKE", b"COMM": b"COM", b"TIT1": b"TT1", b"TIT2": b"TT2", b"GRP1": b"GP1", b"TXXX": b"TXX"}
+_V22_NAMES = {
+    b"TKEY": b"TKE",
+    b"COMM": b"COM",
+    b"TIT1": b"TT1",
+    b"TIT2": b"TT2",
+    b"TBPM": b"TBP",
+    b"GRP1": b"GP1",
+    b"TXXX": b"TXX",
+}
+_TEXT_FRAMES: dict[Field, bytes] = {"title": b"TIT2", "bpm": b"TBPM"}
 _FOLLOWERS = ("INITIALKEY", "KEY")  # descriptions of TXXX frames
 _FRAME_ID = re.compile(rb"[A-Z0-9]{3}[A-Z0-9 \0]?")  # some programs write v2.2 names to v2.3 tags
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
@@ -71,7 +80,7 @@ def edit_tag(old: bytes, changes: Changes, others: Mapping[str, str] = MappingPr
         elif name == "comment":
             _set_comment(tag, text)
         else:
-            frame_name = b"TIT2" if name == "title" else _grouping_frame(tag)
+            frame_name = _TEXT_FRAMES.get(name) or _grouping_frame(tag)
             _set_text(tag, frame_name, text)
     left = [frame.raw for frame in tag.frames]
     return _render(tag, len(old)) if left and left != [frame.raw for frame in _new_tag(others).frames] else b""

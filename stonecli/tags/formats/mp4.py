@@ -17,6 +17,7 @@ from stonecli.tags.rules import Changes, Field
 
 _MEAN, _NAME, _FOLLOWER = b"com.apple.iTunes", b"initialkey", b"key"
 _TEXT_ATOMS: dict[Field, bytes] = {"comment": b"\xa9cmt", "grouping": b"\xa9grp", "title": b"\xa9nam"}
+_SIGNED_INTEGER = 21  # type of a data atom
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"udta"}
 _OFFSET_TABLES = {b"stco": 4, b"co64": 8}  # bytes per entry
 _REFUSED = {
@@ -201,6 +202,8 @@ def _edit_items(items: list[bytes], changes: Changes) -> bytes:
                 *new,
                 *(item for index, item in enumerate(items[first:], first) if index not in indices),
             ]
+        elif field == "bpm":
+            items = _with_tempo(items, text)
         else:
             name = _TEXT_ATOMS[field]
             found = next((index for index, item in enumerate(items) if item[4:8] == name), None)
@@ -209,6 +212,17 @@ def _edit_items(items: list[bytes], changes: Changes) -> bytes:
             elif text is not None:
                 items.append(_atom(name, _value(data)))
     return b"".join(items)
+
+
+def _with_tempo(items: list[bytes], text: str | None) -> list[bytes]:
+    """The items with one ``tmpo`` at the position of the first, a whole number; None removes it."""
+    indices = [index for index, item in enumerate(items) if item[4:8] == b"tmpo"]
+    first = indices[0] if indices else len(items)
+    rest = [item for index, item in enumerate(items) if index not in indices]
+    if text is None:
+        return rest
+    data = _atom(b"data", _SIGNED_INTEGER.to_bytes(4) + bytes(4) + int(text).to_bytes(2))
+    return [*rest[:first], _atom(b"tmpo", data), *rest[first:]]
 
 
 def _free_form_name(item: bytes) -> bytes:

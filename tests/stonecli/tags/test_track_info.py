@@ -6,7 +6,8 @@ import pytest
 from mutagen.apev2 import APEv2
 from mutagen.id3 import TALB, TBPM, TCON, TIT2, TPE1, TXXX
 
-from stonecli.tags.track_info import TrackInfo, parse_bpm, read_info
+from stonecli.tags.tempo_text import parse_bpm
+from stonecli.tags.track_info import TrackInfo, read_info
 
 Song = Callable[..., Path]
 _ID3 = ("wav 8 bit", "wav 16 bit", "wav 24 bit", "wav float", "aiff", "mp3")

@@ -1,0 +1,200 @@
+"""Accuracy and cost of tempo estimation: stone beside librosa and aubio.
+
+    python benchmarks/tempo.py LABELS.csv [--tool stone --tool librosa --tool aubio] [--renderings 60] [--cost]
+
+LABELS.csv has the columns ``path`` and ``tempo`` (beats per minute), and optionally ``genre``; rows without a tempo are
+skipped. Accuracy 1 is the share of tempi within 4 % of the true one, Accuracy 2 that of tempi within 4 % of it or of
+two or three times, a half or a third of it. ``--renderings`` renders steady electronic music with a tempo that is known
+exactly, half of it as loops that are cut to whole samples and joined, and counts tempi within 0.1 beats per minute at
+any octave. ``--cost`` measures the CPU time of a 240 s MP3: decoding alone, with the key, with key and tempo. librosa
+is in the extra ``train``; aubio is not in any extra: pip install aubio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from stonecli.audio.decode import open_audio, read_audio
+from stonecli.detection.detect import detect_key
+from stonecli.evaluation.tempo import FACTORS, is_same_tempo
+from stonecli.model.session import default_model
+from stonecli.tempo.estimate import TempoMeter
+
+ELECTRONIC = ("house", "techno", "trance", "dubstep", "drum_and_bass", "electro", "dance_pop", "disco", "hiphop")
+RENDERED_SECONDS = 60.0
+EXACT_BPM = 0.1
+COST_SECONDS = 240.0
+REPEATS = 5
+
+Tool = Callable[[Path], float | None]
+
+
+def stone_tempo(path: Path) -> float | None:
+    """The tempo by stone."""
+    audio = open_audio(path, default_model().info.sample_rate)
+    meter = TempoMeter(audio.rate)
+    for _ in meter.tap(audio.blocks):
+        pass
+    return meter.estimate().bpm
+
+
+def librosa_tempo(path: Path) -> float | None:
+    """The tempo by ``librosa.beat.beat_track``."""
+    import librosa
+
+    samples = np.concatenate(list(read_audio(path, 22050)))
+    tempo, _ = librosa.beat.beat_track(y=samples, sr=22050)
+    return float(np.atleast_1d(tempo)[0]) or None
+
+
+def aubio_tempo(path: Path) -> float | None:
+    """The tempo by the beats of aubio: 60 s over the median distance of two."""
+    import aubio
+
+    tracker = aubio.tempo("default", 1024, 512, 44100)
+    samples = np.concatenate(list(read_audio(path, 44100)))
+    beats = [
+        tracker.get_last_s()
+        for start in range(0, len(samples) - 511, 512)
+        if tracker(np.ascontiguousarray(samples[start : start + 512], dtype=np.float32))
+    ]
+    return 60.0 / float(np.median(np.diff(beats))) if len(beats) > 2 else None
+
+
+TOOLS: dict[str, Tool] = {"stone": stone_tempo, "librosa": librosa_tempo, "aubio": aubio_tempo}
+
+
+def read_tempi(labels: Path) -> list[tuple[Path, float, str]]:
+    """Path, true tempo and genre of each row with a tempo."""
+    with labels.open(encoding="utf-8", newline="") as file:
+        return [
+            (labels.parent / row["path"], float(row["tempo"]), row.get("genre", ""))
+            for row in csv.DictReader(file)
+            if row["tempo"]
+        ]
+
+
+def measure(name: str, tracks: Sequence[tuple[Path, float, str]]) -> None:
+    """Print the scores of a tool, overall and by genre."""
+    begin = time.process_time()
+    hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    for path, true, genre in tracks:
+        bpm = TOOLS[name](path)
+        hit = is_same_tempo(bpm, true), is_same_tempo(bpm, true, FACTORS)
+        for group in ("all", genre):
+            hits[group].append(hit)
+    seconds = time.process_time() - begin
+    for group, found in hits.items():
+        first, second = (100.0 * float(np.mean([hit[i] for hit in found])) for i in (0, 1))
+        spent = f"   {seconds:.0f} s of CPU time" if group == "all" else ""
+        print(f"{name:8} {group or '-':12} {len(found):4} tracks   {first:5.1f} / {second:5.1f}{spent}", flush=True)
+
+
+def render(folder: Path, count: int) -> list[tuple[Path, float, str]]:
+    """Render held-out electronic music to ``folder``: path, exact tempo and kind of each file."""
+    from stonecli_train.corpus.excerpt import Settings, play
+    from stonecli_train.corpus.plain import RATE
+    from stonecli_train.corpus.sources import GENERATED, Library
+
+    settings = Settings((), RENDERED_SECONDS, held_out=True)
+    library = Library({}, held_out=True, styles=ELECTRONIC)
+    tracks = []
+    for number in range(count):
+        rng = np.random.default_rng([77, number])
+        excerpt = library.draw(rng, GENERATED, RENDERED_SECONDS)
+        samples = play(rng, excerpt.parts, settings, excerpt.style)
+        bpm, kind = excerpt.bpm, "rendering"
+        if number % 2:
+            samples, bpm = joined_loop(samples, RATE, bpm)
+            kind = "joined loops"
+        path = folder / f"{number}.wav"
+        soundfile.write(path, samples / max(1.0, float(np.abs(samples).max())), RATE)
+        tracks.append((path, bpm, kind))
+    return tracks
+
+
+def joined_loop(samples: npt.NDArray[np.float32], rate: int, bpm: float) -> tuple[npt.NDArray[np.float32], float]:
+    """The first 16 beats, cut to whole samples and repeated, and their exact tempo."""
+    length = round(16.0 * 60.0 / bpm * rate)
+    repeats = max(1, round(RENDERED_SECONDS * rate / length))
+    return np.tile(samples[:length], repeats), 16.0 * 60.0 * rate / length
+
+
+def measure_renderings(name: str, tracks: Sequence[tuple[Path, float, str]]) -> None:
+    """Print the share of tempi within 0.1 beats per minute at any octave, by kind."""
+    exact: dict[str, list[bool]] = defaultdict(list)
+    for path, true, kind in tracks:
+        bpm = TOOLS[name](path)
+        exact[kind].append(bpm is not None and any(abs(bpm / factor - true) <= EXACT_BPM for factor in FACTORS))
+    for kind, found in exact.items():
+        print(f"{name:8} {kind:12} {len(found):4} tracks   {100 * np.mean(found):5.1f} % within {EXACT_BPM} BPM")
+
+
+def measure_cost(folder: Path) -> None:
+    """Print the CPU time of a 240 s MP3, best of several alternating runs."""
+    path = folder / "cost.mp3"
+    rng = np.random.default_rng(0)
+    count = round(COST_SECONDS * 44100)
+    time_axis = np.arange(count) / 44100
+    tone = 0.3 * np.sin(2 * np.pi * 220 * time_axis) + 0.3 * np.sin(2 * np.pi * 277.2 * time_axis)
+    click = np.exp(-((time_axis * 2.0) % 1.0) * 40.0) * rng.standard_normal(count)
+    samples = (0.5 * tone + 0.3 * click).astype(np.float32)
+    stereo = 0.5 * np.stack([samples, np.roll(samples, 50)], axis=1)
+    soundfile.write(path, stereo, 44100, format="MP3", compression_level=0.0, bitrate_mode="CONSTANT")  # 320 kbit/s
+    model = default_model("cpu")
+
+    def decode() -> None:
+        for _ in soundfile.blocks(path, 65536, dtype="float32"):
+            pass
+
+    runs: dict[str, Callable[[], object]] = {
+        "decoding": decode,
+        "key": lambda: detect_key(path, model),
+        "key and tempo": lambda: detect_key(path, model, tempo=True),
+    }
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(REPEATS):
+        for name, run in runs.items():
+            begin = time.process_time()
+            run()
+            best[name] = min(best[name], time.process_time() - begin)
+    for name, seconds in best.items():
+        print(f"{name:14} {seconds:.3f} s of CPU time, {seconds / best['decoding']:.2f} times decoding")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after running the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", type=Path, nargs="?")
+    parser.add_argument("--tool", action="append", choices=list(TOOLS), help="default: all")
+    parser.add_argument("--renderings", type=int, default=0, metavar="N", help="also render and measure N excerpts")
+    parser.add_argument("--cost", action="store_true", help="also measure the CPU time")
+    options = parser.parse_args(arguments)
+    tools = options.tool or list(TOOLS)
+    if options.labels is not None:
+        tracks = read_tempi(options.labels)
+        for name in tools:
+            measure(name, tracks)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.renderings:
+            rendered = render(Path(folder), options.renderings)
+            for name in tools:
+                measure_renderings(name, rendered)
+        if options.cost:
+            measure_cost(Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

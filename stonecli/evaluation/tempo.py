@@ -1,0 +1,50 @@
+"""Score estimated tempi: Accuracy 1 and Accuracy 2 (Gouyon et al., *An experimental comparison of audio tempo induction
+algorithms*, IEEE TASLP 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stonecli.evaluation.evaluate import INTERVAL, RESAMPLES, Score, resampled_means
+from stonecli.evaluation.labels import Prediction
+
+TOLERANCE = 0.04
+FACTORS = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)  # metrical levels that Accuracy 2 accepts
+
+
+@dataclass(frozen=True)
+class TempoScores:
+    """The scores of the tempi of a group of tracks.
+
+    Attributes:
+        count: number of tracks with a true tempo.
+        accuracy_1: share of tempi within 4 % of the true one.
+        accuracy_2: the same, also for two and three times, half and a third of it.
+        no_tempo: number of tracks without an estimated tempo; they count as wrong.
+    """
+
+    count: int
+    accuracy_1: Score
+    accuracy_2: Score
+    no_tempo: int
+
+
+def is_same_tempo(bpm: float | None, reference: float, factors: Iterable[float] = (1.0,)) -> bool:
+    """Whether ``bpm`` is within 4 % of ``reference`` times one of the factors; False for None."""
+    return bpm is not None and any(abs(bpm / (factor * reference) - 1.0) <= TOLERANCE for factor in factors)
+
+
+def tempo_scores(predictions: Iterable[Prediction], *, resamples: int = RESAMPLES, seed: int = 0) -> TempoScores | None:
+    """The scores of the predictions for tracks with a true tempo, with 95 % intervals; None if there are none."""
+    found = [(one.bpm, one.track.tempo) for one in predictions if one.error is None and one.track.tempo is not None]
+    if not found:
+        return None
+    hits = [(is_same_tempo(bpm, true), is_same_tempo(bpm, true, FACTORS)) for bpm, true in found]
+    points = np.array(hits, dtype=np.float64)
+    low, high = np.quantile(resampled_means(points, resamples, np.random.default_rng(seed)), INTERVAL, axis=0).tolist()
+    values = points.mean(axis=0).tolist()
+    first, second = (Score(values[i], low[i], high[i]) for i in (0, 1))
+    return TempoScores(len(found), first, second, sum(bpm is None for bpm, _ in found))

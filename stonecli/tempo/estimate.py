@@ -1,0 +1,128 @@
+"""Estimate the tempo of a recording while its key is detected: in the same pass, from the same samples.
+
+The network names a rough tempo, or none. What several metrical levels of the same music have in common, people call
+the beat at the most usual tempo; :data:`USUAL_BPM` and its neighbors are that preference, chosen on recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stonecli.audio.decode import Samples
+from stonecli.tempo.model import TempoModel, default_tempo_model
+from stonecli.tempo.novelty import BandLevels, novelty
+from stonecli.tempo.periodicity import periodicity
+from stonecli.tempo.refine import refine_tempo
+
+TEMPO_VERSION = 1  # increase it with every change that alters tempi: it invalidates those in the result cache
+MIN_SECONDS = 4.0  # shorter recordings have no tempo
+USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
+LOGIT_WEIGHT = 0.4  # of the network beside that
+SHARPNESS = 2.2  # posterior exponent of the confidence
+NO_TEMPO_MARGIN = 0.2  # no tempo is reported if its probability exceeds the confidence by this much
+MIN_CONFIDENCE = 0.25  # no tempo is reported with less
+MIN_PULSE = 0.1  # stability below which there is no tempo
+STEADY = 0.7  # stability from which on a recording keeps its tempo
+TOLERANCE = 0.04  # two tempi that differ by less are the same
+MIN_RISE_DB = 0.05  # mean of the onset novelty; a steady tone has less, and only rounding errors in it
+SILENCE = -9.0  # log10 of the power in a band; about that of -80 dB
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TempoEstimate:
+    """The tempo of one recording.
+
+    Attributes:
+        bpm: beats per minute; None if there is none (silence, speech, music without a beat, less than 4 s).
+        confidence: probability that people count this tempo, 0..1; 0 without a tempo.
+        alternative: half or double ``bpm``, whichever people would rather count; None without a tempo.
+        stability: 0..1; 1 if the tempo never changes.
+    """
+
+    bpm: float | None
+    confidence: float = 0.0
+    alternative: float | None = None
+    stability: float = 0.0
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the recording keeps its tempo, as music made on a grid does."""
+        return self.bpm is not None and self.stability >= STEADY
+
+
+NONE = TempoEstimate(None)
+
+
+class TempoMeter:
+    """Listens in on the blocks of a recording, and estimates its tempo at the end.
+
+    Args:
+        rate: of the samples in Hz.
+        model: the tempo model; None for the built-in one.
+    """
+
+    def __init__(self, rate: float, model: TempoModel | None = None) -> None:
+        self._model = default_tempo_model() if model is None else model
+        self._levels = BandLevels(rate)
+
+    def tap(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """The same blocks, float32 [n] each."""
+        for block in blocks:
+            self._levels.add(block)
+            yield block
+
+    def estimate(self) -> TempoEstimate:
+        """The tempo of all blocks.
+
+        Raises:
+            ModelError: the model cannot be run.
+        """
+        return estimate_tempo(self._levels.finish(), self._levels.frame_rate, self._model)
+
+
+def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: TempoModel) -> TempoEstimate:
+    """The tempo of a recording.
+
+    Args:
+        levels: float16 [frames, bands] of :class:`stonecli.tempo.novelty.BandLevels`.
+        frame_rate: frames per second.
+        model: the tempo model.
+
+    Raises:
+        ModelError: the model cannot be run.
+    """
+    if len(levels) < MIN_SECONDS * frame_rate or levels.max(initial=SILENCE) <= SILENCE:
+        return NONE
+    onsets = novelty(levels)
+    if float(onsets.mean()) < MIN_RISE_DB:
+        return NONE
+    logits = model.logits(periodicity(onsets, frame_rate)).astype(np.float64)
+    octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
+    scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2
+    rough = float(model.tempi[scores.argmax()])
+    bpm, stability = refine_tempo(onsets, frame_rate, rough)
+    if stability < MIN_PULSE:
+        return NONE
+    probabilities = _softmax(SHARPNESS * scores)
+    near = {tempo: _near(probabilities, model.tempi, tempo) for tempo in (bpm, 2.0 * bpm, bpm / 2.0)}
+    if near[bpm] < MIN_CONFIDENCE or _softmax(logits)[-1] >= near[bpm] + NO_TEMPO_MARGIN:
+        return NONE
+    alternative = max((2.0 * bpm, bpm / 2.0), key=lambda tempo: near[tempo])
+    return TempoEstimate(bpm, min(1.0, near[bpm]), alternative, stability)
+
+
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers = np.exp(logits - logits.max())
+    shares: npt.NDArray[np.float64] = powers / powers.sum()
+    return shares
+
+
+def _near(probabilities: npt.NDArray[np.float64], tempi: npt.NDArray[np.float64], bpm: float) -> float:
+    """Probability of the tempi within the tolerance of ``bpm``."""
+    return float(probabilities[np.abs(tempi / bpm - 1.0) <= TOLERANCE].sum())

@@ -1,0 +1,135 @@
+"""Writing the tempo: every container, what a file already says, rounding, undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mutagen
+import pytest
+from mutagen.apev2 import APEv2
+from mutagen.id3 import ID3
+
+from stonecli.key import Key
+from stonecli.tags import FieldRule, read_tags, recorded, undo_run, write_key, write_tags
+from stonecli.tags.tempo_text import bpm_text, says_no_tempo
+from stonecli.tags.track_info import read_info
+from stonecli.tempo.bpm import rounded_bpm
+from tests.fixture_types import BytesOf, CopySample
+
+A_MINOR = Key.parse("Am")
+FIELDS = {"mp4": "tmpo", "alac": "tmpo", "faststart": "tmpo", "asf": "WM/BeatsPerMinute"}
+
+
+class TestEveryContainer:
+    def test_tempo_reads_back_and_the_audio_stays(self, sample: str, make: CopySample, digest: BytesOf) -> None:
+        path = make(sample)
+        before = digest(path)
+        assert write_tags(path, None, (), 174.0)
+        assert read_tags(path).bpm_text == "174"
+        assert digest(path) == before
+
+    def test_key_and_tempo_are_written_at_once(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        assert write_tags(path, A_MINOR, (FieldRule(),), 87.31)
+        tags = read_tags(path)
+        assert (tags.text, tags.bpm_text) == ("8A", "87" if sample in ("mp4", "alac", "faststart") else "87.31")
+
+    def test_second_write_changes_nothing(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        assert write_tags(path, A_MINOR, (FieldRule(),), 128.0)
+        content = path.read_bytes()
+        assert not write_tags(path, A_MINOR, (FieldRule(),), 128.0)
+        assert path.read_bytes() == content
+
+    def test_new_tempo_replaces_the_old_one(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        write_tags(path, None, (), 128.0)
+        assert write_tags(path, None, (), 64.0)
+        assert read_tags(path).bpm_text == "64"
+
+    def test_preview_changes_nothing(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        content = path.read_bytes()
+        assert write_tags(path, None, (), 128.0, write=False)
+        assert path.read_bytes() == content
+
+    def test_undo_restores_every_byte(
+        self, sample: str, make: CopySample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        path = make(sample)
+        content = path.read_bytes()
+        with recorded("write key, tempo") as run:
+            write_tags(path, A_MINOR, (FieldRule(),), 128.0, journal=run)
+        assert path.read_bytes() != content
+        undo_run()
+        assert path.read_bytes() == content
+
+    def test_writing_a_key_keeps_the_tempo(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        write_tags(path, None, (), 128.0)
+        write_key(path, A_MINOR)
+        assert read_tags(path).bpm_text == "128"
+
+    def test_mutagen_finds_the_field_of_the_container(self, sample: str, make: CopySample) -> None:
+        path = make(sample)
+        write_tags(path, None, (), 128.0)
+        if sample in ("musepack", "monkey's audio"):
+            assert str(APEv2(path)["BPM"]) == "128"
+            return
+        tags = mutagen.File(path).tags
+        name = FIELDS.get(sample, "TBPM" if sample in ("mp3", "wav", "aiff") else "bpm")
+        value = tags[name]
+        assert str(getattr(value, "text", value)[0] if not isinstance(value, list) else value[0]) == "128"
+
+
+class TestMp3:
+    def test_new_id3_tag_copies_ape_texts_but_not_the_tempo(self, make: CopySample) -> None:
+        path = make("mp3")
+        ape = APEv2()
+        ape["Title"], ape["BPM"] = "Song", "99"
+        ape.save(path)
+        assert write_tags(path, None, (), 128.0)
+        tags = ID3(path)
+        assert (str(tags["TIT2"]), str(tags["TBPM"])) == ("Song", "128")
+
+    def test_id3v22_has_its_own_frame(self, make: CopySample) -> None:
+        path = make("mp3")
+        frame = b"TT2" + (5).to_bytes(3) + b"\0Song"
+        path.write_bytes(b"ID3\x02\0\0\0\0\0" + bytes([len(frame)]) + frame + path.read_bytes())
+        assert write_tags(path, None, (), 128.0)
+        assert b"TBP\0\0\x04\x00128" in path.read_bytes()[:100]
+
+
+@pytest.mark.parametrize(
+    ("bpm", "family", "text"),
+    [
+        (128.0, "id3", "128"),
+        (127.96, "id3", "128"),
+        (127.94, "id3", "127.94"),
+        (87.5, "vorbis", "87.50"),
+        (87.5, "mp4", "88"),
+        (174.049, "apev2", "174"),
+    ],
+)
+def test_rounding(bpm: float, family: str, text: str) -> None:
+    assert bpm_text(bpm, family) == text  # type: ignore[arg-type]
+
+
+def test_the_same_tempo_in_another_spelling_is_not_written_again(make: CopySample) -> None:
+    path = make("flac")
+    tags = mutagen.File(path)
+    tags["BPM"] = "128,00 BPM"
+    tags.save()
+    assert not write_tags(path, None, (), 128.0)
+
+
+@pytest.mark.parametrize(("text", "missing"), [(None, True), ("", True), ("0", True), ("0.00", True), ("fast", False)])
+def test_zero_and_empty_fields_are_no_tempo(text: str | None, missing: bool) -> None:
+    assert says_no_tempo(text) is missing
+
+
+def test_playlists_and_mixing_read_the_written_tempo(make: CopySample) -> None:
+    path = make("flac")
+    write_tags(path, None, (), 127.94)
+    assert read_info(path).bpm == rounded_bpm(127.94) == 127.94

@@ -1,0 +1,44 @@
+"""Sounds with a known tempo."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+RATE = 11025
+
+Floats = npt.NDArray[np.float32]
+
+
+def drum_loop(bpm: float, seconds: float, rate: int = RATE) -> Floats:
+    """Kick on one and three, snare on two and four, hi-hat on every eighth: mono, float32 [seconds * rate]."""
+    rng = np.random.default_rng(0)
+    count = round(seconds * rate)
+    out = np.zeros(count + rate)
+    time = np.arange(rate // 4) / rate
+    kick = np.sin(2.0 * np.pi * 60.0 * time) * np.exp(-20.0 * time)
+    snare = 0.6 * rng.standard_normal(len(time)) * np.exp(-25.0 * time)
+    hat = 0.3 * np.diff(rng.standard_normal(len(time) + 1)) * np.exp(-80.0 * time)
+    for eighth in range(int(seconds * bpm / 30.0) + 1):
+        start = round(eighth * 30.0 / bpm * rate)
+        hit = hat + (kick if eighth % 4 == 0 else snare if eighth % 4 == 2 else 0.0)
+        if start < count:
+            out[start : start + len(hit)] += hit
+    return (0.4 * out[:count]).astype(np.float32)
+
+
+def random_clicks(seconds: float, rate: int = RATE) -> Floats:
+    """Two clicks per second on average, at random times."""
+    rng = np.random.default_rng(1)
+    out = np.zeros(round(seconds * rate))
+    click = np.exp(-np.arange(400) / 60.0)
+    for start in rng.integers(0, len(out) - 400, round(2.0 * seconds)):
+        out[start : start + 400] += click * rng.standard_normal(400)
+    return (0.3 * out).astype(np.float32)
+
+
+def speeding_up(seconds: float, rate: int = RATE) -> Floats:
+    """A drum loop that gets faster, from 100 to 130 beats per minute."""
+    loop = drum_loop(100.0, 1.3 * seconds, rate)
+    position = np.cumsum(np.linspace(1.0, 1.3, round(seconds * rate)))
+    return np.interp(position, np.arange(len(loop)), loop).astype(np.float32)

@@ -1,0 +1,85 @@
+"""The tempo of drum loops, and of sounds that have none."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from stonecli.tempo.estimate import MIN_SECONDS, TempoEstimate, TempoMeter
+from tests.stonecli.tempo.sounds import RATE, drum_loop, random_clicks, speeding_up
+
+
+def tempo_of(samples: npt.NDArray[np.float32], rate: float = RATE, block: int = 30_011) -> TempoEstimate:
+    meter = TempoMeter(rate)
+    blocks = [samples[start : start + block] for start in range(0, len(samples), block)]
+    assert sum(map(len, meter.tap(blocks))) == len(samples)
+    return meter.estimate()
+
+
+class TestDrumLoop:
+    @pytest.mark.parametrize("bpm", [87.5, 100.0, 120.3, 128.0, 139.97])
+    def test_tempo_is_exact_to_a_twentieth(self, bpm: float) -> None:
+        tempo = tempo_of(drum_loop(bpm, 40.0))
+        assert tempo.bpm == pytest.approx(bpm, abs=0.05)
+        assert tempo.is_steady
+
+    @pytest.mark.parametrize("bpm", [70.0, 174.0])
+    def test_the_other_octave_is_the_alternative(self, bpm: float) -> None:
+        tempo = tempo_of(drum_loop(bpm, 30.0))
+        assert tempo.bpm is not None
+        assert tempo.alternative is not None
+        assert min(abs(tempo.bpm - bpm), abs(tempo.alternative - bpm)) < 0.1
+        assert max(tempo.bpm, tempo.alternative) == pytest.approx(2.0 * min(tempo.bpm, tempo.alternative))
+
+    @pytest.mark.parametrize("rate", [8000, 12_000, 16_000, 22_050, 44_100])
+    def test_the_sample_rate_does_not_matter(self, rate: int) -> None:
+        assert tempo_of(drum_loop(128.0, 20.0, rate), rate).bpm == pytest.approx(128.0, abs=0.1)
+
+    def test_the_size_of_the_blocks_does_not_matter(self) -> None:
+        samples = drum_loop(124.0, 10.0)
+        assert tempo_of(samples, block=997) == tempo_of(samples, block=len(samples))
+
+    def test_the_level_does_not_matter(self) -> None:
+        samples = drum_loop(124.0, 10.0)
+        quiet = tempo_of(samples * np.float32(0.01))
+        assert quiet.bpm == pytest.approx(tempo_of(samples).bpm, abs=0.02)
+
+    def test_faster_music_has_a_faster_tempo(self) -> None:
+        bpm = [tempo_of(drum_loop(rate * 100.0, 20.0)).bpm for rate in (1.0, 1.1, 1.2)]
+        assert bpm == pytest.approx([100.0, 110.0, 120.0], abs=0.1)
+
+    def test_confidence_is_a_probability(self) -> None:
+        assert 0.5 < tempo_of(drum_loop(120.0, 20.0)).confidence <= 1.0
+
+    def test_a_tempo_that_rises_is_not_steady(self) -> None:
+        tempo = tempo_of(speeding_up(60.0))
+        assert not tempo.is_steady
+
+
+class TestNoTempo:
+    @pytest.mark.parametrize(
+        "samples",
+        [
+            np.zeros(20 * RATE, dtype=np.float32),
+            np.full(20 * RATE, 0.5, dtype=np.float32),
+            (0.1 * np.random.default_rng(0).standard_normal(20 * RATE)).astype(np.float32),
+            np.sin(0.1 * np.arange(20 * RATE)).astype(np.float32),
+        ],
+        ids=["silence", "constant", "noise", "tone"],
+    )
+    def test_sound_without_a_beat(self, samples: npt.NDArray[np.float32]) -> None:
+        assert tempo_of(samples) == TempoEstimate(None)
+
+    def test_random_clicks_are_not_steady(self) -> None:
+        assert not tempo_of(random_clicks(30.0)).is_steady
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.5, MIN_SECONDS - 0.1])
+    def test_short_recording(self, seconds: float) -> None:
+        assert tempo_of(drum_loop(120.0, seconds)) == TempoEstimate(None)
+
+
+def test_invalid_samples_do_not_stop_the_estimate() -> None:
+    samples = drum_loop(120.0, 10.0)
+    samples[5000:5010] = np.float32(1e6)
+    assert tempo_of(samples).bpm is not None

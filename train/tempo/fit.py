@@ -1,0 +1,206 @@
+"""Train the tempo network on rendered and sketched music.
+
+    python -m stonecli_train.tempo.fit --renderings FOLDER --sketches 7000 --corpus FOLDER --out tempo.pt
+
+A track may be counted at half or double its tempo, and people do. So the target is not one tempo: half and double have
+a share that depends on how usual such tempi are. The tempo axis is shifted at random, which is a change of tempo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stonecli.errors import StoneError
+from stonecli.tempo.novelty import FRAME_RATE, novelty
+from stonecli.tempo.periodicity import LOWEST_BPM, periodicity
+from stonecli.util.atomic_file import atomic_file
+from stonecli_train.corpus.sources import Library
+from stonecli_train.errors import message
+from stonecli_train.tempo.grooves import FOLDER, read_grooves
+from stonecli_train.tempo.network import FIRST, LAST, STEPS, TempoNet, TempoNetConfig, pooled
+from stonecli_train.tempo.render import SECONDS, SKETCH_SOURCES, Renderer, settings_of
+from stonecli_train.tempo.sketch import sketch
+
+USUAL_BPM, USUAL_OCTAVES = 120.0, 0.5  # center and standard deviation of usual tempi
+OCTAVE_SHARE = 0.2  # weight of half and double beside the tempo of the score, if they were as usual
+TARGET_STEPS = 0.7  # standard deviation of the target, in steps of the grid
+MAX_SHIFT = 4  # steps
+_INPUT_NOISE = 0.1
+_BATCH = 32
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Training examples.
+
+    Attributes:
+        inputs: float32 [examples, CHANNELS, len(GRID)], pooled periodicity.
+        tempi: float64 [examples] in beats per minute; 0 for none.
+    """
+
+    inputs: Floats
+    tempi: npt.NDArray[np.float64]
+
+    def repeated(self, times: int) -> Examples:
+        """Every example ``times`` times."""
+        return Examples(np.tile(self.inputs, (times, 1, 1)), np.tile(self.tempi, times))
+
+    def joined(self, other: Examples) -> Examples:
+        """These examples and those of ``other``."""
+        return Examples(np.concatenate([self.inputs, other.inputs]), np.concatenate([self.tempi, other.tempi]))
+
+
+def read_renderings(folder: Path) -> Examples:
+    """The examples that ``stonecli_train.tempo.render`` has written.
+
+    Raises:
+        StoneError: there are none.
+        OSError: they cannot be read.
+    """
+    inputs, tempi = [], []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            inputs.append(_pooled(periodicity(novelty(file["levels"]), float(file["frame_rate"]))))
+            tempi.append(float(file["bpm"]))
+    if not inputs:
+        raise StoneError(f"{folder}: no renderings; python -m stonecli_train.tempo.render makes them")
+    return Examples(np.stack(inputs), np.array(tempi))
+
+
+def draw_sketches(renderer: Renderer, count: int) -> Examples:
+    """``count`` examples that are sketched, not rendered.
+
+    Raises:
+        StoneError: nothing that was drawn makes an example.
+    """
+    inputs, tempi = [], []
+    for number in range(count):
+        rng, parts, bpm, _ = renderer.draw(number, SKETCH_SOURCES)
+        inputs.append(_pooled(periodicity(novelty(sketch(rng, parts, SECONDS)), FRAME_RATE)))
+        tempi.append(bpm)
+    return Examples(np.stack(inputs), np.array(tempi))
+
+
+def _pooled(values: Floats) -> Floats:
+    return pooled(torch.tensor(values)[None])[0].numpy()
+
+
+def targets(tempi: npt.NDArray[np.float64]) -> Tensor:
+    """Probability of each tempo of the grid, and of none: float32 [examples, LAST - FIRST + 1]."""
+    grid = np.arange(FIRST, LAST)
+    out = np.zeros((len(tempi), len(grid) + 1), dtype=np.float32)
+    out[tempi <= 0.0, -1] = 1.0
+    for row in np.flatnonzero(tempi > 0.0):
+        for octave, share in ((-1, OCTAVE_SHARE), (0, 1.0), (1, OCTAVE_SHARE)):
+            bpm = tempi[row] * 2.0**octave
+            distance = (grid - STEPS * np.log2(bpm / LOWEST_BPM)) / TARGET_STEPS
+            usual = np.exp(-0.5 * (np.log2(bpm / USUAL_BPM) / USUAL_OCTAVES) ** 2)
+            out[row, :-1] += share * usual * np.exp(-0.5 * distance**2)
+        out[row] /= max(float(out[row].sum()), 1e-6)
+    return torch.tensor(out)
+
+
+def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) -> TempoNet:
+    """A trained network."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    mean, deviation = (
+        torch.tensor(value, dtype=torch.float32)
+        for value in (
+            examples.inputs.mean(axis=(0, 2), keepdims=True)[0],
+            examples.inputs.std(axis=(0, 2), keepdims=True)[0],
+        )
+    )
+    network = TempoNet(config, mean, deviation)
+    steps = epochs * len(examples.tempi) // _BATCH
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1)
+    network.train()
+    for _ in range(steps):
+        inputs, tempi = _batch(examples, rng, deviation.numpy())
+        loss = -(targets(tempi) * torch.log_softmax(network(inputs), dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return network.eval()
+
+
+def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    """A batch at other tempi and with noise."""
+    chosen = rng.integers(0, len(examples.tempi), _BATCH)
+    shifts = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, _BATCH)
+    inputs = np.stack([shifted(examples.inputs[row], int(by)) for row, by in zip(chosen, shifts, strict=True)])
+    noise = _INPUT_NOISE * deviation * rng.standard_normal(inputs.shape)
+    return torch.tensor(inputs + noise, dtype=torch.float32), examples.tempi[chosen] * 2.0 ** (shifts / STEPS)
+
+
+def shifted(values: Floats, steps: int) -> Floats:
+    """[channels, n] with every value ``steps`` places up the tempo axis; the ends are repeated."""
+    index = np.clip(np.arange(values.shape[-1]) - steps, 0, values.shape[-1] - 1)
+    return values[:, index]
+
+
+def save_networks(networks: Sequence[TempoNet], path: Path) -> None:
+    """Write the networks, whose logits are averaged, to a checkpoint."""
+    content = [{"config": asdict(network.config), "weights": network.state_dict()} for network in networks]
+    with atomic_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_networks(path: Path) -> list[TempoNet]:
+    """The networks of a checkpoint.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    networks = []
+    for item in torch.load(path, weights_only=True):
+        network = TempoNet(TempoNetConfig(**item["config"]))
+        network.load_state_dict(item["weights"])
+        networks.append(network.eval())
+    return networks
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after running the command."""
+    parser = argparse.ArgumentParser(prog="python -m stonecli_train.tempo.fit", description=__doc__.split("\n")[0])
+    parser.add_argument("--renderings", type=Path, required=True, help="folder of stonecli_train.tempo.render")
+    parser.add_argument("--repeat", type=int, default=5, help="how often each rendering counts beside a sketch")
+    parser.add_argument("--sketches", type=int, default=7000, help="examples to sketch")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
+    parser.add_argument("--grooves", type=Path, help="the Groove MIDI Dataset (default: CORPUS/groove)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--networks", type=int, default=3, help="networks whose logits are averaged")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        renderings = read_renderings(options.renderings)
+        library = Library.load(options.corpus, list(SKETCH_SOURCES), False, None, Counter())
+        grooves = read_grooves(options.grooves or options.corpus / FOLDER)
+        sketches = draw_sketches(Renderer(library, grooves, settings_of(options.seed)), options.sketches)
+        examples = sketches.joined(renderings.repeated(options.repeat))
+        networks = [train(examples, TempoNetConfig(), options.epochs, seed) for seed in range(options.networks)]
+        save_networks(networks, options.out)
+    except (StoneError, OSError) as error:
+        print(message(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,96 @@
+"""The tempo network: from periodicity on a logarithmic tempo axis to the probability of each tempo.
+
+Both layers look at every tempo in the same way, together with its multiples and fractions, so a track that is played
+faster by some factor gives the same output, shifted. This is the equivariance that STONE uses for transpositions.
+Only the prior depends on the absolute tempo: which of several metrical levels people call the beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPI
+
+POOL = 2  # steps of the periodicity per step of the network
+GRID: npt.NDArray[np.float64] = TEMPI[::POOL]
+STEPS = STEPS_PER_OCTAVE // POOL  # per octave
+SLOWEST, FASTEST = 40.0, 250.0  # beats per minute; range of the output
+FIRST = int(np.searchsorted(GRID, SLOWEST * 0.999))
+LAST = int(np.searchsorted(GRID, FASTEST))
+OUTPUT_TEMPI: npt.NDArray[np.float64] = GRID[FIRST:LAST]
+
+
+def _offsets(ratios: Sequence[float]) -> tuple[int, ...]:
+    return tuple(round(STEPS * float(np.log2(ratio))) for ratio in ratios)
+
+
+INPUT_OFFSETS = _offsets((1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6, 8))
+HIDDEN_OFFSETS = _offsets((1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3))
+MARGIN = max(HIDDEN_OFFSETS)  # of hidden values beyond the range of the output
+PADDING = max(INPUT_OFFSETS) + MARGIN
+_KNOTS = 8  # of the learned bias over the absolute tempo
+
+
+@dataclass(frozen=True)
+class TempoNetConfig:
+    """Size of the network.
+
+    Attributes:
+        hidden: channels of both layers.
+        dropout: share of the inputs of both layers that is dropped in training.
+    """
+
+    hidden: int = 40
+    dropout: float = 0.25
+
+
+class TempoNet(nn.Module):
+    """Logits of the tempi and of "no tempo".
+
+    Args:
+        config: its size.
+        mean, deviation: float32 [CHANNELS, 1] of the pooled periodicity, for its standardization.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    hats: Tensor
+
+    def __init__(
+        self, config: TempoNetConfig = TempoNetConfig(), mean: Tensor | None = None, deviation: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.first = nn.Linear(CHANNELS * len(INPUT_OFFSETS), config.hidden)
+        self.second = nn.Linear(config.hidden * len(HIDDEN_OFFSETS), config.hidden)
+        self.tempo = nn.Linear(config.hidden, 1)
+        self.none = nn.Linear(config.hidden, 1)
+        self.bias = nn.Parameter(torch.zeros(_KNOTS))
+        self.dropout = nn.Dropout(config.dropout)
+        knots = np.linspace(0.0, _KNOTS - 1.0, LAST - FIRST)[:, None]
+        hats = np.maximum(0.0, 1.0 - np.abs(knots - np.arange(_KNOTS)))
+        self.register_buffer("hats", torch.tensor(hats, dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(CHANNELS, 1) if mean is None else mean)
+        self.register_buffer("deviation", torch.ones(CHANNELS, 1) if deviation is None else deviation)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits [batch, LAST - FIRST + 1], the last one for no tempo, of :func:`pooled` periodicity."""
+        x = nn.functional.pad((pooled - self.mean) / self.deviation, (PADDING, PADDING))
+        start, length = PADDING + FIRST - MARGIN, LAST - FIRST + 2 * MARGIN
+        x = torch.cat([x[..., start + offset : start + offset + length] for offset in INPUT_OFFSETS], dim=1)
+        x = torch.relu(self.first(self.dropout(x.transpose(1, 2)))).transpose(1, 2)
+        x = torch.cat([x[..., MARGIN + o : MARGIN + o + LAST - FIRST] for o in HIDDEN_OFFSETS], dim=1)
+        x = torch.relu(self.second(self.dropout(x.transpose(1, 2))))
+        tempi = self.tempo(x)[..., 0] + self.hats @ self.bias
+        return torch.cat([tempi, self.none(x.amax(dim=1))], dim=1)
+
+
+def pooled(periodicity: Tensor) -> Tensor:
+    """Periodicity [batch, CHANNELS, len(TEMPI)] at every second tempo: the largest of it and its neighbors."""
+    return nn.functional.max_pool1d(periodicity, 3, POOL, padding=1)
