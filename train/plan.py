@@ -12,7 +12,7 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.loop import Run
 from stonecli_train.views import windows_per_row
 
-BASE_GB = 0.6  # Python, PyTorch, features of the tracks in use
+BASE_GB = 0.9  # Python, PyTorch, features of the tracks in use; measured
 TRIAL_FRAMES = 4_000  # of the network's input, to measure how fast it is
 LONG_HOURS = 24.0
 LAPTOPS = {"stone": "laptop_ks", "semi_tone": "laptop_ks_mode", "skey": "laptop_skey"}
