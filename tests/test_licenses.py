@@ -29,7 +29,7 @@ def test_the_table_lists_exactly_the_base_dependencies() -> None:
 
 @pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - {"cuda", "dev", "docs"}))
 def test_the_table_lists_the_dependencies_of_every_extra(extra: str) -> None:
-    text = section("besides")
+    text = section("add")
     for line in PROJECT["optional-dependencies"][extra]:
         name = Requirement(line).name
         assert name == "stonecli" or re.search(rf"\b{re.escape(name)}\b", text), f"{name} of [{extra}]"
