@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class ChromaNetConfig:
             2014, section 3.5). Halving drops what is odd, in the last blocks up to half of a window; with the same
             weights this is the mean over all places where the halvings could have begun. 0, as published, for none.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
     rows: Literal[1, 2] = 2
     normalisation: Normalisation = "plain"

@@ -1,7 +1,8 @@
-"""Training configuration: TOML (or the original's gin) -> frozen dataclasses; unknown keys are refused.
+"""Training configuration: TOML, or the original's gin, as frozen dataclasses that Pydantic checks.
 
-A file has a table for each dataclass below; what it leaves out has the default here. Values are only data: TOML is
-parsed by ``tomllib``, a gin file by ``ast.literal_eval`` of its ``Name.param = literal`` lines. Nothing is executed.
+A file has a table for each dataclass below; missing values have the defaults below. Unknown settings, wrong types and
+values out of range are errors, which name the setting and what is allowed. Values are only data: TOML is parsed by
+``tomllib``, a gin file by ``ast.literal_eval`` of its ``Name.param = literal`` lines. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
+import reprlib
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from stonecli.errors import StoneError
 from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
@@ -27,12 +31,19 @@ LossName = Literal["stone", "semi_tone", "skey", "cross_entropy"]
 CONFIGS = Path(__file__).parent / "configs"
 MAX_WINDOW_SECONDS = 600.0
 
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 
 class ConfigError(StoneError):
     """The configuration has a mistake; the text names it and what may have been meant."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class InputConfig:
     """What the network is given.
 
@@ -44,13 +55,13 @@ class InputConfig:
         corrects_tuning: whether tracks are resampled to A = 440 Hz.
     """
 
-    window_seconds: float = 15.0
-    shortest_seconds: float = 0.0
-    frames_averaged: int = 1
+    window_seconds: Annotated[float, Field(gt=0, le=MAX_WINDOW_SECONDS)] = 15.0
+    shortest_seconds: Weight = 0.0
+    frames_averaged: Count = 1
     corrects_tuning: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class LossConfig:
     """The objective; see ``stonecli_train.losses``.
 
@@ -78,20 +89,20 @@ class LossConfig:
 
     name: LossName = "stone"
     circle: Literal[1, 7] = 7
-    mode_weight: float = 1.5
+    mode_weight: Weight = 1.5
     skey_weights: tuple[float, float, float] = (1.0, 1.7, 1.0)
     skey_chroma: Literal["log", "root", "linear"] = "log"
     skey_tonic: Literal["place", "scale"] = "place"
-    smoothing: float = 0.14
-    labelled_weight: float = 1.0
-    unlabelled_weight: float = 1.0
+    smoothing: Share = 0.14
+    labelled_weight: Weight = 1.0
+    unlabelled_weight: Weight = 1.0
     unlabelled: Literal["views", "teacher", "lessons"] = "views"
-    least_sure: float = 0.5
-    score_weight: float = 0.0
-    style_weight: float = 0.0
+    least_sure: Share = 0.5
+    score_weight: Weight = 0.0
+    style_weight: Weight = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class DataConfig:
     """Batches.
 
@@ -110,18 +121,18 @@ class DataConfig:
         tempo: with ``augment``, segments are played up to so many times as fast or as slowly, at the same pitch.
     """
 
-    batch_size: int = 128
-    micro_batch: int = 0
-    validation_share: float = 0.1
-    workers: int = 1
+    batch_size: Count = 128
+    micro_batch: NotNegative = 0
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    workers: NotNegative = 1
     augment: bool = False
     balance_modes: bool = False
-    unlabelled_every: int = 2
-    keyless_share: float = 0.1
-    tempo: float = 1.0
+    unlabelled_every: Annotated[int, Field(ge=2)] = 2
+    keyless_share: Share = 0.1
+    tempo: Annotated[float, Field(ge=1, le=2)] = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class OptimiserConfig:
     """AdamW and its schedules. The published values are in ``configs/ks.toml``, ``ks_mode.toml`` and ``skey.toml``.
 
@@ -143,26 +154,26 @@ class OptimiserConfig:
         seed: of all that is random.
     """
 
-    epochs: int = 100
-    train_steps: int = 512
-    val_steps: int = 32
-    lr: float = 1e-3
-    min_lr: float = 5e-8
-    warmup_epochs: float = 1.0
-    cosine_epochs: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.04
-    weight_decay_end: float = 0.4
-    weight_decay_epochs: float = 0.0
-    clip: float = 3.0
+    epochs: Count = 100
+    train_steps: Count = 512
+    val_steps: Count = 32
+    lr: Positive = 1e-3
+    min_lr: Weight = 5e-8
+    warmup_epochs: Weight = 1.0
+    cosine_epochs: Weight = 0.0
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    weight_decay: Weight = 0.04
+    weight_decay_end: Weight = 0.4
+    weight_decay_epochs: Weight = 0.0
+    clip: Positive = 3.0
     clip_per: Literal["parameter", "network"] = "network"
-    ema: float = 0.995
-    patience: int = 0
-    snapshot_epochs: int = 0
-    seed: int = 0
+    ema: Share = 0.995
+    patience: NotNegative = 0
+    snapshot_epochs: NotNegative = 0
+    seed: NotNegative = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
     """All of a training run, but for the paths of its data."""
 
@@ -240,9 +251,18 @@ def default_config(name: str) -> TrainConfig:
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of nested dictionaries; raises ConfigError for unknown keys and wrong types."""
-    config: TrainConfig = _build(TrainConfig, values, "")
-    return config
+    """The configuration of nested dictionaries.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value is of the wrong type or out of range.
+    """
+    try:
+        # As JSON, so that lists may stand for tuples although the types are strict.
+        return _ADAPTER.validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise _config_error(error) from error
+    except TypeError as error:  # a date, for example
+        raise ConfigError(f"a value is neither a number, a text nor a list: {error}") from error
 
 
 def override(config: TrainConfig, **changes: Any) -> TrainConfig:
@@ -254,6 +274,8 @@ def override(config: TrainConfig, **changes: Any) -> TrainConfig:
             tables.setdefault(table, {})[key] = value
     try:
         return replace(config, **{table: replace(getattr(config, table), **new) for table, new in tables.items()})
+    except ValidationError as error:
+        raise _config_error(error) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -337,52 +359,27 @@ def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
     return config_from_dict(tables)
 
 
-def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    """An instance of the dataclass ``kind``; ``where`` names the table for error messages."""
-    hints = typing.get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
-    arguments = {}
-    for name, value in values.items():
-        full_name = f"{where}{name}"
-        if name not in known:
-            raise ConfigError(f"unknown setting {full_name}{_suggestion(name, known)}")
-        hint = hints[name]
-        if is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{full_name} is a table")
-            arguments[name] = _build(hint, value, f"{full_name}.")
-        else:
-            arguments[name] = _converted(value, hint, full_name)
-    try:
-        return kind(**arguments)
-    except ValueError as error:
-        raise ConfigError(f"{where}{error}" if where else str(error)) from error
+_ADAPTER = TypeAdapter(TrainConfig)
 
 
-def _converted(value: Any, hint: Any, name: str) -> Any:
-    """``value`` as what ``hint`` asks for; a whole number may stand for a float, a list for a tuple."""
-    origin = get_origin(hint)
-    if origin is Literal:
-        if not any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
-            raise ConfigError(f"{name} is {' or '.join(map(repr, get_args(hint)))}, not {value!r}")
-        return value
-    if origin is tuple:
-        item = get_args(hint)[0]
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} is a list")
-        if get_args(hint)[-1] is not Ellipsis and len(value) != len(get_args(hint)):
-            raise ConfigError(f"{name} has {len(get_args(hint))} entries, not {len(value)}")
-        return tuple(_converted(entry, item, name) for entry in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{name} is {_TYPE_NAMES[hint]}, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} is a finite number, not {value!r}")
-    return value
-
-
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+def _config_error(error: ValidationError) -> ConfigError:
+    """The first mistake as one line: the setting, what is allowed, and what is there instead."""
+    first = error.errors()[0]
+    *parents, name = map(str, first["loc"]) if first["loc"] else [""]
+    setting = ".".join(part for part in (*parents, name) if part)
+    shown = reprlib.repr(first["input"])
+    if first["type"] == "unexpected_keyword_argument":
+        table = typing.get_type_hints(TrainConfig)[parents[0]] if parents else TrainConfig
+        known = [item.name for item in fields(table)]
+        return ConfigError(f"unknown setting {setting}{_suggestion(name, known)}")
+    if first["type"] == "value_error":  # of ChromaNetConfig or VQTConfig
+        return ConfigError(f"{setting}.{first['ctx']['error']}")
+    if first["type"] == "dataclass_type":
+        return ConfigError(f"{setting} must be a table, not {shown}")
+    if first["type"] == "missing":
+        return ConfigError(f"{'.'.join(parents)} needs more entries than {shown}")
+    allowed = first["msg"].removeprefix("Input should be ").replace("integer", "whole number").replace("array", "list")
+    return ConfigError(f"{setting} must be {allowed}, not {shown}")
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -400,64 +397,12 @@ def _check(config: TrainConfig) -> None:
         )
     if config.network.n_bins >= config.vqt.n_bins:
         raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
-    positive = {
-        "input.window_seconds": config.input.window_seconds,
-        "data.batch_size": config.data.batch_size,
-        "optimiser.epochs": config.optimiser.epochs,
-        "optimiser.train_steps": config.optimiser.train_steps,
-        "optimiser.val_steps": config.optimiser.val_steps,
-        "optimiser.lr": config.optimiser.lr,
-        "optimiser.clip": config.optimiser.clip,
-        "input.frames_averaged": config.input.frames_averaged,
-    }
-    for name, value in positive.items():
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{name} is above 0, not {value}")
-    least_zero = {
-        "loss.mode_weight": config.loss.mode_weight,
-        "loss.labelled_weight": config.loss.labelled_weight,
-        "loss.unlabelled_weight": config.loss.unlabelled_weight,
-        "loss.score_weight": config.loss.score_weight,
-        "loss.style_weight": config.loss.style_weight,
-        "data.workers": config.data.workers,
-        "data.micro_batch": config.data.micro_batch,
-        "optimiser.min_lr": config.optimiser.min_lr,
-        "optimiser.warmup_epochs": config.optimiser.warmup_epochs,
-        "optimiser.cosine_epochs": config.optimiser.cosine_epochs,
-        "optimiser.weight_decay_epochs": config.optimiser.weight_decay_epochs,
-        "optimiser.weight_decay": config.optimiser.weight_decay,
-        "optimiser.weight_decay_end": config.optimiser.weight_decay_end,
-        "optimiser.patience": config.optimiser.patience,
-        "optimiser.snapshot_epochs": config.optimiser.snapshot_epochs,
-        "optimiser.seed": config.optimiser.seed,
-    }
-    for name, value in least_zero.items():
-        if value < 0:
-            raise ConfigError(f"{name} is 0 or above, not {value}")
-    if config.data.unlabelled_every < 2:
-        raise ConfigError(f"data.unlabelled_every is 2 or above, not {config.data.unlabelled_every}")
-    if config.input.window_seconds > MAX_WINDOW_SECONDS:
-        raise ConfigError(f"input.window_seconds is at most {MAX_WINDOW_SECONDS:.0f}")
-    if not 0 <= config.input.shortest_seconds <= config.input.window_seconds:
+    if config.input.shortest_seconds > config.input.window_seconds:
         raise ConfigError("input.shortest_seconds is from 0 to input.window_seconds")
     for name, frames in (("window", config.segment_frames), ("shortest", config.shortest_frames)):
         if frames // config.input.frames_averaged < config.network.min_frames:
             raise ConfigError(f"input.{name}_seconds is too short for so many halvings of the frames")
     if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
         raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
-    if not all(0 <= beta < 1 for beta in config.optimiser.betas):
-        raise ConfigError(f"optimiser.betas are from 0 up to 1, not {config.optimiser.betas}")
     if config.loss.unlabelled == "teacher" and config.loss.name != "cross_entropy":
         raise ConfigError(f"loss.unlabelled = teacher is for the cross_entropy loss, not for {config.loss.name}")
-    if not 0 <= config.loss.least_sure < 1:
-        raise ConfigError(f"loss.least_sure is from 0 up to 1, not {config.loss.least_sure}")
-    if not 0 <= config.loss.smoothing < 1:
-        raise ConfigError(f"loss.smoothing is from 0 up to 1, not {config.loss.smoothing}")
-    if not 0 < config.data.validation_share < 1:
-        raise ConfigError(f"data.validation_share is between 0 and 1, not {config.data.validation_share}")
-    if not 1 <= config.data.tempo <= 2:
-        raise ConfigError(f"data.tempo is from 1 to 2, not {config.data.tempo}")
-    if not 0 <= config.data.keyless_share < 1:
-        raise ConfigError(f"data.keyless_share is from 0 up to 1, not {config.data.keyless_share}")
-    if not 0 <= config.optimiser.ema < 1:
-        raise ConfigError(f"optimiser.ema is from 0 up to 1, not {config.optimiser.ema}")

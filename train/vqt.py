@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,8 @@ class VQTConfig:
         ValueError: the top bin lies above the Nyquist frequency, the hop is no multiple of 2 ** (octaves - 1), or the
             kernels are longer than a block.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
     sample_rate: int = 22050
     hop_length: int = 512

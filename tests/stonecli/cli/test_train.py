@@ -244,7 +244,7 @@ def test_any_value_can_be_set(folder: Path, arguments: Any, invoke: Any, tmp_pat
     assert config["data"]["augment"] is True
     for wrong, reason in (
         ("loss.mode_wait=2", "unknown setting loss.mode_wait; did you mean mode_weight?"),
-        ("loss.mode_weight=two", "loss.mode_weight is a number, not 'two'"),
+        ("loss.mode_weight=two", "loss.mode_weight must be a valid number, not 'two'"),
         ("mode_weight=2", "'mode_weight=2' must be TABLE.NAME=VALUE"),
     ):
         assert reason in refused(invoke(*arguments("semi_tone", *labels, "--set", wrong)), 2)
@@ -572,7 +572,7 @@ def test_a_run_name_that_cannot_be_a_folder(name: str, folder: Path, arguments: 
     [
         ("[optimizer]\nlr = 1.0", "run.toml: unknown setting optimizer; did you mean optimiser?"),
         ("[data]\nbatch_sizes = 1", "run.toml: unknown setting data.batch_sizes; did you mean batch_size?"),
-        ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size is a whole number, not 'x'"),
+        ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size must be a valid whole number, not 'x'"),
         ("[data\n", "run.toml: "),
     ],
 )
