@@ -1,9 +1,8 @@
 """The ONNX graph of a key model: audio in, probabilities out, the VQT inside.
 
-The graph is built node by node rather than traced: the result is small, the same to the byte from one torch version to
-the next, and its batch and sample axes are dynamic without a symbolic-shape solver in between. That it computes what
-``stonecli_train.vqt`` and ``stonecli_train.chromanet`` compute is checked at every export
-(``stonecli_export.onnx_file``).
+The graph is built node by node, not traced. So it is small, identical to the byte with every version of PyTorch, and
+its batch and sample axes are dynamic. Every export compares it with ``stonecli_train.vqt`` and
+``stonecli_train.chromanet`` (``stonecli_export.onnx_file``).
 Parameters are folded where that is exact: layer scale into the second pointwise convolution, batch norm and
 temperature into the classifier.
 """
@@ -43,13 +42,13 @@ def build_model(
     Input ``audio`` float32 [batch, samples]; output ``probabilities`` float32 [batch, classes].
 
     Args:
-        checkpoint: what to export.
+        checkpoint: the checkpoint to export.
         major_tonic_bins: for 12 key signatures, the pitch class of each one's major tonic counted from the VQT's
             lowest bin, in output order. Adds the output ``major_share`` float32 [batch, 12]: the chroma energy at the
             major tonic against that at the minor tonic of the same signature, 0..1 (S-KEY, section 3, uses the same
             comparison as pseudo-label of the mode), so that a model of signatures can still name a key.
-        low_rate: makes ``audio`` half the rate, and the features those of ``stonecli_export.low_rate_vqt``.
-        context: frames at either end of ``audio`` that are dropped (``stonecli_export.context``).
+        low_rate: if given, ``audio`` has half the rate, and the features are those of ``stonecli_export.low_rate_vqt``.
+        context: number of frames at either end of ``audio`` that are dropped (``stonecli_export.context``).
     """
     network = checkpoint.network()
     weights = {name: _array(value) for name, value in network.state_dict().items()}
@@ -137,7 +136,7 @@ def _averaged_decibels(graph: GraphBuilder, power: str, count: int) -> str:
         shape = graph.op("Concat", *(graph.constant([size]) for size in (0, -1, count)), graph.length(level, 2), axis=0)
         groups = graph.op("Reshape", graph.slice(level, 1, 0, whole), shape)
         level = graph.op("ReduceMean", groups, graph.constant([2]), keepdims=0)
-    # What is added to all alike is added to the few that are left.
+    # The constant is added after averaging, to fewer numbers.
     return graph.op("Add", level, graph.constant(1.0))
 
 
@@ -153,7 +152,7 @@ def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
 def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: dict[str, Array]) -> None:
     """``ChromaNet.forward`` of features [batch, 1, frames, bins]; the output is called ``probabilities``.
 
-    Bins come last, unlike there: ONNX Runtime copies row by row, and a row of frames has no more than 40, at last 1.
+    Unlike there, bins are the last axis: ONNX Runtime copies row by row, and a row of frames has only 40 to 1 values.
     """
     weights = weights | {
         name: kernel.swapaxes(2, 3) for name, kernel in weights.items() if kernel.ndim == 4 and "_blocks." in name
@@ -170,7 +169,7 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
         branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
         branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
         x = graph.op("Add", x, branch)
-        # Mean over frames first: it commutes with the mean over octaves and leaves less to reshape.
+        # The mean over frames first: it commutes with the mean over octaves, and less data is reshaped.
         if config.gate_channels or block == len(config.kernels) - 1:
             over_time = graph.op("ReduceMean", x, graph.constant([2]), keepdims=0)
         if config.gate_channels:
@@ -214,7 +213,7 @@ def _mean_and_deviation(graph: GraphBuilder, x: str) -> tuple[str, str]:
 
 
 def _tonal_gate(graph: GraphBuilder, levels: Sequence[str], weights: dict[str, Array]) -> str:
-    """``TonalGate.forward`` of ``levels``, each [batch, channels], one after the other: [batch, 1]."""
+    """``TonalGate.forward`` of ``levels``, each [batch, channels], concatenated: [batch, 1]."""
     x = graph.op("Sub", graph.op("Concat", *levels, axis=1), graph.constant(weights["gate.mean"], "gate.mean"))
     x = graph.op("Div", x, graph.constant(weights["gate.deviation"], "gate.deviation"))
     x = graph.op("Clip", x, graph.constant(-GATE_RANGE), graph.constant(GATE_RANGE))
@@ -228,7 +227,7 @@ def _tonal_gate(graph: GraphBuilder, levels: Sequence[str], weights: dict[str, A
 def _circular_head(graph: GraphBuilder, x: str, weights: dict[str, Array]) -> str:
     """``CircularHead.forward`` of channels and octaves folded together, [batch, n, 12] -> [batch, width, 12]."""
     kernels = {f"head.{name}.weight": weights[f"head.{name}.weight"][:, :, :, 0] for name in ("mix", "around")}
-    both = weights | kernels  # of one dimension less: there are no frames
+    both = weights | kernels  # without the axis of frames
     mixed = graph.op("Gelu", _conv(graph, _norm(graph, x, both, "head.norm"), both, "head.mix"))
     circle = graph.op("Concat", mixed, graph.slice(mixed, 2, 0, BINS_PER_OCTAVE - 1), axis=2)
     return graph.op("Add", mixed, graph.op("Gelu", _conv(graph, circle, both, "head.around")))
@@ -275,8 +274,8 @@ def _apart(step: int) -> dict[str, Any]:
 def _depthwise(
     graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, channels: int, size: int, step: int
 ) -> str:
-    """A convolution of each channel by itself, edges replicated, its frames ``step`` apart."""
-    # ONNX Runtime is five times as fast where the channels are a multiple of four: others are copied, and dropped.
+    """A depthwise convolution with replicated edges and the dilation ``step`` over frames."""
+    # ONNX Runtime is five times as fast with a multiple of four channels, so channels are added and dropped again.
     spare = -channels % CHANNEL_STEP
     frames, bins = size // 2 * step, size // 2
     edges = [0, 0, frames, bins, 0, spare, frames, bins]
@@ -291,7 +290,7 @@ def _depthwise(
 
 
 def _pointwise(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, scale: Array | None = None) -> str:
-    """A linear layer over channels as a 1 x 1 convolution, its outputs times ``scale``."""
+    """A linear layer over channels as a 1 x 1 convolution, with its outputs multiplied by ``scale``."""
     kernel, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
     if scale is not None:
         kernel, bias = kernel * scale[:, None], bias * scale
@@ -300,12 +299,12 @@ def _pointwise(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: s
 
 
 def _major_share(graph: GraphBuilder, magnitude: str, n_bins: int, major_tonic_bins: Sequence[int]) -> None:
-    """Chroma energy at each signature's major tonic over the sum of both tonics'; called ``major_share``."""
+    """The output ``major_share``: chroma energy at the major tonic of each signature over that of both tonics."""
     lowest = graph.slice(magnitude, 1, 0, n_bins)
     energy = graph.op("ReduceMean", graph.op("Mul", lowest, lowest), graph.constant([2]), keepdims=0)
     chroma = graph.reshape(energy, [0, n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
     chroma = graph.op("ReduceMean", chroma, graph.constant([1]), keepdims=0)
-    chroma = graph.op("Add", chroma, graph.constant(1e-20))  # silence: one half, not 0 / 0
+    chroma = graph.op("Add", chroma, graph.constant(1e-20))  # one half for silence, instead of 0 / 0
     major = graph.op("Gather", chroma, graph.constant([tonic % 12 for tonic in major_tonic_bins]), axis=1)
     minor = graph.op("Gather", chroma, graph.constant([(tonic - 3) % 12 for tonic in major_tonic_bins]), axis=1)
     graph.op("Div", major, graph.op("Add", major, minor), name="major_share")

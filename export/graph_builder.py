@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 Array = npt.NDArray[Any]
-END = int(np.iinfo(np.int64).max)  # of an axis, whatever its length
+END = int(np.iinfo(np.int64).max)  # end of an axis of any length
 
 
 class GraphBuilder:
@@ -22,13 +22,13 @@ class GraphBuilder:
         self.initializers: dict[str, onnx.TensorProto] = {}
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output, called ``name`` where given."""
+        """Add a node with one output, with the given name if there is one."""
         output = name or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
     def constant(self, values: Array | Sequence[int] | Sequence[float] | float, name: str | None = None) -> str:
-        """A constant: floats become float32, integers int64; unnamed ones of equal value are kept once."""
+        """A constant: floats become float32, integers int64; unnamed constants of equal value are stored once."""
         array = np.asarray(values)
         array = np.ascontiguousarray(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64)
         name = name or f"const_{array.dtype.kind}_" + "x".join(map(str, array.ravel().tolist())) + f"_{array.shape}"
@@ -53,16 +53,16 @@ class GraphBuilder:
         return self.op("Div", value, self.constant([by]))
 
     def pad(self, x: str, before: int, after: int, mode: str = "constant") -> str:
-        """``x`` [batch, n] with more at both ends of its second axis."""
+        """``x`` [batch, n], padded at both ends of its second axis."""
         return self.op("Pad", x, self.constant([0, before, 0, after]), mode=mode)
 
     def block_product(self, signal: str, matrix: str, rows: int, block: int) -> str:
         """``stonecli_train.vqt._block_product``: runs of blocks of ``signal`` times ``matrix`` [rows, n]."""
         whole = self.op("Mul", self.divide(self.length(signal, 1), block), self.constant([block]))
         blocks = self.reshape(self.slice(signal, 1, 0, whole), [0, -1, block])
-        neighbours = rows // block
-        if neighbours > 1:
-            last = neighbours - 1
-            shifted = [self.slice(blocks, 1, j, j - last if j < last else END) for j in range(neighbours)]
+        adjacent = rows // block
+        if adjacent > 1:
+            last = adjacent - 1
+            shifted = [self.slice(blocks, 1, j, j - last if j < last else END) for j in range(adjacent)]
             blocks = self.op("Concat", *shifted, axis=2)
         return self.op("MatMul", blocks, matrix)

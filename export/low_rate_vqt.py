@@ -1,12 +1,12 @@
-"""The VQT of a trained model at half its sample rate: features within a few thousandths at a fifth of the cost.
+"""The VQT at half the sample rate of training: features within a few thousandths at a fifth of the cost.
 
-The bins that the network sees end at 3.3 kHz; the 15 above exist so that training can crop a transposition. So 11.025
-kHz carries everything. There the transform is cheapest when the octaves are taken two by two: at each level the
-kernels of an octave and of the one below it, twice as long, are one matrix; then the rate is divided by four with 65
-taps (``stonecli.audio.decode``), for no bin of the next level lies near the edge that 256 taps would keep sharp.
+The bins that the network sees end at 3.3 kHz; the 15 bins above only exist for transpositions in training. So 11.025
+kHz is sufficient. The transform is cheapest with two octaves per level: the kernels of an octave and of the one below
+it, which are twice as long, are one matrix. Then the rate is divided by four with 65 taps (``stonecli.audio.decode``):
+enough, because no bin of the next level is near the cutoff.
 
-``stonecli_train.vqt`` is the definition: windows are Hann windows as long as there (rounded up at the octave's own
-rate), scaled as there, centred on the same times.
+``stonecli_train.vqt`` is the definition: the Hann windows have the same length (rounded up at the rate of the octave),
+the same scale and the same centers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from stonecli_export.graph_builder import END, GraphBuilder
 from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.vqt import VQTConfig
 
-STEP = 4  # from one level's rate to the next one's
+STEP = 4  # decimation factor between two levels
 LEVEL_OCTAVES = 2
-N_BINS = 84  # computed, whatever the network sees of them: the most that lie below HIGHEST_SHARE
-WIDTH = 256  # samples that hold the longest kernel of two octaves
-BLOCK = 32  # of samples, whose neighbours make the rows of a matrix product; with longer ones, more of it is zeros
-HIGHEST_SHARE = 0.35  # of the rate: up to it a signal that was decimated to the rate is what it was
+N_BINS = 84  # number of computed bins: the largest with all bins below HIGHEST_SHARE
+WIDTH = 256  # samples; length of the longest kernel of two octaves
+BLOCK = 32  # samples; adjacent blocks are the rows of a matrix product, and longer blocks would contain more zeros
+HIGHEST_SHARE = 0.35  # of the rate; up to here, decimation does not change the signal
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class LowRateVQT:
     """Parameters of the transform at half the rate.
 
     Attributes:
-        original: the transform that the network was trained with.
-        n_bins: that the network sees, counted from the lowest.
+        original: the transform of training.
+        n_bins: number of bins that the network sees, from the lowest one.
     """
 
     original: VQTConfig
@@ -44,13 +44,13 @@ class LowRateVQT:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> LowRateVQT | None:
-        """The parameters for ``checkpoint``; None where the transform itself has to be used.
+        """The parameters for ``checkpoint``; None if the original transform must be used.
 
-        That is where the bins need the full rate, and for what was trained on single frames without a correction of
-        the tuning, as published models were: they are kept to the last digit.
+        This is the case if the bins need the full rate, and for models trained on single frames without tuning
+        correction, like the published ones, so that their output stays identical to the last digit.
         """
         config, n_bins = checkpoint.vqt, checkpoint.chromanet.n_bins
-        highest = config.frequency(N_BINS - 1) * (1 + 2 / config.q)  # where its kernel's main lobe ends
+        highest = config.frequency(N_BINS - 1) * (1 + 2 / config.q)  # end of the main lobe of its kernel
         longest = config.kernel_length(N_BINS - LEVEL_OCTAVES * config.bins_per_octave)
         if (
             is_as_published(checkpoint)
@@ -65,22 +65,22 @@ class LowRateVQT:
 
     @property
     def sample_rate(self) -> int:
-        """Of the input, in Hz."""
+        """Sample rate of the input in Hz."""
         return self.original.sample_rate // 2
 
     @property
     def hop(self) -> int:
-        """Samples from one frame to the next."""
+        """Samples per hop."""
         return self.original.hop_length // 2
 
     @property
     def levels(self) -> int:
-        """How often two octaves are taken."""
+        """Number of levels of two octaves."""
         return -(-N_BINS // self._level_bins)
 
     @property
     def min_samples(self) -> int:
-        """Shortest audio: at the lowest level it can still be reflected at its edges."""
+        """Minimum number of samples, so that the lowest level can be reflected at its edges."""
         return (WIDTH // 2 + 1) * int(STEP ** (self.levels - 1))
 
     @property
@@ -88,23 +88,23 @@ class LowRateVQT:
         return LEVEL_OCTAVES * self.original.bins_per_octave
 
     def bins(self, level: int) -> range:
-        """The bins of a level."""
+        """Indices of the bins of a level."""
         end = N_BINS - level * self._level_bins
         return range(max(0, end - self._level_bins), end)
 
     def kernels(self, level: int) -> npt.NDArray[np.complex128]:
-        """Kernels of a level, complex [bins, WIDTH], centred on sample WIDTH / 2."""
+        """Kernels of a level, complex [bins, WIDTH], centered on sample WIDTH / 2."""
         config = self.original
         rate = self.sample_rate / STEP**level
         kernels = np.zeros((len(self.bins(level)), WIDTH), dtype=np.complex128)
         for row, index in enumerate(self.bins(level)):
             octave = (config.n_bins - 1 - index) // config.bins_per_octave
             length = config.kernel_length(index + octave * config.bins_per_octave)
-            # In seconds; the original's window lies half a sample early where it is odd, and its decimation, by an even
-            # number of taps, half a sample late.
+            # In seconds. In the original, a window of odd length is half a sample early, and the decimation, with
+            # an even number of taps, is half a sample late.
             duration = length * 2**octave / config.sample_rate
-            centre = 0.5 * (2**octave * (1 - length % 2) - 1) / config.sample_rate
-            time = (np.arange(WIDTH) - WIDTH // 2) / rate - centre
+            center = 0.5 * (2**octave * (1 - length % 2) - 1) / config.sample_rate
+            time = (np.arange(WIDTH) - WIDTH // 2) / rate - center
             window = np.where(np.abs(time) < duration / 2, 0.5 + 0.5 * np.cos(2 * np.pi * time / duration), 0.0)
             kernel = window * np.exp(2j * np.pi * config.frequency(index) * time)
             kernels[row] = kernel / window.sum() * np.sqrt(config.kernel_length(index))
@@ -124,7 +124,7 @@ def add_power(graph: GraphBuilder, vqt: LowRateVQT) -> str:
         block = max(hop, BLOCK)
         matrix = _frame_matrix(vqt.kernels(level), hop, block)
         padded = graph.pad(signal, WIDTH // 2, WIDTH // 2, "reflect")
-        if level:  # whatever the length, there are blocks for the last frame
+        if level:  # so that there are blocks for the last frame at any length
             padded = graph.pad(padded, 0, 2 * block)
         product = graph.block_product(padded, graph.constant(matrix, f"level_{level}"), len(matrix), block)
         squares = graph.op("Mul", product, product)
@@ -148,7 +148,7 @@ def _decimated(graph: GraphBuilder, signal: str, matrix: str, shape: tuple[int, 
 
 
 def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int, block: int) -> npt.NDArray[np.float64]:
-    """Banded matrix that turns neighbouring blocks into frames: the real parts of all, then the imaginary ones."""
+    """Banded matrix that maps adjacent blocks to frames: first all real parts, then all imaginary parts."""
     frames = block // hop
     rows = -(-((frames - 1) * hop + WIDTH) // block) * block
     matrix = np.zeros((rows, 2, frames, len(kernels)))

@@ -1,6 +1,6 @@
-"""Readers of checkpoints that others wrote: STONE, Semi-TONE, S-KEY, and the lab's first default model.
+"""Read the published checkpoints of STONE, Semi-TONE and S-KEY, and those of early experiments of this project.
 
-They are recognised by content, never by name. Nothing of them is kept in this repository.
+They are recognized by content, never by name. This repository contains no part of the published ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stonecli_train.gin import parse_gin
 from stonecli_train.vqt import VQTConfig, lowpass_filter, octave_kernels
 
 # The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
-# the same place in the two rows, and the rows begin with B minor and D major.
+# the same position in the two rows, and the rows start with B minor and D major.
 SEMI_TONE_CLASSES = (
     *(Key((11 + step) % 12, "minor").name for step in range(12)),
     *(Key((2 + step) % 12, "major").name for step in range(12)),
@@ -27,10 +27,10 @@ SEMI_TONE_CLASSES = (
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at ``path``: of ``stone train``, published by others, or of the lab.
+    """The checkpoint at ``path``: of ``stone train``, a published one, or one of the early experiments.
 
     Raises:
-        CheckpointError: it is none of these, is damaged, or wants to run code.
+        CheckpointError: it is not one of these, is damaged, or contains code.
         OSError: the file cannot be read.
     """
     content = load_untrusted(path)
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _from_lab(content: Mapping[str, Any]) -> Checkpoint:
-    """The lab's format: ``chromanet`` (weights), ``classes``, ``config``, ``training``."""
+    """The format of the early experiments: ``chromanet`` (weights), ``classes``, ``config``, ``training``."""
     config = content["config"]
     return Checkpoint(
         chromanet=ChromaNetConfig(
@@ -77,7 +77,7 @@ def _from_lab(content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _from_published(content: Mapping[str, Any]) -> Checkpoint:
-    """STONE and S-KEY: ``stone`` holds the weights of transform and network, ``gin_info`` the configuration."""
+    """The format of STONE and S-KEY: weights of transform and network in ``stone``, configuration in ``gin_info``."""
     gin = parse_gin(content["gin_info"])
     state = cast(dict[str, Tensor], content["stone"])
     weights = {name.removeprefix("chromanet."): value for name, value in state.items() if name.startswith("chromanet.")}
@@ -91,9 +91,9 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
         bins_per_octave=gin.get("HarmonicVQT.bins_per_octave", 12),
     )
     _check_transform(state, vqt)
-    rows: Literal[1, 2] = 2 if weights["classifier.weight"].shape[0] == 2 else 1  # the weights have to fit
+    rows: Literal[1, 2] = 2 if weights["classifier.weight"].shape[0] == 2 else 1  # validated by loading the weights
     supervised = gin.get("get_datasets.dataset_type_train") in ("mix", "supervised")
-    balanced = "CrossPowerSpectralDensityLoss.weights" in gin  # the balance term is S-KEY's
+    balanced = "CrossPowerSpectralDensityLoss.weights" in gin  # only S-KEY has the balance term
     name = "S-KEY" if balanced else "STONE" if rows == 1 else "Semi-TONE" if supervised else "STONE (24 classes)"
     return Checkpoint(
         chromanet=ChromaNetConfig(
@@ -115,7 +115,7 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
-    """Raise unless the checkpoint was trained with the very transform that the export puts in front of it."""
+    """Raise unless the checkpoint was trained with the same transform that the export uses."""
     kernels = octave_kernels(config)
     ours = {
         "hcqt.cqt_kernels_real_0": torch.from_numpy(kernels.real),
