@@ -61,7 +61,7 @@ def analyze(
         float,
         typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes shorter than this."),
     ] = 30.0,
-    bpm: Annotated[bool, typer.Option("--bpm/--no-bpm", help="Estimate the tempo, too (default: key only).")] = False,
+    bpm: Annotated[bool, typer.Option("--bpm/--no-bpm", help="Add the tempo (default: key only).")] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
     html: Annotated[
         Path | None,

@@ -84,7 +84,7 @@ def mix(
     ] = "camelot",
     bpm: Annotated[
         bool,
-        typer.Option("--bpm/--no-bpm", rich_help_panel=PROCESSING, help="Estimate the tempo of files without one."),
+        typer.Option("--bpm/--no-bpm", rich_help_panel=PROCESSING, help="Analyze files without a tempo, too."),
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
     jobs: JobsOption = None,

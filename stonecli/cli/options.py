@@ -195,7 +195,7 @@ BpmOption = Annotated[
     typer.Option(
         "--bpm/--no-bpm",
         rich_help_panel=WRITING,
-        help="Estimate the tempo, too, and write it to its field (default: key only).",
+        help="Add the tempo, and write it to its own field (default: key only).",
     ),
 ]
 BpmRangeOption = Annotated[
@@ -204,7 +204,7 @@ BpmRangeOption = Annotated[
         parser=bpm_range,
         metavar="LOW-HIGH",
         rich_help_panel=WRITING,
-        help="Halve or double tempi into this range, such as 80-160 (default: as estimated).",
+        help="Set the range to halve or double tempi into: 80-160 (default: none).",
     ),
 ]
 PreserveMtimeOption = Annotated[

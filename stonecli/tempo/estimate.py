@@ -1,7 +1,7 @@
 """Estimate the tempo of a recording while its key is detected: in the same pass, from the same samples.
 
-The network names a rough tempo, or none. What several metrical levels of the same music have in common, people call
-the beat at the most usual tempo; :data:`USUAL_BPM` and its neighbors are that preference, chosen on recordings.
+The network gives a rough tempo, or none. Music has several metrical levels, such as 87 and 174 beats per minute. People
+prefer levels near a usual tempo, so the scores of the network are combined with such a preference.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ NONE = TempoEstimate(None)
 
 
 class TempoMeter:
-    """Listens in on the blocks of a recording, and estimates its tempo at the end.
+    """Reads the blocks of a recording as they pass by, and estimates its tempo at the end.
 
     Args:
         rate: of the samples in Hz.

@@ -1,8 +1,8 @@
 """Band levels of an arrangement without rendering it: many more rhythms per minute of computing.
 
 Each tone adds power to the bands of its harmonics, each drum hit to the bands of its kind, with an attack and a decay
-that are drawn per part. Noise and the fluctuation of real spectra are added, then the levels are compressed. It sounds
-like nothing, but its onsets are where those of the music are.
+that are drawn per part. Noise and the fluctuation of real spectra are added, then the levels are compressed. The
+timbres are crude, but the onsets are where the rendered music would have them.
 """
 
 from __future__ import annotations
