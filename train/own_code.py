@@ -43,6 +43,10 @@ def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, Wavefo
 
     try:
         training, validation = own_object(name)(config)
+    except ModuleNotFoundError as error:
+        raise LoaderError(
+            f"--loader {name}: there is no Python module {error.name}; run stone in its folder"
+        ) from error
     except Exception as error:  # whatever the user's code raises
         raise LoaderError(f"--loader {name}: {describe(error)}") from error
     return WaveformTracks(training, config), WaveformTracks(validation, config)

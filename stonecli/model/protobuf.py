@@ -174,7 +174,7 @@ def _field(data: memoryview, position: int, name: str, kind: str, wire: int) -> 
         return Field(name, 0, data[:0], 1), _take(data, position, 4)[1]
     if wire == _EIGHT_BYTES and kind == "8":
         return Field(name, 0, data[:0], 1), _take(data, position, 8)[1]
-    raise ModelError(f"not a valid model file: its {name} is not of type {kind}")
+    raise ModelError(f"not a valid model file: damaged, or another kind of file ({name} is not of type {kind})")
 
 
 def _packed(data: memoryview, kind: str) -> int:
