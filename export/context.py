@@ -12,9 +12,9 @@ LEAST_FRAMES = 8
 def context_frames(checkpoint: Checkpoint) -> int:
     """Frames at either end of a window that are computed and dropped, a multiple of the frames averaged.
 
-    Where audio is cut off, the transform mirrors it and its decimations take silence for what is missing: in the first
-    and last frames there is what nobody played, and the network hears it as a chord. Given the music that is there,
-    it was seen to change its mind by up to 0.12. Published models get none: they are kept to the last digit.
+    At the edges of a window, the transform mirrors the audio and its decimations pad with silence: the first and last
+    frames contain artifacts that the network takes for a chord. With the real music around the window instead,
+    probabilities changed by up to 0.12. Published models get no context: their output stays exactly as published.
     """
     if is_as_published(checkpoint):
         return 0

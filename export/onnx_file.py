@@ -126,7 +126,7 @@ def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
 
 
 def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:
-    """The checkpoint, its classes as the fork hears them, the bytes of its model, and their distance from PyTorch."""
+    """The checkpoint, its classes by the pitch fork, the bytes of its model, and their difference from PyTorch."""
     checkpoint = read_checkpoint(checkpoint_path)
     context = context_frames(checkpoint)
     network = AudioNetwork(checkpoint, context).eval()
@@ -134,20 +134,20 @@ def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, f
     seconds = max(checkpoint.window_seconds, checkpoint.minimum_samples / rate)
     seconds += 2 * context * checkpoint.vqt.hop_length / rate
 
-    def listen(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
+    def predict(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.floating]:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(audio)).numpy())
 
-    classes = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
+    classes = find_class_order(predict, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
     tonics = _major_tonic_bins(checkpoint, classes)
     model = build_model(checkpoint, tonics, context=context)
-    difference = _difference(model.SerializeToString(), listen, checkpoint, seconds)
+    difference = _difference(model.SerializeToString(), predict, checkpoint, seconds)
     if not difference <= AGREEMENT:
         raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
     low_rate = LowRateVQT.of(checkpoint)
     if low_rate is not None:  # what goes into the file is half the rate, and was compared by way of the full one
         model = build_model(checkpoint, tonics, low_rate, context)
-        distance = _low_rate_difference(model.SerializeToString(), listen, checkpoint, seconds)
+        distance = _low_rate_difference(model.SerializeToString(), predict, checkpoint, seconds)
         if not distance <= LOW_RATE_AGREEMENT:
             raise ExportError(f"half the sample rate changes probabilities by {distance:.3f}")
     describe(model, checkpoint, classes, file_sha256(checkpoint_path), context, low_rate)
@@ -211,8 +211,8 @@ def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[
     return [(Key.parse(name.split("/")[0]).tonic - lowest) % 12 for name in classes]
 
 
-def _difference(content: bytes, listen: object, checkpoint: Checkpoint, seconds: float) -> float:
-    """Largest difference of a probability between the ONNX model and ``listen``, over two lengths and batch sizes."""
+def _difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds: float) -> float:
+    """Largest difference of a probability between the ONNX model and ``predict``, over two lengths and batch sizes."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rate = checkpoint.vqt.sample_rate
     shortest = checkpoint.minimum_samples + 2 * context_frames(checkpoint) * checkpoint.vqt.hop_length
@@ -222,26 +222,26 @@ def _difference(content: bytes, listen: object, checkpoint: Checkpoint, seconds:
     tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)
     odd = max(shortest, len(tune) - 777)
     batches = [np.stack([tune, tune[::-1]]), tune[None, :odd], 0.1 * noise[None]]
-    assert callable(listen)  # noqa: S101
+    assert callable(predict)  # noqa: S101
     differences = [
-        np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(batch)})[0] - listen(batch.copy())).max()
+        np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(batch)})[0] - predict(batch.copy())).max()
         for batch in batches
     ]
     return float(np.max(differences))  # not max(): it would pass over a NaN
 
 
-def _low_rate_difference(content: bytes, listen: object, checkpoint: Checkpoint, seconds: float) -> float:
-    """Largest difference of a probability between the model at half the rate and ``listen``, in two keys."""
+def _low_rate_difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds: float) -> float:
+    """Largest difference of a probability between the model at half the rate and ``predict``, in two keys."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rate = checkpoint.vqt.sample_rate
-    assert callable(listen)  # noqa: S101
+    assert callable(predict)  # noqa: S101
     differences = []
     for key in (Key(7, "minor"), Key(0, "major")):
         tune = play_key(key, 0, seconds, rate)
         tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)  # as above
         low = soxr.resample(tune, rate, rate // 2, quality="HQ")
         answer = session.run(["probabilities"], {"audio": low[None]})[0]
-        differences.append(np.abs(answer - listen(tune[None])).max())
+        differences.append(np.abs(answer - predict(tune[None])).max())
     return float(np.max(differences))
 
 

@@ -1,4 +1,4 @@
-"""The pitch fork: which output of a model means which key, found by playing it music whose key is known.
+"""The pitch fork: finds which output of a model means which key, with synthetic music whose key is known.
 
 STONE is trained without labels, so that the place of C major among its outputs is open; the paper closes that gap
 with one recording in C major, the pitch fork (ISMIR 2024, section 4.3). Here the fork is synthesized: a cadence with
@@ -22,7 +22,7 @@ from stonecli.errors import StoneError
 from stonecli.key import Key, Mode
 
 Floats = npt.NDArray[np.float32]
-Listen = Callable[[Floats], npt.NDArray[np.floating]]
+Predict = Callable[[Floats], npt.NDArray[np.floating]]
 """Audio float32 [batch, samples] -> probabilities [batch, classes]."""
 
 LEAST_CORRECT = 0.75  # share of keys that the order has to explain
@@ -100,23 +100,23 @@ def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.ND
 
 
 def find_class_order(
-    listen: Listen, rows: int, seconds: float, sample_rate: int, claimed: Sequence[str] | None
+    predict: Predict, rows: int, seconds: float, sample_rate: int, claimed: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Names of the classes in output order, as the fork hears them.
+    """Names of the classes in output order, as found by the pitch fork.
 
     Args:
-        listen: the model.
+        predict: the model.
         rows: 1 for 12 key signatures (names such as ``C major/A minor``), 2 for 24 keys (``C major``).
         seconds, sample_rate: length and rate of what the model is given.
         claimed: the order that the checkpoint states or that is known for it, if any.
 
     Raises:
-        ClassOrderError: the model does not tell keys apart, or hears another order than is claimed.
+        ClassOrderError: the model does not tell keys apart, or its order is not the claimed one.
     """
     modes: tuple[Mode, ...] = ("major", "minor") if rows == 2 else ("major",)
     keys = [Key(tonic, mode) for mode in modes for tonic in range(12)]
-    heard = np.array([_mean_answer(listen, key, seconds, sample_rate) for key in keys])  # [keys, classes]
-    order = _best_order(heard, keys, rows)
+    answers = np.array([_mean_answer(predict, key, seconds, sample_rate) for key in keys])  # [keys, classes]
+    order = _best_order(answers, keys, rows)
     if claimed is not None:
         _check_claim(claimed, order)
     return order
@@ -130,7 +130,7 @@ def check_recording(answer: npt.NDArray[np.floating], order: Sequence[str], key:
     """
     name = order[int(answer.argmax())]
     if key not in _keys_of(name):
-        raise ClassOrderError(f"the recording given as pitch fork is in {key.name}, but the model hears {name}")
+        raise ClassOrderError(f"the recording given as pitch fork is in {key.name}, but the model detects {name}")
 
 
 def _check_claim(claimed: Sequence[str], order: Sequence[str]) -> None:
@@ -144,7 +144,7 @@ def _check_claim(claimed: Sequence[str], order: Sequence[str]) -> None:
             raise ClassOrderError(f"the checkpoint's name of output {index} is no key: {theirs[:40]!r}") from error
         if not same:
             raise ClassOrderError(
-                f"the checkpoint says that output {index} is {theirs[:40]}, but the pitch fork hears {ours} there"
+                f"the checkpoint says that output {index} is {theirs[:40]}, but the pitch fork finds {ours}"
             )
 
 
@@ -152,21 +152,21 @@ def _keys_of(name: str) -> frozenset[Key]:
     return frozenset(Key.parse(part) for part in name.split("/"))
 
 
-def _mean_answer(listen: Listen, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:
+def _mean_answer(predict: Predict, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:
     audio = np.stack([play_key(key, timbre, seconds, sample_rate) for timbre in range(len(_TIMBRES))])
-    mean: npt.NDArray[np.floating] = listen(audio).mean(axis=0)
+    mean: npt.NDArray[np.floating] = predict(audio).mean(axis=0)
     return mean
 
 
-def _best_order(heard: npt.NDArray[np.floating], keys: Sequence[Key], rows: int) -> tuple[str, ...]:
-    """The order that explains best what was heard. Places ascend by semitones, for the network is a convolution."""
+def _best_order(answers: npt.NDArray[np.floating], keys: Sequence[Key], rows: int) -> tuple[str, ...]:
+    """The order that explains the answers best. Indices ascend by semitones, because the network is a convolution."""
     modes = sorted({key.mode for key in keys})
     candidates = []
     for mode_of_row in permutations(modes, rows):
         firsts, leads, total = [], [], 0.0
         for row, mode in enumerate(mode_of_row):
             tonics = np.arange(12)
-            block = heard[[index for index, key in enumerate(keys) if key.mode == mode]]
+            block = answers[[index for index, key in enumerate(keys) if key.mode == mode]]
             # What each place of C's pitch class would explain: tonic t then stands at place (t - first) % 12.
             explained = [block[tonics, 12 * row + (tonics - first) % 12].mean() for first in range(12)]
             ranking = np.argsort(explained)
@@ -178,7 +178,7 @@ def _best_order(heard: npt.NDArray[np.floating], keys: Sequence[Key], rows: int)
     order = [
         Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)
     ]
-    right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(heard, keys, strict=True)])
+    right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(answers, keys, strict=True)])
     if right < LEAST_CORRECT or lead < LEAST_LEAD:
         raise ClassOrderError(
             f"the model does not tell keys apart: no order of its outputs explains more than {right:.0%} of the "

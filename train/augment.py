@@ -12,7 +12,7 @@ ENVELOPE_BINS = 13  # an octave: what is left after a mean over it has no pitch
 
 
 def augmented(segment: Features, rng: np.random.Generator, other: Features | None = None) -> Features:
-    """A changed copy of ``segment``, uint8 [frames, bins]; every change is drawn anew.
+    """A changed copy of ``segment``, uint8 [frames, bins]; every change is random.
 
     Partials that stand out less, as under voices, drums and dense arrangements; the spectrum tilted; the lowest or
     highest bins dimmed (small speakers, dull recordings); broadband hits in a beat (drums); a noise floor; compressed

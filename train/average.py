@@ -35,7 +35,7 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     if not checkpoints:
         raise StoneError("nothing to average")
     last = checkpoints[-1]
-    # The temperature is calibration's, and how densely frames are heard is for the weights alike.
+    # The temperature is calibration's, and dense_blocks does not change the weights.
     kinds = [(replace(each.chromanet, temperature=1.0, dense_blocks=0), each.vqt, each.classes) for each in checkpoints]
     if any(kind != kinds[-1] for kind in kinds):
         raise StoneError("checkpoints of different architectures have no average")

@@ -2,7 +2,7 @@
 
     python -m stonecli_train.calibrate CKPT.pt --labels RENDERS/labels.csv --recordings CACHE --out CALIBRATED.pt
 
-Renderings that training never heard (``stonecli_train.corpus.render --held-out``) give the temperature at which the
+Renderings that training never used (``stonecli_train.corpus.render --held-out``) give the temperature at which the
 probability
 of the answer, averaged over a track's windows, is as often right as it says (temperature scaling: Guo et al., *On
 Calibration of Modern Neural Networks*, ICML 2017, section 4.2); and the confidence below which an answer is "no key",
@@ -59,7 +59,7 @@ OTHERS = 4  # windows at least, to compare with
 MOST_WINDOWS = 50  # of a recording
 NEVER = 1e-6  # probability of what was thought impossible: the logarithmic score stays finite
 REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
-HARDLY_HEARD = 1.2  # times what every key has where nothing is heard: what has less is refused in any case
+MIN_CONFIDENCE = 1.2  # times the uniform probability: an answer below that is always rejected
 KEYLESS_REFUSED = 0.96  # share of what has no key that is refused at most: more would refuse more music
 
 Floats = npt.NDArray[np.float32]
@@ -170,12 +170,12 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     random = np.random.default_rng(0)
     means, lengths, agrees, weights = [], [], [], []
     for logits in recordings:
-        heard = _probabilities(logits, temperature)
+        windows = _probabilities(logits, temperature)
         for length in RUNS:
-            for _ in range(RUNS_OF_A_RECORDING if len(heard) >= length + OTHERS else 0):
-                start = int(random.integers(len(heard) - length + 1))
-                rest = _joined(np.delete(heard, range(start, start + length), axis=0))
-                means.append(_joined(heard[start : start + length]))
+            for _ in range(RUNS_OF_A_RECORDING if len(windows) >= length + OTHERS else 0):
+                start = int(random.integers(len(windows) - length + 1))
+                rest = _joined(np.delete(windows, range(start, start + length), axis=0))
+                means.append(_joined(windows[start : start + length]))
                 lengths.append(length)
                 agrees.append(means[-1].argmax() == rest.argmax())
                 weights.append(rest.max())
@@ -227,7 +227,7 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
         float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED)),
         float(np.quantile(most, KEYLESS_REFUSED, method="higher")),
     )
-    least = max(least, HARDLY_HEARD / keyless[0].shape[1])
+    least = max(least, MIN_CONFIDENCE / keyless[0].shape[1])
     return Calibration(temperature, least, error, float((most < least).mean()))
 
 
@@ -241,14 +241,14 @@ def main(arguments: Sequence[str]) -> int:
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="of .npy features, as training caches them, of unlabelled recordings",
+        help="cached features (.npy) of unlabeled recordings",
     )
-    parser.add_argument("--window-seconds", type=float, help="that recordings are heard in; else what was trained with")
+    parser.add_argument("--window-seconds", type=float, help="window for recordings (default: that of the training)")
     parser.add_argument(
-        "--dense-blocks", type=int, help="of the network, that leave out no frame (stonecli_train.chromanet)"
+        "--dense-blocks", type=int, help="last blocks of the network that skip no frame (stonecli_train.chromanet)"
     )
-    parser.add_argument("--temperature", type=float, help="instead of the one that fits the renderings best")
-    parser.add_argument("--major-odds", type=float, default=1.0, help="of major against minor where it will be used")
+    parser.add_argument("--temperature", type=float, help="(default: the one that fits the renderings best)")
+    parser.add_argument("--major-odds", type=float, default=1.0, help="prior odds of major against minor (default: 1)")
     parser.add_argument("--licence", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
     options = parser.parse_args(arguments)
@@ -258,8 +258,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.window_seconds is not None:
             checkpoint = replace(checkpoint, window_seconds=options.window_seconds)
         if options.dense_blocks is not None:
-            heard = replace(checkpoint.chromanet, dense_blocks=options.dense_blocks)
-            checkpoint = replace(checkpoint, chromanet=heard)
+            chromanet = replace(checkpoint.chromanet, dense_blocks=options.dense_blocks)
+            checkpoint = replace(checkpoint, chromanet=chromanet)
         if checkpoint.classes is None or checkpoint.chromanet.rows != 2:
             raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]

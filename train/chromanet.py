@@ -40,11 +40,11 @@ class ChromaNetConfig:
             over octaves alone.
         gate_channels: width of a ``TonalGate``, which ``stonecli_train.gate`` fits to a trained network; 0, as
             published, for none.
-        gate_statistics: numbers that it is given for each channel: 2, or 4 where it hears the course of time as well.
-        dense_blocks: that many of the last blocks hear every pair of neighbours instead of every second one, and what
-            follows in them lies as far apart as it would: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
+        gate_statistics: statistics per channel that it gets: 2, or 4 with those of the course over time.
+        dense_blocks: number of last blocks that use every pair of neighboring frames instead of every second one, with
+            the layers after them dilated accordingly: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
             2014, section 3.5). Halving drops what is odd, in the last blocks up to half of a window; with the same
-            weights this is the mean over all places where the halvings could have begun. 0, as published, for none.
+            weights this is the mean over all frames at which the halvings could start. 0, as published, for none.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}

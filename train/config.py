@@ -79,10 +79,10 @@ class LossConfig:
         smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
         labelled_weight: of the loss of a labelled batch.
         unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
-        unlabelled: for ``cross_entropy``, what unlabelled tracks are asked for: ``views`` for what ``semi_tone`` asks,
-            ``teacher`` for what the run's own averaged weights hear in two segments of the track, ``lessons`` for what
-            other checkpoints heard beforehand (``stonecli_train.lessons``).
-        least_sure: for ``teacher`` and ``lessons``: segments of whose key they are less sure are left out.
+        unlabelled: for ``cross_entropy``, the target of unlabelled tracks: ``views`` for that of ``semi_tone``,
+            ``teacher`` for the prediction of the run's own averaged weights for two segments, ``lessons`` for the
+            predictions that other checkpoints made beforehand (``stonecli_train.lessons``).
+        least_sure: for ``teacher`` and ``lessons``: segments with a lower confidence are left out.
         score_weight, style_weight: for ``cross_entropy``: of the auxiliary losses of renderings
             (``stonecli_train.auxiliary``); 0 for none.
     """

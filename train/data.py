@@ -1,4 +1,4 @@
-"""Music files -> batches of feature segments, drawn anew for every step by the step's number alone.
+"""Music files -> batches of feature segments, drawn for every step from the step's number alone.
 
 A batch is a function of (seed, step, row): a run that is resumed at step n sees what it would have seen, worker
 processes need no state, and each of several training processes makes only its own rows.
@@ -61,7 +61,7 @@ class Track:
         features: .npy file of uint8 [frames, bins].
         key: the label; None for an unlabelled track, and for one that has no key.
         keyless: whether its label says that it has no key.
-        lessons: what teachers hear in an unlabelled track, where they were asked.
+        lessons: pseudo-labels of an unlabelled track by the teachers, if there are any.
         name: of the recording within its folder, by which a resumed run knows it.
         style: place of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
     """
@@ -275,7 +275,7 @@ def _by_kind(tracks: Sequence[Track]) -> tuple[list[Track], list[Track]]:
 
 
 def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, report: Report = print) -> list[Track]:
-    """The unlabelled tracks with what the teachers hear in them.
+    """The unlabelled tracks with the pseudo-labels of the teachers.
 
     Raises:
         DataError: they are not sure of anything.
@@ -285,12 +285,12 @@ def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, repor
     for number, track in enumerate(tracks, 1):
         found.append(replace(track, lessons=teachers.lessons(track.features)))
         if number % _REPORT_EVERY == 0:
-            report(f"{number} of {len(tracks)} recordings heard by the teachers")
-    heard = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
-    sure = int((heard >= least_sure).sum())
+            report(f"{number} of {len(tracks)} recordings analyzed by the teachers")
+    confidences = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
+    sure = int((confidences >= least_sure).sum())
     if not sure:
         raise DataError("the teachers are not sure of a single key in the unlabelled tracks")
-    report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(heard)} stretches")
+    report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(confidences)} segments")
     return found
 
 
@@ -453,7 +453,7 @@ class StepDataset(Dataset[Batch]):
         return one, two, -1, shifts, _NO_LESSON, _NO_SCORE, UNKNOWN_STYLE
 
     def _taught_row(self, rng: np.random.Generator) -> _Row:
-        """A stretch that teachers heard, moved by up to a quarter of a segment; either mode is as likely."""
+        """A segment with a pseudo-label, shifted by up to a quarter of its length; both modes are equally likely."""
         mode = self._lessons[int(rng.integers(len(self._lessons)))]
         track, places = mode[int(rng.integers(len(mode)))]
         assert track.lessons is not None  # noqa: S101
@@ -512,9 +512,9 @@ class StepDataset(Dataset[Batch]):
         else:
             speed = tempo ** rng.uniform(-1.0, 1.0)
             played = np.arange(frames) * speed
-            heard = int(played[-1]) + 1
-            start = max(0, min(start, len(features) - heard))
-            segment = cut(features, start, heard)[played.astype(np.int64)]
+            used = int(played[-1]) + 1
+            start = max(0, min(start, len(features) - used))
+            segment = cut(features, start, used)[played.astype(np.int64)]
             steady = start + played.astype(np.int64) % max(1, len(features) - start)
         other = None
         if is_labelled and self._unlabelled:

@@ -5,7 +5,7 @@ network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell musi
 logistic regression with one hidden layer, each kind weighing half. Recordings without labels count as music where the
 checkpoint itself is sure of their key; without them, one in twenty is taken for a drum: renderings sound different.
 
-Half of what it is fitted to is shorter than a window: half a second is heard again and again, and otherwise one in
+Half of what it is fitted to is shorter than a window: the shortest pieces are half a second, and otherwise one in
 five is taken for a drum. Some of that is changed, or comes through a telephone, for it must be known there as well.
 Then it is opened as far as nearly all windows of music need, and made to open and shut more decidedly than it was
 fitted to: half open, it would weigh windows by what is no matter of keys.
@@ -90,18 +90,18 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
         checkpoint: says how long windows are.
         features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
-    levels, heard = [], []
+    levels, predictions = [], []
     with torch.inference_mode():
         for window in windows(checkpoint, features):
             outputs = network.blocks(window)
             levels.append(block_levels(outputs, STATISTICS)[0])
-            heard.append(functional.softmax(network.logits_of(outputs), dim=-1)[0])
-        most = float(torch.stack(heard).mean(dim=0).max())
+            predictions.append(functional.softmax(network.logits_of(outputs), dim=-1)[0])
+        most = float(torch.stack(predictions).mean(dim=0).max())
         return torch.stack(levels).numpy(), most
 
 
 def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
-    """Three stretches of a track, uint8 [frames, bins], no longer than a window: one as it is, one changed as in
+    """Three segments of a track, uint8 [frames, bins], no longer than a window: one as it is, one changed as in
     training, one through a telephone; any octave of lengths is as likely."""
     shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
     longest = max(shortest, window_frames(checkpoint))

@@ -1,9 +1,9 @@
-"""Unlabelled recordings -> lessons: what trained networks hear in them, fixed before training begins.
+"""Pseudo-labels of unlabelled recordings: the predictions of trained networks, fixed before training starts.
 
 Self-training (Xie et al., *Self-training with Noisy Student improves ImageNet classification*, CVPR 2020): several
-teachers, each asked about several transpositions of a stretch and of its neighbours, know more than a student who hears
-one stretch, changed by ``stonecli_train.augment``. A teacher that is fixed cannot follow the student where it drifts,
-as the mean teacher of ``stonecli_train.views`` does.
+teachers, each applied to several transpositions of a segment and of its neighbors, are more accurate than a student
+that sees one segment, changed by ``stonecli_train.augment``. A fixed teacher does not drift with the student, unlike
+the mean teacher of ``stonecli_train.views``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from stonecli_train.chromanet import BINS_PER_OCTAVE, average_frames
 from stonecli_train.features import save_atomically
 
 TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features have room for 15
-STEP_SECONDS = 12.0  # from one stretch to the next
-NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a stretch and of those beside it: modulations are rarer than mistakes
+STEP_SECONDS = 12.0  # from one segment to the next
+NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a segment and of those beside it: modulations are rarer than mistakes
 MOST_STRETCHES = 60  # of a recording, spread over it
 KEYS = 24
 
@@ -35,10 +35,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
-    """What teachers hear in stretches of one recording.
+    """Pseudo-labels of the segments of one recording.
 
     Attributes:
-        starts: int64 [n], first frame of each stretch of its features.
+        starts: int64 [n], first frame of each segment in its features.
         keys: float32 [n, 24], probabilities by ``Key.index``.
     """
 
@@ -51,11 +51,11 @@ class Teachers:
 
     Args:
         checkpoints: of 24 classes with names, all with the same input.
-        frames: VQT frames in a stretch.
-        folder: where answers are kept; they are named by recording, networks and stretch.
+        frames: VQT frames in a segment.
+        folder: where answers are stored, named by recording, networks and segment.
 
     Raises:
-        StoneError: a checkpoint cannot teach keys, or the checkpoints hear different things.
+        StoneError: a checkpoint does not predict keys, or the checkpoints have different inputs.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], frames: int, folder: Path) -> None:
@@ -102,7 +102,7 @@ class Teachers:
         return found
 
     def _listen(self, features: npt.NDArray[np.uint8]) -> Lessons:
-        """Lessons for features, uint8 [frames, bins]; none where they are shorter than a stretch."""
+        """Lessons for features, uint8 [frames, bins]; none if they are shorter than a segment."""
         config = self.checkpoints[0].vqt
         last = len(features) - self._frames
         if last < 0:
@@ -110,28 +110,30 @@ class Teachers:
         step = STEP_SECONDS * config.sample_rate / config.hop_length
         count = min(MOST_STRETCHES, int(last / step) + 1)
         starts = np.unique(np.linspace(0, last, count).astype(np.int64))
-        heard = np.stack([self._heard(np.asarray(features[start : start + self._frames])) for start in starts])
-        padded = np.pad(heard, ((1, 1), (0, 0), (0, 0)), mode="edge")
+        predicted = np.stack([self._predict(np.asarray(features[start : start + self._frames])) for start in starts])
+        padded = np.pad(predicted, ((1, 1), (0, 0), (0, 0)), mode="edge")
         seconds = self._frames * config.hop_length / config.sample_rate
         keys = np.empty((len(starts), KEYS), dtype=np.float32)
         for place in range(len(starts)):
             around = padded[place : place + len(NEIGHBOURS)]
-            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, heard.shape[1]))
+            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, predicted.shape[1]))
             keys[place] = np.mean(
                 [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
             )
         return Lessons(starts, keys)
 
-    def _heard(self, stretch: npt.NDArray[np.uint8]) -> Floats:
+    def _predict(self, segment: npt.NDArray[np.uint8]) -> Floats:
         """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [answers, 24]."""
-        level = torch.from_numpy(stretch.astype(np.float32)).T / 255.0
+        level = torch.from_numpy(segment.astype(np.float32)).T / 255.0
         answers = []
         for checkpoint, network, order in zip(self.checkpoints, self._networks, self._orders, strict=True):
             averaged = average_frames(level, checkpoint.frames_averaged)
             bins = checkpoint.chromanet.n_bins
             with torch.inference_mode():
-                heard = network(torch.stack([averaged[None, shift : shift + bins] for shift in TRANSPOSITIONS])).numpy()
-            for probabilities, shift in zip(heard, TRANSPOSITIONS, strict=True):
+                predicted = network(
+                    torch.stack([averaged[None, shift : shift + bins] for shift in TRANSPOSITIONS])
+                ).numpy()
+            for probabilities, shift in zip(predicted, TRANSPOSITIONS, strict=True):
                 by_index = np.empty(KEYS, dtype=np.float32)
                 by_index[[_raised(index, shift) for index in order]] = probabilities
                 answers.append(by_index)

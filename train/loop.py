@@ -34,7 +34,7 @@ TRAINING, VALIDATION = 1, 2  # purposes of random numbers
 
 
 class TrainError(StoneError):
-    """Training cannot start or go on; what was saved is whole."""
+    """Training cannot start or continue; saved checkpoints are intact."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ class Run:
         folder.
 
         Raises:
-            TrainError: the folder holds a run of another architecture, or ``start`` is of one, or the loss stays no
-                number.
+            TrainError: the folder holds a run of another architecture, or ``start`` is of one, or the loss is not
+                finite.
             DataError: the tracks are not what the loss learns from, or is validated with; before the first step.
             OSError: a checkpoint cannot be written; the old one is whole.
         """
         self.validation_data()  # raises now what would otherwise be found after an epoch
         self.resume()
         if self.start is not None and not self.progress.step:
-            self.begin_with(self.start)
+            self.start_from(self.start)
         try:
             self.train_epochs()
         finally:
@@ -230,7 +230,7 @@ class Run:
         return any_process(self.stop(), self.processes, self.device)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimiser; the losses as numbers. A loss that is no number changes nothing."""
+        """One step of the optimiser; the losses as numbers. A loss that is not finite changes nothing."""
         config, step = self.config.optimiser, self.progress.step
         lr, decay = learning_rate(step, config), weight_decay(step, config)
         for group in self.optimiser.param_groups:
@@ -272,7 +272,7 @@ class Run:
             chroma = gather_rows(chroma[None], self.processes)[0]
         logits = self.network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
         if has_teacher:
-            logits = torch.cat([self.heard(inputs[:2]), logits])
+            logits = torch.cat([self.teacher_logits(inputs[:2]), logits])
         return batch_loss(logits, chroma, everyone, self.config), parts.backward
 
     def reseed(self) -> None:
@@ -291,8 +291,8 @@ class Run:
         total = terms["total"] + loss.score_weight * more["score"] + loss.style_weight * more["style"]
         return terms | more | {"key": terms["total"], "total": total}
 
-    def heard(self, inputs: Tensor) -> Tensor:
-        """What the averaged weights say of views of all processes, logits [views, rows, classes]."""
+    def teacher_logits(self, inputs: Tensor) -> Tensor:
+        """Logits of the averaged weights for the views of all processes, [views, rows, classes]."""
         with torch.no_grad(), self.autocast():
             logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch).float()
         return gather_rows(logits.reshape(*inputs.shape[:2], -1), self.processes)
@@ -394,7 +394,7 @@ class Run:
             self.restore(load_checkpoint(path))
             self.say(f"resumed after step {self.progress.step}")
 
-    def begin_with(self, checkpoint: Checkpoint) -> None:
+    def start_from(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's weights, and nothing else of it: windows, data and objective may be others.
 
         Raises:
@@ -402,13 +402,13 @@ class Run:
         """
         mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
-        # Calibration changes the temperature; how densely frames are heard is for the weights alike.
+        # Calibration changes the temperature, and dense_blocks does not change the weights.
         asked = mine.network
         chromanet = replace(theirs.chromanet, temperature=asked.temperature, dense_blocks=asked.dense_blocks)
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
-            raise TrainError("the checkpoint to begin with is of another architecture than the configuration")
+            raise TrainError("the checkpoint of --from has another architecture than the configuration")
         if self.labelled and theirs.classes not in (None, class_names(mine)):
-            raise TrainError("the outputs of the checkpoint to begin with stand for other keys than the labels teach")
+            raise TrainError("the outputs of the checkpoint of --from stand for other keys than the labels")
         for network in (self.network, self.average):
             network.load_state_dict(theirs.weights)
         self.progress.is_tuned = True
@@ -437,7 +437,7 @@ class Run:
             raise TrainError(f"{self.folder}: holds a checkpoint that cannot be resumed; {advice}") from error
 
     def go_back_to_best(self) -> None:
-        """After a loss that is no number: the best checkpoint again, with other random numbers from there.
+        """After a loss that is not finite, return to the best checkpoint and continue with other random numbers.
 
         Raises:
             TrainError: there is none, or this has happened too often.
@@ -445,10 +445,10 @@ class Run:
         path = self.folder / "best.pt"
         step, recoveries = self.progress.step, self.progress.recoveries + 1
         if not path.exists() or recoveries > 5:
-            raise TrainError(f"the loss is no number at step {step}: lower the learning rate")
+            raise TrainError(f"the loss is not finite at step {step}; lower the learning rate (--lr)")
         self.restore(load_checkpoint(path))
         self.progress.recoveries = recoveries
-        self.say(f"the loss was no number at step {step}: back to the best checkpoint, step {self.progress.step}")
+        self.say(f"the loss was not finite at step {step}; back to the best checkpoint, step {self.progress.step}")
 
     def say(self, text: str) -> None:
         """Tell the watchers."""

@@ -120,7 +120,7 @@ def _mode_labels(chroma: Tensor, views: Views, config: TrainConfig) -> Tensor:
 
 
 def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
-    """Cross-entropy of the transposed view against what a teacher hears in two segments of the track; scalar, >= 0.
+    """Cross-entropy of the transposed view against the teacher's prediction for two segments; scalar, >= 0.
 
     The teacher is the average of the network's own weights (Tarvainen and Valpola, *Mean teachers are better role
     models*, NeurIPS 2017). Its answer, the mean of both segments', is moved by the transposition. Major and minor weigh
@@ -131,12 +131,12 @@ def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
         shift: integer [rows], by how many places the key in the first lies above that in the transposed one.
         least_sure: rows whose likeliest key has less in the teacher's answer do not count; without any the loss is 0.
     """
-    heard = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
+    predicted = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
     places = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
-    target = torch.cat([half.gather(1, places) for half in heard.chunk(2, dim=1)], dim=1)
+    target = torch.cat([half.gather(1, places) for half in predicted.chunk(2, dim=1)], dim=1)
     minor = target.argmax(dim=1) >= BINS_PER_OCTAVE
     sure = target.amax(dim=1) >= least_sure
-    weight = torch.zeros_like(heard[:, 0])
+    weight = torch.zeros_like(predicted[:, 0])
     for mode in (sure & minor, sure & ~minor):
         weight[mode] = 1.0 / mode.sum().clamp(min=1)
     errors = -(target * torch.log_softmax(logits[2].float(), dim=-1)).sum(dim=1)

@@ -315,8 +315,8 @@ def test_a_recording_in_c_major_is_accepted(hand_made_file: Path, target: Path, 
 @pytest.mark.parametrize(
     ("key", "error", "reason"),
     [
-        (Key(2, "major"), ClassOrderError, "in C major, but the model hears D major"),
-        (Key(9, "minor"), ClassOrderError, "hears A minor"),
+        (Key(2, "major"), ClassOrderError, "in C major, but the model detects D major"),
+        (Key(9, "minor"), ClassOrderError, "detects A minor"),
         (None, ExportError, "no tonal music"),
     ],
 )

@@ -230,7 +230,7 @@ def test_check_recording() -> None:
     answer = np.full(24, 0.01)
     answer[3] = 0.8
     check_recording(answer, A_MAJOR_FIRST, Key(0, "major"))
-    with pytest.raises(ClassOrderError, match="is in G major, but the model hears C major"):
+    with pytest.raises(ClassOrderError, match="is in G major, but the model detects C major"):
         check_recording(answer, A_MAJOR_FIRST, Key(7, "major"))
     with pytest.raises(ClassOrderError):
         check_recording(answer, A_MAJOR_FIRST, Key(0, "minor"))

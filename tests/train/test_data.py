@@ -433,7 +433,7 @@ def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks) -> None:
     found = taught(tracks, teachers, 0.0, said.append)
     assert [track.features for track in found] == [track.features for track in tracks]
     assert all(track.lessons is not None and len(track.lessons.starts) == 1 for track in found)
-    assert said == ["3 recordings: the teachers are sure of the key in 3 of 3 stretches"]
+    assert said == ["3 recordings: the teachers are sure of the key in 3 of 3 segments"]
     with pytest.raises(DataError, match="not sure of a single key"):
         taught(tracks, teachers, 1.1)
 

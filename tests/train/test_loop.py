@@ -467,7 +467,7 @@ def test_a_loss_of_nan_returns_to_the_best_checkpoint(
     progress = run.train()
     watched = recorder(run)
     assert watched.steps == [*range(8), *range(5, 15)]
-    assert watched.messages == ["the loss was no number at step 7: back to the best checkpoint, step 5"]
+    assert watched.messages == ["the loss was not finite at step 7; back to the best checkpoint, step 5"]
     assert (progress.step, progress.recoveries) == (15, 1)
     assert watched.losses[5:7] != watched.losses[8:10]  # other batches: the same would lead to the same
     assert all(
