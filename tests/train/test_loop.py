@@ -446,7 +446,7 @@ def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, train
 
 
 def inject_nan(monkeypatch: pytest.MonkeyPatch, run: Run, at: set[int], times: int = 1) -> None:
-    """Make the loss of training steps ``at`` no number, ``times`` times each."""
+    """Make the loss of training steps ``at`` NaN, ``times`` times each."""
     left = dict.fromkeys(at, times)
 
     def with_nan(logits: Tensor, *rest: Any) -> dict[str, Tensor]:
@@ -497,7 +497,7 @@ def test_without_a_best_checkpoint_the_error_has_the_remedy(
 ) -> None:
     run = start(tiny_config())
     inject_nan(monkeypatch, run, {2})
-    with pytest.raises(TrainError, match="no number at step 2: lower the learning rate"):
+    with pytest.raises(TrainError, match="not finite at step 2; lower the learning rate"):
         run.train()
     assert not run.folder.exists()
 
@@ -507,7 +507,7 @@ def test_it_returns_to_the_best_checkpoint_only_a_few_times(
 ) -> None:
     run = start(tiny_config())
     inject_nan(monkeypatch, run, {6}, times=100)
-    with pytest.raises(TrainError, match="no number at step 6"):
+    with pytest.raises(TrainError, match="not finite at step 6"):
         run.train()
     assert len(recorder(run).messages) == 5
 
