@@ -39,7 +39,11 @@ def analyze(
         list[Path], typer.Argument(metavar="PATH...", help="Analyze these files and folders, or - for a list on stdin.")
     ],
     per_window: Annotated[
-        bool, typer.Option("--per-window", help="Show the key of every window, too (default: the summary).")
+        bool,
+        typer.Option(
+            "--per-window/--no-per-window",
+            help="Show the key of every window, too (default: the summary).",
+        ),
     ] = False,
     window: Annotated[
         float | None,

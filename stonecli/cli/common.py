@@ -110,12 +110,19 @@ def _standard_input(separator: bytes) -> Iterator[str]:
     while block := reader.read1(1 << 16):
         *whole, rest = (rest + block).split(separator)
         for name in whole:
-            if separator == b"\n" and os.name == "nt":
-                name = name.removesuffix(b"\r")
-            if name:
-                yield os.fsdecode(name)
-    if rest:
-        yield os.fsdecode(rest)
+            yield from _name(name, separator)
+    yield from _name(rest, separator)
+
+
+def _name(text: bytes, separator: bytes) -> Iterator[str]:
+    """The name in one line of a list, unless it is empty.
+
+    A carriage return at the end belongs to the line break of Windows, unless there is a file with such a name.
+    """
+    if separator == b"\n" and text.endswith(b"\r") and not Path(os.fsdecode(text)).exists():
+        text = text.removesuffix(b"\r")
+    if text:
+        yield os.fsdecode(text)
 
 
 def refuse_addresses(locations: Iterable[Location], reason: str) -> None:

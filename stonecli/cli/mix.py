@@ -31,6 +31,7 @@ from stonecli.cli.options import (
     DeviceOption,
     JobsOption,
     ModelOption,
+    NoCacheOption,
     NullOption,
     file_with_ending,
     json_option,
@@ -90,9 +91,7 @@ def mix(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", rich_help_panel=PROCESSING, help="Ignore the result cache and store nothing.")
-    ] = False,
+    no_cache: NoCacheOption = False,
     null: NullOption = False,
 ) -> None:
     """Sort tracks into an order that mixes well by key, tuning and tempo.
@@ -209,11 +208,12 @@ def _show_mix(
 
 
 def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
-    """The file named by an option: a path, or a name in ``music`` with or without the extension."""
+    """The file named by an option: a path, or a name in ``music``, in any case, with or without the extension."""
     if wanted is None or wanted.is_file():
         return wanted
     parts = _parts(wanted)
-    by_name = [path for path in music if _parts(path)[-len(parts) :] == parts]
+    by_name = [path for path in music if path.parts[-len(parts) :] == wanted.parts]
+    by_name = by_name or [path for path in music if _parts(path)[-len(parts) :] == parts]
     by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
     found = by_name or by_stem
     if not found:
@@ -227,8 +227,8 @@ def _named(wanted: Path | None, music: list[Path], option: str) -> Path | None:
 
 
 def _parts(path: Path) -> tuple[str, ...]:
-    """The parts of the path, with composed accents: macOS stores accents separately from their letters."""
-    return tuple(unicodedata.normalize("NFC", part) for part in path.parts)
+    """The parts of the path without case, and with composed accents: macOS stores accents apart from their letters."""
+    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in path.parts)
 
 
 def _find(tracks: list[MixTrack], path: Path) -> MixTrack:

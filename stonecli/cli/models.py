@@ -58,10 +58,14 @@ def models(
         typer.Option(parser=_sha256, metavar="HEX", help="With add: require this SHA-256 (default: any)."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With add: replace a model of the same name (default: refuse).")
+        bool,
+        typer.Option(
+            "--replace/--no-replace",
+            help="With add: replace a model of the same name (default: refuse).",
+        ),
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="With add: accept the license without asking (default: ask).")
+        bool, typer.Option("--yes/--no-yes", "-y", help="With add: accept the license without asking (default: ask).")
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per model (default: a table).")] = False,
 ) -> None:

@@ -222,7 +222,7 @@ NoCacheOption = Annotated[
 NullOption = Annotated[
     bool,
     typer.Option(
-        "--null",
+        "--null/--no-null",
         "-0",
         rich_help_panel=PROCESSING,
         help="Read a NUL-separated list for -, as from find -print0 (default: one per line).",

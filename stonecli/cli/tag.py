@@ -53,7 +53,9 @@ def tag(
     options: TagOptions,
     remove: Annotated[
         bool,
-        typer.Option("--remove", rich_help_panel=WRITING, help="Remove what stone wrote (same --field and --mode)."),
+        typer.Option(
+            "--remove/--no-remove", rich_help_panel=WRITING, help="Remove what stone wrote (same --field and --mode)."
+        ),
     ] = False,
     notation: NotationOption = "camelot",
     output: Annotated[

@@ -58,7 +58,9 @@ def train(
     ] = None,
     allow_changes: Annotated[
         bool,
-        typer.Option("--allow-changes", help="Resume a run with other settings or tracks (default: refuse)."),
+        typer.Option(
+            "--allow-changes/--no-allow-changes", help="Resume a run with other settings or tracks (default: refuse)."
+        ),
     ] = False,
     circle: Annotated[
         Literal["1", "7"] | None,

@@ -36,9 +36,16 @@ def undo(
             metavar="[RUN]", parser=whole_number(0), help="Undo the run with this number (default: the last run)."
         ),
     ] = None,
-    list_runs: Annotated[bool, typer.Option("--list", "-l", help="List the runs, the last one first.")] = False,
+    list_runs: Annotated[
+        bool,
+        typer.Option(
+            "--list/--no-list",
+            "-l",
+            help="List the runs, the last one first.",
+        ),
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Show what would be restored and change no file.")
+        bool, typer.Option("--dry-run/--no-dry-run", "-n", help="Show what would be restored and change no file.")
     ] = False,
     preserve_mtime: Annotated[
         bool,

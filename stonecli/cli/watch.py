@@ -30,10 +30,13 @@ def watch(
         ),
     ] = 3.0,
     existing: Annotated[
-        bool, typer.Option("--existing", help="Process existing files, too (default: only new ones).")
+        bool, typer.Option("--existing/--no-existing", help="Process existing files, too (default: only new ones).")
     ] = False,
     poll: Annotated[
-        bool, typer.Option("--poll", help="Check for new files regularly, for network drives (default: where needed).")
+        bool,
+        typer.Option(
+            "--poll/--no-poll", help="Check for new files regularly, for network drives (default: where needed)."
+        ),
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
     device: DeviceOption = "auto",

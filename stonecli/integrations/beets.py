@@ -234,10 +234,12 @@ class StonePlugin(plugins.BeetsPlugin):
         """Set the fields of the library item by the same rules as the tags of its file."""
         if result.key is None or result.estimate is None:
             return
+        current = parse_or_none(item.initial_key or "")
         for rule in rules:
             name = LIBRARY_FIELDS[rule.field]
-            spelling = result.key.spelled(rule.notation)
-            text = spelling if rule.field == "key" else with_key(item[name] or None, spelling, rule.field, rule.mode)
+            text: str | None = result.key.spelled(rule.notation)
+            if rule.field != "key":
+                text = with_key(item[name] or None, result.key.spelled(rule.notation), rule.field, rule.mode, current)
             if text is not None:
                 item[name] = text
         item["key_confidence"] = round(result.estimate.confidence, 4)

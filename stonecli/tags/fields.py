@@ -4,11 +4,12 @@ A part of a text counts as written by stone if it is exactly one of the spelling
 the text and followed by the separator (prepend), or at the end and preceded by the separator (append). So
 ``"A minor thing"`` is the user's text.
 
-The letters ``A`` to ``G`` are both words and spellings of major keys. In a comment or grouping they count as written by
-stone. In a title (``"E - Motion"``, ``"Plan - B"``) they do not: the user can see and remove an outdated letter, but a
-deleted word is lost. A title that starts with exactly what would be written is not changed, so a second run never
-writes it twice. For the same reason, a text that consists of one spelling counts as ours in a comment or grouping, but
-never in a title, and a missing title is not created.
+The letters ``A`` to ``G`` are both words and spellings of major keys. In a comment or grouping (``"A - Side"``) they
+count as written by stone only if the key field of the file says that key, and in a title (``"E - Motion"``,
+``"Plan - B"``) never: the user can see and remove an outdated letter, but a deleted word is lost. A text that starts
+with exactly what would be written is not changed, so a second run never writes it twice. For the same reason, a text
+that consists of one spelling counts as ours in a comment or grouping, but never in a title, and a missing title is not
+created.
 
 Mixed In Key writes ``4A - Energy 6`` or ``4A - 6`` to comments and groupings: our form, followed by an energy level. So
 a spelling in front of an energy level belongs to Mixed In Key and is never replaced. If a text starts with an energy
@@ -32,7 +33,7 @@ _ENERGY = re.compile(r"(?:Energy )?(?:10|[1-9])(?= - |\s*[|/,;]|\s*\Z)", re.ASCI
 OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notation in NOTATIONS)
 """Every text that stone writes for a key."""
 
-_AMBIGUOUS_IN_TITLE = frozenset("ABCDEFG")
+_LETTERS = frozenset("ABCDEFG")  # spellings that are words, too
 
 
 def checked_utf8(data: bytes) -> bytes:
@@ -59,31 +60,45 @@ def followed(values: Sequence[str], text: str | None, written: str | None) -> li
     return [text if parse_plain(value) else value for value in values]
 
 
-def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode) -> str | None:
-    """``text`` with the key added, instead of a key that stone wrote before; a missing title stays None."""
+def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode, current: Key | None = None) -> str | None:
+    """``text`` with the key added, instead of a key that stone wrote before; a missing title stays None.
+
+    ``current`` is the key in the key field of the file, None if there is none.
+    """
     if mode == "replace":
         return spelling
     if not text or not text.strip():
         return text if field == "title" else spelling
+    own = _own_spellings(field, current) | ({spelling} if field != "title" else set())
     if mode == "prepend":
         if text.startswith(spelling + SEPARATOR):
             return text
-        rest = without_key(text, field, mode)
+        rest = _without(text, field, mode, own)
         if rest is None:
             return spelling
         separator = ENERGY_SEPARATOR if field != "title" and _ENERGY.match(rest) else SEPARATOR
         return spelling + separator + rest
     if text.endswith(SEPARATOR + spelling):
         return text
-    rest = without_key(text, field, mode)
+    rest = _without(text, field, mode, own)
     return spelling if rest is None else rest + SEPARATOR + spelling
 
 
-def without_key(text: str | None, field: Field, mode: WriteMode) -> str | None:
-    """``text`` without the key that stone wrote in this mode; None if there was no other text."""
-    if text is None:
-        return None
-    own = OWN_SPELLINGS - _AMBIGUOUS_IN_TITLE if field == "title" else OWN_SPELLINGS
+def without_key(text: str | None, field: Field, mode: WriteMode, current: Key | None = None) -> str | None:
+    """``text`` without the key that stone wrote in this mode; None if there was no other text.
+
+    ``current`` is the key in the key field of the file, None if there is none.
+    """
+    return None if text is None else _without(text, field, mode, _own_spellings(field, current))
+
+
+def _own_spellings(field: Field, current: Key | None) -> frozenset[str]:
+    """The texts that count as written by stone."""
+    own = OWN_SPELLINGS - _LETTERS
+    return own if current is None or field == "title" else own | {current.musical}
+
+
+def _without(text: str, field: Field, mode: WriteMode, own: frozenset[str]) -> str | None:
     if field != "title" and text in own:
         return None
     if mode == "prepend":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stonecli.errors import TagError
-from stonecli.key import Key
+from stonecli.key import Key, parse_or_none
 from stonecli.library.music_file import CHANGED_MEANWHILE, Source, opened, refuse_changed
 from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_unsafe, replace_file
 from stonecli.tags.edit.audio_digest import is_same_audio
@@ -149,14 +149,15 @@ def _changes(now: Snapshot, family: TagFamily, *, key: Key | None, rules: Sequen
     """The changes that write the key to the fields of the rules, or remove our own text from them (key None)."""
     texts: dict[Field, str | None] = dict(now.texts)
     changes: dict[Field, str | None] = {}
+    current = None if now.text is None else parse_or_none(now.text)
     for rule in rules:
         spelling = None if key is None else key.spelled(rule.notation)
         if rule.field != "key":
             text = texts.get(rule.field)
             texts[rule.field] = (
-                without_key(text, rule.field, rule.mode)
+                without_key(text, rule.field, rule.mode, current)
                 if spelling is None
-                else with_key(text, spelling, rule.field, rule.mode)
+                else with_key(text, spelling, rule.field, rule.mode, current)
             )
         elif spelling is not None or (now.keys and set(now.keys) <= OWN_SPELLINGS):
             changes["key"] = spelling

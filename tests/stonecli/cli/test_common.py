@@ -33,6 +33,18 @@ def test_names_with_line_breaks(stdin: Callable[..., Any]) -> None:
     assert listed([Path("-")], null=True) == [Path("new\nline.mp3"), Path("b\r.mp3")]
 
 
+def test_a_list_from_windows_names_the_same_files(
+    stdin: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stdin(b"a.mp3\r\n\r\nb.mp3\r\nc.mp3\r")
+    assert listed([Path("-")], null=False) == [Path("a.mp3"), Path("b.mp3"), Path("c.mp3")]
+    if sys.platform != "win32":
+        (tmp_path / "b.mp3\r").touch()
+        stdin(b"a.mp3\r\nb.mp3\r\n")
+        assert listed([Path("-")], null=False) == [Path("a.mp3"), Path("b.mp3\r")]
+
+
 def test_without_a_dash() -> None:
     assert listed([Path("/x/-"), Path("a")], null=False) == [Path("/x/-"), Path("a")]
     with pytest.raises(typer.BadParameter):
@@ -65,8 +77,8 @@ def test_an_output_in_a_missing_folder_is_refused_first(
     if command == "evaluate":
         path = tmp_path / "labels.csv"
         path.write_text("path,key\nmusic/flac.flac,Dm\n")
-    for detect in ("stonecli.detection.detect.detect_key", "stonecli.tagging.detect_key"):
-        monkeypatch.setattr(detect, lambda *_, **__: pytest.fail("the work has begun"))
+    for detect in ("tagging.detect_key", "detection.many.detect_key", "evaluation.measure.detect_key"):
+        monkeypatch.setattr(f"stonecli.{detect}", lambda *_, **__: pytest.fail("the work has begun"))
     result = invoke(command, path, option, tmp_path / "none" / name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"stone: {option} {tmp_path / 'none'}: no such folder; create it first\n"

@@ -128,6 +128,7 @@ class TestNamesOfTracks:
     @pytest.mark.parametrize("name", ["e.flac", "e", "music/e.flac", "music/e"])
     def test_a_name_is_looked_up_among_the_files(self, invoke: Invoke, crate: Path, name: str) -> None:
         assert names(invoke("mix", crate, "--start", name))[0] == "e"
+        assert names(invoke("mix", crate, "--start", name.upper()))[0] == "e"
         assert names(invoke("mix", crate, "--end", name))[-1] == "e"
         assert names(invoke("mix", crate, "--compatible", name))[0] == "e"
 

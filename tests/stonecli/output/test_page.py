@@ -202,6 +202,22 @@ def test_search_for_a_key_knows_its_other_names(browser: Any, tmp_path: Path) ->
     assert search_for(browser, "e") == {"Camel", "12B.mp3"}
 
 
+def test_a_key_among_other_words_may_be_part_of_a_title(browser: Any, tmp_path: Path) -> None:
+    """ "A minor thing" is a title, unless no track is called so."""
+    tracks = [
+        page_track(tmp_path / f"{number}.mp3", Key.parse(key), None, TrackInfo(title, artist), "kept")
+        for number, (title, artist, key) in enumerate(
+            [("A Minor Thing", "", "C"), ("Some thing", "", "Am"), ("Prelude", "Bach", "Am"), ("In A-Minor", "", "C")]
+        )
+    ]
+    save_page(tmp_path / "a.html", tracks)
+    browser.get((tmp_path / "a.html").as_uri())
+    assert search_for(browser, "a minor thing") == {"A Minor Thing"}
+    assert search_for(browser, "a minor bach") == {"Prelude"}
+    assert search_for(browser, "a minor") == {"A Minor Thing", "Some thing", "Prelude", "In A-Minor"}
+    assert search_for(browser, "a minor (thing") == set()  # no regular expression
+
+
 def test_a_selected_track_lights_compatible_keys(browser: Any, tmp_path: Path) -> None:
     tracks = [page_track(tmp_path / f"{key}.mp3", key, None, TrackInfo(key.camelot), "kept") for key in Key.all()]
     save_page(tmp_path / "a.html", tracks)

@@ -25,7 +25,9 @@ SPELLINGS = st.sampled_from(sorted(OWN_SPELLINGS))
         ("Am - played", "prepend", "8A - played"),
         ("1m - played", "prepend", "8A - played"),
         ("12B - played", "prepend", "8A - played"),
-        ("C - played", "prepend", "8A - played"),
+        ("C - played", "prepend", "8A - C - played"),  # a letter may be a word: "A - Side"
+        ("Side - B", "append", "Side - B - 8A"),
+        ("A", "prepend", "8A - A"),
         ("played - 12B", "append", "played - 8A"),
         ("7A", "prepend", "8A"),
         ("7A", "append", "8A"),
@@ -103,6 +105,31 @@ def test_without_key(text: str | None, field: Field, mode: WriteMode, expected: 
     assert without_key(text, field, mode) == expected
 
 
+class TestLetters:
+    """A to G are spellings of major keys, and words."""
+
+    @pytest.mark.parametrize(
+        ("text", "mode", "current", "expected"),
+        [
+            ("C - played", "prepend", "C", "8A - played"),
+            ("C - played", "prepend", "8B", "8A - played"),
+            ("C - played", "prepend", "Am", "8A - C - played"),
+            ("played - C", "append", "C", "played - 8A"),
+            ("C", "prepend", "C", "8A"),
+        ],
+    )
+    def test_the_key_of_the_file_is_replaced(self, text: str, mode: WriteMode, current: str, expected: str) -> None:
+        assert with_key(text, "8A", "comment", mode, Key.parse(current)) == expected
+
+    def test_in_a_title_they_are_always_words(self) -> None:
+        assert with_key("C - Side", "8A", "title", "prepend", Key.parse("C")) == "8A - C - Side"
+
+    def test_only_the_key_of_the_file_is_removed(self) -> None:
+        assert without_key("A - Side", "comment", "prepend") == "A - Side"
+        assert without_key("A - Side", "comment", "prepend", Key.parse("Dm")) == "A - Side"
+        assert without_key("A - Side", "comment", "prepend", Key.parse("A")) == "Side"
+
+
 @given(TEXTS, SPELLINGS, st.sampled_from(["comment", "grouping", "title"]), st.sampled_from(["prepend", "append"]))
 def test_a_second_run_changes_nothing(text: str, spelling: str, field: Field, mode: WriteMode) -> None:
     once = with_key(text, spelling, field, mode)
@@ -114,8 +141,9 @@ def test_the_text_of_the_user_comes_back(text: str, first: str, second: str, fie
     users = without_key(text, field, mode)
     if users is not None and without_key(users, field, mode) != users:
         return  # a key in front of a key: the second is the user's until the first is gone
-    written = with_key(with_key(users, first, field, mode), second, field, mode)
-    assert (without_key(written, field, mode) or "").strip() == (users or "").strip()
+    keys = Key.parse(first), Key.parse(second)
+    written = with_key(with_key(users, first, field, mode), second, field, mode, keys[0])
+    assert (without_key(written, field, mode, keys[1]) or "").strip() == (users or "").strip()
 
 
 def test_own_spellings_are_those_of_the_three_notations() -> None:
