@@ -1,4 +1,4 @@
-"""Servers on this machine, for what is heard from elsewhere."""
+"""Servers on this machine, for what is detected from elsewhere."""
 
 import http.server
 import threading

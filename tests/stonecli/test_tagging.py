@@ -121,8 +121,8 @@ def test_keys_below_the_confidence_are_not_written(key_model: KeyModel, song: So
     assert (result.status, result.key) == ("unsure", D_MINOR)
     assert fingerprint(path.parent) == before
     assert result.estimate is not None
-    heard = Tagger(key_model, TagOptions(write=True, min_confidence=result.estimate.confidence))(path)
-    assert heard.status == "written"
+    estimated = Tagger(key_model, TagOptions(write=True, min_confidence=result.estimate.confidence))(path)
+    assert estimated.status == "written"
 
 
 def test_the_modification_time(key_model: KeyModel, song: Song) -> None:
@@ -167,7 +167,7 @@ def test_other_fields_get_the_existing_key_without_analysis(
 
 @pytest.fixture
 def tagged_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """From now on another program writes a key while a file is heard: in place, and sets the time back."""
+    """From now on another program writes a key while a file is detected: in place, and sets the time back."""
 
     def begin(text: str) -> None:
         detect = detect_key

@@ -25,7 +25,7 @@ from tests.fixture_types import CopySong, RunFfmpeg
 
 
 def seconds_of(path: Path) -> float:
-    """Length of what is heard."""
+    """Length of what is detected."""
     audio = open_audio(path, 11025)
     return sum(len(block) for block in audio.blocks) / audio.rate
 

@@ -114,8 +114,8 @@ def test_npz(invoke: Invoke, song: Song, medley: Path, tmp_path: Path) -> None:
         assert arrays[f"__times__/{medley}"].shape == (8, 2)
         assert arrays[str(medley)].dtype == np.float32
         assert arrays[str(medley)].sum(axis=1) == pytest.approx(1, abs=1e-3)
-        heard = [arrays["__classes__"][row.argmax()] for row in arrays[str(medley)]]
-        assert heard == ["C major"] * 4 + ["F# minor"] * 4
+        detected = [arrays["__classes__"][row.argmax()] for row in arrays[str(medley)]]
+        assert detected == ["C major"] * 4 + ["F# minor"] * 4
 
 
 def test_silence_is_reported(invoke: Invoke, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_outputs_never_replace_music(invoke: Invoke, song: Song, option: str) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
 def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song, tmp_path: Path) -> None:
     files = [song("flac", f"{number}.flac") for number in range(200)]
-    npz, page = tmp_path / "heard.npz", tmp_path / "heard.html"
+    npz, page = tmp_path / "keys.npz", tmp_path / "keys.html"
     command = [*stone_command, "analyze", *map(str, files), "--json", "--npz", str(npz), "--html", str(page)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -274,10 +274,10 @@ def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song,
     process.send_signal(signal.SIGINT)
     rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
     assert (process.wait(timeout=60), errors) == (130, "stone: interrupted; the files shown above are done\n")
-    heard = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
-    assert 1 <= len(heard) < len(files)
+    detected = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
+    assert 1 <= len(detected) < len(files)
     with np.load(npz) as arrays:
-        assert heard <= set(arrays.files)
+        assert detected <= set(arrays.files)
     assert "0.flac" in page.read_text("utf-8")
 
 

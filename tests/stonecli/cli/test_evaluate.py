@@ -56,7 +56,7 @@ def test_all_right(folder: Path, invoke: Invoke) -> None:
 
 
 def test_each_part_of_mirex_by_labels_that_are_wrong_on_purpose(folder: Path, invoke: Invoke) -> None:
-    # The keys are heard (test above); against these labels each is wrong in another way.
+    # The keys are detected (test above); against these labels each is wrong in another way.
     rows = ["c.wav,F,pop", "am.flac,C,pop", "fs.wav,F#,rock", "eb.flac,A,rock", "silence.wav,C,"]
     result = invoke("evaluate", labels_file(folder, rows, "path,key,genre"), "--json", "--resamples", "200")
     assert result.exit_code == 0, result.stderr
@@ -198,7 +198,7 @@ def test_comparing_predictions_for_unreadable_files(folder: Path, invoke: Invoke
 
 
 def test_against_another_model(folder: Path, invoke: Invoke, tmp_path: Path, tiny_model: MakeModel) -> None:
-    other = tiny_model(tmp_path / "other.onnx")  # hears B minor in everything
+    other = tiny_model(tmp_path / "other.onnx")  # detects B minor in everything
     result = invoke("evaluate", labels_file(folder, [*RIGHT, "missing.mp3,C"]), "--against", other, "--json")
     assert result.exit_code == 1
     against = json.loads(result.stdout)["against"]
@@ -296,10 +296,10 @@ def test_ctrl_c_reports_the_finished_tracks(
     assert "interrupted" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     with predictions.open(newline="") as file:
-        heard = list(csv.DictReader(file))
-    assert len(heard) < 401
+        detected = list(csv.DictReader(file))
+    assert len(detected) < 401
     if out:
-        assert json.loads(out)["overall"]["count"] == len(heard) - 1
+        assert json.loads(out)["overall"]["count"] == len(detected) - 1
 
 
 def test_heavy_libraries_are_not_loaded_for_the_help() -> None:

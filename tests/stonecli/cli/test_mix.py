@@ -19,7 +19,7 @@ HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "la
 
 @pytest.fixture
 def crate(song: Song) -> Path:
-    """Tracks with keys and tempos in their tags; nothing in it has to be heard."""
+    """Tracks with keys and tempos in their tags; nothing in it has to be analyzed."""
     tracks = {"a": ("8A", "124"), "b": ("10A", "126"), "c": ("9A", "125"), "d": ("2B", "124"), "e": ("8B", "")}
     for name, (key, bpm) in tracks.items():
         path = song("flac", name)

@@ -282,9 +282,9 @@ def test_a_published_checkpoint_is_fetched_converted_and_used(
     assert model.info is not None
     assert model.info.checkpoint_sha256 == sha256(published)
     assert model.source == PUBLISHED["skey"].url
-    heard = json.loads(invoke("analyze", song("flac"), "--model", "skey", "--json").stdout)
-    assert heard["model"] == f"skey.onnx@{model.sha256[:12]}"
-    assert heard["key"]["musical"] == "Dm"
+    detected = json.loads(invoke("analyze", song("flac"), "--model", "skey", "--json").stdout)
+    assert detected["model"] == f"skey.onnx@{model.sha256[:12]}"
+    assert detected["key"]["musical"] == "Dm"
     fails(invoke("models", "add", published, "--name", "other"), 2, "license: MIT for the code", "add --yes")
 
 
@@ -352,10 +352,10 @@ def test_a_model_by_its_name(invoke: Invoke, tiny_model: Build, song: Song, tmp_
     path.unlink()
     track = song("flac")
     for command in (["tag", track], ["analyze", track]):
-        heard = json.loads(invoke(*command, "--model", "mine", "--json").stdout)
-        assert heard["model"] == f"mine.onnx@{stored_model('mine').sha256[:12]}"
-    heard = json.loads(invoke("analyze", track, "--model", BUILT_IN, "--json").stdout)
-    assert heard["model"] == f"{BUILT_IN}.onnx@{KeyModel(device='cpu').sha256[:12]}"
+        detected = json.loads(invoke(*command, "--model", "mine", "--json").stdout)
+        assert detected["model"] == f"mine.onnx@{stored_model('mine').sha256[:12]}"
+    detected = json.loads(invoke("analyze", track, "--model", BUILT_IN, "--json").stdout)
+    assert detected["model"] == f"{BUILT_IN}.onnx@{KeyModel(device='cpu').sha256[:12]}"
     labels = tmp_path / "labels.csv"
     labels.write_text(f"path,key\n{track},D minor\n")
     report = json.loads(invoke("evaluate", labels, "--model", "mine", "--against", BUILT_IN, "--json").stdout)

@@ -163,7 +163,7 @@ def test_remove_deletes_the_written_key(
 ) -> None:
     fields = ["--field", "key", "--field", "comment=musical", "--field", "title", "--mode", "append"]
     invoke("tag", album, "--write-tags", *fields)
-    monkeypatch.setattr("stonecli.model.session.KeyModel.__init__", lambda *_: pytest.fail("nothing is to be heard"))
+    monkeypatch.setattr("stonecli.model.session.KeyModel.__init__", lambda *_: pytest.fail("nothing is to be analyzed"))
     before = fingerprint(album)
     preview = invoke("tag", album, "--remove", *fields)
     assert {tuple(row[1:]) for row in rows(preview)} == {("7A", "", "", "removable")}
@@ -251,11 +251,11 @@ def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: MakeModel
 
 
 def test_playlist_and_collection(invoke: Invoke, song: Song, tmp_path: Path) -> None:
-    heard, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
+    estimated, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
     bad.write_text("text")
     assert invoke("tag", kept, "--write-tags", "--notation", "musical").exit_code == 0
     files = ["--playlist", tmp_path / "list.m3u8", "--rekordbox", tmp_path / "list.xml", "--output", tmp_path / "l.csv"]
-    assert invoke("tag", heard, bad, kept, *files).exit_code == 1
+    assert invoke("tag", estimated, bad, kept, *files).exit_code == 1
     assert (tmp_path / "list.m3u8").read_text().splitlines()[2::2] == ["music/mp3.mp3", "music/flac.flac"]
     tracks = list(ElementTree.parse(tmp_path / "list.xml").iter("TRACK"))[:2]  # noqa: S314 (our own file)
     assert [(track.get("Tonality"), track.get("TotalTime")) for track in tracks] == [("7A", "16")] * 2
@@ -272,10 +272,10 @@ def test_targets_that_make_no_sense(invoke: Invoke, song: Song, wrong: list[str]
 
 
 def test_json_is_one_object_a_line(invoke: Invoke, song: Song, tmp_path: Path) -> None:
-    heard, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
+    estimated, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
     assert invoke("tag", kept, "--write-tags").exit_code == 0
     bad.write_text("text")
-    result = invoke("tag", heard, kept, bad, tmp_path / "nothing", "--json")
+    result = invoke("tag", estimated, kept, bad, tmp_path / "nothing", "--json")
     assert result.exit_code == 1
     records = {Path(record["path"]).name: record for record in map(json.loads, result.stdout.splitlines())}
     assert set(records) == {"mp3.mp3", "flac.flac", "bad.mp3", "nothing"}
@@ -297,9 +297,9 @@ def test_json_is_one_object_a_line(invoke: Invoke, song: Song, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out.ndjson"])
 def test_tables_in_files(invoke: Invoke, song: Song, tmp_path: Path, name: str) -> None:
-    heard, bad, target = song("mp3"), tmp_path / "bad.mp3", tmp_path / name
+    estimated, bad, target = song("mp3"), tmp_path / "bad.mp3", tmp_path / name
     bad.write_text("text")
-    result = invoke("tag", heard, bad, tmp_path / "nothing", "--output", target)
+    result = invoke("tag", estimated, bad, tmp_path / "nothing", "--output", target)
     assert result.exit_code == 1
     text = target.read_text()
     if name == "out.csv":

@@ -690,7 +690,7 @@ def test_without_the_extra(name: str, folder: Path) -> None:
 
 def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path: Path) -> None:
     """Slow (about 20 s): the whole way on the synthesized pitch fork. A small network learns cadences in the 24 keys
-    from labels, the export compares its class order with what the fork hears, and ``stone tag`` names each key."""
+    from labels, the export compares its class order with that of the pitch fork, and ``stone tag`` names each key."""
     pytest.importorskip("onnx")
     from stonecli_export.pitch_fork import play_key
 
@@ -719,5 +719,5 @@ def test_a_trained_model_is_exported_and_names_keys_right(invoke: Any, tmp_path:
     result = invoke("tag", songs, "--model", model, "--json", "--jobs", "1")
     assert result.exit_code == 0, result.stderr
     answers = [json.loads(line) for line in lines(result.stdout)]
-    heard = {int(Path(answer["path"]).stem): answer["key"]["musical"] for answer in answers if answer["key"]}
-    assert heard == {key.index: key.musical for key in Key.all()}
+    detected = {int(Path(answer["path"]).stem): answer["key"]["musical"] for answer in answers if answer["key"]}
+    assert detected == {key.index: key.musical for key in Key.all()}

@@ -197,8 +197,8 @@ def test_addresses_are_fetched_by_the_workers(
     result = invoke("tag", *locations, "--cluster", address, "--output", output)
     assert (result.exit_code, result.stderr) == (1, "s3://music/gone.mp3: no such file\n")
     wanted = [f"s3://music/cluster/{number}.mp3" for number in range(5)] + pages
-    heard = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
-    assert heard == dict.fromkeys([*wanted, str(folder / "00.flac")], "7A") | {"s3://music/gone.mp3": None}
+    detected = {record["path"]: record["key"] and record["key"]["camelot"] for record in records(output)}
+    assert detected == dict.fromkeys([*wanted, str(folder / "00.flac")], "7A") | {"s3://music/gone.mp3": None}
 
 
 def _set_environment(values: dict[str, str]) -> None:

@@ -68,7 +68,7 @@ def test_a_written_key_can_be_undone(job: Job, song: Song, journals: Path) -> No
 def test_writes_of_a_killed_worker_are_reported(job: Job, song: Song, journals: Path, overwrite: bool) -> None:
     path = song("flac")
     with thread_journal(journals, "write on a cluster") as run:
-        write_key(path, Key.parse("Dm"), journal=run)  # and no more is heard of it
+        write_key(path, Key.parse("Dm"), journal=run)  # and no more is detected of it
     kept = song("flac", "kept")
     write_key(kept, Key.parse("Am"))  # before the run
     job = replace(job, options=TagOptions(write=True, overwrite=overwrite), journals=journals)

@@ -25,7 +25,7 @@ KEYS = ("C major", "F# major", "Bb major", "A minor", "C# minor", "Eb minor")
 
 
 @pytest.fixture
-def hear(key_model: KeyModel) -> Callable[..., KeyEstimate]:
+def analyzed(key_model: KeyModel) -> Callable[..., KeyEstimate]:
     """The estimate for samples that come as blocks of some length."""
 
     def estimate(samples: Samples, *, block: int = 4 * RATE, **options: float) -> KeyEstimate:
@@ -66,15 +66,15 @@ def test_the_recordings_that_are_at_hand(shared: Path, key_model: KeyModel) -> N
     with (shared / "audio" / "labels.csv").open() as file:
         labels = {row["path"]: row["key"] for row in csv.DictReader(file)}
     assert len(labels) == 7
-    heard = {name: detect_key(shared / "audio" / name, key_model) for name in labels}
-    for estimate in heard.values():
+    detected = {name: detect_key(shared / "audio" / name, key_model) for name in labels}
+    for estimate in detected.values():
         assert_is_consistent(estimate)
-    assert {name: estimate.key.name if estimate.key else None for name, estimate in heard.items()} == labels
-    fork = heard["pitch_fork_c_major.mp3"]
+    assert {name: estimate.key.name if estimate.key else None for name, estimate in detected.items()} == labels
+    fork = detected["pitch_fork_c_major.mp3"]
     assert fork.confidence > 0.9
     assert fork.tuning_cents == pytest.approx(-1.5, abs=1.5)
     assert fork.duration == pytest.approx(33.6, abs=0.5)
-    violin = heard["bach_bwv1002_sarabande_garner.mp3"]
+    violin = detected["bach_bwv1002_sarabande_garner.mp3"]
     assert violin.tuning_cents == pytest.approx(13.2, abs=1.5)  # baroque or not, above 440 Hz
     assert violin.confidence > 0.5
 
@@ -107,25 +107,25 @@ def test_an_unreadable_file_raises(tmp_path: Path, key_model: KeyModel) -> None:
 
 
 @pytest.mark.parametrize("key", [key.name for key in Key.all()])
-def test_all_24_keys(music: Music, hear: Callable[..., KeyEstimate], key: str) -> None:
-    estimate = hear(music(key))
+def test_all_24_keys(music: Music, analyzed: Callable[..., KeyEstimate], key: str) -> None:
+    estimate = analyzed(music(key))
     assert_is_consistent(estimate)
     assert estimate.key == Key.parse(key)
     assert estimate.confidence > 0.5
 
 
 @pytest.mark.parametrize("gain", [0.01, 0.001, 2.0, 30.0])
-def test_the_level_changes_nothing(music: Music, hear: Callable[..., KeyEstimate], gain: float) -> None:
+def test_the_level_changes_nothing(music: Music, analyzed: Callable[..., KeyEstimate], gain: float) -> None:
     samples = music("G minor", seconds=31)
-    plain, scaled = hear(samples), hear(samples * np.float32(gain))
+    plain, scaled = analyzed(samples), analyzed(samples * np.float32(gain))
     assert scaled.key == plain.key == Key.parse("G minor")
     assert np.abs(scaled.probabilities - plain.probabilities).max() < 2e-3
     assert scaled.tuning_cents == pytest.approx(plain.tuning_cents, abs=0.3)
 
 
-def test_a_quiet_start_is_analyzed_too(music: Music, hear: Callable[..., KeyEstimate]) -> None:
+def test_a_quiet_start_is_analyzed_too(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
     samples = np.concatenate([music("E major", seconds=15) * np.float32(0.02), music("E major", seconds=30)])
-    estimate = hear(samples)
+    estimate = analyzed(samples)
     assert [window.tonal for window in estimate.windows] == [True, True, True]
     assert estimate.key == Key.parse("E major")
 
@@ -133,31 +133,33 @@ def test_a_quiet_start_is_analyzed_too(music: Music, hear: Callable[..., KeyEsti
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("cents", [-40, 40])
 def test_a_detuned_copy_has_the_same_key(
-    music: Music, hear: Callable[..., KeyEstimate], key: str, cents: float
+    music: Music, analyzed: Callable[..., KeyEstimate], key: str, cents: float
 ) -> None:
-    plain, detuned = hear(music(key)), hear(music(key, cents=cents))
+    plain, detuned = analyzed(music(key)), analyzed(music(key, cents=cents))
     assert detuned.key == plain.key == Key.parse(key)
     assert detuned.tuning_cents == pytest.approx(cents, abs=3)
     assert np.abs(detuned.probabilities - plain.probabilities).max() < 0.15
 
 
-# Nothing to hear
+# Nothing tonal
 
 
 @pytest.mark.parametrize("exponent", [0, 1, 2], ids=["white", "pink", "brown"])
 @pytest.mark.parametrize("seconds", [1, 16, 47])
-def test_noise_has_no_key(noise: MakeNoise, hear: Callable[..., KeyEstimate], exponent: float, seconds: float) -> None:
-    estimate = hear(noise(exponent, seconds))
+def test_noise_has_no_key(
+    noise: MakeNoise, analyzed: Callable[..., KeyEstimate], exponent: float, seconds: float
+) -> None:
+    estimate = analyzed(noise(exponent, seconds))
     assert_is_consistent(estimate)
     assert estimate.key is None
     assert all(window.key is None and window.confidence == 0 for window in estimate.windows)
 
 
-def test_silence_has_no_key(hear: Callable[..., KeyEstimate], music: Music) -> None:
+def test_silence_has_no_key(analyzed: Callable[..., KeyEstimate], music: Music) -> None:
     dither = np.random.default_rng(0).integers(-1, 2, 20 * RATE).astype(np.float32) / 32768
     offset = silence(20) + np.float32(0.1)
     for samples in (silence(20), silence(1), dither, music(seconds=20) * np.float32(1e-4), offset):
-        estimate = hear(samples)
+        estimate = analyzed(samples)
         assert_is_consistent(estimate)
         assert estimate.key is None
 
@@ -170,9 +172,9 @@ def test_no_audio_at_all_is_an_error(key_model: KeyModel) -> None:
 
 @pytest.mark.parametrize("seconds", [0.6, 1, 3, 10, 14.9])
 def test_a_file_shorter_than_a_window_gets_an_answer(
-    music: Music, hear: Callable[..., KeyEstimate], seconds: float
+    music: Music, analyzed: Callable[..., KeyEstimate], seconds: float
 ) -> None:
-    estimate = hear(music("F minor", seconds=seconds))
+    estimate = analyzed(music("F minor", seconds=seconds))
     assert_is_consistent(estimate)
     assert estimate.key is not None
     (window,) = estimate.windows
@@ -182,16 +184,18 @@ def test_a_file_shorter_than_a_window_gets_an_answer(
 
 
 @pytest.mark.parametrize("seconds", [1 / RATE, 0.1, 0.4])
-def test_a_tenth_of_a_second_gets_none(music: Music, hear: Callable[..., KeyEstimate], seconds: float) -> None:
-    estimate = hear(music("F minor", seconds=1)[: round(seconds * RATE)])
+def test_a_tenth_of_a_second_gets_none(music: Music, analyzed: Callable[..., KeyEstimate], seconds: float) -> None:
+    estimate = analyzed(music("F minor", seconds=1)[: round(seconds * RATE)])
     assert_is_consistent(estimate)
     assert estimate.key is None
     assert estimate.duration == pytest.approx(seconds, abs=1e-4)
 
 
-def test_windows_without_tones_do_not_count(music: Music, noise: MakeNoise, hear: Callable[..., KeyEstimate]) -> None:
+def test_windows_without_tones_do_not_count(
+    music: Music, noise: MakeNoise, analyzed: Callable[..., KeyEstimate]
+) -> None:
     tones = music("B major", seconds=WINDOW)
-    estimate = hear(np.concatenate([noise(0, WINDOW), tones, silence(WINDOW), tones]))
+    estimate = analyzed(np.concatenate([noise(0, WINDOW), tones, silence(WINDOW), tones]))
     assert [window.tonal for window in estimate.windows] == [False, True, False, True]
     assert estimate.key == Key.parse("B major")
     tonal = np.array([window.probabilities for window in estimate.windows if window.tonal])
@@ -208,10 +212,10 @@ def test_windows_without_tones_do_not_count(music: Music, noise: MakeNoise, hear
     [(1, [0, 1]), (1.5, [0, 1.5]), (1.97, [0, 1.97]), (2, [0, 1, 2]), (3.3, [0, 1, 2, 3.3])],
 )
 def test_windows_tile_a_recording(
-    music: Music, hear: Callable[..., KeyEstimate], length: float, borders: list[float]
+    music: Music, analyzed: Callable[..., KeyEstimate], length: float, borders: list[float]
 ) -> None:
     """In windows; the last one takes what is left."""
-    estimate = hear(music("C major", seconds=length * WINDOW))
+    estimate = analyzed(music("C major", seconds=length * WINDOW))
     found = [*(window.start for window in estimate.windows), estimate.windows[-1].end]
     assert found == pytest.approx([WINDOW * border for border in borders], abs=0.01)
     assert all(one.end == other.start for one, other in itertools.pairwise(estimate.windows))
@@ -222,10 +226,10 @@ def test_windows_tile_a_recording(
     [(1, 0.0, [0]), (1.97, 0.0, [0]), (2, 0.0, [0, 1]), (3.3, 0.0, [0, 1, 2]), (1.6, 0.5, [0, 0.5]), (0.4, 0.0, [0])],
 )
 def test_the_last_window_can_be_dropped(
-    music: Music, hear: Callable[..., KeyEstimate], length: float, overlap: float, starts: list[float]
+    music: Music, analyzed: Callable[..., KeyEstimate], length: float, overlap: float, starts: list[float]
 ) -> None:
     """Whole windows only; what is shorter than a window is analyzed as it is."""
-    estimate = hear(music("C major", seconds=length * WINDOW), last_window="drop", overlap=overlap)
+    estimate = analyzed(music("C major", seconds=length * WINDOW), last_window="drop", overlap=overlap)
     assert [window.start for window in estimate.windows] == pytest.approx(
         [WINDOW * start for start in starts], abs=0.02
     )
@@ -236,8 +240,8 @@ def test_the_last_window_can_be_dropped(
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9])
-def test_overlap(music: Music, hear: Callable[..., KeyEstimate], overlap: float) -> None:
-    estimate = hear(music("C major", seconds=60), overlap=overlap)
+def test_overlap(music: Music, analyzed: Callable[..., KeyEstimate], overlap: float) -> None:
+    estimate = analyzed(music("C major", seconds=60), overlap=overlap)
     starts = np.array([window.start for window in estimate.windows])
     assert np.diff(starts) == pytest.approx(WINDOW * (1 - overlap), abs=0.02)
     assert estimate.windows[-1].end == pytest.approx(60, abs=0.01)
@@ -246,8 +250,8 @@ def test_overlap(music: Music, hear: Callable[..., KeyEstimate], overlap: float)
 
 
 @pytest.mark.parametrize("window", [12.0, 20.0, 60.0])
-def test_other_windows(music: Music, hear: Callable[..., KeyEstimate], window: float) -> None:
-    estimate = hear(music("E minor", seconds=60), window_seconds=window)
+def test_other_windows(music: Music, analyzed: Callable[..., KeyEstimate], window: float) -> None:
+    estimate = analyzed(music("E minor", seconds=60), window_seconds=window)
     assert [found.start for found in estimate.windows] == pytest.approx(
         [window * number for number in range(len(estimate.windows))], abs=0.05
     )
@@ -293,17 +297,17 @@ def test_audio_at_a_low_rate_is_analyzed(
     assert estimate.duration == pytest.approx(31, abs=0.01)
 
 
-def test_a_change_of_key_makes_two_segments(music: Music, hear: Callable[..., KeyEstimate]) -> None:
-    estimate = hear(np.concatenate([music("C major", seconds=60), music("F# minor", seconds=75)]))
+def test_a_change_of_key_makes_two_segments(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
+    estimate = analyzed(np.concatenate([music("C major", seconds=60), music("F# minor", seconds=75)]))
     assert [segment.key.name for segment in estimate.segments] == ["C major", "F# minor"]
     assert estimate.segments[0].end == pytest.approx(60, abs=8)
     assert estimate.key == Key.parse("F# minor")  # the longer one
     assert_is_consistent(estimate)
 
 
-def test_a_few_bars_elsewhere_make_none(music: Music, hear: Callable[..., KeyEstimate]) -> None:
+def test_a_few_bars_elsewhere_make_none(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
     parts = [music("C major", seconds=45), music("F# minor", seconds=15), music("C major", seconds=45)]
-    assert [segment.key.name for segment in hear(np.concatenate(parts)).segments] == ["C major"]
+    assert [segment.key.name for segment in analyzed(np.concatenate(parts)).segments] == ["C major"]
 
 
 def test_a_recording_in_one_key_has_one_segment(key_model: KeyModel) -> None:
@@ -352,23 +356,23 @@ def test_a_window_is_analyzed_with_context(music: Music, cents: float) -> None:
     ratio = recorder.info.sample_rate / RATE * 2 ** (estimate.tuning_cents / 1200)
     whole = soxr.resample(samples / np.abs(samples).max(), 1, ratio, quality="HQ")
     assert len(recorder.asked) == 50 // WINDOW
-    for window, heard in zip(estimate.windows, recorder.asked, strict=True):
-        inside = len(heard) - 2 * recorder.info.context_samples
+    for window, detected in zip(estimate.windows, recorder.asked, strict=True):
+        inside = len(detected) - 2 * recorder.info.context_samples
         if window is not estimate.windows[-1]:
             assert inside == recorder.info.window_samples
         else:
             assert (window.end - window.start) * RATE * ratio - inside < 0.26 * recorder.info.sample_rate
-        first = round((window.start + window.end) / 2 * RATE * ratio) - len(heard) // 2
+        first = round((window.start + window.end) / 2 * RATE * ratio) - len(detected) // 2
         there = slice(max(0, -first), len(whole) - first)
-        piece = whole[max(0, first) : first + len(heard)]
+        piece = whole[max(0, first) : first + len(detected)]
         # Half a sample apart, at most: another phase, so that the spectra are compared.
-        mine, theirs = np.abs(np.fft.rfft(heard[there])), np.abs(np.fft.rfft(piece))
+        mine, theirs = np.abs(np.fft.rfft(detected[there])), np.abs(np.fft.rfft(piece))
         assert np.abs(mine - theirs)[: len(mine) // 2].max() < 0.01 * theirs.max()
 
 
-def test_a_hair_of_tuning_moves_no_window(music: Music, hear: Callable[..., KeyEstimate]) -> None:
+def test_a_hair_of_tuning_moves_no_window(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
     """Below half a cent nothing is corrected, above it is: that must not show."""
-    one, other = (hear(music("E minor", seconds=62, cents=cents)) for cents in (0.3, 0.9))
+    one, other = (analyzed(music("E minor", seconds=62, cents=cents)) for cents in (0.3, 0.9))
     assert [window.start for window in one.windows] == [window.start for window in other.windows]
     assert len(one.windows) == 62 // WINDOW
     for mine, theirs in zip(one.windows, other.windows, strict=True):
@@ -390,9 +394,11 @@ def test_the_ends_of_a_recording_are_mirrored(key_model: KeyModel) -> None:
 
 
 @pytest.mark.parametrize("block", [1000, RATE, 7 * RATE + 1, 10**9])
-def test_block_boundaries_do_not_change_the_result(music: Music, hear: Callable[..., KeyEstimate], block: int) -> None:
+def test_block_boundaries_do_not_change_the_result(
+    music: Music, analyzed: Callable[..., KeyEstimate], block: int
+) -> None:
     samples = music("Ab major", seconds=40, cents=20)
-    one, other = hear(samples), hear(samples, block=block)
+    one, other = analyzed(samples), analyzed(samples, block=block)
     assert (one.probabilities == other.probabilities).all()
     assert one.tuning_cents == other.tuning_cents
     assert [(w.start, w.end) for w in one.windows] == [(w.start, w.end) for w in other.windows]
@@ -403,16 +409,16 @@ def test_block_boundaries_do_not_change_the_result(music: Music, hear: Callable[
 @pytest.mark.parametrize("stretch", [17.0, 31.0])
 def test_chunk_boundaries_do_not_change_the_result(
     music: Music,
-    hear: Callable[..., KeyEstimate],
+    analyzed: Callable[..., KeyEstimate],
     monkeypatch: pytest.MonkeyPatch,
     stretch: float,
     cents: float,
     overlap: float,
 ) -> None:
     samples = music("Ab major", seconds=96, cents=cents)
-    whole = hear(samples, overlap=overlap)
+    whole = analyzed(samples, overlap=overlap)
     monkeypatch.setattr(detect, "CHUNK_SECONDS", stretch)
-    pieces = hear(samples, overlap=overlap)
+    pieces = analyzed(samples, overlap=overlap)
     assert pieces.duration == whole.duration
     assert pieces.key == whole.key == Key.parse("Ab major")
     assert len(pieces.windows) == len(whole.windows)

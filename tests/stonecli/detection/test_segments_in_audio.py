@@ -20,7 +20,7 @@ RATE = 22050
 NEAR_SECONDS = 7.5
 
 
-def heard(model: KeyModel, parts: list[Samples], overlap: float = 0.0) -> KeyEstimate:
+def detected(model: KeyModel, parts: list[Samples], overlap: float = 0.0) -> KeyEstimate:
     return detect_key_in_audio(iter([np.concatenate(parts)]), model, RATE, overlap=overlap)
 
 
@@ -32,7 +32,7 @@ def test_joined_music_changes_where_it_was_joined(music: MakeMusic, key_model: K
         keys = [Key.from_index(int(index)) for index in random.choice(24, 3, replace=False)]
         lengths = random.uniform(45, 90, 3)
         parts = [music(key.name, seconds=float(length)) for key, length in zip(keys, lengths, strict=True)]
-        segments = heard(key_model, parts, overlap).segments
+        segments = detected(key_model, parts, overlap).segments
         borders = [segment.start for segment in segments[1:]]
         for join in np.cumsum(lengths)[:2]:
             found.append(any(abs(border - join) <= NEAR_SECONDS for border in borders))
@@ -71,7 +71,7 @@ def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str,
             begin = int(random.integers(0, len(whole) - length + 1))
             parts.append(whole[begin : begin + length].astype(np.float32))
         join = len(parts[0]) / RATE
-        borders = [segment.start for segment in heard(key_model, parts).segments[1:]]
+        borders = [segment.start for segment in detected(key_model, parts).segments[1:]]
         found.append(any(abs(border - join) <= NEAR_SECONDS for border in borders))
     assert np.mean(found) >= 0.8  # 102 of 120 with four seeds in both orders: 0.85; benchmarks/key_changes.py has more
 

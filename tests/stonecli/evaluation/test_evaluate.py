@@ -144,7 +144,7 @@ def test_bad_predictions(tmp_path: Path, text: str, message: str) -> None:
 def test_written_predictions_are_read_back(tmp_path: Path) -> None:
     names = ["a, b.mp3", "caf\udce9.mp3", "none.mp3", "broken.mp3"]
     tracks = [label(name, "C", genre="jazz", line=place + 2) for place, name in enumerate(names)]
-    heard = [
+    detected = [
         Prediction(tracks[0], Key.parse("Am"), 0.75, None),
         Prediction(tracks[1], Key.parse("C"), 0.5, None),
         Prediction(tracks[2], None, 0.0, None),
@@ -152,14 +152,14 @@ def test_written_predictions_are_read_back(tmp_path: Path) -> None:
     ]
     path = tmp_path / "p.csv"
     path.write_text("old")
-    write_predictions(path, heard)
+    write_predictions(path, detected)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == PREDICTION_COLUMNS
     assert list(rows[0].values()) == ["a, b.mp3", "Am", "8A", "0.7500", "C", "relative", "jazz", "", ""]
     assert list(rows[3].values()) == ["broken.mp3", "", "", "", "C", "", "jazz", "", "the file is empty"]
     answers = read_predictions(path, tracks, Path("music")).answers
-    assert answers == answers_of(tracks, heard) == (Key.parse("Am").index, Key.parse("C").index, NO_KEY, None)
+    assert answers == answers_of(tracks, detected) == (Key.parse("Am").index, Key.parse("C").index, NO_KEY, None)
     assert [child.name for child in tmp_path.iterdir()] == ["p.csv"]
 
 

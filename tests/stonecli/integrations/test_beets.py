@@ -117,7 +117,7 @@ def test_import_stores_the_key_in_the_library_alone(
     assert (
         beets("ls", "-f", "$title, $initial_key, $key_camelot, $key_openkey", "key_camelot:7A") == "one, Dm, 7A, 12m\n"
     )
-    beets("stone", "-q")  # the library knows more than the file: now it says so, and nothing is heard
+    beets("stone", "-q")  # the library knows more than the file: now it says so, and nothing is detected
     assert read_tags(items["one"]["path"]).text == "Dm"
     assert read_tags(items["has one"]["path"]).text == "Am"
 
@@ -125,8 +125,8 @@ def test_import_stores_the_key_in_the_library_alone(
 def test_the_confidence_has_two_digits(beets: Beets, track: Callable[..., Path]) -> None:
     track("mp3", "one")
     beets.imported()
-    heard = float(beets.items()["one"]["key_confidence"])
-    assert beets("ls", "-f", "$key_confidence") == f"{heard:.2f}\n"
+    detected = float(beets.items()["one"]["key_confidence"])
+    assert beets("ls", "-f", "$key_confidence") == f"{detected:.2f}\n"
     beets("modify", "-y", "-W", "-M", "one", "key_confidence=0.95")
     assert beets("ls", "-f", "$key_confidence") == "0.95\n"
     assert beets("ls", "-f", "$title", "key_confidence:0.94..0.96") == "one\n"
@@ -248,7 +248,7 @@ def test_min_confidence_and_another_model(beets: Beets, track: Callable[..., Pat
     assert "unsure" in beets("stone")
     beets.configure(stone={"model": "mine.onnx", "overwrite": True})
     beets("stone")
-    assert beets.items()["one"]["initial_key"] == "Bm"  # what this model hears in everything
+    assert beets.items()["one"]["initial_key"] == "Bm"  # the answer of this model for everything
 
 
 @pytest.mark.parametrize(

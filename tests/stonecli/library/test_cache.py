@@ -38,7 +38,7 @@ def cache(tmp_path: Path) -> Iterator[ResultCache]:
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf) -> list[Path]:
+def estimated(monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf) -> list[Path]:
     """The files that were listened to from now on; they are all in A minor."""
     paths: list[Path] = []
 
@@ -166,26 +166,30 @@ class TestResultsOfAnEarlierVersion:
             assert cache.estimate(new, MODEL, music) is None
 
 
-def test_a_second_run_analyzes_nothing(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
+def test_a_second_run_analyzes_nothing(
+    cache: ResultCache, key_model: KeyModel, song: Song, estimated: list[Path]
+) -> None:
     tagger = Tagger(key_model, cache=cache)
     path = song("flac")
     first, second = tagger(path), tagger(path)
-    assert heard == [path]
+    assert estimated == [path]
     assert first.estimate is not None
     assert (first.status, second.status) == ("detected", "detected")
     moved = path.rename(path.with_name("moved.flac"))
     assert tagger(moved).key == A_MINOR
     FLAC(moved).save(padding=lambda _: 100)  # another program
     assert tagger(moved).key == A_MINOR
-    assert heard == [path]
+    assert estimated == [path]
     content = bytearray(moved.read_bytes())
     content[-1] ^= 1
     moved.write_bytes(content)
     tagger(moved)
-    assert heard == [path, moved]
+    assert estimated == [path, moved]
 
 
-def test_a_write_uses_the_current_file(cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]) -> None:
+def test_a_write_uses_the_current_file(
+    cache: ResultCache, key_model: KeyModel, song: Song, estimated: list[Path]
+) -> None:
     path = song("flac")
     Tagger(key_model, cache=cache)(path)
     writer = Tagger(key_model, TagOptions(write=True), cache=cache)
@@ -200,7 +204,7 @@ def test_a_write_uses_the_current_file(cache: ResultCache, key_model: KeyModel, 
     del tags["initialkey"]
     tags.save()
     assert writer(path).status == "written"
-    assert heard == [path]
+    assert estimated == [path]
 
 
 def test_a_file_that_changes_during_the_analysis_is_not_cached(
@@ -292,14 +296,14 @@ def test_without_a_usable_folder_there_is_no_cache(tmp_path: Path, monkeypatch: 
 
 
 def test_a_cache_that_cannot_be_written_is_not_an_error(
-    cache: ResultCache, key_model: KeyModel, song: Song, heard: list[Path]
+    cache: ResultCache, key_model: KeyModel, song: Song, estimated: list[Path]
 ) -> None:
     cache._database.execute("PRAGMA query_only = ON")
     tagger = Tagger(key_model, cache=cache)
     assert tagger(song("mp3")).key == A_MINOR
     cache.close()
     assert tagger(song("mp3")).key == A_MINOR
-    assert len(heard) == 2
+    assert len(estimated) == 2
 
 
 def test_the_oldest_used_results_are_deleted_first(

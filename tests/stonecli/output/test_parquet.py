@@ -19,7 +19,7 @@ Make = Callable[..., KeyEstimate]
 
 @pytest.fixture
 def records(estimate_of: Make) -> list[dict[str, Any]]:
-    """Ten records as stone tag makes them: heard, without a key, failed, and with names that are no text."""
+    """Ten records as stone tag makes them: detected, without a key, failed, and with names that are no text."""
     found = []
     for number in range(7):
         path = Path(f"/music/{number}.mp3")

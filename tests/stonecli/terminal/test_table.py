@@ -33,9 +33,9 @@ def without_colour(text: str) -> str:
 @pytest.fixture
 def result(estimate_of: EstimateOf) -> Callable[..., TagResult]:
     def make(path: str, status: Status = "detected", old: str | None = None, key: str | None = "F#m") -> TagResult:
-        heard = None if status == "kept" else estimate_of(key)
+        estimated = None if status == "kept" else estimate_of(key)
         new = Key.parse(key) if key else None
-        return TagResult(Path(path), status, new, old, None, heard)
+        return TagResult(Path(path), status, new, old, None, estimated)
 
     return make
 

@@ -56,11 +56,11 @@ def song(make: CopySample) -> Path:
 
 
 def test_every_other_attribute_and_object_stays(song: Path, digest: BytesOf, decoded: BytesOf) -> None:
-    before, heard, tags = digest(song), decoded(song), list(tags_of(song))
+    before, detected, tags = digest(song), decoded(song), list(tags_of(song))
     old, rest = objects(song.read_bytes())
     assert read_tags(song).text == "Cm"
     assert write_key(song, A_MINOR, RULES)
-    assert (digest(song), decoded(song), read_tags(song).text) == (before, heard, "8A")
+    assert (digest(song), decoded(song), read_tags(song).text) == (before, detected, "8A")
     after = list(tags_of(song))
     added = [("WM/InitialKey", "8A"), ("WM/ContentGroupDescription", "1m")]
     assert [(name, value) for name, value in after if (name, value) in added] == added

@@ -71,13 +71,13 @@ def test_odd_chunks_everywhere(kind: str, where: str, old_size: int, tmp_path: P
     path = tmp_path / "song"
     path.write_bytes(form(kind, description(kind), *parts))
     before, content = digest(path), path.read_bytes()
-    heard = soundfile.read(io.BytesIO(content))[0]
+    detected = soundfile.read(io.BytesIO(content))[0]
     assert write_key(path, A_MINOR)
     chunks = walk(kind, path.read_bytes())
     assert [item for item in chunks if item[0] != TAG[kind]][1:] == foreign
     assert sum(name == TAG[kind] for name, _ in chunks) == 1
     assert digest(path) == before
-    assert np.array_equal(soundfile.read(path)[0], heard)
+    assert np.array_equal(soundfile.read(path)[0], detected)
     opened: Any = mutagen.wave.WAVE(path) if kind == "wav" else mutagen.aiff.AIFF(path)
     assert opened.tags["TKEY"].text == ["8A"]
     # A new tag has the title of the INFO list, which only WAV has.

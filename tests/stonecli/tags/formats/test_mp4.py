@@ -68,7 +68,7 @@ def test_every_other_item_stays(
         }
     )
     opened.save(padding=lambda info: 0)
-    before, items, heard = digest(path), dict(tags_of(path)), decoded(path)
+    before, items, detected = digest(path), dict(tags_of(path)), decoded(path)
     rules = [FieldRule(), FieldRule("comment", "camelot", "prepend")]
     for key in (A_MINOR, Key.parse("3B")):
         assert write_key(path, key, rules)
@@ -78,7 +78,7 @@ def test_every_other_item_stays(
         assert after.pop(PREFIX + "KEY") == [MP4FreeForm(key.camelot.encode())]
         assert after == {name: value for name, value in items.items() if name not in ("\xa9cmt", PREFIX + "KEY")}
         assert digest(path) == before
-        assert decoded(path) == heard
+        assert decoded(path) == detected
     size = path.stat().st_size
     assert remove_key(path, rules)
     assert path.stat().st_size == size
@@ -126,11 +126,11 @@ def without_udta(content: bytes) -> bytes:
 def test_a_file_without_tags_gets_them(udta: bytes, make: CopySample, digest: BytesOf, decoded: BytesOf) -> None:
     path = make("mp4")  # with moov at the end: taking atoms out of it moves no audio
     path.write_bytes(rebuilt(without_udta(path.read_bytes()), b"moov", lambda content: content + udta))
-    before, heard = digest(path), decoded(path)
+    before, detected = digest(path), decoded(path)
     assert read_tags(path).text is None
     assert write_key(path, A_MINOR)
     assert tags_of(path)[PREFIX + "initialkey"] == [b"8A"]
-    assert (digest(path), decoded(path)) == (before, heard)
+    assert (digest(path), decoded(path)) == (before, detected)
     assert path.read_bytes().count(b"abcd") == udta.count(b"abcd")
 
 
@@ -140,12 +140,12 @@ def test_a_list_that_grows_moves_the_audio_and_its_offsets(kind: str, make: Copy
     opened: Any = MP4(path)
     opened.tags["\xa9lyr"] = ["la"]
     opened.save(padding=lambda info: 0)
-    heard = decoded(path)
+    detected = decoded(path)
     start = next(start for name, start, _ in top(path.read_bytes()) if name == b"mdat")
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("grouping")])
     moved = next(start for name, start, _ in top(path.read_bytes()) if name == b"mdat") - start
     assert (moved > 0) == (kind == "faststart")
-    assert decoded(path) == heard
+    assert decoded(path) == detected
 
 
 def chunk_table(content: bytes) -> bytes:
@@ -159,9 +159,9 @@ def test_large_sizes_and_a_last_atom_without_size(make: CopySample, decoded: Byt
     content = path.read_bytes()
     (_, start, _) = next(found for found in top(content) if found[0] == b"mdat")
     path.write_bytes(content[:start] + bytes(4) + content[start + 4 :])
-    heard = decoded(path)
+    detected = decoded(path)
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "replace")])
-    assert decoded(path) == heard
+    assert decoded(path) == detected
 
     path = make("mp4")
     content = path.read_bytes()
@@ -169,9 +169,9 @@ def test_large_sizes_and_a_last_atom_without_size(make: CopySample, decoded: Byt
     moov = next(part for part in parts if part[4:8] == b"moov")
     parts[parts.index(moov)] = (1).to_bytes(4) + b"moov" + (len(moov) + 8).to_bytes(8) + moov[8:]
     path.write_bytes(b"".join(parts))
-    heard = decoded(path)
+    detected = decoded(path)
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "replace")])
-    assert decoded(path) == heard
+    assert decoded(path) == detected
     top(path.read_bytes())
 
 

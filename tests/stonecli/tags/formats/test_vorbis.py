@@ -144,7 +144,7 @@ def test_all_other_comments_stay(
         }
     )
     opened.save(padding=lambda info: 0)
-    comments, heard, before = list(mutagen.File(path).tags), decoded(path), digest(path)
+    comments, detected, before = list(mutagen.File(path).tags), decoded(path), digest(path)
     rules = [FieldRule(), FieldRule("comment", "camelot", "prepend")]
     assert write_key(path, A_MINOR, rules)
     expected = [("KEY", "8A") if item == ("KEY", "Cm") else item for item in comments]
@@ -154,13 +154,13 @@ def test_all_other_comments_stay(
         ("INITIALKEY", "8A"),
     ]
     assert mutagen.File(path).tags.vendor == opened.tags.vendor
-    assert (decoded(path), digest(path)) == (heard, before)
+    assert (decoded(path), digest(path)) == (detected, before)
     size = path.stat().st_size
     if kind != "ogg flac":  # which has no padding of its own
         write_key(path, Key.parse("F#m"), [FieldRule("key", "musical"), FieldRule("comment", "musical", "prepend")])
         assert path.stat().st_size == size
     assert remove_key(path, rules) or remove_key(path, [FieldRule("key", "musical")])
-    assert decoded(path) == heard
+    assert decoded(path) == detected
 
 
 # FLAC blocks
@@ -264,7 +264,7 @@ def pages(content: bytes) -> list[bytes]:
 @pytest.mark.parametrize("kind", ["ogg vorbis", "opus", "ogg flac"])
 def test_ogg_pages_are_renumbered(kind: str, make: CopySample, decoded: BytesOf) -> None:
     path = make(kind)
-    heard, old = decoded(path), pages(path.read_bytes())
+    detected, old = decoded(path), pages(path.read_bytes())
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("comment", "camelot", "replace")])
     opened = mutagen.File(path)
     opened["COMMENT"] = ["x" * 200_000]
@@ -274,14 +274,14 @@ def test_ogg_pages_are_renumbered(kind: str, make: CopySample, decoded: BytesOf)
     assert len(new) > len(old)
     assert [int.from_bytes(page[18:22], "little") for page in new] == list(range(len(new)))
     assert [page[6:14] for page in new[-3:]] == [page[6:14] for page in old[-3:]]
-    assert decoded(path) == heard
+    assert decoded(path) == detected
     assert remove_key(path, [FieldRule("comment", "camelot", "append")])
     opened = mutagen.File(path)
     assert opened["COMMENT"] == ["x" * 200_000]
     opened["COMMENT"] = []
     opened.save()
     assert write_key(path, Key.parse("C"))
-    assert decoded(path) == heard
+    assert decoded(path) == detected
 
 
 def test_ogg_comments_that_grow_by_a_page_move_all_later_ones(make: CopySample, decoded: BytesOf) -> None:
@@ -289,13 +289,13 @@ def test_ogg_comments_that_grow_by_a_page_move_all_later_ones(make: CopySample, 
     opened = mutagen.oggvorbis.OggVorbis(path)
     opened["COMMENT"] = ["y" * 64_500]
     opened.save(padding=lambda info: 0)
-    heard, before = decoded(path), pages(path.read_bytes())
+    detected, before = decoded(path), pages(path.read_bytes())
     opened["COMMENT"] = ["y" * 64_500]
     assert write_key(path, A_MINOR, [FieldRule(), FieldRule("grouping")])
     after = pages(path.read_bytes())
     assert [int.from_bytes(page[18:22], "little") for page in after] == list(range(len(after)))
     assert len(after) != len(before)
-    assert decoded(path) == heard
+    assert decoded(path) == detected
 
 
 def test_a_stream_chained_after_the_first_stays(make: CopySample) -> None:
