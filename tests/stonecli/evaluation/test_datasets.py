@@ -71,5 +71,5 @@ def test_the_key_that_lasts_longest(tmp_path: Path) -> None:
 
 
 def test_a_dataset_that_mirdata_does_not_have(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no_such: not one of .*beatles"):
+    with pytest.raises(DatasetError, match=r"no_such: must be one of .*beatles"):
         open_dataset("no_such", tmp_path, lambda text: None)
