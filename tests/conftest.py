@@ -207,8 +207,8 @@ def noise() -> MakeNoise:
         white = np.random.default_rng(7).standard_normal(round(seconds * rate))
         spectrum = np.fft.rfft(white)
         spectrum[1:] *= np.arange(1, len(spectrum)) ** (-exponent / 2)
-        coloured = np.fft.irfft(spectrum, len(white))
-        return (0.5 * coloured / np.abs(coloured).max()).astype(np.float32)
+        colored = np.fft.irfft(spectrum, len(white))
+        return (0.5 * colored / np.abs(colored).max()).astype(np.float32)
 
     return make
 

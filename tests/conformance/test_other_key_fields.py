@@ -31,7 +31,7 @@ def tags_of(opened: Any) -> Any:
     return opened.tags
 
 
-def written_and_taken_back(path: Path) -> None:
+def write_and_undo(path: Path) -> None:
     """Writes A minor; checks that it is read, and that undo gives the old file, to the byte; leaves it written."""
     content = path.read_bytes()
     with recorded() as run:
@@ -71,7 +71,7 @@ def test_described_frames_follow(kind: str, encoding: int, version: int, make: C
     opened.tags.add(GEOB(encoding=0, mime="application/json", desc="Key", data=MIXED_IN_KEY.encode()))
     opened.save(v2_version=version)
     before = digest(path)
-    written_and_taken_back(path)
+    write_and_undo(path)
     tags = mutagen.File(path).tags
     assert tags["TKEY"].text == tags["TXXX:INITIALKEY"].text == ["8A"]
     assert tags["TXXX:Key"].text == (["8A", "so so"] if version == 4 else ["8A"])
@@ -88,13 +88,13 @@ def test_described_frames_of_old_tags_follow(make: CopySample, samples: dict[str
     path = make("mp3")
     frames = b"TKE\0\0\x04\0Cm\0" + b"TXX\0\0\x07\0KEY\0Cm"
     path.write_bytes(b"ID3\x02\0\0\0\0\0" + bytes([len(frames)]) + frames + samples["mp3"])
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert b"TKE\0\0\x03\x008ATXX\0\0\x07\0KEY\x008A" in path.read_bytes()
 
 
 def test_none_of_these_fields_is_made(sample: str, make: CopySample) -> None:
     path = make(sample)
-    written_and_taken_back(path)
+    write_and_undo(path)
     content = path.read_bytes().lower()
     assert b"txxx" not in content
     assert content.count(b"key") - content.count(b"tkey") == content.count(b"initialkey")
@@ -107,7 +107,7 @@ def test_mp4_items_follow(name: str, make: CopySample) -> None:
     opened.tags[PREFIX + name] = [b"Cm", b"so so", MIXED_IN_KEY.encode()]
     opened.tags["----:com.other:KEY"] = [b"Cm"]
     opened.save()
-    written_and_taken_back(path)
+    write_and_undo(path)
     tags: Any = MP4(path).tags
     assert [bytes(value) for value in tags[PREFIX + name]] == [b"8A", b"so so", MIXED_IN_KEY.encode()]
     assert tags["----:com.other:KEY"] == [b"Cm"]
@@ -121,7 +121,7 @@ def test_vorbis_comments_follow(make: CopySample) -> None:
         opened = mutagen.File(path)
         opened["KEY"], opened["initial_key"] = ["8d (C♯/D♭)", MIXED_IN_KEY, "so so"], "Cm"
         opened.save()
-        written_and_taken_back(path)
+        write_and_undo(path)
         assert mutagen.File(path)["key"] == ["8A", MIXED_IN_KEY, "so so"]
         assert mutagen.File(path)["initial_key"] == ["8A"]
 
@@ -131,13 +131,13 @@ def test_ape_and_asf_items_follow(make: CopySample) -> None:
     tags = APEv2()
     tags["Key"] = ["Cm", MIXED_IN_KEY]
     tags.save(path)
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert list(APEv2(path)["Key"]) == ["8A", MIXED_IN_KEY]
     path = make("asf")
     opened: Any = ASF(path)
     opened.tags["InitialKey"] = ["Cm"]
     opened.save()
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert [str(value) for value in tags_of(ASF(path))["InitialKey"]] == ["8A"]
 
 
@@ -149,7 +149,7 @@ def test_doubled_key_items_become_one(make: CopySample) -> None:
     )
     end = b"APETAGEX" + b"".join(number.to_bytes(4, "little") for number in (2000, len(items) + 32, 4, 0)) + bytes(8)
     path.write_bytes(path.read_bytes() + items + end)
-    written_and_taken_back(path)
+    write_and_undo(path)
     end = path.read_bytes()[-150:]
     assert end.count(b"8A") == 3
     assert not any(old in end for old in (b"Cm", b"Dm", b"Em", b"Fm"))
@@ -163,7 +163,7 @@ def test_the_documented_way_to_get_a_key_field_for_engine_dj(make: CopySample) -
     assert write_key(path, Key.parse("Cm"))
     subprocess.run([sys.executable, "-c", code, path], check=True)
     assert FLAC(path)["key"] == ["5A"]
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert FLAC(path)["key"] == FLAC(path)["initialkey"] == ["8A"]
 
 
@@ -220,7 +220,7 @@ def test_flac_with_two_comment_blocks(
     path.write_bytes(two_blocks(samples["flac"], comments(*first), comments(*second)))
     before = digest(path)
     assert read_tags(path).text == read
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert comment_blocks(path) == after
     assert digest(path) == before
     show = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "ffmetadata", "-"]
@@ -257,7 +257,7 @@ def test_mp3_with_two_id3_tags(
     path.write_bytes(first + second + samples["mp3"])
     before = digest(path)
     assert read_tags(path).text == "Dm"
-    written_and_taken_back(path)
+    write_and_undo(path)
     content = path.read_bytes()
     assert content.endswith(samples["mp3"])
     assert content.count("Dm".encode("utf-16-le")) == 0
@@ -296,7 +296,7 @@ def test_the_ape_tag_of_an_mp3(
     path.write_bytes(front + content + end)
     before = digest(path)
     assert read_tags(path).text == ("Cm" if has_id3 else "Dm")
-    written_and_taken_back(path)
+    write_and_undo(path)
     (tmp_path / "tail").write_bytes(path.read_bytes())
     after = APEv2(tmp_path / "tail")
     assert (str(after["InitialKey"]), list(after["KEY"])) == ("8A", ["8A", "so so"])
@@ -316,7 +316,7 @@ def test_an_ape_tag_without_a_key_stays_unchanged(make: CopySample) -> None:
     tags.save(path)
     content = path.read_bytes()
     assert read_tags(path).key == Key.parse("5A")
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert path.read_bytes().endswith(content)
 
 
@@ -329,7 +329,7 @@ def test_an_id3_tag_in_front(
     path.write_bytes(front + path.read_bytes())
     before = digest(path)
     assert read_tags(path).text == "Dm"
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert (ID3(path)["TKEY"].text, ID3(path)["TIT2"].text) == (["8A"], ["one"])
     assert digest(path) == before
     assert remove_key(path)
@@ -343,7 +343,7 @@ def test_a_second_tag_without_a_key_stays_unchanged(
     damaged = b"ID3\x03\0\0\0\0\0\x14" + b"????" * 5
     whole = id3_tag(tmp_path, TIT2(encoding=1, text="two ♯"))
     path.write_bytes(id3_tag(tmp_path, TIT2(encoding=0, text="one")) + damaged + whole + samples["mp3"])
-    written_and_taken_back(path)
+    write_and_undo(path)
     assert path.read_bytes().endswith(damaged + whole + samples["mp3"])
 
 

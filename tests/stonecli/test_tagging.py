@@ -158,7 +158,7 @@ def test_other_fields_get_the_existing_key_without_analysis(
     assert fingerprint(path.parent) == before
     assert Tagger(key_model, TagOptions(rules=rules, write=True))(path).status == "written"
     assert FLAC(path)["comment"] == ["12A - mine"]
-    assert FLAC(path)["initialkey"] == ["C♯ minor"]  # not ours to spell anew without --overwrite
+    assert FLAC(path)["initialkey"] == ["C♯ minor"]  # not rewritten without --overwrite
     before = fingerprint(path.parent)
     for write in (True, False):
         assert Tagger(key_model, TagOptions(rules=rules, write=write))(path).status == "kept"

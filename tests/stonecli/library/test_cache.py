@@ -254,7 +254,7 @@ def test_a_damaged_cache_is_replaced(damage: str, tmp_path: Path, estimate_of: E
 
 
 def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -> None:
-    """Each makes the cache anew, or finds that the other has, and both can use it."""
+    """Each creates the cache again, or finds that the other has, and both can use it."""
     path = tmp_path / FILE_NAME
     opened = ResultCache(path)
     for number in range(200):

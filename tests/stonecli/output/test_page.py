@@ -98,7 +98,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
 
 @pytest.fixture
 def page(browser: Any, library: tuple[Path, list[dict[str, Any]]]) -> Iterator[Any]:
-    """The browser with the page open, anew; at the end it must have had nothing to complain of."""
+    """The browser with the page, freshly opened; at the end its console must have no errors."""
     browser.set_window_size(1400, 900)
     browser.get(library[0].as_uri())
     yield browser
@@ -451,7 +451,7 @@ return found;
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_can_be_read(page: Any, scheme: str, width: int) -> None:
-    """In both colour schemes: the table, an error in it, a chosen track, the wheel with and without a filter."""
+    """In both color schemes: the table, an error in it, a chosen track, the wheel with and without a filter."""
     page.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -465,7 +465,7 @@ def test_every_text_can_be_read(page: Any, scheme: str, width: int) -> None:
         seen = page.execute_script(CONTRASTS)
         shot(page, f"{scheme}-{width}-track")
         page.find_element("id", "close").click()
-        # The one that could not be read. The rows are drawn anew when the track beside them is closed.
+        # The one that could not be read. The rows are drawn again when the track beside them is closed.
         page.execute_script("document.querySelectorAll('.row')[2].click()")
         page.execute_script("document.querySelector('#wheel g[data-key=\"3\"]').dispatchEvent(new Event('click'))")
         page.execute_script("document.querySelector('#more').hidden = true")

@@ -26,7 +26,7 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()
 
 
-def without_colour(text: str) -> str:
+def without_color(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
@@ -62,7 +62,7 @@ def test_names_and_tags_are_data(result: Callable[..., TagResult], terminal: boo
     out = console(terminal=terminal)
     table = TagTable(out, [Path()], "camelot")
     table.row(result(EVIL, old="[b]\x1b[5m\n\t"))
-    shown = without_colour(text_of(out))
+    shown = without_color(text_of(out))
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert shown.count("\n") == 1
@@ -77,7 +77,7 @@ def test_rows_of_a_terminal_are_in_columns(result: Callable[..., TagResult], wid
     table.header()
     for name in ("short.mp3", "日本語の歌.mp3", "very long " * 20 + ".mp3", "🎹.flac"):
         table.row(result(f"/music/{name}", old="日本語の調性"))
-    header, *rows = without_colour(text_of(out)).splitlines()
+    header, *rows = without_color(text_of(out)).splitlines()
     status = header.index("status")
     assert [cell_len(row[: row.index("detected")]) for row in rows] == [status] * 4
     if width >= 80:
@@ -99,7 +99,7 @@ def test_names_use_the_width_there_is(result: Callable[..., TagResult], width: i
     table.header(tmp_path / name for name in NAMES)
     for name in NAMES:
         table.row(result(str(tmp_path / name), old="4A - Energy 6"))
-    header, *rows = without_colour(text_of(out)).splitlines()
+    header, *rows = without_color(text_of(out)).splitlines()
     assert cell_len(header[: header.index(" old")]) >= cells
     for name, row in zip(NAMES, rows, strict=True):
         start = row.split("…")[0] if "…" in row else name
@@ -115,14 +115,14 @@ def test_a_short_name_leaves_no_gap(tmp_path: Path) -> None:
     out = console(terminal=True, width=200)
     table = TagTable(out, [tmp_path], "camelot")
     table.header([tmp_path / "short name of a named file.mp3"])
-    assert without_colour(text_of(out)).startswith("file" + " " * 27 + "old")
+    assert without_color(text_of(out)).startswith("file" + " " * 27 + "old")
 
 
 def test_paths_are_relative_to_the_given_folder(result: Callable[..., TagResult], tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     out = console(terminal=True)
     TagTable(out, [tmp_path], "camelot").row(result(str(tmp_path / "a" / "b.mp3")))
-    assert without_colour(text_of(out)).startswith("a/b.mp3 ")
+    assert without_color(text_of(out)).startswith("a/b.mp3 ")
 
 
 def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResult]) -> None:
@@ -131,7 +131,7 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
     for status in ("detected", "detected", "kept"):
         table.row(result("a", status))
     table.summary(2, write=False)
-    last = without_colour(text_of(out)).splitlines()[-1]
+    last = without_color(text_of(out)).splitlines()[-1]
     assert last == "2 detected, 1 kept, 2 failed; no file was changed, add --write-tags to write the keys"
 
 
@@ -141,7 +141,7 @@ def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[...,
     for status in ("kept", "kept", "unreadable key"):
         table.row(result("a", status, "loud", key=None))
     table.summary(0, write=True)
-    lines = without_colour(text_of(out)).splitlines()
+    lines = without_color(text_of(out)).splitlines()
     assert lines[-1] == "2 kept, 1 with a key text that stone cannot read"
     assert lines[-2].endswith("unreadable key")
     assert "%" not in lines[-2]  # the analysis of an earlier run is not what this run writes
@@ -150,7 +150,7 @@ def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[...,
 def test_an_empty_run(result: Callable[..., TagResult]) -> None:
     out = console(terminal=True)
     TagTable(out, [], "camelot").summary(0, write=True)
-    assert without_colour(text_of(out)) == "no new files\n"
+    assert without_color(text_of(out)) == "no new files\n"
 
 
 def test_an_error_is_one_line() -> None:

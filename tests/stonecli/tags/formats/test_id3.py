@@ -67,7 +67,7 @@ def split(data: bytes) -> list[bytes]:
     return frames
 
 
-FOREIGN = {  # frames that a library would sort, merge, drop or write anew
+FOREIGN = {  # frames that a library would sort, merge, drop or rewrite
     2: [
         frame(2, b"TT2", b"\x00Old title\x00"),
         frame(2, b"PIC", b"\x00PNG\x03\x00" + bytes(range(256))),

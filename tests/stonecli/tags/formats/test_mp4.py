@@ -86,7 +86,7 @@ def test_every_other_item_stays(
 
 
 def test_raw_items_stay_as_they_are(make: CopySample) -> None:
-    """A numeric genre, doubled atoms, a locale: mutagen would write all of these anew."""
+    """A numeric genre, doubled atoms, a locale: mutagen would rewrite all of these."""
     path = make("mp4")
     path.write_bytes(without_udta(path.read_bytes()))
     odd = atom(b"gnre", atom(b"data", bytes(8) + b"\x00\x12"))

@@ -180,7 +180,7 @@ def test_a_long_recording(
         now[place] ^= 0x80
         assert not undo.is_after(io.BytesIO(now)), place
         now[place] ^= 0x80
-    again = bytes(now[:100_000]) + random.Random(2).randbytes(len(now) - 100_000)  # encoded anew, to the same length
+    again = bytes(now[:100_000]) + random.Random(2).randbytes(len(now) - 100_000)  # encoded again, to the same length
     for other in (again, now[:-1], now + b"\0", content):
         assert not undo.is_after(io.BytesIO(other))
     os.utime(path, (1, 1))
