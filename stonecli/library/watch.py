@@ -82,6 +82,7 @@ class FolderWatcher:
     ) -> None:
         self._folder = folder
         self._prefix = path_prefix(folder)
+        self._real_prefix = path_prefix(Path(os.path.realpath(folder)))
         self._settle_seconds = settle_seconds
         self._polling = polling
         self._existing = existing
@@ -119,9 +120,10 @@ class FolderWatcher:
 
     def done(self, path: Path) -> None:
         """Ignore the file in its present state, because stone has changed it. May be called from any thread."""
-        status = _status_of(str(path))
+        name = self._without_links(str(path))
+        status = _status_of(name)
         if status is not None:
-            self._known.add(_fingerprint(str(path), status))
+            self._known.add(_fingerprint(name, status))
 
     def __iter__(self) -> Iterator[Path]:
         """The files as they become complete; ends after :meth:`stop`.
@@ -239,6 +241,7 @@ class FolderWatcher:
 
     def _note(self, name: str) -> None:
         """Wait until a music file is complete, unless it was returned or ignored already."""
+        name = self._without_links(name)
         if name in self._waiting:
             return
         status = _status_of(name)
@@ -246,6 +249,17 @@ class FolderWatcher:
             now = time.monotonic()
             self._waiting[name] = status, now
             self._checks.append((now + _CHECK_SECONDS, name))
+
+    def _without_links(self, name: str) -> str:
+        """The path of a file without links to folders, if it is below the watched folder without them.
+
+        A link to the watched folder, or to a folder in it, would otherwise lead to each file by several paths.
+        """
+        folder, file = os.path.split(name)
+        real = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 (a Path costs several times as much)
+        if not real.startswith(self._real_prefix):
+            return name
+        return f"{self._prefix}{real.removeprefix(self._real_prefix)}{file}"
 
     def _check_waiting(self) -> None:
         """Queue the files that have been unchanged for long enough, and check the others again later."""

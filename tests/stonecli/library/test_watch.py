@@ -103,6 +103,23 @@ def test_pipes_and_folders_are_never_reported(watch: Callable[[int], list[Path]]
     assert watch(1) == [folder / "a.mp3"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_a_folder_that_links_to_itself_reports_a_file_once(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "album").mkdir()
+    for name in ("loop", "album/up"):
+        (folder / name).symlink_to(folder)
+    (folder / "a second name").symlink_to(folder / "album")
+    time.sleep(0.5)  # the links are found first
+    (folder / "a.mp3").write_bytes(b"x")
+    (folder / "album" / "b.mp3").write_bytes(b"x")
+    assert sorted(watch(2)) == [folder / "a.mp3", folder / "album" / "b.mp3"]
+    (folder / "loop" / "a.mp3").write_bytes(b"a change by another path")
+    assert sorted(watch(3))[:2] == [folder / "a.mp3"] * 2
+    time.sleep(2.5)  # several listings
+    assert len(watch(3)) == 3
+
+
 def test_a_changed_file_returns_unless_stone_changed_it(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     path = tmp_path / "in" / "a.mp3"
     path.write_bytes(b"first")
