@@ -184,7 +184,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
         raise AudioError("nothing tonal")
     heard = cents_of(peaks.resultant)
     if heard is not None and abs(heard - chain.cents) > 50.0:
-        raise AudioError("the tuning is heard a semitone off")
+        raise AudioError("the tuning estimate is a semitone off")
 
 
 def _is_audible(samples: Floats, chain: effects.Effects) -> bool:

@@ -206,7 +206,9 @@ def _outcomes(
 
 def _stopped(number: int, reason: str | None) -> StoneError:
     """The error that ends a run: a corpus of what happened to work would be a biased one."""
-    return StoneError(f"excerpt {number}: {reason}; what is rendered stays, and the same command goes on")
+    return StoneError(
+        f"excerpt {number}: {reason}; the rendered excerpts are kept; run the same command again to resume"
+    )
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -242,18 +244,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=_at_least(1), required=True)
-    parser.add_argument("--start", type=_at_least(0), default=0, help="number of the first excerpt")
+    parser.add_argument("--start", type=_at_least(0), default=0, help="number of the first excerpt (default: 0)")
     parser.add_argument("--seed", type=_at_least(0), default=1)
     parser.add_argument("--jobs", type=_at_least(1), default=1)
     parser.add_argument("--seconds", type=number_of_seconds, default=24.0)
-    parser.add_argument("--style", action="append", choices=list(STYLES), help="keep to these styles")
-    parser.add_argument("--without", action="append", default=[], choices=list(READERS), help="leave a source out")
-    parser.add_argument("--held-out", action="store_true", help="timbres, loops and pieces kept out of training")
+    parser.add_argument("--style", action="append", choices=list(STYLES), help="render only this style; repeatable")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=list(READERS), help="exclude a source; repeatable"
+    )
+    parser.add_argument("--held-out", action="store_true", help="render material that training never uses")
     parser.add_argument("--no-soundfonts", action="store_true", help="only the numpy synthesizers")
     parser.add_argument(
         "--instruments", type=Path, help="folder of stonecli_train.corpus.instruments, for about half the parts"
     )
-    parser.add_argument("--audio", action="store_true", help="keep the sound beside the features, as FLAC")
+    parser.add_argument("--audio", action="store_true", help="also store the audio, as FLAC")
     return parser.parse_args(arguments)
 
 
