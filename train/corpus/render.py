@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from stonecli.errors import StoneError, describe
 from stonecli.jobs import run
 from stonecli.util.atomic_file import atomic_file, atomic_text_file
-from stonecli_train.corpus import fluidsynth, keyless, pop909, songs
+from stonecli_train.corpus import fluidsynth, keyless, mma, pop909, songs
 from stonecli_train.corpus.score import Skipped
 from stonecli_train.corpus.sources import GENERATED, MIX, READERS, Library
 from stonecli_train.corpus.styles import STYLES
@@ -240,7 +240,9 @@ def number_of_seconds(text: str) -> float:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.corpus.render", description=__doc__.split("\n")[0])
-    parser.add_argument("--source", required=True, choices=[GENERATED, songs.SOURCE, *READERS, keyless.SOURCE, "all"])
+    parser.add_argument(
+        "--source", required=True, choices=[GENERATED, songs.SOURCE, mma.SOURCE, *READERS, keyless.SOURCE, "all"]
+    )
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=_at_least(1), required=True)
@@ -269,8 +271,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         import torch  # noqa: F401  (of the features; its absence is better known now)
 
-        if pop909.SOURCE in mix:
-            import mido  # noqa: F401  (of its scores)
+        if pop909.SOURCE in mix or mma.SOURCE in mix:
+            import mido  # noqa: F401  (of their scores)
 
         from stonecli_train.corpus.excerpt import Settings
         from stonecli_train.corpus.sampler import load_sampler
@@ -289,6 +291,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if settings.soundfonts:
             fluidsynth.check_installed(settings.held_out)
+        if mma.SOURCE in mix:
+            mma.check_installed()
         if not mix:
             raise StoneError(f"--without leaves nothing of {options.source}")
         options.out.mkdir(parents=True, exist_ok=True)

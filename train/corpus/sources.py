@@ -16,6 +16,7 @@ from stonecli_train.corpus import (
     cocopops,
     jazz_standards,
     keyless,
+    mma,
     music21_corpus,
     nottingham,
     pop909,
@@ -36,6 +37,8 @@ MIX: dict[str, float] = {
     "nottingham": 0.035, "music21": 0.035,
 }  # fmt: skip
 """Shares of the sources in ``--source all``."""
+CHARTS = (cocopops.SOURCE, jazz_standards.SOURCE)  # whose songs MMA accompanies too, where their corpora are given
+_CHART_SHARE = 0.35  # of the excerpts of MMA, the others are songs of our own
 
 HELD_OUT_SHARE = 10  # every tenth piece of a corpus
 LEAST_KEY_SHARE = 0.75  # of an excerpt; a label has to be what sounds
@@ -137,15 +140,13 @@ class Library:
         """
         passages: dict[str, list[Passage]] = {}
         for source in sources:
-            if source in (GENERATED, songs.SOURCE, keyless.SOURCE):
+            if source in (GENERATED, songs.SOURCE, keyless.SOURCE) or (source == mma.SOURCE and folder is None):
                 continue
-            try:
-                root = _root(folder, source)
-                passages[source] = list(READERS[source](root, skipped))
-            except FileNotFoundError as error:
-                raise StoneError(f"{source}: neither {folder}/{source} nor a zip of it is there") from error
-            if not passages[source]:
-                raise StoneError(f"{source}: no passages in {root}")
+            if source == mma.SOURCE:
+                for charts in CHARTS:
+                    passages[charts] = _read(folder, charts, skipped)
+                continue
+            passages[source] = _read(folder, source, skipped)
         return cls(passages, held_out, styles)
 
     def draw(self, rng: np.random.Generator, source: str, seconds: float) -> Excerpt:
@@ -158,6 +159,8 @@ class Library:
             return self._generated(rng, seconds)
         if source == songs.SOURCE:
             return self._song(rng, seconds)
+        if source == mma.SOURCE:
+            return self._accompanied(rng, seconds)
         mode: Mode = "minor" if rng.random() < _MINOR_SHARE.get(source, 0.5) else "major"
         pool = self._passages.get((source, mode))
         if not pool:
@@ -196,6 +199,33 @@ class Library:
         parts, bpm = songs.arrange_song(rng, song, style)
         return Excerpt(song.passage, parts, style.name, bpm)
 
+    def _accompanied(self, rng: np.random.Generator, seconds: float) -> Excerpt:
+        """A song of our own or a chart whose bass, chords and drums MMA plays; singers and lead are ours."""
+        names = mma.styles_with_grooves(self._styles, self._held_out)
+        style, mode = songs.draw_style(rng, names)
+        charts = [source for source in CHARTS if (source, mode) in self._passages]
+        if charts and rng.random() < _CHART_SHARE:
+            pool = self._passages[(charts[int(rng.integers(len(charts)))], mode)]
+            passage = pool[int(rng.integers(len(pool)))].transposed(int(rng.integers(-6, 6)))
+            if passage.beats_per_bar != mma.BEATS_PER_BAR or not passage.chords:
+                raise RejectedError(f"{passage.source}: no chords in bars of four")
+            bpm = tempo_of(rng, style)
+            passage = _stretch(rng, passage, seconds * bpm / 60.0)
+            passage = replace(passage, source=mma.SOURCE)
+            own = arrange(rng, passage, style, bpm)
+            starts = list(np.arange(0.0, passage.length, 8.0 * mma.BEATS_PER_BAR))
+        else:
+            song = songs.draw_song(rng, style, mode, seconds * style.bpm[1] / 60.0, self._held_out)
+            passage = replace(song.passage, source=mma.SOURCE)
+            own, bpm = songs.arrange_song(rng, song, style)
+            starts = [section.start for section in song.sections]
+        grooves = mma.draw_grooves(rng, style.name, self._held_out)
+        changes = [(start, grooves[place % len(grooves)]) for place, start in enumerate(starts)]
+        band = mma.accompany(rng, passage.chords, seconds * bpm / 60.0, changes, bpm, style.chords)
+        lead = rng.random() < 0.5
+        voices = [part for part in own if part.role in ("sung", "spoken") or (lead and part.role == "lead")]
+        return Excerpt(passage, (*band, *voices), style.name, bpm)
+
     def _style_for(self, rng: np.random.Generator, source: str, passage: Passage) -> str:
         if source == "cocopops":
             names: Sequence[str] = [
@@ -216,6 +246,22 @@ class Library:
 def is_held_out(origin: str) -> bool:
     """Whether a piece of a corpus is kept out of training, by its name."""
     return zlib.crc32(origin.encode()) % HELD_OUT_SHARE == 0
+
+
+def _read(folder: Path | None, source: str, skipped: Skipped) -> list[Passage]:
+    """The passages of a corpus.
+
+    Raises:
+        StoneError: it is not there, or has none.
+    """
+    try:
+        root = _root(folder, source)
+        passages = list(READERS[source](root, skipped))
+    except FileNotFoundError as error:
+        raise StoneError(f"{source}: neither {folder}/{source} nor a zip of it is there") from error
+    if not passages:
+        raise StoneError(f"{source}: no passages in {root}")
+    return passages
 
 
 def _root(folder: Path | None, source: str) -> Path:
