@@ -83,6 +83,8 @@ class LossConfig:
             ``teacher`` for the prediction of the run's own averaged weights for two segments, ``lessons`` for the
             predictions that other checkpoints made beforehand (``stonecli_train.lessons``).
         least_sure: for ``teacher`` and ``lessons``: segments with a lower confidence are left out.
+        chroma_agrees: for ``lessons``: segments whose chroma is in the other mode are left out
+            (``stonecli_train.lessons.agreeing``).
         score_weight, style_weight: for ``cross_entropy``: of the auxiliary losses of renderings
             (``stonecli_train.auxiliary``); 0 for none.
     """
@@ -98,6 +100,7 @@ class LossConfig:
     unlabelled_weight: Weight = 1.0
     unlabelled: Literal["views", "teacher", "lessons"] = "views"
     least_sure: Share = 0.5
+    chroma_agrees: bool = False
     score_weight: Weight = 0.0
     style_weight: Weight = 0.0
 

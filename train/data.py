@@ -33,7 +33,7 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
 from stonecli_train.corpus.styles import STYLES
 from stonecli_train.features import FeatureCache, load_features
-from stonecli_train.lessons import Lessons, Teachers
+from stonecli_train.lessons import Lessons, Teachers, agreeing
 from stonecli_train.parallel import ALONE, Processes, gather_objects
 
 NO_KEY = "none"  # the label of a recording that has no key
@@ -274,8 +274,8 @@ def _by_kind(tracks: Sequence[Track]) -> tuple[list[Track], list[Track]]:
     return [track for track in tracks if not (track.key or track.keyless)], labelled
 
 
-def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, report: Report = print) -> list[Track]:
-    """The unlabelled tracks with the pseudo-labels of the teachers.
+def taught(tracks: Sequence[Track], teachers: Teachers, config: TrainConfig, report: Report = print) -> list[Track]:
+    """The unlabelled tracks with the pseudo-labels of the teachers, of which ``config.loss`` says what counts.
 
     Raises:
         DataError: they are not sure of anything.
@@ -283,11 +283,15 @@ def taught(tracks: Sequence[Track], teachers: Teachers, least_sure: float, repor
     """
     found = []
     for number, track in enumerate(tracks, 1):
-        found.append(replace(track, lessons=teachers.lessons(track.features)))
+        lessons = teachers.lessons(track.features)
+        if config.loss.chroma_agrees:
+            features = load_features(track.features, config.vqt.n_bins)
+            lessons = agreeing(lessons, features, config.segment_frames, config.network.n_bins)
+        found.append(replace(track, lessons=lessons))
         if number % _REPORT_EVERY == 0:
             report(f"{number} of {len(tracks)} recordings analyzed by the teachers")
     confidences = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
-    sure = int((confidences >= least_sure).sum())
+    sure = int((confidences >= config.loss.least_sure).sum())
     if not sure:
         raise DataError("the teachers are not sure of a single key in the unlabelled tracks")
     report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(confidences)} segments")

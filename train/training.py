@@ -285,7 +285,7 @@ def _prepare(
     )
     if teachers:
         asked = Teachers(teachers, config.segment_frames, cache / "lessons")
-        unlabelled = taught(unlabelled, asked, config.loss.least_sure, on_message)
+        unlabelled = taught(unlabelled, asked, config, on_message)
     before = stored_split(last) if last is not None else None
     share, seed = config.data.validation_share, config.optimiser.seed
     training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed, before)

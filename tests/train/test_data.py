@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset  # noqa: E402
 
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
-from stonecli_train.config import TrainConfig  # noqa: E402
+from stonecli_train.config import TrainConfig, override  # noqa: E402
 from stonecli_train.data import (  # noqa: E402
     NO_KEY_INDEX,
     Batch,
@@ -40,7 +40,7 @@ from stonecli_train.data import (  # noqa: E402
     two_starts,
 )
 from stonecli_train.features import FeatureCache  # noqa: E402
-from stonecli_train.lessons import Lessons, Teachers  # noqa: E402
+from stonecli_train.lessons import Lessons, Teachers, agreeing  # noqa: E402
 from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 RATE = 22050
@@ -425,17 +425,25 @@ def test_without_confident_pseudo_labels_only_labels_are_used(
     assert all(dataset[step].is_labelled for step in range(4))
 
 
-def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks) -> None:
+def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
     checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_6.pt")
     tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
     said: list[str] = []
     teachers = Teachers([checkpoint], 600, tmp_path / "kept")
-    found = taught(tracks, teachers, 0.0, said.append)
+    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__least_sure=0.0)
+    found = taught(tracks, teachers, config, said.append)
     assert [track.features for track in found] == [track.features for track in tracks]
     assert all(track.lessons is not None and len(track.lessons.starts) == 1 for track in found)
     assert said == ["3 recordings: the teachers are sure of the key in 3 of 3 segments"]
     with pytest.raises(DataError, match="not sure of a single key"):
-        taught(tracks, teachers, 1.1)
+        taught(tracks, teachers, override(config, loss__least_sure=0.99))
+    strict = override(config, loss__chroma_agrees=True)
+    agreed = taught(tracks, teachers, strict)
+    assert [len(track.lessons.starts) for track in agreed if track.lessons] == [
+        len(agreeing(track.lessons, np.load(track.features), strict.segment_frames, strict.network.n_bins).starts)
+        for track in found
+        if track.lessons
+    ]
 
 
 def test_a_batch_has_to_be_divisible(datasets: Any) -> None:

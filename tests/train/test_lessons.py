@@ -15,7 +15,7 @@ from stonecli.errors import StoneError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from stonecli_train.features import track_features  # noqa: E402
-from stonecli_train.lessons import Teachers  # noqa: E402
+from stonecli_train.lessons import KEYS, Lessons, Teachers, agreeing  # noqa: E402
 from stonecli_train.vqt import VQTConfig  # noqa: E402
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_6.pt"
@@ -105,3 +105,40 @@ def test_who_cannot_teach(checkpoints: list[Checkpoint], tmp_path: Path) -> None
         Teachers([one, replace(one, corrects_tuning=not one.corrects_tuning)], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="no room"):
         Teachers([replace(one, chromanet=replace(one.chromanet, n_bins=96))], FRAMES, tmp_path)
+
+
+def tones(levels: dict[int, int], frames: int = 100) -> npt.NDArray[np.uint8]:
+    """Features in which each of the pitch classes has its level in all octaves."""
+    out = np.zeros((frames, 99), dtype=np.uint8)
+    for pitch_class, level in levels.items():
+        out[:, (pitch_class - 9) % 12 :: 12] = level
+    return out
+
+
+def lesson(**probabilities: float) -> npt.NDArray[np.float32]:
+    """Probabilities by ``Key.index`` of keys by their names, such as ``Cm``."""
+    keys = np.zeros(KEYS, dtype=np.float32)
+    for name, probability in probabilities.items():
+        keys[Key.parse(name).index] = probability
+    return keys
+
+
+def test_lessons_agree_where_the_chroma_is_in_the_same_mode() -> None:
+    """C major and A minor: what counts is which of the two tonics is louder."""
+    rows = np.stack([lesson(C=0.7, Am=0.2, G=0.1), lesson(C=0.2, Am=0.7, Em=0.1), lesson(C=0.3, Em=0.3, F=0.4)])
+    heard = Lessons(np.array([0, 10, 20]), rows)
+    for louder, place in ((0, 0), (9, 1)):
+        agreed = agreeing(heard, tones({louder: 240, 9 - louder: 220, 7: 200}), 50, 84)
+        assert agreed.starts.tolist() == [heard.starts[place]]
+        assert agreed.keys.argmax(axis=1).tolist() == [rows[place].argmax()]
+        np.testing.assert_allclose(agreed.keys.sum(axis=1), 0.9, atol=1e-6)  # G major and E minor are left out
+    nobody = agreeing(heard, tones({0: 230, 9: 230, 7: 200}), 50, 84)
+    assert (nobody.starts.shape, nobody.keys.shape) == ((0,), (0, KEYS))
+
+
+def test_what_the_chroma_says_counts_as_much_as_the_teachers() -> None:
+    heard = Lessons(np.array([0]), lesson(Eb=0.55, Cm=0.45)[None])
+    weak, strong = (agreeing(heard, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
+    assert weak.argmax() == strong.argmax() == Key.parse("Eb major").index
+    assert weak[Key.parse("C minor").index] > 0.4
+    assert strong[Key.parse("C minor").index] == pytest.approx(0.225, abs=0.01)
