@@ -270,9 +270,12 @@ class TonalGate(nn.Module):
 
     def score(self, levels: Tensor) -> Tensor:
         """Its logit, [batch, 1]."""
-        normed = ((levels - self.mean) / self.deviation).clamp(-GATE_RANGE, GATE_RANGE)
-        score: Tensor = self.out(functional.gelu(self.hidden(normed)))
+        score: Tensor = self.out(functional.gelu(self.hidden(self.normed(levels))))
         return score
+
+    def normed(self, levels: Tensor) -> Tensor:
+        """The levels as the hidden layer gets them, [batch, n]."""
+        return ((levels - self.mean) / self.deviation).clamp(-GATE_RANGE, GATE_RANGE)
 
 
 class FrameNorm(nn.LayerNorm):

@@ -426,7 +426,7 @@ def test_without_confident_pseudo_labels_only_labels_are_used(
 
 
 def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
-    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_6.pt")
+    checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_7.pt")
     tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
     said: list[str] = []
     teachers = Teachers([checkpoint], 600, tmp_path / "kept")

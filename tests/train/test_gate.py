@@ -19,7 +19,17 @@ from stonecli.key import Key
 from stonecli_train.calibrate import window_frames, window_logits
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.config import ConfigError, load_config
-from stonecli_train.gate import SHORTEST_SECONDS, STATISTICS, Levels, fit, main, pieces, window_levels, with_gate
+from stonecli_train.gate import (
+    SHORTEST_SECONDS,
+    STATISTICS,
+    Levels,
+    fit,
+    main,
+    moved,
+    pieces,
+    window_levels,
+    with_gate,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +111,21 @@ def test_one_kind_alone(kinds: tuple[int, int]) -> None:
         fit(levels(kinds[0], 0.0, 0), levels(kinds[1], 0.0, 0))
 
 
+def test_a_moved_gate_says_the_same_of_changed_levels() -> None:
+    """Training mixes the channels a little: the gate as it is takes one kind for the other, the moved one does not."""
+    gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
+    mixing = np.eye(8, dtype=np.float32) + np.random.default_rng(2).normal(0.0, 0.5, (8, 8)).astype(np.float32)
+    before = np.concatenate([rows(2000, middle, seed) for seed, middle in enumerate((2.0, -2.0, 0.0), 3)])
+    after = before @ mixing - 3.0
+    new = moved(gate, before, after)
+    others = np.concatenate([rows(500, 1.0, 7), rows(500, -1.0, 8)])
+    with torch.inference_mode():
+        wanted = gate(torch.from_numpy(others))[:, 0] > 0.5
+        as_it_is, found = (each(torch.from_numpy(others @ mixing - 3.0))[:, 0] > 0.5 for each in (gate, new))
+    assert (as_it_is == wanted).float().mean() < 0.9
+    assert (found == wanted).float().mean() > 0.97
+
+
 def sound(checkpoint: Checkpoint, tonal: bool, frames: int, seed: int) -> np.ndarray:
     """Lasting pitches, or bursts of noise."""
     rng = np.random.default_rng(seed)
@@ -136,6 +161,19 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     assert kept[0] > 0.8
     assert kept[1] < 0.2
     plain = made.without_gate()
+    changed = {name: value + 0.01 if name.endswith("pwconv2.bias") else value for name, value in plain.weights.items()}
+    save_checkpoint(replace(plain, weights=changed), tmp_path / "later.pt")
+    arguments[0], arguments[-1] = str(tmp_path / "later.pt"), str(tmp_path / "moved.pt")
+    assert main([*arguments, "--like", str(tmp_path / "b.pt")]) == 0
+    assert "moved by 40 sounds" in capsys.readouterr().out
+    later = [
+        np.ptp(window_logits(load_checkpoint(tmp_path / "moved.pt"), sound(tiny_checkpoint, tonal, frames, 200)))
+        for tonal in (True, False)
+    ]
+    assert later[0] > 0.5 * after[0]
+    assert later[1] < 0.3 * later[0]
+    assert main([*arguments, "--like", str(tmp_path / "a.pt")]) == 1
+    assert "not for this network" in capsys.readouterr().err
     assert plain.chromanet == tiny_checkpoint.chromanet
     assert {*plain.weights} == {*tiny_checkpoint.weights}
 

@@ -187,7 +187,7 @@ def test_a_data_loader_of_ones_own(
 
 
 def test_teachers_analyze_the_music_first(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
-    own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_6.pt"
+    own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_7.pt"
     text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
     text = text.replace("frames_averaged = 4", "frames_averaged = 4\ncorrects_tuning = true")
     (folder / "lessons.toml").write_text(text.replace("[data]", 'unlabelled = "lessons"\nleast_sure = 0.2\n[data]'))
