@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,7 +145,8 @@ class Library:
                 continue
             if source == mma.SOURCE:
                 for charts in CHARTS:
-                    passages[charts] = _read(folder, charts, skipped)
+                    with suppress(FileNotFoundError):
+                        passages[charts] = list(READERS[charts](_root(folder, charts), skipped))
                 continue
             passages[source] = _read(folder, source, skipped)
         return cls(passages, held_out, styles)

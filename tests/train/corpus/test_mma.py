@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stonecli.key import Key
 from stonecli_train.corpus import mma
-from stonecli_train.corpus.score import Chord
+from stonecli_train.corpus.score import Chord, Passage
 from stonecli_train.corpus.songs import MINOR_SHARES
 from stonecli_train.corpus.sources import Library
 from stonecli_train.corpus.styles import STYLES
@@ -112,3 +115,18 @@ def test_excerpts_are_songs_with_the_parts_of_mma() -> None:
     assert {"bass", "chords"} <= {part.role for part in excerpt.parts}
     again = library.draw(np.random.default_rng(5), "mma", 20.0)
     assert (again.parts, again.bpm) == (excerpt.parts, excerpt.bpm)
+
+
+@needs_mma
+def test_charts_of_the_corpora_that_are_there_are_accompanied_too(tmp_path: Path) -> None:
+    pytest.importorskip("mido")
+    assert Library.load(tmp_path, ["mma"], False, ["pop"], Counter()).draw(np.random.default_rng(0), "mma", 10.0)
+    cadence = tuple(
+        Chord(4.0 * bar, 4.0, root, intervals, root)
+        for bar, (root, intervals) in enumerate([(9, (0, 3, 7)), (2, (0, 3, 7)), (4, (0, 4, 7)), (9, (0, 3, 7))] * 4)
+    )
+    charts = [Passage(((0.0, Key(9, "minor")),), 64.0, "cocopops", f"{place}", chords=cadence) for place in range(9)]
+    library = Library({"cocopops": charts}, styles=("pop",))
+    drawn = [library.draw(np.random.default_rng(seed), "mma", 10.0).passage for seed in range(12)]
+    assert {passage.source for passage in drawn} == {"mma"}
+    assert 0 < sum(passage.origin.isdigit() for passage in drawn) < 12
