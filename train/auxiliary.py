@@ -100,6 +100,6 @@ def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, T
 def _histogram(pitch_classes: Tensor, shifts: Tensor) -> Tensor:
     """How often each place of the crop occurs, float32 [rows, frames, 12], of int64 [rows, frames, moments]."""
     is_known = pitch_classes != UNKNOWN
-    places = (pitch_classes - LOWEST_PITCH_CLASS - shifts[:, None, None]) % BINS_PER_OCTAVE
-    hot = functional.one_hot(places, BINS_PER_OCTAVE).float() * is_known[..., None]
+    indices = (pitch_classes - LOWEST_PITCH_CLASS - shifts[:, None, None]) % BINS_PER_OCTAVE
+    hot = functional.one_hot(indices, BINS_PER_OCTAVE).float() * is_known[..., None]
     return hot.sum(dim=2)

@@ -206,9 +206,9 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
     Raises:
         StoneError: no track has a key.
     """
-    tonal = [rows for rows, place in zip(logits, places, strict=True) if place is not None]
-    keyless = [rows for rows, place in zip(logits, places, strict=True) if place is None]
-    truth = np.array([place for place in places if place is not None])
+    tonal = [rows for rows, index in zip(logits, places, strict=True) if index is not None]
+    keyless = [rows for rows, index in zip(logits, places, strict=True) if index is None]
+    truth = np.array([index for index in places if index is not None])
     if not tonal:
         raise StoneError("no tracks with a key to calibrate on")
 

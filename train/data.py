@@ -158,9 +158,9 @@ def read_styles(path: Path) -> dict[Path, int]:
     Raises:
         LabelsError, OSError: the CSV cannot be read.
     """
-    places = {name: place for place, name in enumerate(STYLES)}
+    indices = {name: index for index, name in enumerate(STYLES)}
     rows = ((row["path"], row.get("style", "")) for _, row in read_rows(path))
-    return {(path.parent / name).resolve(): places[style] for name, style in rows if style in places}
+    return {(path.parent / name).resolve(): indices[style] for name, style in rows if style in indices}
 
 
 def _name(key: Key | None) -> str:
@@ -215,12 +215,12 @@ def collect_tracks(
     styles = read_styles(labels) if labels else {}
     check(*_by_kind([_track(item, item.path, styles) for item in items]))
     parts = gather_objects(_decoded(items[processes.rank :: processes.count], cache, progress), processes)
-    outcomes = [parts[place % len(parts)][place // len(parts)] for place in range(len(items))]
+    outcomes = [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
     elsewhere = [
-        place for place, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
+        index for index, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
     ]  # in the cache of another machine
-    again = _decoded([items[place] for place in elsewhere], cache, progress)
-    outcomes = [dict(zip(elsewhere, again, strict=True)).get(place, old) for place, old in enumerate(outcomes)]
+    again = _decoded([items[index] for index in elsewhere], cache, progress)
+    outcomes = [dict(zip(elsewhere, again, strict=True)).get(index, old) for index, old in enumerate(outcomes)]
     tracks: list[Track] = []
     for item, (features, error) in zip(items, outcomes, strict=True):
         if features is None:
@@ -459,15 +459,15 @@ class StepDataset(Dataset[Batch]):
     def _taught_row(self, rng: np.random.Generator) -> _Row:
         """A segment with a pseudo-label, shifted by up to a quarter of its length; both modes are equally likely."""
         mode = self._lessons[int(rng.integers(len(self._lessons)))]
-        track, places = mode[int(rng.integers(len(mode)))]
+        track, indices = mode[int(rng.integers(len(mode)))]
         assert track.lessons is not None  # noqa: S101
-        place = int(rng.choice(places))
+        index = int(rng.choice(indices))
         features = self._load(track)
         frames = self._config.segment_frames
         move = int(rng.integers(-(frames // 4), frames // 4 + 1))
-        start = min(max(0, int(track.lessons.starts[place]) + move), max(0, len(features) - frames))
+        start = min(max(0, int(track.lessons.starts[index]) + move), max(0, len(features) - frames))
         segment = self._segment(features, start, rng, False)
-        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[place], _NO_SCORE, UNKNOWN_STYLE
+        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[index], _NO_SCORE, UNKNOWN_STYLE
 
     def _labelled_row(self, rng: np.random.Generator) -> _Row:
         track = self._draw_labelled(rng)
@@ -546,9 +546,9 @@ def _lessons_by_mode(tracks: Sequence[Track], config: TrainConfig) -> list[list[
         if track.lessons is not None:
             sure = track.lessons.keys.max(axis=1, initial=0.0) >= config.loss.least_sure
             minor = track.lessons.keys.argmax(axis=1) >= NO_KEY_INDEX // 2
-            for mode, places in zip(modes, (np.flatnonzero(sure & ~minor), np.flatnonzero(sure & minor)), strict=True):
-                if len(places):
-                    mode.append((track, places))
+            for mode, indices in zip(modes, (np.flatnonzero(sure & ~minor), np.flatnonzero(sure & minor)), strict=True):
+                if len(indices):
+                    mode.append((track, indices))
     return [mode for mode in modes if mode]
 
 

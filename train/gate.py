@@ -226,13 +226,13 @@ def moved_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path
     gate, channels = origin.network().gate, checkpoint.chromanet.out_channels
     if gate is None or (origin.chromanet.out_channels, origin.chromanet.gate_statistics) != (channels, STATISTICS):
         raise StoneError("the gate of that checkpoint is not for this network")
-    heard = []
+    levels = []
     for each in (origin.without_gate(), checkpoint):
         collector = _Collector(each)  # draws the same pieces for both
         for path in sounds:
             collector.add(beginning(path, each))
-        heard.append(np.concatenate([collector.levels().windows, collector.levels().pieces]))
-    return moved(gate, *heard)
+        levels.append(np.concatenate([collector.levels().windows, collector.levels().pieces]))
+    return moved(gate, *levels)
 
 
 def main(arguments: Sequence[str]) -> int:

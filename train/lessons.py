@@ -119,10 +119,10 @@ class Teachers:
         padded = np.pad(predicted, ((1, 1), (0, 0), (0, 0)), mode="edge")
         seconds = self._frames * config.hop_length / config.sample_rate
         keys = np.empty((len(starts), KEYS), dtype=np.float32)
-        for place in range(len(starts)):
-            around = padded[place : place + len(NEIGHBOURS)]
+        for index in range(len(starts)):
+            around = padded[index : index + len(NEIGHBOURS)]
             mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, predicted.shape[1]))
-            keys[place] = np.mean(
+            keys[index] = np.mean(
                 [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
             )
         return Lessons(starts, keys)

@@ -161,7 +161,7 @@ def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
         ksp: [batch, 12] or [batch, 24] of the same view.
     """
     weights = signatures(ksp.detach()).float()
-    rolled = torch.stack([torch.roll(chroma.float(), -place, dims=1) for place in range(CLASSES)], dim=1)
+    rolled = torch.stack([torch.roll(chroma.float(), -index, dims=1) for index in range(CLASSES)], dim=1)
     return (weights[:, :, None] * rolled).sum(dim=1)
 
 
@@ -201,8 +201,8 @@ def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
         chroma: [batch, 12], counted from the lowest bin that the network saw.
         ksp: [batch, 12] or [batch, 24] of the same music.
     """
-    place = signatures(ksp.detach()).argmax(dim=1, keepdim=True)
-    energy = chroma.gather(1, place) - chroma.gather(1, (place + PUBLISHED_RELATIVE) % CLASSES)
+    index = signatures(ksp.detach()).argmax(dim=1, keepdim=True)
+    energy = chroma.gather(1, index) - chroma.gather(1, (index + PUBLISHED_RELATIVE) % CLASSES)
     return (energy > 0).float()[:, 0]
 
 

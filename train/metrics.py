@@ -49,8 +49,8 @@ def score_network(network: ChromaNet, tracks: Sequence[Track], config: TrainConf
     keys = [Key.parse(name.split("/")[0]) for name in class_names(config)]
     truth, answers = [], []
     known = [(track, track.key) for track in tracks if track.key is not None]
-    for place in np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_TRACKS)).astype(int):
-        track, key = known[place]
+    for index in np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_TRACKS)).astype(int):
+        track, key = known[index]
         truth.append(key.index)
         answers.append(keys[int(track_profile(network, track, config, device).argmax())].index)
     reference, estimate = np.array(truth), np.array(answers)

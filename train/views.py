@@ -132,8 +132,8 @@ def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
         least_sure: rows whose likeliest key has less in the teacher's answer do not count; without any the loss is 0.
     """
     predicted = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
-    places = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
-    target = torch.cat([half.gather(1, places) for half in predicted.chunk(2, dim=1)], dim=1)
+    indices = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
+    target = torch.cat([half.gather(1, indices) for half in predicted.chunk(2, dim=1)], dim=1)
     minor = target.argmax(dim=1) >= BINS_PER_OCTAVE
     sure = target.amax(dim=1) >= least_sure
     weight = torch.zeros_like(predicted[:, 0])
@@ -189,8 +189,8 @@ def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
     tonic, minor = labels % 12, labels >= 12
     if config.loss.name != "cross_entropy":
         tonic = torch.where(minor, tonic + 3, tonic)
-    place = (tonic - LOWEST_PITCH_CLASS - shifts) % 12
-    return place if config.network.rows == 1 else place + 12 * minor
+    index = (tonic - LOWEST_PITCH_CLASS - shifts) % 12
+    return index if config.network.rows == 1 else index + 12 * minor
 
 
 def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
@@ -202,12 +202,12 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
     if (labels == NO_KEY_INDEX).any():
         profiles = label_profiles(labels.clamp(max=NO_KEY_INDEX - 1), shifts, config)
         return torch.where((labels == NO_KEY_INDEX)[:, None], 1.0 / profiles.shape[1], profiles)
-    places = label_places(labels, shifts, config)
+    indices = label_places(labels, shifts, config)
     classes = BINS_PER_OCTAVE * config.network.rows
-    hot = functional.one_hot(places, classes).float()
+    hot = functional.one_hot(indices, classes).float()
     if config.loss.name != "cross_entropy" or config.loss.smoothing == 0.0:
         return hot
-    row, tonic = places // 12, places % 12
+    row, tonic = indices // 12, indices % 12
     relative = torch.where(row == 0, 12 + (tonic - 3) % 12, (tonic + 3) % 12)
     related = (
         (12 * row + (tonic + 7) % 12, 0.5),
@@ -216,8 +216,8 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
         (12 * (1 - row) + tonic, 0.2),
     )
     soft = torch.zeros_like(hot)
-    for place, weight in related:
-        soft += weight * functional.one_hot(place, classes)
+    for index, weight in related:
+        soft += weight * functional.one_hot(index, classes)
     return (1.0 - config.loss.smoothing) * hot + config.loss.smoothing * soft / soft.sum(dim=1, keepdim=True)
 
 
@@ -228,8 +228,8 @@ def lesson_profiles(lessons: Tensor, shifts: Tensor) -> Tensor:
         lessons: float32 [rows, 24] by ``Key.index``.
         shifts: int64 [rows], bins left out from below.
     """
-    places = torch.arange(BINS_PER_OCTAVE, device=shifts.device)
-    tonics = (places + LOWEST_PITCH_CLASS + shifts[:, None]) % BINS_PER_OCTAVE
+    indices = torch.arange(BINS_PER_OCTAVE, device=shifts.device)
+    tonics = (indices + LOWEST_PITCH_CLASS + shifts[:, None]) % BINS_PER_OCTAVE
     return torch.cat([half.gather(1, tonics) for half in lessons.chunk(2, dim=1)], dim=1)
 
 
@@ -237,7 +237,7 @@ def class_names(config: TrainConfig) -> tuple[str, ...]:
     """Names of the outputs in order, as labels teach them; ``export`` checks them by ear."""
     from stonecli.key import Key
 
-    majors = [Key((LOWEST_PITCH_CLASS + place) % 12, "major") for place in range(12)]
+    majors = [Key((LOWEST_PITCH_CLASS + index) % 12, "major") for index in range(12)]
     if config.network.rows == 1:
         return tuple(f"{key.name}/{key.relative.name}" for key in majors)
     minors = [key.parallel if config.loss.name == "cross_entropy" else key.relative for key in majors]

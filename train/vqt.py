@@ -175,12 +175,12 @@ def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
     Returns:
         [batch, n // block - k + 1, columns].
     """
-    neighbours = matrix.shape[0] // block
+    count = matrix.shape[0] // block
     whole = signal.shape[1] // block
     blocks = signal[:, : whole * block].reshape(-1, whole, block)
-    runs = whole - neighbours + 1
-    if neighbours > 1:
-        blocks = torch.cat([blocks[:, j : j + runs] for j in range(neighbours)], dim=2)
+    runs = whole - count + 1
+    if count > 1:
+        blocks = torch.cat([blocks[:, j : j + runs] for j in range(count)], dim=2)
     return blocks @ matrix
 
 

@@ -57,8 +57,8 @@ class CsvLog(Watcher):
             return
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
-        place = LOG_COLUMNS.index("step")
-        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(LOG_COLUMNS) and int(row[place]) <= step]
+        index = LOG_COLUMNS.index("step")
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(LOG_COLUMNS) and int(row[index]) <= step]
         if kept != rows:
             with atomic_file(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(kept)
@@ -141,10 +141,10 @@ class TensorBoardLog(Watcher):
 
         profiles = np.stack([track_profile(network, track, self._config, self._device) for track in self._tracks])
         points = dft(signatures(torch.from_numpy(profiles)), self._config.loss.circle).numpy()
-        colours = [track.key.signature if track.key else 0 for track in self._tracks]
+        colors = [track.key.signature if track.key else 0 for track in self._tracks]
         figure = Figure(figsize=(5, 5))
         axes = figure.add_subplot(aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1))
         turn = np.linspace(0, 2 * math.pi, 200)
         axes.plot(np.cos(turn), np.sin(turn), color="grey", linewidth=0.5)
-        axes.scatter(points[:, 0], points[:, 1], c=colours, cmap="hsv", vmin=0, vmax=12)
+        axes.scatter(points[:, 0], points[:, 1], c=colors, cmap="hsv", vmin=0, vmax=12)
         return figure

@@ -60,7 +60,7 @@ def batch_stream(
     """
     crew: list[_Worker] = []
     try:
-        crew.extend(_Worker.start(data, start + place, workers) for place in range(workers))
+        crew.extend(_Worker.start(data, start + index, workers) for index in range(workers))
         for step in itertools.count(start):
             batch = crew[(step - start) % workers].batch(report, stop) if workers else None
             yield data[step] if batch is None else batch

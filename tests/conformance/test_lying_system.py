@@ -96,10 +96,10 @@ def test_a_rename_that_succeeds_but_reports_an_error(
     path = song("flac")
     content = path.read_bytes()
     lies = "rename-fails"
-    places: list[str | Path] = [path]
+    targets: list[str | Path] = [path]
     if arguments == ["watch"]:
-        lies, places = "rename-fails interrupt", [path.parent, "--existing", "--settle", "0.5"]
-    result = lying_stone(lies, *arguments, *places, "--write-tags", "--model", quick_model)
+        lies, targets = "rename-fails interrupt", [path.parent, "--existing", "--settle", "0.5"]
+    result = lying_stone(lies, *arguments, *targets, "--write-tags", "--model", quick_model)
     assert result.returncode == 0, result.stderr
     assert "written" in result.stdout
     undo_restores(stone, path, content)

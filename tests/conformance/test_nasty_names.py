@@ -153,8 +153,8 @@ def test_page(written: Path) -> None:
 
 def test_predictions_of_evaluate(tmp_path: Path) -> None:
     labels = [Label(tmp_path / name, name, Key.parse("Am"), name, name, line) for line, name in enumerate(NAMES, 2)]
-    heard = [Prediction(label, Key.from_index(line), 0.5, None) for line, label in enumerate(labels)]
-    write_predictions(tmp_path / "a.csv", heard)
+    predictions = [Prediction(label, Key.from_index(line), 0.5, None) for line, label in enumerate(labels)]
+    write_predictions(tmp_path / "a.csv", predictions)
     assert RAW.search((tmp_path / "a.csv").read_bytes().decode("utf-8")) is None
     found = read_predictions(tmp_path / "a.csv", labels, tmp_path)
     assert found.answers == tuple(range(len(NAMES)))

@@ -96,11 +96,11 @@ def test_a_key_is_written_and_undone(
     path = tmp_path / "song"
     content = make(samples[sample], tmp_path)
     path.write_bytes(content)
-    audio, heard = digest(path), pcm(path)
+    audio, decoded = digest(path), pcm(path)
     with recorded() as run:
         assert write_key(path, F_SHARP_MINOR, RULES, journal=run)
     assert read_tags(path).text == "F#m"
-    assert (digest(path), pcm(path)) == (audio, heard)
+    assert (digest(path), pcm(path)) == (audio, decoded)
     for tail in (ID3V1, ape_tail()):
         assert path.read_bytes().count(tail) == content.count(tail)
     assert not write_key(path, F_SHARP_MINOR, RULES)

@@ -135,9 +135,9 @@ def test_major_share_is_that_of_a_plain_computation(n_bins: int, first: int) -> 
         magnitude = VQT(checkpoint.vqt).magnitude(torch.from_numpy(audio)).double().numpy()
     energy = (magnitude[:, :n_bins] ** 2).mean(2)  # [batch, bins]
     chroma = np.stack([energy[:, pitch::12].mean(1) for pitch in range(12)], axis=1)
-    for place, tonic in enumerate(tonics):
+    for index, tonic in enumerate(tonics):
         major, minor = chroma[:, tonic], chroma[:, (tonic + 9) % 12]  # the relative minor lies a major sixth above
-        np.testing.assert_allclose(share[:, place], major / (major + minor), rtol=2e-3, atol=1e-4)
+        np.testing.assert_allclose(share[:, index], major / (major + minor), rtol=2e-3, atol=1e-4)
     assert share.shape == probabilities.shape == (3, 12)
     assert np.ptp(share) > 0.5
 

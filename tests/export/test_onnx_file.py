@@ -120,8 +120,8 @@ def test_a_published_model_has_the_right_order(
     published: Path, exported: ExportReport, golden: dict[str, npt.NDArray[np.float32]]
 ) -> None:
     """The first recording is the pitch fork of STONE's authors, in C major; our synthesized fork found the order."""
-    heard = exported.classes[int(golden[f"prob/{published.name}"][0].argmax())]
-    assert heard.split("/")[0] == "C major"
+    answer = exported.classes[int(golden[f"prob/{published.name}"][0].argmax())]
+    assert answer.split("/")[0] == "C major"
     assert exported.order_was_known == (published.name in ("semisupervised_ks_mode.pt", "first_default.pt"))
     assert len(set(exported.classes)) == len(exported.classes)
 
@@ -147,8 +147,8 @@ def test_a_published_model_describes_itself(published: Path, exported: ExportRep
 def test_a_published_model_detects_rendered_music(exported: ExportReport, key: Key) -> None:
     model = KeyModel(exported.path, device="cpu")
     audio = np.stack([play_key(key, timbre, 15.0, model.info.sample_rate) for timbre in range(3)])
-    heard = model.info.classes[int(model(audio).classes.mean(0).argmax())]
-    assert key in heard
+    answer = model.info.classes[int(model(audio).classes.mean(0).argmax())]
+    assert key in answer
 
 
 def test_the_published_pitch_fork_is_accepted(shared: Path, tmp_path: Path) -> None:

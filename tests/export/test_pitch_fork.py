@@ -121,8 +121,8 @@ def test_any_order_of_12_signatures_is_found(listener: Callable[..., Any], first
 @pytest.mark.parametrize(("wrong", "accepted"), [(6, True), (7, False), (24, False)])
 def test_three_quarters_of_the_keys_have_to_be_right(listener: Callable[..., Any], wrong: int, accepted: bool) -> None:
     order = order_of(((9, "major"), (11, "minor")))
-    places = np.random.default_rng(0).permutation(24)[:wrong]
-    confused = {KEYS[place]: KEYS[place].relative for place in places}
+    indices = np.random.default_rng(0).permutation(24)[:wrong]
+    confused = {KEYS[index]: KEYS[index].relative for index in indices}
     listen = listener(order, confused=confused)
     if accepted:
         assert find_class_order(listen, 2, SECONDS, RATE, None) == tuple(key.name for key in order)

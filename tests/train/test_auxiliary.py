@@ -43,10 +43,10 @@ def test_targets_follow_the_crop() -> None:
     for shift in (0, 5):
         target, known = score_targets(score, torch.tensor([shift]), frames=3)
         assert target.shape == (1, 3, 5, 12)
-        place = lambda pitch_class: (pitch_class - LOWEST - shift) % 12  # noqa: E731, B023
-        assert target[0, 0, 1, place(9)] == 1.0
-        assert target[0, 1, 0, place(0)] == target[0, 1, 1, place(9)] == 0.5
-        assert target[0, 1, 3, place(4)] == target[0, 1, 4, place(7)] == 1.0
+        index = lambda pitch_class: (pitch_class - LOWEST - shift) % 12  # noqa: E731, B023
+        assert target[0, 0, 1, index(9)] == 1.0
+        assert target[0, 1, 0, index(0)] == target[0, 1, 1, index(9)] == 0.5
+        assert target[0, 1, 3, index(4)] == target[0, 1, 4, index(7)] == 1.0
         assert known[0].tolist() == [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
         assert target[0, :2, :3].sum(dim=(1, 2)).tolist() == [1.0, 1.0]
 

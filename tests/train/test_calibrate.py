@@ -26,31 +26,31 @@ def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray]
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.0, 2.0, (count, 24)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    places = [int(rng.choice(24, p=row / row.sum())) for row in chances.astype(np.float64)]
-    return [row[None] * np.float32(sharpness) for row in logits], places
+    indices = [int(rng.choice(24, p=row / row.sum())) for row in chances.astype(np.float64)]
+    return [row[None] * np.float32(sharpness) for row in logits], indices
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5])
 def test_the_temperature_compensates_a_known_scaling(sharpness: float) -> None:
-    logits, places = drawn(3000, sharpness)
-    found = calibrate(logits, places)
+    logits, indices = drawn(3000, sharpness)
+    found = calibrate(logits, indices)
     assert found.temperature == pytest.approx(sharpness, rel=0.15)
     assert found.error < 0.03
     assert (found.least_confidence, found.keyless_refused) == (0.0, None)
 
 
 def test_a_recording_without_a_key_is_rejected() -> None:
-    logits, places = drawn(500, 3.0)
+    logits, indices = drawn(500, 3.0)
     quiet = [np.random.default_rng(seed).normal(0.0, 0.3, (2, 24)).astype(np.float32) for seed in range(50)]
-    found = calibrate([*logits, *quiet], [*places, *[None] * 50])
+    found = calibrate([*logits, *quiet], [*indices, *[None] * 50])
     assert found.keyless_refused == pytest.approx(KEYLESS_REFUSED, abs=0.02)
     assert 1 / 24 < found.least_confidence < 0.1
 
 
 def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
-    logits, places = drawn(500, 3.0)
+    logits, indices = drawn(500, 3.0)
     loud = [np.random.default_rng(seed).normal(0.0, 6.0, (2, 24)).astype(np.float32) for seed in range(50)]
-    found = calibrate([*logits, *loud], [*places, *[None] * 50])
+    found = calibrate([*logits, *loud], [*indices, *[None] * 50])
     assert found.keyless_refused is not None
     assert found.keyless_refused < 0.5
     confidence, _ = confidences(logits, found.temperature)
@@ -58,16 +58,16 @@ def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
 
 
 def test_probabilities_near_chance_are_always_rejected() -> None:
-    logits, places = drawn(500, 3.0)
+    logits, indices = drawn(500, 3.0)
     flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
-    found = calibrate([*logits, *flat], [*places, *[None] * 50])
+    found = calibrate([*logits, *flat], [*indices, *[None] * 50])
     assert found.least_confidence == pytest.approx(1.2 / 24)
     assert found.keyless_refused == 1.0
 
 
 def test_a_temperature_that_is_given_is_taken() -> None:
-    logits, places = drawn(300, 1.0)
-    found, other = calibrate(logits, places), calibrate(logits, places, 2.0)
+    logits, indices = drawn(300, 1.0)
+    found, other = calibrate(logits, indices), calibrate(logits, indices, 2.0)
     assert other.temperature == 2.0
     assert other.error > found.error
 

@@ -93,8 +93,8 @@ def plain_head(x: Array, w: dict[str, Array]) -> Array:
     folded = plain_norm(np.array([x[:, pitch::12].ravel() for pitch in range(12)]).T, w, "head.norm")
     mixed = gelu(w["head.mix.weight"][:, :, 0, 0] @ folded + w["head.mix.bias"][:, None])
     around = w["head.around.weight"][:, :, :, 0]  # [out, in, interval]
-    heard = np.array([np.einsum("oik,ik->o", around, np.roll(mixed, -pitch, axis=1)) for pitch in range(12)]).T
-    return mixed + gelu(heard + w["head.around.bias"][:, None])
+    context = np.array([np.einsum("oik,ik->o", around, np.roll(mixed, -pitch, axis=1)) for pitch in range(12)]).T
+    return mixed + gelu(context + w["head.around.bias"][:, None])
 
 
 def plain_gate(levels: list[Array], w: dict[str, Array]) -> float:

@@ -49,7 +49,7 @@ def test_the_transform_equals_the_originals() -> None:
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, KeyModel]:
     """The network as the command line runs it, at the sample rate of training."""
     folder = tmp_path_factory.mktemp("golden")
-    keys = [Key((9 + place) % 12, "major") for place in range(12)]
+    keys = [Key((9 + index) % 12, "major") for index in range(12)]
     twelve = request.param == "12"
     names = [f"{key.name}/{key.relative.name}" if twelve else key.name for key in keys]
     chromanet = network(request.param)

@@ -56,9 +56,9 @@ def test_teachers_detect_the_key_of_each_chunk(
     assert lessons.starts[0] == 0
     assert lessons.starts[-1] == len(features) - FRAMES  # nothing is left out
     np.testing.assert_allclose(lessons.keys.sum(axis=1), 1.0, atol=1e-5)
-    heard = [Key.from_index(int(index)) for index in lessons.keys.argmax(axis=1)]
-    assert heard[0] == Key.parse("E minor")
-    assert heard[-1] == Key.parse("Bb major")
+    predicted = [Key.from_index(int(index)) for index in lessons.keys.argmax(axis=1)]
+    assert predicted[0] == Key.parse("E minor")
+    assert predicted[-1] == Key.parse("Bb major")
 
 
 def test_a_transposed_recording_has_transposed_labels(
@@ -126,19 +126,19 @@ def lesson(**probabilities: float) -> npt.NDArray[np.float32]:
 def test_lessons_agree_where_the_chroma_is_in_the_same_mode() -> None:
     """C major and A minor: what counts is which of the two tonics is louder."""
     rows = np.stack([lesson(C=0.7, Am=0.2, G=0.1), lesson(C=0.2, Am=0.7, Em=0.1), lesson(C=0.3, Em=0.3, F=0.4)])
-    heard = Lessons(np.array([0, 10, 20]), rows)
-    for louder, place in ((0, 0), (9, 1)):
-        agreed = agreeing(heard, tones({louder: 240, 9 - louder: 220, 7: 200}), 50, 84)
-        assert agreed.starts.tolist() == [heard.starts[place]]
-        assert agreed.keys.argmax(axis=1).tolist() == [rows[place].argmax()]
+    given = Lessons(np.array([0, 10, 20]), rows)
+    for louder, index in ((0, 0), (9, 1)):
+        agreed = agreeing(given, tones({louder: 240, 9 - louder: 220, 7: 200}), 50, 84)
+        assert agreed.starts.tolist() == [given.starts[index]]
+        assert agreed.keys.argmax(axis=1).tolist() == [rows[index].argmax()]
         np.testing.assert_allclose(agreed.keys.sum(axis=1), 0.9, atol=1e-6)  # G major and E minor are left out
-    nobody = agreeing(heard, tones({0: 230, 9: 230, 7: 200}), 50, 84)
+    nobody = agreeing(given, tones({0: 230, 9: 230, 7: 200}), 50, 84)
     assert (nobody.starts.shape, nobody.keys.shape) == ((0,), (0, KEYS))
 
 
 def test_what_the_chroma_says_counts_as_much_as_the_teachers() -> None:
-    heard = Lessons(np.array([0]), lesson(Eb=0.55, Cm=0.45)[None])
-    weak, strong = (agreeing(heard, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
+    given = Lessons(np.array([0]), lesson(Eb=0.55, Cm=0.45)[None])
+    weak, strong = (agreeing(given, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
     assert weak.argmax() == strong.argmax() == Key.parse("Eb major").index
     assert weak[Key.parse("C minor").index] > 0.4
     assert strong[Key.parse("C minor").index] == pytest.approx(0.225, abs=0.01)

@@ -431,7 +431,7 @@ class Turner(nn.Module):
         self.filter = nn.Parameter(0.1 * torch.randn(12))
 
     def forward(self, chroma: Tensor) -> Tensor:
-        turns = torch.stack([torch.roll(chroma, -place, dims=1) for place in range(12)], dim=1)
+        turns = torch.stack([torch.roll(chroma, -index, dims=1) for index in range(12)], dim=1)
         return torch.softmax(turns @ self.filter, dim=1)
 
 

@@ -30,15 +30,15 @@ class Listener(nn.Module):
         super().__init__()
         self.wrong = wrong
         self.places = {
-            Key.parse(part): place for place, name in enumerate(class_names(config)) for part in name.split("/")
+            Key.parse(part): index for index, name in enumerate(class_names(config)) for part in name.split("/")
         }
         self.windows: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.windows.append(len(x))
         indices = (x.flatten(1).mean(1) * 255 / 10).round().long().tolist()
-        places = [self.places[self.wrong(Key.from_index(index))] for index in indices]
-        return nn.functional.one_hot(torch.tensor(places), max(self.places.values()) + 1).float()
+        positions = [self.places[self.wrong(Key.from_index(index))] for index in indices]
+        return nn.functional.one_hot(torch.tensor(positions), max(self.places.values()) + 1).float()
 
 
 def loud_tracks(folder: Path, frames: int = 300) -> list[Track]:

@@ -122,10 +122,10 @@ def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -
     config = tiny_config(loss)
     names = class_names(config)
     labels = torch.arange(24)
-    places = label_places(labels, torch.zeros(24, dtype=torch.int64), config)
-    for label, place in zip(labels.tolist(), places.tolist(), strict=True):
-        assert Key.from_index(label) in [Key.parse(name) for name in names[place].split("/")]
-    assert len(set(places.tolist())) == len(names) == (12 if loss == "stone" else 24)
+    indices = label_places(labels, torch.zeros(24, dtype=torch.int64), config)
+    for label, index in zip(labels.tolist(), indices.tolist(), strict=True):
+        assert Key.from_index(label) in [Key.parse(name) for name in names[index].split("/")]
+    assert len(set(indices.tolist())) == len(names) == (12 if loss == "stone" else 24)
     assert names[0].startswith("A major")  # the lowest bin is an A
 
 
@@ -186,9 +186,9 @@ def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_c
     shifts = EVERY_SHIFT
     labels = [(7 * number) % 24 for number in range(len(shifts))]
     batch = batch_of(labels, shifts)
-    places = [label_places(batch.labels, batch.shifts[:, view], config) for view in range(2)]
+    indices = [label_places(batch.labels, batch.shifts[:, view], config) for view in range(2)]
     classes = 12 * config.network.rows
-    logits = torch.stack([sure(place, classes) for place in places])
+    logits = torch.stack([sure(index, classes) for index in indices])
     terms = batch_loss(logits, None, batch, config)
     assert terms["total"].item() == pytest.approx(0, abs=1e-6)
     wrong = torch.stack([logits[0], torch.roll(logits[1], 1, dims=1)])
@@ -278,9 +278,9 @@ def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> N
 
 def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE) -> tuple[Tensor, Tensor]:
     """Logits of a teacher who hears ``keys`` (places of the plain crop), and of a network that follows it exactly."""
-    places = torch.tensor(keys)
-    moved = (places % 12 - torch.tensor(shifts)) % 12 + 12 * (places >= 12)
-    return confidence * functional.one_hot(places, 24).float(), confidence * functional.one_hot(moved, 24).float()
+    indices = torch.tensor(keys)
+    moved = (indices % 12 - torch.tensor(shifts)) % 12 + 12 * (indices >= 12)
+    return confidence * functional.one_hot(indices, 24).float(), confidence * functional.one_hot(moved, 24).float()
 
 
 @given(st.lists(st.tuples(st.integers(0, 23), st.integers(-11, 11)), min_size=1, max_size=6))
@@ -322,8 +322,8 @@ def test_the_teacher_gets_no_gradient() -> None:
 def test_relative_rows_puts_relative_keys_below_each_other(tiny_config: Config) -> None:
     names = class_names(tiny_config("cross_entropy"))
     turned = relative_rows(torch.eye(24)).argmax(dim=0)  # which output came to each place
-    for place in range(12):
-        major, minor = (Key.parse(names[int(turned[place + row])]) for row in (0, 12))
+    for index in range(12):
+        major, minor = (Key.parse(names[int(turned[index + row])]) for row in (0, 12))
         assert major.relative == minor
 
 
@@ -394,9 +394,9 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
     )
     shifts = labels % 16
     inputs = network_input(segments, shifts, config)
-    places = label_places(labels, shifts, config)
+    indices = label_places(labels, shifts, config)
     for constant in (0, 5):
-        ksp = torch.nn.functional.one_hot((places + constant) % 12 + 12 * (places // 12), 24).float()
+        ksp = torch.nn.functional.one_hot((indices + constant) % 12 + 12 * (indices // 12), 24).float()
         turned = turned_chroma(segment_chroma(inputs, "linear"), ksp)
         offset = tonic_offset(turned)
         assert offset == -constant % 12

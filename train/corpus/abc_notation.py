@@ -1,7 +1,7 @@
-"""Tunes in ABC notation -> passages: the subset that the folk corpora use.
+"""Parses tunes in ABC notation: the subset that the folk corpora use.
 
-Read are notes, lengths, ties, tuplets, broken rhythm, bar accidentals, chord names in quotes and key changes between
-lines. Repeats are played once, grace notes and decorations are left out, as are all voices but the first.
+Supported are notes, lengths, ties, tuplets, broken rhythm, bar accidentals and chord names in quotes. Repeats are
+played once; grace notes and decorations are ignored. Tunes that change their key or have several voices are rejected.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def parse_key(text: str) -> tuple[Key, int]:
         raise ValueError(f"no key: {text[:20]!r}")
     mode, fifths = _MODES[word]
     tonic = pitch_class(match[1] + match[2])
-    place = _SHARPS.index(match[1]) - 1 + (7 if match[2] == "#" else -7 if match[2] == "b" else 0)
-    return Key(tonic, mode), place + fifths
+    index = _SHARPS.index(match[1]) - 1 + (7 if match[2] == "#" else -7 if match[2] == "b" else 0)
+    return Key(tonic, mode), index + fifths
 
 
 def read_tune(text: str, source: str, origin: str) -> Passage:
@@ -123,7 +123,7 @@ class _Scanner:
         self._notes: list[Note] = []
         self._chords: list[tuple[float, ChordName | None]] = []
         self._factor = Fraction(1)  # of the next note, by broken rhythm
-        self._tuplet: tuple[int, Fraction] = (0, Fraction(1))  # notes that are left, factor
+        self._tuplet: tuple[int, Fraction] = (0, Fraction(1))  # remaining notes, factor
         self._last: tuple[int, Fraction] = (0, Fraction(0))  # first index of the last event in _notes, its length
         self._tied = False
         self._group: list[int] | None = None  # pitches inside [ ]
@@ -132,15 +132,15 @@ class _Scanner:
 
     def scan(self, body: str) -> tuple[list[Note], list[tuple[float, ChordName | None]], float, float]:
         """Notes, chord names by their beat, the length in beats, and the first bar line's beat."""
-        place = 0
-        while place < len(body):
-            match = _TOKEN.match(body, place)
+        index = 0
+        while index < len(body):
+            match = _TOKEN.match(body, index)
             if not match:
-                if not body[place].isspace() and body[place] not in '`*&y$;#@?"':
-                    raise ValueError(f"unreadable: {body[place : place + 8]!r}")
-                place += 1
+                if not body[index].isspace() and body[index] not in '`*&y$;#@?"':
+                    raise ValueError(f"unreadable: {body[index : index + 8]!r}")
+                index += 1
                 continue
-            place = match.end()
+            index = match.end()
             self._take(match)
         length = float(self._now)
         return self._notes, self._chords, length, float(self._first_bar or 0) % float(self._bar)
@@ -149,7 +149,7 @@ class _Scanner:
         kind = match.lastgroup
         if match["chord"]:
             name = match["chord"].strip('"').strip()
-            with suppress(ValueError):  # annotations such as "Fine" stand in quotes too
+            with suppress(ValueError):  # annotations such as "Fine" are in quotes too
                 self._chords.append((float(self._now), parse_symbol(name)))
         elif match["tuplet"]:
             numbers = [int(number) if number else 0 for number in match["tuplet"][1:].split(":")]

@@ -16,9 +16,7 @@ _BANDS = 2048
 
 
 def amplified(rng: np.random.Generator, samples: Floats, rate: int, drive_db: float) -> Floats:
-    """The guitar, cut in the bass, distorted by ``drive_db`` (5 is warm, 40 metal), through a cabinet that is drawn;
-    as loud as before.
-    """
+    """The guitar with low cut, distortion (``drive_db`` 5 is warm, 40 metal) and a random cabinet, at its old level."""
     level = active_rms(samples, rate)
     if level < 1e-6:
         return samples
@@ -28,7 +26,7 @@ def amplified(rng: np.random.Generator, samples: Floats, rate: int, drive_db: fl
         pedalboard.Distortion(drive_db),
         pedalboard.PeakFilter(float(rng.uniform(350, 800)), float(rng.uniform(-9, 3)), 0.8),
     ]
-    # At twice the rate, or the harmonics above half of it would be folded back as tones that nobody played.
+    # Distort at twice the sampling rate, so that the new harmonics do not alias.
     hot = soxr.resample(samples * np.float32(0.25 / level), rate, 2 * rate, quality="LQ")
     hot = soxr.resample(pedalboard.Chain(pedals)(hot, 2 * rate), 2 * rate, rate, quality="LQ")
     speaker = pedalboard.Convolution(cabinet(rng, rate), 1.0, sample_rate=rate)
@@ -37,10 +35,10 @@ def amplified(rng: np.random.Generator, samples: Floats, rate: int, drive_db: fl
 
 
 def cabinet(rng: np.random.Generator, rate: int) -> Floats:
-    """The impulse response of a loudspeaker in a box before a microphone, float32 [taps], of minimum phase.
+    """Minimum-phase impulse response of a miked guitar cabinet, float32 [taps].
 
     It resonates at 80 to 140 Hz, is hollow around 500 Hz, has presence at 2 to 4 kHz and little above 4 to 6 kHz;
-    where the microphone stands makes ripples.
+    the microphone position adds ripples.
     """
     hertz = np.maximum(np.fft.rfftfreq(_BANDS, 1.0 / rate), 10.0)
     octaves = np.log2(hertz)
@@ -55,7 +53,7 @@ def cabinet(rng: np.random.Generator, rate: int) -> Floats:
     curve -= 10.0 * np.log10(1.0 + (rng.uniform(65, 90) / hertz) ** 4)
     curve -= 10.0 * np.log10(1.0 + (hertz / rng.uniform(4000, 5800)) ** 14)
     logarithm = np.maximum(curve, -80.0) * np.log(10.0) / 20.0
-    cepstrum = np.fft.irfft(logarithm)  # folded, it is that of the response of minimum phase
+    cepstrum = np.fft.irfft(logarithm)  # folded to a causal cepstrum, which gives minimum phase
     cepstrum[1 : _BANDS // 2] *= 2.0
     cepstrum[_BANDS // 2 + 1 :] = 0.0
     response = np.fft.irfft(np.exp(np.fft.rfft(cepstrum)))[:_TAPS]

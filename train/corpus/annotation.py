@@ -1,4 +1,4 @@
-"""What a score knows at each moment, for the auxiliary losses of training: chord, bass and melody, by frames."""
+"""Frame-wise chord, bass and melody labels from a score, for the auxiliary losses of training."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MAJOR, MINOR, OTHER = 0, 1, 2
 """Qualities of a chord: with a major third, with a minor third and a perfect fifth, anything else."""
 
 _PITCHED: tuple[Role, ...] = ("bass", "chords", "lead", "voice", "sung")
-_BLUR_SECONDS = 0.05  # by which a tone that starts late still counts for its frame
+_BLUR_SECONDS = 0.05  # tolerance for tones that start late in a frame
 
 Annotation = npt.NDArray[np.uint8]
 
 
 def annotate(parts: Sequence[Part], chords: Sequence[Chord], bpm: float, seconds: float) -> Annotation:
-    """What sounds in the middle of each frame, uint8 [frames, 4] by ``COLUMNS``; ``UNKNOWN`` where nothing does.
+    """Labels at the center of each frame, uint8 [frames, 4] by ``COLUMNS``; ``UNKNOWN`` where nothing sounds.
 
     Args:
-        parts: that play, in seconds.
-        chords: under them, in beats; none for a score without chords.
-        bpm: quarter notes a minute.
+        parts: of the arrangement, in seconds.
+        chords: in beats; empty for a score without chords.
+        bpm: quarter notes per minute.
         seconds: length of the excerpt.
     """
     frames = int(seconds / FRAME_SECONDS)
@@ -42,7 +42,7 @@ def annotate(parts: Sequence[Part], chords: Sequence[Chord], bpm: float, seconds
         inside = sounds & (times >= chord.start * 60.0 / bpm) & (times < chord.end * 60.0 / bpm)
         out[inside, 0] = chord.root
         out[inside, 1] = quality(chord.intervals)
-    for column, roles in ((2, ("bass",)), (3, ("lead", "sung"))):  # a singer's notes count more than a lead's
+    for column, roles in ((2, ("bass",)), (3, ("lead", "sung"))):  # a singer's notes override those of a lead
         for role in roles:
             for part in parts:
                 if part.role == role:
@@ -60,7 +60,7 @@ def quality(intervals: Sequence[int]) -> int:
 
 
 def _pitches(tones: Sequence[Tone], times: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """MIDI pitch of the tone that sounds at each time, -1 where none does; the later one of two."""
+    """MIDI pitch of the tone at each time, -1 where none sounds; the later onset wins where two overlap."""
     pitches = np.full(len(times), -1, dtype=np.int64)
     for tone in tones:
         pitches[(times >= tone.start - _BLUR_SECONDS) & (times < tone.start + tone.duration)] = tone.pitch

@@ -61,9 +61,9 @@ class Part:
     Attributes:
         role: what it is in the arrangement.
         tones: ascending in time.
-        program: General MIDI, from 0; of no meaning for drums and voices.
+        program: General MIDI, from 0; ignored for drums and voices.
         gain: 0..1.2.
-        synthesized: whether a numpy synthesizer takes it, and not a soundfont.
+        synthesized: whether a numpy synthesizer plays it instead of a soundfont.
         amplified: whether it goes through the amplifier simulation.
     """
 
@@ -76,7 +76,7 @@ class Part:
 
 
 def tempo_of(rng: np.random.Generator, style: Style) -> float:
-    """Quarter notes a minute."""
+    """A random tempo of the style, in quarter notes per minute."""
     return float(rng.uniform(*style.bpm))
 
 
@@ -84,7 +84,7 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
     """The parts of ``passage`` in ``style``. The passage begins at beat 0 and is as long as the excerpt.
 
     Raises:
-        ValueError: there are no chords in it.
+        ValueError: the passage has no chords.
     """
     if not passage.chords:
         raise ValueError("no chords")
@@ -110,7 +110,7 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
 
 
 def arrange_score(rng: np.random.Generator, passage: Passage, bpm: float) -> tuple[Part, ...]:
-    """The notes of a whole score, its voices on instruments that are drawn; drums under popular music."""
+    """The parts of a whole score: each voice on a random instrument, with drums added to popular music."""
     clock = _Clock(rng, bpm, 0.0)
     popular = passage.source == "pop909"
     palettes = (
@@ -162,11 +162,11 @@ def _popular_voice(rng: np.random.Generator, voice: int, notes: list[Note], cloc
     high = [note for note in notes if note.pitch >= split]
     lowest: dict[int, Note] = {}
     for note in notes:
-        place = round(note.start * 4)
-        if note.pitch < split and (place not in lowest or note.pitch < lowest[place].pitch):
-            lowest[place] = note
-    stretch = float(rng.choice([0.6, 1.0, 1.0, 1.5]))
-    played = [replace(note, duration=note.duration * stretch) for note in high]
+        index = round(note.start * 4)
+        if note.pitch < split and (index not in lowest or note.pitch < lowest[index].pitch):
+            lowest[index] = note
+    factor = float(rng.choice([0.6, 1.0, 1.0, 1.5]))
+    played = [replace(note, duration=note.duration * factor) for note in high]
     chords = int(rng.choice((*KEYS, 24, 25, 26, 27, *STRINGS, *PADS, *MALLETS)))
     bass = int(rng.choice((32, 33, 34, 35, 38, 39)))
     low = _shifted(list(lowest.values()), int(rng.choice([0, 0, -12])))
@@ -189,7 +189,7 @@ def _shifted(notes: list[Note], semitones: int) -> list[Note]:
 
 
 class _Clock:
-    """Beats -> seconds, with swing and a little unevenness."""
+    """Converts beats to seconds, with swing and slight timing jitter."""
 
     def __init__(self, rng: np.random.Generator, bpm: float, swing: float) -> None:
         self._rng = rng
@@ -202,7 +202,7 @@ class _Clock:
         low, high = _RANGES[role]
         offsets = self._rng.normal(0.0, self._loose, len(notes)) if self._loose else np.zeros(len(notes))
         shift = 0
-        if notes and role != "drums":  # a part moves as a whole, so that it stays a melody
+        if notes and role != "drums":  # transpose the whole part, so that the melody is preserved
             middle = float(np.median([note.pitch for note in notes]))
             while middle + shift < low:
                 shift += 12
@@ -225,9 +225,9 @@ class _Clock:
 
 
 def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Passage, style: Style) -> list[Chord]:
-    """The chords, some styles' triads with sevenths or ninths that stay in the key.
+    """The chords; in some styles, triads are extended with sevenths or ninths of the key.
 
-    Bands add the seventh to the dominant, and those that play blues to the tonic and subdominant of a major key.
+    Bands add the seventh to the dominant; blues bands add it to the tonic and subdominant of a major key as well.
     """
     if style.loops in _BAND_LOOPS and rng.random() < 0.25:
         blue = passage.key.mode == "major" and style.loops != "pop" and rng.random() < 0.3
@@ -281,21 +281,21 @@ def _layer(scene: Scene, name: str, clock: _Clock, silences: list[tuple[float, f
 
 
 def strummed(rng: np.random.Generator, tones: tuple[Tone, ...], seconds: float) -> tuple[Tone, ...]:
-    """The tones, those that begin together one ``seconds`` after the other, mostly from the lowest to the highest.
+    """The tones with strummed chords: simultaneous onsets are spread ``seconds`` apart, mostly from low to high.
 
-    No two strings are as loud; the tones of a chord still end together.
+    Velocities vary between strings; the tones of a chord still end together.
     """
     out: list[Tone] = []
-    place = 0
-    while place < len(tones):
-        chord = [tone for tone in tones[place : place + 12] if tone.start - tones[place].start < 0.003]
+    index = 0
+    while index < len(tones):
+        chord = [tone for tone in tones[index : index + 12] if tone.start - tones[index].start < 0.003]
         upward = rng.random() < 0.25
         for number, tone in enumerate(chord):
             late = seconds * (len(chord) - 1 - number if upward else number) * rng.uniform(0.6, 1.4)
             late = min(late, 0.7 * tone.duration)
             velocity = int(np.clip(tone.velocity + rng.normal(0.0, 5.0), 1, 127))
             out.append(Tone(tone.start + late, max(0.03, tone.duration - late), tone.pitch, velocity))
-        place += len(chord)
+        index += len(chord)
     out.sort(key=lambda tone: (tone.start, tone.pitch))
     return tuple(out)
 
@@ -314,10 +314,10 @@ def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) ->
         parts.append(Part("sung", clock.tones(notes, "sung"), 0, rng.uniform(0.6, 1.6), True))
         parts += _backing(scene, clock, notes, silences)
     if rng.random() < style.spoken:
-        words, beat, centre = [], 0.0, int(rng.integers(44, 58))
+        words, beat, center = [], 0.0, int(rng.integers(44, 58))
         while beat < scene.beats:
             if rng.random() < 0.9:
-                pitch = centre + int(rng.integers(-4, 5))
+                pitch = center + int(rng.integers(-4, 5))
                 words.append(Note(beat, float(rng.choice([0.15, 0.2, 0.25])), pitch))
             beat += float(rng.choice([0.25, 0.25, 0.5, 1.0]))
         parts.append(Part("spoken", clock.tones(words, "spoken"), 0, rng.uniform(0.5, 1.3), True))
@@ -325,7 +325,7 @@ def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) ->
 
 
 def _backing(scene: Scene, clock: _Clock, tune: list[Note], silences: list[tuple[float, float]]) -> list[Part]:
-    """Singers behind the tune: a second voice, or chords that are held."""
+    """Backing vocals: a second voice, or sustained chords."""
     rng, drawn = scene.rng, scene.rng.random()
     lines: list[list[Note]] = []
     if drawn < 0.3:
@@ -335,13 +335,13 @@ def _backing(scene: Scene, clock: _Clock, tune: list[Note], silences: list[tuple
     gain = rng.uniform(0.25, 0.7)
     parts = []
     for line in lines:
-        heard = [note for note in line if not any(start <= note.start < end for start, end in silences)]
-        parts.append(Part("sung", clock.tones(heard, "sung"), 0, gain, True))
+        sung = [note for note in line if not any(start <= note.start < end for start, end in silences)]
+        parts.append(Part("sung", clock.tones(sung, "sung"), 0, gain, True))
     return parts
 
 
 def _only_drums(rng: np.random.Generator, beats: float) -> tuple[float, float] | None:
-    """A stretch without any pitches, in about one excerpt of six."""
+    """An interval with drums only, in about one excerpt out of six."""
     if rng.random() > 0.16:
         return None
     length = beats * rng.uniform(0.1, 0.3)
@@ -352,7 +352,7 @@ def _only_drums(rng: np.random.Generator, beats: float) -> tuple[float, float] |
 def _silences(
     rng: np.random.Generator, passage: Passage, only_drums: tuple[float, float] | None
 ) -> list[tuple[float, float]]:
-    """Stretches in which a part is silent: where only drums play, and now and then before it enters."""
+    """Intervals in which a part is silent: where only drums play, and sometimes before its entry."""
     silences = [only_drums] if only_drums else []
     if rng.random() < 0.2:
         bars = int(passage.length / passage.beats_per_bar / 2)

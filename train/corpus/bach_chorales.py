@@ -16,7 +16,7 @@ SOURCE = "bach_chorales"
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The chorales in ``root``, a folder or zip with ``*.krn``; what is left out is counted in ``skipped``."""
+    """The chorales in ``root``, a folder or zip with ``*.krn``; files that are skipped are counted in ``skipped``."""
     for name, content in CorpusFiles(root, lambda name: name.endswith(".krn")):
         try:
             yield read_chorale(content.decode("utf-8", "replace"), Path(name).name)
@@ -31,11 +31,11 @@ def read_chorale(text: str, origin: str) -> Passage:
         ValueError: it cannot be read, or its key is missing or does not fit the notes.
     """
     kinds, records = humdrum.parse_humdrum(text)
-    spines = [place for place, kind in enumerate(kinds) if kind == "**kern"]
+    spines = [index for index, kind in enumerate(kinds) if kind == "**kern"]
     key: Key | None = None
     bar, first_bar, end = 4.0, None, 0.0
     notes: list[Note] = []
-    open_ties: dict[tuple[int, int], int] = {}  # (voice, pitch) -> place in notes
+    open_ties: dict[tuple[int, int], int] = {}  # (voice, pitch) -> index in notes
     for now, record in humdrum.times(records, spines):
         if record.is_bar and first_bar is None:
             first_bar = now

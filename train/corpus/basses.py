@@ -1,4 +1,4 @@
-"""What a bass plays: one function a layer, from a scene to notes in beats."""
+"""Bass patterns: one function per layer, from a scene to notes in beats."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def bass_off(scene: Scene) -> list[Note]:
 
 def bass_16(scene: Scene) -> list[Note]:
     """Rolling sixteenths around the kick."""
-    return _bass(scene, [place / 4 for place in range(16) if place % 4], 0.22)
+    return _bass(scene, [index / 4 for index in range(16) if index % 4], 0.22)
 
 
 def bass_8(scene: Scene) -> list[Note]:
     """Eighths."""
-    return _bass(scene, [place / 2 for place in range(8)], 0.45)
+    return _bass(scene, [index / 2 for index in range(8)], 0.45)
 
 
 def bass_long(scene: Scene) -> list[Note]:
@@ -51,8 +51,8 @@ def bass_root_fifth(scene: Scene) -> list[Note]:
     """Root and fifth in turn."""
     lowest = int(scene.choice([28, 31, 33]))
     return [
-        Note(beat, 0.9, near(chord.bass, lowest) + (7 if place % 2 and chord.bass == chord.root else 0), velocity=92)
-        for place, (beat, chord) in enumerate(scene.hits([0, 2]))
+        Note(beat, 0.9, near(chord.bass, lowest) + (7 if index % 2 and chord.bass == chord.root else 0), velocity=92)
+        for index, (beat, chord) in enumerate(scene.hits([0, 2]))
     ]
 
 
@@ -63,13 +63,13 @@ def bass_808(scene: Scene) -> list[Note]:
 
 def bass_riff(scene: Scene) -> list[Note]:
     """A syncopated figure of root, fifth, octave and seventh."""
-    places = scene.rng.permutation([0.5, 0.75, 1, 1.5, 2, 2.5, 2.75, 3, 3.5])[: int(scene.rng.integers(3, 6))]
-    pattern = [0.0, *sorted(places.tolist())]
+    beats = scene.rng.permutation([0.5, 0.75, 1, 1.5, 2, 2.5, 2.75, 3, 3.5])[: int(scene.rng.integers(3, 6))]
+    pattern = [0.0, *sorted(beats.tolist())]
     offsets = [0, *(int(scene.choice([0, 0, 0, 7, 12, -2, 5])) for _ in pattern[1:])]
     lowest = int(scene.choice([28, 31, 33]))
     notes = []
-    for place, offset in zip(pattern, offsets, strict=True):
-        for beat, chord in scene.hits([place]):
+    for start, offset in zip(pattern, offsets, strict=True):
+        for beat, chord in scene.hits([start]):
             notes.append(Note(beat, 0.42, near(chord.root, lowest) + offset, velocity=96))
     return notes
 
@@ -79,7 +79,7 @@ def octaves(scene: Scene) -> list[Note]:
     lowest = int(scene.choice([28, 31, 33]))
     return [
         Note(beat, 0.4, near(chord.bass, lowest) + 12 * int(beat % 1 >= 0.5), velocity=95)
-        for beat, chord in scene.hits([place / 2 for place in range(8)])
+        for beat, chord in scene.hits([index / 2 for index in range(8)])
     ]
 
 

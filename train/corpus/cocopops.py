@@ -2,9 +2,9 @@
 https://github.com/Computational-Cognitive-Musicology-Lab/CoCoPops (no licence stated). Its two parts are the McGill
 Billboard songs with melodies and Rolling Stone's 200 greatest songs (de Clercq and Temperley).
 
-The tonic is annotated; the mode is that of the third in the tonic's chords, or else in the melody. Songs are cut where
-their key changes, and stretches whose third is not certain are left out. Songs by the Beatles are left out, because
-recordings of theirs are often used for evaluation.
+The tonic is annotated; the mode follows from the third in the tonic's chords, or in the melody if those have none.
+Songs are split at key changes, and sections with an ambiguous third are skipped. Songs by the Beatles are skipped
+because their recordings are often used for evaluation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Song:
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The stretches in one key of the songs in ``root``, a folder or zip with ``*.hum``; the rest is counted."""
+    """Single-key passages of the songs in ``root``, a folder or zip with ``*.hum``; the rest is counted as skipped."""
     for name, content in CorpusFiles(root, lambda name: name.endswith(".hum") and "beatles" not in name.lower()):
         try:
             yield from read_song(content.decode("utf-8", "replace"), Path(name).name, skipped)
@@ -42,7 +42,7 @@ def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
 
 
 def read_song(text: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
-    """A passage for each stretch of the song in one key.
+    """One passage for each single-key section of the song.
 
     Raises:
         ValueError: the file cannot be read.
@@ -66,14 +66,14 @@ def read_song(text: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
     for (start, tonic), end in zip(song.tonics, ends, strict=True):
         passage = _passage(song, start, end, tonic, origin)
         if passage is None:
-            skipped[f"{SOURCE}: stretch too short, or its third not certain"] += 1
+            skipped[f"{SOURCE}: section too short, or its third is ambiguous"] += 1
         else:
             yield passage
 
 
 def _by_durations(kinds: tuple[str, ...], records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
     """Billboard: chords and notes have durations."""
-    spines = [place for place, kind in enumerate(kinds) if kind in ("**harm", "**kern")]
+    spines = [index for index, kind in enumerate(kinds) if kind in ("**harm", "**kern")]
     end = 0.0
     for now, record in humdrum.times(records, spines):
         yield now, record
@@ -85,13 +85,13 @@ def _by_durations(kinds: tuple[str, ...], records: list[humdrum.Record]) -> Iter
 
 
 def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
-    """Rolling Stone: the lines of a bar divide it evenly."""
+    """Rolling Stone corpus: the lines of a bar divide it evenly."""
     now, bar = 0.0, 4.0
     pending: list[humdrum.Record] = []
 
     def flush() -> Iterator[tuple[float, humdrum.Record]]:
-        for place, line in enumerate(pending):
-            yield now + bar * place / len(pending), line
+        for index, line in enumerate(pending):
+            yield now + bar * index / len(pending), line
 
     for record in records:
         if record.is_bar:
@@ -157,7 +157,7 @@ def _passage(song: _Song, start: float, end: float, tonic: int, origin: str) -> 
 
 
 def _mode(tonic: int, chords: list[Chord], melody: list[Note]) -> Mode | None:
-    """Mode by the thirds of the tonic's chords, or where there are none by those of the melody; None if not clear."""
+    """Mode from the thirds of the tonic's chords, or of the melody if they have none; None if ambiguous."""
     major = sum(chord.duration for chord in chords if chord.root == tonic and 4 in chord.intervals)
     minor = sum(chord.duration for chord in chords if chord.root == tonic and 3 in chord.intervals)
     if not major + minor:

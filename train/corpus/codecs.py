@@ -1,4 +1,4 @@
-"""Sound after a lossy codec at a low rate: MP3, AAC, Vorbis and Opus by ffmpeg, GSM as on the telephone."""
+"""Lossy codecs at low bit rates: MP3, AAC, Vorbis and Opus by ffmpeg, and GSM (telephone)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Codec:
 
     Attributes:
         encoder, container: names in ffmpeg.
-        rate: samples a second that it is given.
-        kilobits: rates a second that are drawn.
-        weight: how often it is drawn.
+        rate: sampling rate of its input, in Hz.
+        kilobits: bit rates to draw from, in kbit/s.
+        weight: relative probability of being drawn.
     """
 
     encoder: str
@@ -52,7 +52,7 @@ def draw_codec(rng: np.random.Generator) -> tuple[str, int]:
 
 
 def coded(samples: Floats, rate: int, name: str, kilobits: int) -> Floats:
-    """The samples after the codec, as many as before; ``kilobits`` are of no meaning for GSM.
+    """The samples after encoding and decoding, same length; GSM ignores ``kilobits``.
 
     Raises:
         StoneError: ffmpeg failed.

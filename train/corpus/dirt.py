@@ -1,4 +1,4 @@
-"""What recordings hold beside the music: noise, mains hum, the crackle of vinyl."""
+"""Noise and artifacts of recordings: noise, mains hum and vinyl crackle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLICK = np.exp(-np.arange(40) / 6.0)
 
 
 def noise(rng: np.random.Generator, samples: Floats, rate: int, below_db: float, slope: float) -> Floats:
-    """Noise alone, ``below_db`` below the level of ``samples``; ``slope`` 0 for white, 1 for pink."""
+    """Noise only, ``below_db`` below the level of ``samples``; ``slope`` is 0 for white, 1 for pink."""
     sound = rng.standard_normal(len(samples))
     if slope:
         size = fast_length(len(samples))
@@ -26,18 +26,18 @@ def noise(rng: np.random.Generator, samples: Floats, rate: int, below_db: float,
 
 
 def crackle(rng: np.random.Generator, samples: Floats, rate: int, clicks: float) -> Floats:
-    """The crackle alone: ``clicks`` a second, as high as the music and lower."""
+    """Crackle only: ``clicks`` per second, with peaks up to that of the music."""
     out = np.zeros(len(samples), dtype=np.float32)
     count = int(rng.poisson(clicks * len(samples) / rate))
     heights = rng.exponential(1.5 * rms(samples), count) * rng.choice([-1.0, 1.0], count)
-    for place, height in zip(rng.integers(0, max(1, len(out)), count).tolist(), heights.tolist(), strict=True):
+    for index, height in zip(rng.integers(0, max(1, len(out)), count).tolist(), heights.tolist(), strict=True):
         click = height * _CLICK
-        out[place : place + len(click)] += click[: len(out) - place].astype(np.float32)
+        out[index : index + len(click)] += click[: len(out) - index].astype(np.float32)
     return out
 
 
 def hum(rng: np.random.Generator, samples: Floats, rate: int) -> Floats:
-    """Mains hum alone, 26 dB below the music: 50 or 60 Hz with harmonics."""
+    """Mains hum only, 26 dB below the music: 50 or 60 Hz with harmonics."""
     time = np.arange(len(samples)) / rate
     mains = float(rng.choice([50.0, 60.0]))
     waves = sum(np.sin(2 * np.pi * mains * number * time) / number for number in (1, 2, 3, 5))

@@ -1,4 +1,4 @@
-"""Drum patterns -> notes of General MIDI's percussion, in beats."""
+"""Converts drum patterns to General MIDI percussion notes, in beats."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def draw_drums(
     while start < beats:
         fills = bar % 4 == 3 and rng.random() < 0.45
         for row, sound, loud in zip(rows, sounds, (108, 100, 74), strict=True):
-            for place, mark in enumerate(row):
+            for index, mark in enumerate(row):
                 if (mark == ".") == (rng.random() >= changes):
                     continue
                 notes.append(
                     Note(
-                        start + place * step, 0.25, sound, velocity=loud - 30 * (mark == "o") + int(rng.integers(-6, 7))
+                        start + index * step, 0.25, sound, velocity=loud - 30 * (mark == "o") + int(rng.integers(-6, 7))
                     )
                 )
         if fills:
             notes += [
-                Note(start + beats_per_bar - 1 + place / 4, 0.25, int(rng.choice(TOMS)), velocity=96)
-                for place in range(4)
+                Note(start + beats_per_bar - 1 + index / 4, 0.25, int(rng.choice(TOMS)), velocity=96)
+                for index in range(4)
             ]
         if bar % 8 == 0 and rng.random() < 0.4:
             notes.append(Note(start, 1.0, CRASH, velocity=95))
@@ -48,16 +48,16 @@ def draw_drums(
 
 
 def draw_percussion(rng: np.random.Generator, beats: float, beats_per_bar: int, bar_start: float) -> list[Note]:
-    """What a hand plays beside the drums: tambourine, claps, shaker or cowbell, the same in every bar, in beats."""
+    """Hand percussion (tambourine, claps, shaker or cowbell), the same in every bar; notes in beats."""
     sound = int(rng.choice([TAMBOURINE, TAMBOURINE, CLAP, CLAP, SHAKER, COWBELL]))
     step = float(rng.choice([0.25, 0.5, 1.0])) if sound in (TAMBOURINE, SHAKER) else 1.0
     backbeat = step == 1.0 and sound != COWBELL
-    places = [place * step for place in range(int(beats_per_bar / step)) if not backbeat or place % 2]
+    onsets = [index * step for index in range(int(beats_per_bar / step)) if not backbeat or index % 2]
     notes = []
     start = bar_start - beats_per_bar if bar_start > 0 else 0.0
     while start < beats:
-        for place in places:
-            accent = 14 if place % 2 == 1 else 0
-            notes.append(Note(start + place, 0.2, sound, velocity=72 + accent + int(rng.integers(-6, 7))))
+        for beat in onsets:
+            accent = 14 if beat % 2 == 1 else 0
+            notes.append(Note(start + beat, 0.2, sound, velocity=72 + accent + int(rng.integers(-6, 7))))
         start += beats_per_bar
     return [note for note in notes if 0 <= note.start < beats]

@@ -1,4 +1,4 @@
-"""What happens to a mix on its way to the listener: mastering, tape and vinyl, rooms, noise, telephones, codecs."""
+"""Effects on the whole mix: mastering, tape, vinyl, rooms, noise, telephone bands and codecs."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ LOUD = frozenset(
 
 @dataclass(frozen=True)
 class Effects:
-    """What is done to an excerpt, in this order; a None, 0 or () is left out.
+    """Effects of an excerpt, in this order; None, 0 or () disables one.
 
     Attributes:
-        cents: detuning; the caller's, for it changes the length (``tape.detuned``).
+        cents: detuning; applied by the caller, because it changes the length (``tape.detuned``).
         saturation_db: drive of a tape.
         equaliser: gains in dB at ``EQUALISER_HZ``.
         ratio: of the compressor over the whole mix.
-        limited_db: how far the limiter's threshold is below the peak; the louder the record.
-        clipped_db: how much of the peaks is cut off.
+        limited_db: limiter threshold below the peak; a larger value gives a louder record.
+        clipped_db: amount of hard clipping of the peaks.
         wow: cents up and down.
         room, wet_db: size 0..1 of a room in which the record is played, and its level beside the direct sound.
         low_pass, high_pass: corner frequencies in Hz.
-        poles: of these filters, 6 dB an octave each.
+        poles: of these filters, 6 dB per octave each.
         sampler_rate: of a lo-fi sampler, Hz.
         bits: of the sampler.
         noise_db: level of noise below the music's.
         noise_slope: 0 for white, 1 for pink.
-        crackles: a second, as of vinyl.
+        crackles: vinyl clicks per second.
         hum: whether there is mains hum.
         codec, kilobits: of ``stonecli_train.corpus.codecs``.
         level_db: of the peak below full scale.
@@ -76,7 +76,7 @@ class Effects:
 
 
 def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
-    """A chain as records of that style have it: most are nearly in tune and clean, some are neither."""
+    """A random chain for that style: most are nearly in tune and clean, some are neither."""
     old, loud = style in OLD and rng.random() < 0.4, style in LOUD and rng.random() < 0.8
     narrow = rng.random() < 0.06  # telephone, small radio
     low_pass, high_pass = None, None
@@ -119,7 +119,7 @@ def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
 
 
 def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects: Effects) -> Floats:
-    """The excerpt with all effects but the detuning; as long as before, its peak at 0.9 and ``level_db`` below.
+    """The excerpt with all effects except detuning; same length, with its peak ``level_db`` below 0.9.
 
     Raises:
         StoneError: ffmpeg failed.
@@ -162,7 +162,7 @@ def mastering(effects: Effects) -> list[pb.Plugin]:
 
 
 def filters(effects: Effects) -> list[pb.Plugin]:
-    """What takes away from the spectrum and from the resolution."""
+    """Band limiting, and reduction of sampling rate and bit depth."""
     chain: list[pb.Plugin] = []
     if effects.low_pass:
         chain += [pb.LowpassFilter(effects.low_pass) for _ in range(effects.poles)]

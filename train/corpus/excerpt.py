@@ -1,4 +1,4 @@
-"""One excerpt, a function of (seed, number) alone: drawn, played, and turned into features."""
+"""Renders one excerpt, which depends on (seed, number) only."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
 from stonecli_train.corpus.tape import detuned
 
 ATTEMPTS = 12
-SAMPLED_SHARE = 0.52  # of the parts that sampled instruments can play, where there are any
-LEAST_RMS = 0.01  # of a peak of 0.9
+SAMPLED_SHARE = 0.52  # share of suitable parts that sampled instruments play
+LEAST_RMS = 0.01  # at a peak of 0.9
 LEAST_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
 
@@ -28,22 +28,22 @@ Floats = npt.NDArray[np.float32]
 
 
 class UnsuitableError(StoneError):
-    """Nothing that was drawn makes this excerpt; it is left out, and others are none the worse."""
+    """No attempt gave a usable excerpt; it is skipped, and other excerpts are not affected."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all excerpts of a run share.
+    """Settings of all excerpts of a run.
 
     Attributes:
         sources: names with their shares.
         seconds: length of an excerpt.
         seed: of the run.
-        held_out: timbres, loops and pieces that are kept out of training.
+        held_out: use the timbres, loops and pieces that are excluded from training.
         soundfonts: False to play everything on the numpy synthesizers.
-        effects: False for the plain sound.
-        instruments: folder of ``stonecli_train.corpus.instruments`` whose samples play about half of the parts; None
-        for none.
+        effects: False to render without effects.
+        instruments: folder of ``stonecli_train.corpus.instruments`` whose samples play about half of the parts, or
+        None.
     """
 
     sources: tuple[tuple[str, float], ...]
@@ -57,15 +57,15 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """An excerpt that was played.
+    """A rendered excerpt.
 
     Attributes:
-        key: that sounds; None where none does.
+        key: of the music; None if it has none.
         source, style: names.
         origin: piece or loop.
         samples: mono float32 at ``RATE``.
-        cents: how far it was detuned.
-        annotation: of ``stonecli_train.corpus.annotation``; None where there is no key.
+        cents: detuning.
+        annotation: of ``stonecli_train.corpus.annotation``; None if there is no key.
     """
 
     key: Key | None
@@ -89,9 +89,9 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
     """Excerpt ``number`` of a run.
 
     Raises:
-        UnsuitableError: nothing that was drawn made an excerpt.
-        StoneError: FluidSynth or another program does not do its work.
-        OSError: there is no room for what lies between, or a program cannot be started.
+        UnsuitableError: no attempt gave a usable excerpt.
+        StoneError: FluidSynth or another program failed.
+        OSError: the disk is full, or a program cannot be started.
     """
     reason: Exception | None = None
     source = source_of(settings, number)
@@ -102,7 +102,7 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
                 return _keyless(rng, settings)
             excerpt = library.draw(rng, source, settings.seconds * _MARGIN)
             return _rendering(rng, excerpt, settings)
-        except fluidsynth.FluidSynthError:  # drawn again until no part needs it, all would sound like synthesizers
+        except fluidsynth.FluidSynthError:  # retrying without FluidSynth would bias the corpus to synthesizers
             raise
         except (StoneError, ValueError) as error:
             reason = error
@@ -118,8 +118,8 @@ def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -
     samples = effects.apply_effects(rng, samples, RATE, chain)
     _check_sound(samples, chain)
     passage = excerpt.passage
-    heard = annotation.annotate(excerpt.parts, passage.chords, excerpt.bpm, settings.seconds)
-    return Rendering(passage.key, passage.source, excerpt.style, passage.origin, samples, chain.cents, heard)
+    annotated = annotation.annotate(excerpt.parts, passage.chords, excerpt.bpm, settings.seconds)
+    return Rendering(passage.key, passage.source, excerpt.style, passage.origin, samples, chain.cents, annotated)
 
 
 def _keyless(rng: np.random.Generator, settings: Settings) -> Rendering:
@@ -137,14 +137,14 @@ def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings, 
     """The parts mixed as on a record, float32 [samples], a little longer than ``settings.seconds``.
 
     Raises:
-        AudioError: there is nothing to be heard.
+        AudioError: the mix is silent.
     """
     seconds = settings.seconds * _MARGIN
     count = round(seconds * RATE)
     stems = _sampled(rng, parts, count, settings)
-    for place, part in enumerate(parts):
-        if stems[place] is None and (part.synthesized or not settings.soundfonts):
-            stems[place] = synthesized(rng, part, count, settings.held_out)
+    for index, part in enumerate(parts):
+        if stems[index] is None and (part.synthesized or not settings.soundfonts):
+            stems[index] = synthesized(rng, part, count, settings.held_out)
     font_parts = [part for part, stem in zip(parts, stems, strict=True) if stem is None]
     if font_parts:
         font = fluidsynth.draw_font(rng, settings.held_out)
@@ -158,32 +158,32 @@ def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings, 
 
 
 def _sampled(rng: np.random.Generator, parts: tuple[Part, ...], count: int, settings: Settings) -> list[Floats | None]:
-    """The sound of the parts that sampled instruments and kits play; None for the others."""
+    """Audio of the parts played by sampled instruments and kits; None for the others."""
     stems: list[Floats | None] = [None] * len(parts)
     if settings.instruments is None:
         return stems
     sampled = sampler.load_sampler(settings.instruments, settings.held_out)
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         if part.amplified or rng.random() >= SAMPLED_SHARE:
             continue
         if part.role == "drums" and sampled.kits:
-            stems[place] = sampler.play_kit(rng, part.tones, sampled.kits, count)
+            stems[index] = sampler.play_kit(rng, part.tones, sampled.kits, count)
         elif sampler.suits(part.role):
             instrument = sampled.draw_instrument(rng, part)
             if instrument is not None:
-                stems[place] = sampler.play_tones(rng, part.tones, instrument, count)
+                stems[index] = sampler.play_tones(rng, part.tones, instrument, count)
     return stems
 
 
 def _check_sound(samples: Floats, chain: effects.Effects) -> None:
-    """Raise where there is too little to be heard, or the tuning is heard on the other side of the semitone."""
+    """Raise AudioError if the audio is nearly silent or atonal, or its estimated tuning is a semitone off."""
     if not _is_audible(samples, chain):
         raise AudioError("nearly silent")
     peaks = frame_peaks(normalised(samples), RATE)
     if peaks.tonal.mean() < LEAST_TONAL_SHARE:
         raise AudioError("nothing tonal")
-    heard = cents_of(peaks.resultant)
-    if heard is not None and abs(heard - chain.cents) > 50.0:
+    estimate = cents_of(peaks.resultant)
+    if estimate is not None and abs(estimate - chain.cents) > 50.0:
         raise AudioError("the tuning estimate is a semitone off")
 
 

@@ -1,7 +1,7 @@
-"""Parts -> sound through FluidSynth and a soundfont, one process for each excerpt.
+"""Renders parts with FluidSynth and a soundfont, one process per excerpt.
 
 The parts are played one after another, so that one run, which reads the soundfont once, gives each part's sound alone
-for the mixer. (Panning two of them apart does not: samples in stereo are heard on both sides.)
+for the mixer. (Hard-panning two parts does not separate them: stereo samples sound on both channels.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stonecli.errors import StoneError
 from stonecli_train.corpus.arrange import Part
 
 Floats = npt.NDArray[np.float32]
-TICKS = 480  # a quarter note, at 120 a minute: 960 ticks a second
+TICKS = 480  # per quarter note; at 120 BPM that is 960 ticks per second
 _TICKS_A_SECOND = 2 * TICKS
 DRUM_CHANNEL = 9
 GAP = 0.5  # seconds between two parts; in the middle of it the first falls silent
@@ -30,7 +30,7 @@ SECONDS_LIMIT = 60.0  # of CPU that a run may take
 
 
 class FluidSynthError(StoneError):
-    """FluidSynth cannot play here, whatever it is given."""
+    """FluidSynth does not work on this machine, whatever its input."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class SoundFont:
     Attributes:
         path: where the package puts it.
         package: its name.
-        weight: how often it is drawn.
-        held_out: whether it is kept out of training.
+        weight: relative probability of being drawn.
+        held_out: whether it is excluded from training.
     """
 
     path: Path
@@ -60,20 +60,20 @@ SOUND_FONTS = (
 
 
 def installed_fonts(held_out: bool = False) -> list[SoundFont]:
-    """The soundfonts that are there, of training or held out."""
+    """The installed soundfonts, for training or held out."""
     return [font for font in SOUND_FONTS if font.held_out == held_out and font.path.exists()]
 
 
 def is_installed(held_out: bool = False) -> bool:
-    """Whether FluidSynth and a soundfont are there."""
+    """Whether FluidSynth and a soundfont are installed."""
     return shutil.which("fluidsynth") is not None and bool(installed_fonts(held_out))
 
 
 def check_installed(held_out: bool = False) -> None:
-    """Nothing, where FluidSynth and a soundfont are there.
+    """Check that FluidSynth and a soundfont are installed.
 
     Raises:
-        FluidSynthError: they are not; it names their packages.
+        FluidSynthError: they are not; the message names their packages.
     """
     if not is_installed(held_out):
         packages = " ".join(font.package for font in SOUND_FONTS if font.held_out == held_out)
@@ -81,10 +81,10 @@ def check_installed(held_out: bool = False) -> None:
 
 
 def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
-    """One of the soundfonts that are there.
+    """A random installed soundfont.
 
     Raises:
-        FluidSynthError: FluidSynth or its soundfonts are not there.
+        FluidSynthError: FluidSynth or its soundfonts are not installed.
     """
     check_installed(held_out)
     fonts = installed_fonts(held_out)
@@ -93,16 +93,16 @@ def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
 
 
 def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
-    """The parts one after another, each in a stretch of its own, as a standard MIDI file of type 0.
+    """The parts one after another, each in its own time slot, as a standard MIDI file of type 0.
 
     Args:
-        parts: whose gain is left to the mixer.
-        seconds: of each; notes that begin later are left out.
+        parts: what to play; the mixer applies their gain.
+        seconds: duration of each part; later notes are dropped.
     """
-    stretch = round((seconds + GAP) * _TICKS_A_SECOND)
+    slot = round((seconds + GAP) * _TICKS_A_SECOND)
     events: list[tuple[int, int, bytes]] = []
     for number, part in enumerate(parts):
-        channel, first = DRUM_CHANNEL if part.role == "drums" else 0, number * stretch
+        channel, first = DRUM_CHANNEL if part.role == "drums" else 0, number * slot
         silent = first + round((seconds + GAP / 2) * _TICKS_A_SECOND)
         events.append((first, 0, bytes((0xC0 | channel, part.program))))
         events.append((silent, 0, bytes((0xB0 | channel, _ALL_SOUND_OFF, 0))))
@@ -130,7 +130,7 @@ def _variable(value: int) -> bytes:
 
 
 def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: int) -> list[Floats]:
-    """What each part sounds like, mono float32 [samples], dry and at full volume.
+    """Audio of each part, mono float32 [samples], dry and at full volume.
 
     Raises:
         FluidSynthError: FluidSynth fails.
@@ -154,6 +154,6 @@ def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: i
         raw = np.fromfile(sound, dtype="<f4")
     mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1).astype(np.float32)
     starts = [round(number * (seconds + GAP) * rate) for number in range(len(parts))]
-    if len(mono) < starts[-1] + samples:  # it goes on for two seconds after the end, and says nothing of a full disk
+    if len(mono) < starts[-1] + samples:  # FluidSynth renders two seconds past the end, and does not report a full disk
         raise FluidSynthError(f"FluidSynth failed: its sound is cut off; is {tempfile.gettempdir()} full?")
     return [mono[start : start + samples] for start in starts]

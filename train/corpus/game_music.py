@@ -1,11 +1,11 @@
-"""Unlabelled real music: the soundtracks of Debian's free games.
+"""Unlabeled real music: the soundtracks of Debian's free games.
 
     python -m stonecli_train.corpus.game_music FOLDER
 
-fetches each package with ``apt-get download`` (nothing is installed, no root is needed), unpacks its music into
-FOLDER/PACKAGE together with Debian's copyright file, and skips what is there already. Sound effects are left out by
-their length; tracker modules, which are samples of instruments and voices as records of their time use them, are played
-by ffmpeg into Ogg Vorbis. What was used for which model, and under which licences, is in docs/training.md.
+downloads each package with ``apt-get download`` (nothing is installed, no root is needed) and unpacks its music into
+FOLDER/PACKAGE together with Debian's copyright file. It skips packages that are already unpacked, and sound effects,
+which it recognizes by their length. ffmpeg renders tracker modules to Ogg Vorbis. docs/training.md lists which music
+was used for which model, and under which licenses.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ PACKAGES = (
     "xonotic-data",
     "zaz-data",
     "0ad-data",
-    # Since stone_3: rock, techno and trackers, of which there was least.
+    # Since stone_3: rock, techno and tracker modules, which were underrepresented.
     "a7xpg-data",
     "alienblaster-data",
     "amoebax-data",
@@ -141,7 +141,7 @@ PACKAGES = (
     "wizznic-data",
     "xblast-tnt-musics",
 )
-TRIES = 8  # packages of which none can be fetched, before the command gives up
+TRIES = 8  # consecutive failed packages at the start before the command gives up
 SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".m4a"})
 MODULES = frozenset({".mod", ".xm", ".it", ".s3m"})
 LEAST_SECONDS = 40.0
@@ -153,12 +153,12 @@ class FetchError(StoneError):
 
 
 def fetch_package(package: str, folder: Path) -> int:
-    """Number of music files of ``package`` in ``folder``/``package`` after fetching it.
+    """Download ``package`` into ``folder``/``package`` and return its number of music files.
 
-    A package that is there is not fetched again; one that was interrupted leaves nothing behind.
+    An existing package is not downloaded again; an interrupted download leaves no files.
 
     Raises:
-        FetchError: it cannot be fetched; with the reason that apt-get gives.
+        FetchError: the download failed; the message is that of apt-get.
     """
     target = folder / package
     if target.is_dir():
@@ -191,7 +191,7 @@ def fetch_package(package: str, folder: Path) -> int:
 
 
 def _unpack_music(archive: Path) -> None:
-    """Unpack the music in a zip beside it, by the members' bare names; what is no zip is left alone."""
+    """Unpack the music of a zip into the zip's folder, without the members' paths; ignore files that are not a zip."""
     try:
         with zipfile.ZipFile(archive) as members:
             for number, member in enumerate(members.infolist()):
@@ -204,7 +204,7 @@ def _unpack_music(archive: Path) -> None:
 
 
 def _played(module: Path) -> Path:
-    """The tracker module played into an Ogg Vorbis file beside it; itself where ffmpeg cannot."""
+    """Path of the tracker module rendered to Ogg Vorbis; the module's own path if ffmpeg cannot render it."""
     out = module.with_name(f"{module.name}.ogg")
     source = ["-f", "libopenmpt", "-i", f"file:{module}", "-t", str(MOST_MODULE_SECONDS)]
     command = [
@@ -232,23 +232,23 @@ def _is_music(path: Path) -> bool:
 
 
 def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable[[str], None] = print) -> int:
-    """Number of music files in ``folder`` after fetching what can be fetched of ``packages``.
+    """Download ``packages`` into ``folder`` and return the number of music files there.
 
     Raises:
-        FetchError: nothing can be fetched here: apt-get is not installed, or all of the first packages fail.
+        FetchError: apt-get is not installed, or all of the first packages fail.
     """
     missing = [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]
     if missing:
         raise FetchError(f"needs {' and '.join(missing)} (Debian or Ubuntu): use music of your own")
     total = fetched = 0
-    for place, package in enumerate(packages, 1):
+    for index, package in enumerate(packages, 1):
         try:
             count = fetch_package(package, folder)
         except FetchError as error:
             report(f"{package}: {error}")
-            if not fetched and place >= min(TRIES, len(packages)):
+            if not fetched and index >= min(TRIES, len(packages)):
                 advice = "run apt-get update, or check the network"
-                raise FetchError(f"none of the first {place} packages can be fetched ({error}): {advice}") from error
+                raise FetchError(f"none of the first {index} packages can be fetched ({error}): {advice}") from error
             continue
         fetched += 1
         total += count
@@ -257,12 +257,12 @@ def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch all packages into the folder given on the command line; the exit code."""
+    """Download all packages into the folder given on the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m stonecli_train.corpus.game_music", description=__doc__.split("\n")[0]
     )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder.absolute()  # a name with a dash in front would be an option elsewhere
+    folder = parser.parse_args(arguments).folder.absolute()  # apt-get and ffmpeg would read a leading dash as an option
     try:
         fetch_all(folder, report=partial(print, flush=True))
     except (StoneError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Chord names -> root, intervals, bass: Harte's syntax, lead sheet symbols and roman numerals."""
+"""Parses chord names into root, intervals and bass: Harte's syntax, lead sheet symbols and roman numerals."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _degree(text: str) -> int:
     return _STEPS[int(match[2])] + match[1].count("#") - match[1].count("b")
 
 
-# Lead sheet suffixes: what is matched first counts; what follows are alterations.
+# Lead sheet suffixes: the first match wins; the rest of the text is alterations.
 _SYMBOLS: tuple[tuple[str, str], ...] = (
     (r"m7b5|min7b5|h7?|ø7?", "hdim7"), (r"dim7|o7|07|°7", "dim7"), (r"dim|o|0|°|d(?!im)", "dim"),
     (r"mmaj7|m\(maj7\)|mM7|minmaj7", "minmaj7"), (r"aug7|\+7|7#5", "aug7"), (r"maug", "min"), (r"aug|\+", "aug"),
@@ -95,7 +95,7 @@ _ALTERATIONS = re.compile(r"add9|sus4?|alt|[b#](?:5|6|9|11|13)|9|6")
 def parse_symbol(text: str) -> ChordName | None:
     """The chord of a lead sheet symbol such as ``Fm7b5``, ``G7/b`` or ``Bbmaj7#11``; None for ``NC``.
 
-    A chord in brackets after it is an alternative and left out.
+    A chord in brackets after it is an alternative, and ignored.
 
     Raises:
         ValueError: not such a chord.

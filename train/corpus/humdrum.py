@@ -1,4 +1,4 @@
-"""Humdrum files -> records with their times; pitches and durations of ``**kern``."""
+"""Parses Humdrum files into records with times; pitches and durations of ``**kern``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 @dataclass(frozen=True)
 class Record:
-    """A line of a Humdrum file that is no comment.
+    """A line of a Humdrum file that is not a comment.
 
     Attributes:
         spines: for each spine of the file's first line, its tokens; more than one where the spine is split.
@@ -93,12 +93,12 @@ def times(records: Iterable[Record], spines: Iterable[int]) -> Iterator[tuple[fl
         if record.is_interpretation or record.is_bar:
             continue
         for spine in spines:
-            for place, token in enumerate(record.spines[spine]):
+            for index, token in enumerate(record.spines[spine]):
                 quarters = duration(token)
                 if quarters is not None:
-                    ends[spine, place] = now + quarters
-            for place in range(len(record.spines[spine]), 9):
-                ends.pop((spine, place), None)
+                    ends[spine, index] = now + quarters
+            for index in range(len(record.spines[spine]), 9):
+                ends.pop((spine, index), None)
         is_grace = any("q" in token for spine in spines for token in record.spines[spine])
         coming = [end for end in ends.values() if end > now + 1e-6]
         if coming and not is_grace:
@@ -106,7 +106,7 @@ def times(records: Iterable[Record], spines: Iterable[int]) -> Iterator[tuple[fl
 
 
 def duration(token: str) -> float | None:
-    """Quarter notes of a token with a recip duration (``4.``, ``8``, ``0``); None for none and for grace notes."""
+    """Quarter notes of a token with a recip duration (``4.``, ``8``, ``0``); None for grace notes or without one."""
     if "q" in token:
         return None
     match = _RECIP.search(token)

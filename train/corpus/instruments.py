@@ -3,8 +3,8 @@
     python -m stonecli_train.corpus.instruments OUT --jobs 1
 
 writes for each preset that plays in tune ``HASH.npy`` (int16 [notes, samples]) with its record ``HASH.json``, for each
-kit ``kit_NAME.npy`` (int16 [samples]) with its record, and ``index.json`` over all records. A run that is interrupted
-goes on where it was.
+kit ``kit_NAME.npy`` (int16 [samples]) with its record, and ``index.json`` over all records. Run the
+same command again to resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family, is_hel
 from stonecli_train.parent import end_with_parent
 
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
-HELD, REST = 2.5, 1.5  # seconds: of a note, and until the next, in which its release fades
-KEPT = 2.6  # seconds of each that are kept
-LEAST_NOTES = 8  # of PITCHES that have to sound as asked
+HELD, REST = 2.5, 1.5  # seconds: length of a note, and the gap before the next for its release
+KEPT = 2.6  # seconds of each note that are stored
+LEAST_NOTES = 8  # minimum number of PITCHES with the requested pitch class
 _LEFT_OUT_BANKS = frozenset({"Arpeggios", "Drums", "Noises", "Cormi Noise", "Splitted", "Splited", "Kicker",
                              "AudioFileProcessor"})  # fmt: skip
 _LEFT_OUT_WORDS = ("arp", "drum", "noise", "sequence", "seq ", "kick", "snare", "hihat", "chord", "fifth", "5th")
 
 
 def wanted_presets(count: int | None = None) -> list[lmms.Preset]:
-    """The presets whose names promise notes, in an order by hash; ``count`` of them."""
+    """The first ``count`` presets, ordered by hash, whose names suggest a pitched instrument."""
     wanted = [
         preset for preset in lmms.presets()
         if preset.bank not in _LEFT_OUT_BANKS and not any(word in preset.name.casefold() for word in _LEFT_OUT_WORDS)
@@ -47,10 +47,10 @@ def wanted_presets(count: int | None = None) -> list[lmms.Preset]:
 
 
 def render_preset(preset: lmms.Preset, out: Path) -> str:
-    """What became of ``preset``: ``kept``, ``there already``, or why it was left out.
+    """Outcome for ``preset``: ``kept``, ``there already``, or why it was rejected.
 
     Raises:
-        StoneError: the preset cannot be read, or LMMS fails; it is tried again another time.
+        StoneError: the preset cannot be read, or LMMS fails; the next run tries it again.
         OSError: it cannot be written.
     """
     stem = f"{zlib.crc32(preset.id.encode()):08x}"
@@ -79,7 +79,7 @@ def render_preset(preset: lmms.Preset, out: Path) -> str:
 
 
 def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
-    """The notes of a run, float32 [notes, samples at RATE]."""
+    """The notes of one LMMS run, float32 [notes, samples at RATE]."""
     resampled = soxr.resample(samples, rate, RATE, quality="HQ")
     step, kept = round((HELD + REST) * RATE), round(KEPT * RATE)
     resampled = np.pad(resampled, (0, max(0, len(PITCHES) * step - len(resampled))))
@@ -88,7 +88,7 @@ def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
 
 
 def write_index(out: Path) -> Counter[str]:
-    """How many presets there are of each family, and kits; ``index.json`` is rebuilt from the records in ``out``."""
+    """Rebuild ``index.json`` from the records in ``out``; returns the number of presets per family, and of kits."""
     presets = []
     for record in sorted(out.glob("[0-9a-f]*.json")):
         row = json.loads(record.read_text("utf-8"))
@@ -107,7 +107,7 @@ def write_index(out: Path) -> Counter[str]:
 def render_all(
     presets: Sequence[lmms.Preset], out: Path, jobs: int = 1, report: Callable[[str], None] = print
 ) -> Counter[str]:
-    """How many of ``presets`` were kept, were there already, and were left out for which reason."""
+    """Render ``presets``; returns how many were kept, already existed, or were rejected, by reason."""
     counts: Counter[str] = Counter()
     with ProcessPoolExecutor(jobs, initializer=end_with_parent) as executor:
         task = partial(render_preset, out=out)

@@ -1,5 +1,5 @@
 """Chord charts of 1382 jazz standards: https://github.com/mikeoliphant/JazzStandards (no licence stated; chord
-progressions only). The key is the chart's, taken where a tonic chord is there to bear it out.
+progressions only). The key is the chart's; charts without a tonic chord are skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOURCE = "jazz_standards"
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The charts in ``root``, a folder or zip with ``*.json``; what is left out is counted in ``skipped``."""
+    """The charts in ``root``, a folder or zip with ``*.json``; skipped charts are counted in ``skipped``."""
     for name, content in CorpusFiles(root, lambda name: name.endswith(".json")):
         for song in json.loads(content):
             try:
@@ -30,7 +30,7 @@ def read_chart(song: dict[str, Any], origin: str) -> Passage:
     """The passage of one chart.
 
     Raises:
-        ValueError: without a key or in no usual metre, or a chord cannot be read, or no chord bears the key out.
+        ValueError: there is no key, tonic chord or usual meter, a chord cannot be read, or the key does not fit.
         KeyError, TypeError: not a chart.
     """
     if not song.get("Key"):

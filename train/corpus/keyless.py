@@ -1,4 +1,4 @@
-"""Excerpts without a key: drums alone, noise, speech. A model that never heard such names a key for them."""
+"""Excerpts without a key: drums, noise and speech. A model trained without them predicts a key for such audio."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def draw_keyless(rng: np.random.Generator, seconds: float, rate: int, held_out: 
 
     Args:
         rng: of the excerpt.
-        seconds, rate: length, and samples a second.
-        held_out: whether voices are used that training never hears.
-        play: sounds the parts of an arrangement.
+        seconds, rate: length, and sampling rate in Hz.
+        held_out: use the voices that are excluded from training.
+        play: renders the parts of an arrangement.
 
     Raises:
         StoneError: espeak-ng failed.
@@ -62,7 +62,7 @@ def _drums(rng: np.random.Generator, seconds: float) -> Part:
 
 
 def _noise(rng: np.random.Generator, count: int, rate: int) -> Floats:
-    """Noise of a random slope (0 white, 1 pink, 2 brown) that swells now and then, as wind, surf and crowds do."""
+    """Noise of a random slope (0 white, 1 pink, 2 brown) whose level swells at times, like wind, surf or a crowd."""
     size = synth.fast_length(count)
     hertz = np.maximum(np.fft.rfftfreq(size, 1.0 / rate), 20.0)
     shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * hertz ** (-0.5 * rng.uniform(0.0, 2.0)), size)
@@ -72,7 +72,7 @@ def _noise(rng: np.random.Generator, count: int, rate: int) -> Floats:
 
 
 def _speech(rng: np.random.Generator, seconds: float, rate: int, held_out: bool) -> Floats:
-    """Someone who talks, of one voice or of two by turns, with pauses."""
+    """Speech of one voice, or of two alternating voices, with pauses."""
     count = round(seconds * rate)
     if shutil.which(SPEECH_PROGRAM) is None or rng.random() < 0.15:
         return synth.sing(rng, _syllables(rng, seconds), count, rate, spoken=True)
@@ -92,7 +92,7 @@ def _voice(rng: np.random.Generator, held_out: bool) -> tuple[str, ...]:
 
 
 def _text(rng: np.random.Generator) -> str:
-    """Words that no language has, with the punctuation that gives a sentence its melody."""
+    """Nonsense words with punctuation, which gives the speech its intonation."""
     words = []
     for _ in range(int(rng.integers(12, 30))):
         syllables = (rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(int(rng.integers(1, 4))))
@@ -114,9 +114,9 @@ def _say(text: str, voice: tuple[str, ...], rate: int) -> Floats:
 
 
 def _syllables(rng: np.random.Generator, seconds: float) -> list[Tone]:
-    tones, time, centre = [], 0.0, int(rng.integers(42, 62))
+    tones, time, center = [], 0.0, int(rng.integers(42, 62))
     while time < seconds:
         duration = float(rng.uniform(0.09, 0.3))
-        tones.append(Tone(time, duration, centre + int(rng.integers(-5, 6)), int(rng.integers(60, 110))))
+        tones.append(Tone(time, duration, center + int(rng.integers(-5, 6)), int(rng.integers(60, 110))))
         time += duration + (float(rng.uniform(0.2, 1.0)) if rng.random() < 0.12 else 0.0)
     return tones

@@ -20,7 +20,7 @@ from stonecli_train.corpus.arrange import Part, Tone
 
 Floats = npt.NDArray[np.float32]
 Kit: TypeAlias = dict[str, list[list[Floats]]]
-"""Ways to strike it by sound, each with its samples from the softest to the loudest."""
+"""Articulations by sound, each with its velocity layers from soft to loud."""
 
 PACKAGES = ("hydrogen-data", "hydrogen-drumkits", "avldrums.lv2-soundfont")
 HYDROGEN_KITS = Path("/usr/share/hydrogen/data/drumkits")
@@ -28,7 +28,7 @@ AVL_FONTS = Path("/usr/lib/lv2/avldrums.lv2")
 MOST_LAYERS = 4
 SECONDS = 2.0  # of the longest one-shot
 
-# What an instrument's name says it is; the first that fits.
+# Sounds by patterns of instrument names; the first match wins.
 _SOUNDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
@@ -64,14 +64,14 @@ INSTEAD: dict[str, tuple[str, ...]] = {
     "bell": ("ride", "hat_closed"), "ride": ("bell", "hat_closed"), "crash": ("hat_open", "ride"),
     "tambourine": ("shaker", "hat_closed"), "shaker": ("hat_closed",), "cowbell": ("stick",),
 }  # fmt: skip
-"""What is struck where a kit lacks a sound."""
+"""Substitutes for sounds that a kit lacks."""
 _NEEDED = ("kick", "snare", "hat_closed")
 _AVL_KEYS = (36, 38, 37, 42, 44, 46, 41, 43, 45, 47, 48, 49, 51, 53, 54, 56, 39)
 _AVL_VELOCITIES = (45, 80, 105, 125)
 
 
 def installed_kits(rate: int) -> Iterator[tuple[str, Kit]]:
-    """Name and sounds of each kit that is there and has a kick, a snare and a hat, float32 at ``rate``."""
+    """Name and sounds of each installed kit that has kick, snare and hi-hat, float32 at ``rate``."""
     for description in sorted(HYDROGEN_KITS.glob("*/drumkit.xml")):
         kit = read_hydrogen(description, rate)
         if all(name in kit for name in _NEEDED):
@@ -83,7 +83,7 @@ def installed_kits(rate: int) -> Iterator[tuple[str, Kit]]:
 
 
 def read_hydrogen(description: Path, rate: int) -> Kit:
-    """The sounds of a Hydrogen kit by its ``drumkit.xml``; what cannot be read or named is left out."""
+    """The sounds of a Hydrogen kit by its ``drumkit.xml``; unreadable or unknown ones are skipped."""
     try:
         text = re.sub(r'\sxmlns="[^"]*"', "", description.read_text("utf-8", errors="replace"), count=1)
         root = ET.fromstring(text)  # noqa: S314  files of a Debian package; expat bounds entities
@@ -102,7 +102,7 @@ def read_hydrogen(description: Path, rate: int) -> Kit:
             continue
         ordered = [path for _, path in sorted(layers, key=lambda layer: layer[0])]
         chosen = np.unique(np.linspace(0, len(ordered) - 1, MOST_LAYERS).round().astype(int))
-        shots = [shot for place in chosen if (shot := _one_shot(ordered[place], rate)) is not None]
+        shots = [shot for index in chosen if (shot := _one_shot(ordered[index], rate)) is not None]
         if shots:
             kit.setdefault(sound, []).append(shots)
     return kit
@@ -120,7 +120,7 @@ def _one_shot(path: Path, rate: int) -> Floats | None:
 
 
 def _trimmed(samples: Floats, rate: int) -> Floats | None:
-    """From just before the stroke to where nothing is left of it, with an end that does not click."""
+    """The hit trimmed to its onset and audible decay, with a fade-out; None if it is silent."""
     peak = float(np.abs(samples).max(initial=0.0))
     if peak < 1e-4:
         return None
@@ -137,7 +137,7 @@ def _avl_kit(font: Path, rate: int) -> Kit:
     """The sounds of a soundfont whose first preset is a kit; FluidSynth plays them one by one."""
     step = SECONDS + 0.5
     struck = [(key, velocity) for key in _AVL_KEYS for velocity in _AVL_VELOCITIES]
-    tones = tuple(Tone(place * step, SECONDS, key, velocity) for place, (key, velocity) in enumerate(struck))
+    tones = tuple(Tone(index * step, SECONDS, key, velocity) for index, (key, velocity) in enumerate(struck))
     try:
         source = fluidsynth.SoundFont(font, PACKAGES[-1], 1.0)
         sound = fluidsynth.render_parts([Part("voice", tones)], source, len(tones) * step, rate)[0]
@@ -145,16 +145,16 @@ def _avl_kit(font: Path, rate: int) -> Kit:
         return {}
     kit: Kit = {}
     for key in _AVL_KEYS:
-        places = [place for place, (other, _) in enumerate(struck) if other == key]
-        stretches = [sound[round(place * step * rate) : round((place + 1) * step * rate)] for place in places]
-        shots = [shot for stretch in stretches if (shot := _trimmed(stretch, rate)) is not None]
+        indices = [index for index, (other, _) in enumerate(struck) if other == key]
+        clips = [sound[round(index * step * rate) : round((index + 1) * step * rate)] for index in indices]
+        shots = [shot for clip in clips if (shot := _trimmed(clip, rate)) is not None]
         if shots:
             kit.setdefault(SOUND_OF[key], []).append(shots)
     return kit
 
 
 def write_kits(out: Path, rate: int) -> int:
-    """Number of kits in ``out`` after those that are installed were written there, each with its record."""
+    """Write the installed kits to ``out``, each with its record; returns their number."""
     from stonecli_train.corpus.sampler import is_held_out
 
     count = 0

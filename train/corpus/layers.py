@@ -1,4 +1,4 @@
-"""What chords, guitars and melodies play: one function a layer, from a scene to notes in beats."""
+"""Patterns of chords, guitars and melodies: one function per layer, from a scene to notes in beats."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _stabs(scene: Scene, patterns: Sequence[Sequence[float]], lengths: Sequence[
 
 
 def pad(scene: Scene) -> list[Note]:
-    """Held chords."""
+    """Sustained chords."""
     lowest = _lowest(scene)
     return [
         Note(chord.start, chord.duration, pitch, velocity=78)
@@ -40,8 +40,8 @@ def chorale(scene: Scene) -> list[Note]:
     for chord in scene.passage.chords:
         tones = chord.pitch_classes
         upper = []
-        for place, previous in enumerate(before):
-            tone = tones[(place + 1) % len(tones)] if scene.rng.random() < 0.6 else tones[place % len(tones)]
+        for index, previous in enumerate(before):
+            tone = tones[(index + 1) % len(tones)] if scene.rng.random() < 0.6 else tones[index % len(tones)]
             pitch = min((value for value in range(45, 82) if value % 12 == tone), key=lambda v: abs(v - previous))
             upper.append(pitch)
         before = [0.85 * new + 0.15 * rest for new, rest in zip(upper, (53, 60, 69), strict=True)]
@@ -78,7 +78,7 @@ def bubble(scene: Scene) -> list[Note]:
 
 
 def comp(scene: Scene) -> list[Note]:
-    """Accompaniment in jazz and soul; every change of chord is struck."""
+    """Accompaniment in jazz and soul; it plays at every chord change."""
     patterns = ([0, 1.5], [1, 2.5], [0.5, 2, 3.5], [0, 2], [0, 1, 2, 3], [0, 2.5])
     notes = _stabs(scene, patterns, (0.4, 0.8, 1.0, 2.0))
     struck = {round(note.start, 2) for note in notes}
@@ -115,8 +115,8 @@ def strum(scene: Scene) -> list[Note]:
         strings = voiced(chord, lowest)
         strings += [pitch + 12 for pitch in strings[:3]]
         down = beat % 1 == 0
-        for place, pitch in enumerate(strings if down else strings[:2:-1]):
-            notes.append(Note(beat + 0.02 * place, 0.7, pitch, velocity=85 if down else 70))
+        for index, pitch in enumerate(strings if down else strings[:2:-1]):
+            notes.append(Note(beat + 0.02 * index, 0.7, pitch, velocity=85 if down else 70))
     return notes
 
 
@@ -145,13 +145,13 @@ def chug(scene: Scene) -> list[Note]:
     on_tonic = scene.rng.random() < 0.5
     notes = []
     for chord in scene.passage.chords:
-        start, place, root = chord.start, 0, near(chord.root, 38)
+        start, index, root = chord.start, 0, near(chord.root, 38)
         while start < chord.end - 1e-6:
-            if pattern[place % 16]:
+            if pattern[index % 16]:
                 notes.append(Note(start, 0.4 * step, tonic if on_tonic else root, velocity=86))
             else:
                 notes += [Note(start, 0.9 * step, pitch, velocity=96) for pitch in (root, root + 7)]
-            start, place = start + step, place + 1
+            start, index = start + step, index + 1
     return notes
 
 
@@ -181,8 +181,8 @@ def drone(scene: Scene) -> list[Note]:
     third = tonic + 12 + (4 if scene.passage.key.mode == "major" else 3)
     shape = [tonic, tonic + 7] + [third] * (scene.rng.random() < 0.5)
     return [
-        Note(place * step, 0.95 * step, pitch, velocity=75)
-        for place in range(int(scene.beats / step) + 1)
+        Note(index * step, 0.95 * step, pitch, velocity=75)
+        for index in range(int(scene.beats / step) + 1)
         for pitch in shape
     ]
 
@@ -195,12 +195,12 @@ def _broken(scene: Scene, steps: Sequence[float], lowest: int, length: float) ->
     for chord in scene.passage.chords:
         tones = voiced(chord, lowest)
         tones += [pitch + 12 for pitch in tones]
-        start, place = chord.start, 0
+        start, index = chord.start, 0
         while start < chord.end - 1e-6:
             notes.append(
-                Note(start, min(length * step, chord.end - start + 1), tones[order[place % len(order)] % len(tones)])
+                Note(start, min(length * step, chord.end - start + 1), tones[order[index % len(order)] % len(tones)])
             )
-            start, place = start + step, place + 1
+            start, index = start + step, index + 1
     return notes
 
 
@@ -224,10 +224,10 @@ def alberti(scene: Scene) -> list[Note]:
     notes = []
     for chord in scene.passage.chords:
         tones = voiced(chord, near(chord.bass, lowest))[:3]
-        start, place = chord.start, 0
+        start, index = chord.start, 0
         while start < chord.end - 1e-6:
-            notes.append(Note(start, step, tones[(0, -1, 1, -1)[place % 4] % len(tones)], velocity=74))
-            start, place = start + step, place + 1
+            notes.append(Note(start, step, tones[(0, -1, 1, -1)[index % 4] % len(tones)], velocity=74))
+            start, index = start + step, index + 1
     return notes
 
 
@@ -261,13 +261,13 @@ def shuffle(scene: Scene) -> list[Note]:
     """Boogie: root with fifth and sixth in turn."""
     return [
         Note(beat, 0.45, pitch, velocity=86)
-        for beat, chord in scene.hits([place / 2 for place in range(8)])
+        for beat, chord in scene.hits([index / 2 for index in range(8)])
         for pitch in (near(chord.root, 40), near(chord.root, 40) + (9 if int(beat) % 2 else 7))
     ]
 
 
 def lead(scene: Scene) -> list[Note]:
-    """The song's melody, or one that is drawn."""
+    """The song's melody, or a random one."""
     if scene.passage.melody and scene.rng.random() < 0.8:
         shift = int(scene.choice([0, 0, 0, 12, -12]))
         return [Note(note.start, note.duration, note.pitch + shift, velocity=100) for note in scene.passage.melody]

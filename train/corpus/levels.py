@@ -1,4 +1,4 @@
-"""How loud a sound is, and the same sound as loud as another."""
+"""Levels: RMS, peak and gain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from stonecli_train.corpus.arrange import Role
 
-# Decibels of each role beside the others in a mix, on average.
+# Average level of each role in a mix, relative to the others, in dB.
 LEVELS_DB: dict[Role, float] = {
     "drums": 1.0, "bass": 0.0, "sung": 1.0, "spoken": 2.0, "lead": -2.0, "chords": -3.0, "voice": -1.0,
 }  # fmt: skip
@@ -15,17 +15,17 @@ LEVELS_DB: dict[Role, float] = {
 Floats = npt.NDArray[np.float32]
 
 _BLOCK_SECONDS = 0.05
-_FEW = 4096  # samples whose squares float32 adds exactly enough
+_FEW = 4096  # samples whose squares can be summed in float32 without much error
 _SOUNDING = 0.01  # of the loudest block's power: 20 dB below
 
 
 def rms(samples: Floats) -> float:
-    """Root mean square; 0 for nothing."""
+    """Root mean square; 0 for an empty array."""
     return float(np.sqrt(_powers(samples, _FEW).sum(dtype=np.float64) / max(len(samples), 1)))
 
 
 def active_rms(samples: Floats, rate: int) -> float:
-    """Root mean square of where something sounds, so that a part with rests is as loud as one without."""
+    """Gated RMS: silent blocks are ignored, so that rests do not lower the level of a part."""
     block = max(1, round(_BLOCK_SECONDS * rate))
     powers = _powers(samples, block)[: max(1, len(samples) // block)] / block
     return float(np.sqrt(powers[powers >= _SOUNDING * powers.max()].mean(dtype=np.float64))) if len(powers) else 0.0
@@ -40,22 +40,22 @@ def _powers(samples: Floats, block: int) -> Floats:
 
 
 def peak(samples: Floats) -> float:
-    """The largest absolute value; 0 for nothing."""
+    """The largest absolute value; 0 for an empty array."""
     return max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
 
 
 def normalised(samples: Floats, height: float = 0.9) -> Floats:
-    """The samples with a peak of ``height``; silence stays silence."""
+    """The samples scaled to a peak of ``height``; silence is unchanged."""
     now = peak(samples)
     return samples * np.float32(height / now) if now > 0 else samples
 
 
 def as_loud_as(samples: Floats, other: Floats) -> Floats:
-    """The samples with the RMS of ``other``; silence stays silence."""
+    """The samples scaled to the RMS of ``other``; silence is unchanged."""
     now = rms(samples)
     return samples * np.float32(rms(other) / now) if now > 0 else samples
 
 
 def gain_of(decibels: float) -> np.float32:
-    """The factor that ``decibels`` are."""
+    """The linear gain of ``decibels``."""
     return np.float32(10.0 ** (decibels / 20.0))

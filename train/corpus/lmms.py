@@ -1,4 +1,4 @@
-"""Presets of real synthesizers -> sound, through LMMS without its window.
+"""Renders presets of real synthesizers with LMMS, without its window.
 
 LMMS 1.2 plays its own synthesizers (TripleOscillator, Organic, BitInvader, OpulenZ ...) and ZynAddSubFX. A project with
 one track is written around the preset; the same preset gives the same samples every time.
@@ -30,9 +30,9 @@ PACKAGES = ("lmms", "lmms-common", "zynaddsubfx-data", "yoshimi-data")
 LMMS_PRESETS = Path("/usr/share/lmms/presets")
 ZYN_BANKS = (Path("/usr/share/zynaddsubfx/banks"), Path("/usr/share/yoshimi/banks"))  # the second where it has more
 SECONDS_LIMIT = 120.0  # that a run may take
-ATTEMPTS = 4  # LMMS 1.2 crashes, or is silent, in about one run of a hundred, and then not in the next
+ATTEMPTS = 4  # LMMS 1.2 crashes or renders silence in about 1 % of runs; a retry helps
 
-_RATE = 44100  # Hz, the least that LMMS renders
+_RATE = 44100  # Hz, the lowest rate that LMMS renders
 _LARGEST_PRESET = 8 << 20  # bytes of XML
 _TICKS_A_BAR, _SECONDS_A_BAR = 192, 2.0  # at 120 quarter notes a minute
 _TICKS_A_SECOND = _TICKS_A_BAR / _SECONDS_A_BAR
@@ -51,8 +51,8 @@ class Preset:
 
     Attributes:
         synth: its plugin, or ``ZynAddSubFX``.
-        bank: folder that it lies in.
-        name: without number and ending.
+        bank: its folder.
+        name: without number and extension.
         path: its file, ``.xpf`` of LMMS or ``.xiz`` of ZynAddSubFX.
     """
 
@@ -68,12 +68,12 @@ class Preset:
 
 
 def is_installed() -> bool:
-    """Whether LMMS is there."""
+    """Whether LMMS is installed."""
     return shutil.which(PROGRAM) is not None
 
 
 def presets() -> Iterator[Preset]:
-    """The presets that are installed, by name; of those with the same bank and name only the first."""
+    """The installed presets by name; only the first of several with the same bank and name."""
     for path in sorted(LMMS_PRESETS.glob("*/*.xp[ft]")):
         yield Preset(path.parent.name, path.parent.name, path.stem, path)
     seen = set()
@@ -87,10 +87,10 @@ def presets() -> Iterator[Preset]:
 
 
 def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tuple[Floats, int]:
-    """The ``pitches`` one after the other, mono float32, and the rate in Hz.
+    """The ``pitches`` one after the other, mono float32, and the sampling rate in Hz.
 
     Args:
-        preset: what plays them.
+        preset: the instrument.
         pitches: MIDI; a preset may play all of them octaves higher or lower.
         held: seconds from the start of a note to its end.
         rest: seconds from there to the next note.
@@ -103,7 +103,7 @@ def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tu
         project, sound = folder / "preset.mmp", folder / "preset.wav"
         project.write_bytes(_project(preset, pitches, held, rest))
         command = [PROGRAM, "--allowroot", "render", str(project), "-o", str(sound), "-f", "wav", "-s", str(_RATE)]
-        # A home of its own: LMMS writes a configuration and would read the user's.
+        # A private home folder: LMMS writes a configuration and would read the user's.
         environment = {**os.environ, "HOME": name, "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": name}
         try:
             for _ in range(ATTEMPTS):
@@ -142,7 +142,7 @@ def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -
     instrument_track = _zyn_track(root) if is_zyn else root.find(".//instrumenttrack")
     if instrument_track is None:
         raise StoneError("not a preset")
-    for switch in instrument_track.iter():  # no chords, no arpeggios: the notes as they are asked for
+    for switch in instrument_track.iter():  # disable chords and arpeggios
         for name in ("chord-enabled", "arp-enabled"):
             if name in switch.attrib:
                 switch.set(name, "0")
@@ -158,10 +158,10 @@ def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -
     pattern = ET.SubElement(
         track, "pattern", type="1", pos="0", len=str(bars * _TICKS_A_BAR), muted="0", name="", steps="16"
     )
-    shift = 0 if is_zyn else _LMMS_KEY  # ZynAddSubFX is handed LMMS's key as if it were MIDI's
-    for place, pitch in enumerate(pitches):
+    shift = 0 if is_zyn else _LMMS_KEY  # LMMS passes its key number to ZynAddSubFX as a MIDI note
+    for index, pitch in enumerate(pitches):
         ET.SubElement(
-            pattern, "note", key=str(pitch + shift), pos=str(place * step), len=str(round(held * _TICKS_A_SECOND)),
+            pattern, "note", key=str(pitch + shift), pos=str(index * step), len=str(round(held * _TICKS_A_SECOND)),
             vol="100", pan="0",
         )  # fmt: skip
     written: bytes = ET.tostring(project, encoding="utf-8", xml_declaration=True)

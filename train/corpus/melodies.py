@@ -30,7 +30,7 @@ _RIFFS: dict[Mode, tuple[tuple[int, ...], ...]] = {
 
 
 class ChordLookup:
-    """Which chord sounds at a beat."""
+    """Finds the chord at a beat."""
 
     def __init__(self, chords: tuple[Chord, ...]) -> None:
         self._chords = chords
@@ -38,16 +38,16 @@ class ChordLookup:
 
     def at(self, beat: float) -> Chord | None:
         """The chord at ``beat``, or None."""
-        place = bisect_right(self._starts, beat + 1e-6) - 1
-        chord = self._chords[place] if place >= 0 else None
+        index = bisect_right(self._starts, beat + 1e-6) - 1
+        chord = self._chords[index] if index >= 0 else None
         return chord if chord is not None and beat < chord.end - 1e-6 else None
 
 
 def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, loops: str = "") -> list[Note]:
     """A melody of ``beats`` beats: a motif of steps and rests that is varied, chord tones on the beats.
 
-    ``loops`` is that of the style: classical melodies keep to the scale, those over the chords of rock and its kin may
-    have the minor third in a major key.
+    ``loops`` is that of the style: classical melodies stay in the scale; those in rock and related styles may use the
+    minor third in a major key.
     """
     scales = _SCALES[key.mode] + (_BLUE if key.mode == "major" and loops in BLUE_LOOPS else ())
     degrees = _CLASSICAL[key.mode] if loops == "classical" else scales[int(rng.integers(len(scales)))]
@@ -66,10 +66,10 @@ def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: 
     on_chord = rng.uniform(0.5, 0.9)
     pitch = _nearest(home, [key.tonic, (key.tonic + 7) % 12])
     notes: list[Note] = []
-    now, place, phrase = 0.0, 0, float(rng.choice([8, 16]))
+    now, index, phrase = 0.0, 0, float(rng.choice([8, 16]))
     while now < beats:
-        length, step, sounds = motif[place % len(motif)]
-        place += 1
+        length, step, sounds = motif[index % len(motif)]
+        index += 1
         if rng.random() < 0.2:
             step = int(rng.choice([-2, -1, 1, 2]))
             sounds = rng.random() < density
@@ -91,9 +91,9 @@ def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: 
 
 
 def draw_riff(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, lowest: int) -> list[Note]:
-    """A riff of 2 to 8 beats, repeated: often the tonic, and few other pitches, the third among them.
+    """A repeated riff of 2 to 8 beats: mostly the tonic, with few other pitches, always including the third.
 
-    Half of the riffs move with the chords' roots.
+    Some riffs are transposed with the chord roots.
     """
     pool = _RIFFS[key.mode][int(rng.integers(len(_RIFFS[key.mode])))]
     grid = float(rng.choice([0.25, 0.5, 0.5]))
@@ -124,12 +124,12 @@ def draw_riff(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: fl
 
 
 def draw_hook(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float) -> list[Note]:
-    """The sampled loop of a rap bed: 4 or 8 beats of broken chord or scale, the same every time."""
+    """The sampled loop of a rap bed: 4 or 8 beats of a broken chord or scale, repeated."""
     length = float(rng.choice([4, 8, 8]))
     home = int(rng.integers(55, 76))
     scale = [(key.tonic + degree) % 12 for degree in _SCALES[key.mode][int(rng.integers(4))]]
     grid = float(rng.choice([0.5, 0.5, 1.0]))
-    rhythm = [place * grid for place in range(int(length / grid)) if place == 0 or rng.random() < 0.6]
+    rhythm = [index * grid for index in range(int(length / grid)) if index == 0 or rng.random() < 0.6]
     walk, pitch = [], home
     for start in rhythm:
         pitch = _nearest(pitch + int(rng.choice([-3, -2, -1, 1, 2, 3])), scale)

@@ -1,4 +1,4 @@
-"""The parts of an arrangement -> one mix, as on a record: channel strips, levels by style, ducking, a shared room."""
+"""Mixes the parts of an arrangement as on a record: channel strips, levels by style, ducking, a shared room."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stonecli_train.corpus.strips import draw_strip
 Floats = npt.NDArray[np.float32]
 
 _SPREAD_DB = 2.5  # standard deviation of a part's level
-_WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, what compressors are set for
+_WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, the level that the compressors expect
 DRUMS_IN_FRONT = frozenset(
     ("hiphop", "trap", "rap_bed", "rnb", "reggaeton", "dance_pop", "disco", "metal", "metal_riff", "house", "techno",
      "trance", "drum_and_bass", "electro", "punk", "funk")
@@ -35,14 +35,14 @@ _SENDS: dict[Role, float] = {"drums": 0.35, "bass": 0.1, "sung": 1.0, "spoken": 
 
 
 def mix(rng: np.random.Generator, parts: Sequence[Part], stems: Sequence[Floats], rate: int, style: str = "") -> Floats:
-    """The parts together, float32 [samples]; silence where all are silent.
+    """The mix of the parts, float32 [samples]; silence if all parts are silent.
 
     Args:
         rng: of the excerpt.
-        parts: what plays.
-        stems: the sound of each part alone, of one length, at any level.
-        rate: samples a second.
-        style: its name; none for a mix of no style.
+        parts: of the arrangement.
+        stems: audio of each part, of equal length, at any level.
+        rate: sampling rate in Hz.
+        style: its name; empty for none.
     """
     mixed, send = np.zeros_like(stems[0]), np.zeros_like(stems[0])
     strength = rng.uniform(0.2, 0.9) if rng.random() < (0.8 if style in ACOUSTIC else 0.35) else 0.0
@@ -63,7 +63,7 @@ def mix(rng: np.random.Generator, parts: Sequence[Part], stems: Sequence[Floats]
 
 
 def draw_level(rng: np.random.Generator, part: Part, style: str) -> float:
-    """Decibels of a part in the mix, from -16 to 16."""
+    """Level of a part in the mix, -16 to 16 dB."""
     decibels = LEVELS_DB[part.role] + 20.0 * np.log10(max(part.gain, 0.1)) + rng.normal(0.0, _SPREAD_DB)
     if part.role == "drums":
         decibels += 2.0 * (style in DRUMS_IN_FRONT) - 4.0 * (style in DRUMS_BEHIND)
@@ -75,8 +75,8 @@ def draw_level(rng: np.random.Generator, part: Part, style: str) -> float:
 
 
 def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, release: float) -> Floats:
-    """The gain that a side chain gives: ``1 - depth`` at each of ``kicks`` (seconds, ascending), then back within about
-    ``release`` seconds, float32 [count].
+    """Gain of a side-chain compressor, float32 [count]: ``1 - depth`` at each of ``kicks`` (seconds, ascending), then
+    back to 1 within about ``release`` seconds.
     """
     starts = np.array([round(kick * rate) for kick in kicks if 0 <= kick * rate < count], dtype=np.int64)
     gain = np.ones(count, dtype=np.float32)
@@ -84,7 +84,7 @@ def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, rel
     for start, end in zip(starts.tolist(), np.append(starts, count)[1:].tolist(), strict=True):
         length = min(end - start, len(curve))
         gain[start : start + length] = curve[:length]
-    attack = max(1, round(0.004 * rate))  # or each kick would come with a click
+    attack = max(1, round(0.004 * rate))  # avoids a click at each kick drum
     steps = np.cumsum(np.pad(gain, (attack, 0), mode="edge"), dtype=np.float64)
     return ((steps[attack:] - steps[:-attack]) / attack).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Accompaniment by MMA (Musical MIDI Accompaniment): patterns for bass, chords and drums that people wrote.
+"""Accompaniment by MMA (Musical MIDI Accompaniment): bass, chord and drum patterns written by musicians.
 
-MMA is a program of its own (GPL, Debian package ``mma``); its library has several hundred grooves, each a band with its
+MMA is a separate program (GPL, Debian package ``mma``); its library has several hundred grooves, each a band with its
 instruments. The songs, their melodies and their singers are those of ``stonecli_train.corpus.songs`` and
 ``stonecli_train.corpus.arrange``; charts of a corpus can be accompanied as well.
 """
@@ -27,7 +27,7 @@ SECONDS_LIMIT = 30.0  # of CPU that a run may take
 _HELD_OUT_SHARE = 5  # every fifth file of the library
 _NOT_SONGS = ("intro", "end", "fill")  # in the names of grooves for a few bars
 _FIRST_EFFECT = 112  # General MIDI programs from here on are percussion and noises, which have no pitch that counts
-_OWN_PROGRAM = 0.7  # of the parts keep the instrument of the groove; the others take one of the style
+_OWN_PROGRAM = 0.7  # share of parts that keep the groove's instrument; the others get one of the style
 
 GROOVES: dict[str, tuple[str, ...]] = {
     "house": ("casio/house", "casio/latinhouse", "casio/dance1", "casio/dance2", "casio/dancepop3"),
@@ -75,21 +75,21 @@ _NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 class MMAError(StoneError):
-    """MMA is not there, or cannot accompany what it is given."""
+    """MMA is not installed, or cannot accompany its input."""
 
 
 def check_installed() -> None:
-    """Nothing, where MMA and its library are there.
+    """Check that MMA and its library are installed.
 
     Raises:
-        MMAError: they are not; it names the package.
+        MMAError: they are not; the message names the package.
     """
     if shutil.which("mma") is None or not LIBRARY.is_dir():
         raise MMAError("MMA or its library is not here: apt-get install mma")
 
 
 def styles_with_grooves(names: Sequence[str], held_out: bool) -> tuple[str, ...]:
-    """The styles among ``names`` that have a groove of training, or one that is held out."""
+    """The styles among ``names`` that have a groove for training, or a held-out one."""
     return tuple(name for name in names if any(_is_held_out(file) == held_out for file in GROOVES.get(name, ())))
 
 
@@ -123,18 +123,18 @@ def accompany(
     bpm: float,
     programs: Sequence[int],
 ) -> tuple[Part, ...]:
-    """What the bands of the grooves play under ``chords``: bass, chords and drums.
+    """The accompaniment of ``chords`` by the grooves: bass, chords and drums.
 
     Args:
-        rng: what varies it is drawn with.
-        chords: in beats, from beat 0 on; chords that begin within a beat count from the nearest one.
+        rng: draws the variations.
+        chords: in beats, from beat 0 on; chord onsets are rounded to the nearest beat.
         beats: length.
         changes: (first beat, groove), ascending, the first at 0; each from the next bar line on.
         bpm: quarter notes a minute.
-        programs: instruments that some chord parts get instead of the groove's.
+        programs: instruments that replace the groove's in some chord parts.
 
     Raises:
-        MMAError: MMA is not there, fails, or plays nothing.
+        MMAError: MMA is not installed, fails, or plays nothing.
     """
     text = chart(chords, beats, changes, bpm, int(rng.integers(1 << 20)))
     with tempfile.TemporaryDirectory(prefix="stone-") as name:
@@ -160,7 +160,7 @@ def chart(chords: Sequence[Chord], beats: float, changes: Sequence[tuple[float, 
     starts: dict[int, str] = {}
     for chord in chords:
         starts[round(chord.start)] = chord_name(chord)
-        starts.setdefault(round(chord.end), "z")  # the next chord, where one follows at once, takes its place
+        starts.setdefault(round(chord.end), "z")  # overwritten by the next chord if it follows without a gap
     bars = int(np.ceil(beats / BEATS_PER_BAR))
     grooves = {int(np.ceil(beat / BEATS_PER_BAR)): groove for beat, groove in changes}
     lines = [f"RndSeed {seed}", f"Tempo {bpm:.3f}"]
@@ -190,7 +190,7 @@ def chord_name(chord: Chord) -> str:
 
 
 def _read_parts(score: Path, seconds_per_beat: float) -> list[Part]:
-    """A part for each track of MMA's file that plays."""
+    """One part per track of MMA's file that has notes."""
     import mido
 
     file = mido.MidiFile(score, clip=True)
@@ -220,7 +220,7 @@ def _read_parts(score: Path, seconds_per_beat: float) -> list[Part]:
 
 
 def _role(track: str) -> Role:
-    """Of a track of MMA, by its name: the kind of the pattern, then what the groove's author called it."""
+    """Role of an MMA track by its name: the kind of pattern, then the name that the groove's author chose."""
     kind = track.split("-")[0].lower()
     if kind.startswith("drum"):
         return "drums"
@@ -228,7 +228,7 @@ def _role(track: str) -> Role:
 
 
 def _with_program(rng: np.random.Generator, part: Part, programs: Sequence[int]) -> Part:
-    """The part as loud as is drawn, now and then on another instrument or on a synthesizer."""
+    """The part at a random gain, sometimes on another instrument or on a synthesizer."""
     loud = 10.0 ** (rng.uniform(-8, 6) / 20.0) if part.role == "drums" else rng.uniform(0.45, 1.1)
     own = part.role != "chords" or rng.random() < _OWN_PROGRAM
     program = part.program if own else int(programs[int(rng.integers(len(programs)))])

@@ -1,9 +1,9 @@
-"""What has a certain key in the corpus that the PyPI package music21 carries (BSD for the code; each encoding has its
-own terms, some not for commercial use, see ``music21/corpus/license.txt``).
+"""Music with a certain key from the corpus of the PyPI package music21 (BSD for the code; each encoding has its own
+terms, some not for commercial use, see ``music21/corpus/license.txt``).
 
 Read without importing music21: the fiddle tunes of *Ryan's Mammoth Collection* and *Aird's Airs* and the tunes of
-*O'Neill's* (ABC; modal keys by tonic and third), and the analyses of Bach's chorales in RomanText, whose local keys
-are those that sound. Monteverdi's madrigals are analysed there as well, but stand before major and minor.
+*O'Neill's* (ABC; modal keys by tonic and third), and the analyses of Bach's chorales in RomanText, which give the
+local keys. The analyses of Monteverdi's madrigals are not used: the madrigals predate major and minor keys.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def installed_corpus() -> Path:
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The passages in ``root``, a music21 corpus folder or a zip of one; what is left out is counted in ``skipped``."""
+    """The passages in ``root``, a music21 corpus folder or a zip of one; the rest is counted in ``skipped``."""
     wanted = CorpusFiles(root, lambda name: name.startswith(_FOLDERS) and name.endswith((".abc", ".rntxt")))
     for name, content in wanted:
         text = content.decode("utf-8", "replace")
@@ -60,7 +60,7 @@ def read_romantext(text: str, origin: str) -> Passage:
     """The passage of a RomanText analysis (Tymoczko et al., ISMIR 2019).
 
     Raises:
-        ValueError: it cannot be read, or has no key at its beginning.
+        ValueError: it cannot be read, or has no key at its start.
     """
     metre = re.search(r"(?m)^Time Signature:\s*(\d+)/(\d+)", text)
     if not metre or len(re.findall(r"(?m)^Time Signature:", text)) > 1:
@@ -73,20 +73,20 @@ def read_romantext(text: str, origin: str) -> Passage:
     last = 0.0
     for line in text.splitlines():
         match = _MEASURE.fullmatch(line.strip())
-        if not match:  # variants (m11var1) and comments are left out
+        if not match:  # variants (m11var1) and comments are ignored
             continue
         now = int(match[1]) * bar
         last = now + bar
-        place = now
+        index = now
         for word in match[2].split():
             if word.startswith("b") and re.fullmatch(r"b\d+(\.\d+)?", word):
-                place = now + (float(word[1:]) - 1) * beat
+                index = now + (float(word[1:]) - 1) * beat
             elif found := _KEY.fullmatch(word):
                 key = Key(pitch_class(found[1] + found[2]), "minor" if found[1].islower() else "major")
-                keys.append((place, key))
+                keys.append((index, key))
             elif key is not None and word[0] in "IViv#b":
                 numeral = re.sub(r"\[.*?\]", "", word).replace("6/5", "65").replace("4/3", "43").replace("6/4", "64")
-                names.append((place, parse_roman(numeral.replace("4/2", "42"), key.tonic, key.mode)))
+                names.append((index, parse_roman(numeral.replace("4/2", "42"), key.tonic, key.mode)))
     if not names or not keys:
         raise ValueError("no chords")
     first = names[0][0]

@@ -1,4 +1,4 @@
-"""Sampled notes: whether they sound as asked, whether they last, and where they can be looped."""
+"""Sampled notes: pitch check, sustain check and loop points."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Loop: TypeAlias = tuple[int, int]
-"""First sample and the one after the last of a stretch that is repeated."""
+"""Start and end of a loop, in samples; the end is exclusive."""
 
-LOOP_FADE = 0.1  # seconds over which the end of a loop becomes its beginning
+LOOP_FADE = 0.1  # seconds of cross-fade from the end of a loop to its start
 
-_WINDOWS = ((0.06, 0.6), (1.0, 1.6), (1.8, 2.4))  # seconds of a note in which its pitch is measured
-_LEAST_LEVEL = 10.0 ** (-30.0 / 20.0)  # of a window, below the note's loudest stretch
-_LEAST_CLARITY = 0.6  # of the periodicity, 0..1
+_WINDOWS = ((0.06, 0.6), (1.0, 1.6), (1.8, 2.4))  # in seconds: where the pitch of a note is measured
+_LEAST_LEVEL = 10.0 ** (-30.0 / 20.0)  # minimum level of a window relative to the note's loudest window
+_LEAST_CLARITY = 0.6  # minimum periodicity, 0..1
 _LEAST_PEAK = 1e-3  # of full scale
-_SUSTAINED = 10.0 ** (-15.0 / 20.0)  # at its end a note that lasts has this level of its loudest stretch
+_SUSTAINED = 10.0 ** (-15.0 / 20.0)  # minimum final level of a sustained note, relative to its loudest block
 _BLOCK = 0.02  # seconds, of the envelope
 
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """The notes of a preset that sound as asked.
+    """The notes of a preset with the requested pitch class.
 
     Attributes:
-        pitches: that they have, MIDI with a fraction.
+        pitches: as measured, MIDI with a fraction.
         notes: float32 [notes, samples], the loudest with a peak of 0.9.
-        octaves: by which they are above the pitches that were asked for.
-        sustains: whether they last until they are let go.
-        attack: seconds until they are nearly as loud as they become.
+        octaves: offset from the requested pitches.
+        sustains: whether they sustain until note-off.
+        attack: seconds until 70 % of the peak level.
     """
 
     pitches: list[float]
@@ -43,21 +43,21 @@ class Check:
 
 
 def checked_notes(notes: Floats, asked: Sequence[int], rate: int, held: float) -> Check | str:
-    """The notes whose pitch class is that of the pitch ``asked`` for within 50 cents; or why there are none.
+    """The notes whose pitch class is within 50 cents of the one ``asked`` for; or the reason why there are none.
 
     Args:
         notes: float32 [notes, samples].
-        asked: MIDI pitch of each.
+        asked: requested MIDI pitch of each.
         rate: in Hz.
         held: seconds from the start of a note to its end.
     """
     if float(np.abs(notes).max(initial=0.0)) < _LEAST_PEAK or not np.isfinite(notes).all():
         return "silent"
-    heard = [_deviation(note, pitch, rate) for note, pitch in zip(notes, asked, strict=True)]
-    kept = [place for place, deviation in enumerate(heard) if deviation is not None]
+    found = [_deviation(note, pitch, rate) for note, pitch in zip(notes, asked, strict=True)]
+    kept = [index for index, deviation in enumerate(found) if deviation is not None]
     if not kept:
         return "no pitch as asked"
-    deviations = np.array([heard[place] for place in kept], dtype=np.float64)
+    deviations = np.array([found[index] for index in kept], dtype=np.float64)
     octaves = round(float(np.median(np.round(deviations / 12.0))))
     detuned = float(np.median((deviations + 6.0) % 12.0 - 6.0))
     right = notes[kept]
@@ -67,7 +67,7 @@ def checked_notes(notes: Floats, asked: Sequence[int], rate: int, held: float) -
     lasting = levels[:, max(0, end - 20) : end].mean(axis=1) / loudest
     attacks = (levels >= 0.7 * loudest[:, None]).argmax(axis=1) * _BLOCK
     return Check(
-        pitches=[round(asked[place] + 12.0 * octaves + detuned, 3) for place in kept],
+        pitches=[round(asked[index] + 12.0 * octaves + detuned, 3) for index in kept],
         notes=(right * np.float32(0.9 / np.abs(right).max())).astype(np.float32),
         octaves=octaves,
         sustains=bool(np.median(lasting) > _SUSTAINED),
@@ -76,7 +76,7 @@ def checked_notes(notes: Floats, asked: Sequence[int], rate: int, held: float) -
 
 
 def _deviation(note: Floats, asked: int, rate: int) -> float | None:
-    """Semitones between the pitch heard and the one ``asked`` for, any octave; None where their classes differ."""
+    """Semitones from the pitch ``asked`` for to the measured one, in any octave; None if their classes differ."""
     windows = [note[int(start * rate) : int(end * rate)] for start, end in _WINDOWS]
     levels = [float(np.sqrt(np.mean(window**2))) if len(window) else 0.0 for window in windows]
     if max(levels) < _LEAST_PEAK:
@@ -94,31 +94,32 @@ def _deviation(note: Floats, asked: int, rate: int) -> float | None:
 
 
 def pitch_of(samples: Floats, rate: int) -> tuple[float, float]:
-    """MIDI pitch with a fraction, and its clarity 0..1, of one note: the first high peak of the autocorrelation,
+    """MIDI pitch with a fraction, and its clarity 0..1, of one note.
 
-    normalised as by McLeod and Wyvill, *A smarter way to find pitch* (2005).
+    It is the first high peak of the normalized square difference function of McLeod and Wyvill, *A smarter way to find
+    pitch* (2005).
     """
     count = len(samples)
     longest = min(count // 2, rate // 20)  # 20 Hz
-    centred = samples.astype(np.float64) - float(samples.mean())
-    spectrum = np.fft.rfft(centred, 1 << (2 * count - 1).bit_length())
+    centered = samples.astype(np.float64) - float(samples.mean())
+    spectrum = np.fft.rfft(centered, 1 << (2 * count - 1).bit_length())
     products = np.fft.irfft(np.abs(spectrum) ** 2)[: longest + 1]
-    squares = np.concatenate(([0.0], np.cumsum(centred**2)))
+    squares = np.concatenate(([0.0], np.cumsum(centered**2)))
     lags = np.arange(longest + 1)
     energy = squares[count - lags] + squares[-1] - squares[lags]
-    normalised = 2.0 * products / np.maximum(energy, 1e-12)
-    inner = normalised[1:-1]
-    peaks = np.flatnonzero((inner > normalised[:-2]) & (inner >= normalised[2:]) & (inner > 0.0)) + 1
-    below = np.flatnonzero(normalised < 0.0)
+    nsdf = 2.0 * products / np.maximum(energy, 1e-12)
+    inner = nsdf[1:-1]
+    peaks = np.flatnonzero((inner > nsdf[:-2]) & (inner >= nsdf[2:]) & (inner > 0.0)) + 1
+    below = np.flatnonzero(nsdf < 0.0)
     if not len(below):
         return 0.0, 0.0
     peaks = peaks[peaks > below[0]]
     if not len(peaks):
         return 0.0, 0.0
-    place = int(peaks[normalised[peaks] >= 0.9 * normalised[peaks].max()][0])
-    left, middle, right = normalised[place - 1 : place + 2]
+    index = int(peaks[nsdf[peaks] >= 0.9 * nsdf[peaks].max()][0])
+    left, middle, right = nsdf[index - 1 : index + 2]
     curve = left - 2.0 * middle + right
-    lag = place + (0.5 * (left - right) / curve if curve < 0.0 else 0.0)
+    lag = index + (0.5 * (left - right) / curve if curve < 0.0 else 0.0)
     return float(69.0 + 12.0 * np.log2(rate / lag / 440.0)), float(min(1.0, middle))
 
 
@@ -132,9 +133,10 @@ def _envelope(note: Floats, rate: int) -> npt.NDArray[np.float64]:
 
 
 def find_loop(note: Floats, rate: int, held: float) -> Loop:
-    """The stretch of a lasting note that repeats with the least of a seam.
+    """Loop points of a sustained note for the smoothest transition.
 
-    It ends just before the note does, and begins where what came before is most like what comes before its end.
+    The loop ends just before the note does. Its start maximizes the correlation of the preceding audio with the audio
+    before the loop end.
     """
     fade, end = int(LOOP_FADE * rate), int((held - 0.03) * rate)
     earliest, latest = int(0.3 * held * rate), int(0.75 * held * rate)
@@ -149,7 +151,7 @@ def find_loop(note: Floats, rate: int, held: float) -> Loop:
 
 
 def looped(note: Floats, loop: Loop, fade: int, samples: int) -> Floats:
-    """The first ``samples`` samples of a note whose ``loop`` is repeated, over ``fade`` samples into each other."""
+    """The first ``samples`` samples of a note whose ``loop`` is repeated with a cross-fade of ``fade`` samples."""
     start, end = loop
     rising = np.linspace(0.0, 1.0, fade, dtype=np.float32)
     seam = note[end - fade : end] * (1.0 - rising) + note[start - fade : start] * rising

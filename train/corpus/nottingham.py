@@ -1,6 +1,6 @@
 """The Nottingham Music Database: folk tunes with chords in ABC, from https://github.com/jukedeck/nottingham-dataset
 (cleaned from James Allwright's collection; GPL-3). Tunes whose chords neither begin nor end on the tonic of the ``K:``
-field are modal under a borrowed signature, and left out.
+field are modal with a borrowed signature, and skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SOURCE = "nottingham"
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The tunes in ``root``, a folder or zip with ``*.abc``; what is left out is counted in ``skipped``."""
+    """The tunes in ``root``, a folder or zip with ``*.abc``; skipped tunes are counted in ``skipped``."""
     for name, content in CorpusFiles(root, lambda name: name.endswith(".abc")):
         for tune in read_tunes(content.decode("utf-8", "replace"), SOURCE, Path(name).name, skipped):
             if not with_chords(tune):

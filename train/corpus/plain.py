@@ -1,7 +1,7 @@
 """Music from numpy alone: generated progressions in many styles, played by the built-in synthesizers.
 
-It needs no soundfonts, no downloads and none of the extra ``corpus``: ``stone train`` without data trains on it.
-``stonecli_train.corpus.excerpt`` makes more of the same scores: channel strips, rooms, tape, codecs.
+It needs no soundfonts, downloads or the extra ``corpus``: ``stone train`` without data trains on it.
+``stonecli_train.corpus.excerpt`` renders the same scores with channel strips, rooms, tape and codecs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stonecli_train.corpus.levels import LEVELS_DB, active_rms, gain_of
 from stonecli_train.corpus.sources import GENERATED, Library
 
 RATE = 22050  # Hz, of VQTConfig's defaults
-PLAIN_VOICES = 0.2  # of the singers are the simpler ones
+PLAIN_VOICES = 0.2  # share of the singers that use the simpler synthesis
 _ATTEMPTS = 12
 _SPREAD_DB = 3.0  # standard deviation of a part's level
 _WORK_LEVEL = 0.1  # RMS of a part
@@ -31,12 +31,12 @@ def plain_excerpt(seed: int, number: int, seconds: float, held_out: bool = False
     """Excerpt ``number`` of a seed: its key, and its samples, mono float32 [seconds * RATE], peak 0.9, A = 440 Hz.
 
     Args:
-        seed, number: the excerpt is a function of these and of ``held_out`` alone.
+        seed, number: the excerpt depends on these and ``held_out`` only.
         seconds: its length.
-        held_out: whether to draw from the loops and timbres that are kept out of training.
+        held_out: draw from the loops and timbres that are excluded from training.
 
     Raises:
-        StoneError: nothing that was drawn sounds; does not happen with lengths of a few seconds.
+        StoneError: every attempt was silent; this does not happen with lengths of a few seconds or more.
     """
     count = round(seconds * RATE)
     for attempt in range(_ATTEMPTS):

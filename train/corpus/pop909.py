@@ -1,5 +1,5 @@
 """POP909: piano arrangements of 909 Chinese pop songs in MIDI, with chords and keys by software:
-https://github.com/music-x-lab/POP909-Dataset (MIT). Keys that do not fit the notes are left out.
+https://github.com/music-x-lab/POP909-Dataset (MIT). Passages whose key does not fit the notes are skipped.
 
 ``key_audio.txt`` has lines of start, end (seconds) and key; ``chord_midi.txt`` of start, end and chord in Harte's
 syntax. Beats are those of the MIDI file.
@@ -24,7 +24,7 @@ VOICES = {"MELODY": 0, "BRIDGE": 1, "PIANO": 2}
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The songs in ``root``, a folder or zip of POP909; what is left out is counted in ``skipped``."""
+    """The songs in ``root``, a folder or zip of POP909; skipped passages are counted in ``skipped``."""
     pieces: dict[str, dict[str, bytes]] = {}
     wanted = ("key_audio.txt", "chord_midi.txt", ".mid")
     for name, content in CorpusFiles(root, lambda name: name.endswith(wanted) and "versions" not in name):
@@ -44,7 +44,7 @@ def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
 
 
 def read_song(score: bytes, keys: str, chords: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
-    """A passage for each stretch of the song in one key.
+    """One passage for each single-key section of the song.
 
     Raises:
         ValueError, EOFError, OSError: a file cannot be read.
@@ -57,19 +57,19 @@ def read_song(score: bytes, keys: str, chords: str, origin: str, skipped: Skippe
         start, end, name = line.split()
         key = Key.parse(name)
         first, last = max(0.0, clock.beat(float(start))), min(song.length, clock.beat(float(end)))
-        stretch = replace(song, keys=((0.0, key),), chords=named, bar_start=_bar_start(named))
+        section = replace(song, keys=((0.0, key),), chords=named, bar_start=_bar_start(named))
         if last - first < LEAST_BEATS:
-            skipped[f"{SOURCE}: stretch too short"] += 1
+            skipped[f"{SOURCE}: section too short"] += 1
             continue
-        stretch = stretch.excerpt(first, last - first)
-        if agrees_with_notes(stretch.histogram(), key):
-            yield replace(stretch, melody=tuple(note for note in stretch.notes if note.voice == 0))
+        section = section.excerpt(first, last - first)
+        if agrees_with_notes(section.histogram(), key):
+            yield replace(section, melody=tuple(note for note in section.notes if note.voice == 0))
         else:
             skipped[f"{SOURCE}: the key does not fit the notes"] += 1
 
 
 class _Clock:
-    """Seconds -> beats by the tempo changes of a MIDI file."""
+    """Converts seconds to beats by the tempo changes of a MIDI file."""
 
     def __init__(self, changes: list[tuple[float, float]]) -> None:
         self._beats, self._seconds, self._rates = [0.0], [0.0], [2.0]  # beats per second
@@ -80,8 +80,8 @@ class _Clock:
 
     def beat(self, seconds: float) -> float:
         """The beat at a time in seconds."""
-        place = max(0, bisect_right(self._seconds, seconds) - 1)
-        return self._beats[place] + (seconds - self._seconds[place]) * self._rates[place]
+        index = max(0, bisect_right(self._seconds, seconds) - 1)
+        return self._beats[index] + (seconds - self._seconds[index]) * self._rates[index]
 
 
 def _read_midi(content: bytes, origin: str) -> tuple[Passage, _Clock]:
@@ -127,6 +127,6 @@ def _read_chords(text: str, clock: _Clock) -> Iterator[Chord]:
 
 
 def _bar_start(chords: tuple[Chord, ...]) -> float:
-    """Where in four beats most chords begin."""
-    places = Counter(round(chord.start * 4) % 16 / 4 for chord in chords)
-    return max(places, key=lambda place: places[place]) if places else 0.0
+    """Beat of a 4/4 bar (0 to 3.75) at which most chords start."""
+    beats = Counter(round(chord.start * 4) % 16 / 4 for chord in chords)
+    return max(beats, key=lambda beat: beats[beat]) if beats else 0.0

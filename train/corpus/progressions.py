@@ -1,8 +1,8 @@
 """Chord loops and progressions of modern styles by roman numerals, in random keys.
 
 Degrees are those of the major or natural minor scale, with an accidental of the major scale (``bVII``, ``bII``). Modal
-loops stand with the mode of their third: ``i IV`` is dorian and minor, ``I bVII IV I`` mixolydian and major. Every
-fifth loop of a list is kept out of training for ``--held-out``.
+loops are listed under the mode of their third: ``i IV`` is dorian and minor, ``I bVII IV I`` mixolydian and major.
+Every fifth loop of a list is excluded from training, for ``--held-out``.
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ def draw_loop(rng: np.random.Generator, group: str, mode: Mode, beats: float, he
     """A loop of ``group`` in a random key of ``mode``, repeated for at least ``beats`` beats.
 
     Args:
-        rng: what it is drawn with.
+        rng: random generator.
         group: key of ``LOOPS``.
         mode: of the key.
-        beats: least length.
-        held_out: draw from the loops that are kept out of training.
+        beats: minimum length.
+        held_out: draw from the loops that are excluded from training.
     """
-    loops = [loop for place, loop in enumerate(LOOPS[group][mode]) if (place % 5 == 3) == held_out]
+    loops = [loop for index, loop in enumerate(LOOPS[group][mode]) if (index % 5 == 3) == held_out]
     loop = loops[int(rng.integers(len(loops)))]
     key = Key(int(rng.integers(12)), mode)
     names = [parse_roman(numeral, key.tonic, mode) for numeral in loop.split()]
@@ -179,7 +179,7 @@ def harmonised(passage: Passage, rng: np.random.Generator) -> Passage:
         for note in _sounding(passage.melody, start, start + step):
             weights[note.pitch % 12] += note.duration
         fit = [weights[[(name.root + value) % 12 for value in name.intervals]].sum() for name in names]
-        # A major dominant in minor wants its leading tone to be sung, or the subtonic not to be.
+        # In minor, use a major dominant only if the melody has the leading tone or lacks the subtonic.
         if key.mode == "minor" and weights[(key.tonic + 10) % 12] > weights[(key.tonic + 11) % 12]:
             fit[2] = 0.0
         best = names[int(np.argmax(np.array(fit) / max(weights.sum(), 1e-6) + bonus))]

@@ -1,4 +1,4 @@
-"""Scores with known keys -> features with labels.
+"""Renders scores with known keys to features with labels.
 
     python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 RENDERED, THERE = "rendered", "there already"
-SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 1800.0  # of an excerpt: in less no key sounds, more is not learnt from
+SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 1800.0  # of an excerpt
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
 
 _library: Library | None = None  # of this worker process
@@ -50,7 +50,7 @@ def stem_of(settings: Settings, number: int) -> str:
 
 
 def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool, number: int) -> str:
-    """What became of excerpt ``number`` of ``out``: rendered, there already, or why nothing suits it.
+    """Render excerpt ``number`` into ``out``; returns ``RENDERED``, ``THERE``, or why it was skipped.
 
     Raises:
         StoneError: it cannot be rendered here.
@@ -88,10 +88,10 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
 
 
 def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None:
-    """Nothing, where the excerpts that are there already are of the sources that they would be drawn from.
+    """Check that existing excerpts have the sources that this run would draw for them.
 
     Raises:
-        StoneError: one is of another: it was made by another command with the same seed.
+        StoneError: one has another source, from another command with the same seed.
         OSError: a record cannot be read.
     """
     from stonecli_train.corpus.excerpt import source_of
@@ -163,10 +163,10 @@ def render_all(
     keeps_audio: bool = False,
     report: Callable[[str], None] = print,
 ) -> Counter[str]:
-    """How many of ``numbers`` were rendered into ``out``, were there already, and failed for which reason.
+    """Render ``numbers`` into ``out``; returns how many were rendered, already existed or were skipped, by reason.
 
     Raises:
-        StoneError: an excerpt cannot be rendered or written here, as others could not: what is rendered stays.
+        StoneError: the machine cannot render or write an excerpt; finished excerpts are kept.
         OSError: the folder or the labels cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -205,14 +205,14 @@ def _outcomes(
 
 
 def _stopped(number: int, reason: str | None) -> StoneError:
-    """The error that ends a run: a corpus of what happened to work would be a biased one."""
+    """The error that ends a run: a corpus of only the excerpts that worked would be biased."""
     return StoneError(
         f"excerpt {number}: {reason}; the rendered excerpts are kept; run the same command again to resume"
     )
 
 
 def _at_least(least: int) -> Callable[[str], int]:
-    """What makes a whole number of an option's text."""
+    """Converter of an option's text to an integer of at least ``least``."""
 
     def number(text: str) -> int:
         if int(text) < least:
@@ -223,14 +223,14 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def number_of_seconds(text: str) -> float:
-    """Of an option's text.
+    """Length of an excerpt in seconds, from an option's text.
 
     Raises:
-        argparse.ArgumentTypeError: an excerpt is not that short or long.
-        ValueError: it is no number.
+        argparse.ArgumentTypeError: the length is out of range.
+        ValueError: the text is not a number.
     """
     seconds = float(text)
-    if not SHORTEST_SECONDS < seconds <= LONGEST_SECONDS:  # nor not a number
+    if not SHORTEST_SECONDS < seconds <= LONGEST_SECONDS:  # also rejects NaN
         raise argparse.ArgumentTypeError(
             f"is above {SHORTEST_SECONDS:.0f} and at most {LONGEST_SECONDS:.0f}, not {text}"
         )
@@ -238,7 +238,7 @@ def number_of_seconds(text: str) -> float:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.corpus.render", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--source", required=True, choices=[GENERATED, songs.SOURCE, mma.SOURCE, *READERS, keyless.SOURCE, "all"]
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str]) -> int:
         numbers = range(options.start, options.start + options.count)
         check_sources(settings, options.out, numbers)
         if options.instruments is not None:
-            load_sampler(options.instruments, options.held_out)  # a folder that is not one is told before all else
+            load_sampler(options.instruments, options.held_out)  # raises before any rendering starts
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
         for reason, count in skipped.most_common():
             print(f"left out: {count} x {reason}", flush=True)

@@ -1,4 +1,4 @@
-"""Sampled instruments and kits play parts: the nearest sample resampled, looped where a note is longer."""
+"""Plays parts with sampled instruments and kits: resamples the nearest sample, and loops it for longer notes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Floats = npt.NDArray[np.float32]
 
 INDEX = "index.json"
 RATE = 22050  # Hz, of all samples
-FARTHEST = 8.0  # semitones that a sample is moved at most
-_OPEN_FILES = 48  # sample files that stay mapped, about 2 MB each
-_HELD_OUT_EACH = 5  # one of so many presets and kits is kept out of training
+FARTHEST = 8.0  # maximum transposition of a sample, in semitones
+_OPEN_FILES = 48  # maximum number of memory-mapped sample files, about 2 MB each
+_HELD_OUT_EACH = 5  # one preset or kit out of five is excluded from training
 
-# What a name says of an instrument; the first that fits. Banks come after, for names that say nothing.
+# Families by patterns of preset names; the first match wins. The bank decides if no pattern matches the name.
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (family, re.compile(pattern, re.IGNORECASE))
     for family, pattern in (
@@ -51,7 +51,7 @@ _BANKS = {
     "SynthPiano": "piano", "Fantasy": "pad", "Vibed": "plucked",
 }  # fmt: skip
 
-# Families that stand in for General MIDI's groups of eight programs.
+# Families for each General MIDI group of eight programs.
 _ELECTRONIC = ("synth", "lead", "pad")
 _GROUPS: tuple[tuple[str, ...], ...] = (
     ("piano", "piano", "piano", "piano", "mallet", "plucked"), ("mallet", "mallet", "plucked"), ("organ",),
@@ -62,17 +62,17 @@ _GROUPS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 _BASSES = ("bass", "bass", "bass", "bass", "bass", "bass", "synth", "organ")
 _CHOIR_PROGRAMS = frozenset({52, 53, 54, 91})
-_SLOW = 0.12  # seconds of attack from which on short notes would be lost
+_SLOW = 0.12  # attack in seconds above which short notes would be too quiet
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a preset or kit is kept out of training; so are all others of its name, whichever bank has them."""
+    """Whether a preset or kit is excluded from training, together with those of the same name in other banks."""
     plain = re.sub(r"[^a-z]+", "", name.casefold()) or name
     return zlib.crc32(plain.encode()) % _HELD_OUT_EACH == 0
 
 
 def instrument_family(bank: str, name: str, sustains: bool) -> str:
-    """What kind of instrument a preset is by its name, else by its bank, else by whether it ``sustains``."""
+    """Instrument family of a preset: by its name, then by its bank, then by whether it ``sustains``."""
     for family, pattern in _NAMES:
         if pattern.search(name.replace("_", " ")):
             return family
@@ -84,11 +84,11 @@ class Instrument:
     """A sampled preset.
 
     Attributes:
-        name, family: what it is.
-        path: of its samples, int16 [notes, samples] at RATE.
+        name, family: of the preset.
+        path: file of its samples, int16 [notes, samples] at RATE.
         pitches: MIDI with a fraction, ascending, of each note.
-        loops: a loop of each note where it lasts; empty where it dies away.
-        attack: seconds.
+        loops: one loop per note if the instrument sustains; empty if it decays.
+        attack: in seconds.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Instrument:
     attack: float
 
     def reaches(self, tones: Sequence[Tone]) -> bool:
-        """Whether a sample is near enough to each tone."""
+        """Whether every tone is close enough to a sample."""
         low, high = min(tone.pitch for tone in tones), max(tone.pitch for tone in tones)
         return self.pitches[0] - FARTHEST <= low and high <= self.pitches[-1] + FARTHEST
 
@@ -111,7 +111,7 @@ class DrumKit:
     Attributes:
         name: of the kit.
         path: of its samples, int16 [samples] at RATE.
-        hits: ways to strike it by sound, each as spans of samples from the softest to the loudest.
+        hits: articulations by sound, each as sample ranges of its velocity layers from soft to loud.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Sampler:
     kits: tuple[DrumKit, ...]
 
     def draw_instrument(self, rng: np.random.Generator, part: Part) -> Instrument | None:
-        """One that suits the part's role, program, range and speed; None where there is none."""
+        """A random instrument that suits the part's role, program, range and speed; None if there is none."""
         wanted: tuple[str, ...]
         if part.role == "bass":
             wanted = _BASSES
@@ -153,10 +153,10 @@ class Sampler:
 
 @lru_cache(maxsize=4)
 def load_sampler(folder: Path, held_out: bool) -> Sampler:
-    """The presets and kits of ``folder`` for training, or those that are held out.
+    """The presets and kits of ``folder`` for training, or the held-out ones.
 
     Raises:
-        StoneError: the folder has no index, or not what ``stonecli_train.corpus.instruments`` writes.
+        StoneError: the folder has no valid index of ``stonecli_train.corpus.instruments``.
     """
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
@@ -214,15 +214,15 @@ def play_tones(rng: np.random.Generator, tones: Sequence[Tone], instrument: Inst
 
 
 def tone_of(instrument: Instrument, pitch: float, seconds: float, release: float) -> Floats:
-    """One note of ``seconds`` and its ``release``, float32 at RATE; shorter where the instrument dies away sooner."""
+    """One note of ``seconds`` and its ``release``, float32 at RATE; shorter if the instrument decays sooner."""
     stored = _samples(instrument.path)
-    place = int(np.abs(np.array(instrument.pitches) - pitch).argmin())
-    ratio = 2.0 ** ((pitch - instrument.pitches[place]) / 12.0)
+    index = int(np.abs(np.array(instrument.pitches) - pitch).argmin())
+    ratio = 2.0 ** ((pitch - instrument.pitches[index]) / 12.0)
     count = int((seconds + release) * RATE)
     needed = int(count * ratio) + 4
-    note = stored[place].astype(np.float32) * np.float32(1.0 / 32767.0)
+    note = stored[index].astype(np.float32) * np.float32(1.0 / 32767.0)
     if needed > len(note) and instrument.loops:
-        note = looped(note, instrument.loops[place], int(LOOP_FADE * RATE), needed)
+        note = looped(note, instrument.loops[index], int(LOOP_FADE * RATE), needed)
     ends_early = needed > len(note)
     wave = _resampled(note, ratio, min(count, int((len(note) - 3) / ratio)))
     end = len(wave) if ends_early else count
@@ -234,8 +234,8 @@ def tone_of(instrument: Instrument, pitch: float, seconds: float, release: float
 
 
 def _resampled(note: Floats, ratio: float, count: int) -> Floats:
-    """``count`` samples of the note ``ratio`` times as fast, by cubic interpolation (Catmull and Rom)."""
-    if ratio > 1.0:  # what would fold back is little: a sample is moved by a few semitones
+    """``count`` samples of the note at ``ratio`` times the speed, by cubic (Catmull-Rom) interpolation."""
+    if ratio > 1.0:  # aliasing is low: samples are transposed by a few semitones only
         count = min(count, int((len(note) - 3) / ratio))
     at = np.arange(count) * ratio
     whole = at.astype(np.int64)
@@ -252,11 +252,11 @@ def _resampled(note: Floats, ratio: float, count: int) -> Floats:
 def play_kit(rng: np.random.Generator, tones: Sequence[Tone], kits: Sequence[DrumKit], samples: int) -> Floats:
     """General MIDI percussion on one of ``kits``, float32 [samples] at RATE.
 
-    A sound that it lacks is another kit's, or the nearest of its own.
+    Sounds that the kit lacks come from another kit, or from its own nearest sound.
     """
     kit = kits[int(rng.integers(len(kits)))]
     out = np.zeros(samples, dtype=np.float32)
-    speed = 2.0 ** (rng.normal(0.0, 1.0) / 12.0)  # kits are tuned
+    speed = 2.0 ** (rng.normal(0.0, 1.0) / 12.0)  # kits vary in tuning
     ways: dict[str, list[Floats]] = {}
     ringing: tuple[int, Floats] | None = None
     for tone in tones:
@@ -269,9 +269,9 @@ def play_kit(rng: np.random.Generator, tones: Sequence[Tone], kits: Sequence[Dru
         layers = ways[sound]
         if not layers:
             continue
-        place = min(len(layers) - 1, int(tone.velocity / 128.0 * len(layers)))
-        shot = layers[place][: samples - start] * np.float32((tone.velocity / 127.0) ** 1.3)
-        if sound.startswith("hat"):  # one pair of cymbals: the stroke before ends here
+        index = min(len(layers) - 1, int(tone.velocity / 128.0 * len(layers)))
+        shot = layers[index][: samples - start] * np.float32((tone.velocity / 127.0) ** 1.3)
+        if sound.startswith("hat"):  # a hi-hat chokes its previous hit
             if ringing is not None and start < ringing[0] + len(ringing[1]):
                 rest = ringing[1][start - ringing[0] :]
                 closing = np.maximum(0.0, 1.0 - np.arange(len(rest), dtype=np.float32) / np.float32(RATE // 50))
@@ -282,7 +282,7 @@ def play_kit(rng: np.random.Generator, tones: Sequence[Tone], kits: Sequence[Dru
 
 
 def _ways(rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound: str, speed: float) -> list[Floats]:
-    """One way to strike ``sound``, from the softest to the loudest."""
+    """Velocity layers of one articulation of ``sound``, from soft to loud."""
     source, found = kit, kit.hits.get(sound)
     if not found and sound in ("clap", "tambourine", "shaker", "cowbell"):
         others = [other for other in kits if sound in other.hits]
@@ -303,5 +303,5 @@ def _ways(rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound
 
 
 def suits(role: Role) -> bool:
-    """Whether sampled instruments play parts of that role."""
+    """Whether sampled instruments can play parts of that role."""
     return role in ("bass", "chords", "lead", "voice")

@@ -1,4 +1,4 @@
-"""What the layers of an arrangement share: the passage, its chords, its bars, and what is drawn for it."""
+"""Data that the layers of an arrangement share: the passage, its chords and bars, and the random generator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stonecli_train.corpus.styles import Style
 
 @dataclass(frozen=True)
 class Scene:
-    """What the layers of one excerpt share.
+    """Data that the layers of one excerpt share.
 
     Attributes:
-        rng: what is drawn, is drawn with it.
+        rng: random generator of the excerpt.
         passage: chords, melody and key.
         style: of the arrangement.
         chords: lookup of the passage's chords.
@@ -30,11 +30,11 @@ class Scene:
 
     @property
     def beats(self) -> float:
-        """Length of the excerpt."""
+        """Length of the excerpt in beats."""
         return self.passage.length
 
     def choice(self, values: Sequence[float]) -> float:
-        """One of ``values``."""
+        """A random element of ``values``."""
         return float(values[int(self.rng.integers(len(values)))])
 
     def hits(self, pattern: Sequence[float]) -> Iterator[tuple[float, Chord]]:
@@ -42,9 +42,9 @@ class Scene:
         bar = float(self.passage.beats_per_bar)
         start = self.passage.bar_start - bar if self.passage.bar_start > 0 else 0.0
         while start < self.beats:
-            for place in pattern:
-                beat = start + place
-                chord = self.chords.at(beat) if place < bar and 0 <= beat < self.beats else None
+            for index in pattern:
+                beat = start + index
+                chord = self.chords.at(beat) if index < bar and 0 <= beat < self.beats else None
                 if chord is not None:
                     yield beat, chord
             start += bar

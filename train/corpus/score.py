@@ -22,8 +22,8 @@ MAX_SCORE_BYTES = 64 << 20  # of one file in a zip; the largest score of the cor
 SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 """Semitones above the tonic: major and natural minor."""
 
-# What belongs to a key in a wider sense: the flat seventh of mixolydian and rock; the raised sixth and seventh of
-# dorian, melodic and harmonic minor.
+# Pitch classes that may occur in a key: also the flat seventh of mixolydian and rock, and the raised sixth and seventh
+# of dorian, melodic and harmonic minor.
 _WIDE_SCALES: dict[Mode, tuple[int, ...]] = {
     "major": (0, 2, 4, 5, 7, 9, 10, 11),
     "minor": (0, 2, 3, 5, 7, 8, 9, 10, 11),
@@ -41,7 +41,7 @@ Skipped: TypeAlias = Counter[str]
 
 @dataclass(frozen=True, slots=True)
 class Chord:
-    """What sounds for a while.
+    """A chord with a start and a duration.
 
     Attributes:
         start, duration: in beats of the passage.
@@ -95,16 +95,16 @@ _Event = TypeVar("_Event", Chord, Note)
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of music with its keys.
+    """A passage of music with its keys.
 
     Attributes:
-        keys: (first beat, key), ascending; the first begins at 0.
+        keys: (first beat, key), ascending; the first starts at 0.
         length: in beats.
         source: name of the corpus.
-        origin: what it is there: file, title.
+        origin: file or title in the corpus.
         chords, melody, notes: each ascending in time; ``notes`` are a whole score, ``melody`` one line for chords.
         beats_per_bar: of the metre, in quarter notes.
-        bar_start: beat at which a bar begins.
+        bar_start: beat at which a bar starts.
     """
 
     keys: tuple[tuple[float, Key], ...]
@@ -145,7 +145,7 @@ class Passage:
         )
 
     def excerpt(self, start: float, length: float) -> Passage:
-        """The stretch of ``length`` beats from ``start``, or what there is of it; it begins at beat 0."""
+        """The part of ``length`` beats from ``start``, or up to the end of the passage; it starts at beat 0."""
         length = min(length, self.length - start)
         before = [key for beat, key in self.keys if beat <= start + 1e-6][-1]
         later = [(beat - start, key) for beat, key in self.keys if start + 1e-6 < beat < start + length]
@@ -160,7 +160,7 @@ class Passage:
         )
 
     def histogram(self) -> npt.NDArray[np.float64]:
-        """Beats that each pitch class sounds, float64 [12]: of the notes, or of chords and melody."""
+        """Duration of each pitch class in beats, float64 [12]: from the notes, or from chords and melody."""
         counts = np.zeros(12)
         for note in self.notes or self.melody:
             counts[note.pitch % 12] += note.duration
@@ -187,17 +187,17 @@ def profile_correlations(histogram: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     """Correlation of ``histogram`` [12] with the profile of each key, float64 [24] by ``Key.index``."""
     profiles = np.array([np.roll(_PROFILES[key.mode], key.tonic) for key in Key.all()])
     profiles -= profiles.mean(axis=1, keepdims=True)
-    centred = histogram - histogram.mean()
-    scale = np.linalg.norm(profiles, axis=1) * max(float(np.linalg.norm(centred)), 1e-9)
-    correlations: npt.NDArray[np.float64] = profiles @ centred / scale
+    centered = histogram - histogram.mean()
+    scale = np.linalg.norm(profiles, axis=1) * max(float(np.linalg.norm(centered)), 1e-9)
+    correlations: npt.NDArray[np.float64] = profiles @ centered / scale
     return correlations
 
 
 def agrees_with_notes(histogram: npt.NDArray[np.float64], key: Key) -> bool:
     """Whether ``key`` is a plausible label of music with this pitch class ``histogram`` [12].
 
-    It has to explain the notes about as well as the best of all keys; its relative and parallel, which share most of
-    its notes, may explain them a little better.
+    Its profile must fit the notes about as well as that of the best key. Its relative and parallel keys, which share
+    most of its notes, may fit slightly better.
     """
     correlations = profile_correlations(histogram)
     own, best = correlations[key.index], int(correlations.argmax())
@@ -211,20 +211,20 @@ class CorpusFiles:
 
     Attributes:
         root: the folder or the zip.
-        accepts: whether a path inside, with ``/`` between its parts, is wanted.
+        accepts: whether to read a path inside, with ``/`` as the separator.
     """
 
     root: Path
     accepts: Callable[[str], bool] = field(default=lambda name: True)
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each file, by name.
+        """Name and content of each file, sorted by name.
 
-        Nothing is unpacked to the disk, so that a name in a zip leads nowhere.
+        Nothing is unpacked to the disk, so a malicious name in a zip has no effect.
 
         Raises:
-            FileNotFoundError: neither folder nor zip is there.
-            StoneError: what is there is no zip, or a file in it is too large for a score.
+            FileNotFoundError: neither the folder nor the zip exists.
+            StoneError: the file is not a zip, or a file in it is too large for a score.
         """
         if self.root.is_dir():
             for path in sorted(self.root.rglob("*")):

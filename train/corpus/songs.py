@@ -1,9 +1,9 @@
-"""Songs of our own: sections on chord loops in one key, arranged by one band, in the styles that people mix.
+"""Generated songs: sections on chord loops in one key, arranged by one band, in the styles that DJs mix.
 
-``stonecli_train.corpus.progressions`` draws one loop per excerpt, and starts anywhere in it. A song tells more about
-its key: the loop of the verse mostly starts on the tonic, drums and singers mark where it starts, and the sections
-share the key while their loops differ. The style is drawn first, then the mode, with the share of minor that the style
-has in libraries (``MINOR_SHARES``: our estimates, from what shops and charts list).
+``stonecli_train.corpus.progressions`` draws one loop per excerpt and starts at a random position in it. A song gives
+more cues to its key: the loop of the verse mostly starts on the tonic, drums and singers mark its start, and the
+sections share the key while their loops differ. The style is drawn first, then the mode, with the share of minor that
+the style has in libraries (``MINOR_SHARES``: our estimates, from what shops and charts list).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WEIGHTS: dict[str, float] = {
     "house": 2.0, "dance_pop": 2.5, "hiphop": 2.5, "trap": 1.5, "rap_bed": 1.5, "rnb": 2.5, "pop": 2.5, "rock": 2.0,
     "rock_riff": 1.2, "disco": 1.5, "funk": 1.5, "metal": 1.2, "electro": 1.2,
 }  # fmt: skip
-"""How often a style is drawn; 1 for those not listed."""
+"""Relative probability of a style; 1 for those not listed."""
 
 _VAMPS: dict[str, float] = {
     "funk": 0.4, "rap_bed": 0.35, "hiphop": 0.3, "trap": 0.3, "techno": 0.45, "house": 0.25, "metal_riff": 0.3,
@@ -47,7 +47,7 @@ _ANCHORED = 0.8  # of the main loops start on the tonic
 _AMBIGUOUS = 0.4  # of the main loops are among those below
 _SHARED_BASS = 0.12  # of the songs have one bass note under a whole section, the tonic or the fifth
 
-# What relative keys share, but for where it starts: the loops that tools confuse most.
+# Loops that relative keys share, apart from their first chord: key detectors confuse these most.
 _RELATIVES: dict[Mode, tuple[str, ...]] = {
     "minor": (
         "i VI III VII",
@@ -84,7 +84,7 @@ _RELATIVES: dict[Mode, tuple[str, ...]] = {
     ),
 }
 
-# Loops that do not start on the tonic: of sections beside the main one.
+# Loops that do not start on the tonic, for sections other than the main one.
 _AWAY: dict[Mode, tuple[str, ...]] = {
     "minor": (
         "VI VII i i", "VI VII i", "iv v i i", "VI i VII i", "VI VII v i", "iv VI i VII", "VI III VII i",
@@ -96,7 +96,7 @@ _AWAY: dict[Mode, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# (kind, bars) one after the other; a song starts anywhere among them.
+# Section sequences as (kind, bars); an excerpt starts at a random section.
 _FORMS: tuple[tuple[tuple[str, int], ...], ...] = (
     (("intro", 4), ("verse", 8), ("chorus", 8), ("verse", 8), ("chorus", 8), ("break", 4), ("chorus", 8)),
     (("intro", 4), ("verse", 8), ("bridge", 4), ("chorus", 8), ("verse", 8), ("bridge", 4), ("chorus", 8)),
@@ -127,7 +127,7 @@ class Song:
     Attributes:
         passage: starts at beat 0, with chords and melody.
         sections: one after the other, over the whole passage.
-        is_sparse: whether few parts play beside bass, drums and voice.
+        is_sparse: whether few parts play besides bass, drums and voice.
     """
 
     passage: Passage
@@ -136,10 +136,10 @@ class Song:
 
 
 def draw_style(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[Style, Mode]:
-    """A style among ``names`` and a mode, minor as often as ``MINOR_SHARES`` says.
+    """A random style among ``names`` and a mode, with the probability of minor from ``MINOR_SHARES``.
 
     Raises:
-        ValueError: none of the names is a style of songs.
+        ValueError: no name is a style with songs.
     """
     known = [name for name in names if name in MINOR_SHARES]
     if not known:
@@ -153,11 +153,11 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
     """A song of at least ``beats`` beats in a random key of ``mode``.
 
     Args:
-        rng: what it is drawn with.
+        rng: random generator.
         style: of the song.
         mode: of its key.
-        beats: its least length.
-        held_out: draw from the loops that are kept out of training, every fifth of each list.
+        beats: minimum length.
+        held_out: draw from the loops that are excluded from training, every fifth of each list.
     """
     key = Key(int(rng.integers(12)), mode)
     numerals = _draw_loops(rng, style, mode, held_out)
@@ -166,19 +166,19 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
     step = 8.0 if is_vamp else float(rng.choice([2, 4, 4, 4]))
     shared = str(rng.choice(["verse", "bridge", "break"])) if rng.random() < _SHARED_BASS else ""
     form = _FORMS[int(rng.integers(len(_FORMS)))]
-    place = int(rng.integers(len(form)))
+    index = int(rng.integers(len(form)))
     chords: list[Chord] = []
     sections: list[Section] = []
     now = 0.0
     while now < beats:
-        kind, bars = form[place % len(form)]
+        kind, bars = form[index % len(form)]
         end = now + bars * BEATS_PER_BAR
         chords += _section_chords(numerals[kind], key, now, end, step, thirdless and kind == "verse")
         if kind == shared:
             tone = (key.tonic + int(rng.choice([0, 0, 7]))) % 12
             chords = [replace(chord, bass=tone) if chord.start >= now else chord for chord in chords]
         sections.append(Section(kind, now, end))
-        now, place = end, place + 1
+        now, index = end, index + 1
     melody = _draw_tune(rng, style, key, tuple(chords), sections)
     origin = " | ".join(dict.fromkeys(numerals.values()))
     passage = Passage(((0.0, key),), now, SOURCE, origin, chords=tuple(chords), melody=tuple(melody))
@@ -213,7 +213,7 @@ def arrange_song(rng: np.random.Generator, song: Song, style: Style) -> tuple[tu
 
 def _pauses(rng: np.random.Generator, kind: str, part: Part, leads: bool) -> bool:
     """Whether ``part`` pauses in a section of that kind."""
-    if leads and part.role != "drums":  # some pitched part goes on throughout
+    if leads and part.role != "drums":  # at least one pitched part never pauses
         return False
     shares = {
         "intro": {"drums": 0.4, "bass": 0.5, "sung": 0.8, "spoken": 0.8, "chords": 0.5, "lead": 0.4},
@@ -230,7 +230,7 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
     tonic = "i" if mode == "minor" else "I"
 
     def kept(loops: tuple[str, ...]) -> list[str]:
-        return [loop for place, loop in enumerate(loops) if (place % 5 == 3) == held_out]
+        return [loop for index, loop in enumerate(loops) if (index % 5 == 3) == held_out]
 
     def draw(loops: list[str]) -> str:
         return loops[int(rng.integers(len(loops)))]
@@ -253,21 +253,21 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
 
 
 def _section_chords(loop: str, key: Key, start: float, end: float, step: float, thirdless: bool) -> list[Chord]:
-    """The loop from its first chord on, over and over, cut at the section's end."""
+    """The loop repeated from its first chord, truncated at the end of the section."""
     names = [parse_roman(numeral, key.tonic, key.mode) for numeral in loop.split()]
     chords: list[Chord] = []
-    now, place = start, 0
+    now, index = start, 0
     while now < end - 1e-6:
-        chord = names[place % len(names)].at(now, min(step, end - now))
+        chord = names[index % len(names)].at(now, min(step, end - now))
         chords.append(replace(chord, intervals=(0, 7, 10) if 10 in chord.intervals else (0, 7)) if thirdless else chord)
-        now, place = now + step, place + 1
+        now, index = now + step, index + 1
     return chords
 
 
 def _draw_tune(
     rng: np.random.Generator, style: Style, key: Key, chords: tuple[Chord, ...], sections: list[Section]
 ) -> list[Note]:
-    """A melody for each kind of section, the same at each of its returns, drawn to the tonic triad of the key."""
+    """One melody per kind of section, repeated with the section, biased to the tonic triad of the key."""
     pull = rng.uniform(0.0, 0.35)
     drawn: dict[str, list[Note]] = {}
     tune: list[Note] = []

@@ -1,4 +1,4 @@
-"""Where excerpts come from: the corpora by name, and how one of their passages is drawn and put into a style."""
+"""Sources of excerpts: the corpora by name, and how a passage is drawn and arranged in a style."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ MIX: dict[str, float] = {
     "nottingham": 0.035, "music21": 0.035,
 }  # fmt: skip
 """Shares of the sources in ``--source all``."""
-CHARTS = (cocopops.SOURCE, jazz_standards.SOURCE)  # whose songs MMA accompanies too, where their corpora are given
-_CHART_SHARE = 0.35  # of the excerpts of MMA, the others are songs of our own
+CHARTS = (cocopops.SOURCE, jazz_standards.SOURCE)  # corpora that MMA can accompany, if they are available
+_CHART_SHARE = 0.35  # share of MMA's excerpts; the others use generated songs
 
-HELD_OUT_SHARE = 10  # every tenth piece of a corpus
-LEAST_KEY_SHARE = 0.75  # of an excerpt; a label has to be what sounds
-MOST_DOUBT = 0.25  # by which another key's profile may fit an excerpt better than its label's
-LEAST_CHORD_SHARE = 0.6  # of an excerpt that is under chords
-_MINOR_SHARE = {"nottingham": 0.3, "music21": 0.35, "bach_chorales": 0.45}  # else a half
+HELD_OUT_SHARE = 10  # every tenth piece of a corpus is held out
+LEAST_KEY_SHARE = 0.75  # minimum share of an excerpt in its main key
+MOST_DOUBT = 0.25  # maximum advantage in correlation of another key's profile over that of the label
+LEAST_CHORD_SHARE = 0.6  # minimum share of an excerpt with chords
+_MINOR_SHARE = {"nottingham": 0.3, "music21": 0.35, "bach_chorales": 0.45}  # default: 0.5
 _JAZZ_STYLES = (
     "jazz",
     "jazz",
@@ -90,18 +90,18 @@ _POP_STYLES = (
 
 
 class RejectedError(StoneError):
-    """What was drawn makes no excerpt; another is drawn."""
+    """The drawn passage is unsuitable; the caller draws another."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What is to be rendered.
+    """An arrangement to render.
 
     Attributes:
-        passage: begins at beat 0.
+        passage: starts at beat 0.
         parts: of the arrangement.
         style: its name.
-        bpm: quarter notes a minute.
+        bpm: quarter notes per minute.
     """
 
     passage: Passage
@@ -111,12 +111,12 @@ class Excerpt:
 
 
 class Library:
-    """The passages of the corpora, and how they are drawn.
+    """Draws excerpts from the passages of the corpora.
 
     Args:
         passages: by source; the sources of generated progressions have none.
-        held_out: whether the pieces and loops are drawn that are kept out of training, or those that are not.
-        styles: names to keep to; None for all.
+        held_out: draw the pieces and loops that are excluded from training, instead of those for training.
+        styles: names of the styles to use; None for all.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class Library:
     def load(
         cls, folder: Path | None, sources: Sequence[str], held_out: bool, styles: Sequence[str] | None, skipped: Skipped
     ) -> Library:
-        """The library of ``sources`` that lie as folders or zips in ``folder``.
+        """The library of ``sources``, which are folders or zips in ``folder``.
 
         Raises:
-            StoneError: a source is not there.
+            StoneError: a source is missing.
         """
         passages: dict[str, list[Passage]] = {}
         for source in sources:
@@ -155,7 +155,7 @@ class Library:
         """An excerpt of ``seconds`` from ``source`` in a random key and style.
 
         Raises:
-            RejectedError: what was drawn makes no excerpt.
+            RejectedError: the drawn passage is unsuitable.
         """
         if source == GENERATED:
             return self._generated(rng, seconds)
@@ -177,11 +177,11 @@ class Library:
         name = self._style_for(rng, source, passage)
         style = STYLES[name]
         bpm = tempo_of(rng, style)
-        stretch = _stretch(rng, passage, seconds * bpm / 60.0)
-        covered = sum(chord.duration for chord in stretch.chords)
-        if covered < LEAST_CHORD_SHARE * stretch.length:
+        section = _stretch(rng, passage, seconds * bpm / 60.0)
+        covered = sum(chord.duration for chord in section.chords)
+        if covered < LEAST_CHORD_SHARE * section.length:
             raise RejectedError(f"{source}: too little harmony")
-        return Excerpt(stretch, arrange(rng, stretch, style, bpm), name, bpm)
+        return Excerpt(section, arrange(rng, section, style, bpm), name, bpm)
 
     def _generated(self, rng: np.random.Generator, seconds: float) -> Excerpt:
         weights = np.array([STYLES[name].weight for name in self._styles])
@@ -202,7 +202,7 @@ class Library:
         return Excerpt(song.passage, parts, style.name, bpm)
 
     def _accompanied(self, rng: np.random.Generator, seconds: float) -> Excerpt:
-        """A song of our own or a chart whose bass, chords and drums MMA plays; singers and lead are ours."""
+        """A generated song or a chart whose bass, chords and drums MMA plays; stone arranges the singers and lead."""
         names = mma.styles_with_grooves(self._styles, self._held_out)
         style, mode = songs.draw_style(rng, names)
         charts = [source for source in CHARTS if (source, mode) in self._passages]
@@ -222,7 +222,7 @@ class Library:
             own, bpm = songs.arrange_song(rng, song, style)
             starts = [section.start for section in song.sections]
         grooves = mma.draw_grooves(rng, style.name, self._held_out)
-        changes = [(start, grooves[place % len(grooves)]) for place, start in enumerate(starts)]
+        changes = [(start, grooves[index % len(grooves)]) for index, start in enumerate(starts)]
         band = mma.accompany(rng, passage.chords, seconds * bpm / 60.0, changes, bpm, style.chords)
         lead = rng.random() < 0.5
         voices = [part for part in own if part.role in ("sung", "spoken") or (lead and part.role == "lead")]
@@ -241,12 +241,12 @@ class Library:
             names = _FOLK_STYLES if passage.melody else _CLASSICAL_STYLES
         allowed = [name for name in names if name in self._styles]
         if not allowed:
-            raise RejectedError(f"{source}: in none of the styles")
+            raise RejectedError(f"{source}: fits none of the styles")
         return allowed[int(rng.integers(len(allowed)))]
 
 
 def is_held_out(origin: str) -> bool:
-    """Whether a piece of a corpus is kept out of training, by its name."""
+    """Whether a piece of a corpus is excluded from training, by its name."""
     return zlib.crc32(origin.encode()) % HELD_OUT_SHARE == 0
 
 
@@ -254,13 +254,13 @@ def _read(folder: Path | None, source: str, skipped: Skipped) -> list[Passage]:
     """The passages of a corpus.
 
     Raises:
-        StoneError: it is not there, or has none.
+        StoneError: the corpus is missing or has no passages.
     """
     try:
         root = _root(folder, source)
         passages = list(READERS[source](root, skipped))
     except FileNotFoundError as error:
-        raise StoneError(f"{source}: neither {folder}/{source} nor a zip of it is there") from error
+        raise StoneError(f"{source}: not found as {folder}/{source} or a zip of it") from error
     if not passages:
         raise StoneError(f"{source}: no passages in {root}")
     return passages
@@ -275,30 +275,30 @@ def _root(folder: Path | None, source: str) -> Path:
 
 
 def _stretch(rng: np.random.Generator, passage: Passage, beats: float) -> Passage:
-    """``beats`` beats of ``passage`` from a bar line on; a passage that is too short is repeated."""
+    """``beats`` beats of ``passage`` from a random bar line; a passage that is too short is repeated."""
     bar = passage.beats_per_bar
     if passage.length < beats:
         passage = _repeated(passage, beats + bar)
     latest = max(0, int((passage.length - beats - passage.bar_start) / bar))
-    stretch = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
-    if stretch.length < 0.9 * beats or stretch.main_key()[1] < LEAST_KEY_SHARE:
+    section = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
+    if section.length < 0.9 * beats or section.main_key()[1] < LEAST_KEY_SHARE:
         raise RejectedError(f"{passage.source}: the key changes in it")
-    correlations = profile_correlations(stretch.histogram())
-    if correlations.max() - correlations[stretch.key.index] > MOST_DOUBT:
+    correlations = profile_correlations(section.histogram())
+    if correlations.max() - correlations[section.key.index] > MOST_DOUBT:
         raise RejectedError(f"{passage.source}: it sounds in another key than the whole piece")
-    return stretch
+    return section
 
 
 def _repeated(passage: Passage, beats: float) -> Passage:
     bar = passage.beats_per_bar
-    # Repeats begin on a bar line, so that the metre stays.
+    # Repeats start on a bar line, to preserve the meter.
     length = max(bar, -(-passage.length // bar) * bar)
     times = int(beats / length) + 1
 
     def moved(notes: tuple[Note, ...], by: float) -> list[Note]:
         return [replace(note, start=note.start + by) for note in notes]
 
-    shifts = [place * length for place in range(times)]
+    shifts = [index * length for index in range(times)]
     return replace(
         passage,
         keys=tuple((start + shift, key) for shift in shifts for start, key in passage.keys),
@@ -310,19 +310,19 @@ def _repeated(passage: Passage, beats: float) -> Passage:
 
 
 def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
-    """The notes as they are written, on other instruments."""
+    """The notes as written, on random instruments."""
     low, high = (65.0, 135.0) if passage.source == pop909.SOURCE else (55.0, 110.0)
     bpm = float(rng.uniform(low, high))
-    stretch = _stretch(rng, passage, seconds * bpm / 60.0)
-    if len(stretch.notes) < 12:
+    section = _stretch(rng, passage, seconds * bpm / 60.0)
+    if len(section.notes) < 12:
         raise RejectedError(f"{passage.source}: too few notes")
-    return Excerpt(stretch, arrange_score(rng, stretch, bpm), "score", bpm)
+    return Excerpt(section, arrange_score(rng, section, bpm), "score", bpm)
 
 
 def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
-    """A tune alone."""
+    """An unaccompanied tune."""
     bpm = float(rng.uniform(70.0, 140.0))
-    stretch = _stretch(rng, passage, seconds * bpm / 60.0)
-    if len(stretch.melody) < 16:
+    section = _stretch(rng, passage, seconds * bpm / 60.0)
+    if len(section.melody) < 16:
         raise RejectedError(f"{passage.source}: too few notes")
-    return Excerpt(stretch, arrange_score(rng, replace(stretch, notes=stretch.melody), bpm), "tune", bpm)
+    return Excerpt(section, arrange_score(rng, replace(section, notes=section.melody), bpm), "tune", bpm)

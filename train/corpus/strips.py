@@ -1,4 +1,4 @@
-"""The channel strips of a mixer: the effects that a part gets before it is mixed, drawn by what plays it."""
+"""Channel strips of a mixer: the random effects of a part before mixing, by its instrument."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stonecli_train.corpus.arrange import Part
 _GUITARS = frozenset(range(24, 32))
 _KEYS = frozenset((*range(8), *range(16, 24)))
 _PADS = frozenset((*range(48, 56), *range(88, 96)))
-_CHORUS_SPEED = 0.2  # depth times Hz; beyond, a chorus is heard as a false pitch
+_CHORUS_SPEED = 0.2  # depth times Hz; above this, a chorus is audibly out of tune
 
 
 def draw_strip(rng: np.random.Generator, part: Part) -> list[pb.Plugin]:
-    """Effects in the order of the signal; none of them moves the mean pitch or makes tones that are not harmonics."""
+    """Effects in signal order; none of them shifts the mean pitch or adds inharmonic tones."""
     if part.role == "drums":
         return _drums(rng)
     if part.role == "bass":
@@ -75,7 +75,7 @@ def _instrument(rng: np.random.Generator, part: Part) -> list[pb.Plugin]:
     if rng.random() < 0.3:
         strip.append(_compressor(rng, (3, 30), (60, 300)))
     if rng.random() < 0.4:
-        strip.append(pb.HighpassFilter(float(rng.uniform(80, 350))))  # makes room for the bass
+        strip.append(pb.HighpassFilter(float(rng.uniform(80, 350))))  # leaves room for the bass
     if rng.random() < 0.35:
         strip.append(pb.PeakFilter(float(rng.uniform(300, 4000)), float(rng.uniform(-7, 7)), 0.8))
     if electric and rng.random() < 0.15:
@@ -98,7 +98,7 @@ def _instrument(rng: np.random.Generator, part: Part) -> list[pb.Plugin]:
 
 
 def _compressor(rng: np.random.Generator, attack: tuple[float, float], release: tuple[float, float]) -> pb.Compressor:
-    """For a part whose level is -20 dB: between gentle and flat."""
+    """A random compressor for a part at -20 dB RMS: from gentle to heavy."""
     return pb.Compressor(
         float(rng.uniform(-30, -16)),
         float(rng.uniform(2, 8)),

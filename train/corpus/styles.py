@@ -1,4 +1,4 @@
-"""The styles as data: tempo, layers, drums, instruments, how much is synthesized, sung and distorted."""
+"""The styles as data: tempo, layers, drums, instruments, and probabilities of synthesizers, singers and distortion."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ class Style:
 
     Attributes:
         name: as in labels.csv.
-        bpm: range of the tempo, quarter notes a minute.
+        bpm: range of the tempo, in quarter notes per minute.
         layers: names of functions in ``stonecli_train.corpus.layers``; most of them play.
         loops: group of ``stonecli_train.corpus.progressions.LOOPS``.
         drums: names of patterns above; none for a style without.
         minor: share of minor keys among generated progressions.
         chords, bass, lead: programs of those layers.
-        synth: probability that a part is taken over by a numpy synthesizer.
+        synth: probability that a numpy synthesizer plays a part.
         sung: probability of a synthetic singer.
         spoken: probability of a rap-like voice.
         guitar_amp: whether guitars go through the amplifier simulation.
         swing: probability of swung eighths.
         colour: probability that triads get sevenths and ninths.
-        weight: how often it is drawn.
+        weight: relative probability of being drawn.
         charts: whether songs from corpora are arranged in it.
     """
 

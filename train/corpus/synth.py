@@ -1,6 +1,6 @@
 """Simple synthesizers in numpy: waves with a closing filter, FM, 808, plucked strings, voices, drums.
 
-A part gets a timbre that is drawn once; each different note is computed once and mixed in wherever it occurs.
+Each part has one random timbre; each different note is computed once and mixed in wherever it occurs.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Timbre:
     """What a synthesizer sounds like.
 
     Attributes:
-        kind: of the synthesis.
-        cutoff: Hz above the fundamental where harmonics fade.
+        kind: of synthesis.
+        cutoff: in Hz above the fundamental, where harmonics roll off.
         closing: seconds in which the filter closes; 0 for a steady sound.
-        attack, decay, release: seconds; ``decay`` 0 for a note that is held.
-        spread: cents between the outermost of several detuned waves.
+        attack, decay, release: seconds; ``decay`` 0 for a sustained note.
+        spread: detuning between the outermost of several waves, in cents.
         ratio, index: of FM.
-        shape: harmonics' slope, or the drawbars' seed.
+        shape: slope of the harmonics, or seed of the drawbars.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Timbre:
 
 
 def draw_timbre(rng: np.random.Generator, role: Role, held_out: bool = False) -> Timbre:
-    """A timbre for a part of that role."""
+    """A random timbre for a part of that role."""
     kinds = (HELD_OUT_KINDS if held_out else TRAINING_KINDS).get(role, ("saw",))
     kind = kinds[int(rng.integers(len(kinds)))]
     plucked = kind == "pluck" or rng.random() < 0.3
@@ -123,8 +123,8 @@ def _waves(timbre: Timbre, frequency: float, time: Floats, rate: int) -> Floats:
         vibrato = 0.003 * np.sin(2 * np.pi * 5.3 * time)
     low = np.zeros(len(time), dtype=np.float32)
     high = np.zeros(len(time), dtype=np.float32)
-    for place, cent in enumerate(cents):
-        phase = frequency * 2.0 ** (cent / 1200.0) * time.astype(np.float64) + 0.37 * place + vibrato
+    for position, cent in enumerate(cents):
+        phase = frequency * 2.0 ** (cent / 1200.0) * time.astype(np.float64) + 0.37 * position + vibrato
         index = (phase * TABLE).astype(np.int64) & (TABLE - 1)
         low += closed[index]
         if opened is not None:
@@ -137,7 +137,7 @@ def _waves(timbre: Timbre, frequency: float, time: Floats, rate: int) -> Floats:
 
 
 def _table(timbre: Timbre, frequency: float, cutoff: float, rate: int) -> Floats:
-    """One period, with the harmonics that fit below half the rate."""
+    """One period, band-limited below the Nyquist frequency."""
     number = _HARMONICS
     amplitude = 1.0 / number
     if timbre.kind == "pulse":
@@ -171,18 +171,18 @@ def _envelope(timbre: Timbre, time: Floats, seconds: float) -> Floats:
 def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: int, spoken: bool = False) -> Floats:
     """A voice that glides from note to note with vibrato, through the formants of two vowels, float32 [samples].
 
-    A spoken voice falls within each syllable and holds no pitch.
+    With ``spoken``, the pitch falls within each syllable.
     """
     block = 64
     blocks = -(-samples // block)
     pitch, level = np.zeros(blocks), np.zeros(blocks)
     vowel = np.zeros(blocks)
-    centre = rng.normal(0.0, 0.08)
+    center = rng.normal(0.0, 0.08)
     for tone in tones:
         first, last = int(tone.start * rate / block), min(blocks, int((tone.start + tone.duration) * rate / block))
         if last <= first:
             continue
-        line = np.full(last - first, tone.pitch + centre + rng.normal(0.0, 0.06))
+        line = np.full(last - first, tone.pitch + center + rng.normal(0.0, 0.06))
         if spoken:
             line += rng.normal(0.0, 1.5) - np.linspace(0.0, rng.uniform(1.0, 5.0), last - first)
         pitch[first:last], level[first:last] = line, tone.velocity / 127.0
@@ -213,16 +213,16 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
     chosen = rng.choice(len(_VOWELS), 2, replace=False)
     share = np.repeat(vowel, block)[:samples]
     voice = np.zeros(samples)
-    for place, weight in zip(chosen.tolist(), (1.0 - share, share), strict=True):
-        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[place], stretch), size)[:samples]
+    for index, weight in zip(chosen.tolist(), (1.0 - share, share), strict=True):
+        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[index], stretch), size)[:samples]
     scaled: Floats = (voice / max(float(np.sqrt(np.mean(voice**2))), 1e-9) * 0.2).astype(np.float32)
     return scaled
 
 
 def _formants(hertz: npt.NDArray[np.floating], vowel: tuple[int, ...], stretch: float) -> npt.NDArray[np.float64]:
     response = np.full(len(hertz), 0.03)
-    for centre, width, height in zip(vowel, (90.0, 130.0, 200.0), (1.0, 0.6, 0.3), strict=True):
-        response += height / (1.0 + ((hertz - centre * stretch) / width) ** 2)
+    for center, width, height in zip(vowel, (90.0, 130.0, 200.0), (1.0, 0.6, 0.3), strict=True):
+        response += height / (1.0 + ((hertz - center * stretch) / width) ** 2)
     return response
 
 
@@ -266,7 +266,7 @@ def _hit(rng: np.random.Generator, pitch: int, kick: float, snare: float, hat: f
 
 
 def fast_length(samples: int) -> int:
-    """The least number from ``samples`` on that has no prime factors above 5: its Fourier transform is fast."""
+    """The smallest FFT length of at least ``samples`` without prime factors above 5."""
     size = samples
     while True:
         rest = size

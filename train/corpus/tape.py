@@ -1,4 +1,4 @@
-"""What a tape or a turntable does to a recording: another speed, wow and flutter, saturation."""
+"""Effects of tape machines and turntables: speed offset, wow and flutter, saturation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stonecli_train.corpus.levels import as_loud_as
 
 Floats = npt.NDArray[np.float32]
 
-_CENTS_OF_SPEED = 1200.0 / np.log(2.0)  # of a speed that is wrong by 1
+_CENTS_OF_SPEED = 1200.0 / np.log(2.0)  # cents per unit of relative speed error
 
 
 def detuned(samples: Floats, rate: int, cents: float) -> Floats:
-    """The samples ``cents`` higher, and shorter by as much, as a tape that runs faster."""
+    """The samples detuned by ``cents``, with the length of a tape at that speed."""
     if abs(cents) < 0.5:
         return samples
     moved: Floats = soxr.resample(samples, rate * 2.0 ** (cents / 1200.0), rate, quality="MQ")
@@ -23,9 +23,9 @@ def detuned(samples: Floats, rate: int, cents: float) -> Floats:
 
 
 def wavering(rng: np.random.Generator, samples: Floats, rate: int, cents: float) -> Floats:
-    """The samples with wow (about 0.5 to 1.5 Hz) and a third as much flutter, ``cents`` up and down at most.
+    """The samples with wow (about 0.5 to 1.5 Hz) and a third as much flutter, at most ``cents`` up and down.
 
-    The tape runs too fast as long as too slow: the pitch is right on average.
+    The deviations average to zero, so the mean pitch is unchanged.
     """
     time = np.arange(len(samples)) / rate
     late = np.zeros(len(samples))
@@ -38,5 +38,5 @@ def wavering(rng: np.random.Generator, samples: Floats, rate: int, cents: float)
 
 
 def saturated(samples: Floats, rate: int, drive_db: float) -> Floats:
-    """Soft clipping of a peak of 1, as loud as before; ``drive_db`` 3 is gentle, 20 a fuzz."""
+    """Soft clipping of samples with a peak of 1, at their old level; ``drive_db`` 3 is gentle, 20 a fuzz."""
     return as_loud_as(pedalboard.Distortion(drive_db)(samples, rate), samples)

@@ -1,4 +1,4 @@
-"""What singers sing beside the tune: blue thirds, harmonies in thirds and sixths, held chords. Notes in beats."""
+"""Vocal lines: blue thirds, harmonies in thirds and sixths, sustained chords. Notes in beats."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stonecli.key import Key
 from stonecli_train.corpus.melodies import ChordLookup
 from stonecli_train.corpus.score import SCALES, Chord, Note
 
-_WORD_BEATS = 0.12  # of a blue third before it rises
+_WORD_BEATS = 0.12  # duration of a blue third before it rises
 
 
 def with_blue_thirds(rng: np.random.Generator, notes: Sequence[Note], key: Key, share: float) -> list[Note]:
-    """The notes of a major key, a ``share`` of the thirds sung flat or slid into from the minor third.
+    """Notes in a major key, with a ``share`` of the thirds sung flat or approached from the minor third.
 
-    The chords below stay major: it is the key of a major song that is sung like this, so its label stays.
+    The chords stay major, so the label stays major as well.
     """
     third = (key.tonic + 4) % 12
     out = []
@@ -52,17 +52,17 @@ def harmony(notes: Sequence[Note], key: Key, chords: ChordLookup, above: bool) -
 
 
 def held_chords(chords: Sequence[Chord], lowest: int, voices: int = 3) -> list[list[Note]]:
-    """Lines of voices that hold the chords, each moving to the nearest tone that no other has."""
+    """Lines of sustained chord tones, each moving to the nearest tone that no other line has."""
     lines: list[list[Note]] = [[] for _ in range(voices)]
-    places = [lowest + 4 * voice for voice in range(voices)]
+    centers = [lowest + 4 * voice for voice in range(voices)]
     for chord in chords:
         left = list(chord.pitch_classes) * voices
         for voice in range(voices):
             pool = [pitch for pitch in range(lowest - 3, lowest + 16) if pitch % 12 in left]
-            pitch = min(pool, key=lambda value: abs(value - places[voice]))
+            pitch = min(pool, key=lambda value: abs(value - centers[voice]))
             left.remove(pitch % 12)
             if len(set(left)) > 1:
                 left = [tone for tone in left if tone != pitch % 12]
-            places[voice] = pitch
+            centers[voice] = pitch
             lines[voice].append(Note(chord.start, chord.duration, pitch, velocity=80))
     return lines

@@ -1,4 +1,4 @@
-"""Singers from pulses, noise and formants: they slide into notes, drift, tremble late, breathe, double a line."""
+"""Source-filter synthesis of singers: glides, drift, delayed vibrato, breath noise and doubled takes."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from stonecli_train.corpus.synth import TABLE, fast_length
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-BLOCK = 64  # samples in which pitch and level hold
-PHRASE_GAP = 0.25  # seconds of silence before which a phrase ends
+BLOCK = 64  # samples with constant pitch and level
+PHRASE_GAP = 0.25  # seconds of silence that end a phrase
 
-# Formants in Hz of sung vowels: a, e, i, o, u, schwa (Peterson and Barney 1952, men; the upper two are much the same).
+# Formants in Hz of sung vowels: a, e, i, o, u, schwa (Peterson and Barney 1952, men; the upper two hardly vary).
 _VOWELS = (
     (730, 1090, 2440, 3300, 3900), (530, 1840, 2480, 3400, 4000), (300, 2200, 2950, 3500, 4100),
     (500, 900, 2410, 3300, 3900), (320, 870, 2240, 3300, 3900), (550, 1400, 2400, 3300, 3900),
 )  # fmt: skip
 _WIDTHS = (80.0, 100.0, 140.0, 200.0, 260.0)
-_TABLE_TOPS = tuple(110.0 * 2.0 ** (place / 2.0) for place in range(8))  # Hz, the highest pitch for each wave table
+_TABLE_TOPS = tuple(110.0 * 2.0 ** (index / 2.0) for index in range(8))  # Hz, the highest pitch of each wavetable
 
 
 @dataclass(frozen=True)
 class Singer:
-    """How someone sings; pitches in semitones, times in seconds.
+    """Parameters of a singer; pitches in semitones, times in seconds.
 
     Attributes:
-        stretch: of the formants, 0.9 for a large man, 1.25 for a child.
-        slope: of the voice's harmonics; the higher the softer.
-        ring: height of the singer's formant around 3 kHz.
-        vowels: that the words have, places in a list.
-        glide: from one note to the next.
-        scoops: how often a phrase begins from below.
-        scoop_depth: from how far.
-        vibrato, vibrato_rate, vibrato_delay: its depth, its rate in Hz, and when it sets in.
-        drift: how far the intonation wanders.
-        offset: standard deviation from note to note.
-        breath: level of noise.
-        consonants: how often a syllable begins with one.
-        falls: how often a phrase ends by falling off.
+        stretch: scale of the formants, 0.9 for a large man, 1.25 for a child.
+        slope: spectral slope of the glottal pulse; a higher value is softer.
+        ring: level of the singer's formant around 3 kHz.
+        vowels: of the lyrics, as indices of formants.
+        glide: time from one note to the next.
+        scoops: probability that a phrase starts with a scoop from below.
+        scoop_depth: depth of a scoop.
+        vibrato, vibrato_rate, vibrato_delay: depth, rate in Hz, and onset.
+        drift: of the intonation.
+        offset: standard deviation of the intonation from note to note.
+        breath: level of breath noise.
+        consonants: probability that a syllable starts with one.
+        falls: probability that a phrase ends with a fall.
     """
 
     stretch: float
@@ -64,7 +64,7 @@ class Singer:
 
 
 def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
-    """Someone whose voice has the range of the tones: the higher, the shorter the throat."""
+    """A random singer for the range of the tones; higher ranges get higher formants."""
     middle = float(np.median([tone.pitch for tone in tones])) if tones else 60.0
     return Singer(
         stretch=float(np.clip(0.95 + (middle - 50.0) / 100.0 + rng.normal(0.0, 0.05), 0.88, 1.28)),
@@ -74,7 +74,7 @@ def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
         glide=float(rng.uniform(0.03, 0.13)),
         scoops=float(rng.uniform(0.0, 0.7)),
         scoop_depth=float(rng.uniform(0.5, 2.5)),
-        vibrato=float(rng.uniform(0.0, 0.38)),  # with more, a note is no longer heard where it is written
+        vibrato=float(rng.uniform(0.0, 0.38)),  # deeper vibrato blurs the perceived pitch
         vibrato_rate=float(rng.uniform(4.8, 6.6)),
         vibrato_delay=float(rng.uniform(0.15, 0.5)),
         drift=float(rng.uniform(0.06, 0.22)),
@@ -86,7 +86,7 @@ def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
 
 
 def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: int) -> Floats:
-    """The tones sung, one at a time, by one singer, at times in two or three takes, float32 [samples]."""
+    """The tones sung one at a time by one singer, sometimes in two or three takes, float32 [samples]."""
     sung = [tone for tone in tones if tone.start * rate < samples]
     out: Floats = np.zeros(samples, dtype=np.float32)
     if not sung:
@@ -104,16 +104,16 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
         vowels = vowels if take else shares
     transform = np.fft.rfft(source, fast_length(samples))
     hertz = np.fft.rfftfreq(fast_length(samples), 1.0 / rate)
-    for place, vowel in enumerate(singer.vowels):
+    for index, vowel in enumerate(singer.vowels):
         shaped = np.fft.irfft(transform * _formants(hertz, vowel, singer), fast_length(samples))[:samples]
-        out += shaped * _drawn_out(vowels[place], samples)
+        out += shaped * _drawn_out(vowels[index], samples)
     return out * np.float32(0.2 / max(float(np.sqrt(np.mean(out**2))), 1e-9))
 
 
 def _contours(
     rng: np.random.Generator, tones: Sequence[Tone], singer: Singer, blocks: int, a_second: float, late: float
 ) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """Pitch, level, level of consonants and breath, and shares of the vowels [3, blocks], by blocks."""
+    """Per block: pitch, level, level of consonants and breath, and weights of the vowels [3, blocks]."""
     pitch = np.full(blocks, float(tones[0].pitch))
     level, noise, bend = np.zeros(blocks), np.zeros(blocks), np.zeros(blocks)
     vowels = np.zeros((len(singer.vowels), blocks))
@@ -136,7 +136,7 @@ def _contours(
             bend[start : start + length] += (
                 (before - tone.pitch) * 0.5 * (1.0 - np.tanh((time - 0.4 * glide) / (0.35 * glide)))
             )
-        elif rng.random() < 0.15:  # a turn from above or below within a line
+        elif rng.random() < 0.15:  # an ornament from above or below within a phrase
             bend[start : start + length] += rng.choice([-1.0, -0.6, 0.7]) * np.exp(-time / 0.05)
         set_in = np.clip((time - singer.vibrato_delay) / 0.35, 0.0, 1.0)
         bend[start : start + length] += (
@@ -171,7 +171,7 @@ def _contours(
 def _say_consonant(
     rng: np.random.Generator, level: Doubles, noise: Doubles, start: int, loud: float, a_second: float
 ) -> None:
-    """The voice stops for a moment; a burst or a hiss takes its place."""
+    """A short gap in the voice with a noise burst or hiss."""
     length = round(float(rng.choice([0.015, 0.03, 0.07, 0.1])) * a_second)
     first = max(0, start - length // 2)
     level[first : first + length] *= float(rng.choice([0.0, 0.2, 0.6]))
@@ -179,15 +179,15 @@ def _say_consonant(
 
 
 def _source(pitch: Doubles, singer: Singer, samples: int, rate: int) -> Floats:
-    """The sound of the vocal folds: a pulse with the harmonics that fit below half the rate."""
+    """The glottal source: a pulse, band-limited below the Nyquist frequency."""
     hertz = 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
     tops = np.array([*_TABLE_TOPS, 2000.0])
     tables = np.zeros((len(tops), TABLE), dtype=np.float32)
-    for place, top in enumerate(tops.tolist()):
+    for index, top in enumerate(tops.tolist()):
         count = max(2, min(TABLE // 2 - 1, int(0.45 * rate / top)))
         spectrum = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
         spectrum[1 : count + 1] = -0.5j * TABLE / np.arange(1, count + 1) ** singer.slope
-        tables[place] = np.fft.irfft(spectrum)
+        tables[index] = np.fft.irfft(spectrum)
     tables /= float(tables.std())
     phase = np.cumsum(np.repeat(hertz, BLOCK)[:samples]) / rate
     which = np.repeat(np.minimum(np.searchsorted(tops, hertz), len(tops) - 1), BLOCK)[:samples]
@@ -198,13 +198,13 @@ def _source(pitch: Doubles, singer: Singer, samples: int, rate: int) -> Floats:
 def _formants(hertz: npt.NDArray[np.floating], vowel: int, singer: Singer) -> Floats:
     response = np.full(len(hertz), 0.02)
     heights = (1.0, 0.55, 0.25 + 0.5 * singer.ring, 0.1 + 0.6 * singer.ring, 0.08)
-    for centre, width, height in zip(_VOWELS[vowel], _WIDTHS, heights, strict=True):
-        response += height / (1.0 + ((hertz - centre * singer.stretch) / width) ** 2)
+    for center, width, height in zip(_VOWELS[vowel], _WIDTHS, heights, strict=True):
+        response += height / (1.0 + ((hertz - center * singer.stretch) / width) ** 2)
     return response.astype(np.float32)
 
 
 def _drawn_out(values: Doubles, samples: int) -> Floats:
-    """Blocks -> samples, with straight lines between."""
+    """Interpolates block values linearly to samples."""
     short = values.astype(np.float32)
     ramp = np.arange(BLOCK, dtype=np.float32) / np.float32(BLOCK)
     drawn: Floats = (short[:-1, None] + np.diff(short)[:, None] * ramp).ravel()[:samples]

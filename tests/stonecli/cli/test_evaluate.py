@@ -272,9 +272,9 @@ def test_missing_matplotlib_is_an_error_before_the_work(folder: Path, stone: Run
 def test_ctrl_c_reports_the_finished_tracks(
     folder: Path, stone_command: list[str], tmp_path: Path, rendered: Path
 ) -> None:
-    for place in range(400):
-        (folder / f"{place}.wav").symlink_to(rendered / "c.wav")
-    labels = labels_file(folder, ["missing.mp3,C", *(f"{place}.wav,C" for place in range(400))])
+    for index in range(400):
+        (folder / f"{index}.wav").symlink_to(rendered / "c.wav")
+    labels = labels_file(folder, ["missing.mp3,C", *(f"{index}.wav,C" for index in range(400))])
     predictions = tmp_path / "p.csv"
     command: list[str | Path] = [
         *stone_command,

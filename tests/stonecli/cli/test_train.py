@@ -112,8 +112,8 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     ]
     assert ("KSEA" in result.stdout) == (given == "both")
     assert result.stderr == ""
-    place = Path("ks" if loss == "stone" else "ks_mode") / "1" / "first"
-    models = tmp_path / "models" / place
+    index = Path("ks" if loss == "stone" else "ks_mode") / "1" / "first"
+    models = tmp_path / "models" / index
     assert sorted(path.name for path in models.iterdir()) == ["best.pt", "last.pt", "log.csv"]
     checkpoint = load_checkpoint(models / "best.pt")
     assert checkpoint.config["optimiser"]["lr"] == 0.005
@@ -122,7 +122,7 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert checkpoint.trained_on == f"{8 - labelled} unlabelled and {labelled} labelled tracks"
     with (models / "log.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
-    events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / place), size_guidance={"scalars": 0})
+    events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / index), size_guidance={"scalars": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("train/total")] == list(range(8))
     assert {"schedule/lr", "schedule/weight_decay", "validation/total"} <= set(events.Tags()["scalars"])
@@ -307,8 +307,8 @@ LONG = ["-e", "5", "--train-steps", "12"]
 def straight(folder: Path, invoke: Any) -> Path:
     """The folder of a run that nothing interrupted."""
     config, data, labels = folder / "semi_tone.toml", folder / "music", folder / "labels.csv"
-    places = ["-g", config, "--data", data, "--labels", labels, "-s", folder / "runs", "--cache", folder / "cache"]
-    result = invoke("train", "--type", "ks_mode", "--threads", "1", *places, *LONG)
+    options = ["-g", config, "--data", data, "--labels", labels, "-s", folder / "runs", "--cache", folder / "cache"]
+    result = invoke("train", "--type", "ks_mode", "--threads", "1", *options, *LONG)
     assert result.exit_code == 0, result.stderr
     return folder / "runs" / "models" / "ks_mode" / "7" / "basic"
 

@@ -143,7 +143,7 @@ def test_bad_predictions(tmp_path: Path, text: str, message: str) -> None:
 
 def test_written_predictions_are_read_back(tmp_path: Path) -> None:
     names = ["a, b.mp3", "caf\udce9.mp3", "none.mp3", "broken.mp3"]
-    tracks = [label(name, "C", genre="jazz", line=place + 2) for place, name in enumerate(names)]
+    tracks = [label(name, "C", genre="jazz", line=index + 2) for index, name in enumerate(names)]
     detected = [
         Prediction(tracks[0], Key.parse("Am"), 0.75, None),
         Prediction(tracks[1], Key.parse("C"), 0.5, None),

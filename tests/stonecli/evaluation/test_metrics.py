@@ -203,11 +203,11 @@ def test_confusions_of_key_signatures() -> None:
     reference = np.array([Key.parse(label).index for label, _ in names] + [Key.parse("F").index])
     estimate = np.array([Key.parse(answer).index for _, answer in names] + [NO_KEY])
     matrix = signature_confusion(confusion_matrix(reference, estimate))
-    places = {key.musical: place for place, key in enumerate(CIRCLE[:12])}
+    indices = {key.musical: index for index, key in enumerate(CIRCLE[:12])}
     assert matrix.shape == (12, 13)
     assert matrix.sum() == 6
-    assert matrix[places["C"], places["C"]] == 2
-    assert matrix[places["C"], places["G"]] == 2
-    assert matrix[places[Key.parse("F#").musical], places[Key.parse("F#").musical]] == 1
-    assert matrix[places["F"], 12] == 1
+    assert matrix[indices["C"], indices["C"]] == 2
+    assert matrix[indices["C"], indices["G"]] == 2
+    assert matrix[indices[Key.parse("F#").musical], indices[Key.parse("F#").musical]] == 1
+    assert matrix[indices["F"], 12] == 1
     assert all(one.relative == other for one, other in zip(CIRCLE[:12], CIRCLE[12:], strict=True))

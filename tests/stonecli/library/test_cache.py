@@ -275,9 +275,9 @@ def test_damage_is_met_by_two_at_once(tmp_path: Path, estimate_of: EstimateOf) -
 def test_a_record_with_a_flipped_bit_is_ignored(cache: ResultCache, estimate_of: EstimateOf) -> None:
     cache.put(b"identity", MODEL, replace(estimate_of("Am"), windows=()))
     (packed,) = cache._database.execute("SELECT estimate FROM estimates").fetchone()
-    for place in range(len(packed)):
+    for index in range(len(packed)):
         damaged = bytearray(packed)
-        damaged[place] ^= 1
+        damaged[index] ^= 1
         cache._database.execute("UPDATE estimates SET estimate = ?", (bytes(damaged),))
         assert cache.estimate(b"identity", MODEL) is None
 

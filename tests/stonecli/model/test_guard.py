@@ -145,16 +145,16 @@ def messages(message: Any) -> Iterator[Any]:
 def test_a_damaged_model_that_passes_is_safe_for_onnx_too(built: Any, data: st.DataObject) -> None:
     content = bytearray(built.SerializeToString())
     for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(content)))
+        index = data.draw(st.integers(0, len(content)))
         how = data.draw(st.sampled_from(["change", "insert", "cut", "repeat"]))
-        if how == "change" and place < len(content):
-            content[place] = data.draw(st.integers(0, 255))
+        if how == "change" and index < len(content):
+            content[index] = data.draw(st.integers(0, 255))
         elif how == "insert":
-            content[place:place] = data.draw(st.binary(max_size=8))
+            content[index:index] = data.draw(st.binary(max_size=8))
         elif how == "cut":
-            del content[place : place + data.draw(st.integers(0, 8))]
+            del content[index : index + data.draw(st.integers(0, 8))]
         else:
-            content[place:place] = content[place : place + data.draw(st.integers(0, 40))]
+            content[index:index] = content[index : index + data.draw(st.integers(0, 40))]
     try:
         metadata = check_onnx(bytes(content))
     except ModelError:

@@ -48,8 +48,8 @@ def test_probabilities_follow_the_order_of_keys(key_model: KeyModel, music: Make
     assert answer.keys.dtype == np.float32
     assert answer.keys.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert [Key.from_index(int(row.argmax())).name for row in answer.keys] == ["E minor", "Ab major"]
-    for place, (key,) in enumerate(key_model.info.classes):
-        assert (answer.keys[:, key.index] == answer.classes[:, place]).all()
+    for index, (key,) in enumerate(key_model.info.classes):
+        assert (answer.keys[:, key.index] == answer.classes[:, index]).all()
 
 
 def test_a_batch_equals_its_single_windows(key_model: KeyModel, music: MakeMusic) -> None:
@@ -278,10 +278,10 @@ def test_twelve_signatures_make_24_probabilities(tiny_model: Build, tmp_path: Pa
     assert answer.classes.shape == (3, 12)
     assert answer.keys.shape == (3, 24)
     assert answer.keys.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    for place, (major, minor) in enumerate(loaded.info.classes):
+    for index, (major, minor) in enumerate(loaded.info.classes):
         assert major.relative == minor
-        assert answer.keys[:, major.index] == pytest.approx(answer.classes[:, place] * major_share, abs=1e-6)
-        assert answer.keys[:, minor.index] == pytest.approx(answer.classes[:, place] * (1 - major_share), abs=1e-6)
+        assert answer.keys[:, major.index] == pytest.approx(answer.classes[:, index] * major_share, abs=1e-6)
+        assert answer.keys[:, minor.index] == pytest.approx(answer.classes[:, index] * (1 - major_share), abs=1e-6)
 
 
 def test_shares_outside_0_to_1_are_refused(tiny_model: Build, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from stonecli.terminal.evaluation import (
 
 def answered(rows: Any) -> Any:
     """Labels and answers from (label, answer, genre)."""
-    names = [f"{place}.mp3" for place in range(len(rows))]
+    names = [f"{index}.mp3" for index in range(len(rows))]
     tracks = [
         Label(Path(name), name, Key.parse(key), genre, "", 2) for name, (key, _, genre) in zip(names, rows, strict=True)
     ]
@@ -206,8 +206,8 @@ def test_labels_of_the_picture_do_not_overlap() -> None:
     for row in (axes.get_xticklabels(), axes.get_yticklabels(), axes.texts):
         boxes = [text.get_window_extent() for text in row if text.get_text()]
         assert len(boxes) >= 24
-        for place, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+        for index, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[index + 1 :])
     title, top = (
         axes.title.get_window_extent(),
         [tick.label2.get_window_extent() for tick in axes.xaxis.get_major_ticks()],

@@ -28,8 +28,8 @@ def test_an_amplifier_adds_harmonics_at_the_same_level_and_pitch() -> None:
         assert harmonics.min() > 0.01 * spectrum.max()
         between = spectrum.copy()  # holds what was folded back
         for number in range(60):
-            place = 440 * number
-            between[max(0, place - 30) : place + 31] = 0.0
+            index = 440 * number
+            between[max(0, index - 30) : index + 31] = 0.0
         assert between.max() < 0.02 * spectrum.max()
 
 

@@ -68,7 +68,7 @@ def test_an_arrangement_moves_with_its_key(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(LAYERS))
 def test_layers_follow_the_chords_in_any_metre(name: str) -> None:
-    chords = tuple(Chord(3.0 * place, 3.0, root, (0, 4, 7), root) for place, root in enumerate((0, 5, 7, 0) * 3))
+    chords = tuple(Chord(3.0 * index, 3.0, root, (0, 4, 7), root) for index, root in enumerate((0, 5, 7, 0) * 3))
     passage = Passage(((0.0, C),), 36.0, "t", "t", chords, beats_per_bar=3, bar_start=2.0)
     for seed in range(3):
         notes = LAYERS[name](Scene(rng(seed), passage, STYLES["pop"], ChordLookup(chords)))
@@ -126,7 +126,7 @@ def test_melodies_riffs_and_hooks_define_key_and_mode(mode: Mode) -> None:
 def test_a_tune_gets_chords_that_hold_its_notes() -> None:
     pitches = (60, 64, 67, 64, 65, 69, 72, 69, 67, 71, 74, 71, 60, 64, 67, 72)
     tune = Passage(
-        ((0.0, C),), 16.0, "t", "t", melody=tuple(Note(float(place), 1.0, pitch) for place, pitch in enumerate(pitches))
+        ((0.0, C),), 16.0, "t", "t", melody=tuple(Note(float(index), 1.0, pitch) for index, pitch in enumerate(pitches))
     )
     assert [chord.root for chord in harmonised(tune, rng(0)).chords] == [0, 5, 7, 0]
 
@@ -142,7 +142,7 @@ def test_drums_keep_to_the_metre_and_end_in_time() -> None:
 
 
 def test_a_whole_score_keeps_its_pitch_classes() -> None:
-    notes = tuple(Note(float(place), 1.0, 50 + place, voice=place % 3) for place in range(24))
+    notes = tuple(Note(float(index), 1.0, 50 + index, voice=index % 3) for index in range(24))
     passage = Passage(((0.0, C),), 24.0, "bach_chorales", "t", notes=notes)
     for seed in range(5):
         counts = pitch_classes(arrange_score(rng(seed), passage, 60.0))

@@ -26,10 +26,10 @@ def test_codecs_preserve_length_and_tuning(name: str, kilobits: int) -> None:
     assert out.dtype == np.float32
     assert not np.array_equal(out, MUSIC)
     assert np.std(out) == pytest.approx(np.std(MUSIC), rel=0.3)
-    heard, before = (cents_of(frame_peaks(samples, RATE).resultant) for samples in (out, MUSIC))
-    assert heard is not None
+    measured, before = (cents_of(frame_peaks(samples, RATE).resultant) for samples in (out, MUSIC))
+    assert measured is not None
     assert before is not None
-    assert abs(heard - before) < 3.0
+    assert abs(measured - before) < 3.0
     assert np.array_equal(out, coded(MUSIC, RATE, name, kilobits))
 
 

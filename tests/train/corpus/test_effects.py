@@ -27,15 +27,15 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def cents(samples: np.ndarray) -> float:
-    heard = cents_of(frame_peaks(samples, RATE).resultant)
-    assert heard is not None
-    return heard
+    measured = cents_of(frame_peaks(samples, RATE).resultant)
+    assert measured is not None
+    return measured
 
 
 def share_above(samples: np.ndarray, hertz: float) -> float:
     spectrum = np.abs(np.fft.rfft(samples)) ** 2
-    place = int(hertz * len(samples) / RATE)
-    return float(spectrum[place:].sum() / spectrum.sum())
+    index = int(hertz * len(samples) / RATE)
+    return float(spectrum[index:].sum() / spectrum.sum())
 
 
 def crest_db(samples: np.ndarray) -> float:

@@ -43,8 +43,8 @@ def test_a_preset_becomes_notes_in_tune(
     notes = np.load(tmp_path / row["file"])
     assert notes.shape == (len(row["pitches"]), round(instruments.KEPT * RATE))
     for note, pitch in zip(notes[3:9], row["pitches"][3:9], strict=True):
-        heard = pitch_of(note[RATE // 10 : RATE // 2].astype(np.float32) / 32767, RATE)[0]
-        assert abs((heard - pitch + 6) % 12 - 6) < 0.2
+        measured = pitch_of(note[RATE // 10 : RATE // 2].astype(np.float32) / 32767, RATE)[0]
+        assert abs((measured - pitch + 6) % 12 - 6) < 0.2
     again = tmp_path / "again"
     again.mkdir()
     render_preset(preset, again)

@@ -35,7 +35,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def part(role: Role, program: int = 0, **rest: Any) -> Part:
     pitch = 36 if role == "drums" else 60
-    return Part(role, tuple(Tone(0.5 * place, 0.4, pitch, 100) for place in range(12)), program, **rest)
+    return Part(role, tuple(Tone(0.5 * index, 0.4, pitch, 100) for index in range(12)), program, **rest)
 
 
 def kicks(samples: int) -> np.ndarray:
@@ -44,9 +44,9 @@ def kicks(samples: int) -> np.ndarray:
 
 
 def cents(samples: np.ndarray) -> float:
-    heard = cents_of(frame_peaks(samples, RATE).resultant)
-    assert heard is not None
-    return heard
+    measured = cents_of(frame_peaks(samples, RATE).resultant)
+    assert measured is not None
+    return measured
 
 
 @given(

@@ -125,7 +125,7 @@ def test_charts_of_the_corpora_that_are_there_are_accompanied_too(tmp_path: Path
         Chord(4.0 * bar, 4.0, root, intervals, root)
         for bar, (root, intervals) in enumerate([(9, (0, 3, 7)), (2, (0, 3, 7)), (4, (0, 4, 7)), (9, (0, 3, 7))] * 4)
     )
-    charts = [Passage(((0.0, Key(9, "minor")),), 64.0, "cocopops", f"{place}", chords=cadence) for place in range(9)]
+    charts = [Passage(((0.0, Key(9, "minor")),), 64.0, "cocopops", f"{index}", chords=cadence) for index in range(9)]
     library = Library({"cocopops": charts}, styles=("pop",))
     drawn = [library.draw(np.random.default_rng(seed), "mma", 10.0).passage for seed in range(12)]
     assert {passage.source for passage in drawn} == {"mma"}

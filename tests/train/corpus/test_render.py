@@ -270,12 +270,12 @@ def test_a_mix_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_commands_of_the_manual_write_different_files() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "corpus.md").read_text(encoding="utf-8")
-    places = []
+    runs = []
     for line in text.splitlines():
         if line.startswith("python -m stonecli_train.corpus.render"):
             options = parse_arguments(line.split()[3:])
-            places.append((options.out, options.seed))
-    assert len(places) == len(set(places)) == 12
+            runs.append((options.out, options.seed))
+    assert len(runs) == len(set(runs)) == 12
 
 
 def agreement(settings: Settings, numbers: range) -> float:

@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     kits = []
     for name, sounds in (("whole", ("kick", "snare", "hat_closed", "hat_open", "clap")), ("bare", ("kick", "snare"))):
-        shots = {sound: [[[1000 * place, 1000 * place + 1000]]] for place, sound in enumerate(sounds)}
+        shots = {sound: [[[1000 * index, 1000 * index + 1000]]] for index, sound in enumerate(sounds)}
         fading = np.exp(-np.arange(1000) / 200.0)
         sound = np.concatenate([rng.standard_normal(1000) * fading for _ in sounds]) * 5000
         np.save(root / f"kit_{name}.npy", sound.astype(np.int16))
@@ -103,7 +103,7 @@ def test_tones_are_mixed_in_by_velocity_and_always_the_same(sampled: Sampler) ->
 
 def test_instruments_suit_the_part(sampled: Sampler) -> None:
     rng = np.random.default_rng(0)
-    middle, high = (tuple(Tone(0.5 * place, 0.4, low + place, 90) for place in range(5)) for low in (55, 100))
+    middle, high = (tuple(Tone(0.5 * index, 0.4, low + index, 90) for index in range(5)) for low in (55, 100))
     organ = sampled.draw_instrument(rng, Part("chords", middle, program=16))
     assert organ is not None
     assert organ.name == "saw"
@@ -116,7 +116,7 @@ def test_held_out_presets_and_kits_are_apart(folder: Path, sampled: Sampler) -> 
     assert load_sampler(folder, True).kits == ()
     assert set(sampled.families) == {"organ", "guitar"}
     assert {kit.name for kit in sampled.kits} == {"whole", "bare"}
-    share = np.mean([is_held_out(f"preset {chr(97 + place % 26)}{chr(97 + place // 26)}") for place in range(600)])
+    share = np.mean([is_held_out(f"preset {chr(97 + index % 26)}{chr(97 + index // 26)}") for index in range(600)])
     assert 0.14 < share < 0.26
     assert is_held_out("Organ 12") == is_held_out("organ_3")  # the same by another number
 
@@ -135,12 +135,12 @@ def test_a_name_or_bank_gives_the_instrument_family(bank: str, name: str, family
 
 def test_a_kit_borrows_missing_sounds_from_another_kit(sampled: Sampler) -> None:
     pitches = (36, 38, 42, 46, 49, 51, 54, 39, 41, 70, 56)
-    tones = tuple(Tone(0.2 * place, 0.1, pitch, 100) for place, pitch in enumerate(pitches))
+    tones = tuple(Tone(0.2 * index, 0.1, pitch, 100) for index, pitch in enumerate(pitches))
     for seed in range(4):
         sounds = [play_kit(np.random.default_rng(seed), tones, sampled.kits, 3 * RATE) for _ in range(2)]
         assert np.array_equal(sounds[0], sounds[1])
         played = {
-            place for place in range(len(pitches)) if np.abs(sounds[0][int(0.2 * place * RATE) :][:900]).max() > 0
+            index for index in range(len(pitches)) if np.abs(sounds[0][int(0.2 * index * RATE) :][:900]).max() > 0
         }
         assert {0, 1, 7} <= played  # the clap is there for both kits
 
@@ -157,8 +157,8 @@ def test_a_closed_hat_ends_an_open_one(folder: Path) -> None:
 
 def test_open_files_are_bounded(folder: Path) -> None:
     sampler._samples.cache_clear()
-    for place in range(sampler._OPEN_FILES + 10):
-        path = folder / f"open_{place}.npy"
+    for index in range(sampler._OPEN_FILES + 10):
+        path = folder / f"open_{index}.npy"
         np.save(path, np.zeros((1, 4), dtype=np.int16))
         sampler._samples(path)
     assert sampler._samples.cache_info().currsize == sampler._OPEN_FILES

@@ -29,7 +29,7 @@ def passage() -> Passage:
         source="test",
         origin="test",
         chords=(Chord(0, 8, 0, (0, 4, 7), 0), Chord(8, 24, 7, (0, 4, 7, 10), 11)),
-        melody=tuple(Note(4.0 * place, 4.0, pitch) for place, pitch in enumerate(SCALE)),
+        melody=tuple(Note(4.0 * index, 4.0, pitch) for index, pitch in enumerate(SCALE)),
         bar_start=1.0,
     )
 

@@ -62,7 +62,7 @@ def test_tones_start_when_they_should_and_the_rest_is_cut_off() -> None:
 
 
 def test_a_singer_keeps_the_pitch_and_a_speaker_does_not() -> None:
-    tones = tuple(Tone(0.5 * place, 0.48, 57 + (0, 4, 7, 12)[place % 4], 100) for place in range(40))
+    tones = tuple(Tone(0.5 * index, 0.48, 57 + (0, 4, 7, 12)[index % 4], 100) for index in range(40))
     directions = []
     for spoken in (False, True):
         shares = []
@@ -79,7 +79,7 @@ def test_a_singer_keeps_the_pitch_and_a_speaker_does_not() -> None:
 
 
 def test_drums_have_no_key() -> None:
-    tones = tuple(Tone(0.25 * place, 0.2, (36, 42, 38, 46)[place % 4], 100) for place in range(40))
+    tones = tuple(Tone(0.25 * index, 0.2, (36, 42, 38, 46)[index % 4], 100) for index in range(40))
     sound = play_drums(np.random.default_rng(0), tones, 10 * RATE, RATE)
     assert np.isfinite(sound).all()
     assert np.abs(sound).max() > 0.1

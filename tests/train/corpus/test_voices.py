@@ -20,7 +20,7 @@ C_MAJOR = Key(0, "major")
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_singer_is_in_tune_and_rests_in_rests(seed: int) -> None:
-    tones = tuple(Tone(0.5 + 1.0 * place, 0.95, 57 + (0, 4, 7, 12)[place % 4], 100) for place in range(8))
+    tones = tuple(Tone(0.5 + 1.0 * index, 0.95, 57 + (0, 4, 7, 12)[index % 4], 100) for index in range(8))
     voice = sing(np.random.default_rng(seed), tones, 11 * RATE, RATE)
     assert voice.dtype == np.float32
     assert np.array_equal(voice, sing(np.random.default_rng(seed), tones, 11 * RATE, RATE))
@@ -30,8 +30,8 @@ def test_a_singer_is_in_tune_and_rests_in_rests(seed: int) -> None:
     assert abs(cents_of(frame_peaks(voice, RATE).resultant) or 0.0) < 40
     for tone in tones[1:]:  # in the middle of a note: what it slid from is past
         start = int((tone.start + 0.4) * RATE)
-        heard, _ = pitch_of(voice[start : start + RATE // 4], RATE)
-        assert abs((heard - tone.pitch + 6) % 12 - 6) < 0.8
+        measured, _ = pitch_of(voice[start : start + RATE // 4], RATE)
+        assert abs((measured - tone.pitch + 6) % 12 - 6) < 0.8
 
 
 def test_nothing_to_sing_is_silence() -> None:
@@ -65,8 +65,8 @@ def test_a_second_voice_is_consonant_and_in_the_key(above: bool) -> None:
 def test_held_chords_are_the_chords(voices: int) -> None:
     lines = held_chords(CHORDS, 57, voices)
     assert len(lines) == voices
-    for place, chord in enumerate(CHORDS):
-        tones = {line[place].pitch % 12 for line in lines}
+    for index, chord in enumerate(CHORDS):
+        tones = {line[index].pitch % 12 for line in lines}
         assert tones <= set(chord.pitch_classes)
         assert len(tones) == voices
 

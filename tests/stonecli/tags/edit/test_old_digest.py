@@ -26,11 +26,11 @@ def test_every_byte_counts(length: int, kind: str) -> None:
     content = bytearray(chance.randbytes(length) if kind == "noise" else length)
     whole = digest_of(content)
     edges = {0, 7, 8, ROW - 1, ROW, BLOCK - 1, BLOCK, LONG - 1, LONG, length // ROW * ROW, length - 2, length - 1}
-    for place in {place for place in edges if 0 <= place < length} | {chance.randrange(length) for _ in range(20)}:
+    for index in {index for index in edges if 0 <= index < length} | {chance.randrange(length) for _ in range(20)}:
         for bit in (1, 1 << 7):
-            content[place] ^= bit
-            assert digest_of(content) != whole, (place, bit)
-            content[place] ^= bit
+            content[index] ^= bit
+            assert digest_of(content) != whole, (index, bit)
+            content[index] ^= bit
     assert digest_of(content) == whole
     assert digest_of(content[:-1]) != whole
     assert digest_of(content + b"\0") != whole
@@ -41,12 +41,12 @@ def test_every_byte_counts(length: int, kind: str) -> None:
 def test_changes_of_one_column_do_not_cancel_out(shift: int, bit: int) -> None:
     content = bytearray(random.Random(3).randbytes(3 << 20))
     whole = digest_of(content)
-    for place in (7, 100_007):  # the highest bit of a number of 64 bits, which no sum and no product carries on
-        content[place] ^= bit
-        content[place + shift] ^= bit
+    for index in (7, 100_007):  # the highest bit of a number of 64 bits, which no sum and no product carries on
+        content[index] ^= bit
+        content[index + shift] ^= bit
         assert digest_of(content) != whole
-        content[place] ^= bit
-        content[place + shift] ^= bit
+        content[index] ^= bit
+        content[index + shift] ^= bit
     swapped = bytearray(content)
     swapped[:ROW], swapped[shift : shift + ROW] = content[shift : shift + ROW], content[:ROW]
     assert digest_of(swapped) != whole

@@ -79,8 +79,8 @@ def test_the_copy_is_the_file_with_the_changes(
         assert copy.tell() == len(spliced(content))
     assert (tmp_path / "new").read_bytes() == spliced(content)
     assert parts == list(unchanged_ranges(SPLICES, len(content)))
-    places = [Span(0, 4), Span(100, 50), Span(2_000_000, 0), Span(3_000_000, 0)]
-    assert digest.digest() == digest_outside(old, places, Digest).digest()
+    spans = [Span(0, 4), Span(100, 50), Span(2_000_000, 0), Span(3_000_000, 0)]
+    assert digest.digest() == digest_outside(old, spans, Digest).digest()
     assert hints == ([] if without == "the hint" else [(0, 1 << 20), (1 << 20, 1 << 20)])
 
 

@@ -139,14 +139,14 @@ def test_every_byte_of_the_tags_counts(sample: str, make: CopySample, undo_journ
     write_key(path, A_MINOR, RULES, journal=run)
     (change,) = undo_journal.changes(run.number)
     content = bytearray(path.read_bytes())
-    places = {place for start in (0, len(content) - 300) for place in range(max(0, start), start + 300)}
+    indices = {index for start in (0, len(content) - 300) for index in range(max(0, start), start + 300)}
     for splice in change.undo.splices:
-        places |= set(range(max(0, splice.offset - 100), splice.offset + splice.length + 100))
+        indices |= set(range(max(0, splice.offset - 100), splice.offset + splice.length + 100))
     assert change.undo.is_after(io.BytesIO(content))
-    for place in sorted(places & set(range(len(content)))):
-        content[place] ^= 0x20
-        assert not change.undo.is_after(io.BytesIO(content)), place
-        content[place] ^= 0x20
+    for index in sorted(indices & set(range(len(content)))):
+        content[index] ^= 0x20
+        assert not change.undo.is_after(io.BytesIO(content)), index
+        content[index] ^= 0x20
 
 
 @pytest.fixture
@@ -176,10 +176,10 @@ def test_a_long_recording(
     assert (len(now) == len(content)) == padded
     (change,) = undo_journal.changes(run.number)
     undo = change.undo
-    for place in [*range(0, len(now), 100_003), len(now) - 1]:
-        now[place] ^= 0x80
-        assert not undo.is_after(io.BytesIO(now)), place
-        now[place] ^= 0x80
+    for index in [*range(0, len(now), 100_003), len(now) - 1]:
+        now[index] ^= 0x80
+        assert not undo.is_after(io.BytesIO(now)), index
+        now[index] ^= 0x80
     again = bytes(now[:100_000]) + random.Random(2).randbytes(len(now) - 100_000)  # encoded again, to the same length
     for other in (again, now[:-1], now + b"\0", content):
         assert not undo.is_after(io.BytesIO(other))
