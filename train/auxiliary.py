@@ -1,8 +1,8 @@
-"""Auxiliary heads: what the score and the style of a rendering add to the loss; dropped at export.
+"""Auxiliary heads: losses on the score and the style of renderings; dropped at export.
 
-A network that has to name the chord, the bass and the melody of each moment hears harmony, where one that is only asked
-for the key can do with a histogram of pitches (Caruana, *Multitask Learning*, Machine Learning 1997). The heads are no
-part of ``ChromaNet``: a checkpoint holds them beside the state of a run, for resuming it.
+A network that also predicts chord, bass and melody must model harmony; for the key alone, a histogram of pitches may be
+enough (Caruana, *Multitask Learning*, Machine Learning 1997). The heads are not part of ``ChromaNet``: a checkpoint has
+them in the state of the run, for resuming it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stonecli_train.data import UNKNOWN_STYLE, Batch
 from stonecli_train.views import LOWEST_PITCH_CLASS
 
 STYLE_NAMES = tuple(STYLES)
-SCORE_BLOCK = 2  # whose output the chords are read off, counted from 0: frames of about 1.5 s
+SCORE_BLOCK = 2  # block whose output predicts the score, counted from 0: frames of about 1.5 s
 WIDTH = 48
 ROWS = 5  # of twelve pitch classes each: roots of major, minor and other chords, bass, melody
-LEAST_SHARE = 0.3  # of a frame that has to be known, or it does not count
+LEAST_SHARE = 0.3  # minimum share of known labels for a frame to count
 
 
 class AuxiliaryHeads(nn.Module):
-    """Losses of chord, bass, melody and style, of what the blocks of a ``ChromaNet`` give.
+    """Losses of chord, bass, melody and style from the block outputs of a ``ChromaNet``.
 
     Args:
         config: of the network.
@@ -42,11 +42,11 @@ class AuxiliaryHeads(nn.Module):
         self.style = nn.Linear(2 * sum(config.out_channels), len(STYLE_NAMES))
 
     def forward(self, outputs: Sequence[Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Scalar losses ``score`` and ``style``; 0 where the batch has nothing of the kind.
+        """Scalar losses ``score`` and ``style``; 0 if the batch has no such labels.
 
         Args:
             outputs: of ``ChromaNet.blocks`` for the first view.
-            batch: labelled, with ``score`` and ``styles``.
+            batch: labeled, with ``score`` and ``styles``.
         """
         return {"score": self._score_loss(outputs[self._block], batch), "style": self._style_loss(outputs, batch)}
 
@@ -73,11 +73,11 @@ class AuxiliaryHeads(nn.Module):
 
 
 def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """What the heads should say of each frame: distributions, and which of them count.
+    """Targets of the heads for each frame: distributions, and their masks.
 
     Args:
         score: uint8 [rows, moments, 4] of ``stonecli_train.corpus.annotation``, evenly over the segment.
-        shifts: int64 [rows], bins left out from below.
+        shifts: int64 [rows], bins cropped from below.
         frames: of the block's output; moments beyond the last whole frame do not count.
 
     Returns:
@@ -98,7 +98,7 @@ def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, T
 
 
 def _histogram(pitch_classes: Tensor, shifts: Tensor) -> Tensor:
-    """How often each place of the crop occurs, float32 [rows, frames, 12], of int64 [rows, frames, moments]."""
+    """Count of each pitch class relative to the crop, float32 [rows, frames, 12], of int64 [rows, frames, moments]."""
     is_known = pitch_classes != UNKNOWN
     indices = (pitch_classes - LOWEST_PITCH_CLASS - shifts[:, None, None]) % BINS_PER_OCTAVE
     hot = functional.one_hot(indices, BINS_PER_OCTAVE).float() * is_known[..., None]

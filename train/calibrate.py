@@ -1,22 +1,20 @@
-"""Trained checkpoint -> one whose confidence means something.
+"""Calibrates the confidence of a trained checkpoint.
 
     python -m stonecli_train.calibrate CKPT.pt --labels RENDERS/labels.csv --recordings CACHE --out CALIBRATED.pt
 
-Renderings that training never used (``stonecli_train.corpus.render --held-out``) give the temperature at which the
-probability
-of the answer, averaged over a track's windows, is as often right as it says (temperature scaling: Guo et al., *On
-Calibration of Modern Neural Networks*, ICML 2017, section 4.2); and the confidence below which an answer is "no key",
-from the tracks among them that have none. Neither changes which key comes first in a window.
+Held-out renderings (``stonecli_train.corpus.render --held-out``) give two parameters. One is the temperature at which
+the confidence, pooled over a track's windows, matches the accuracy (temperature scaling: Guo et al., *On Calibration
+of Modern Neural Networks*, ICML 2017, section 4.2). The other is the rejection threshold for "no key", from the
+renderings without a key. Neither changes the most likely key of a window.
 
-Training draws major and minor alike (``data.balance_modes``); libraries are not like that. ``--major-odds`` says how
-many times likelier than minor major is where the model is to be used; it is kept in the checkpoint for
-``stonecli.detection.pooling``, which takes it into account once for a recording.
+Training draws major and minor equally often (``data.balance_modes``), unlike music libraries. ``--major-odds`` gives
+the prior odds of major in the intended library; ``stonecli.detection.pooling`` applies them once per recording.
 
-Recordings are harder than renderings, and have many windows, whose mean is right more often than one that is as sure.
-Unlabelled ones say by how much: the key that some windows in a row have on average is compared with that of all others
-of the same recording. The power of the mean at which its probability is the share of agreement, as a function of the
-number of windows, is what ``stonecli.detection.pooling`` raises it to. A recording counts by how clear its other
-windows are: one that wanders says less about the windows.
+Recordings are harder than renderings, and pooling many windows is more accurate than a single window of the same
+confidence. Unlabeled recordings give the posterior exponent that corrects for this: the pooled key of a run of windows
+is compared with that of all other windows of the same recording. The exponent is fitted so that the confidence matches
+the share of agreement, as a function of the number of windows; ``stonecli.detection.pooling`` applies it. A recording
+is weighted by the confidence of its other windows, because recordings that modulate give less evidence.
 """
 
 from __future__ import annotations
@@ -53,27 +51,27 @@ from stonecli_train.features import load_features
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
 SHARPNESS = np.arange(0.4, 2.01, 0.025)
 SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
-RUNS = (1, 2, 4)  # windows in a row
+RUNS = (1, 2, 4)  # lengths of runs of consecutive windows
 RUNS_OF_A_RECORDING = 6  # of each length
-OTHERS = 4  # windows at least, to compare with
-MOST_WINDOWS = 50  # of a recording
-NEVER = 1e-6  # probability of what was thought impossible: the logarithmic score stays finite
-REFUSED = 0.001  # share of the renderings with a key that may be refused one; of recordings it is some ten times that
+OTHERS = 4  # minimum number of other windows to compare with
+MOST_WINDOWS = 50  # maximum per recording
+NEVER = 1e-6  # lower limit of a probability, so that the logarithmic score stays finite
+REFUSED = 0.001  # maximum share of renderings with a key to reject; recordings reach about ten times that
 MIN_CONFIDENCE = 1.2  # times the uniform probability: an answer below that is always rejected
-KEYLESS_REFUSED = 0.96  # share of what has no key that is refused at most: more would refuse more music
+KEYLESS_REFUSED = 0.96  # maximum share rejected of the tracks without a key: more would reject more music
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found.
+    """Result of :func:`calibrate`.
 
     Attributes:
         temperature: by which the logits are divided.
-        least_confidence: largest mean probability over the windows, below which there is no key.
+        least_confidence: rejection threshold of the largest mean probability over the windows.
         error: expected calibration error on the tracks with a key, 0..1.
-        keyless_refused: share of the tracks without a key that are below ``least_confidence``; None without any.
+        keyless_refused: share of the tracks without a key below ``least_confidence``; None if there are none.
     """
 
     temperature: float
@@ -88,7 +86,7 @@ def window_frames(checkpoint: Checkpoint) -> int:
 
 
 def window_lengths(frames: int, size: int) -> list[int]:
-    """Frames of each window of a track as ``stonecli.detection.detect`` cuts it: the last one takes what is left."""
+    """Frames of each window of a track as ``stonecli.detection.detect`` splits it: the last one is longer."""
     count = max(1, frames // size)
     return [size] * (count - 1) + [frames - (count - 1) * size]
 
@@ -108,7 +106,7 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
 
 
 def windows(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
-    """What the network sees of each window of a track, float32 [1, 1, bins, frames]; ``features`` as above."""
+    """Network input of each window of a track, float32 [1, 1, bins, frames]; ``features`` as above."""
     lengths = window_lengths(len(features), window_frames(checkpoint))
     least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
     level = features[:, : checkpoint.chromanet.n_bins].astype(np.float32).T / np.float32(255.0)
@@ -119,7 +117,7 @@ def windows(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Iterator
 
 
 def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Probability and place of the answer for each track, float32 [tracks] and int64 [tracks]."""
+    """Confidence and class index of the prediction for each track, float32 [tracks] and int64 [tracks]."""
     means = np.array([_joined(_probabilities(rows, temperature)) for rows in logits])
     return means.max(axis=1), means.argmax(axis=1)
 
@@ -130,7 +128,7 @@ def _probabilities(logits: Floats, temperature: float) -> Floats:
 
 
 def _mean_probabilities(logits: Sequence[Floats], temperature: float) -> Floats:
-    """Largest mean probability of each track, float32 [tracks]: by this ``stonecli.detection.detect`` refuses a key."""
+    """Largest mean probability of each track, float32 [tracks]: compared with the rejection threshold."""
     return np.array([_probabilities(rows, temperature).mean(axis=0).max() for rows in logits], dtype=np.float32)
 
 
@@ -140,13 +138,13 @@ def _joined(windows: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """What ``stonecli.detection.pooling`` needs.
+    """Posterior exponents for ``stonecli.detection.pooling``.
 
     Attributes:
-        sharpness: power of one window's probabilities.
-        per_doubling: what is added to it with every doubling of the windows.
-        agreement: share of the runs of windows whose key the rest of the recording has, 0..1.
-        error: expected calibration error of the runs, with that share for truth.
+        sharpness: posterior exponent for one window.
+        per_doubling: increment of the exponent per doubling of the number of windows.
+        agreement: share of the runs of windows with the same key as the rest of the recording, 0..1.
+        error: expected calibration error of the runs, with agreement as the truth.
     """
 
     sharpness: float
@@ -156,12 +154,12 @@ class Sharpness:
 
 
 def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
-    """The powers with the best logarithmic score of runs of windows, whose truth is the rest of their recording.
+    """Fit the exponents by the logarithmic score of runs of windows, with the rest of the recording as the truth.
 
-    That score and not Brier's, for it minds most what is sure and wrong.
+    Unlike the Brier score, the logarithmic score penalizes confident errors most.
 
     Args:
-        recordings: logits of each one's windows, float32 [windows, classes].
+        recordings: logits of the windows of each recording, float32 [windows, classes].
         temperature: of the windows.
 
     Raises:
@@ -180,7 +178,7 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
                 agrees.append(means[-1].argmax() == rest.argmax())
                 weights.append(rest.max())
     if not means:
-        raise StoneError(f"no recording has the {RUNS[0] + OTHERS} windows that are needed to compare some with others")
+        raise StoneError(f"no recording has the {RUNS[0] + OTHERS} windows that this calibration needs")
     doublings, right, weight = np.log2(lengths), np.array(agrees), np.array(weights, dtype=np.float64)
 
     def confidence(powers: tuple[float, float]) -> Floats:
@@ -196,12 +194,12 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
 
 
 def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperature: float | None = None) -> Calibration:
-    """The temperature with the least Brier score of the answers, and the least confidence that goes with it.
+    """Find the temperature with the lowest Brier score, and the rejection threshold for it.
 
     Args:
         logits: of each track's windows, float32 [windows, classes].
-        places: of each track's key among the classes; None for a track without a key.
-        temperature: instead of the best one.
+        places: class index of each track's key; None for a track without a key.
+        temperature: use this one instead of the best.
 
     Raises:
         StoneError: no track has a key.
@@ -293,10 +291,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def labelled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
-    """The rows of a CSV, as ``read_labels``, each of them looked at: it holds features.
+    """The rows of a CSV, as from ``read_labels``, after checking that each file holds features.
 
     Raises:
-        DataError: the labels have a mistake.
+        DataError: the labels are invalid.
         AudioError: a row's file does not hold features of ``bins`` bins.
         OSError: a file cannot be read.
     """
@@ -307,10 +305,10 @@ def labelled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
 
 
 def recorded_features(folder: Path, bins: int) -> list[Path]:
-    """The .npy files in ``folder`` by name, each of them looked at: it holds features.
+    """The .npy files in ``folder`` sorted by name, after checking that each holds features.
 
     Raises:
-        StoneError: there is no such folder, or nothing of the kind in it.
+        StoneError: the folder does not exist, or has no .npy files.
         AudioError, OSError: as :func:`labelled_features`.
     """
     paths = sorted(folder.glob("*.npy"))
@@ -322,7 +320,7 @@ def recorded_features(folder: Path, bins: int) -> list[Path]:
 
 
 def beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
-    """As many frames of what ``load_features`` gives as are looked at, uint8 [frames, bins]; its errors."""
+    """The first windows of the features at ``path``, uint8 [frames, bins]; errors as ``load_features``."""
     return load_features(path, checkpoint.vqt.n_bins)[: MOST_WINDOWS * window_frames(checkpoint)]
 
 

@@ -2,8 +2,8 @@
 
 Kong et al., *STONE: Self-supervised Tonality Estimator*, ISMIR 2024, section 3; *S-KEY: Self-supervised Learning of
 Major and Minor Keys from Audio*, ICASSP 2025. The output is the key signature profile (KSP): a distribution over 12
-key signatures, or over 24 keys as two rows of 12. Moving the input by one bin (a semitone) moves the KSP by one place,
-but for what falls off the edge of the VQT.
+key signatures, or over 24 keys as two rows of 12. Shifting the input by one bin (a semitone) shifts the KSP by one
+index, except for effects at the edge of the VQT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BINS_PER_OCTAVE = 12
-GATE_RANGE = 5.0  # deviations beyond which a level says no more to the gate
+GATE_RANGE = 5.0  # the gate clips levels beyond this number of standard deviations
 
 Normalisation = Literal["affine", "plain"]
 
@@ -40,10 +40,10 @@ class ChromaNetConfig:
             over octaves alone.
         gate_channels: width of a ``TonalGate``, which ``stonecli_train.gate`` fits to a trained network; 0, as
             published, for none.
-        gate_statistics: statistics per channel that it gets: 2, or 4 with those of the course over time.
+        gate_statistics: statistics per channel in its input: 2, or 4 with those over time.
         dense_blocks: number of last blocks that use every pair of neighboring frames instead of every second one, with
             the layers after them dilated accordingly: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
-            2014, section 3.5). Halving drops what is odd, in the last blocks up to half of a window; with the same
+            2014, section 3.5). Halving drops odd frames, in the last blocks up to half of a window; with the same
             weights this is the mean over all frames at which the halvings could start. 0, as published, for none.
     """
 
@@ -85,7 +85,7 @@ class ChromaNetConfig:
 
     @property
     def min_frames(self) -> int:
-        """Fewest frames that leave one after all halvings."""
+        """Minimum number of input frames, which leaves one after all halvings."""
         return 1 << len(self.out_channels)
 
     def pace(self, block: int) -> tuple[int, int, int]:
@@ -128,16 +128,16 @@ class ChromaNet(nn.Module):
         return functional.softmax(self.logits(x), dim=-1)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores divided by the temperature, [batch, 12 * rows]; for losses that want them before the softmax.
+        """Class scores divided by the temperature, [batch, 12 * rows]; for losses that need them before the softmax.
 
-        With a gate, they are smaller where the sound is less tonal: at 0 no class is likelier than another.
+        With a gate, they are smaller where the sound is less tonal: at 0 all classes are equally likely.
         """
         return self.logits_of(self.blocks(x))
 
     def scores(self, x: Tensor) -> Tensor:
         """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel.
 
-        What is trained; the gate, which is fitted to a network that stays as it is, is not in it.
+        Training uses these. The gate is not included: it is fitted later to the fixed network.
         """
         pooled: Tensor = self.classifier(self.head(self.blocks(x)[-1]))
         return pooled
@@ -166,7 +166,7 @@ class ChromaNet(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """x + gamma * MLP(norm(depthwise(x))), shape [batch, channels, bins, frames] kept (Liu et al., CVPR 2022).
 
-    The edges are replicated, not padded with zeros: zero is -80 dB, an edge that the network would see.
+    The edges are replicated, not padded with zeros: zero is -80 dB, which would be a visible edge.
 
     ``drawn`` says which items of a batch, of how many, the input holds, where it does not hold all of them: an item's
     branch is then dropped or kept as if the whole batch went through at once.
@@ -223,13 +223,13 @@ class OctavePool(nn.Module):
 
 
 class CircularHead(nn.Module):
-    """Octaves kept apart, then every pitch class against all others.
+    """Classifier input with separate octaves, followed by a circular convolution over pitch classes.
 
     [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves forgets whether a note
     was in the bass, and no block before it spans the octave from end to end. Here each pitch class is a mixture of all
-    octaves' channels, and one convolution goes round the circle of twelve. Moving the input by a bin moves the output
-    by a place but for what passes into the next octave; that this changes nothing is learnt, for training crops
-    over more than an octave.
+    octaves' channels, and one convolution goes round the circle of twelve. Shifting the input by a bin shifts the output
+    by an index, except for bins that pass into the next octave. The network learns to be invariant to that, because
+    training crops cover more than an octave.
     """
 
     def __init__(self, channels: int, octaves: int, width: int) -> None:
@@ -251,8 +251,8 @@ class CircularHead(nn.Module):
 class TonalGate(nn.Module):
     """How tonal a sound is, from 0 (drums, noise, speech) to 1 (music in a key).
 
-    ``block_levels`` [batch, n] -> [batch, 1]. Not in the papers. A drum that rings is one loud pitch: to the classifier
-    that is a key, while the blocks before it see by its course and its overtones that it is a drum.
+    ``block_levels`` [batch, n] -> [batch, 1]. Not in the papers. A ringing drum is one loud pitch: the classifier
+    predicts a key from it, but the blocks before it can tell a drum by its envelope and overtones.
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -288,7 +288,7 @@ class FrameNorm(nn.LayerNorm):
         super().__init__([bins, channels])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised ``x``, [batch, channels, bins, frames]."""
+        """Normalized ``x``, [batch, channels, bins, frames]."""
         return super().forward(x.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
 
 
@@ -296,7 +296,7 @@ class ItemNorm(nn.Module):
     """Layer norm over channel, bin and frame, nothing learned: y = (x - mean) / sqrt(var + 1e-5)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised ``x``, [batch, channels, bins, frames]."""
+        """Normalized ``x``, [batch, channels, bins, frames]."""
         if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
             return functional.group_norm(x, 1)  # the same sum, which leaves channels last; layer norm copies it
         return functional.layer_norm(x, x.shape[1:])

@@ -40,17 +40,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConfigError(StoneError):
-    """The configuration has a mistake; the text names it and what may have been meant."""
+    """The configuration is invalid; the message names the mistake and may suggest a fix."""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class InputConfig:
-    """What the network is given.
+    """The input of the network.
 
     Attributes:
         window_seconds: length of a segment.
-        shortest_seconds: each batch is cut to a length drawn from this up to ``window_seconds``, as the last windows of
-            recordings are of all lengths; 0 leaves it whole.
+        shortest_seconds: each batch is truncated to a random length from this up to ``window_seconds``, because the
+            last windows of recordings vary in length; 0 for no truncation.
         frames_averaged: VQT frames averaged into one.
         corrects_tuning: whether tracks are resampled to A = 440 Hz.
     """
@@ -67,19 +67,19 @@ class LossConfig:
 
     Attributes:
         name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; needs
-            labels, and asks of unlabelled tracks what ``semi_tone`` does).
+            labels, and uses the loss of ``semi_tone`` for unlabeled tracks).
         circle: 7 for the circle of fifths, 1 for that of semitones.
         mode_weight: of Semi-TONE's mode loss.
         skey_weights: of S-KEY's three terms, before the constants of its code (1, 1.5 and 20).
-        skey_chroma: what S-KEY's pseudo-label of the mode compares: ``log`` levels, as published, the square ``root``
+        skey_chroma: the chroma for S-KEY's pseudo-label of the mode: ``log`` levels, as published, the square ``root``
             of the magnitude, or the ``linear`` magnitude. Area under the ROC curve of the mode, given the signature, on
             264 recordings: 0.919, 0.927 and 0.909.
-        skey_tonic: which two pitch classes it compares: ``place``, as published, takes the place of the likeliest
-            signature for a pitch class; ``scale`` finds both tonics by where a major scale fits the batch best.
+        skey_tonic: which two pitch classes it compares: ``place``, as published, uses the index of the likeliest
+            signature as a pitch class; ``scale`` finds both tonics by fitting a major scale to the batch.
         smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
-        labelled_weight: of the loss of a labelled batch.
-        unlabelled_weight: for ``cross_entropy``: of the loss of an unlabelled one.
-        unlabelled: for ``cross_entropy``, the target of unlabelled tracks: ``views`` for that of ``semi_tone``,
+        labelled_weight: of the loss of a labeled batch.
+        unlabelled_weight: for ``cross_entropy``: of the loss of an unlabeled one.
+        unlabelled: for ``cross_entropy``, the target of unlabeled tracks: ``views`` for that of ``semi_tone``,
             ``teacher`` for the prediction of the run's own averaged weights for two segments, ``lessons`` for the
             predictions that other checkpoints made beforehand (``stonecli_train.lessons``).
         least_sure: for ``teacher`` and ``lessons``: segments with a lower confidence are left out.
@@ -116,12 +116,12 @@ class DataConfig:
         validation_share: of the tracks.
         workers: processes that make batches; 0 for none.
         augment: whether levels are tilted, bands dimmed and drum hits added to the features,
-            in every segment for itself; labelled ones also take over sound (not pitches) of unlabelled tracks.
-        balance_modes: whether major and minor tracks are drawn equally often (labelled batches only).
-        unlabelled_every: where there are both kinds of tracks, one batch in so many is unlabelled. An unlabelled batch
-            has three views and costs three labelled ones.
-        keyless_share: of the rows of labelled batches: tracks without a key, where there are any.
-        tempo: with ``augment``, segments are played up to so many times as fast or as slowly, at the same pitch.
+            separately in every segment; labeled ones also get the timbre (not the pitches) of unlabeled tracks.
+        balance_modes: whether major and minor tracks are drawn equally often (labeled batches only).
+        unlabelled_every: with both kinds of tracks, one batch out of this number is unlabeled. An unlabeled batch has
+            three views and costs as much as three labeled ones.
+        keyless_share: share of tracks without a key in labeled batches, if there are any.
+        tempo: with ``augment``, the maximum factor of the time stretch, faster or slower, at the same pitch.
     """
 
     batch_size: Count = 128
@@ -140,7 +140,7 @@ class OptimiserConfig:
     """AdamW and its schedules. The published values are in ``configs/ks.toml``, ``ks_mode.toml`` and ``skey.toml``.
 
     Attributes:
-        epochs: most epochs.
+        epochs: maximum number of epochs.
         train_steps, val_steps: batches in an epoch, and in a validation.
         lr: learning rate after the warm-up.
         min_lr: at the end of its cosine.
@@ -153,8 +153,8 @@ class OptimiserConfig:
         clip_per: of which gradient: of each ``parameter``, as published, or of the whole ``network``.
         ema: decay of the average of weights that is validated and kept; 0 for none.
         patience: epochs without a better validation after which training stops; 0 for never.
-        snapshot_epochs: epochs after which a checkpoint is kept as ``epoch_NUMBER.pt``, again and again; 0 for never.
-        seed: of all that is random.
+        snapshot_epochs: epochs after which a checkpoint is kept as ``epoch_NUMBER.pt``, repeatedly; 0 for never.
+        seed: of all random numbers.
     """
 
     epochs: Count = 100
@@ -178,7 +178,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TrainConfig:
-    """All of a training run, but for the paths of its data."""
+    """All settings of a training run, except the paths of its data."""
 
     network: ChromaNetConfig = field(default_factory=ChromaNetConfig)
     vqt: VQTConfig = field(default_factory=VQTConfig)
@@ -202,7 +202,7 @@ class TrainConfig:
 
     @property
     def shortest_frames(self) -> int:
-        """Fewest VQT frames of a batch's segments."""
+        """Minimum number of VQT frames of a batch's segments."""
         return self._frames(self.input.shortest_seconds or self.input.window_seconds)
 
     @property
@@ -243,13 +243,13 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def find_config(path: Path) -> Path:
-    """``path``, or where there is no such file the configuration that stone ships under this name (``laptop_ks``)."""
+    """``path`` if the file exists, else the built-in configuration of this name (``laptop_ks``)."""
     shipped = CONFIGS / f"{path}.toml"
     return shipped if path.name == str(path) and not path.exists() and shipped.exists() else path
 
 
 def default_config(name: str) -> TrainConfig:
-    """The configuration that stone carries under ``name``: ``ks``, ``ks_mode`` or ``skey``."""
+    """The built-in configuration ``name``: ``ks``, ``ks_mode`` or ``skey``."""
     return load_config(CONFIGS / f"{name}.toml")
 
 
@@ -260,7 +260,7 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
         ConfigError: a setting is unknown, or its value is of the wrong type or out of range.
     """
     try:
-        # As JSON, so that lists may stand for tuples although the types are strict.
+        # As JSON, so that lists are valid for tuples although the types are strict.
         return _ADAPTER.validate_json(json.dumps(values))
     except ValidationError as error:
         raise _config_error(error) from error
@@ -269,7 +269,7 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def override(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """``config`` with single values replaced, named ``table__field``; those that are None stay as they are."""
+    """``config`` with single values replaced, named ``table__field``; None leaves a value unchanged."""
     tables: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         if value is not None:
@@ -289,7 +289,7 @@ def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
     The part behind ``=`` is TOML; a text needs no quotes.
 
     Raises:
-        ConfigError: a text is not of that form, or names no value, or one of another type.
+        ConfigError: a text has another form, an unknown name, or a value of the wrong type.
     """
     values = config.as_dict()
     for assignment in assignments:
@@ -339,8 +339,8 @@ _GIN_IGNORED = (
 def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
     """The configuration of the original's gin parameters, ``Module.param`` -> literal.
 
-    What the file leaves out is as in the published configuration that it belongs to: S-KEY's where the transform is
-    called ``VQT`` or the weights of its loss are given, else Semi-TONE's where ``dataset_type_train`` is, else STONE's.
+    Missing values come from the matching published configuration: S-KEY if the transform is called ``VQT`` or the
+    weights of its loss are given, Semi-TONE if ``dataset_type_train`` is given, and STONE otherwise.
     """
     short = {
         ".".join(name.split(".")[-2:]): name for name in values
@@ -366,7 +366,7 @@ _ADAPTER = TypeAdapter(TrainConfig)
 
 
 def _config_error(error: ValidationError) -> ConfigError:
-    """The first mistake as one line: the setting, what is allowed, and what is there instead."""
+    """The first mistake as one line: the setting, what is allowed, and the invalid value."""
     first = error.errors()[0]
     *parents, name = map(str, first["loc"]) if first["loc"] else [""]
     setting = ".".join(part for part in (*parents, name) if part)
@@ -404,7 +404,7 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError("input.shortest_seconds is from 0 to input.window_seconds")
     for name, frames in (("window", config.segment_frames), ("shortest", config.shortest_frames)):
         if frames // config.input.frames_averaged < config.network.min_frames:
-            raise ConfigError(f"input.{name}_seconds is too short for so many halvings of the frames")
+            raise ConfigError(f"input.{name}_seconds is too short for the number of halvings of the frames")
     if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
         raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
     if config.loss.unlabelled == "teacher" and config.loss.name != "cross_entropy":

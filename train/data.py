@@ -1,11 +1,11 @@
-"""Music files -> batches of feature segments, drawn for every step from the step's number alone.
+"""Makes batches of feature segments from music files; each batch depends on the step's number only.
 
-A batch is a function of (seed, step, row): a run that is resumed at step n sees what it would have seen, worker
-processes need no state, and each of several training processes makes only its own rows.
+A batch is a function of (seed, step, row): a run resumed at step n gets the same batches, worker processes need no
+state, and each of several training processes makes only its own rows.
 
-The rule for two segments of one track: both have ``segment_frames`` frames and do not overlap; the frames that are
-left over are shared out at random before, between and after them, and either comes first. A track shorter than two
-segments gives two that overlap as little as they can: its first frames and its last. Shorter than one, it is repeated.
+The rule for two segments of one track: both have ``segment_frames`` frames and do not overlap; the remaining frames are
+distributed at random before, between and after them, and their order is random. A track shorter than two segments gives
+two with minimal overlap: its first frames and its last. A track shorter than one segment is repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stonecli_train.parallel import ALONE, Processes, gather_objects
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
 UNKNOWN_STYLE = -1
-SCORE = ".score"  # in place of ``.npy``: what ``stonecli_train.corpus.annotation`` knows of a rendering
+SCORE = ".score"  # suffix instead of ``.npy``: labels of a rendering by ``stonecli_train.corpus.annotation``
 _REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ Report = Callable[[str], None]
 
 
 class DataError(StoneError):
-    """The data for training is not there or cannot be understood."""
+    """The training data is missing or invalid."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Track:
 
     Attributes:
         features: .npy file of uint8 [frames, bins].
-        key: the label; None for an unlabelled track, and for one that has no key.
-        keyless: whether its label says that it has no key.
-        lessons: pseudo-labels of an unlabelled track by the teachers, if there are any.
-        name: of the recording within its folder, by which a resumed run knows it.
-        style: place of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
+        key: the label; None for an unlabeled track, and for one without a key.
+        keyless: whether its label is "no key".
+        lessons: the teachers' pseudo-labels of an unlabeled track, if any.
+        name: of the recording within its folder, by which a resumed run identifies it.
+        style: index of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
     """
 
     features: Path
@@ -75,7 +75,7 @@ class Track:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for the recording in checkpoints, which are passed on, unlike file names."""
+        """16 hexadecimal digits that identify the recording in checkpoints, without revealing its file name."""
         name = self.name or self.features.name
         return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -86,13 +86,13 @@ class Batch:
 
     Attributes:
         first: uint8 [rows, frames, bins], a segment of each track.
-        second: the same, another segment; empty (0 rows) for a labelled batch, and for one with lessons.
-        labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabelled batch.
+        second: the same, another segment; empty (0 rows) for a labeled batch, and for one with pseudo-labels.
+        labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabeled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
-        lessons: float32 [rows, 24], probabilities by ``Key.index`` that teachers give the segments; else empty.
-        score: uint8 [rows, moments, 4], ``stonecli_train.corpus.annotation`` of the segments of a labelled batch, one
-            moment for every frame that the network sees; empty where the run has no auxiliary losses.
-        styles: int64 [rows], ``Track.style``; empty where ``score`` is.
+        lessons: float32 [rows, 24], the teachers' probabilities by ``Key.index``; empty without teachers.
+        score: uint8 [rows, moments, 4], ``stonecli_train.corpus.annotation`` of the segments of a labeled batch, one
+            moment per input frame of the network; empty if the run has no auxiliary losses.
+        styles: int64 [rows], ``Track.style``; empty if ``score`` is.
     """
 
     first: Tensor
@@ -110,7 +110,7 @@ class Batch:
 
     @property
     def is_taught(self) -> bool:
-        """Whether the batch has lessons."""
+        """Whether the batch has pseudo-labels."""
         return len(self.lessons) > 0
 
     @property
@@ -151,9 +151,9 @@ def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
 
 
 def read_styles(path: Path) -> dict[Path, int]:
-    """Place in ``STYLES`` of the style of each rendering that a CSV of ``read_labels`` lists, by resolved path.
+    """Index in ``STYLES`` of each rendering in a CSV of ``read_labels``, by resolved path.
 
-    What has no style, or another, is left out.
+    Rows with no style or an unknown one are skipped.
 
     Raises:
         LabelsError, OSError: the CSV cannot be read.
@@ -177,7 +177,7 @@ def _read_label(row: dict[str, str], folder: Path) -> tuple[Path, Key | None]:
 
 @dataclass(frozen=True)
 class _Item:
-    """A recording to train on: where it is, and what is known of it."""
+    """A recording to train on: its path and label."""
 
     path: Path
     name: str
@@ -197,19 +197,19 @@ def collect_tracks(
 ) -> tuple[list[Track], list[Track]]:
     """Unlabeled and labeled tracks with their features in the cache.
 
-    Files that cannot be decoded are reported and left out. A labeled file is not used without its label as well. Of
-    several processes, each decodes its share and waits for the others.
+    Files that cannot be decoded are reported and skipped. A labeled file is not used as an unlabeled one as well. Each
+    of several processes decodes its share and waits for the others.
 
     Args:
-        folder, labels: where recordings without and with labels are.
+        folder, labels: of recordings without and with labels.
         cache: of features.
-        report: told of files that are left out.
-        processes: that train together.
-        check: called with the tracks before anything is decoded, to raise what would be wrong with them afterwards.
-        progress: called with how many recordings of how many this process has decoded.
+        report: called with a message per skipped file.
+        processes: of the training run.
+        check: called with the tracks before decoding, to report unsuitable data early.
+        progress: called with the number of recordings that this process has decoded, and their total.
 
     Raises:
-        DataError: there is nothing to train on, or the labels have a mistake.
+        DataError: there is nothing to train on, or the labels are invalid.
     """
     items = _items(folder, labels, report)
     styles = read_styles(labels) if labels else {}
@@ -218,7 +218,7 @@ def collect_tracks(
     outcomes = [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
     elsewhere = [
         index for index, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
-    ]  # in the cache of another machine
+    ]  # cached on another machine
     again = _decoded([items[index] for index in elsewhere], cache, progress)
     outcomes = [dict(zip(elsewhere, again, strict=True)).get(index, old) for index, old in enumerate(outcomes)]
     tracks: list[Track] = []
@@ -245,7 +245,7 @@ def _items(folder: Path | None, labels: Path | None, report: Report) -> list[_It
 
 
 def _relative(path: Path, beside: Path | None) -> str:
-    """The name of a recording within its folder, which stays the same where the folder is moved."""
+    """The name of a recording within its folder, which stays the same when the folder is moved."""
     base = beside.parent if beside else path.parent
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
@@ -253,7 +253,7 @@ def _relative(path: Path, beside: Path | None) -> str:
 def _decoded(
     items: Sequence[_Item], cache: FeatureCache, progress: Callable[[int, int], None]
 ) -> list[tuple[Path | None, str | None]]:
-    """For each item the file of its features, or the reason why there is none."""
+    """For each item, the path of its features, or the error."""
     found = []
     with ThreadPoolExecutor(default_jobs()) as executor:
         outcomes = run(lambda item: cache.features(item.path), items, executor=executor, in_flight=2 * default_jobs())
@@ -275,11 +275,11 @@ def _by_kind(tracks: Sequence[Track]) -> tuple[list[Track], list[Track]]:
 
 
 def taught(tracks: Sequence[Track], teachers: Teachers, config: TrainConfig, report: Report = print) -> list[Track]:
-    """The unlabelled tracks with the pseudo-labels of the teachers, of which ``config.loss`` says what counts.
+    """The unlabeled tracks with the teachers' pseudo-labels, filtered as ``config.loss`` says.
 
     Raises:
-        DataError: they are not sure of anything.
-        OSError: features cannot be read, or answers not kept.
+        DataError: no pseudo-label is confident enough.
+        OSError: features cannot be read, or pseudo-labels cannot be stored.
     """
     found = []
     for number, track in enumerate(tracks, 1):
@@ -293,7 +293,7 @@ def taught(tracks: Sequence[Track], teachers: Teachers, config: TrainConfig, rep
     confidences = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
     sure = int((confidences >= config.loss.least_sure).sum())
     if not sure:
-        raise DataError("the teachers are not sure of a single key in the unlabelled tracks")
+        raise DataError("the teachers are not sure of a single key in the unlabeled tracks")
     report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(confidences)} segments")
     return found
 
@@ -311,7 +311,7 @@ class Split:
         return cls(tuple(track.digest for track in training), tuple(track.digest for track in validation))
 
     def as_dict(self) -> dict[str, str]:
-        """Two texts, for a checkpoint."""
+        """The split as two strings, for a checkpoint."""
         return {"training": " ".join(self.training), "validation": " ".join(self.validation)}
 
     @classmethod
@@ -320,7 +320,7 @@ class Split:
         return cls(tuple(texts["training"].split()), tuple(texts["validation"].split()))
 
     def difference(self, before: Split) -> str:
-        """What a person is told of the change from another split; empty where there is none."""
+        """A message about the changes from another split; empty if there are none."""
         if self == before:
             return ""
         ours, theirs = ({*split.training, *split.validation} for split in (self, before))
@@ -337,10 +337,10 @@ class Split:
 def split_tracks(
     tracks: Sequence[Track], share: float, seed: int, before: Split | None = None
 ) -> tuple[list[Track], list[Track]]:
-    """Training and validation tracks: a track is wholly in one of them; both have at least one where there are two.
+    """Training and validation tracks: each track is in one of them; both get at least one if there are two.
 
-    Tracks that a run knows stay where they were ``before``; new ones are for training. Of tracks without a key there
-    may be many more: where they alone would fill one part, they and the others are split each for themselves.
+    Tracks of an earlier split stay where they were ``before``; new ones are for training. Tracks with and without a key
+    are split separately if one part would otherwise get only tracks without a key.
     """
     if before is not None:
         known, held_out = set(before.training), set(before.validation)
@@ -365,10 +365,10 @@ def _split(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track
 
 
 def check_tracks(unlabelled: Sequence[Track], labelled: Sequence[Track], config: TrainConfig) -> None:
-    """Nothing, where the loss can learn from these tracks.
+    """Check that the loss can learn from these tracks.
 
     Raises:
-        DataError: it cannot; with what to do.
+        DataError: it cannot; the message says what to do.
     """
     if config.loss.name == "cross_entropy" and all(track.keyless for track in labelled):
         raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
@@ -380,17 +380,16 @@ def check_tracks(unlabelled: Sequence[Track], labelled: Sequence[Track], config:
 
 
 class StepDataset(Dataset[Batch]):
-    """Batch number ``step`` of a run; steps are without end.
+    """Batch number ``step`` of a run; there is no last step.
 
-    With both kinds of tracks, labelled and unlabelled batches take turns: by default one each ([1] in
-    ``stonecli_train.losses``:
-    "mix"), else as ``unlabelled_every`` says. Tracks are drawn with replacement, each as likely as another (with
-    ``balance_modes``, major and minor first).
+    With both kinds of tracks, labeled and unlabeled batches alternate: by default one each ([1] in
+    ``stonecli_train.losses``: "mix"), otherwise by ``unlabelled_every``. Tracks are drawn uniformly with replacement
+    (with ``balance_modes``, the mode first).
 
     Args:
         unlabelled, labelled: tracks; one list may be empty.
         config: of the run.
-        purpose: numbers that keep training and validation apart, and a run that went back from what it did before.
+        purpose: numbers that separate the random streams of training, validation and restarts from the best checkpoint.
         rank, world_size: this process's share of every batch.
     """
 
@@ -418,7 +417,7 @@ class StepDataset(Dataset[Batch]):
         self._config = config
         self._seed = [config.optimiser.seed, *purpose]
         self._rows = range(rank, config.data.batch_size, world_size)
-        self._scores: dict[Path, Segment] = {}  # of a few hundred bytes each
+        self._scores: dict[Path, Segment] = {}  # a few hundred bytes each
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
@@ -452,7 +451,7 @@ class StepDataset(Dataset[Batch]):
         features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
         first, second = two_starts(len(features), self._config.segment_frames, rng)
         shifts = draw_shifts(self._spare, rng)
-        # Each segment is changed for itself: what two segments share but the key (the sound) is a way to cheat.
+        # Augment each segment separately, so that the network cannot match two segments by their timbre.
         one, two = (self._segment(features, start, rng, False) for start in (first, second))
         return one, two, -1, shifts, _NO_LESSON, _NO_SCORE, UNKNOWN_STYLE
 
@@ -479,7 +478,7 @@ class StepDataset(Dataset[Batch]):
         return segment, segment, label, draw_shifts(self._spare, rng), _NO_LESSON, score, track.style
 
     def _score(self, track: Track, played: npt.NDArray[np.int64]) -> Segment:
-        """What the score of a rendering says in the frames that were played, uint8 [moments, 4]."""
+        """The score labels of a rendering at the frames of its segment, uint8 [moments, 4]."""
         path = track.features.with_suffix(SCORE)
         step = self._config.input.frames_averaged
         wanted = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
@@ -495,7 +494,7 @@ class StepDataset(Dataset[Batch]):
 
     @property
     def _spare(self) -> int:
-        """Bins of the features that the network does not see at once."""
+        """Number of feature bins beyond the network's input."""
         return self._config.vqt.n_bins - self._config.network.n_bins
 
     def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
@@ -511,7 +510,7 @@ class StepDataset(Dataset[Batch]):
             steady = start + np.arange(frames) % max(1, len(features) - start)
         if not self._config.data.augment:
             return steady, cut(features, start, frames)
-        if tempo == 1.0:  # nothing is drawn: runs of configurations from before see what they saw
+        if tempo == 1.0:  # draw no random number, so that runs of older configurations stay reproducible
             segment = cut(features, start, frames)
         else:
             speed = tempo ** rng.uniform(-1.0, 1.0)
@@ -535,12 +534,12 @@ class StepDataset(Dataset[Batch]):
         return tracks[int(rng.integers(len(tracks)))]
 
     def _load(self, track: Track) -> Segment:
-        """The track's features as a map of the file, which is closed with it: many tracks do not keep files open."""
+        """The track's features, memory-mapped; the file is closed with the array, so few files are open at a time."""
         return load_features(track.features, self._config.vqt.n_bins)
 
 
 def _lessons_by_mode(tracks: Sequence[Track], config: TrainConfig) -> list[list[tuple[Track, npt.NDArray[np.int64]]]]:
-    """For major and for minor (where there are such): the tracks with sure lessons in that mode, and their places."""
+    """For each mode that occurs: the tracks with confident pseudo-labels in it, and the indices of these labels."""
     modes: list[list[tuple[Track, npt.NDArray[np.int64]]]] = [[], []]
     for track in tracks:
         if track.lessons is not None:
@@ -572,12 +571,12 @@ def draw_shifts(spare: int, rng: np.random.Generator) -> tuple[int, int]:
 
 def cut(features: Segment, start: int, frames: int) -> Segment:
     """A copy of ``frames`` frames from ``start``; a track that is shorter is repeated."""
-    segment = np.array(features[start : start + frames])  # a view would keep the file of the features open
+    segment = np.array(features[start : start + frames])  # a view would keep the feature file open
     return segment if len(segment) == frames else np.resize(segment, (frames, features.shape[1]))
 
 
 class WaveformTracks(Dataset[Batch]):
-    """Batches of waveforms from a data loader of the user's, in the shapes of the original.
+    """Batches of waveforms from the user's data loader, in the shapes of the published code.
 
     ``source`` gives batches by step (``source[step]``) or one after the other (anything that can be iterated: a
     generator, an ``IterableDataset``, a ``DataLoader``), and should not end. A batch is one of
@@ -587,8 +586,8 @@ class WaveformTracks(Dataset[Batch]):
     - the original's dictionary ``{"audio": waveforms, "keymode": (names,)}`` of either kind, with names of "-1" where
       there are no labels.
 
-    Both kinds may alternate in any way (``mix``). A run that is resumed passes over the batches that it has used: a
-    source with ``source[step]`` is resumed at once and exactly, an iterated one has to give the same batches again.
+    Both kinds may alternate in any way (``mix``). A resumed run skips the batches that it has used: a source
+    with ``source[step]`` resumes at once and exactly; an iterated one must give the same batches again.
 
     Args:
         source: of the batches.
@@ -626,7 +625,7 @@ class WaveformTracks(Dataset[Batch]):
         """The batch of one step.
 
         Raises:
-            DataError: the source gave something of another shape.
+            DataError: the batch has an invalid shape.
         """
         audio, names = _waveforms(self._batch(step))
         if audio.ndim != 3 or audio.shape[2] != (2 if names is None else 1):
@@ -657,8 +656,8 @@ class WaveformTracks(Dataset[Batch]):
 
 
 def _waveforms(item: Any) -> tuple[Tensor, Sequence[str] | None]:
-    """Waveforms and labels in what a source of waveforms gave."""
-    if isinstance(item, dict):  # the original's: labels as a tuple of one list, "-1" where there are none
+    """Waveforms and labels of a source's batch."""
+    if isinstance(item, dict):  # the published format: labels as a tuple of one list, "-1" for no label
         audio, (names,) = item["audio"], item["keymode"]
         return audio, names if audio.shape[-1] == 1 else None
     if isinstance(item, tuple | list):

@@ -1,7 +1,7 @@
-"""Tracks -> log-VQT on disk, so that epochs cost no decoding: a cache of uint8 features.
+"""Caches the log-VQT of tracks on disk as uint8, so that tracks are decoded only once.
 
-A value of 255 is the track's loudest bin, 0 lies 80 dB below it. What that leaves out is one constant for a track,
-which the network's first normalisation takes away in any case. A second of music is 4.2 kB.
+A value of 255 is the track's loudest bin, 0 is 80 dB below it. The absolute level of the track is lost, but the
+network's first normalization removes it anyway. One second of music takes 4.2 kB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stonecli_train.errors import named
 from stonecli_train.vqt import BLOCK, VQT, VQTConfig
 
 FORMAT_VERSION = 1
-MAX_SECONDS = 1800.0  # of a track; what follows is not used in training
+MAX_SECONDS = 1800.0  # of a track; the rest is not used in training
 CHUNK_SECONDS = 60.0
 
 Features = npt.NDArray[np.uint8]
@@ -36,10 +36,10 @@ class FeatureCache:
     """Features of files, computed once and kept in ``folder``.
 
     An entry is named by the file's path, size and modification time and by the transform: a changed file gets a new
-    one. Entries are written atomically, so that an interrupted run leaves only whole ones.
+    one. Entries are written atomically, so an interrupted run leaves no partial ones.
 
     Attributes:
-        folder: of the cache; made where it is not there.
+        folder: of the cache; created if missing.
         vqt: the transform.
         corrects_tuning: whether tracks are resampled to A = 440 Hz first.
     """
@@ -49,10 +49,10 @@ class FeatureCache:
     corrects_tuning: bool = False
 
     def entry(self, path: Path) -> Path:
-        """The cache file of the recording at ``path``, there or not.
+        """The path of the cache file for the recording at ``path``; the file may not exist yet.
 
         Raises:
-            OSError: the recording is not there.
+            OSError: the recording does not exist.
         """
         status = path.stat()
         identity = (FORMAT_VERSION, str(path.resolve()), status.st_size, status.st_mtime_ns)
@@ -60,9 +60,9 @@ class FeatureCache:
         return self.folder / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
 
     def features(self, path: Path) -> Path:
-        """The cache file of the recording, made where it is not there or damaged: uint8 [frames, bins].
+        """The cache file of the recording, created if missing or damaged: uint8 [frames, bins].
 
-        A .npy file that holds features already (``stonecli_train.corpus.render`` makes such) is its own.
+        For a .npy file with features (from ``stonecli_train.corpus.render``), it is that file.
 
         Raises:
             AudioError: the recording cannot be decoded, or is silent; the .npy file holds something else.
@@ -80,7 +80,7 @@ class FeatureCache:
 
 
 def load_features(path: Path, bins: int) -> Features:
-    """The features that lie at ``path``, uint8 [frames, ``bins``], at least one frame; read as they are looked at.
+    """The features at ``path``, uint8 [frames, ``bins``], at least one frame, memory-mapped.
 
     Raises:
         AudioError: it holds something else; which file it was is in ``filename``.
@@ -89,7 +89,7 @@ def load_features(path: Path, bins: int) -> Features:
     with named(path):
         try:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:  # no .npy file, or one that is cut off
+        except (ValueError, EOFError) as error:  # not a .npy file, or truncated
             raise AudioError(f"not features of {bins} bins in a .npy file") from error
         if features.dtype != np.uint8 or features.ndim != 2 or not len(features) or features.shape[1] != bins:
             raise AudioError(f"not features of {bins} bins: {features.dtype} {list(features.shape)}")
@@ -100,7 +100,7 @@ def load_features(path: Path, bins: int) -> Features:
 def _is_whole(entry: Path, bins: int) -> bool:
     try:
         load_features(entry, bins)
-    except (OSError, AudioError):  # not there, or cut off by a crash of the machine
+    except (OSError, AudioError):  # missing, or truncated by a system crash
         return False
     return True
 
@@ -139,7 +139,7 @@ def track_features(samples: Samples, config: VQTConfig, corrects_tuning: bool) -
 
 
 def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]]:
-    """The VQT in chunks, each with a margin that covers the longest kernel, so that they join without a seam."""
+    """The VQT in chunks, each with a margin that covers the longest kernel, so that chunks join seamlessly."""
     hop = config.hop_length
     chunk = int(CHUNK_SECONDS * config.sample_rate) // hop * hop
     margin = -(-(BLOCK << (config.octaves - 1)) // hop) * hop  # samples that the lowest octave's kernels span
@@ -148,7 +148,7 @@ def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]
     for start in range(0, len(samples), chunk):
         before = min(start, margin)
         piece = samples[start - before : start + chunk + margin]
-        if len(piece) < margin:  # a crumb at the end; reflection needs some length
+        if len(piece) < margin:  # a short remainder; reflection at the edge needs more samples
             piece = np.pad(piece, (0, margin - len(piece)))
         with torch.inference_mode():
             magnitude = transform.magnitude(torch.from_numpy(np.ascontiguousarray(piece))[None])[0].numpy().T
@@ -164,10 +164,10 @@ def _transform(config: VQTConfig) -> VQT:
 
 
 def save_atomically(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write ``array`` to a .npy file that is either whole or not there.
+    """Write ``array`` to a .npy file, atomically.
 
     Raises:
-        OSError: it cannot be written; an old one is whole.
+        OSError: it cannot be written; an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:

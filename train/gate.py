@@ -1,14 +1,15 @@
-"""A checkpoint, and sounds with and without a key -> it with a gate: python -m stonecli_train.gate A.pt ... --out B.pt
+"""Fits a tonality gate to a checkpoint: python -m stonecli_train.gate A.pt ... --out B.pt
 
-A network of keys names one for any pitch that is loud, be it of a drum; taught otherwise, it is worse at keys. So the
-network stays as it is, and a ``TonalGate`` of its blocks is fitted to tell music from drums, noise and speech: a
-logistic regression with one hidden layer, each kind weighing half. Recordings without labels count as music where the
-checkpoint itself is sure of their key; without them, one in twenty is taken for a drum: renderings sound different.
+A key network predicts a key for any loud pitch, even that of a drum; training it otherwise reduces its accuracy. So
+the network is not changed, and a ``TonalGate`` on its blocks is fitted to separate music from drums, noise and speech:
+a logistic regression with one hidden layer, with equal weight for both classes. Recordings without labels count as
+music if the checkpoint is confident of their key. Without such recordings in the training data, one recording in twenty
+is rejected, because renderings sound different.
 
-Half of what it is fitted to is shorter than a window: the shortest pieces are half a second, and otherwise one in
-five is taken for a drum. Some of that is changed, or comes through a telephone, for it must be known there as well.
-Then it is opened as far as nearly all windows of music need, and made to open and shut more decidedly than it was
-fitted to: half open, it would weigh windows by what is no matter of keys.
+Half of the examples are shorter than a window, down to half a second; otherwise, one in five such pieces of music is
+rejected. Some examples are augmented or band-limited to a telephone. After fitting, the bias is raised until nearly all
+windows of music pass, and the score is scaled up for sharper decisions: intermediate values would weight windows by
+something other than their key.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from stonecli_train.features import load_features
 
 WIDTH = 32
 STATISTICS: Literal[4] = 4  # of each channel
-SURE = 0.45  # mean probability over a recording's windows from which on it is music in a key
-SHORTEST_SECONDS = 0.6  # of the pieces of each recording, as long as chance will have it, up to a window
+SURE = 0.45  # minimum mean probability over a recording's windows to count as music in a key
+SHORTEST_SECONDS = 0.6  # minimum length of the random pieces of each recording, at most one window
 STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 4000, 512, 3e-3, 0.1
 DROPOUT = 0.1
-TARGETS = (0.01, 0.99)  # no label is certain
-DECIDEDNESS = 3.0  # by which the score is larger than fitted
-RIDGE = 30.0  # of the regression that moves a gate; by cross-validation on 6,900 windows and pieces
-HELD_BACK = 0.001  # share of the windows with a key that may be below 0.5; what is near it wavers between keys
+TARGETS = (0.01, 0.99)  # label smoothing
+DECIDEDNESS = 3.0  # scale of the fitted score
+RIDGE = 30.0  # regularization of the regression that adapts a gate; by cross-validation on 6,900 windows and pieces
+HELD_BACK = 0.001  # maximum share of the windows with a key below 0.5
 
 Floats = npt.NDArray[np.float32]
 Features = npt.NDArray[np.uint8]
@@ -57,11 +58,11 @@ Features = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Levels:
-    """Of sounds of one kind.
+    """Features of the sounds of one class.
 
     Attributes:
         windows: ``block_levels`` of whole windows, float32 [windows, n].
-        pieces: the same of what is shorter, float32 [pieces, n]; may be none.
+        pieces: the same for shorter pieces, float32 [pieces, n]; may be empty.
     """
 
     windows: Floats
@@ -70,7 +71,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was found, on the windows that it was fitted to.
+    """A fitted gate, and its accuracy on the training windows.
 
     Attributes:
         gate: in evaluation mode.
@@ -88,7 +89,7 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
 
     Args:
         network: of the checkpoint; not changed.
-        checkpoint: says how long windows are.
+        checkpoint: gives the window length.
         features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
     levels, predictions = [], []
@@ -102,8 +103,8 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
 
 
 def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
-    """Three segments of a track, uint8 [frames, bins], no longer than a window: one as it is, one changed as in
-    training, one through a telephone; any octave of lengths is as likely."""
+    """Three segments of a track, uint8 [frames, bins], at most one window long: one unchanged, one augmented as in
+    training, one band-limited to a telephone; the lengths are log-uniform."""
     shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
     longest = max(shortest, window_frames(checkpoint))
     for change in (None, augmented, narrowed):
@@ -114,14 +115,14 @@ def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generat
 
 
 def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
-    """The gate that tells the one from the other; the same again for the same ``seed``.
+    """Fit a gate; deterministic for a ``seed``.
 
     Args:
-        tonal, keyless: of sounds with and without a key.
-        seed: of the first weights, the order and what is dropped.
+        tonal, keyless: levels of sounds with and without a key.
+        seed: of the initial weights, the order and dropout.
 
     Raises:
-        StoneError: there are no windows of one kind.
+        StoneError: one class has no windows.
     """
     if not len(tonal.windows) or not len(keyless.windows):
         raise StoneError("a gate needs windows with a key and windows without one")
@@ -156,13 +157,13 @@ def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
 
 
 def moved(gate: TonalGate, before: Floats, after: Floats) -> TonalGate:
-    """A gate that says of the levels ``after`` a network was trained further what ``gate`` said of those ``before``.
+    """Adapt a gate to a fine-tuned network: its output for the levels ``after`` matches ``gate`` on those ``before``.
 
-    Its hidden layer is fitted by ridge regression, towards the weights as they are. No label is needed, and what the
-    gate learned from thousands of sounds is kept where only hundreds are at hand.
+    The hidden layer is fitted by ridge regression towards the old weights. This needs no labels, and keeps what the
+    gate learned from thousands of sounds when only hundreds are available.
 
     Args:
-        gate: of the network as it was; not changed.
+        gate: of the old network; not changed.
         before, after: ``block_levels`` of the same sounds, float32 [sounds, n].
     """
     new = TonalGate(after.shape[1], gate.hidden.out_features).eval()
@@ -180,7 +181,7 @@ def moved(gate: TonalGate, before: Floats, after: Floats) -> TonalGate:
 
 
 class _Collector:
-    """``Levels`` of the sounds of one kind."""
+    """Collects the ``Levels`` of the sounds of one class."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint, self._network = checkpoint, checkpoint.network()
@@ -189,7 +190,7 @@ class _Collector:
         self._windows, self._pieces = [empty], [empty]
 
     def add(self, features: Features, least: float = 0.0) -> bool:
-        """Whether the track counts: its largest mean probability is above ``least``."""
+        """Add a track if its largest mean probability is above ``least``; returns whether it was added."""
         levels, most = window_levels(self._network, self._checkpoint, features)
         if most <= least:
             return False
@@ -199,17 +200,17 @@ class _Collector:
         return True
 
     def levels(self) -> Levels:
-        """Of all that counted."""
+        """Levels of all added tracks."""
         return Levels(np.concatenate(self._windows), np.concatenate(self._pieces))
 
 
 def _dropped(levels: Tensor, mean: Tensor) -> Tensor:
-    """Some levels put to their mean: the gate must not lean on one of them."""
+    """Dropout of input levels, replaced by their mean."""
     return torch.where(torch.rand_like(levels) < DROPOUT, mean, levels)
 
 
 def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
-    """The checkpoint with the gate, instead of one that it had."""
+    """The checkpoint with the gate, which replaces any earlier one."""
     weights = checkpoint.without_gate().weights
     weights |= {f"gate.{name}": value.detach().clone() for name, value in gate.state_dict().items()}
     config = replace(checkpoint.chromanet, gate_channels=gate.hidden.out_features, gate_statistics=STATISTICS)
@@ -217,10 +218,10 @@ def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
 
 
 def moved_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path]) -> TonalGate:
-    """The gate of ``origin`` for a ``checkpoint`` that was trained on from it, by the features of ``sounds``.
+    """Adapt the gate of ``origin`` to a ``checkpoint`` that was fine-tuned from it, using the features of ``sounds``.
 
     Raises:
-        StoneError: the origin has no gate that fits.
+        StoneError: the origin has no matching gate.
         AudioError, OSError: a file does not hold features, or cannot be read.
     """
     gate, channels = origin.network().gate, checkpoint.chromanet.out_channels
@@ -245,7 +246,7 @@ def main(arguments: Sequence[str]) -> int:
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="of .npy features, as training caches them, of unlabelled recordings",
+        help="of .npy features, as training caches them, of unlabeled recordings",
     )
     parser.add_argument(
         "--like", type=Path, metavar="CKPT", help="before it was trained further: move its gate instead of fitting one"

@@ -1,4 +1,4 @@
-"""Pseudo-labels of unlabelled recordings: the predictions of trained networks, fixed before training starts.
+"""Pseudo-labels of unlabeled recordings: the predictions of trained networks, fixed before training starts.
 
 Self-training (Xie et al., *Self-training with Noisy Student improves ImageNet classification*, CVPR 2020): several
 teachers, each applied to several transpositions of a segment and of its neighbors, are more accurate than a student
@@ -24,16 +24,16 @@ from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.chromanet import BINS_PER_OCTAVE, average_frames
 from stonecli_train.features import save_atomically
 
-TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features have room for 15
+TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features allow up to 15
 STEP_SECONDS = 12.0  # from one segment to the next
-NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a segment and of those beside it: modulations are rarer than mistakes
-MOST_STRETCHES = 60  # of a recording, spread over it
+NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a segment and its neighbors: modulations are rarer than errors
+MOST_STRETCHES = 60  # maximum number of segments per recording, evenly spaced
 KEYS = 24
 LOWEST_PITCH_CLASS = 9  # of the features: A
 RELATIVE_SEMITONES = 3  # from a minor tonic to that of its relative major
-LEAST_SIGNATURE = 0.6  # probability of the likeliest signature in a lesson that agrees
-LEAST_DIFFERENCE = 0.05  # of the logarithms of the tonics' energies, below which the chroma says nothing
-RULE_SLOPE = 6.0  # of the probability of minor, by that difference
+LEAST_SIGNATURE = 0.6  # minimum probability of the likeliest key signature for a pseudo-label to agree
+LEAST_DIFFERENCE = 0.05  # minimum log-energy difference between the two tonics for the chroma to decide
+RULE_SLOPE = 6.0  # slope of the probability of minor over that difference
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class Lessons:
 
 
 class Teachers:
-    """Trained networks that are asked together.
+    """An ensemble of trained networks.
 
     Args:
         checkpoints: of 24 classes with names, all with the same input.
@@ -89,7 +89,7 @@ class Teachers:
         self._digest = digest.hexdigest()
 
     def lessons(self, features: Path) -> Lessons:
-        """Lessons for the recording whose features lie at ``features``; kept, and read where they are kept already.
+        """Pseudo-labels for the recording whose features are at ``features``, cached in ``folder``.
 
         Raises:
             OSError: features or answers cannot be read or written.
@@ -100,14 +100,14 @@ class Teachers:
             rows: Floats = np.load(entry, allow_pickle=False)
             if rows.ndim == 2 and rows.shape[1] == KEYS + 1 and rows.dtype == np.float32:
                 return Lessons(rows[:, 0].astype(np.int64), rows[:, 1:])
-        except (OSError, ValueError, EOFError):  # not there, or cut off
+        except (OSError, ValueError, EOFError):  # missing or truncated
             pass
         found = self._listen(np.load(features, mmap_mode="r", allow_pickle=False))
         save_atomically(entry, np.column_stack([found.starts, found.keys]).astype(np.float32))
         return found
 
     def _listen(self, features: npt.NDArray[np.uint8]) -> Lessons:
-        """Lessons for features, uint8 [frames, bins]; none if they are shorter than a segment."""
+        """Pseudo-labels for features, uint8 [frames, bins]; empty if they are shorter than a segment."""
         config = self.checkpoints[0].vqt
         last = len(features) - self._frames
         if last < 0:
@@ -146,20 +146,20 @@ class Teachers:
 
 
 def agreeing(lessons: Lessons, features: npt.NDArray[np.uint8], frames: int, bins: int) -> Lessons:
-    """The lessons whose mode the chroma confirms: two teachers with different faults.
+    """The pseudo-labels whose mode the chroma confirms: two estimators with different errors.
 
     The rule is S-KEY's (Kong et al., 2025, ``stonecli_train.losses``): of the two tonics of the likeliest signature,
-    the one whose pitch class has more energy. On 264 recordings the teacher alone had the right mode in 89 %, and in
-    92 % where the rule agreed. Where the rule has the other mode, or neither clearly, or the teachers are not sure of
-    the signature, the stretch is left out. The others keep only the likeliest signature, with the probability that the
-    teachers give to it: what they are less sure of counts less. The share of its minor key is the mean of the
-    teachers' and of the rule's.
+    the one whose pitch class has more energy. On 264 recordings, the teacher had the right mode in 89 % of all cases,
+    and in 92 % of those where the rule agreed. A segment is dropped if the rule gives the other mode or is undecided,
+    or if the teachers are not confident of the signature. The other segments keep only the likeliest signature with the
+    teachers' probability, so less confident ones have less weight. The share of its minor key is the mean of the
+    teachers' and the rule's.
 
     Args:
         lessons: of a recording.
         features: of it, uint8 [frames, bins].
-        frames: of a stretch.
-        bins: of the features that count, from the lowest.
+        frames: of a segment.
+        bins: number of bins to use, from the lowest.
     """
     starts, keys = [], []
     for start, probabilities in zip(lessons.starts.tolist(), lessons.keys, strict=True):
@@ -189,5 +189,5 @@ def _chroma(stretch: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _raised(index: int, semitones: int) -> int:
-    """``Key.index`` of the key so many semitones above: a crop from below sounds lower than it is."""
+    """``Key.index`` of the key that many semitones above: a crop from below looks transposed down."""
     return (index + semitones) % BINS_PER_OCTAVE + index // BINS_PER_OCTAVE * BINS_PER_OCTAVE

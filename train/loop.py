@@ -39,14 +39,14 @@ class TrainError(StoneError):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch came to.
+    """Results of an epoch.
 
     Attributes:
         epoch: its number, from 1.
         step: steps done in all.
         losses: means over the epoch, by term.
         validation: mean losses on the validation tracks, by term.
-        scores: on labelled validation tracks; None without any.
+        scores: on labeled validation tracks; None without any.
         minutes: of training since this run was started or resumed.
         is_best: whether its validation is the best so far.
     """
@@ -61,30 +61,30 @@ class EpochReport:
 
 
 class Watcher:
-    """Told of what happens in a run: the command line draws it, TensorBoard keeps it, yours may send it elsewhere.
+    """Observer of a run: for the command line, TensorBoard, or your own code.
 
     Subclass it and override what you need (docs/training.md, ``stone train --watcher MODULE:CLASS``).
     """
 
     def on_resume(self, step: int) -> None:
-        """Before the first step, and when the run goes back: from ``step`` on, steps are told (again)."""
+        """Called before the first step, and when the run restarts from ``step``; later steps are reported again."""
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
-        """After every step."""
+        """Called after every step."""
 
     def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
-        """After every validation; ``network`` has the averaged weights."""
+        """Called after every validation; ``network`` has the averaged weights."""
 
     def on_message(self, text: str) -> None:
-        """Something worth a line."""
+        """Called with a one-line message."""
 
     def close(self) -> None:
-        """At the end of the run, however it ends."""
+        """Called at the end of the run, also after errors."""
 
 
 @dataclass
 class Progress:
-    """Where a run is; rides in its checkpoints."""
+    """Progress of a run; saved in its checkpoints."""
 
     step: int = 0
     best: float = math.inf
@@ -95,23 +95,23 @@ class Progress:
 
 @dataclass
 class Run:
-    """One training run: the parts that change, and the steps they go through.
+    """One training run.
 
     Attributes:
         config: of the run.
         folder: of its checkpoints, ``last.pt`` and ``best.pt``.
         unlabelled, labelled: training tracks.
         validation_unlabelled, validation_labelled: validation tracks.
-        device: where the network is.
-        processes: this process among those that train together.
-        watchers: told of what happens; in the first process only.
-        stop: asked after every step; True saves and ends the run.
+        device: of the network.
+        processes: this process and the number of processes of the run.
+        watchers: observers of the run, in the first process only.
+        stop: called after every step; True saves and ends the run.
         trained_on: one line for the model card.
-        start: whose weights a new run begins with, instead of random ones.
-        batches: where batches come from instead of the tracks (``stonecli_train.data.WaveformTracks``).
+        start: checkpoint with the initial weights of a new run; None for random ones.
+        batches: source of batches instead of the tracks (``stonecli_train.data.WaveformTracks``).
         validation_batches: the same for validation; None for the first of ``batches``.
         allows_changes: whether a run is resumed although its settings or tracks have changed.
-        channels_last: whether the tensors lie in memory bin by bin, which is faster on the CPU: 1.4 times with
+        channels_last: whether to use the channels-last memory format, which is faster on the CPU: 1.4 times with
             frames averaged by four (``benchmarks/training_step.py``), more with longer segments.
     """
 
@@ -158,7 +158,7 @@ class Run:
             DataError: the tracks are not what the loss learns from, or is validated with; before the first step.
             OSError: a checkpoint cannot be written; the old one is whole.
         """
-        self.validation_data()  # raises now what would otherwise be found after an epoch
+        self.validation_data()  # raise errors now instead of after the first epoch
         self.resume()
         if self.start is not None and not self.progress.step:
             self.start_from(self.start)
@@ -169,7 +169,7 @@ class Run:
         return self.progress
 
     def train_epochs(self) -> None:
-        """The epochs that are left, each with its validation and checkpoint."""
+        """Run the remaining epochs, each with its validation and checkpoint."""
         config = self.config.optimiser
         started = saved = time.monotonic()
         stream = self.new_stream()
@@ -178,7 +178,7 @@ class Run:
                 self.say(f"no better validation for {config.patience} epochs: stopped")
                 break
             seen: list[dict[str, float]] = []
-            while not seen or self.progress.step % config.train_steps:  # an epoch, or what is left of it
+            while not seen or self.progress.step % config.train_steps:  # an epoch, or its remainder
                 losses = self.train_step(next(stream))
                 if not math.isfinite(losses["total"]):
                     self.go_back_to_best()
@@ -280,7 +280,7 @@ class Run:
         seed_everything(self.config.optimiser.seed, self.progress.step, self.progress.recoveries)
 
     def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
-        """The terms of the loss of a labelled batch with scores, the auxiliary ones among them."""
+        """The terms of the loss of a labeled batch with scores, including the auxiliary ones."""
         assert self.auxiliary is not None  # noqa: S101
         with self.autocast():
             outputs = network.blocks(inputs[0])
@@ -323,7 +323,7 @@ class Run:
         scores = None
         if self.validation_labelled:
             scores = score_network(self.average, self.validation_labelled, config, self.device)
-        # The loss decides; where labels are there, what they are there for does.
+        # The best epoch is chosen by the validation loss, or with labels by the score.
         criterion = (
             validation["total"] if scores is None else -(scores.mirex if config.network.rows == 2 else scores.ksea)
         )
@@ -354,7 +354,7 @@ class Run:
         return _means(seen)
 
     def checkpoint(self) -> Checkpoint:
-        """The run as it is: averaged weights to use, and all that resuming needs."""
+        """The checkpoint of the run: averaged weights, and the state for resuming."""
         has_labels = bool(self.labelled)
         return Checkpoint(
             chromanet=self.config.network,
@@ -388,17 +388,17 @@ class Run:
             save_checkpoint(self.checkpoint(), self.folder / name)
 
     def resume(self) -> None:
-        """Go on where ``last.pt`` was saved, if it is there."""
+        """Resume from ``last.pt``, if it exists."""
         path = self.folder / "last.pt"
         if path.exists():
             self.restore(load_checkpoint(path))
             self.say(f"resumed after step {self.progress.step}")
 
     def start_from(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's weights, and nothing else of it: windows, data and objective may be others.
+        """Load only the weights of a checkpoint; its windows, data and objective may differ.
 
         Raises:
-            TrainError: it is of another architecture, or its outputs stand for other keys.
+            TrainError: it has another architecture, or its outputs are other keys.
         """
         mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
@@ -408,16 +408,16 @@ class Run:
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
             raise TrainError("the checkpoint of --from has another architecture than the configuration")
         if self.labelled and theirs.classes not in (None, class_names(mine)):
-            raise TrainError("the outputs of the checkpoint of --from stand for other keys than the labels")
+            raise TrainError("the outputs of the checkpoint of --from are other keys than the labels")
         for network in (self.network, self.average):
             network.load_state_dict(theirs.weights)
         self.progress.is_tuned = True
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's state.
+        """Load a checkpoint's state.
 
         Raises:
-            TrainError: it is of another architecture or objective, or cannot be resumed.
+            TrainError: it has another architecture or objective, or cannot be resumed.
         """
         theirs, advice = checkpoint, "choose another --name, or the same configuration"
         check_settings(checkpoint, self.config, self.folder, self.allows_changes)
@@ -489,7 +489,7 @@ def stored_split(checkpoint: Checkpoint) -> Split | None:
 
 
 def check_settings(checkpoint: Checkpoint, config: TrainConfig, folder: Path, allows_changes: bool = False) -> None:
-    """Nothing, where the run in ``folder`` can be resumed with ``config``.
+    """Check that the run in ``folder`` can be resumed with ``config``.
 
     Raises:
         TrainError: it has another architecture or loss, or other settings and ``allows_changes`` is False.
@@ -507,7 +507,7 @@ def check_settings(checkpoint: Checkpoint, config: TrainConfig, folder: Path, al
 
 
 def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """The earlier values of settings that have changed, by ``table.name``; those that are new have not."""
+    """The earlier values of changed settings, by ``table.name``; new settings do not count."""
     changes = {}
     for table, values in ours.items():
         before = theirs.get(table)
@@ -518,7 +518,7 @@ def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 
 
 def seed_everything(seed: int, step: int, recoveries: int = 0) -> None:
-    """Make what follows depend on the seed, the step and the number of returns to the best checkpoint alone."""
+    """Seed the random numbers by the seed, the step and the number of returns to the best checkpoint only."""
     state = int(np.random.SeedSequence([seed, step, recoveries]).generate_state(1)[0])
     random.seed(state)
     torch.manual_seed(state)

@@ -5,7 +5,7 @@
     Minor Keys from Audio*, ICASSP 2025.
 
 A key signature profile (KSP) is float [batch, 12], or [batch, 24] as two rows of 12, one for each mode; it sums to one.
-Complex numbers are kept as pairs of real ones in float32, which autocast leaves alone and every device differentiates.
+Complex numbers are stored as pairs of float32, which autocast does not change and every device can differentiate.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MINOR_TONIC = -3  # semitones from the major tonic of a key signature to its min
 class Views:
     """KSPs of three views of a batch of tracks: two segments in one key, and a transposition of the first.
 
-    In supervised training the labels take the place of ``first``.
+    In supervised training, the labels replace ``first``.
 
     Attributes:
         first, second: [batch, classes], in the same key.
-        transposed: [batch, classes], of the first segment, moved.
-        shift: integer [batch], by how many places the key in ``first`` lies above that in ``transposed``, -11..11.
+        transposed: [batch, classes], of the transposed first segment.
+        shift: integer [batch], semitones from the key in ``transposed`` up to that in ``first``, -11..11.
     """
 
     first: Tensor
@@ -48,15 +48,15 @@ class Views:
 def dft(ksp: Tensor, circle: int) -> Tensor:
     """Real and imaginary part of the KSP's discrete Fourier transform at one frequency, float [batch, 2] ([1], eq. 2).
 
-    F[y](omega) = sum_q y[q] exp(2 pi i omega q) with omega = circle / 12: ``circle`` 7 places neighbouring fifths side
-    by side on the unit circle, 1 neighbouring semitones. The length is 1 for a one-hot KSP, 0 for a flat one.
+    F[y](omega) = sum_q y[q] exp(2 pi i omega q) with omega = circle / 12: ``circle`` 7 makes fifths neighbors on the
+    unit circle, 1 makes semitones neighbors. The length is 1 for a one-hot KSP, 0 for a flat one.
 
     Args:
         ksp: [batch, 12].
         circle: 1 or 7.
 
     Raises:
-        ValueError: another circle; it would not visit all twelve places in steps of a fifth or a semitone.
+        ValueError: any other circle, which would not reach all twelve pitch classes in steps of a fifth or a semitone.
     """
     if circle not in (1, 7):
         raise ValueError(f"the circle is 1 (semitones) or 7 (fifths), not {circle}")
@@ -67,10 +67,10 @@ def dft(ksp: Tensor, circle: int) -> Tensor:
 
 
 def cpsd_loss(first: Tensor, second: Tensor, shift: Tensor, circle: int) -> Tensor:
-    """Distance of the cross-power spectral density from what the transposition asks for, [1], eq. 5; scalar, 0..4.
+    """Distance of the cross-power spectral density from that of the transposition, [1], eq. 5; scalar, 0..4.
 
-    mean |exp(2 pi i omega shift) - F[first] conj(F[second])|^2. It vanishes where both KSPs are one-hot and ``first``
-    lies ``shift`` places above ``second``; for flat ones it is 1.
+    mean |exp(2 pi i omega shift) - F[first] conj(F[second])|^2. It is 0 if both KSPs are one-hot and ``first`` is
+    ``shift`` semitones above ``second``; for flat ones it is 1.
 
     Args:
         first, second: KSPs [batch, 12].
@@ -85,7 +85,7 @@ def cpsd_loss(first: Tensor, second: Tensor, shift: Tensor, circle: int) -> Tens
 
 
 def _angles(places: Tensor, circle: int) -> Tensor:
-    """2 pi circle places / 12, float32, whole turns taken off while the numbers are whole."""
+    """2 pi circle places / 12, float32, reduced modulo 2 pi before the conversion to float."""
     return 2.0 * math.pi / CLASSES * (circle * places % CLASSES).float()
 
 
@@ -166,10 +166,10 @@ def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
 
 
 def tonic_offset(turned: Tensor) -> int:
-    """Place of the major tonic in the turned chroma, 0..11: where a major scale fits best over the whole batch.
+    """Index of the major tonic in the rotated chroma, 0..11: where a major scale fits the whole batch best.
 
-    Training without labels leaves open which place of the KSP means which key signature. The published code compares
-    two fixed bins all the same (:func:`published_mode_labels`); this finds the two tonics by the scale instead.
+    Without labels, the mapping from KSP indices to key signatures is arbitrary. The published code compares two fixed
+    bins regardless (:func:`published_mode_labels`); this finds the two tonics by the scale instead.
 
     Args:
         turned: of :func:`turned_chroma`, [batch, 12], or a sum of such.
@@ -185,7 +185,7 @@ def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
 
     Args:
         turned: of :func:`turned_chroma`, [batch, 12].
-        offset: place of the major tonic in it, see :func:`tonic_offset`.
+        offset: index of the major tonic in it, see :func:`tonic_offset`.
     """
     major, minor = turned[:, offset % CLASSES], turned[:, (offset + MINOR_TONIC) % CLASSES]
     return (major > minor).float()
@@ -194,8 +194,8 @@ def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
 def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
     """Pseudo-labels of the mode as S-KEY's code makes them, float [batch], 1 for the first row of the KSP ([2]).
 
-    The place q of the likeliest key signature is taken for a pitch class: 1 where the chroma has more at q than three
-    semitones above it. No gradient.
+    The index q of the likeliest key signature is used as a pitch class: 1 where the chroma has more energy at q than
+    three semitones above it. No gradient.
 
     Args:
         chroma: [batch, 12], counted from the lowest bin that the network saw.
@@ -207,7 +207,7 @@ def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
 
 
 def balance_loss(ksp: Tensor) -> Tensor:
-    """How far the batch as a whole leans to one mode, scalar 0..1/4 ([2]): (p - 1/2)^2 of the mean mode probability p.
+    """Bias of the whole batch to one mode, scalar 0..1/4 ([2]): (p - 1/2)^2 of the mean mode probability p.
 
     Without it, calling everything major (or minor) would be a solution.
     """
@@ -220,7 +220,7 @@ def skey_loss(
     """S-KEY's objective ([2]) with the constants of its code: ``key``, ``mode``, ``balance`` and ``total``.
 
     ``mode`` is the sum of the binary cross-entropies of the three views against the pseudo-label; ``balance`` is over
-    both views that were not transposed. total = w[0] key + 1.5 w[1] mode + 20 w[2] balance.
+    both untransposed views. total = w[0] key + 1.5 w[1] mode + 20 w[2] balance.
 
     Args:
         views: KSPs [batch, 24].

@@ -1,4 +1,4 @@
-"""Scores of a network on labelled tracks while it is trained, by the metrics of ``stonecli.evaluation.metrics``."""
+"""Scores of a network on labeled tracks during training, by the metrics of ``stonecli.evaluation.metrics``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.data import Track, cut
 from stonecli_train.views import class_names, network_input
 
-MAX_WINDOWS = 16  # of a track, spread over it
-MAX_TRACKS = 300  # that are scored after an epoch: of thousands, they took a third of the time
+MAX_WINDOWS = 16  # per track, evenly spaced
+MAX_TRACKS = 300  # scored per epoch; thousands of tracks took a third of the training time
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Scores:
     """Scores over tracks, each 0..1, and the confusion matrix.
 
     Attributes:
-        mirex: MIREX weighted score; for 12 classes with every answer taken for the major key.
+        mirex: MIREX weighted score; for 12 classes with every prediction counted as the major key.
         accuracy: share of keys that are right; likewise.
         signature: share of key signatures that are right.
         ksea: (right + fifths / 2) / all on key signatures.

@@ -249,7 +249,7 @@ class _Tracks:
         """One line for the model card."""
         unlabelled = len(self.unlabelled) + len(self.validation_unlabelled)
         labelled = len(self.labelled) + len(self.validation_labelled)
-        return f"{unlabelled} unlabelled and {labelled} labelled tracks"
+        return f"{unlabelled} unlabeled and {labelled} labeled tracks"
 
 
 def _prepare(

@@ -1,4 +1,4 @@
-"""Batches of segments -> the views that the losses compare: crops of the VQT are transpositions."""
+"""Makes the views that the losses compare from batches of segments: crops of the VQT are transpositions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network_input(segments: Tensor, shifts: Tensor, config: TrainConfig) -> Tens
 
     Args:
         segments: uint8 [rows, frames, bins].
-        shifts: int64 [rows], bins left out from below: the crop sounds lower by as many semitones.
+        shifts: int64 [rows], bins cropped from below: each one transposes down by a semitone.
         config: of the run.
     """
     level = average_frames(segments.float().transpose(1, 2) / 255.0, config.input.frames_averaged)
@@ -39,10 +39,10 @@ def network_input(segments: Tensor, shifts: Tensor, config: TrainConfig) -> Tens
 
 
 def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
-    """What the network is asked about a batch, float32 [views, rows, 1, n_bins, frames].
+    """Network inputs for a batch, float32 [views, rows, 1, n_bins, frames].
 
-    Unlabelled: first segment, second segment, first segment transposed. Labelled: the segment, the segment transposed;
-    for ``cross_entropy``, and with lessons, the segment alone.
+    Unlabeled: first segment, second segment, first segment transposed. Labeled: the segment, the segment transposed;
+    for ``cross_entropy`` or with pseudo-labels, only the segment.
     """
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
     if batch.is_taught or (batch.is_labelled and config.loss.name == "cross_entropy"):
@@ -55,7 +55,7 @@ def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
 
 
 def windows_per_row(config: TrainConfig, has_unlabelled: bool, has_labelled: bool) -> float:
-    """Windows that the network is given for each row of a batch, on average over batches with and without labels."""
+    """Mean number of network inputs per row, over batches with and without labels."""
     loss = config.loss
     labelled = 1.0 if loss.name == "cross_entropy" else 2.0
     unlabelled = 1.0 if loss.name == "cross_entropy" and loss.unlabelled == "lessons" else 3.0
@@ -70,7 +70,7 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
 
     Args:
         logits: of the network for ``inputs``, [views, rows, classes]; with a teacher, the first two views of an
-            unlabelled batch are its, and only the third is the network's.
+            unlabeled batch are the teacher's, and only the third is the network's.
         chroma: of :func:`batch_chroma`, [rows, 12]; used by S-KEY only.
         batch: rows in the same order.
         config: of the run.
@@ -111,7 +111,7 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
 
 
 def _mode_labels(chroma: Tensor, views: Views, config: TrainConfig) -> Tensor:
-    """S-KEY's pseudo-labels of the mode, float [rows], from both views that were not transposed."""
+    """S-KEY's pseudo-labels of the mode, float [rows], from both untransposed views."""
     profile = (views.first.detach() + views.second.detach()) / 2.0
     if config.loss.skey_tonic == "place":
         return published_mode_labels(chroma, profile)
@@ -123,13 +123,13 @@ def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
     """Cross-entropy of the transposed view against the teacher's prediction for two segments; scalar, >= 0.
 
     The teacher is the average of the network's own weights (Tarvainen and Valpola, *Mean teachers are better role
-    models*, NeurIPS 2017). Its answer, the mean of both segments', is moved by the transposition. Major and minor weigh
-    the same, so that a teacher who leans to one does not pull the network further.
+    models*, NeurIPS 2017). Its prediction, the mean over both segments, is transposed accordingly. Major and minor
+    have equal weight, so that a biased teacher does not bias the network further.
 
     Args:
         logits: [3, rows, 24]: the teacher's for both segments, the network's for the transposed first one.
-        shift: integer [rows], by how many places the key in the first lies above that in the transposed one.
-        least_sure: rows whose likeliest key has less in the teacher's answer do not count; without any the loss is 0.
+        shift: integer [rows], semitones from the key in the transposed segment up to that in the first.
+        least_sure: minimum confidence of the teacher; rows below it are ignored. If all are, the loss is 0.
     """
     predicted = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
     indices = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
@@ -144,9 +144,9 @@ def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
 
 
 def relative_rows(profile: Tensor) -> Tensor:
-    """A KSP [rows, 24] whose rows stand tonic below tonic, turned so that relative keys stand below each other.
+    """Realign a KSP [rows, 24] from parallel to relative keys in the same column.
 
-    Place p of the second row becomes the minor key three semitones below the major key at p of the first.
+    Index p of the second row becomes the minor key three semitones below the major key at index p of the first.
     """
     major, minor = profile[:, :BINS_PER_OCTAVE], profile[:, BINS_PER_OCTAVE:]
     return torch.cat([major, torch.roll(minor, 3, dims=1)], dim=1)
@@ -171,7 +171,7 @@ def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
 
     Args:
         inputs: log-VQT [rows, 1, bins, frames] in 0..1, where 1 is the maximum and 0 is 80 dB below it.
-        scale: what is averaged: ``log`` levels as they are, ``root`` of the magnitude, or the ``linear`` magnitude.
+        scale: quantity to average: ``log`` levels as they are, ``root`` of the magnitude, or the ``linear`` magnitude.
     """
     levels = inputs[:, 0].float()
     if scale != "log":
@@ -182,9 +182,9 @@ def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
 def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
     """Index of each label among the network's outputs for its crop, int64 [rows].
 
-    The first row of outputs is major: place p is the key whose tonic lies p semitones above the crop's lowest bin. In
-    the second row, the minor keys stand below their relative majors, as the CPSD losses need it that sum rows to key
-    signatures; for ``cross_entropy`` below their parallels, so that a place is a tonic.
+    The first row of outputs is major: index p is the key whose tonic is p semitones above the crop's lowest bin. In the
+    second row, each minor key is in the column of its relative major, because the CPSD losses sum the rows to key
+    signatures; for ``cross_entropy`` it is in that of its parallel major, so that a column is a tonic.
     """
     tonic, minor = labels % 12, labels >= 12
     if config.loss.name != "cross_entropy":
@@ -194,10 +194,10 @@ def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
 
 
 def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
-    """The KSPs that the labels stand for, float32 [rows, classes], each summing to one.
+    """Target KSPs of the labels, float32 [rows, classes], each summing to one.
 
-    One-hot; for ``cross_entropy`` some probability goes to the keys that the MIREX score forgives, in its proportions:
-    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel. Without a key, every class is as likely as another.
+    One-hot; for ``cross_entropy`` with label smoothing to the keys that score in MIREX, in its proportions:
+    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel. Without a key, the target is uniform.
     """
     if (labels == NO_KEY_INDEX).any():
         profiles = label_profiles(labels.clamp(max=NO_KEY_INDEX - 1), shifts, config)
@@ -222,11 +222,11 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
 
 
 def lesson_profiles(lessons: Tensor, shifts: Tensor) -> Tensor:
-    """The KSPs that teachers ask for, float32 [rows, 24]: ``lessons`` in the order of the outputs for each crop.
+    """Target KSPs of the teachers, float32 [rows, 24]: ``lessons`` in the order of the outputs for each crop.
 
     Args:
         lessons: float32 [rows, 24] by ``Key.index``.
-        shifts: int64 [rows], bins left out from below.
+        shifts: int64 [rows], bins cropped from below.
     """
     indices = torch.arange(BINS_PER_OCTAVE, device=shifts.device)
     tonics = (indices + LOWEST_PITCH_CLASS + shifts[:, None]) % BINS_PER_OCTAVE
@@ -234,7 +234,7 @@ def lesson_profiles(lessons: Tensor, shifts: Tensor) -> Tensor:
 
 
 def class_names(config: TrainConfig) -> tuple[str, ...]:
-    """Names of the outputs in order, as labels teach them; ``export`` checks them by ear."""
+    """Names of the outputs in order, as trained with labels; ``export`` verifies them with a pitch fork."""
     from stonecli.key import Key
 
     majors = [Key((LOWEST_PITCH_CLASS + index) % 12, "major") for index in range(12)]

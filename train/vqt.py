@@ -4,8 +4,8 @@ Published pipeline: nnAudio's VQT (Schörkhuber et al., *A Matlab Toolbox for Ef
 Time-Frequency Transforms with Log-Frequency Resolution*, AES 2014; Cheuk et al., *nnAudio*, IEEE Access 2020) with
 gamma = 0, 12 bins an octave from 27.5 Hz (A0), hop 512 at 22.05 kHz, then decibels with an 80 dB floor.
 
-nnAudio filters with one-channel convolutions, the worst case for a convolution library. Here the signal is cut into
-blocks, neighbouring blocks are laid side by side, and one banded (Toeplitz) matrix does the filtering of a whole
+nnAudio filters with one-channel convolutions, the worst case for a convolution library. Here the signal is split into
+blocks, adjacent blocks are concatenated, and one banded (Toeplitz) matrix does the filtering of a whole
 block: decimation by two and the kernels of an octave are both a single matrix product. Only pad, reshape, slice,
 concatenate and matmul are used, so that the transform exports to ONNX as it stands.
 """
@@ -38,7 +38,7 @@ class VQTConfig:
     Attributes:
         sample_rate: of the input, in Hz.
         hop_length: samples from one frame to the next; a multiple of 2 ** (octaves - 1).
-        fmin: centre frequency of the lowest bin, in Hz.
+        fmin: center frequency of the lowest bin, in Hz.
         n_bins: number of bins.
         bins_per_octave: bins in an octave.
 
@@ -76,7 +76,7 @@ class VQTConfig:
 
     @property
     def q(self) -> float:
-        """Quality factor of every bin: centre frequency over bandwidth."""
+        """Quality factor of every bin: center frequency over bandwidth."""
         return float(1.0 / (2.0 ** (1.0 / self.bins_per_octave) - 1.0))
 
     @property
@@ -85,7 +85,7 @@ class VQTConfig:
         return (BLOCK // 2 + 1) << (self.octaves - 1)
 
     def frequency(self, index: int) -> float:
-        """Centre frequency of a bin, in Hz."""
+        """Center frequency of a bin, in Hz."""
         return float(self.fmin * 2.0 ** (index / self.bins_per_octave))
 
     def kernel_length(self, index: int) -> int:
@@ -165,11 +165,11 @@ class VQT(nn.Module):
 
 
 def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
-    """Every run of neighbouring blocks times ``matrix``.
+    """Every run of adjacent blocks times ``matrix``.
 
     Args:
         signal: [batch, n]; a last, incomplete block is dropped.
-        matrix: [k * block, columns]: k neighbouring blocks give one row of the result.
+        matrix: [k * block, columns]: k adjacent blocks give one row of the result.
         block: samples in a block.
 
     Returns:
@@ -192,7 +192,7 @@ def frame_block(hop: int) -> int:
 def octave_kernels(config: VQTConfig) -> npt.NDArray[np.complex128]:
     """Kernels of the highest octave, complex [bins_per_octave, BLOCK].
 
-    Each is a periodic Hann window of ``ceil(Q fs / f)`` samples times a complex exponential, centred, with the sum of
+    Each is a periodic Hann window of ``ceil(Q fs / f)`` samples times a complex exponential, centered, with the sum of
     its magnitudes equal to one. Lower octaves use the same kernels on the decimated signal.
     """
     kernels = np.zeros((config.bins_per_octave, BLOCK), dtype=np.complex128)
@@ -224,7 +224,7 @@ def _kernel_lengths(config: VQTConfig) -> Array:
 
 
 def _decimation_matrix(taps: Array) -> Array:
-    """Banded matrix that turns neighbouring blocks into BLOCK / 2 decimated samples."""
+    """Banded matrix that turns adjacent blocks into BLOCK / 2 decimated samples."""
     outputs = BLOCK // 2
     rows = BLOCK * -(-(2 * (outputs - 1) + len(taps)) // BLOCK)
     matrix = np.zeros((rows, outputs))
@@ -234,7 +234,7 @@ def _decimation_matrix(taps: Array) -> Array:
 
 
 def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int) -> Array:
-    """Banded matrix that turns neighbouring blocks into frames: per frame the real parts, then the imaginary ones."""
+    """Banded matrix that turns adjacent blocks into frames: per frame the real parts, then the imaginary ones."""
     block = frame_block(hop)
     frames = block // hop
     rows = block * -(-((frames - 1) * hop + BLOCK) // block)

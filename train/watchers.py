@@ -1,4 +1,4 @@
-"""Who is told how training goes: a CSV log, TensorBoard, the terminal."""
+"""Watchers of a training run: a CSV log, TensorBoard, the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_watcher(name: str, config: TrainConfig, run: str) -> Watcher:
     The module is looked for where Python looks and in the current folder.
 
     Raises:
-        WatcherError: there is no such class, or it is no :class:`Watcher`, or it cannot be made.
+        WatcherError: there is no such class, it is not a :class:`Watcher`, or its constructor fails.
     """
     try:
         watcher = own_object(name)(config, run)
@@ -136,7 +136,7 @@ class TensorBoardLog(Watcher):
         self._writer.close()
 
     def _circle(self, network: ChromaNet) -> Any:
-        """Each validation track's KSP as the point that its DFT is, coloured by its key signature where known."""
+        """Scatter plot of the DFT of each validation track's KSP, colored by its key signature if known."""
         from matplotlib.figure import Figure
 
         profiles = np.stack([track_profile(network, track, self._config, self._device) for track in self._tracks])

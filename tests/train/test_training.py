@@ -56,7 +56,7 @@ def test_one_call_trains_and_the_next_resumes(labels: Path, tmp_path: Path) -> N
     trained = stonecli_train.train(config, **where, watchers=[epochs], on_progress=lambda *what: progress.append(what))
     assert (trained.step, trained.is_interrupted, epochs.epochs) == (6, False, [1, 2])
     assert progress[-1] == ("decoding", 8, 8)
-    assert load_checkpoint(trained.folder / "best.pt").trained_on == "0 unlabelled and 8 labelled tracks"
+    assert load_checkpoint(trained.folder / "best.pt").trained_on == "0 unlabeled and 8 labeled tracks"
     longer = stonecli_train.choose_config("ks_mode", labels=labels, values=[*SETTINGS, "optimiser.epochs=3"])
     assert stonecli_train.train(longer, **where, watchers=[epochs]).step == 9
     assert epochs.epochs == [1, 2, 3]

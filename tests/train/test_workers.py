@@ -28,7 +28,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 @pytest.fixture
 def tracks(tmp_path: Path, make_tracks: MakeTracks) -> list[Track]:
-    """Six unlabelled tracks."""
+    """Six unlabeled tracks."""
     return make_tracks(tmp_path / "tracks", 6, labelled=False, frames=300)
 
 

@@ -148,7 +148,7 @@ def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> t
 
 
 def shifted(values: Floats, steps: int) -> Floats:
-    """[channels, n] with every value ``steps`` places up the tempo axis; the ends are repeated."""
+    """[channels, n] with every value ``steps`` indices up the tempo axis; the ends are repeated."""
     index = np.clip(np.arange(values.shape[-1]) - steps, 0, values.shape[-1] - 1)
     return values[:, index]
 

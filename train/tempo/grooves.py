@@ -1,7 +1,7 @@
 """The Groove MIDI Dataset: drummers who play to a metronome, on an electronic kit (Gillick et al. 2019, CC BY 4.0).
 
-https://magenta.tensorflow.org/datasets/groove. The tempo is that of the metronome, and stands in the file names:
-``1_funk_80_beat_4-4.mid``. Fills (``_fill_``) are too short to have a tempo, and are left out.
+https://magenta.tensorflow.org/datasets/groove. The tempo is that of the metronome, and part of the file names:
+``1_funk_80_beat_4-4.mid``. Fills (``_fill_``) are too short to have a tempo, and are skipped.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert checkpoint.config["optimiser"]["lr"] == 0.005
     assert checkpoint.config["loss"]["circle"] == checkpoint.circle_type == 1
     labelled = 4 if given == "both" else 0
-    assert checkpoint.trained_on == f"{8 - labelled} unlabelled and {labelled} labelled tracks"
+    assert checkpoint.trained_on == f"{8 - labelled} unlabeled and {labelled} labeled tracks"
     with (models / "log.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
     events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / index), size_guidance={"scalars": 0})
@@ -558,7 +558,7 @@ def test_without_data_it_trains_on_music_that_it_generates(
     assert line.startswith("stone: training on 24 excerpts of music that stone generates")
     assert "--data FOLDER" in line
     checkpoint = load_checkpoint(tmp_path / "models" / kind / "7" / "basic" / "best.pt")
-    assert checkpoint.trained_on == "0 unlabelled and 24 labelled tracks"
+    assert checkpoint.trained_on == "0 unlabeled and 24 labeled tracks"
     assert checkpoint.config["input"]["frames_averaged"] == 8  # of the configuration for a laptop
 
 
