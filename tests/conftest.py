@@ -282,7 +282,7 @@ def key_model() -> KeyModel:
 
 @pytest.fixture(scope="session")
 def estimate_of() -> MakeEstimate:
-    """An estimate as if heard: ``estimate_of("Am", changes_to="C")``, ``estimate_of(None)`` for noise."""
+    """An estimate as if from the model: ``estimate_of("Am", changes_to="C")``, ``estimate_of(None)`` for noise."""
 
     def make(key: str | None = "Am", *, confidence: float = 0.8, changes_to: str | None = None) -> KeyEstimate:
         uniform = np.full(24, 1 / 24, dtype=np.float32)
@@ -368,7 +368,7 @@ def _drop_powers() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> MakeModel:
-    """Writes a model that hears the same in everything: ``tiny_model(path, count=12, **changed_metadata)``."""
+    """Writes a model with the same output for every input: ``tiny_model(path, count=12, **changed_metadata)``."""
     onnx = pytest.importorskip("onnx")
     helper, floats = onnx.helper, onnx.TensorProto.FLOAT
 

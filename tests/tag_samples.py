@@ -99,7 +99,7 @@ def make(samples: dict[str, bytes], tmp_path: Path) -> CopySample:
 
 @pytest.fixture(scope="session")
 def png() -> MakePicture:
-    """A picture of one pixel and about so many bytes, which decoders have nothing to complain about."""
+    """A valid picture of one pixel with about that many bytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)

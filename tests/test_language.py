@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("stonecli", "benchmarks", "docs", ".ci", ".github")  # train and export are to follow
+FOLDERS = ("stonecli", "benchmarks", "docs", ".ci", ".github")
+PROSE_FOLDERS = ("train", "tests", "export")  # names in the code are to follow
+HAVE_THE_WORDS = ("test_language.py", "test_layout.py")
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 SUFFIXES = {".py", ".md", ".html", ".yml", ".sh", ""}
 
@@ -41,7 +45,9 @@ PER = re.compile(rf"\b{UNITS} an? (?:file|second|window|thread|process|processor
 NAMES = re.compile(
     r"`?tests/\S+::\S+"  # names of tests
     r"|least_confidence|least_segment|sharpness\w*|least_sure"  # names in model files and configurations of format 1
-    r"|unlabelled|labelled|optimiser\w*|\.normalise"  # names in the training package and its configurations
+    r"|unlabelled|labelled|optimiser\w*|\.normalise|least_minor|LONGEST_SECONDS"  # training
+    r"|(normalisation|colour)(?=:| ?=| is '|\")|self\.normalisation"  # the same, not in prose
+    r"|`kicks`"  # kick drums
 )
 
 
@@ -49,7 +55,16 @@ def texts() -> list[Path]:
     found = [ROOT / name for name in PAGES]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES and path.is_file()]
-    return [path for path in found if "__pycache__" not in path.parts and path.name != "training.md"]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """Comments and string literals of a Python file, docstrings among them, by lines with their numbers."""
+    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}  # Python 3.12
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in kinds:
+                yield from enumerate(token.string.splitlines(), token.start[0])
 
 
 def words_of(line: str) -> str:
@@ -84,6 +99,22 @@ class TestWords:
         ]
         assert not found, "\n".join(found)
 
+    @pytest.mark.parametrize("folder", PROSE_FOLDERS)
+    def test_comments_and_texts_have_those_of_the_field(self, folder: str) -> None:
+        found = [
+            f"{path.relative_to(ROOT)}:{number}: {word}"
+            for path in sorted((ROOT / folder).rglob("*.py"))
+            if path.name not in HAVE_THE_WORDS
+            for number, line in prose(path)
+            for word in private_words(line)
+        ]
+        assert not found, "\n".join(found)
+
+    def test_comments_and_strings_are_prose_and_names_are_not(self, tmp_path: Path) -> None:
+        path = tmp_path / "module.py"
+        path.write_text('"""What is\nheard."""\n\nplace = f"anew {1}"  # so many\n')
+        assert [number for number, line in prose(path) if private_words(line)] == [2, 4, 4]
+
     @pytest.mark.parametrize(
         "line",
         [
@@ -98,6 +129,8 @@ class TestWords:
             "keys.neighbours()",
             "after so many seconds",
             "for place in range(3):",
+            "its colour",
+            "after the normalisation",
         ],
     )
     def test_a_private_word_is_found(self, line: str) -> None:

@@ -227,9 +227,9 @@ class CircularHead(nn.Module):
 
     [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves forgets whether a note
     was in the bass, and no block before it spans the octave from end to end. Here each pitch class is a mixture of all
-    octaves' channels, and one convolution goes round the circle of twelve. Shifting the input by a bin shifts the output
-    by an index, except for bins that pass into the next octave. The network learns to be invariant to that, because
-    training crops cover more than an octave.
+    octaves' channels, followed by one circular convolution over the twelve. Shifting the input by a bin shifts the
+    output by an index, except for bins that pass into the next octave. The network learns to be invariant to that,
+    because training crops cover more than an octave.
     """
 
     def __init__(self, channels: int, octaves: int, width: int) -> None:

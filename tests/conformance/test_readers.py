@@ -45,7 +45,7 @@ FILES = {  # row of the table: sample, ending
 
 
 def output(*command: str | Path) -> str:
-    """What a program prints; skips where there is none of that name."""
+    """Output of a program; skips the test if it is not installed."""
     if not shutil.which(command[0]):
         pytest.skip(f"{command[0]} is not installed")
     return subprocess.run(command, capture_output=True, check=True, encoding="utf-8", timeout=60).stdout

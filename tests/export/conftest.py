@@ -1,4 +1,4 @@
-"""What the tests of ``export`` share: a network that is made by hand and does hear keys, and the published ones."""
+"""Fixtures of the tests of ``export``: a hand-made network that detects keys, and the published checkpoints."""
 
 from __future__ import annotations
 

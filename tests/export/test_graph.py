@@ -30,7 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
     "circular head, 12 classes": {"rows": 1, "head_channels": 4, "normalisation": "affine", "blocks": 4},
     "gate": {"gate_channels": 7, "out_channels": (4, 6, 5), "kernels": (3, 5, 3), "frames_averaged": 4},
     "gate and circular head, 12 classes": {"rows": 1, "gate_channels": 3, "head_channels": 4, "blocks": 4},
-    "gate that hears time": {"gate_channels": 5, "gate_statistics": 4, "out_channels": (4, 6, 5), "kernels": (3, 5, 3)},
+    "gate over time": {
+        "gate_channels": 5,
+        "gate_statistics": 4,
+        "out_channels": (4, 6, 5),
+        "kernels": (3, 5, 3),
+    },
     "dense": {"dense_blocks": 3, "out_channels": (4, 6, 5, 3), "kernels": (3, 5, 3, 5), "frames_averaged": 4},
     "all dense, affine, gate": {
         "dense_blocks": 4,
@@ -46,7 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def random_checkpoint(blocks: int = 7, **changes: Any) -> Checkpoint:
-    """A checkpoint whose every weight and running statistic is drawn anew: none is at a special value."""
+    """A checkpoint whose every weight and running statistic is random: none has a special value."""
     outer = {name: changes.pop(name) for name in ("vqt", "frames_averaged") if name in changes}
     defaults = ChromaNetConfig()
     shape = {"out_channels": defaults.out_channels[:blocks], "kernels": defaults.kernels[:blocks]}

@@ -83,7 +83,7 @@ def assert_untouched(target: Path) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The synthesized fork is taken as heard, for tests of what comes after it."""
+    """Skip the check with the synthesized pitch fork, for tests of the later steps."""
     monkeypatch.setattr(onnx_file, "find_class_order", lambda *_: by_pitch(9, 9))
 
 

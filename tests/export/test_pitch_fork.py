@@ -65,7 +65,7 @@ def test_the_registers_and_timbres_differ() -> None:
         assert np.corrcoef(spectra[a], spectra[b])[0, 1] < 0.9
 
 
-# --- what is heard: listeners that know which clip they are given -----------------------------------------------------
+# --- predictions: fake models that know which clip they are given -----------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_three_quarters_of_the_keys_have_to_be_right(listener: Callable[..., Any
     elif wrong < 24:
         with pytest.raises(ClassOrderError, match="does not tell keys apart"):
             find_class_order(listen, 2, SECONDS, RATE, None)
-    else:  # all heard as their relatives: one cannot know unless an order is claimed
+    else:  # all detected as their relatives: ambiguous unless an order is claimed
         with pytest.raises(ClassOrderError, match="says that output 0"):
             find_class_order(listen, 2, SECONDS, RATE, [key.name for key in order])
 

@@ -68,7 +68,7 @@ def read(tmp_path: Path) -> Callable[[Any], Checkpoint]:
     return save_and_read
 
 
-# --- recognised by content --------------------------------------------------------------------------------------------
+# --- recognized by content --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

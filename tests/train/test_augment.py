@@ -35,7 +35,7 @@ def test_it_is_a_function_of_its_generator() -> None:
 
 
 def test_pitches_stay_where_they_are() -> None:
-    """Over many draws: the bins of a chord stand out of their neighbours as they did."""
+    """Over many draws, the bins of a chord stay as prominent relative to their neighbors."""
     segment = np.full((200, 99), 60, np.uint8)
     notes = np.array([27, 31, 34, 39, 43, 46])
     segment[:, notes] = 220

@@ -433,7 +433,7 @@ def test_records_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in members.keys() - copies:
             archive.writestr(name, members[name])
-        for name in copies:  # one place in the file under many names; the directory alone is believed
+        for name in copies:  # one record under many names; only the directory of the archive is trusted
             entry = copy.copy(archive.getinfo(largest))
             entry.filename = entry.orig_filename = name
             archive.filelist.append(entry)

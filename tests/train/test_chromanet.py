@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"n_bins": 24, "out_channels": (3, 2), "kernels": (5, 3)
 
 
 def random_network(seed: int = 0, **config: Any) -> ChromaNet:
-    """A network whose every parameter and running statistic is drawn anew, so that none is at a special value."""
+    """A network whose every parameter and running statistic is random, so that none has a special value."""
     torch.manual_seed(seed)
     network = ChromaNet(ChromaNetConfig(**config)).eval()
     with torch.no_grad():

@@ -388,7 +388,7 @@ def test_batches_of_many_lengths(kind: str, datasets: Any, tiny_config: Config) 
 
 
 def with_lessons(tracks: list[Track], sure: float, key: Key) -> list[Track]:
-    """The tracks, in two stretches of which teachers hear ``key`` with the probability ``sure``."""
+    """The tracks with two segments that have ``key`` as a pseudo-label with the probability ``sure``."""
     keys = np.full((2, 24), (1 - sure) / 23, dtype=np.float32)
     keys[:, key.index] = sure
     return [replace(track, lessons=Lessons(np.array([10, 250]), keys)) for track in tracks]

@@ -177,7 +177,7 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     assert plain.chromanet == tiny_checkpoint.chromanet
     assert {*plain.weights} == {*tiny_checkpoint.weights}
 
-    # fitted anew, not on top of the first
+    # fitted again, not on top of the first
     assert main([str(tmp_path / "b.pt"), *arguments[1:3], "--out", str(tmp_path / "c.pt")]) == 0
     assert {*load_checkpoint(tmp_path / "c.pt").weights} == {*made.weights}
 

@@ -612,7 +612,7 @@ def test_it_teaches_itself_the_keys_of_music_without_labels(start: Any, tiny_con
 def test_music_alone_teaches_it_signatures(
     circle: int, start: Any, tiny_config: Config, make_tracks: Any, tmp_path: Path
 ) -> None:
-    """Without labels which place means which signature stays open: answers are compared up to a rotation."""
+    """Without labels, the order of the outputs is arbitrary: predictions are compared up to a rotation."""
     settings = {"optimiser__epochs": 1, "optimiser__train_steps": 40, "optimiser__lr": 0.02, "data__batch_size": 16}
     run = start(tiny_config(loss__circle=circle, **settings))
     run.train()

@@ -61,7 +61,7 @@ def test_a_one_hot_ksp_lies_on_the_circle(circle: int, place: int) -> None:
 
 
 def test_neighbors_on_the_circles() -> None:
-    # Circle 7: a fifth (7 places) turns by 7 * 7 / 12 = 4 + 1/12 turns, that is 30 degrees; a semitone by 210 degrees.
+    # Circle 7: a fifth (7 steps) turns by 7 * 7 / 12 = 4 + 1/12 turns, that is 30 degrees; a semitone by 210 degrees.
     assert dft(hot(7), 7)[0].tolist() == pytest.approx([math.sqrt(3) / 2, 0.5], abs=1e-6)
     assert dft(hot(1), 7)[0].tolist() == pytest.approx([-math.sqrt(3) / 2, -0.5], abs=1e-6)
     # Circle 1: the other way round.
@@ -149,7 +149,7 @@ def test_key_loss_is_the_sum_of_three(circle: int) -> None:
 
 
 def test_key_loss_by_hand() -> None:
-    # Circle 7; first = second = place 3, transposed = place 1 where 3 - 7 = 8 was due: the pair in one key costs 0.
+    # Circle 7; first = second = index 3, transposed = index 1 where 3 - 7 = 8 was due: the pair in one key costs 0.
     # Each transposed pair: e^{i 2 pi 7 * 7 / 12} against e^{i 2 pi 7 * 2 / 12}: 30 against 60 degrees, 2 - 2 cos 30.
     views = Views(hot(3), hot(3), hot(1), torch.tensor([7]))
     assert key_loss(views, 7).item() == pytest.approx(2 * (2 - math.sqrt(3)), abs=1e-6)
@@ -326,7 +326,7 @@ def test_the_rotated_chroma_is_transposition_invariant(shift: int) -> None:
 
 
 def test_the_turned_chroma_by_hand() -> None:
-    # A KSP at place 2 brings the pitch class 2 to the front; one split in two takes the mean of both turns.
+    # A KSP at index 2 rotates pitch class 2 to the front; one with two peaks gives the mean of both rotations.
     chroma = torch.arange(12.0)[None]
     assert turned_chroma(chroma, hot(2))[0].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1]
     split = 0.5 * hot(0, classes=24) + 0.5 * hot(12 + 2, classes=24)
@@ -336,7 +336,7 @@ def test_the_turned_chroma_by_hand() -> None:
 @pytest.mark.parametrize("rotation", range(12))
 @pytest.mark.parametrize("minor", [False, True])
 def test_the_scale_is_found_wherever_it_lies(rotation: int, minor: bool) -> None:
-    # The place of C major (of A minor, for the minor) after turning: the major tonic of the signature.
+    # Index of C major (of A minor, for the minor) after rotation: the major tonic of the signature.
     tonic = (rotation - 3) % 12 if minor else rotation
     assert tonic_offset(torch.tensor([chroma_of(tonic, minor)])) == rotation
 
@@ -349,7 +349,7 @@ def test_the_scale_is_found_over_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("rotation", range(12))
 def test_pseudo_labels_of_c_major_and_a_minor(rotation: int) -> None:
-    """C major and A minor share the signature; a network may have put it at any place."""
+    """C major and A minor share the signature; a network may have it at any index."""
     chroma = torch.tensor([chroma_of(0, minor=False), chroma_of(9, minor=True)])
     turned = turned_chroma(chroma, hot(rotation, rotation))
     offset = tonic_offset(turned)
@@ -367,15 +367,15 @@ def test_no_gradient_flows_through_pseudo_labels() -> None:
 
 
 def test_published_pseudo_labels_compare_two_fixed_bins() -> None:
-    # The signature is at place 4: the label is 1 where the chroma has more there than at place 7.
+    # The signature is at index 4: the label is 1 where the chroma has more energy there than at index 7.
     chroma = torch.zeros(3, 12)
     chroma[0, 4] = chroma[1, 7] = chroma[2, 5] = 1.0
     assert published_mode_labels(chroma, hot(4, 4, 4)).tolist() == [1, 0, 0]
     ksp = 0.6 * hot(10, classes=24) + 0.4 * hot(11, classes=24)
     chroma = torch.zeros(1, 12)
-    chroma[0, 1] = 1.0  # three above place 10, over the end of the octave
+    chroma[0, 1] = 1.0  # three above index 10, wrapped around the octave
     assert published_mode_labels(chroma, ksp).tolist() == [0]
-    # Rows are summed first: place 3 has 0.35 + 0.25, more than place 8 with 0.4.
+    # Rows are summed first: index 3 has 0.35 + 0.25, more than index 8 with 0.4.
     ksp = 0.35 * hot(3, classes=24) + 0.25 * hot(12 + 3, classes=24) + 0.4 * hot(8, classes=24)
     assert published_mode_labels(hot(3), ksp).tolist() == [1]
     assert published_mode_labels(hot(8), ksp).tolist() == [0]

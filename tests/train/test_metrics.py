@@ -82,7 +82,7 @@ def test_scores(
 def test_twelve_classes_are_taken_for_major_keys(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config("stone")
     got = score_network(Listener(config), loud_tracks(tmp_path), config, CPU)  # type: ignore[arg-type]
-    # The 12 minor keys are heard as their relatives: 0.3 points each.
+    # The 12 minor keys are detected as their relatives: 0.3 points each.
     assert (got.signature, got.ksea, got.accuracy, got.mirex) == pytest.approx((1, 1, 0.5, 0.65))
 
 

@@ -114,7 +114,7 @@ def test_pseudo_labels_are_cross_entropy_on_one_view(tiny_config: Config) -> Non
     torch.testing.assert_close(terms["total"], 0.5 * expected)
 
 
-# --- places of labels -------------------------------------------------------------------------------------------------
+# --- indices of labels ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -132,7 +132,7 @@ def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -
 @settings(max_examples=200, deadline=None)
 @given(loss=st.sampled_from(LOSSES), label=st.integers(0, 23), shift=st.integers(0, 15), more=st.integers(-15, 15))
 def test_positions_move_with_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
-    """Cropping n bins more sounds n semitones lower: the place is that of the key n semitones below."""
+    """Cropping n bins more sounds n semitones lower: the index is that of the key n semitones below."""
     config = tiny_config(loss)
 
     def place(key: Key, crop: int) -> int:
@@ -181,7 +181,7 @@ def test_soft_labels_share_as_mirex_scores(label: int, tiny_config: Config) -> N
 @pytest.mark.parametrize("circle", [1, 7])
 @pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
 def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
-    """Labelled: logits that are sure of the label's place at the plain crop and at the transposed one."""
+    """Labeled: confident logits at the label's index for the plain and the transposed crop."""
     config = tiny_config(loss, loss__circle=circle)
     shifts = EVERY_SHIFT
     labels = [(7 * number) % 24 for number in range(len(shifts))]
@@ -200,7 +200,7 @@ def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_c
 @pytest.mark.parametrize("circle", [1, 7])
 @pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
 def test_views_that_are_transposed_as_their_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
-    """Unlabelled: the network hears a key d semitones lower where d bins more are cropped."""
+    """Unlabeled: the network predicts a key d semitones lower if d more bins are cropped."""
     config = tiny_config(loss, loss__circle=circle)
     batch = batch_of([], EVERY_SHIFT)
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
@@ -277,7 +277,7 @@ def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> N
 
 
 def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE) -> tuple[Tensor, Tensor]:
-    """Logits of a teacher who hears ``keys`` (places of the plain crop), and of a network that follows it exactly."""
+    """Logits of a teacher that predicts ``keys`` (indices for the plain crop), and of a network that follows it."""
     indices = torch.tensor(keys)
     moved = (indices % 12 - torch.tensor(shifts)) % 12 + 12 * (indices >= 12)
     return confidence * functional.one_hot(indices, 24).float(), confidence * functional.one_hot(moved, 24).float()
@@ -321,7 +321,7 @@ def test_the_teacher_gets_no_gradient() -> None:
 
 def test_relative_rows_puts_relative_keys_below_each_other(tiny_config: Config) -> None:
     names = class_names(tiny_config("cross_entropy"))
-    turned = relative_rows(torch.eye(24)).argmax(dim=0)  # which output came to each place
+    turned = relative_rows(torch.eye(24)).argmax(dim=0)  # the output that moved to each index
     for index in range(12):
         major, minor = (Key.parse(names[int(turned[index + row])]) for row in (0, 12))
         assert major.relative == minor
@@ -364,7 +364,7 @@ def test_a_chroma_can_be_of_levels_or_of_magnitudes() -> None:
 
 
 def test_the_tonics_that_skey_compares_are_a_setting(tiny_config: Config) -> None:
-    """All in C major, seen at the place of G: as published G is compared with A sharp, by the scale C with A."""
+    """All in C major, predicted as G: the published code compares G with A sharp, the scale method C with A."""
     scale = torch.tensor([0, 2, 4, 5, 7, 9, 11])
     chroma = torch.zeros(4, 12)
     chroma[:, scale] = 1.0

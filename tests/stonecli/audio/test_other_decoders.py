@@ -26,7 +26,7 @@ CONTAINERS = ["m4a aac", "m4a alac", "wma", "wavpack", "opus"]
 
 @pytest.fixture(params=["missing", "not executable", "no ffmpeg"])
 def no_wheel(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ffmpeg of the wheel is not there, or is none."""
+    """The ffmpeg of the wheel is missing, not executable, or another program."""
     program = tmp_path / "programs" / "ffmpeg"
     if request.param != "missing":
         program.parent.mkdir()

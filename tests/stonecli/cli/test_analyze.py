@@ -282,7 +282,7 @@ def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song,
 
 
 def test_a_folder_stands_for_the_music_in_it(invoke: Invoke, song: Song, tmp_path: Path) -> None:
-    """Found as by ``stone tag``, in the place of the folder among the other arguments."""
+    """Found as by ``stone tag``, at the position of the folder among the arguments."""
     first, second = song("flac", "1"), song("mp3", "10")
     inner = song("wav 16 bit", "x")
     (inner.parent / "sub").mkdir()

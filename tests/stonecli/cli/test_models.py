@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address at which a server shows it; ``asked`` beside it has a line a request."""
+    """A folder and the address at which a server shows it; ``asked`` next to it has one line per request."""
     folder = tmp_path / "site"
     folder.mkdir()
 

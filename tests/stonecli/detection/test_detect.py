@@ -336,7 +336,7 @@ def test_a_recording_in_one_key_has_one_segment(key_model: KeyModel) -> None:
 
 
 class Recorder(KeyModel):
-    """Keeps what it is asked about."""
+    """Records its inputs."""
 
     asked: list[Samples]
 

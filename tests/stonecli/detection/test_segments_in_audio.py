@@ -55,7 +55,7 @@ def test_recordings_in_one_key_have_hardly_a_change(
 
 
 def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str, Key], key_model: KeyModel) -> None:
-    """Neighbours on the circle are left out: a sonata in A minor goes to C major and E minor by itself."""
+    """Excludes neighbors on the circle of fifths: a sonata in A minor modulates to C major and E minor by itself."""
     audio = {name: np.concatenate(list(read_audio(shared / "audio" / name, RATE))) for name in recordings}
     random = np.random.default_rng(0)
     found = []

@@ -83,7 +83,7 @@ def test_two_points_go_the_cheaper_way() -> None:
 
 def test_many_in_few_keys_are_ordered_best() -> None:
     ordering = best_order(library(400, 3, only_keys=True))
-    assert ordering.cost == ordering.bound == 23.0  # all 24 keys, each a neighbour of the one before
+    assert ordering.cost == ordering.bound == 23.0  # all 24 keys, each a neighbor of the previous one
 
 
 def test_a_set_is_near_its_bound() -> None:

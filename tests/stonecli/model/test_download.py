@@ -29,7 +29,7 @@ OTHER = random.Random(1).randbytes(300_000)
 
 @dataclass
 class Server:
-    """What a server does, and what it was asked."""
+    """Behavior of a server, and the requests that it got."""
 
     url: str = ""
     content: bytes = CONTENT
@@ -37,7 +37,7 @@ class Server:
     modified: str | None = None
     ranges: bool = True  # it knows of Range
     if_range: bool = True  # and of If-Range
-    cuts: list[int] = field(default_factory=list)  # each answer in turn ends after so many bytes
+    cuts: list[int] = field(default_factory=list)  # response N ends after cuts[N] bytes
     claims: int = 0  # added to the Content-Length
     length: bool = True  # it says a length
     answer: Callable[[BaseHTTPRequestHandler], None] | None = None

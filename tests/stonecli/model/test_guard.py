@@ -182,7 +182,7 @@ def test_noise_is_refused(content: bytes) -> None:
 
 
 def test_every_cut_is_noticed(tiny_model: Build, tmp_path: Path) -> None:
-    """A file that is cut off has lost its end; where that was a part of its own, the description is gone as well."""
+    """A truncated file has lost its end; if that was a separate part, its description is lost as well."""
     content = tiny_model(tmp_path / "x.onnx").read_bytes()
     for length in range(len(content)):
         with pytest.raises(ModelError):

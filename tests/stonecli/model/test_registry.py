@@ -269,7 +269,7 @@ def test_killed_at_any_step_a_name_stands_for_the_old_or_the_new(tiny: Callable[
             break
         assert ended.returncode == 9
         add_model(tiny(), "mine", "old", replace=True)
-    assert step >= 4  # two files, each made and put in its place, and one removed
+    assert step >= 4  # two files, each written and renamed, and one removed
     assert seen == {"old", "new"}
     assert stored_model("mine").sha256 != old.sha256
 

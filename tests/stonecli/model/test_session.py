@@ -294,7 +294,7 @@ def test_shares_outside_0_to_1_are_refused(tiny_model: Build, tmp_path: Path) ->
 
 
 class Driver:
-    """An NVIDIA driver that finds so many GPUs."""
+    """An NVIDIA driver that finds ``gpus`` GPUs."""
 
     def __init__(self, gpus: int = 1, code: int = 0) -> None:
         self._gpus, self._code = gpus, code

@@ -290,7 +290,7 @@ def test_the_keyboard(page: Any) -> None:
         return str(page.switch_to.active_element.get_attribute("id"))
 
     def spoken() -> tuple[str, str, str]:
-        """Of the tree that a screen reader reads: name of the focused list, and name and place of its active row."""
+        """From the accessibility tree: name of the focused list, and name and position of its active row."""
         space = page.switch_to.active_element
         row = page.find_element("id", space.get_attribute("aria-activedescendant"))
         assert row.get_attribute("aria-selected") == "true"

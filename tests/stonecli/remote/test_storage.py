@@ -110,7 +110,7 @@ def test_the_page_of_a_web_folder_is_not_a_recording(serve: Serve, tmp_path: Pat
 
 @dataclass
 class Site:
-    """A web server that answers by path, and what it was asked."""
+    """A web server with a response per path, and the requests that it got."""
 
     url: str
     answers: dict[str, Callable[[http.server.BaseHTTPRequestHandler], None]]

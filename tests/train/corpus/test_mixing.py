@@ -121,7 +121,7 @@ def test_the_mix_has_the_levels_that_were_drawn(monkeypatch: pytest.MonkeyPatch)
     tones = [np.sin(2 * np.pi * hertz * np.arange(2 * RATE) / RATE).astype(np.float32) for hertz in (440, 1000)]
     for seed in range(4):
         spectrum = np.abs(np.fft.rfft(mix(rng(seed), [part("chords"), part("lead")], [tones[0], 7 * tones[1]], RATE)))
-        assert 20 * np.log10(spectrum[2000] / spectrum[880]) == pytest.approx(-20.0, abs=8.0)  # rooms colour
+        assert 20 * np.log10(spectrum[2000] / spectrum[880]) == pytest.approx(-20.0, abs=8.0)  # rooms color it
 
 
 def test_ducking_falls_at_each_kick_and_comes_back() -> None:

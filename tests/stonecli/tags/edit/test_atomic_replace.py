@@ -130,7 +130,7 @@ def _drop_powers() -> None:
 
 @pytest.fixture
 def as_user(song: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Writes, removes and undoes without root's powers; what each has said of a file with this status."""
+    """Writes, removes and undoes without root privileges; the message of each about a file with this status."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("needs root, to give files away")
     journal = UndoJournal(tmp_path_factory.mktemp("journal") / "undo.sqlite3")

@@ -48,7 +48,7 @@ def flac(content: bytes, size: int) -> list[bytes | int]:
 
 
 def m4a(content: bytes, size: int) -> list[bytes | int]:
-    """A comment of so many bytes in the only list of items; the atoms before it stay."""
+    """A comment of that many bytes in the only list of items; the atoms before it are unchanged."""
     start = content.index(b"moov") - 4
     moov = content[start : start + int.from_bytes(content[start : start + 4])]
     assert content.endswith(moov)
@@ -83,7 +83,7 @@ MAKERS = {"mp3": mp3, "wav 16 bit": wav, "flac": flac, "m4a aac": m4a, "wavpack"
 
 
 def written(path: Path, parts: list[bytes | int]) -> Path:
-    """The file of these parts; a number is a hole of so many bytes, which takes no room on the disk."""
+    """The file of these parts; a number is a hole of that many bytes, which takes no space on the disk."""
     with path.open("wb") as file:
         for part in parts:
             if isinstance(part, int):
