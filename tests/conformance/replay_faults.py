@@ -343,7 +343,7 @@ def undo_is_clear(folder: Path) -> str:
     expect("b.flac" in text, f"the file that failed is not named: {text}")
     final = stone(folder, "undo", "1")
     expect([path.read_bytes() for path in (*first, second)] == before, f"left changed: {final.stdout} {final.stderr}")
-    expect("--dry-run" in stone(folder, "undo", "--help").stdout, "undo has no --dry-run")
+    expect("dry-run" in stone(folder, "undo", "--help").stdout, "undo has no --dry-run")
     return "last run undone, older one only by its number, all bytes restored"
 
 
