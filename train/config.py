@@ -232,10 +232,12 @@ def load_config(path: Path) -> TrainConfig:
         OSError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
         if path.suffix.lower() == ".gin":
             return config_from_gin(parse_gin(text.splitlines()))
         return config_from_dict(tomllib.loads(text))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: is not UTF-8; save it in that encoding") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from error
     except ConfigError as error:

@@ -192,6 +192,21 @@ def test_mistakes_in_gin(text: str, message: str, written: Any, capsys: pytest.C
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("ending", ["toml", "gin"])
+def test_a_file_that_is_not_utf8_is_named(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"run.{ending}"
+    path.write_bytes("# Größe\n".encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"run.{ending}: is not UTF-8; save it in that encoding"
+
+
+def test_a_byte_order_mark_of_an_editor_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbf[network]\nrows = 1\n")
+    assert load_config(path).network.rows == 1
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +264,7 @@ def test_mistakes_in_gin(text: str, message: str, written: Any, capsys: pytest.C
         ("[network]\nrows = 1\n[optimiser]\nlr = 0.0", r"optimiser\.lr must be greater than 0, not 0\.0"),
         ("[network]\nrows = 1\n[optimiser]\nema = 1.0", r"optimiser\.ema must be less than 1, not 1\.0"),
         ("[network\nrows = 1", r"run\.toml: .*line 1"),
-        (b"\xff\xfe\x00", r"run\.toml: .*utf-8"),
+        (b"\xff\xfe\x00", r"run\.toml: is not UTF-8"),
         ("a = " + "[" * 5000, r"run\.toml: "),
     ],
 )
