@@ -118,7 +118,7 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
 
     Raises:
         LabelsError: a column is missing, there are no tracks, a line has no path or no valid key or tempo, or a
-            track has two keys.
+            track has two keys or two tempi.
         OSError: the file cannot be read.
     """
     tracks: dict[str, Label] = {}
@@ -137,6 +137,10 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
             first = tracks.setdefault(_normalized(label.path), label)
             if first.key != key:
                 problems.append(f"line {line}: {name} is labeled {key.name}, but {first.key.name} in line {first.line}")
+            elif tempo is not None and first.tempo is not None and first.tempo != tempo:
+                problems.append(
+                    f"line {line}: the tempo of {name} is {tempo:g} BPM, but {first.tempo:g} BPM in line {first.line}"
+                )
             elif first is not label:
                 repeated.append(line)
     if problems:

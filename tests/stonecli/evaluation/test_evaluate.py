@@ -90,6 +90,10 @@ def test_a_track_listed_twice_counts_once(tmp_path: Path) -> None:
         ("path,key\na\0.mp3,C\n", "line 2: no path"),
         ("path,key\na, b.mp3,C\n", "line 2: 3 fields for 2 columns (put a path with a comma in quotes)"),
         ("path,key\na,C\nb,C\na,Am\n", "line 4: a is labeled A minor, but C major in line 2"),
+        (
+            "path,key,tempo\na,C,128\na,C,\na,C,64\n",
+            "line 4: the tempo of a is 64 BPM, but 128 BPM in line 2",
+        ),
         ("path,key\na," + 200_000 * "x" + "\n", "line 2: not valid CSV: field larger than field limit (131072)"),
     ],
 )
