@@ -25,7 +25,7 @@ LOOP = tuple(
 )
 
 
-def test_a_chart_has_bars_of_four_beats_with_chords_rests_and_grooves() -> None:
+def test_a_chart_has_bars_of_four_beats_with_chords_and_grooves() -> None:
     chords = (Chord(0.0, 6.0, 9, (0, 3, 7), 9), Chord(6.0, 2.0, 7, (0, 4, 7), 11), Chord(12.0, 4.0, 0, (0, 4, 7), 0))
     text = mma.chart(chords, 16.0, [(0.0, "a:One"), (8.0, "a:Two")], 96.5, 7)
     assert text.splitlines() == [
@@ -118,7 +118,7 @@ def test_excerpts_are_songs_with_the_parts_of_mma() -> None:
 
 
 @needs_mma
-def test_charts_of_the_corpora_that_are_there_are_accompanied_too(tmp_path: Path) -> None:
+def test_charts_of_the_corpora_that_are_there_are_accompanied(tmp_path: Path) -> None:
     pytest.importorskip("mido")
     assert Library.load(tmp_path, ["mma"], False, ["pop"], Counter()).draw(np.random.default_rng(0), "mma", 10.0)
     cadence = tuple(
