@@ -32,7 +32,8 @@ class ParquetFolder:
     """A context manager with :meth:`write`; its exit writes the last part.
 
     Raises:
-        OutputError: pyarrow is not installed, the folder has other files, or another run is writing to it.
+        OutputError: pyarrow is not installed, the folder has other files, or rows without the tempo that is
+            wanted now, or another run is writing to it.
         OSError: the folder cannot be read or written.
     """
 
@@ -43,7 +44,7 @@ class ParquetFolder:
             raise OutputError("Parquet needs pyarrow: pip install 'stonecli[parquet]'") from None
         self._path = path
         self._rows = rows
-        self._bpm = bpm
+        self._bpm = self._wants_bpm = bpm
         self.seen = Seen()
         self.statuses: set[str] = set()
 
@@ -87,6 +88,7 @@ class ParquetFolder:
         try:
             # Opened by Python, because pyarrow fails at names that are not UTF-8.
             with part.open("rb") as source, ParquetFile(source) as file:
+                has_bpm = "bpm" in file.schema_arrow.names
                 for batch in file.iter_batches(columns=["path", "status"]):
                     for path in batch.column("path").to_pylist():
                         self.seen.add(unescaped(path))
@@ -95,6 +97,9 @@ class ParquetFolder:
             if isinstance(error, OSError) and error.errno is not None:  # errors of damaged files have no errno
                 raise
             raise OutputError(f"{part}: not a table of stone tag; move it away") from error
+        if self._wants_bpm and not has_bpm:  # data tools take the columns of the first part for those of all
+            raise OutputError(f"{self._path}: its rows were saved without --bpm; choose another name")
+        self._bpm |= has_bpm
 
     def _make_part(self) -> None:
         from pyarrow import Table

@@ -73,6 +73,24 @@ def test_a_second_run_appends(tmp_path: Path, records: list[dict[str, Any]]) -> 
     assert len(list(path.iterdir())) == 3
 
 
+def test_rows_without_a_tempo_are_not_mixed_with_others(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "keys.parquet"
+    write(path, records[:2])
+    with pytest.raises(OutputError) as caught, ParquetFolder(path, bpm=True):
+        pass
+    assert str(caught.value) == f"{path}: its rows were saved without --bpm; choose another name"
+    assert parquet.read_table(path).num_rows == 2
+
+
+def test_a_run_without_bpm_appends_to_rows_with_a_tempo(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "keys.parquet"
+    for number, bpm in enumerate((True, False)):
+        with ParquetFolder(path, bpm=bpm) as folder:
+            folder.write(records[number])
+    for part in path.iterdir():
+        assert parquet.read_schema(part).equals(schema(bpm=True))
+
+
 @pytest.mark.parametrize("when", ["nothing", "pending", "half a part", "part, and pending not cleared", "torn line"])
 def test_a_program_that_dies(tmp_path: Path, records: list[dict[str, Any]], when: str) -> None:
     path = tmp_path / "keys.parquet"
