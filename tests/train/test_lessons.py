@@ -123,7 +123,7 @@ def lesson(**probabilities: float) -> npt.NDArray[np.float32]:
     return keys
 
 
-def test_lessons_agree_where_the_chroma_is_in_the_same_mode() -> None:
+def test_pseudo_labels_agree_if_the_chroma_has_the_same_mode() -> None:
     """C major and A minor: what counts is which of the two tonics is louder."""
     rows = np.stack([lesson(C=0.7, Am=0.2, G=0.1), lesson(C=0.2, Am=0.7, Em=0.1), lesson(C=0.3, Em=0.3, F=0.4)])
     given = Lessons(np.array([0, 10, 20]), rows)
@@ -136,7 +136,7 @@ def test_lessons_agree_where_the_chroma_is_in_the_same_mode() -> None:
     assert (nobody.starts.shape, nobody.keys.shape) == ((0,), (0, KEYS))
 
 
-def test_what_the_chroma_says_counts_as_much_as_the_teachers() -> None:
+def test_the_mode_of_the_chroma_counts_as_much_as_the_teachers() -> None:
     given = Lessons(np.array([0]), lesson(Eb=0.55, Cm=0.45)[None])
     weak, strong = (agreeing(given, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
     assert weak.argmax() == strong.argmax() == Key.parse("Eb major").index

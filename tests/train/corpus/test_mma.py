@@ -100,7 +100,7 @@ def test_a_band_plays_the_chords_for_the_whole_song(file: str) -> None:
 
 
 @needs_mma
-def test_what_mma_cannot_play_is_told() -> None:
+def test_charts_that_mma_cannot_play_are_reported() -> None:
     with pytest.raises(mma.MMAError, match="MMA failed"):
         mma.accompany(np.random.default_rng(0), LOOP, 64.0, [(0.0, "no/such:Groove")], 120.0, (0,))
 

@@ -275,7 +275,7 @@ def test_the_commands_of_the_manual_write_different_files() -> None:
         if line.startswith("python -m stonecli_train.corpus.render"):
             options = parse_arguments(line.split()[3:])
             runs.append((options.out, options.seed))
-    assert len(runs) == len(set(runs)) == 12
+    assert len(runs) == len(set(runs)) == 13
 
 
 def agreement(settings: Settings, numbers: range) -> float:
