@@ -1,4 +1,4 @@
-"""Changes to log-VQT features that leave the key as it is: what studios, speakers and drummers do to a track."""
+"""Augmentation of log-VQT features that preserves the key: effects of studios, speakers and drummers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 Features = npt.NDArray[np.uint8]
 
 
-ENVELOPE_BINS = 13  # an octave: what is left after a mean over it has no pitch
+ENVELOPE_BINS = 13  # an octave: the mean over it has no pitch
 
 
 def augmented(segment: Features, rng: np.random.Generator, other: Features | None = None) -> Features:
@@ -21,8 +21,8 @@ def augmented(segment: Features, rng: np.random.Generator, other: Features | Non
 
     Args:
         segment: uint8 [frames, bins].
-        rng: decides on all of it.
-        other: as large, of any key: a real recording, which renderings are to resemble.
+        rng: random generator.
+        other: a real recording of the same size, in any key, whose timbre renderings are matched to.
     """
     frames, bins = segment.shape
     level = segment.astype(np.float32) / 255.0
@@ -49,7 +49,7 @@ def augmented(segment: Features, rng: np.random.Generator, other: Features | Non
 def narrowed(segment: Features, rng: np.random.Generator) -> Features:
     """A copy of ``segment``, uint8 [frames, bins], as through a telephone or a small speaker.
 
-    What lies below and above a band is dimmed by 6 to 41 dB (of the 80 of a level).
+    Levels outside a band are attenuated by 6 to 41 dB (of the 80 dB range).
     """
     bins = segment.shape[1]
     level = segment.astype(np.int16)

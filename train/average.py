@@ -1,9 +1,9 @@
-"""Checkpoints of one run -> their average: python -m stonecli_train.average A.pt B.pt --out MEAN.pt
+"""Averages the checkpoints of one run: python -m stonecli_train.average A.pt B.pt --out MEAN.pt
 
-One that is named twice weighs twice.
+A checkpoint that is given twice has twice the weight.
 
-Weights along one run lie in one valley, the mean of some of them nearer to its middle (Izmailov et al., *Averaging
-Weights Leads to Wider Optima and Better Generalization*, UAI 2018).
+The weights of one run are in one flat region of the loss, and their mean is closer to its center (Izmailov et al.,
+*Averaging Weights Leads to Wider Optima and Better Generalization*, UAI 2018).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from stonecli_train.errors import message
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """The last checkpoint with the mean of all weights, and without what resuming needs.
+    """The last checkpoint with the mean of all weights, and without the state for resuming.
 
     Raises:
-        StoneError: none, or of different architectures.
+        StoneError: there are no checkpoints, or they have different architectures.
     """
     if not checkpoints:
         raise StoneError("nothing to average")

@@ -108,10 +108,10 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
 def windows(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
     """Network input of each window of a track, float32 [1, 1, bins, frames]; ``features`` as above."""
     lengths = window_lengths(len(features), window_frames(checkpoint))
-    least = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
+    min_frames = checkpoint.chromanet.min_frames * checkpoint.frames_averaged
     level = features[:, : checkpoint.chromanet.n_bins].astype(np.float32).T / np.float32(255.0)
     for window in np.split(level, np.cumsum(lengths)[:-1], axis=1):
-        whole = cut(window.T, 0, max(least, window.shape[1])).T
+        whole = cut(window.T, 0, max(min_frames, window.shape[1])).T
         averaged = average_frames(torch.from_numpy(np.ascontiguousarray(whole)), checkpoint.frames_averaged)
         yield averaged[None, None]
 
@@ -220,13 +220,13 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
     error = calibration_error(confidence.astype(np.float64), answer == truth)
     if not keyless:
         return Calibration(temperature, 0.0, error, None)
-    most = _mean_probabilities(keyless, temperature)
-    least = min(
+    keyless_means = _mean_probabilities(keyless, temperature)
+    threshold = min(
         float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED)),
-        float(np.quantile(most, KEYLESS_REFUSED, method="higher")),
+        float(np.quantile(keyless_means, KEYLESS_REFUSED, method="higher")),
     )
-    least = max(least, MIN_CONFIDENCE / keyless[0].shape[1])
-    return Calibration(temperature, least, error, float((most < least).mean()))
+    threshold = max(threshold, MIN_CONFIDENCE / keyless[0].shape[1])
+    return Calibration(temperature, threshold, error, float((keyless_means < threshold).mean()))
 
 
 def main(arguments: Sequence[str]) -> int:

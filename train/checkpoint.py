@@ -1,7 +1,7 @@
 """Checkpoints: what a network is, how its input is made, and its weights, in one file that cannot run code.
 
 A checkpoint is written by ``torch.save`` as plain dictionaries, lists, numbers, strings and tensors, and read with
-``weights_only=True``: an unpickler that builds nothing else. Hyper-parameters ride along and rebuild the network.
+``weights_only=True``: an unpickler that builds nothing else. The hyper-parameters in it rebuild the network.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimiser ha
 
 
 class CheckpointError(StoneError):
-    """The file is no checkpoint that can be used; nothing in it was run."""
+    """The file is not a usable checkpoint; nothing in it was executed."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ class Checkpoint:
             raise TypeError("trained_on and licence are text")
         if not isinstance(self.rejection_threshold, float) or not 0.0 <= self.rejection_threshold < 1.0:
             raise ValueError(f"rejection_threshold must be 0 up to 1, not {self.rejection_threshold!r}")
-        for name, most, least in (
+        for name, high, low in (
             ("posterior_exponent", 10.0, 0.01), ("exponent_per_doubling", 10.0, 0.0), ("major_prior_odds", 100.0, 0.01),
         ):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, float) or not least <= value <= most:
-                raise ValueError(f"{name} is from {least} to {most}, not {value!r}")
+            if not isinstance(value, float) or not low <= value <= high:
+                raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
         if not isinstance(self.circle_type, int | None):
             raise TypeError(f"circle_type is a number, not {type(self.circle_type).__name__}")
         if self.classes is not None and not all(isinstance(name, str) for name in self.classes):
@@ -142,7 +142,7 @@ class Checkpoint:
             CheckpointError: the weights do not fit the hyper-parameters.
         """
         try:
-            with torch.device("meta"):  # shapes first: a lie about them must not claim memory
+            with torch.device("meta"):  # check the shapes first: wrong ones must not allocate memory
                 ChromaNet(self.chromanet).load_state_dict(dict(self.weights), assign=True)
             network = ChromaNet(self.chromanet)
             network.load_state_dict(self.weights)
@@ -172,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint of ``stone train`` at ``path``.
 
     Raises:
-        CheckpointError: it is none, or was written by a newer version; which file it was is in ``filename``.
+        CheckpointError: it is not one, or was written by a newer version; ``filename`` is the file.
         OSError: the file cannot be read.
     """
     with named(path):
@@ -180,7 +180,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint in what :func:`load_untrusted` gave.
+    """The checkpoint in the result of :func:`load_untrusted`.
 
     Raises:
         CheckpointError: the content is not one of ``stone train``.
@@ -208,14 +208,14 @@ def load_untrusted(path: Path) -> dict[str, Any]:
     Only plain values and tensors are built, and plain numbers from the numpy scalars that published checkpoints hold.
 
     Raises:
-        CheckpointError: the file is no such dictionary, is damaged, or asks for anything else to be built.
+        CheckpointError: the file is no such dictionary, is damaged, or contains other objects.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         _check_archive(file)
         try:
             with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is wrong with the file is said in the error
+                warnings.simplefilter("ignore")  # the error message has the details
                 content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise CheckpointError(
@@ -235,7 +235,7 @@ def _check_archive(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError):
-        members = []  # the older format, or none: torch looks for itself
+        members = []  # the older format, or not an archive: torch checks it
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):

@@ -1,4 +1,4 @@
-"""Errors that say which file they are about, and the one line that a command prints of them."""
+"""Errors with the file that they are about, and the one-line message that a command prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ArgumentsError(StoneError):
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Errors from within say which file they are about, as an OSError does: in ``filename``."""
+    """Set ``filename`` of errors raised inside to the file that they are about, as for an OSError."""
     try:
         yield
     except StoneError as error:

@@ -1,4 +1,4 @@
-"""What ``stone train`` trains on when it is given nothing: music generated here, with its keys."""
+"""Generated music with known keys, on which ``stone train`` trains when it gets no data."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def generate(
     processes: Processes = ALONE,
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> Path:
-    """The labels (a CSV with columns path and key) of ``count`` excerpts in ``folder``, made where they are missing.
+    """The labels (a CSV with columns path and key) of ``count`` excerpts in ``folder``; missing ones are rendered.
 
     Args:
         folder: of the excerpts' features, ``NUMBER_KEY.npy`` with ``Key.index``, and of ``labels.csv``.
         vqt: the transform.
-        count, seconds, seed: an excerpt is a function of its number, its length and the seed.
-        processes: that train together; each makes its share.
-        progress: called with how many excerpts of how many this process has made.
+        count, seconds, seed: an excerpt depends on its number, its length and the seed only.
+        processes: of the training run; each renders its share.
+        progress: called with the number of excerpts that this process has rendered, and their total.
 
     Raises:
         StoneError: an excerpt cannot be made.
@@ -69,7 +69,7 @@ def generate(
 
 
 def _made(folder: Path) -> dict[int, Path]:
-    """The excerpts that are there, by number."""
+    """The existing excerpts, by number."""
     return {int(path.name.partition("_")[0]): path for path in folder.glob("[0-9]*_[0-9]*.npy")}
 
 

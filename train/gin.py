@@ -1,4 +1,4 @@
-"""The original's gin files, read as literals only."""
+"""Reads gin files of the published code, literals only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse_gin(lines: Iterable[str]) -> dict[str, Any]:
     """``Name.param = literal`` lines as a dictionary; imports, comments and blank lines are skipped, nothing runs.
 
     Raises:
-        ValueError: a value is no Python literal; with the line's number.
+        ValueError: a value is not a Python literal; the message has the line number.
     """
     values: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""Code of the user's that a run uses: watchers and data loaders, named on the command line as MODULE:NAME."""
+"""User code in a run: watchers and data loaders, named on the command line as MODULE:NAME."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LoaderError(StoneError):
 
 
 def own_object(name: str) -> Any:
-    """What ``MODULE:NAME`` names; the module is looked for where Python looks and in the current folder.
+    """The object that ``MODULE:NAME`` names; the module may also be in the current folder.
 
     Raises:
-        ImportError, AttributeError: there is no such object; or whatever the module raises.
+        ImportError, AttributeError: there is no such object; or any exception of the module.
     """
     module, _, attribute = name.partition(":")
     sys.path.insert(0, "")
@@ -34,7 +34,7 @@ def own_object(name: str) -> Any:
 def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, WaveformTracks]:
     """Training and validation batches of the function that ``MODULE:FUNCTION`` names, called with the configuration.
 
-    The function returns two sources of batches; ``stonecli_train.data.WaveformTracks`` says of what shape.
+    The function returns two sources of batches; see ``stonecli_train.data.WaveformTracks`` for their shape.
 
     Raises:
         LoaderError: there is no such function, it fails, or returns something else.
@@ -47,6 +47,6 @@ def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, Wavefo
         raise LoaderError(
             f"--loader {name}: there is no Python module {error.name}; run stone in its folder"
         ) from error
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # user code can raise any exception
         raise LoaderError(f"--loader {name}: {describe(error)}") from error
     return WaveformTracks(training, config), WaveformTracks(validation, config)

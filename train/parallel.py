@@ -1,4 +1,4 @@
-"""Data-parallel training under ``torchrun``: one process a device, each with its rows of every batch."""
+"""Data-parallel training under ``torchrun``: one process per device, each with its rows of every batch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-LONGEST_WAIT = timedelta(days=7)  # for processes that decode more slowly than this one
+LONGEST_WAIT = timedelta(days=7)  # for slower processes to finish decoding
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """Rank of this process in the training run.
 
     Attributes:
-        rank: 0 for the one that reports and saves.
-        count: how many there are.
-        local_rank: rank on this machine, which is its GPU's number.
+        rank: 0 for the process that reports and saves.
+        count: number of processes.
+        local_rank: rank on this machine, which is the index of its GPU.
     """
 
     rank: int = 0
@@ -38,7 +38,7 @@ ALONE = Processes()
 
 
 def join_processes(device_type: str) -> Processes:
-    """The processes that ``torchrun`` started, connected with each other; a lone one otherwise."""
+    """The processes that ``torchrun`` started, connected with each other; otherwise this process only."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
@@ -51,7 +51,7 @@ def join_processes(device_type: str) -> Processes:
 
 
 def leave_processes() -> None:
-    """Disconnect; does nothing for a lone process."""
+    """Disconnect; does nothing for a single process."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -82,7 +82,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> N
 
 
 def gather_objects(value: Any, processes: Processes) -> list[Any]:
-    """What each process gave, by rank; waits for the slowest."""
+    """The objects of all processes, by rank; waits for the slowest."""
     if processes.count == 1:
         return [value]
     group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
@@ -93,7 +93,7 @@ def gather_objects(value: Any, processes: Processes) -> list[Any]:
 
 
 def any_process(flag: bool, processes: Processes, device: torch.device) -> bool:
-    """Whether ``flag`` is set in any process; all have to ask."""
+    """Whether ``flag`` is set in any process; all processes must call it."""
     if processes.count == 1:
         return flag
     votes = torch.tensor(float(flag), device=device)

@@ -1,4 +1,4 @@
-"""What a run will take, told before its first step: steps, hours, memory."""
+"""Estimates the steps, hours and memory of a run before its first step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stonecli_train.loop import Run
 from stonecli_train.views import windows_per_row
 
 BASE_GB = 0.9  # Python, PyTorch, features of the tracks in use; measured
-TRIAL_FRAMES = 4_000  # of the network's input, to measure how fast it is
+TRIAL_FRAMES = 4_000  # of the network's input, to measure its speed
 LONG_HOURS = 24.0
 LAPTOPS = {"stone": "laptop_ks", "semi_tone": "laptop_ks_mode", "skey": "laptop_skey"}
 _FLOAT = 4
@@ -21,7 +21,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left of a run.
+    """The remaining work of a run.
 
     Attributes:
         steps: of training.
@@ -59,10 +59,10 @@ def advice(plan: Plan, config: TrainConfig) -> str:
 
 
 def plan_of(run: Run, steps_done: int = 0) -> Plan:
-    """The plan of a run; measures how fast a few windows are, which leaves the run as it was.
+    """The plan of a run; measures the speed of a few windows, and does not change the run.
 
     Args:
-        run: that is about to train.
+        run: before training.
         steps_done: in the checkpoint that it resumes from.
     """
     config = run.config

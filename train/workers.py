@@ -1,9 +1,8 @@
-"""Batches made ahead of time by worker processes, which never outlive the process that started them.
+"""Worker processes that prefetch batches, and never outlive the process that started them.
 
-Each worker makes every n-th step and sends it through a pipe of its own. A thread of the training process reads one
-batch ahead, and the worker makes the one after it. When the training process ends, whatever ends it, the pipe breaks
-and the worker ends too. A worker that is killed is not missed: a batch depends only on its step, so the training
-process makes it itself.
+Each worker makes the batch of every n-th step and sends it through its own pipe. A thread of the training process reads
+one batch ahead while the worker makes the next. When the training process ends for any reason, the pipe breaks and the
+worker ends too. If a worker is killed, the training process makes its batches itself: a batch depends on its step only.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from stonecli_train.errors import message
 from stonecli_train.parent import end_with_parent
 
 _WAKE_SECONDS = 0.2
-_END_SECONDS = 2.0  # that a worker gets to end before it is sent SIGKILL
-# These reach all processes of a run when it is to end.
+_END_SECONDS = 2.0  # grace period of a worker before SIGKILL
+# Signals that a scheduler or terminal sends to all processes of a run to end it.
 _END_WITH_THE_RUN = {-getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)}
 
 
@@ -47,16 +46,16 @@ def batch_stream(
     report: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
-    """Batches from step ``start`` on, without end, made by ``workers`` processes ahead of time (0: made here).
+    """Batches from step ``start`` on, without end, prefetched by ``workers`` processes (0: made in this process).
 
     Closing the generator ends the workers within seconds.
 
     Args:
-        report: told when a worker was killed.
-        stop: whether the run is to end; a worker that does not answer is then not waited for.
+        report: called with a message when a worker was killed.
+        stop: returns whether the run should end; then the call does not wait for slow workers.
 
     Raises:
-        WorkerError: a batch could not be made; one line that says why, the worker's traceback as a note.
+        WorkerError: a batch could not be made; the message is one line, with the worker's traceback as a note.
     """
     crew: list[_Worker] = []
     try:
@@ -85,7 +84,7 @@ class _Worker:
     def __init__(self, process: Any, pipe: Any) -> None:
         self._process = process
         self._answers: queue.Queue[Any] = queue.Queue(maxsize=1)
-        # A worker may get no CPU time in the middle of sending a batch, so that only a thread may wait for the rest.
+        # Read in a thread: a worker can be suspended in the middle of sending a batch.
         self._reader = threading.Thread(target=_read, args=(pipe, self._answers), daemon=True)
         self._reader.start()
         self._is_asked = False
@@ -105,7 +104,7 @@ class _Worker:
                 process.start()
         except BrokenPipeError:  # killed while it started
             pass
-        except Exception as error:  # whatever pickling raises
+        except Exception as error:  # pickling can raise any exception
             reason = "the data cannot be sent to a worker process"
             raise WorkerError(f"{reason} ({error}); use --workers 0") from error
         finally:
@@ -113,7 +112,7 @@ class _Worker:
         return cls(process, ours)
 
     def batch(self, report: Callable[[str], None], stop: Callable[[], bool]) -> Batch | None:
-        """The worker's next batch; None when the worker was killed, and when it has none yet and the run is to end."""
+        """The worker's next batch; None if the worker was killed, or if the run should end before it is ready."""
         while not self._is_asked:
             try:
                 answer = self._answers.get(timeout=_WAKE_SECONDS)
@@ -133,7 +132,7 @@ class _Worker:
         return Batch(*(torch.from_numpy(array) for array in answer))
 
     def _lose(self, report: Callable[[str], None]) -> None:
-        """Do without a worker whose pipe has broken."""
+        """Continue without a worker whose pipe has broken."""
         code = None
         if self._process.pid is not None:
             self._process.join(_END_SECONDS)
@@ -153,7 +152,7 @@ class _Worker:
         self._is_asked = True
 
     def end(self) -> None:
-        """Wait until the process has ended, and kill it when it takes too long."""
+        """Wait for the process to end, and kill it after a timeout."""
         if self._process.pid is not None:
             self._process.join(_END_SECONDS)
             if self._process.exitcode is None:
@@ -161,12 +160,12 @@ class _Worker:
                 self._process.join(_END_SECONDS)
         deadline = time.monotonic() + _END_SECONDS
         while self._reader.is_alive() and time.monotonic() < deadline:
-            with suppress(queue.Empty):  # the reader may wait for room
+            with suppress(queue.Empty):  # the reader may be blocked by a full queue
                 self._answers.get(timeout=0.02)
 
 
 def _read(pipe: Any, answers: queue.Queue[Any]) -> None:
-    """Hand over what a worker sends, then None."""
+    """Put the messages of a worker in the queue, then None."""
     with pipe:
         while True:
             try:
@@ -180,7 +179,7 @@ def _read(pipe: Any, answers: queue.Queue[Any]) -> None:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes that start inside do not get Ctrl-C: the terminal sends it to all, and the training process decides."""
+    """Block Ctrl-C in processes started in this context; the training process handles it."""
     if sys.platform == "win32":
         yield
         return
@@ -193,7 +192,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _make_batches(pipe: Any, data: Dataset[Batch], first: int, stride: int) -> None:
-    """What a worker does: send the arrays of each batch, or the failure that ends it."""
+    """Main function of a worker: sends the arrays of each batch, or the error that ends it."""
     end_with_parent()
     if sys.platform == "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
