@@ -241,6 +241,7 @@ def test_recordings_are_scored_only_if_there_are_any(words: Path, tmp_path: Path
     assert list(json.loads((tmp_path / "out" / DONE).read_text())) == ["first"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # of about 45 CPU seconds; a busy machine takes minutes
 def test_the_tiny_recipe_goes_from_nothing_to_a_scored_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -169,7 +169,7 @@ def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
     monkeypatch.setattr("stonecli.remote.storage.find_music", broken)
     result = invoke("tag", ".")
     assert result.exit_code == 1
-    assert result.stderr == "stone: unexpected ZeroDivisionError: by \\x1b[31mzero\\nindeed\n"
+    assert result.stderr == "stone: unexpected ZeroDivisionError: by \\x1b[31mzero indeed\n"
     monkeypatch.setenv("STONE_DEBUG", "1")
     assert isinstance(invoke("tag", ".").exception, ZeroDivisionError)
 
