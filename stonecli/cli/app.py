@@ -13,14 +13,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, collect_garbage, fail
-from stonecli.cli.defaults import Defaults, configured
+from stonecli.cli.defaults import Defaults, configured, prefer_the_command_line
 from stonecli.cli.help import COMMANDS, SUMMARY, command_help, program_help, version_line
 from stonecli.cli.start import help_request, replace_missing_symbols
 from stonecli.util.config_file import config_path
 
 
 class StoneCommand(TyperCommand):
-    """A command with the help of ``help.py``."""
+    """A command with the help of ``help.py``, where the command line takes precedence over the config file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, then turn off the configured options that they exclude."""
+        rest: list[str] = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            prefer_the_command_line(ctx)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -11,6 +11,15 @@ from stonecli.cli.common import EXIT_USAGE, fail
 from stonecli.cli.help import COMMANDS
 
 WITHOUT = frozenset({"config"})  # works even if the file is invalid
+EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with it; all are off by default
+    "tag": (
+        ("remove", ("overwrite", "bpm")),
+        ("as_json", ("quiet",)),
+        ("cluster", ("jobs", "playlist", "rekordbox", "html")),
+    ),
+    "mix": (("compatible", ("start", "end", "playlist", "rekordbox")),),
+    "undo": (("list_runs", ("dry_run",)),),
+}
 
 
 class Defaults(MutableMapping[str, Any]):
@@ -61,12 +70,26 @@ class Defaults(MutableMapping[str, Any]):
         return 0
 
 
+def prefer_the_command_line(context: Any) -> None:
+    """Turn off the configured options that cannot be combined with an option on the command line."""
+    for name, others in EXCLUSIVE.get(context.command.name, ()):
+        for given, excluded in ((name, others), *((other, (name,)) for other in others)):
+            if context.params.get(given) and _source(context, given) == "COMMANDLINE":
+                for option in excluded:
+                    if _source(context, option) == "DEFAULT_MAP":
+                        context.params[option] = False if isinstance(context.params[option], bool) else None
+
+
+def _source(context: Any, name: str) -> str | None:
+    source = context.get_parameter_source(name)
+    return None if source is None else str(source.name)
+
+
 def configured(context: Any, message: str) -> str | None:
     """The setting (``tag.field``) of the first option in ``message`` that is in the config file."""
     for name in re.findall(r"--[a-z0-9-]+", message):
         for param in context.command.params:
-            source = context.get_parameter_source(param.name)
-            if name in param.opts and source is not None and source.name == "DEFAULT_MAP":
+            if name in param.opts and _source(context, param.name) == "DEFAULT_MAP":
                 return f"{context.command.name}.{name.removeprefix('--')}"
     return None
 

@@ -68,6 +68,8 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
     if not status.st_mode & stat.S_IWUSR:
         raise TagError("the file is read-only")
     if not os.access(path, os.W_OK):
+        if not os.access(path, os.F_OK):  # moved or removed since the status was read
+            raise TagError(reason(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
         raise TagError("no permission to write the file")
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content")

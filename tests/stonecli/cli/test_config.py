@@ -129,12 +129,39 @@ def test_everything_can_be_unset(invoke: Invoke, song: Song) -> None:
 
 def test_settings_that_exclude_each_other_name_the_file(invoke: Invoke, song: Song) -> None:
     assert invoke("config", "set", "tag.quiet", "true").exit_code == 0
-    result = invoke("tag", "--json", song("flac"))
+    assert invoke("config", "set", "tag.json", "true").exit_code == 0
+    result = invoke("tag", song("flac"))
     assert result.exit_code == 2
     assert result.stderr == (
         f"stone: {config_path()}: --quiet cannot be combined with --json; fix it: stone config unset tag.quiet\n"
     )
     assert invoke("tag", "--json", "--no-quiet", song("flac")).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"tag.quiet": "true"}, ["--json"]),
+        ({"tag.bpm": "true", "tag.overwrite": "true"}, ["--remove"]),
+        ({"tag.remove": "true"}, ["--bpm"]),
+        ({"undo.dry-run": "true"}, ["--list"]),
+        ({"mix.start": "a.flac", "mix.playlist": "set.m3u8"}, ["--compatible", "8A.flac"]),
+    ],
+)
+def test_an_option_turns_off_the_settings_it_excludes(
+    invoke: Invoke, song: Song, settings: dict[str, str], options: list[str], tmp_path: Path
+) -> None:
+    for name, value in settings.items():
+        assert invoke("config", "set", name, value).exit_code == 0
+    command = next(iter(settings)).partition(".")[0]
+    path = song("flac")
+    options = [str(path) if option == "8A.flac" else option for option in options]
+    result = invoke(command, *options, *([] if command == "undo" else [path]))
+    assert "cannot be combined" not in result.stderr
+    assert result.exit_code == 0
+    both = [f"--{name.partition('.')[2]}" for name, value in settings.items() if value == "true"]
+    if both:  # on the command line they still contradict each other
+        assert invoke(command, *options, *both, *([] if command == "undo" else [path])).exit_code == 2
 
 
 def test_an_output_that_cannot_be_made_names_the_file(invoke: Invoke, song: Song, tmp_path: Path) -> None:

@@ -445,3 +445,12 @@ def test_two_runs_on_one_file(song: Path, left_over: ListLeftovers) -> None:
     assert song.read_bytes() == content
     assert left_over() == []
     assert write_key(song, A_MINOR)
+
+
+def test_a_file_that_was_moved_away_is_called_missing(tmp_path: Path) -> None:
+    path = tmp_path / "song.flac"
+    path.touch()
+    status = path.stat()
+    path.unlink()
+    with pytest.raises(TagError, match="no such file or folder"):
+        safe_write.refuse_unsafe(path, status)
