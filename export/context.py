@@ -6,7 +6,7 @@ from stonecli_train.checkpoint import Checkpoint
 
 # 0.19 s of either side at the usual hop. The kernel of the lowest bin reaches 0.31 s, but what is left of its window
 # there weighs nothing: with twice as many no probability moved by more than 0.001.
-LEAST_FRAMES = 8
+MIN_FRAMES = 8
 
 
 def context_frames(checkpoint: Checkpoint) -> int:
@@ -18,7 +18,7 @@ def context_frames(checkpoint: Checkpoint) -> int:
     """
     if is_as_published(checkpoint):
         return 0
-    return -(-LEAST_FRAMES // checkpoint.frames_averaged) * checkpoint.frames_averaged
+    return -(-MIN_FRAMES // checkpoint.frames_averaged) * checkpoint.frames_averaged
 
 
 def is_as_published(checkpoint: Checkpoint) -> bool:

@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float32]
 Predict = Callable[[Floats], npt.NDArray[np.floating]]
 """Audio float32 [batch, samples] -> probabilities [batch, classes]."""
 
-LEAST_CORRECT = 0.75  # share of keys that the order has to explain
-LEAST_LEAD = 1.5  # factor by which the order has to beat the next best
+MIN_CORRECT = 0.75  # share of keys that the order has to explain
+MIN_LEAD = 1.5  # factor by which the order has to beat the next best
 
 # Degrees of the chords, one a beat, root position; the dominant of a minor key is major.
 _CADENCES: dict[Mode, tuple[tuple[int, ...], ...]] = {
@@ -179,7 +179,7 @@ def _best_order(answers: npt.NDArray[np.floating], keys: Sequence[Key], rows: in
         Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)
     ]
     right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(answers, keys, strict=True)])
-    if right < LEAST_CORRECT or lead < LEAST_LEAD:
+    if right < MIN_CORRECT or lead < MIN_LEAD:
         raise ClassOrderError(
             f"the model does not tell keys apart: no order of its outputs explains more than {right:.0%} of the "
             f"{len(keys)} keys that the pitch fork played"

@@ -23,7 +23,7 @@ STYLE_NAMES = tuple(STYLES)
 SCORE_BLOCK = 2  # block whose output predicts the score, counted from 0: frames of about 1.5 s
 WIDTH = 48
 ROWS = 5  # of twelve pitch classes each: roots of major, minor and other chords, bass, melody
-LEAST_SHARE = 0.3  # minimum share of known labels for a frame to count
+MIN_SHARE = 0.3  # minimum share of known labels for a frame to count
 
 
 class AuxiliaryHeads(nn.Module):
@@ -92,7 +92,7 @@ def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, T
     parts = [_histogram(torch.where(kinds == kind, root, UNKNOWN), shifts) for kind in range(3)]
     counts = torch.stack([*parts, _histogram(bass, shifts), _histogram(melody, shifts)], dim=2)
     totals = torch.stack([counts[:, :, :3].sum(dim=(2, 3)), counts[:, :, 3].sum(dim=2), counts[:, :, 4].sum(dim=2)], 2)
-    known = (totals >= LEAST_SHARE * per_frame).float()
+    known = (totals >= MIN_SHARE * per_frame).float()
     divisor = totals.clamp(min=1.0)[:, :, [0, 0, 0, 1, 2], None]
     return counts / divisor, known
 

@@ -54,7 +54,7 @@ SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
 RUNS = (1, 2, 4)  # lengths of runs of consecutive windows
 RUNS_OF_A_RECORDING = 6  # of each length
 OTHERS = 4  # minimum number of other windows to compare with
-MOST_WINDOWS = 50  # maximum per recording
+MAX_WINDOWS = 50  # maximum per recording
 NEVER = 1e-6  # lower limit of a probability, so that the logarithmic score stays finite
 REFUSED = 0.001  # maximum share of renderings with a key to reject; recordings reach about ten times that
 MIN_CONFIDENCE = 1.2  # times the uniform probability: an answer below that is always rejected
@@ -69,13 +69,13 @@ class Calibration:
 
     Attributes:
         temperature: by which the logits are divided.
-        least_confidence: rejection threshold of the largest mean probability over the windows.
+        rejection_threshold: rejection threshold of the largest mean probability over the windows.
         error: expected calibration error on the tracks with a key, 0..1.
-        keyless_refused: share of the tracks without a key below ``least_confidence``; None if there are none.
+        keyless_refused: share of the tracks without a key below ``rejection_threshold``; None if there are none.
     """
 
     temperature: float
-    least_confidence: float
+    rejection_threshold: float
     error: float
     keyless_refused: float | None
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str]) -> int:
                 posterior_exponent=power.sharpness,
                 exponent_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
-                rejection_threshold=found.least_confidence,
+                rejection_threshold=found.rejection_threshold,
                 licence=options.licence if options.licence is not None else checkpoint.licence,
                 trained_on=options.trained_on if options.trained_on is not None else checkpoint.trained_on,
                 state={},
@@ -321,7 +321,7 @@ def recorded_features(folder: Path, bins: int) -> list[Path]:
 
 def beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
     """The first windows of the features at ``path``, uint8 [frames, bins]; errors as ``load_features``."""
-    return load_features(path, checkpoint.vqt.n_bins)[: MOST_WINDOWS * window_frames(checkpoint)]
+    return load_features(path, checkpoint.vqt.n_bins)[: MAX_WINDOWS * window_frames(checkpoint)]
 
 
 if __name__ == "__main__":

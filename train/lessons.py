@@ -27,12 +27,12 @@ from stonecli_train.features import save_atomically
 TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features allow up to 15
 STEP_SECONDS = 12.0  # from one segment to the next
 NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a segment and its neighbors: modulations are rarer than errors
-MOST_STRETCHES = 60  # maximum number of segments per recording, evenly spaced
+MAX_SEGMENTS = 60  # maximum number of segments per recording, evenly spaced
 KEYS = 24
 LOWEST_PITCH_CLASS = 9  # of the features: A
 RELATIVE_SEMITONES = 3  # from a minor tonic to that of its relative major
-LEAST_SIGNATURE = 0.6  # minimum probability of the likeliest key signature for a pseudo-label to agree
-LEAST_DIFFERENCE = 0.05  # minimum log-energy difference between the two tonics for the chroma to decide
+MIN_SIGNATURE = 0.6  # minimum probability of the likeliest key signature for a pseudo-label to agree
+MIN_DIFFERENCE = 0.05  # minimum log-energy difference between the two tonics for the chroma to decide
 RULE_SLOPE = 6.0  # slope of the probability of minor over that difference
 
 Floats = npt.NDArray[np.float32]
@@ -80,7 +80,7 @@ class Teachers:
         least = max(each.chromanet.min_frames * each.frames_averaged for each in checkpoints)
         self._frames = max(frames, least)
         self._folder = folder
-        digest = hashlib.sha256(repr((self._frames, TRANSPOSITIONS, STEP_SECONDS, NEIGHBOURS, MOST_STRETCHES)).encode())
+        digest = hashlib.sha256(repr((self._frames, TRANSPOSITIONS, STEP_SECONDS, NEIGHBOURS, MAX_SEGMENTS)).encode())
         for each in checkpoints:
             for name, tensor in each.weights.items():
                 digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
@@ -113,7 +113,7 @@ class Teachers:
         if last < 0:
             return Lessons(np.zeros(0, dtype=np.int64), np.zeros((0, KEYS), dtype=np.float32))
         step = STEP_SECONDS * config.sample_rate / config.hop_length
-        count = min(MOST_STRETCHES, int(last / step) + 1)
+        count = min(MAX_SEGMENTS, int(last / step) + 1)
         starts = np.unique(np.linspace(0, last, count).astype(np.int64))
         predicted = np.stack([self._predict(np.asarray(features[start : start + self._frames])) for start in starts])
         padded = np.pad(predicted, ((1, 1), (0, 0), (0, 0)), mode="edge")
@@ -170,7 +170,7 @@ def agreeing(lessons: Lessons, features: npt.NDArray[np.uint8], frames: int, bin
         energies = _chroma(features[start : start + frames, :bins])
         rule = float(np.log(energies[minor] / energies[major]))
         heard = float(minors[major] / signatures[major])
-        if signatures[major] < LEAST_SIGNATURE or (heard > 0.5) != (rule > 0.0) or abs(rule) < LEAST_DIFFERENCE:
+        if signatures[major] < MIN_SIGNATURE or (heard > 0.5) != (rule > 0.0) or abs(rule) < MIN_DIFFERENCE:
             continue
         share = 0.5 * heard + 0.5 / (1.0 + float(np.exp(-RULE_SLOPE * rule)))
         lesson = np.zeros(KEYS, dtype=np.float32)

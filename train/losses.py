@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 CLASSES = 12  # key signatures
-LEAST_PROBABILITY = math.exp(-80.0)  # inside logarithms; exp(-88) is the smallest that float32 still holds
+MIN_PROBABILITY = math.exp(-80.0)  # inside logarithms; exp(-88) is the smallest that float32 still holds
 MODE_WEIGHT = 1.5  # of the mode loss in Semi-TONE [1]
 SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # of CPSD, mode and balance in S-KEY [2], times the two constants below
 SKEY_MODE_FACTOR = 1.5
@@ -136,7 +136,7 @@ def binary_cross_entropy(target: Tensor, probability: Tensor) -> Tensor:
 
 
 def _safe_log(x: Tensor) -> Tensor:
-    return torch.log(torch.clamp(x, min=LEAST_PROBABILITY))
+    return torch.log(torch.clamp(x, min=MIN_PROBABILITY))
 
 
 def stone_loss(views: Views, circle: int) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ def test_the_temperature_compensates_a_known_scaling(sharpness: float) -> None:
     found = calibrate(logits, indices)
     assert found.temperature == pytest.approx(sharpness, rel=0.15)
     assert found.error < 0.03
-    assert (found.least_confidence, found.keyless_refused) == (0.0, None)
+    assert (found.rejection_threshold, found.keyless_refused) == (0.0, None)
 
 
 def test_a_recording_without_a_key_is_rejected() -> None:
@@ -44,7 +44,7 @@ def test_a_recording_without_a_key_is_rejected() -> None:
     quiet = [np.random.default_rng(seed).normal(0.0, 0.3, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *quiet], [*indices, *[None] * 50])
     assert found.keyless_refused == pytest.approx(KEYLESS_REFUSED, abs=0.02)
-    assert 1 / 24 < found.least_confidence < 0.1
+    assert 1 / 24 < found.rejection_threshold < 0.1
 
 
 def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
@@ -54,14 +54,14 @@ def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
     assert found.keyless_refused is not None
     assert found.keyless_refused < 0.5
     confidence, _ = confidences(logits, found.temperature)
-    assert (confidence < found.least_confidence).mean() <= 1 / 500
+    assert (confidence < found.rejection_threshold).mean() <= 1 / 500
 
 
 def test_probabilities_near_chance_are_always_rejected() -> None:
     logits, indices = drawn(500, 3.0)
     flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *flat], [*indices, *[None] * 50])
-    assert found.least_confidence == pytest.approx(1.2 / 24)
+    assert found.rejection_threshold == pytest.approx(1.2 / 24)
     assert found.keyless_refused == 1.0
 
 

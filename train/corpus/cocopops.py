@@ -19,7 +19,7 @@ from stonecli_train.corpus.harmony import ChordName, parse_harte, pitch_class
 from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped
 
 SOURCE = "cocopops"
-LEAST_BEATS = 24.0
+MIN_BEATS = 24.0
 _CERTAIN = 0.7  # share of the tonic's chords that have the third of the mode
 
 
@@ -143,7 +143,7 @@ def _passage(song: _Song, start: float, end: float, tonic: int, origin: str) -> 
         if pitch is not None and start <= beat < end and until > beat
     ]
     mode = _mode(tonic, chords, melody)
-    if end - start < LEAST_BEATS or len(chords) < 2 or mode is None:
+    if end - start < MIN_BEATS or len(chords) < 2 or mode is None:
         return None
     return Passage(
         keys=((0.0, Key(tonic, mode)),),

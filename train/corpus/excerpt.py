@@ -20,8 +20,8 @@ from stonecli_train.corpus.tape import detuned
 
 ATTEMPTS = 12
 SAMPLED_SHARE = 0.52  # share of suitable parts that sampled instruments play
-LEAST_RMS = 0.01  # at a peak of 0.9
-LEAST_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
+MIN_RMS = 0.01  # at a peak of 0.9
+MIN_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
 
 Floats = npt.NDArray[np.float32]
@@ -180,7 +180,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     if not _is_audible(samples, chain):
         raise AudioError("nearly silent")
     peaks = frame_peaks(normalised(samples), RATE)
-    if peaks.tonal.mean() < LEAST_TONAL_SHARE:
+    if peaks.tonal.mean() < MIN_TONAL_SHARE:
         raise AudioError("nothing tonal")
     estimate = cents_of(peaks.resultant)
     if estimate is not None and abs(estimate - chain.cents) > 50.0:
@@ -188,4 +188,4 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
 
 
 def _is_audible(samples: Floats, chain: effects.Effects) -> bool:
-    return bool(np.isfinite(samples).all()) and rms(samples) >= LEAST_RMS * 10.0 ** (chain.level_db / 20.0)
+    return bool(np.isfinite(samples).all()) and rms(samples) >= MIN_RMS * 10.0 ** (chain.level_db / 20.0)

@@ -144,8 +144,8 @@ PACKAGES = (
 TRIES = 8  # consecutive failed packages at the start before the command gives up
 SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".m4a"})
 MODULES = frozenset({".mod", ".xm", ".it", ".s3m"})
-LEAST_SECONDS = 40.0
-MOST_MODULE_SECONDS = 600
+MIN_SECONDS = 40.0
+MAX_MODULE_SECONDS = 600
 
 
 class FetchError(StoneError):
@@ -206,7 +206,7 @@ def _unpack_music(archive: Path) -> None:
 def _played(module: Path) -> Path:
     """Path of the tracker module rendered to Ogg Vorbis; the module's own path if ffmpeg cannot render it."""
     out = module.with_name(f"{module.name}.ogg")
-    source = ["-f", "libopenmpt", "-i", f"file:{module}", "-t", str(MOST_MODULE_SECONDS)]
+    source = ["-f", "libopenmpt", "-i", f"file:{module}", "-t", str(MAX_MODULE_SECONDS)]
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(),
         "-nostdin",
@@ -228,7 +228,7 @@ def _is_music(path: Path) -> bool:
         file = File(path)
     except MutagenError:
         return False
-    return file is not None and file.info is not None and getattr(file.info, "length", 0.0) >= LEAST_SECONDS
+    return file is not None and file.info is not None and getattr(file.info, "length", 0.0) >= MIN_SECONDS
 
 
 def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable[[str], None] = print) -> int:

@@ -31,7 +31,7 @@ from stonecli_train.parent import end_with_parent
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
 HELD, REST = 2.5, 1.5  # seconds: length of a note, and the gap before the next for its release
 KEPT = 2.6  # seconds of each note that are stored
-LEAST_NOTES = 8  # minimum number of PITCHES with the requested pitch class
+MIN_NOTES = 8  # minimum number of PITCHES with the requested pitch class
 _LEFT_OUT_BANKS = frozenset({"Arpeggios", "Drums", "Noises", "Cormi Noise", "Splitted", "Splited", "Kicker",
                              "AudioFileProcessor"})  # fmt: skip
 _LEFT_OUT_WORDS = ("arp", "drum", "noise", "sequence", "seq ", "kick", "snare", "hihat", "chord", "fifth", "5th")
@@ -59,7 +59,7 @@ def render_preset(preset: lmms.Preset, out: Path) -> str:
         return "there already"
     samples, rate = lmms.play(preset, PITCHES, HELD, REST)
     check = checked_notes(_notes(samples, rate), PITCHES, RATE, HELD)
-    if isinstance(check, Check) and len(check.pitches) < LEAST_NOTES:
+    if isinstance(check, Check) and len(check.pitches) < MIN_NOTES:
         check = "too few notes sound as asked"
     about = {"name": preset.name, "bank": preset.bank, "synth": preset.synth}
     if isinstance(check, str):

@@ -25,7 +25,7 @@ Kit: TypeAlias = dict[str, list[list[Floats]]]
 PACKAGES = ("hydrogen-data", "hydrogen-drumkits", "avldrums.lv2-soundfont")
 HYDROGEN_KITS = Path("/usr/share/hydrogen/data/drumkits")
 AVL_FONTS = Path("/usr/lib/lv2/avldrums.lv2")
-MOST_LAYERS = 4
+MAX_LAYERS = 4
 SECONDS = 2.0  # of the longest one-shot
 
 # Sounds by patterns of instrument names; the first match wins.
@@ -101,7 +101,7 @@ def read_hydrogen(description: Path, rate: int) -> Kit:
         if sound is None or not layers:
             continue
         ordered = [path for _, path in sorted(layers, key=lambda layer: layer[0])]
-        chosen = np.unique(np.linspace(0, len(ordered) - 1, MOST_LAYERS).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(ordered) - 1, MAX_LAYERS).round().astype(int))
         shots = [shot for index in chosen if (shot := _one_shot(ordered[index], rate)) is not None]
         if shots:
             kit.setdefault(sound, []).append(shots)

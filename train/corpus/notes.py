@@ -16,9 +16,9 @@ Loop: TypeAlias = tuple[int, int]
 LOOP_FADE = 0.1  # seconds of cross-fade from the end of a loop to its start
 
 _WINDOWS = ((0.06, 0.6), (1.0, 1.6), (1.8, 2.4))  # in seconds: where the pitch of a note is measured
-_LEAST_LEVEL = 10.0 ** (-30.0 / 20.0)  # minimum level of a window relative to the note's loudest window
-_LEAST_CLARITY = 0.6  # minimum periodicity, 0..1
-_LEAST_PEAK = 1e-3  # of full scale
+_MIN_LEVEL = 10.0 ** (-30.0 / 20.0)  # minimum level of a window relative to the note's loudest window
+_MIN_CLARITY = 0.6  # minimum periodicity, 0..1
+_MIN_PEAK = 1e-3  # of full scale
 _SUSTAINED = 10.0 ** (-15.0 / 20.0)  # minimum final level of a sustained note, relative to its loudest block
 _BLOCK = 0.02  # seconds, of the envelope
 
@@ -51,7 +51,7 @@ def checked_notes(notes: Floats, asked: Sequence[int], rate: int, held: float) -
         rate: in Hz.
         held: seconds from the start of a note to its end.
     """
-    if float(np.abs(notes).max(initial=0.0)) < _LEAST_PEAK or not np.isfinite(notes).all():
+    if float(np.abs(notes).max(initial=0.0)) < _MIN_PEAK or not np.isfinite(notes).all():
         return "silent"
     found = [_deviation(note, pitch, rate) for note, pitch in zip(notes, asked, strict=True)]
     kept = [index for index, deviation in enumerate(found) if deviation is not None]
@@ -79,15 +79,15 @@ def _deviation(note: Floats, asked: int, rate: int) -> float | None:
     """Semitones from the pitch ``asked`` for to the measured one, in any octave; None if their classes differ."""
     windows = [note[int(start * rate) : int(end * rate)] for start, end in _WINDOWS]
     levels = [float(np.sqrt(np.mean(window**2))) if len(window) else 0.0 for window in windows]
-    if max(levels) < _LEAST_PEAK:
+    if max(levels) < _MIN_PEAK:
         return None
     deviations = []
     for window, level in zip(windows, levels, strict=True):
-        if level < _LEAST_LEVEL * max(levels):
+        if level < _MIN_LEVEL * max(levels):
             continue
         pitch, clarity = pitch_of(window, rate)
         deviation = pitch - asked
-        if clarity < _LEAST_CLARITY or abs((deviation + 6.0) % 12.0 - 6.0) > 0.5:
+        if clarity < _MIN_CLARITY or abs((deviation + 6.0) % 12.0 - 6.0) > 0.5:
             return None
         deviations.append(deviation)
     return deviations[0] if deviations else None

@@ -19,7 +19,7 @@ from stonecli_train.corpus.harmony import parse_harte
 from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped, agrees_with_notes
 
 SOURCE = "pop909"
-LEAST_BEATS = 32.0
+MIN_BEATS = 32.0
 VOICES = {"MELODY": 0, "BRIDGE": 1, "PIANO": 2}
 
 
@@ -58,7 +58,7 @@ def read_song(score: bytes, keys: str, chords: str, origin: str, skipped: Skippe
         key = Key.parse(name)
         first, last = max(0.0, clock.beat(float(start))), min(song.length, clock.beat(float(end)))
         section = replace(song, keys=((0.0, key),), chords=named, bar_start=_bar_start(named))
-        if last - first < LEAST_BEATS:
+        if last - first < MIN_BEATS:
             skipped[f"{SOURCE}: section too short"] += 1
             continue
         section = section.excerpt(first, last - first)

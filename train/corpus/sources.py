@@ -42,9 +42,9 @@ CHARTS = (cocopops.SOURCE, jazz_standards.SOURCE)  # corpora that MMA can accomp
 _CHART_SHARE = 0.35  # share of MMA's excerpts; the others use generated songs
 
 HELD_OUT_SHARE = 10  # every tenth piece of a corpus is held out
-LEAST_KEY_SHARE = 0.75  # minimum share of an excerpt in its main key
-MOST_DOUBT = 0.25  # maximum advantage in correlation of another key's profile over that of the label
-LEAST_CHORD_SHARE = 0.6  # minimum share of an excerpt with chords
+MIN_KEY_SHARE = 0.75  # minimum share of an excerpt in its main key
+MAX_PROFILE_ADVANTAGE = 0.25  # maximum advantage in correlation of another key's profile over that of the label
+MIN_CHORD_SHARE = 0.6  # minimum share of an excerpt with chords
 _MINOR_SHARE = {"nottingham": 0.3, "music21": 0.35, "bach_chorales": 0.45}  # default: 0.5
 _JAZZ_STYLES = (
     "jazz",
@@ -179,7 +179,7 @@ class Library:
         bpm = tempo_of(rng, style)
         section = _stretch(rng, passage, seconds * bpm / 60.0)
         covered = sum(chord.duration for chord in section.chords)
-        if covered < LEAST_CHORD_SHARE * section.length:
+        if covered < MIN_CHORD_SHARE * section.length:
             raise RejectedError(f"{source}: too little harmony")
         return Excerpt(section, arrange(rng, section, style, bpm), name, bpm)
 
@@ -281,10 +281,10 @@ def _stretch(rng: np.random.Generator, passage: Passage, beats: float) -> Passag
         passage = _repeated(passage, beats + bar)
     latest = max(0, int((passage.length - beats - passage.bar_start) / bar))
     section = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
-    if section.length < 0.9 * beats or section.main_key()[1] < LEAST_KEY_SHARE:
+    if section.length < 0.9 * beats or section.main_key()[1] < MIN_KEY_SHARE:
         raise RejectedError(f"{passage.source}: the key changes in it")
     correlations = profile_correlations(section.histogram())
-    if correlations.max() - correlations[section.key.index] > MOST_DOUBT:
+    if correlations.max() - correlations[section.key.index] > MAX_PROFILE_ADVANTAGE:
         raise RejectedError(f"{passage.source}: it sounds in another key than the whole piece")
     return section
 
