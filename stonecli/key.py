@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Mode = Literal["major", "minor"]
 Notation = Literal["camelot", "openkey", "musical"]
 KeyRelation = Literal["same", "fifth up", "fifth down", "relative", "parallel", "other"]
+Agreement = Literal["same", "relative", "fifth", "parallel", "clash"]
 
 NOTATIONS: tuple[Notation, ...] = ("camelot", "openkey", "musical")
+AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
+_AGREEMENTS: dict[KeyRelation, Agreement] = {
+    "same": "same",
+    "relative": "relative",
+    "fifth up": "fifth",
+    "fifth down": "fifth",
+    "parallel": "parallel",
+    "other": "clash",
+}
 
 MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 """Default spelling of the major tonics by pitch class (docs/tags.md; ASCII only)."""
@@ -114,6 +124,10 @@ class Key:
         if self == reference.relative:
             return "relative"
         return "parallel" if self == reference.parallel else "other"
+
+    def agreement_with(self, reference: Key) -> Agreement:
+        """How far two answers for one track agree: ``fifth`` in either direction, ``clash`` if they are unrelated."""
+        return _AGREEMENTS[self.relation_to(reference)]
 
     @staticmethod
     def all() -> Iterator[Key]:

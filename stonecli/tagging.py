@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from stonecli.detection.detect import KeyEstimate, detect_key
 from stonecli.errors import Cancelled, TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
-from stonecli.key import Key
+from stonecli.key import Agreement, Key
 from stonecli.library.cache import CacheEntry, ResultCache, hash_content, open_cache
 from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened
 from stonecli.model.session import KeyModel, default_model
@@ -155,6 +155,12 @@ class TagResult:
     estimate: KeyEstimate | None
     bpm: float | None = None
     old_bpm_text: str | None = None
+
+    @property
+    def relation(self) -> Agreement | None:
+        """How the detected key agrees with the key that the tags had before the run; None if either is missing."""
+        detected = self.estimate.key if self.estimate else None
+        return None if detected is None or self.old_key is None else detected.agreement_with(self.old_key)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def schema(*, bpm: bool = False) -> pyarrow.Schema:
         "old_key": pa.string(),
         "status": pa.string(),
         "detected_key": key,
+        "tag_key": key,
+        "relation": pa.string(),
     }
     if bpm:
         numbers = [(name, pa.float64()) for name in ("bpm", "confidence", "alternative", "stability")]

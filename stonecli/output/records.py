@@ -24,6 +24,8 @@ CSV_COLUMNS = (
     "error",
     "status",
     "detected_key",
+    "tag_key",
+    "relation",
 )
 BPM_COLUMNS = ("bpm", "old_bpm", "bpm_confidence", "bpm_alternative", "stability")
 """Columns after ``CSV_COLUMNS`` in a run with ``--bpm``."""
@@ -99,12 +101,13 @@ def alternatives_record(estimate: KeyEstimate) -> list[dict[str, Any]]:
 def tag_record(
     path: Location, result: TagResult | None, error: str | None, model: KeyModel | None, *, bpm: bool = False
 ) -> dict[str, Any]:
-    """The JSON object of ``stone tag``: that of the analysis, with ``old_key``, ``status`` and ``detected_key``.
+    """The JSON object of ``stone tag``: that of the analysis, with the key that the tags had.
 
     With ``bpm`` it always has ``tempo``, the estimate, which may be None, and also ``bpm`` and ``old_bpm``.
 
     ``key`` is the key of the file: its own if it was kept, the detected one otherwise. The fields of the analysis
-    (confidence, alternatives, segments) belong to ``detected_key``, which is None if none was detected.
+    (confidence, alternatives, segments) belong to ``detected_key``, which is None if none was detected. ``tag_key`` is
+    the key that ``old_key``, the text in the tags before the run, names.
     """
     record = estimate_record(path, result.estimate if result else None, error, model)
     detected = record["key"]
@@ -117,6 +120,8 @@ def tag_record(
         "old_key": result.old_text if result else None,
         "status": result.status if result else "error",
         "detected_key": detected,
+        "tag_key": key_record(result.old_key) if result else None,
+        "relation": result.relation if result else None,
     }
 
 
@@ -124,7 +129,8 @@ def tag_row(record: dict[str, Any]) -> dict[str, Any]:
     """The values of a CSV row by column, from a record of :func:`tag_record`; missing values are ""."""
     key = record["key"] or {"camelot": "", "musical": "", "open_key": ""}
     values = record | {"camelot": key["camelot"], "key": key["musical"], "open_key": key["open_key"]}
-    values["detected_key"] = (record["detected_key"] or {"musical": ""})["musical"]
+    for name in ("detected_key", "tag_key"):
+        values[name] = (record[name] or {"musical": ""})["musical"]
     if "bpm" in record:
         tempo = record["tempo"] or {"confidence": None, "alternative": None, "stability": None}
         values |= {f"bpm_{name}": tempo[name] for name in ("confidence", "alternative")}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
+from stonecli.key import AGREEMENTS, NOTATIONS, Key, Notation, parse_or_none
 from stonecli.spelling import says_no_key
 
 KEYS = st.sampled_from(list(Key.all()))
@@ -202,3 +202,16 @@ def test_relation_to_names_the_related_keys() -> None:
     a_minor = Key.parse("Am")
     related = {key.relation_to(a_minor): key.musical for key in Key.all() if key.relation_to(a_minor) != "other"}
     assert related == {"same": "Am", "fifth up": "Em", "fifth down": "Dm", "relative": "C", "parallel": "A"}
+
+
+@given(KEYS, KEYS)
+def test_two_answers_agree_the_same_way_in_both_orders(one: Key, other: Key) -> None:
+    assert one.agreement_with(other) == other.agreement_with(one)
+
+
+def test_agreement_has_five_values() -> None:
+    a_minor = Key.parse("Am")
+    found = {key.musical: key.agreement_with(a_minor) for key in Key.all()}
+    named = {"Am": "same", "C": "relative", "Em": "fifth", "Dm": "fifth", "A": "parallel"}
+    assert found == dict.fromkeys(found, "clash") | named
+    assert set(found.values()) == set(AGREEMENTS)

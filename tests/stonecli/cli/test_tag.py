@@ -36,6 +36,7 @@ Music = Callable[..., Samples]
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
 Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
 
+TAG_FIELDS = ("status", "detected_key", "tag_key", "relation")
 CONTRACT = [
     *("path", "key", "confidence", "alternatives", "tuning_cents", "duration", "segments"),
     *("first_key", "last_key", "other_name", "tuning_confidence", "model", "error"),
@@ -279,7 +280,7 @@ def test_json_is_one_object_a_line(invoke: Invoke, song: Song, tmp_path: Path) -
     assert result.exit_code == 1
     records = {Path(record["path"]).name: record for record in map(json.loads, result.stdout.splitlines())}
     assert set(records) == {"mp3.mp3", "flac.flac", "bad.mp3", "nothing"}
-    assert all(list(record) == [*CONTRACT, "old_key", "status", "detected_key"] for record in records.values())
+    assert all(list(record) == [*CONTRACT, "old_key", *TAG_FIELDS] for record in records.values())
     first = records["mp3.mp3"]
     assert first["key"] == {"musical": "Dm", "camelot": "7A", "open_key": "12m"}
     assert (first["status"], first["error"], first["old_key"]) == ("detected", None, None)
@@ -304,14 +305,14 @@ def test_tables_in_files(invoke: Invoke, song: Song, tmp_path: Path, name: str) 
     text = target.read_text()
     if name == "out.csv":
         found = list(csv.DictReader(text.splitlines()))
-        assert list(found[0]) == [*CONTRACT_CSV, "status", "detected_key"]
+        assert list(found[0]) == [*CONTRACT_CSV, *TAG_FIELDS]
         by_name: dict[str, Any] = {Path(row["path"]).name: row for row in found}
         assert (by_name["mp3.mp3"]["camelot"], by_name["mp3.mp3"]["key"]) == ("7A", "Dm")
         assert by_name["mp3.mp3"]["error"] == ""
     else:
         records = json.loads(text) if name == "out.json" else [json.loads(line) for line in text.splitlines()]
         by_name = {Path(record["path"]).name: record for record in records}
-        assert list(records[0]) == [*CONTRACT, "old_key", "status", "detected_key"]
+        assert list(records[0]) == [*CONTRACT, "old_key", *TAG_FIELDS]
         assert by_name["mp3.mp3"]["key"]["camelot"] == "7A"
     assert set(by_name) == {"mp3.mp3", "bad.mp3", "nothing"}
     assert by_name["bad.mp3"]["error"]

@@ -17,7 +17,7 @@ from tests.fixture_types import MakeModel
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
-OF_THE_RUN = ("status", "old_key", "old")  # what says how the run went rather than what the track is
+OF_THE_RUN = ("status", "old_key", "tag_key", "relation", "old", "tag")  # how the run went, not what the track is
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_the_key_of_the_file_stands_beside_the_detected_one(
     assert without(record, (*OF_THE_RUN, "key")) == without(before, (*OF_THE_RUN, "key"))
     (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert (row["key"], row["camelot"], row["old_key"], row["detected_key"]) == ("C", "8B", "8B", "Dm")
+    assert (record["tag_key"]["musical"], record["relation"]) == (row["tag_key"], row["relation"]) == ("C", "clash")
     (track,) = page_tracks(tmp_path / "a.html")
     assert (track["key"], track["detected"], track["old"]) == (Key.parse("C").index, Key.parse("Dm").index, "8B")
     assert (track["in"], track["out"]) == (track["key"], track["key"])

@@ -67,7 +67,7 @@ def test_an_error_has_the_same_fields(key_model: KeyModel) -> None:
 def test_the_record_of_a_tagged_file(estimate_of: EstimateOf, key_model: KeyModel) -> None:
     result = TagResult(Path("a"), "written", Key.parse("Am"), "8B", Key.parse("C"), estimate_of("Am"))
     record = tag_record(Path("a"), result, None, key_model)
-    assert list(record) == [*CONTRACT, "old_key", "status", "detected_key"]
+    assert list(record) == [*CONTRACT, "old_key", "status", "detected_key", "tag_key", "relation"]
     assert (record["key"], record["old_key"], record["status"]) == (AM, "8B", "written")
 
 
@@ -85,11 +85,20 @@ def test_a_failed_file(key_model: KeyModel) -> None:
 
 
 def test_the_row_of_a_table(estimate_of: EstimateOf, key_model: KeyModel) -> None:
-    assert list(CSV_COLUMNS) == [*CONTRACT_CSV, "status", "detected_key"]
+    assert list(CSV_COLUMNS) == [*CONTRACT_CSV, "status", "detected_key", "tag_key", "relation"]
     result = TagResult(Path("a"), "detected", Key.parse("Am"), None, None, estimate_of("Am"))
     row = tag_row(tag_record(Path("a"), result, None, key_model))
     assert list(row) == list(CSV_COLUMNS)
-    assert list(row.values()) == ["a", "8A", "Am", "1m", 0.8, "", -12.3, 3725.679, "", "detected", "Am"]
+    assert list(row.values()) == ["a", "8A", "Am", "1m", 0.8, "", -12.3, 3725.679, "", "detected", "Am", "", ""]
+
+
+def test_the_relation_of_the_tag_to_the_detected_key(estimate_of: EstimateOf, key_model: KeyModel) -> None:
+    result = TagResult(Path("a"), "kept", Key.parse("C"), "C maj", Key.parse("C"), estimate_of("Am"))
+    record = tag_record(Path("a"), result, None, key_model)
+    assert (record["tag_key"]["musical"], record["detected_key"], record["relation"]) == ("C", AM, "relative")
+    assert [tag_row(record)[name] for name in ("tag_key", "relation")] == ["C", "relative"]
+    for old, estimate in ((None, estimate_of("Am")), (Key.parse("C"), estimate_of(None)), (Key.parse("C"), None)):
+        assert TagResult(Path("a"), "kept", old, None, old, estimate).relation is None
 
 
 @pytest.mark.parametrize("name", ["[red]\n\x1b", "\udcff", "🎹"])
