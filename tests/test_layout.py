@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "tests"
-PACKAGES = ("stonecli", "train", "export", "benchmarks")
+PACKAGES = ("stonecli", "train", "export", "benchmarks", "standalone")
 
 
 def modules(folder: Path) -> set[str]:

@@ -43,6 +43,7 @@ from stonecli.audio.declared_durations import (
 from stonecli.audio.native_stderr import libmpg123_silenced
 from stonecli.audio.other_decoders import GUARDED_OUTPUT, NO_BACKEND_MESSAGE, guarded_input, read_wav_header
 from stonecli.errors import AudioError, DecoderError, reason
+from stonecli.util.installation import is_download, module_command
 
 Samples = npt.NDArray[np.float32]
 
@@ -485,8 +486,13 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 _DECODER_HELP = (
-    DecoderError.START + " ({}); install it, or reinstall stone's own with"
-    " `pip install --force-reinstall imageio-ffmpeg`"
+    DecoderError.START
+    + " ({}); install it, or "
+    + (
+        "unpack the download of stone again"
+        if is_download()
+        else "reinstall stone's own with `pip install --force-reinstall imageio-ffmpeg`"
+    )
 )
 
 
@@ -528,8 +534,8 @@ def _ffmpeg_command(program: str, path: Path, rate: int | None) -> list[str]:
 
 
 def _audioread_command(path: Path) -> list[str]:
-    """The command that decodes ``path`` with audioread to a WAV; -P imports no module from the current folder."""
-    return [sys.executable, "-P", "-m", "stonecli.audio.other_decoders", str(path.absolute())]
+    """The command that decodes ``path`` with audioread to a WAV."""
+    return module_command("stonecli.audio.other_decoders", str(path.absolute()))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import typer
 
 from stonecli.cli.common import EXIT_USAGE, check_target, fail, one_line_errors, output_console
 from stonecli.library.walk import MUSIC_SUFFIXES
+from stonecli.util.installation import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def exporter(command: str) -> Callable[[Path, Path, Path | None], ExportReport]:
     try:
         from stonecli_export.onnx_file import export_checkpoint
     except ModuleNotFoundError as error:
-        fail(f"{command} needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
+        fail(f"{command} needs {error.name}; {how_to_install('train')}", EXIT_USAGE)
     return export_checkpoint
 
 
@@ -59,4 +60,4 @@ def require_exporter(command: str) -> None:
 
     for name in ("torch", "onnx"):
         if find_spec(name) is None:
-            fail(f"{command} needs {name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
+            fail(f"{command} needs {name}; {how_to_install('train')}", EXIT_USAGE)

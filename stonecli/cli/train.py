@@ -12,6 +12,7 @@ import typer
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, fail, one_line_errors
 from stonecli.cli.options import PROCESSING, DeviceOption, number, whole_number
 from stonecli.errors import StoneError, reason
+from stonecli.util.installation import how_to_install
 
 SETTINGS = "Settings (default: from --config)"
 
@@ -209,7 +210,7 @@ def _usage_errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        fail(f"stone train needs {error.name}; install it: pip install 'stonecli[train]'", EXIT_USAGE)
+        fail(f"stone train needs {error.name}; {how_to_install('train')}", EXIT_USAGE)
     except StoneError as error:
         from stonecli_train.config import ConfigError
         from stonecli_train.errors import ArgumentsError

@@ -34,6 +34,7 @@ from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found, find_recordings
 from stonecli.tagging import PREVIEW, OnResult, ResultCounter, TagOptions, TagResult, TagSummary
 from stonecli.tags.edit.atomic_replace import remove_leftovers
+from stonecli.util.installation import how_to_install
 
 if TYPE_CHECKING:
     from stonecli.model.session import Device
@@ -60,7 +61,7 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
     try:
         import distributed
     except ImportError:
-        raise ClusterError("a cluster needs another package; install it: pip install 'stonecli[cluster]'") from None
+        raise ClusterError(f"a cluster needs another package; {how_to_install('cluster')}") from None
     if not os.environ.get("STONE_DEBUG"):  # stone reports failures itself
         for name in [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

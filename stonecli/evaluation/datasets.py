@@ -10,6 +10,7 @@ from typing import Any
 from stonecli.errors import DatasetError, reason
 from stonecli.key import Key
 from stonecli.util.atomic_file import atomic_file
+from stonecli.util.installation import how_to_install
 
 Report = Callable[[str], None]
 
@@ -23,7 +24,7 @@ def open_dataset(name: str, folder: Path, report: Report) -> Any:
     try:
         import mirdata
     except ModuleNotFoundError as error:
-        raise DatasetError(f"--dataset needs {error.name}; install it: pip install 'stonecli[datasets]'") from error
+        raise DatasetError(f"--dataset needs {error.name}; {how_to_install('datasets')}") from error
     if name not in mirdata.list_datasets():
         raise DatasetError(f"--dataset {name}: must be one of {', '.join(mirdata.list_datasets())}")
     dataset = mirdata.initialize(name, data_home=str(folder))

@@ -24,6 +24,7 @@ from stonecli.errors import DeviceError, ModelError, reason
 from stonecli.model.guard import check_onnx
 from stonecli.model.metadata import METADATA_KEY, ModelInfo, parse_info
 from stonecli.model.runtime import onnxruntime
+from stonecli.util.installation import how_to_install, is_download
 
 if TYPE_CHECKING:
     from stonecli.model.batching import Batcher
@@ -242,7 +243,7 @@ def _open_session(
             session = _try_cuda(content, threads)
             if session is not None:
                 return session, "cuda"
-            reason = "CUDA or cuDNN libraries are missing or too old: pip install 'stonecli[cuda]'"
+            reason = f"CUDA or cuDNN libraries are missing or too old; {how_to_install('cuda')}"
         if device == "cuda":
             raise DeviceError(f"CUDA is not available: {reason}")
     return _new_session(content, threads, ["CPUExecutionProvider"]), "cpu"
@@ -291,7 +292,7 @@ def _limit_memory() -> None:
 def _why_no_cuda() -> str | None:
     """Why CUDA is not available; None if there is a device and a runtime with CUDA."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "this build of onnxruntime has no CUDA"
+        return how_to_install("cuda") if is_download() else "this build of onnxruntime has no CUDA"
     import ctypes  # imported late: a tenth of the load time of this package
 
     try:

@@ -18,6 +18,7 @@ from stonecli.errors import OutputError, naming
 from stonecli.output.resumable import ResumableLog
 from stonecli.remote.locations import Seen
 from stonecli.util.atomic_file import atomic_file
+from stonecli.util.installation import how_to_install
 from stonecli.util.text import escaped, unescaped
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ParquetFolder:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise OutputError("Parquet needs pyarrow: pip install 'stonecli[parquet]'") from None
+            raise OutputError(f"Parquet needs pyarrow; {how_to_install('parquet')}") from None
         self._path = path
         self._rows = rows
         self._bpm = self._wants_bpm = bpm

@@ -9,6 +9,7 @@ from stonecli.errors import PlotError
 from stonecli.evaluation.metrics import CIRCLE
 from stonecli.key import Key
 from stonecli.util.atomic_file import atomic_file
+from stonecli.util.installation import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise PlotError(f"plots need {error.name}; install it with: pip install 'stonecli[plot]'") from error
+        raise PlotError(f"plots need {error.name}; {how_to_install('plot')}") from error
 
 
 def save_confusion_plot(path: Path, confusion: Integers, title: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stonecli.errors import StorageError, TagError, describe
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
 from stonecli.remote.locations import Location, Seen, Url
+from stonecli.util.installation import how_to_install
 
 if TYPE_CHECKING:
     from stonecli.tagging import TagResult
@@ -191,7 +192,7 @@ def _file_system(url: Url) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise StorageError("this URL needs a package; install it: pip install 'stonecli[cluster]'") from None
+        raise StorageError(f"this URL needs a package; {how_to_install('cluster')}") from None
     try:
         kind = fsspec.get_filesystem_class(url.protocol)
         files = fsspec.filesystem(url.protocol, use_listings_cache=False)

@@ -227,7 +227,7 @@ def test_a_picture_without_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("analyze", song("mp3"), "--plot", tmp_path / "a.png")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "stone: plots need matplotlib; install it with: pip install 'stonecli[plot]'\n"
+    assert result.stderr == "stone: plots need matplotlib; install it: pip install 'stonecli[plot]'\n"
 
 
 def test_a_page(invoke: Invoke, medley: Path, tmp_path: Path) -> None:

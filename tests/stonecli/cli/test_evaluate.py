@@ -265,7 +265,7 @@ def test_missing_matplotlib_is_an_error_before_the_work(folder: Path, stone: Run
     labels = labels_file(folder, ["missing.mp3,C"])
     result = stone("evaluate", labels, "--confusion", tmp_path / "c.png", PYTHONPATH=os.fspath(tmp_path / "blocker"))
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "stone: plots need matplotlib; install it with: pip install 'stonecli[plot]'\n"
+    assert result.stderr == "stone: plots need matplotlib; install it: pip install 'stonecli[plot]'\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

@@ -29,7 +29,7 @@ run()
             1,
             "stone: a cluster needs another package; install it: pip install 'stonecli[cluster]'",
         ),
-        (["--output", "x.parquet"], 1, "stone: Parquet needs pyarrow: pip install 'stonecli[parquet]'"),
+        (["--output", "x.parquet"], 1, "stone: Parquet needs pyarrow; install it: pip install 'stonecli[parquet]'"),
         (
             ["s3://b/x.mp3"],
             1,

@@ -226,6 +226,6 @@ def test_without_matplotlib_the_error_tells_how_to_install_it(tmp_path: Path, mo
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PlotError, match=r"^plots need matplotlib; install it with: pip install 'stonecli\[plot\]'$"):
+    with pytest.raises(PlotError, match=r"^plots need matplotlib; install it: pip install 'stonecli\[plot\]'$"):
         save_confusion_plot(tmp_path / "c.png", np.zeros((24, 25), dtype=int), "")
     assert list(tmp_path.iterdir()) == []
