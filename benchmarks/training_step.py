@@ -86,9 +86,9 @@ def measure(
 ) -> dict[str, Any]:
     """Times of ``steps`` steps of training as ``stone train`` does them."""
     with tempfile.TemporaryDirectory() as folder:
-        unlabelled = draw_tracks(Path(folder), 12, 3.0, config, labeled=False) if labels != "all" else []
+        unlabeled = draw_tracks(Path(folder), 12, 3.0, config, labeled=False) if labels != "all" else []
         labeled = draw_tracks(Path(folder), 12, 3.0, config, labeled=True) if labels != "none" else []
-        run = Run(config, Path(folder), unlabelled, labeled, [], [], device, channels_last=channels_last)
+        run = Run(config, Path(folder), unlabeled, labeled, [], [], device, channels_last=channels_last)
         if precision != "auto":
             run._half_precision = lambda: torch.bfloat16 if precision == "bf16" else None  # type: ignore[method-assign]
         clock = Clock(device)
@@ -96,11 +96,11 @@ def measure(
         wait = clock.timed("batch", lambda: next(stream))
         ChromaNet.scores = clock.timed("forward", ChromaNet.scores)  # type: ignore[method-assign]
         run.update_average = clock.timed("average of weights", run.update_average)  # type: ignore[method-assign]
-        run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
+        run.optimizer.step = clock.timed("optimizer", run.optimizer.step)  # type: ignore[method-assign]
         Batch.to = clock.timed("to device", Batch.to)  # type: ignore[method-assign]
         loop.view_inputs = clock.timed("views", loop.view_inputs)  # type: ignore[attr-defined]
         loop.batch_loss = clock.timed("loss", loop.batch_loss)  # type: ignore[attr-defined]
-        ChromaNet.normalise = clock.timed("forward", ChromaNet.normalise)  # type: ignore[method-assign]
+        ChromaNet.normalize = clock.timed("forward", ChromaNet.normalize)  # type: ignore[method-assign]
         torch.Tensor.backward = clock.timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
         loop.clip_gradients = clock.timed("clipping", loop.clip_gradients)  # type: ignore[attr-defined]
         totals, windows, faults, processor = [], [], [], []
@@ -112,7 +112,7 @@ def measure(
             totals.append(time.perf_counter() - started)
             faults.append(usage().faults - used.faults)
             processor.append(usage().seconds - used.seconds)
-            windows.append(len(batch.first) * (2 if batch.is_labelled else 3))
+            windows.append(len(batch.first) * (2 if batch.is_labeled else 3))
             clock.close_step()
     totals = totals[WARM_UP:]
     parts = {name: statistics.median(seconds[WARM_UP:]) for name, seconds in clock.parts.items()}

@@ -195,7 +195,7 @@ def describe(
         "sharpness": checkpoint.posterior_exponent,
         "sharpness_per_doubling": checkpoint.exponent_per_doubling,
         "major_odds": checkpoint.major_prior_odds,
-        "licence": checkpoint.licence,
+        "licence": checkpoint.license,
         "trained_on": checkpoint.trained_on,
         "checkpoint_sha256": sha256,
         "exported_by": f"stone {__version__}",

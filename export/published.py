@@ -53,7 +53,7 @@ def _from_lab(content: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         chromanet=ChromaNetConfig(
             rows=2,
-            normalisation="plain",
+            normalization="plain",
             n_bins=config["n_bins"],
             out_channels=tuple(config["out_channels"]),
             kernels=tuple(config["kernels"]),
@@ -72,7 +72,7 @@ def _from_lab(content: Mapping[str, Any]) -> Checkpoint:
         corrects_tuning=config["tuning_corrected_to_hz"] == 440.0,
         classes=tuple(Key.parse(name).name for name in content["classes"]),
         trained_on=str(content["training"]),
-        licence="MIT",
+        license="MIT",
     )
 
 
@@ -98,7 +98,7 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         chromanet=ChromaNetConfig(
             rows=rows,
-            normalisation="affine" if "convnext_blocks.0.norm.weight" in weights else "plain",
+            normalization="affine" if "convnext_blocks.0.norm.weight" in weights else "plain",
             n_bins=gin["Stone.n_bins"],
             out_channels=tuple(gin["Stone.out_channels"]),
             kernels=tuple(gin["Stone.kernels"]),
@@ -110,7 +110,7 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
         classes=SEMI_TONE_CLASSES if rows == 2 and supervised else None,
         circle_type=content["circle_type"],
         trained_on=f"published checkpoint of {name}, epoch {content['epoch']}",
-        licence="MIT code; see the S-KEY repository" if balanced else "none stated by its authors: local use only",
+        license="MIT code; see the S-KEY repository" if balanced else "none stated by its authors: local use only",
     )
 
 

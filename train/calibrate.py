@@ -247,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--temperature", type=float, help="(default: the one that fits the renderings best)")
     parser.add_argument("--major-odds", type=float, default=1.0, help="prior odds of major against minor (default: 1)")
-    parser.add_argument("--licence", default=None)
+    parser.add_argument("--license", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -262,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
             raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]
         bins = checkpoint.vqt.n_bins
-        labels = labelled_features(options.labels, bins)
+        labels = labeled_features(options.labels, bins)
         features = recorded_features(options.recordings, bins) if options.recordings else []
         logits = [window_logits(checkpoint, load_features(path, bins)) for path, _ in labels]
         found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str]) -> int:
                 exponent_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
                 rejection_threshold=found.rejection_threshold,
-                licence=options.licence if options.licence is not None else checkpoint.licence,
+                license=options.license if options.license is not None else checkpoint.license,
                 trained_on=options.trained_on if options.trained_on is not None else checkpoint.trained_on,
                 state={},
             ),
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def labelled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
+def labeled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
     """The rows of a CSV, as from ``read_labels``, after checking that each file holds features.
 
     Raises:
@@ -309,7 +309,7 @@ def recorded_features(folder: Path, bins: int) -> list[Path]:
 
     Raises:
         StoneError: the folder does not exist, or has no .npy files.
-        AudioError, OSError: as :func:`labelled_features`.
+        AudioError, OSError: as :func:`labeled_features`.
     """
     paths = sorted(folder.glob("*.npy"))
     if not paths:

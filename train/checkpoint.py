@@ -25,6 +25,7 @@ from stonecli.errors import StoneError
 from stonecli.util.atomic_file import atomic_file
 from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNet, ChromaNetConfig
 from stonecli_train.errors import named
+from stonecli_train.old_names import CHECKPOINT_NAMES, NETWORK_NAMES
 from stonecli_train.vqt import VQTConfig
 
 FORMAT = "stone-checkpoint"
@@ -32,17 +33,11 @@ FORMAT_VERSION = 1
 
 TrainType = Literal["ks", "ks_mode"]
 
-
-_NAMES_IN_FILE = {
-    "rejection_threshold": "least_confidence",
-    "posterior_exponent": "sharpness",
-    "exponent_per_doubling": "sharpness_per_doubling",
-    "major_prior_odds": "major_odds",
-}
-"""Attributes whose names in the file differ. They are optional: the first checkpoints of this version lack them."""
+_OPTIONAL = ("rejection_threshold", "posterior_exponent", "exponent_per_doubling", "major_prior_odds")
+"""Attributes that the first checkpoints of this version lack."""
 
 MAX_WINDOW_SECONDS = 600.0
-MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimiser has a few thousand
+MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimizer has a few thousand
 
 
 class CheckpointError(StoneError):
@@ -68,7 +63,7 @@ class Checkpoint:
             ``stonecli_train.calibrate``).
         major_prior_odds: prior odds of major against minor; 1 if equally likely.
         trained_on: one line for the model card.
-        licence: of the weights.
+        license: of the weights.
         config: the resolved training configuration.
         state: what resuming needs (optimizer, counters); empty in a checkpoint that is only for use.
 
@@ -89,7 +84,7 @@ class Checkpoint:
     exponent_per_doubling: float = 0.0
     major_prior_odds: float = 1.0
     trained_on: str = ""
-    licence: str = ""
+    license: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -97,8 +92,8 @@ class Checkpoint:
         for name in ("weights", "config", "state"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} is no dictionary")
-        if not isinstance(self.trained_on, str) or not isinstance(self.licence, str):
-            raise TypeError("trained_on and licence are text")
+        if not isinstance(self.trained_on, str) or not isinstance(self.license, str):
+            raise TypeError("trained_on and license are text")
         if not isinstance(self.rejection_threshold, float) or not 0.0 <= self.rejection_threshold < 1.0:
             raise ValueError(f"rejection_threshold must be 0 up to 1, not {self.rejection_threshold!r}")
         for name, high, low in (
@@ -158,9 +153,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         OSError: the file cannot be written.
     """
     content = {"format": FORMAT, "version": FORMAT_VERSION} | {
-        _NAMES_IN_FILE.get(name, name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
+        CHECKPOINT_NAMES.get(name, name): getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__
     }
-    content["chromanet"] = _plain(asdict(checkpoint.chromanet))
+    content["chromanet"] = _plain(
+        {NETWORK_NAMES.get(name, name): value for name, value in asdict(checkpoint.chromanet).items()}
+    )
     content["vqt"] = _plain(asdict(checkpoint.vqt))
     content["classes"] = list(checkpoint.classes) if checkpoint.classes else None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,10 +188,12 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(version, int) or version != FORMAT_VERSION:
         raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is not known to this version of stone")
     try:
-        names = {name: _NAMES_IN_FILE.get(name, name) for name in Checkpoint.__dataclass_fields__}
-        absent = {name for name in _NAMES_IN_FILE if names[name] not in content}
+        names = {name: CHECKPOINT_NAMES.get(name, name) for name in Checkpoint.__dataclass_fields__}
+        absent = {name for name in _OPTIONAL if names[name] not in content}
         values = {name: content[key] for name, key in names.items() if name not in absent}
-        values["chromanet"] = ChromaNetConfig(**_tuples(values["chromanet"]))
+        attributes = {name: attribute for attribute, name in NETWORK_NAMES.items()}
+        network = {attributes.get(name, name): value for name, value in values["chromanet"].items()}
+        values["chromanet"] = ChromaNetConfig(**_tuples(network))
         values["vqt"] = VQTConfig(**values["vqt"])
         values["classes"] = tuple(values["classes"]) if values["classes"] else None
         return Checkpoint(**values)

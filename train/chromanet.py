@@ -19,7 +19,7 @@ from torch.nn import functional
 BINS_PER_OCTAVE = 12
 GATE_RANGE = 5.0  # the gate clips levels beyond this number of standard deviations
 
-Normalisation = Literal["affine", "plain"]
+Normalization = Literal["affine", "plain"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ChromaNetConfig:
 
     Attributes:
         rows: 1 for 12 key signatures (``ks``), 2 for 24 keys (``ks_mode``).
-        normalisation: ``"affine"``: layer norm over bins and channels of each frame, with learned scale and offset
+        normalization: ``"affine"``: layer norm over bins and channels of each frame, with learned scale and offset
             (the published 12-class network); ``"plain"``: layer norm over channel, bin and frame, nothing learned
             (the published 24-class networks).
         n_bins: VQT bins seen, a multiple of 12.
@@ -50,7 +50,7 @@ class ChromaNetConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
     rows: Literal[1, 2] = 2
-    normalisation: Normalisation = "plain"
+    normalization: Normalization = "plain"
     n_bins: int = 84
     out_channels: tuple[int, ...] = (2, 3, 40, 40, 30, 10, 3)
     kernels: tuple[int, ...] = (7, 7, 7, 7, 7, 5, 5)
@@ -64,8 +64,8 @@ class ChromaNetConfig:
     def __post_init__(self) -> None:
         if self.rows not in (1, 2):
             raise ValueError(f"rows is 1 or 2, not {self.rows}")
-        if self.normalisation not in ("affine", "plain"):
-            raise ValueError(f"normalisation is 'affine' or 'plain', not {self.normalisation!r}")
+        if self.normalization not in ("affine", "plain"):
+            raise ValueError(f"normalization is 'affine' or 'plain', not {self.normalization!r}")
         if self.n_bins <= 0 or self.n_bins % BINS_PER_OCTAVE:
             raise ValueError(f"n_bins is a multiple of {BINS_PER_OCTAVE}, not {self.n_bins}")
         if not self.out_channels or len(self.out_channels) != len(self.kernels):
@@ -144,7 +144,7 @@ class ChromaNet(nn.Module):
 
     def logits_of(self, outputs: list[Tensor]) -> Tensor:
         """``logits`` of what ``blocks`` gave."""
-        logits = self.normalise(self.classifier(self.head(outputs[-1])))
+        logits = self.normalize(self.classifier(self.head(outputs[-1])))
         if self.gate is not None:
             logits = logits * self.gate(block_levels(outputs, self.config.gate_statistics))
         return logits
@@ -157,7 +157,7 @@ class ChromaNet(nn.Module):
             outputs.append(x)
         return outputs
 
-    def normalise(self, scores: Tensor) -> Tensor:
+    def normalize(self, scores: Tensor) -> Tensor:
         """Logits [batch, 12 * rows] of ``scores``: in training, batch norm sees the whole batch here."""
         normed: Tensor = self.batch_norm(scores)
         return normed.flatten(1) / self.config.temperature
@@ -333,7 +333,7 @@ def average_frames(vqt: Tensor, count: int) -> Tensor:
 
 
 def _norm(config: ChromaNetConfig, channels: int) -> nn.Module:
-    return FrameNorm(config.n_bins, channels) if config.normalisation == "affine" else ItemNorm()
+    return FrameNorm(config.n_bins, channels) if config.normalization == "affine" else ItemNorm()
 
 
 def _drop_path(branch: Tensor, probability: float, drawn: tuple[slice, int] | None) -> Tensor:

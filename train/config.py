@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 from stonecli.errors import StoneError
 from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
 from stonecli_train.gin import parse_gin
+from stonecli_train.old_names import with_current_names
 from stonecli_train.vqt import VQTConfig
 
 TrainType = Literal["ks", "ks_mode"]
@@ -74,17 +75,17 @@ class LossConfig:
         skey_chroma: the chroma for S-KEY's pseudo-label of the mode: ``log`` levels, as published, the square ``root``
             of the magnitude, or the ``linear`` magnitude. Area under the ROC curve of the mode, given the signature, on
             264 recordings: 0.919, 0.927 and 0.909.
-        skey_tonic: which two pitch classes it compares: ``place``, as published, uses the index of the likeliest
+        skey_tonic: which two pitch classes it compares: ``index``, as published, uses the index of the likeliest
             signature as a pitch class; ``scale`` finds both tonics by fitting a major scale to the batch.
         smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
-        labelled_weight: of the loss of a labeled batch.
-        unlabelled_weight: for ``cross_entropy``: of the loss of an unlabeled one.
-        unlabelled: for ``cross_entropy``, the target of unlabeled tracks: ``views`` for that of ``semi_tone``,
-            ``teacher`` for the prediction of the run's own averaged weights for two segments, ``lessons`` for the
-            predictions that other checkpoints made beforehand (``stonecli_train.lessons``).
-        least_sure: for ``teacher`` and ``lessons``: segments with a lower confidence are left out.
-        chroma_agrees: for ``lessons``: segments whose chroma is in the other mode are left out
-            (``stonecli_train.lessons.agreeing``).
+        labeled_weight: of the loss of a labeled batch.
+        unlabeled_weight: for ``cross_entropy``: of the loss of an unlabeled one.
+        unlabeled: for ``cross_entropy``, the target of unlabeled tracks: ``views`` for that of ``semi_tone``,
+            ``mean_teacher`` for the prediction of the run's own averaged weights for two segments, ``pseudo_labels``
+            for the predictions that other checkpoints made beforehand (``stonecli_train.pseudo_labels``).
+        min_confidence: for ``mean_teacher`` and ``pseudo_labels``: segments with a lower confidence are skipped.
+        chroma_agrees: for ``pseudo_labels``: segments whose chroma is in the other mode are skipped
+            (``stonecli_train.pseudo_labels.confirmed_by_chroma``).
         score_weight, style_weight: for ``cross_entropy``: of the auxiliary losses of renderings
             (``stonecli_train.auxiliary``); 0 for none.
     """
@@ -94,12 +95,12 @@ class LossConfig:
     mode_weight: Weight = 1.5
     skey_weights: tuple[float, float, float] = (1.0, 1.7, 1.0)
     skey_chroma: Literal["log", "root", "linear"] = "log"
-    skey_tonic: Literal["place", "scale"] = "place"
+    skey_tonic: Literal["index", "scale"] = "index"
     smoothing: Share = 0.14
-    labelled_weight: Weight = 1.0
-    unlabelled_weight: Weight = 1.0
-    unlabelled: Literal["views", "teacher", "lessons"] = "views"
-    least_sure: Share = 0.5
+    labeled_weight: Weight = 1.0
+    unlabeled_weight: Weight = 1.0
+    unlabeled: Literal["views", "mean_teacher", "pseudo_labels"] = "views"
+    min_confidence: Share = 0.5
     chroma_agrees: bool = False
     score_weight: Weight = 0.0
     style_weight: Weight = 0.0
@@ -118,9 +119,9 @@ class DataConfig:
         augment: whether levels are tilted, bands dimmed and drum hits added to the features,
             separately in every segment; labeled ones also get the timbre (not the pitches) of unlabeled tracks.
         balance_modes: whether major and minor tracks are drawn equally often (labeled batches only).
-        unlabelled_every: with both kinds of tracks, one batch out of this number is unlabeled. An unlabeled batch has
+        unlabeled_every: with both kinds of tracks, one batch out of this number is unlabeled. An unlabeled batch has
             three views and costs as much as three labeled ones.
-        keyless_share: share of tracks without a key in labeled batches, if there are any.
+        no_key_share: share of tracks without a key in labeled batches, if there are any.
         tempo: with ``augment``, the maximum factor of the time stretch, faster or slower, at the same pitch.
     """
 
@@ -130,13 +131,13 @@ class DataConfig:
     workers: NotNegative = 1
     augment: bool = False
     balance_modes: bool = False
-    unlabelled_every: Annotated[int, Field(ge=2)] = 2
-    keyless_share: Share = 0.1
+    unlabeled_every: Annotated[int, Field(ge=2)] = 2
+    no_key_share: Share = 0.1
     tempo: Annotated[float, Field(ge=1, le=2)] = 1.0
 
 
 @dataclass(frozen=True, config=_STRICT)
-class OptimiserConfig:
+class OptimizerConfig:
     """AdamW and its schedules. The published values are in ``configs/ks.toml``, ``ks_mode.toml`` and ``skey.toml``.
 
     Attributes:
@@ -185,7 +186,7 @@ class TrainConfig:
     input: InputConfig = field(default_factory=InputConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -256,14 +257,14 @@ def default_config(name: str) -> TrainConfig:
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of nested dictionaries.
+    """The configuration of nested dictionaries; earlier names of settings are accepted.
 
     Raises:
         ConfigError: a setting is unknown, or its value is of the wrong type or out of range.
     """
     try:
         # As JSON, so that lists are valid for tuples although the types are strict.
-        return _ADAPTER.validate_json(json.dumps(values))
+        return _ADAPTER.validate_json(json.dumps(with_current_names(values)))
     except ValidationError as error:
         raise _config_error(error) from error
     except TypeError as error:  # a date, for example
@@ -303,7 +304,8 @@ def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        values.setdefault(table, {})[key] = value
+        for current, settings in with_current_names({table: {key: value}}).items():
+            values.setdefault(current, {}).update(settings)
     return config_from_dict(values)
 
 
@@ -319,15 +321,15 @@ _GIN_NAMES = {
     "get_datasets.duration": "input.window_seconds",
     "get_datasets.batch_size": "data.batch_size",
     "CrossPowerSpectralDensityLoss.weights": "loss.skey_weights",
-    "get_learning_rate_scheduler.min_lr": "optimiser.min_lr",
-    "get_learning_rate_scheduler.warmup_epochs": "optimiser.warmup_epochs",
-    "get_learning_rate_scheduler.n_epochs_cosine": "optimiser.cosine_epochs",
-    "get_weights_decay_scheduler.weight_decay": "optimiser.weight_decay",
-    "get_weights_decay_scheduler.weight_decay_end": "optimiser.weight_decay_end",
-    "get_weights_decay_scheduler.schedule_epochs": "optimiser.weight_decay_epochs",
-    "get_optimizer.betas": "optimiser.betas",
-    "clip_gradients.clip_grad": "optimiser.clip",
-    "EarlyStoppingCallback.patience": "optimiser.patience",
+    "get_learning_rate_scheduler.min_lr": "optimizer.min_lr",
+    "get_learning_rate_scheduler.warmup_epochs": "optimizer.warmup_epochs",
+    "get_learning_rate_scheduler.n_epochs_cosine": "optimizer.cosine_epochs",
+    "get_weights_decay_scheduler.weight_decay": "optimizer.weight_decay",
+    "get_weights_decay_scheduler.weight_decay_end": "optimizer.weight_decay_end",
+    "get_weights_decay_scheduler.schedule_epochs": "optimizer.weight_decay_epochs",
+    "get_optimizer.betas": "optimizer.betas",
+    "clip_gradients.clip_grad": "optimizer.clip",
+    "EarlyStoppingCallback.patience": "optimizer.patience",
 }
 _GIN_IGNORED = (
     "get_datasets.dataset_type_test",
@@ -409,5 +411,5 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(f"input.{name}_seconds is too short for the number of halvings of the frames")
     if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
         raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
-    if config.loss.unlabelled == "teacher" and config.loss.name != "cross_entropy":
-        raise ConfigError(f"loss.unlabelled = teacher is for the cross_entropy loss, not for {config.loss.name}")
+    if config.loss.unlabeled == "mean_teacher" and config.loss.name != "cross_entropy":
+        raise ConfigError(f"loss.unlabeled = mean_teacher is for the cross_entropy loss, not for {config.loss.name}")

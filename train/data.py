@@ -33,8 +33,8 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
 from stonecli_train.corpus.styles import STYLES
 from stonecli_train.features import FeatureCache, load_features
-from stonecli_train.lessons import Lessons, Teachers, agreeing
 from stonecli_train.parallel import ALONE, Processes, gather_objects
+from stonecli_train.pseudo_labels import PseudoLabels, TeacherEnsemble, confirmed_by_chroma
 
 NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
@@ -44,7 +44,7 @@ _REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]
 _Row = tuple[Segment, Segment, int, tuple[int, int], npt.NDArray[np.float32], Segment, int]
-_NO_LESSON = np.zeros(0, dtype=np.float32)
+_NO_PSEUDO_LABEL = np.zeros(0, dtype=np.float32)
 _NO_SCORE = np.zeros((0, len(COLUMNS)), dtype=np.uint8)
 Report = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Track:
         features: .npy file of uint8 [frames, bins].
         key: the label; None for an unlabeled track, and for one without a key.
         keyless: whether its label is "no key".
-        lessons: the teachers' pseudo-labels of an unlabeled track, if any.
+        pseudo_labels: the teachers' pseudo-labels of an unlabeled track, if any.
         name: of the recording within its folder, by which a resumed run identifies it.
         style: index of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
     """
@@ -69,7 +69,7 @@ class Track:
     features: Path
     key: Key | None = None
     keyless: bool = False
-    lessons: Lessons | None = None
+    pseudo_labels: PseudoLabels | None = None
     style: int = UNKNOWN_STYLE
     name: str = ""
 
@@ -89,7 +89,7 @@ class Batch:
         second: the same, another segment; empty (0 rows) for a labeled batch, and for one with pseudo-labels.
         labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabeled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
-        lessons: float32 [rows, 24], the teachers' probabilities by ``Key.index``; empty without teachers.
+        pseudo_labels: float32 [rows, 24], the teachers' probabilities by ``Key.index``; empty without teachers.
         score: uint8 [rows, moments, 4], ``stonecli_train.corpus.annotation`` of the segments of a labeled batch, one
             moment per input frame of the network; empty if the run has no auxiliary losses.
         styles: int64 [rows], ``Track.style``; empty if ``score`` is.
@@ -99,19 +99,19 @@ class Batch:
     second: Tensor
     labels: Tensor
     shifts: Tensor
-    lessons: Tensor = field(default_factory=lambda: torch.empty(0))
+    pseudo_labels: Tensor = field(default_factory=lambda: torch.empty(0))
     score: Tensor = field(default_factory=lambda: torch.empty(0))
     styles: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def is_labelled(self) -> bool:
+    def is_labeled(self) -> bool:
         """Whether the batch has labels."""
         return len(self.labels) > 0
 
     @property
-    def is_taught(self) -> bool:
+    def has_pseudo_labels(self) -> bool:
         """Whether the batch has pseudo-labels."""
-        return len(self.lessons) > 0
+        return len(self.pseudo_labels) > 0
 
     @property
     def is_scored(self) -> bool:
@@ -192,7 +192,7 @@ def collect_tracks(
     report: Report = print,
     *,
     processes: Processes = ALONE,
-    check: Callable[[Sequence[Track], Sequence[Track]], None] = lambda unlabelled, labelled: None,
+    check: Callable[[Sequence[Track], Sequence[Track]], None] = lambda unlabeled, labeled: None,
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> tuple[list[Track], list[Track]]:
     """Unlabeled and labeled tracks with their features in the cache.
@@ -233,9 +233,9 @@ def collect_tracks(
 
 
 def _items(folder: Path | None, labels: Path | None, report: Report) -> list[_Item]:
-    labelled = read_labels(labels) if labels else []
-    known = {path.resolve() for path, _ in labelled}
-    items = [_Item(path, _relative(path, labels), key, key is None) for path, key in labelled]
+    labeled = read_labels(labels) if labels else []
+    known = {path.resolve() for path, _ in labeled}
+    items = [_Item(path, _relative(path, labels), key, key is None) for path, key in labeled]
     for finding in find_music([folder] if folder else []):
         if finding.error is not None:
             report(f"{finding.path}: {finding.error}")
@@ -270,11 +270,13 @@ def _track(item: _Item, features: Path, styles: Mapping[Path, int]) -> Track:
 
 def _by_kind(tracks: Sequence[Track]) -> tuple[list[Track], list[Track]]:
     """Tracks without and with labels."""
-    labelled = [track for track in tracks if track.key or track.keyless]
-    return [track for track in tracks if not (track.key or track.keyless)], labelled
+    labeled = [track for track in tracks if track.key or track.keyless]
+    return [track for track in tracks if not (track.key or track.keyless)], labeled
 
 
-def taught(tracks: Sequence[Track], teachers: Teachers, config: TrainConfig, report: Report = print) -> list[Track]:
+def with_pseudo_labels(
+    tracks: Sequence[Track], teachers: TeacherEnsemble, config: TrainConfig, report: Report = print
+) -> list[Track]:
     """The unlabeled tracks with the teachers' pseudo-labels, filtered as ``config.loss`` says.
 
     Raises:
@@ -283,18 +285,20 @@ def taught(tracks: Sequence[Track], teachers: Teachers, config: TrainConfig, rep
     """
     found = []
     for number, track in enumerate(tracks, 1):
-        lessons = teachers.lessons(track.features)
+        pseudo_labels = teachers.pseudo_labels(track.features)
         if config.loss.chroma_agrees:
             features = load_features(track.features, config.vqt.n_bins)
-            lessons = agreeing(lessons, features, config.segment_frames, config.network.n_bins)
-        found.append(replace(track, lessons=lessons))
+            pseudo_labels = confirmed_by_chroma(pseudo_labels, features, config.segment_frames, config.network.n_bins)
+        found.append(replace(track, pseudo_labels=pseudo_labels))
         if number % _REPORT_EVERY == 0:
             report(f"{number} of {len(tracks)} recordings analyzed by the teachers")
-    confidences = np.concatenate([np.zeros(0), *(track.lessons.keys.max(axis=1) for track in found if track.lessons)])
-    sure = int((confidences >= config.loss.least_sure).sum())
-    if not sure:
-        raise DataError("the teachers are not sure of a single key in the unlabeled tracks")
-    report(f"{len(tracks)} recordings: the teachers are sure of the key in {sure} of {len(confidences)} segments")
+    confidences = np.concatenate(
+        [np.zeros(0), *(track.pseudo_labels.keys.max(axis=1) for track in found if track.pseudo_labels)]
+    )
+    confident = int((confidences >= config.loss.min_confidence).sum())
+    if not confident:
+        raise DataError("the teachers are not confident of any key in the unlabeled tracks; lower loss.min_confidence")
+    report(f"{len(tracks)} recordings: the teachers are confident of {confident} of {len(confidences)} segments")
     return found
 
 
@@ -330,8 +334,8 @@ class Split:
             "missing": len(theirs - ours),
             "moved between training and validation": len(moved & ours & theirs),
         }
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        return f"other tracks ({told or 'in another order'})"
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return f"other tracks ({shown or 'in another order'})"
 
 
 def split_tracks(
@@ -364,15 +368,15 @@ def _split(tracks: Sequence[Track], share: float, seed: int) -> tuple[list[Track
     return training, [tracks[number] for number in sorted(chosen)] or training
 
 
-def check_tracks(unlabelled: Sequence[Track], labelled: Sequence[Track], config: TrainConfig) -> None:
+def check_tracks(unlabeled: Sequence[Track], labeled: Sequence[Track], config: TrainConfig) -> None:
     """Check that the loss can learn from these tracks.
 
     Raises:
         DataError: it cannot; the message says what to do.
     """
-    if config.loss.name == "cross_entropy" and all(track.keyless for track in labelled):
+    if config.loss.name == "cross_entropy" and all(track.keyless for track in labeled):
         raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
-    if config.loss.name != "cross_entropy" and any(track.keyless for track in labelled):
+    if config.loss.name != "cross_entropy" and any(track.keyless for track in labeled):
         raise DataError(
             f"the {config.loss.name} loss cannot learn from tracks without a key, which the labels call {NO_KEY}: "
             "leave them out, or take a --config with the cross_entropy loss (docs/training.md)"
@@ -383,11 +387,11 @@ class StepDataset(Dataset[Batch]):
     """Batch number ``step`` of a run; there is no last step.
 
     With both kinds of tracks, labeled and unlabeled batches alternate: by default one each ([1] in
-    ``stonecli_train.losses``: "mix"), otherwise by ``unlabelled_every``. Tracks are drawn uniformly with replacement
+    ``stonecli_train.losses``: "mix"), otherwise by ``unlabeled_every``. Tracks are drawn uniformly with replacement
     (with ``balance_modes``, the mode first).
 
     Args:
-        unlabelled, labelled: tracks; one list may be empty.
+        unlabeled, labeled: tracks; one list may be empty.
         config: of the run.
         purpose: numbers that separate the random streams of training, validation and restarts from the best checkpoint.
         rank, world_size: this process's share of every batch.
@@ -395,8 +399,8 @@ class StepDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        unlabelled: Sequence[Track],
-        labelled: Sequence[Track],
+        unlabeled: Sequence[Track],
+        labeled: Sequence[Track],
         config: TrainConfig,
         purpose: Sequence[int],
         rank: int = 0,
@@ -404,89 +408,103 @@ class StepDataset(Dataset[Batch]):
     ) -> None:
         if config.data.batch_size % world_size:
             raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
-        check_tracks(unlabelled, labelled, config)
-        self._keyless = [track for track in labelled if track.keyless]
-        self._labelled = tuple(track for track in labelled if not track.keyless)
-        self._unlabelled = tuple(unlabelled)
-        takes_lessons = config.loss.name == "cross_entropy" and config.loss.unlabelled == "lessons"
-        self._lessons = _lessons_by_mode(unlabelled, config) if takes_lessons else []
-        self._can_ask = bool(self._lessons) or not takes_lessons
+        check_tracks(unlabeled, labeled, config)
+        self._keyless = [track for track in labeled if track.keyless]
+        self._labeled = tuple(track for track in labeled if not track.keyless)
+        self._unlabeled = tuple(unlabeled)
+        uses_pseudo_labels = config.loss.name == "cross_entropy" and config.loss.unlabeled == "pseudo_labels"
+        self._pseudo_labels = _pseudo_labels_by_mode(unlabeled, config) if uses_pseudo_labels else []
+        self._has_targets = bool(self._pseudo_labels) or not uses_pseudo_labels
         self._modes = [
-            [track for track in labelled if track.key and track.key.mode == mode] for mode in ("major", "minor")
+            [track for track in labeled if track.key and track.key.mode == mode] for mode in ("major", "minor")
         ]
         self._config = config
-        self._seed = [config.optimiser.seed, *purpose]
+        self._seed = [config.optimizer.seed, *purpose]
         self._rows = range(rank, config.data.batch_size, world_size)
         self._scores: dict[Path, Segment] = {}  # a few hundred bytes each
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
-        both = bool(self._unlabelled) and bool(self._labelled) and self._can_ask
-        is_labelled = step % self._config.data.unlabelled_every != 0 if both else bool(self._labelled)
-        draw = self._labelled_row if is_labelled else self._taught_row if self._lessons else self._unlabelled_row
+        both = bool(self._unlabeled) and bool(self._labeled) and self._has_targets
+        is_labeled = step % self._config.data.unlabeled_every != 0 if both else bool(self._labeled)
+        draw = (
+            self._labeled_row
+            if is_labeled
+            else self._pseudo_labeled_row
+            if self._pseudo_labels
+            else self._unlabeled_row
+        )
         rows = [draw(np.random.default_rng([*self._seed, step, row])) for row in self._rows]
-        first, second, labels, shifts, lessons, score, styles = zip(*rows, strict=True)
+        first, second, labels, shifts, pseudo_labels, score, styles = zip(*rows, strict=True)
         drawn = np.random.default_rng([*self._seed, step])  # the same in all processes
         frames = int(drawn.integers(self._config.shortest_frames, self._config.segment_frames + 1))
         return Batch(
             torch.from_numpy(np.stack(first)[:, :frames]),
             torch.from_numpy(np.stack(second)[:, :frames])
-            if draw == self._unlabelled_row
+            if draw == self._unlabeled_row
             else torch.empty(0, dtype=torch.uint8),
-            torch.tensor(labels if is_labelled else [], dtype=torch.int64),
+            torch.tensor(labels if is_labeled else [], dtype=torch.int64),
             torch.tensor(shifts, dtype=torch.int64),
-            torch.from_numpy(np.stack(lessons)) if draw == self._taught_row else torch.empty(0),
-            *self._scored(score, styles, frames, is_labelled),
+            torch.from_numpy(np.stack(pseudo_labels)) if draw == self._pseudo_labeled_row else torch.empty(0),
+            *self._scored(score, styles, frames, is_labeled),
         )
 
     def _scored(
-        self, score: Sequence[Segment], styles: Sequence[int], frames: int, is_labelled: bool
+        self, score: Sequence[Segment], styles: Sequence[int], frames: int, is_labeled: bool
     ) -> tuple[Tensor, Tensor]:
-        if not is_labelled or not self._config.has_auxiliary:
+        if not is_labeled or not self._config.has_auxiliary:
             return torch.empty(0), torch.empty(0)
         moments = frames // self._config.input.frames_averaged
         return torch.from_numpy(np.stack(score)[:, :moments]), torch.tensor(styles, dtype=torch.int64)
 
-    def _unlabelled_row(self, rng: np.random.Generator) -> _Row:
-        features = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
+    def _unlabeled_row(self, rng: np.random.Generator) -> _Row:
+        features = self._load(self._unlabeled[int(rng.integers(len(self._unlabeled)))])
         first, second = two_starts(len(features), self._config.segment_frames, rng)
         shifts = draw_shifts(self._spare, rng)
         # Augment each segment separately, so that the network cannot match two segments by their timbre.
         one, two = (self._segment(features, start, rng, False) for start in (first, second))
-        return one, two, -1, shifts, _NO_LESSON, _NO_SCORE, UNKNOWN_STYLE
+        return one, two, -1, shifts, _NO_PSEUDO_LABEL, _NO_SCORE, UNKNOWN_STYLE
 
-    def _taught_row(self, rng: np.random.Generator) -> _Row:
+    def _pseudo_labeled_row(self, rng: np.random.Generator) -> _Row:
         """A segment with a pseudo-label, shifted by up to a quarter of its length; both modes are equally likely."""
-        mode = self._lessons[int(rng.integers(len(self._lessons)))]
+        mode = self._pseudo_labels[int(rng.integers(len(self._pseudo_labels)))]
         track, indices = mode[int(rng.integers(len(mode)))]
-        assert track.lessons is not None  # noqa: S101
+        assert track.pseudo_labels is not None  # noqa: S101
         index = int(rng.choice(indices))
         features = self._load(track)
         frames = self._config.segment_frames
         move = int(rng.integers(-(frames // 4), frames // 4 + 1))
-        start = min(max(0, int(track.lessons.starts[index]) + move), max(0, len(features) - frames))
+        start = min(max(0, int(track.pseudo_labels.starts[index]) + move), max(0, len(features) - frames))
         segment = self._segment(features, start, rng, False)
-        return segment, segment, -1, draw_shifts(self._spare, rng), track.lessons.keys[index], _NO_SCORE, UNKNOWN_STYLE
+        return (
+            segment,
+            segment,
+            -1,
+            draw_shifts(self._spare, rng),
+            track.pseudo_labels.keys[index],
+            _NO_SCORE,
+            UNKNOWN_STYLE,
+        )
 
-    def _labelled_row(self, rng: np.random.Generator) -> _Row:
-        track = self._draw_labelled(rng)
+    def _labeled_row(self, rng: np.random.Generator) -> _Row:
+        track = self._draw_labeled(rng)
         features = self._load(track)
         start = int(rng.integers(max(1, len(features) - self._config.segment_frames + 1)))
         played, segment = self._played_segment(features, start, rng, True)
         label = track.key.index if track.key else NO_KEY_INDEX
         score = self._score(track, played) if self._config.has_auxiliary else _NO_SCORE
-        return segment, segment, label, draw_shifts(self._spare, rng), _NO_LESSON, score, track.style
+        return segment, segment, label, draw_shifts(self._spare, rng), _NO_PSEUDO_LABEL, score, track.style
 
     def _score(self, track: Track, played: npt.NDArray[np.int64]) -> Segment:
         """The score labels of a rendering at the frames of its segment, uint8 [moments, 4]."""
         path = track.features.with_suffix(SCORE)
         step = self._config.input.frames_averaged
-        wanted = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
+        frames = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
         if path not in self._scores:
             self._scores[path] = np.load(path, allow_pickle=False) if path.exists() else _NO_SCORE
         score = self._scores[path]
-        out = np.full((len(wanted), len(COLUMNS)), UNKNOWN, dtype=np.uint8)
-        seconds = wanted * self._config.vqt.hop_length / self._config.vqt.sample_rate
+        out = np.full((len(frames), len(COLUMNS)), UNKNOWN, dtype=np.uint8)
+        seconds = frames * self._config.vqt.hop_length / self._config.vqt.sample_rate
         moments = (seconds / FRAME_SECONDS).astype(np.int64)
         inside = moments < len(score)
         out[inside] = score[moments[inside]]
@@ -497,11 +515,11 @@ class StepDataset(Dataset[Batch]):
         """Number of feature bins beyond the network's input."""
         return self._config.vqt.n_bins - self._config.network.n_bins
 
-    def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool) -> Segment:
-        return self._played_segment(features, start, rng, is_labelled)[1]
+    def _segment(self, features: Segment, start: int, rng: np.random.Generator, is_labeled: bool) -> Segment:
+        return self._played_segment(features, start, rng, is_labeled)[1]
 
     def _played_segment(
-        self, features: Segment, start: int, rng: np.random.Generator, is_labelled: bool
+        self, features: Segment, start: int, rng: np.random.Generator, is_labeled: bool
     ) -> tuple[npt.NDArray[np.int64], Segment]:
         """The frames of ``features`` that a segment plays, int64 [frames], and the segment."""
         frames, tempo = self._config.segment_frames, self._config.data.tempo
@@ -520,14 +538,14 @@ class StepDataset(Dataset[Batch]):
             segment = cut(features, start, used)[played.astype(np.int64)]
             steady = start + played.astype(np.int64) % max(1, len(features) - start)
         other = None
-        if is_labelled and self._unlabelled:
-            donor = self._load(self._unlabelled[int(rng.integers(len(self._unlabelled)))])
+        if is_labeled and self._unlabeled:
+            donor = self._load(self._unlabeled[int(rng.integers(len(self._unlabeled)))])
             other = cut(donor, int(rng.integers(max(1, len(donor) - frames + 1))), frames)
         return steady, augmented(segment, rng, other)
 
-    def _draw_labelled(self, rng: np.random.Generator) -> Track:
-        tracks: Sequence[Track] = self._labelled
-        if self._keyless and rng.random() < self._config.data.keyless_share:
+    def _draw_labeled(self, rng: np.random.Generator) -> Track:
+        tracks: Sequence[Track] = self._labeled
+        if self._keyless and rng.random() < self._config.data.no_key_share:
             return self._keyless[int(rng.integers(len(self._keyless)))]
         if self._config.data.balance_modes and all(self._modes):
             tracks = self._modes[int(rng.integers(2))]
@@ -538,14 +556,17 @@ class StepDataset(Dataset[Batch]):
         return load_features(track.features, self._config.vqt.n_bins)
 
 
-def _lessons_by_mode(tracks: Sequence[Track], config: TrainConfig) -> list[list[tuple[Track, npt.NDArray[np.int64]]]]:
+def _pseudo_labels_by_mode(
+    tracks: Sequence[Track], config: TrainConfig
+) -> list[list[tuple[Track, npt.NDArray[np.int64]]]]:
     """For each mode that occurs: the tracks with confident pseudo-labels in it, and the indices of these labels."""
     modes: list[list[tuple[Track, npt.NDArray[np.int64]]]] = [[], []]
     for track in tracks:
-        if track.lessons is not None:
-            sure = track.lessons.keys.max(axis=1, initial=0.0) >= config.loss.least_sure
-            minor = track.lessons.keys.argmax(axis=1) >= NO_KEY_INDEX // 2
-            for mode, indices in zip(modes, (np.flatnonzero(sure & ~minor), np.flatnonzero(sure & minor)), strict=True):
+        if track.pseudo_labels is not None:
+            confident = track.pseudo_labels.keys.max(axis=1, initial=0.0) >= config.loss.min_confidence
+            minor = track.pseudo_labels.keys.argmax(axis=1) >= NO_KEY_INDEX // 2
+            for mode, of_mode in zip(modes, (~minor, minor), strict=True):
+                indices = np.flatnonzero(confident & of_mode)
                 if len(indices):
                     mode.append((track, indices))
     return [mode for mode in modes if mode]
@@ -635,7 +656,7 @@ class WaveformTracks(Dataset[Batch]):
         if audio.shape[1] < self._config.vqt.min_samples:
             raise DataError(f"waveforms of {audio.shape[1]} samples are too short")
         spare = self._config.vqt.n_bins - self._config.network.n_bins
-        rng = np.random.default_rng([self._config.optimiser.seed, step])
+        rng = np.random.default_rng([self._config.optimizer.seed, step])
         segments = [self._features(audio[:, :, channel]) for channel in range(audio.shape[2])]
         try:
             labels = [Key.parse(name).index for name in names or ()]

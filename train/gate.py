@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from stonecli.errors import StoneError
 from stonecli_train.augment import augmented, narrowed
-from stonecli_train.calibrate import beginning, labelled_features, recorded_features, window_frames, windows
+from stonecli_train.calibrate import beginning, labeled_features, recorded_features, window_frames, windows
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import ChromaNet, TonalGate, block_levels
 from stonecli_train.errors import message
@@ -139,14 +139,14 @@ def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
         gate = TonalGate(levels.shape[1], WIDTH)
         gate.mean.copy_(levels.mean(dim=0))
         gate.deviation.copy_(levels.std(dim=0, correction=0) + 1e-4)
-        optimiser = torch.optim.AdamW(gate.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(gate.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         for _ in range(STEPS):
             rows = torch.randint(len(levels), (ROWS,))
             score = gate.score(_dropped(levels[rows], gate.mean))[:, 0]
             loss = functional.binary_cross_entropy_with_logits(score, target[rows], weight[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
     with torch.inference_mode():
         passing = gate.eval().score(torch.from_numpy(tonal.windows))[:, 0].numpy()
         gate.out.bias.add_(max(0.0, -float(np.quantile(passing, HELD_BACK))))
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str]) -> int:
         checkpoint = load_checkpoint(options.checkpoint).without_gate()
         tonal, keyless = _Collector(checkpoint), _Collector(checkpoint)
         bins = checkpoint.vqt.n_bins
-        labels = labelled_features(options.labels, bins)
+        labels = labeled_features(options.labels, bins)
         recordings = recorded_features(options.recordings, bins) if options.recordings else []
         if options.like is not None:
             sounds = [path for path, _ in labels] + recordings

@@ -24,8 +24,9 @@ from stonecli_train.config import TrainConfig
 from stonecli_train.data import Batch, Split, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
 from stonecli_train.micro_batch import MicroBatches, in_parts, micro_batch_size
+from stonecli_train.old_names import OPTIMIZER_STATE, with_current_names
 from stonecli_train.parallel import Processes, any_process, gather_rows, sum_gradients
-from stonecli_train.schedules import clip_gradients, learning_rate, new_optimiser, weight_decay
+from stonecli_train.schedules import clip_gradients, learning_rate, new_optimizer, weight_decay
 from stonecli_train.views import batch_chroma, batch_loss, class_names, view_inputs
 from stonecli_train.workers import batch_stream
 
@@ -100,8 +101,8 @@ class Run:
     Attributes:
         config: of the run.
         folder: of its checkpoints, ``last.pt`` and ``best.pt``.
-        unlabelled, labelled: training tracks.
-        validation_unlabelled, validation_labelled: validation tracks.
+        unlabeled, labeled: training tracks.
+        validation_unlabeled, validation_labeled: validation tracks.
         device: of the network.
         processes: this process and the number of processes of the run.
         watchers: observers of the run, in the first process only.
@@ -117,10 +118,10 @@ class Run:
 
     config: TrainConfig
     folder: Path
-    unlabelled: Sequence[Track]
-    labelled: Sequence[Track]
-    validation_unlabelled: Sequence[Track]
-    validation_labelled: Sequence[Track]
+    unlabeled: Sequence[Track]
+    labeled: Sequence[Track]
+    validation_unlabeled: Sequence[Track]
+    validation_labeled: Sequence[Track]
     device: torch.device
     processes: Processes = field(default_factory=Processes)
     watchers: Sequence[Watcher] = ()
@@ -135,7 +136,7 @@ class Run:
     def __post_init__(self) -> None:
         self.progress = Progress()
         self.stream: Generator[Batch, None, None] | None = None
-        seed_everything(self.config.optimiser.seed, 0)
+        seed_everything(self.config.optimizer.seed, 0)
         self.network = self._new_network()
         self.average = self._new_network()
         self.average.load_state_dict(self.network.state_dict())
@@ -144,7 +145,7 @@ class Run:
         if self.auxiliary is not None and self.processes.count > 1:
             raise TrainError("auxiliary losses (loss.score_weight, loss.style_weight) need a run of one process")
         self.trained = nn.ModuleList([self.network] if self.auxiliary is None else [self.network, self.auxiliary])
-        self.optimiser = new_optimiser(self.trained, self.config.optimiser)
+        self.optimizer = new_optimizer(self.trained, self.config.optimizer)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self._half_precision() is torch.float16)
         self.micro_batch = micro_batch_size(self.config, self.device)
 
@@ -170,7 +171,7 @@ class Run:
 
     def train_epochs(self) -> None:
         """Run the remaining epochs, each with its validation and checkpoint."""
-        config = self.config.optimiser
+        config = self.config.optimizer
         started = saved = time.monotonic()
         stream = self.new_stream()
         while self.progress.step < config.epochs * config.train_steps:
@@ -206,7 +207,7 @@ class Run:
             watcher.on_resume(self.progress.step)
         purpose = (TRAINING, self.progress.recoveries)
         data = self.batches or StepDataset(
-            self.unlabelled, self.labelled, self.config, purpose, self.processes.rank, self.processes.count
+            self.unlabeled, self.labeled, self.config, purpose, self.processes.rank, self.processes.count
         )
         self.stream = batch_stream(data, self.progress.step, self.config.data.workers, self.say, self.stop)
         return self.stream
@@ -222,7 +223,7 @@ class Run:
         return (
             self.validation_batches
             or self.batches
-            or StepDataset(self.validation_unlabelled, self.validation_labelled, self.config, (VALIDATION,))
+            or StepDataset(self.validation_unlabeled, self.validation_labeled, self.config, (VALIDATION,))
         )
 
     def must_stop(self) -> bool:
@@ -230,22 +231,22 @@ class Run:
         return any_process(self.stop(), self.processes, self.device)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimiser; the losses as numbers. A loss that is not finite changes nothing."""
-        config, step = self.config.optimiser, self.progress.step
+        """One step of the optimizer; the losses as numbers. A loss that is not finite changes nothing."""
+        config, step = self.config.optimizer, self.progress.step
         lr, decay = learning_rate(step, config), weight_decay(step, config)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
             group["weight_decay"] = decay if group["decays"] else 0.0
         self.network.train()
         terms, backward = self.losses(batch.to(self.device))
         total = terms["total"]
         if torch.isfinite(total):
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             backward(self.scaler.scale(total))
             sum_gradients(self.trained.parameters(), self.processes)
-            self.scaler.unscale_(self.optimiser)
+            self.scaler.unscale_(self.optimizer)
             clip_gradients(self.trained.parameters(), config)
-            self.scaler.step(self.optimiser)
+            self.scaler.step(self.optimizer)
             self.scaler.update()
             self.update_average()
         losses = {name: float(value.detach()) for name, value in terms.items()}
@@ -259,25 +260,25 @@ class Run:
         if self.auxiliary is not None and batch.is_scored:
             self.reseed()
             return self.losses_with_auxiliary(batch, inputs, self.network), Tensor.backward
-        has_teacher = self.config.loss.unlabelled == "teacher" and not batch.is_labelled
-        asked = inputs[2:] if has_teacher else inputs
+        has_teacher = self.config.loss.unlabeled == "mean_teacher" and not batch.is_labeled
+        trained = inputs[2:] if has_teacher else inputs
         parts = MicroBatches(
-            self.network, asked.flatten(0, 1), self.micro_batch, self.processes, self.autocast, self.reseed
+            self.network, trained.flatten(0, 1), self.micro_batch, self.processes, self.autocast, self.reseed
         )
         raw = parts.scores
-        shared = gather_rows(raw.reshape(*asked.shape[:2], *raw.shape[1:]), self.processes)
+        shared = gather_rows(raw.reshape(*trained.shape[:2], *raw.shape[1:]), self.processes)
         everyone = batch if self.processes.count == 1 else self.gathered(batch)
         chroma = batch_chroma(inputs, batch, self.config)
         if chroma is not None:
             chroma = gather_rows(chroma[None], self.processes)[0]
-        logits = self.network.normalise(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
+        logits = self.network.normalize(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
         if has_teacher:
             logits = torch.cat([self.teacher_logits(inputs[:2]), logits])
         return batch_loss(logits, chroma, everyone, self.config), parts.backward
 
     def reseed(self) -> None:
         """Make the random numbers of drop path depend on the step alone."""
-        seed_everything(self.config.optimiser.seed, self.progress.step, self.progress.recoveries)
+        seed_everything(self.config.optimizer.seed, self.progress.step, self.progress.recoveries)
 
     def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
         """The terms of the loss of a labeled batch with scores, including the auxiliary ones."""
@@ -285,7 +286,7 @@ class Run:
         with self.autocast():
             outputs = network.blocks(inputs[0])
             raw = network.classifier(network.head(outputs[-1]))
-        terms = batch_loss(network.normalise(raw.float())[None], None, batch, self.config)
+        terms = batch_loss(network.normalize(raw.float())[None], None, batch, self.config)
         more: dict[str, Tensor] = self.auxiliary(outputs, batch)
         loss = self.config.loss
         total = terms["total"] + loss.score_weight * more["score"] + loss.style_weight * more["style"]
@@ -300,12 +301,12 @@ class Run:
     def gathered(self, batch: Batch) -> Batch:
         """The labels and shifts of all processes, in the order of ``gather_rows``; the segments stay as they are."""
         shifts = gather_rows(batch.shifts[None], self.processes)[0]
-        labels = gather_rows(batch.labels[None], self.processes)[0] if batch.is_labelled else batch.labels
+        labels = gather_rows(batch.labels[None], self.processes)[0] if batch.is_labeled else batch.labels
         return replace(batch, labels=labels, shifts=shifts)
 
     def update_average(self) -> None:
         """Move the averaged weights towards the present ones; early on the average is short, unless it is a model's."""
-        decay = self.config.optimiser.ema
+        decay = self.config.optimizer.ema
         if decay and not self.progress.is_tuned:
             decay = min(decay, (1 + self.progress.step) / (20 + self.progress.step))
         with torch.no_grad():
@@ -318,11 +319,11 @@ class Run:
     def finish_epoch(self, losses: dict[str, float], minutes: float) -> None:
         """Validate the averaged weights, save, and report."""
         config = self.config
-        epoch = self.progress.step // config.optimiser.train_steps
+        epoch = self.progress.step // config.optimizer.train_steps
         validation = self.validate()
         scores = None
-        if self.validation_labelled:
-            scores = score_network(self.average, self.validation_labelled, config, self.device)
+        if self.validation_labeled:
+            scores = score_network(self.average, self.validation_labeled, config, self.device)
         # The best epoch is chosen by the validation loss, or with labels by the score.
         criterion = (
             validation["total"] if scores is None else -(scores.mirex if config.network.rows == 2 else scores.ksea)
@@ -333,7 +334,7 @@ class Run:
             self.progress.best, self.progress.bad_epochs = criterion, 0
             self.save("best.pt")
         self.save("last.pt")
-        if config.optimiser.snapshot_epochs and epoch % config.optimiser.snapshot_epochs == 0:
+        if config.optimizer.snapshot_epochs and epoch % config.optimizer.snapshot_epochs == 0:
             self.save(f"epoch_{epoch:04}.pt")
         report = EpochReport(epoch, self.progress.step, losses, validation, scores, minutes, is_best)
         for watcher in self.watchers:
@@ -344,7 +345,7 @@ class Run:
         data = self.validation_data()
         seen: list[dict[str, float]] = []
         with torch.inference_mode():
-            for step in range(self.config.optimiser.val_steps):
+            for step in range(self.config.optimizer.val_steps):
                 batch = data[step].to(self.device)
                 inputs = view_inputs(batch, self.config)
                 logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch)
@@ -355,7 +356,7 @@ class Run:
 
     def checkpoint(self) -> Checkpoint:
         """The checkpoint of the run: averaged weights, and the state for resuming."""
-        has_labels = bool(self.labelled)
+        has_labels = bool(self.labeled)
         return Checkpoint(
             chromanet=self.config.network,
             weights=_on_cpu(self.average.state_dict()),
@@ -370,7 +371,7 @@ class Run:
             state={
                 "weights": _on_cpu(self.network.state_dict()),
                 "auxiliary": _on_cpu(self.auxiliary.state_dict()) if self.auxiliary is not None else {},
-                "optimiser": _on_cpu(self.optimiser.state_dict()),
+                OPTIMIZER_STATE: _on_cpu(self.optimizer.state_dict()),
                 "scaler": self.scaler.state_dict(),
                 "progress": vars(self.progress).copy(),
                 "split": self.split.as_dict(),
@@ -380,7 +381,7 @@ class Run:
     @property
     def split(self) -> Split:
         """Which tracks are for training and which for validation."""
-        return Split.of([*self.unlabelled, *self.labelled], [*self.validation_unlabelled, *self.validation_labelled])
+        return Split.of([*self.unlabeled, *self.labeled], [*self.validation_unlabeled, *self.validation_labeled])
 
     def save(self, name: str) -> None:
         """Write a checkpoint into the folder, atomically; the first process does."""
@@ -403,11 +404,12 @@ class Run:
         mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
         # Calibration changes the temperature, and dense_blocks does not change the weights.
-        asked = mine.network
-        chromanet = replace(theirs.chromanet, temperature=asked.temperature, dense_blocks=asked.dense_blocks)
+        chromanet = replace(
+            theirs.chromanet, temperature=mine.network.temperature, dense_blocks=mine.network.dense_blocks
+        )
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
             raise TrainError("the checkpoint of --from has another architecture than the configuration")
-        if self.labelled and theirs.classes not in (None, class_names(mine)):
+        if self.labeled and theirs.classes not in (None, class_names(mine)):
             raise TrainError("the outputs of the checkpoint of --from are other keys than the labels")
         for network in (self.network, self.average):
             network.load_state_dict(theirs.weights)
@@ -430,7 +432,7 @@ class Run:
             self.network.load_state_dict(theirs.state["weights"])
             if self.auxiliary is not None:
                 self.auxiliary.load_state_dict(theirs.state["auxiliary"])
-            self.optimiser.load_state_dict(theirs.state["optimiser"])
+            self.optimizer.load_state_dict(theirs.state[OPTIMIZER_STATE])
             self.scaler.load_state_dict(theirs.state["scaler"])
             self.progress = Progress(**theirs.state["progress"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -440,7 +442,7 @@ class Run:
         """After a loss that is not finite, return to the best checkpoint and continue with other random numbers.
 
         Raises:
-            TrainError: there is none, or this has happened too often.
+            TrainError: there is no best checkpoint, or this has happened too often.
         """
         path = self.folder / "best.pt"
         step, recoveries = self.progress.step, self.progress.recoveries + 1
@@ -451,7 +453,7 @@ class Run:
         self.say(f"the loss was not finite at step {step}; back to the best checkpoint, step {self.progress.step}")
 
     def say(self, text: str) -> None:
-        """Tell the watchers."""
+        """Send a message to the watchers."""
         for watcher in self.watchers:
             watcher.on_message(text)
 
@@ -474,10 +476,10 @@ class Run:
 
 _CONFIRM = "choose another --name, or resume it with --allow-changes"
 _MAY_CHANGE = (
-    "optimiser.epochs",
-    "optimiser.patience",
-    "optimiser.val_steps",
-    "optimiser.snapshot_epochs",
+    "optimizer.epochs",
+    "optimizer.patience",
+    "optimizer.val_steps",
+    "optimizer.snapshot_epochs",
     "data.workers",
     "data.micro_batch",
 )
@@ -498,12 +500,12 @@ def check_settings(checkpoint: Checkpoint, config: TrainConfig, folder: Path, al
     ours = (config.network, config.vqt, config.input.frames_averaged, config.input.corrects_tuning)
     if ours != (theirs.chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
         raise TrainError(f"{folder}: holds a run of another architecture; {advice}")
-    changes = _changes(config.as_dict(), theirs.config)
+    changes = _changes(config.as_dict(), with_current_names(theirs.config))
     if "loss.name" in changes:
         raise TrainError(f"{folder}: holds a run with the {changes['loss.name']} loss; {advice}")
     if changes and not allows_changes:
-        told = ", ".join(f"{name} = {value}" for name, value in changes.items())
-        raise TrainError(f"{folder}: this run was started with {told}; {_CONFIRM}")
+        shown = ", ".join(f"{name} = {value}" for name, value in changes.items())
+        raise TrainError(f"{folder}: this run was started with {shown}; {_CONFIRM}")
 
 
 def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -66,11 +66,11 @@ def plan_of(run: Run, steps_done: int = 0) -> Plan:
         steps_done: in the checkpoint that it resumes from.
     """
     config = run.config
-    optimiser = config.optimiser
+    optimizer = config.optimizer
     rows = config.data.batch_size / run.processes.count
-    windows = rows * windows_per_row(config, bool(run.unlabelled), bool(run.labelled))
-    steps = max(0, optimiser.epochs * optimiser.train_steps - steps_done)
-    validation = steps / optimiser.train_steps * optimiser.val_steps * windows * run.processes.count
+    windows = rows * windows_per_row(config, bool(run.unlabeled), bool(run.labeled))
+    steps = max(0, optimizer.epochs * optimizer.train_steps - steps_done)
+    validation = steps / optimizer.train_steps * optimizer.val_steps * windows * run.processes.count
     frames = config.segment_frames // config.input.frames_averaged
     forward, both = _seconds_per_window(run, frames)
     is_whole = windows <= run.micro_batch

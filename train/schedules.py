@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stonecli_train.config import OptimiserConfig
+from stonecli_train.config import OptimizerConfig
 
 
-def new_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+def new_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW in two groups, as published: tensors of two and more dimensions decay, biases and vectors do not.
 
     The scale of the affine layer norm has two dimensions and therefore decays, in the published code too.
@@ -25,7 +25,7 @@ def new_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-def learning_rate(step: int, config: OptimiserConfig) -> float:
+def learning_rate(step: int, config: OptimizerConfig) -> float:
     """Linear warm-up to ``lr``, then a cosine to ``min_lr`` at ``cosine_epochs``, constant from there."""
     warmup = config.warmup_epochs * config.train_steps
     if step < warmup:
@@ -34,13 +34,13 @@ def learning_rate(step: int, config: OptimiserConfig) -> float:
     return _cosine(config.lr, config.min_lr, (step - warmup) / max(1.0, end - warmup))
 
 
-def weight_decay(step: int, config: OptimiserConfig) -> float:
+def weight_decay(step: int, config: OptimizerConfig) -> float:
     """A cosine from ``weight_decay`` to ``weight_decay_end`` at ``weight_decay_epochs``, constant from there."""
     end = (config.weight_decay_epochs or config.epochs) * config.train_steps
     return _cosine(config.weight_decay, config.weight_decay_end, step / end)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
     """Scale gradients down to a norm of ``clip``: all together, or those of each parameter alone.
 
     Of a parameter alone, as published, entries that are not numbers become 0 first.

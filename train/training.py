@@ -2,7 +2,7 @@
 
 >>> from pathlib import Path
 >>> from stonecli_train import choose_config, train
->>> config = choose_config("ks_mode", labels=Path("keys.csv"), values=["optimiser.epochs=5"])
+>>> config = choose_config("ks_mode", labels=Path("keys.csv"), values=["optimizer.epochs=5"])
 >>> trained = train(config, labels=Path("keys.csv"), name="first")
 >>> trained.folder / "best.pt"
 PosixPath('runs/models/ks_mode/7/first/best.pt')
@@ -38,14 +38,14 @@ from stonecli_train.config import (
     override,
     with_values,
 )
-from stonecli_train.data import Track, WaveformTracks, check_tracks, collect_tracks, split_tracks, taught
+from stonecli_train.data import Track, WaveformTracks, check_tracks, collect_tracks, split_tracks, with_pseudo_labels
 from stonecli_train.errors import ArgumentsError
 from stonecli_train.features import FeatureCache
-from stonecli_train.lessons import Teachers
 from stonecli_train.loop import Run, Watcher, check_settings, stored_split
 from stonecli_train.own_code import load_loaders
 from stonecli_train.parallel import Processes, join_processes, leave_processes
 from stonecli_train.plan import advice, plan_of
+from stonecli_train.pseudo_labels import TeacherEnsemble
 from stonecli_train.watchers import CsvLog, TensorBoardLog, load_watcher
 
 OnProgress = Callable[[str, int, int], None]
@@ -86,7 +86,7 @@ def choose_config(
             generated music.
         data, labels, loader: as of :func:`train`; they only decide which configuration is the default.
         values: replaces values by texts such as ``loss.mode_weight=2``.
-        changes: replaces values by name, such as ``optimiser__lr=1e-3``; None leaves a value as it is.
+        changes: replaces values by name, such as ``optimizer__lr=1e-3``; None leaves a value as it is.
 
     Raises:
         ConfigError: the configuration is invalid.
@@ -141,7 +141,7 @@ def train(
         save_dir: folder of the results: ``models/TYPE/CIRCLE/NAME`` and ``tensorboard/TYPE/CIRCLE/NAME``.
         cache: folder of the features; None for ``cache`` in ``save_dir``.
         start: checkpoint whose weights a new run starts with; None for random weights.
-        teachers: checkpoints that label ``data`` first; needs ``loss.unlabelled = "lessons"``.
+        teachers: checkpoints that label ``data`` first; needs ``loss.unlabeled = "pseudo_labels"``.
         allow_changes: resume a run although its settings or its tracks have changed.
         watchers: observers of the run, or ``MODULE:CLASS`` of your own; ``log.csv`` and TensorBoard are always written.
         threads: CPU threads; None for PyTorch's default.
@@ -163,7 +163,7 @@ def train(
         keep_freed_memory()
     cache = cache or save_dir / "cache"
     starting = _checkpoint(start) if start is not None else None
-    teaching = [_checkpoint(path) for path in teachers]
+    teacher_checkpoints = [_checkpoint(path) for path in teachers]
     run_path = Path(config.train_type) / str(config.loss.circle) / name
     folder = save_dir / "models" / run_path
     for path in (folder, cache):
@@ -176,10 +176,10 @@ def train(
         elif loader is not None and processes.count > 1:
             raise ArgumentsError("--loader needs a run of one process: its batches cannot be shared")
         target = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device("cpu")
-        own_watchers = [
+        run_watchers = [
             load_watcher(watcher, config, name) if isinstance(watcher, str) else watcher for watcher in watchers
         ]
-        for watcher in own_watchers:
+        for watcher in run_watchers:
             stack.callback(watcher.close)
         last = load_checkpoint(folder / "last.pt") if (folder / "last.pt").exists() else None
         if last is not None:
@@ -189,24 +189,26 @@ def train(
         if loader is not None:
             batches = load_loaders(loader, config)
         else:
-            tracks = _prepare(config, data, labels, cache, teaching, last, processes, on_progress, on_message)
+            tracks = _prepare(
+                config, data, labels, cache, teacher_checkpoints, last, processes, on_progress, on_message
+            )
         if processes.is_first:
-            shown = [*tracks.validation_labelled, *tracks.validation_unlabelled]
+            shown = [*tracks.validation_labeled, *tracks.validation_unlabeled]
             tensorboard = TensorBoardLog(save_dir / "tensorboard" / run_path, config, shown, target)
             stack.callback(tensorboard.close)
-            own_watchers += [CsvLog(folder / "log.csv"), tensorboard]
-        wanted = stack.enter_context(_ended_by_signals())
+            run_watchers += [CsvLog(folder / "log.csv"), tensorboard]
+        received = stack.enter_context(_ended_by_signals())
         run = Run(
             config,
             folder,
-            tracks.unlabelled,
-            tracks.labelled,
-            tracks.validation_unlabelled,
-            tracks.validation_labelled,
+            tracks.unlabeled,
+            tracks.labeled,
+            tracks.validation_unlabeled,
+            tracks.validation_labeled,
             target,
             processes,
-            own_watchers,
-            stop=lambda: bool(wanted),
+            run_watchers,
+            stop=lambda: bool(received),
             trained_on=f"batches of {loader}" if loader else tracks.summary,
             start=starting,
             batches=batches[0],
@@ -218,7 +220,7 @@ def train(
             for line in filter(None, (str(plan), advice(plan, config))):
                 run.say(line)
         progress = run.train()
-    return Trained(folder, progress.step, bool(wanted))
+    return Trained(folder, progress.step, bool(received))
 
 
 def check_writable(folder: Path) -> None:
@@ -239,17 +241,17 @@ def check_writable(folder: Path) -> None:
 class _Tracks:
     """The tracks of a run, split into training and validation."""
 
-    unlabelled: list[Track]
-    labelled: list[Track]
-    validation_unlabelled: list[Track]
-    validation_labelled: list[Track]
+    unlabeled: list[Track]
+    labeled: list[Track]
+    validation_unlabeled: list[Track]
+    validation_labeled: list[Track]
 
     @property
     def summary(self) -> str:
         """One line for the model card."""
-        unlabelled = len(self.unlabelled) + len(self.validation_unlabelled)
-        labelled = len(self.labelled) + len(self.validation_labelled)
-        return f"{unlabelled} unlabeled and {labelled} labeled tracks"
+        unlabeled = len(self.unlabeled) + len(self.validation_unlabeled)
+        labeled = len(self.labeled) + len(self.validation_labeled)
+        return f"{unlabeled} unlabeled and {labeled} labeled tracks"
 
 
 def _prepare(
@@ -274,7 +276,7 @@ def _prepare(
         labels = generated.generate(
             cache / "generated", config.vqt, count=generated.EXCERPTS, processes=processes, progress=progress
         )
-    unlabelled, labelled = collect_tracks(
+    unlabeled, labeled = collect_tracks(
         data,
         labels,
         FeatureCache(cache, config.vqt, config.input.corrects_tuning),
@@ -284,13 +286,13 @@ def _prepare(
         progress=partial(on_progress, "decoding"),
     )
     if teachers:
-        asked = Teachers(teachers, config.segment_frames, cache / "lessons")
-        unlabelled = taught(unlabelled, asked, config, on_message)
+        ensemble = TeacherEnsemble(teachers, config.segment_frames, cache / "pseudo_labels")
+        unlabeled = with_pseudo_labels(unlabeled, ensemble, config, on_message)
     before = stored_split(last) if last is not None else None
-    share, seed = config.data.validation_share, config.optimiser.seed
-    training_unlabelled, validation_unlabelled = split_tracks(unlabelled, share, seed, before)
-    training_labelled, validation_labelled = split_tracks(labelled, share, seed, before)
-    return _Tracks(training_unlabelled, training_labelled, validation_unlabelled, validation_labelled)
+    share, seed = config.data.validation_share, config.optimizer.seed
+    training_unlabeled, validation_unlabeled = split_tracks(unlabeled, share, seed, before)
+    training_labeled, validation_labeled = split_tracks(labeled, share, seed, before)
+    return _Tracks(training_unlabeled, training_labeled, validation_unlabeled, validation_labeled)
 
 
 def _check_arguments(
@@ -306,8 +308,10 @@ def _check_arguments(
         raise ArgumentsError(f"--name must be a valid folder name, not {name!r}")
     if loader is not None and (data is not None or labels is not None):
         raise ArgumentsError("--loader replaces --data and --labels; give one or the other")
-    if bool(teachers) != (config.loss.unlabelled == "lessons"):
-        raise ArgumentsError('--teacher needs loss.unlabelled = "lessons" in the --config, and the other way round')
+    if bool(teachers) != (config.loss.unlabeled == "pseudo_labels"):
+        raise ArgumentsError(
+            '--teacher needs loss.unlabeled = "pseudo_labels" in the --config, and this setting needs --teacher'
+        )
     if teachers and data is None:
         raise ArgumentsError("--teacher needs music without labels; add --data FOLDER")
     if device == "cuda" and not torch.cuda.is_available():
@@ -318,7 +322,7 @@ def _checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at ``path``.
 
     Raises:
-        ArgumentsError: there is none.
+        ArgumentsError: the file is not a checkpoint, or cannot be read.
     """
     try:
         return load_checkpoint(path)

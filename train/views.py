@@ -45,24 +45,24 @@ def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
     for ``cross_entropy`` or with pseudo-labels, only the segment.
     """
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
-    if batch.is_taught or (batch.is_labelled and config.loss.name == "cross_entropy"):
+    if batch.has_pseudo_labels or (batch.is_labeled and config.loss.name == "cross_entropy"):
         pairs = [(batch.first, plain)]
-    elif not batch.is_labelled:
+    elif not batch.is_labeled:
         pairs = [(batch.first, plain), (batch.second, plain), (batch.first, transposed)]
     else:
         pairs = [(batch.first, plain), (batch.first, transposed)]
     return torch.stack([network_input(segments, shifts, config) for segments, shifts in pairs])
 
 
-def windows_per_row(config: TrainConfig, has_unlabelled: bool, has_labelled: bool) -> float:
+def windows_per_row(config: TrainConfig, has_unlabeled: bool, has_labeled: bool) -> float:
     """Mean number of network inputs per row, over batches with and without labels."""
     loss = config.loss
-    labelled = 1.0 if loss.name == "cross_entropy" else 2.0
-    unlabelled = 1.0 if loss.name == "cross_entropy" and loss.unlabelled == "lessons" else 3.0
-    if has_unlabelled and has_labelled:
-        share = 1.0 / config.data.unlabelled_every
-        return share * unlabelled + (1.0 - share) * labelled
-    return labelled if has_labelled else unlabelled
+    labeled = 1.0 if loss.name == "cross_entropy" else 2.0
+    unlabeled = 1.0 if loss.name == "cross_entropy" and loss.unlabeled == "pseudo_labels" else 3.0
+    if has_unlabeled and has_labeled:
+        share = 1.0 / config.data.unlabeled_every
+        return share * unlabeled + (1.0 - share) * labeled
+    return labeled if has_labeled else unlabeled
 
 
 def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
@@ -77,34 +77,34 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
     """
     loss = config.loss
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
-    if loss.name == "cross_entropy" and batch.is_labelled:
+    if loss.name == "cross_entropy" and batch.is_labeled:
         target = label_profiles(batch.labels, plain, config)
-        return {"total": loss.labelled_weight * soft_cross_entropy(logits[0], target)}
-    if batch.is_taught:
-        target = lesson_profiles(batch.lessons, plain)
-        return {"total": loss.unlabelled_weight * soft_cross_entropy(logits[0], target)}
+        return {"total": loss.labeled_weight * soft_cross_entropy(logits[0], target)}
+    if batch.has_pseudo_labels:
+        target = pseudo_label_profiles(batch.pseudo_labels, plain)
+        return {"total": loss.unlabeled_weight * soft_cross_entropy(logits[0], target)}
     profiles = functional.softmax(logits.float(), dim=-1)
     shift = transposed - plain
-    if batch.is_labelled:
+    if batch.is_labeled:
         views = Views(label_profiles(batch.labels, plain, config), profiles[0], profiles[1], shift)
         terms = (
             stone_loss(views, loss.circle)
             if loss.name == "stone"
             else semi_tone_loss(views, loss.circle, loss.mode_weight)
         )
-        return terms | {"total": loss.labelled_weight * terms["total"]}
+        return terms | {"total": loss.labeled_weight * terms["total"]}
     views = Views(profiles[0], profiles[1], profiles[2], shift)
     if loss.name == "stone":
         return stone_loss(views, loss.circle)
     if loss.name == "semi_tone":
         return semi_tone_loss(views, loss.circle, loss.mode_weight)
-    if loss.name == "cross_entropy" and loss.unlabelled == "teacher":
-        return {"total": loss.unlabelled_weight * teacher_loss(logits, shift, loss.least_sure)}
+    if loss.name == "cross_entropy" and loss.unlabeled == "mean_teacher":
+        return {"total": loss.unlabeled_weight * mean_teacher_loss(logits, shift, loss.min_confidence)}
     if loss.name == "cross_entropy":
         first, second, moved = (relative_rows(profile) for profile in profiles)
         views = Views(first, second, moved, shift)
         terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
-        return terms | {"total": loss.unlabelled_weight * terms["total"]}
+        return terms | {"total": loss.unlabeled_weight * terms["total"]}
     if chroma is None:
         raise ValueError("S-KEY's loss needs the chroma of the batch")
     return skey_loss(views, _mode_labels(chroma, views, config), loss.circle, loss.skey_weights)
@@ -113,13 +113,13 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
 def _mode_labels(chroma: Tensor, views: Views, config: TrainConfig) -> Tensor:
     """S-KEY's pseudo-labels of the mode, float [rows], from both untransposed views."""
     profile = (views.first.detach() + views.second.detach()) / 2.0
-    if config.loss.skey_tonic == "place":
+    if config.loss.skey_tonic == "index":
         return published_mode_labels(chroma, profile)
     turned = turned_chroma(chroma, profile)
     return mode_pseudo_labels(turned, tonic_offset(turned))
 
 
-def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
+def mean_teacher_loss(logits: Tensor, shift: Tensor, min_confidence: float) -> Tensor:
     """Cross-entropy of the transposed view against the teacher's prediction for two segments; scalar, >= 0.
 
     The teacher is the average of the network's own weights (Tarvainen and Valpola, *Mean teachers are better role
@@ -129,15 +129,15 @@ def teacher_loss(logits: Tensor, shift: Tensor, least_sure: float) -> Tensor:
     Args:
         logits: [3, rows, 24]: the teacher's for both segments, the network's for the transposed first one.
         shift: integer [rows], semitones from the key in the transposed segment up to that in the first.
-        least_sure: minimum confidence of the teacher; rows below it are ignored. If all are, the loss is 0.
+        min_confidence: minimum confidence of the teacher; rows below it are ignored. If all are, the loss is 0.
     """
     predicted = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
     indices = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
     target = torch.cat([half.gather(1, indices) for half in predicted.chunk(2, dim=1)], dim=1)
     minor = target.argmax(dim=1) >= BINS_PER_OCTAVE
-    sure = target.amax(dim=1) >= least_sure
+    confident = target.amax(dim=1) >= min_confidence
     weight = torch.zeros_like(predicted[:, 0])
-    for mode in (sure & minor, sure & ~minor):
+    for mode in (confident & minor, confident & ~minor):
         weight[mode] = 1.0 / mode.sum().clamp(min=1)
     errors = -(target * torch.log_softmax(logits[2].float(), dim=-1)).sum(dim=1)
     return (weight * errors).sum() / weight.sum().clamp(min=1.0)
@@ -160,7 +160,7 @@ def batch_chroma(inputs: Tensor, batch: Batch, config: TrainConfig) -> Tensor | 
         batch: the batch that they were made of.
         config: of the run.
     """
-    if config.loss.name != "skey" or batch.is_labelled:
+    if config.loss.name != "skey" or batch.is_labeled:
         return None
     first, second = (segment_chroma(segment, config.loss.skey_chroma) for segment in inputs[:2])
     return (first + second) / 2.0
@@ -179,7 +179,7 @@ def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
     return levels.mean(dim=2).reshape(len(inputs), -1, BINS_PER_OCTAVE).mean(dim=1)
 
 
-def label_places(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
+def label_indices(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
     """Index of each label among the network's outputs for its crop, int64 [rows].
 
     The first row of outputs is major: index p is the key whose tonic is p semitones above the crop's lowest bin. In the
@@ -202,7 +202,7 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
     if (labels == NO_KEY_INDEX).any():
         profiles = label_profiles(labels.clamp(max=NO_KEY_INDEX - 1), shifts, config)
         return torch.where((labels == NO_KEY_INDEX)[:, None], 1.0 / profiles.shape[1], profiles)
-    indices = label_places(labels, shifts, config)
+    indices = label_indices(labels, shifts, config)
     classes = BINS_PER_OCTAVE * config.network.rows
     hot = functional.one_hot(indices, classes).float()
     if config.loss.name != "cross_entropy" or config.loss.smoothing == 0.0:
@@ -221,16 +221,16 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
     return (1.0 - config.loss.smoothing) * hot + config.loss.smoothing * soft / soft.sum(dim=1, keepdim=True)
 
 
-def lesson_profiles(lessons: Tensor, shifts: Tensor) -> Tensor:
-    """Target KSPs of the teachers, float32 [rows, 24]: ``lessons`` in the order of the outputs for each crop.
+def pseudo_label_profiles(pseudo_labels: Tensor, shifts: Tensor) -> Tensor:
+    """Target KSPs of the teachers, float32 [rows, 24]: ``pseudo_labels`` in the order of the outputs for each crop.
 
     Args:
-        lessons: float32 [rows, 24] by ``Key.index``.
+        pseudo_labels: float32 [rows, 24] by ``Key.index``.
         shifts: int64 [rows], bins cropped from below.
     """
     indices = torch.arange(BINS_PER_OCTAVE, device=shifts.device)
     tonics = (indices + LOWEST_PITCH_CLASS + shifts[:, None]) % BINS_PER_OCTAVE
-    return torch.cat([half.gather(1, tonics) for half in lessons.chunk(2, dim=1)], dim=1)
+    return torch.cat([half.gather(1, tonics) for half in pseudo_labels.chunk(2, dim=1)], dim=1)
 
 
 def class_names(config: TrainConfig) -> tuple[str, ...]:

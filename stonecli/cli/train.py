@@ -176,13 +176,13 @@ def train(
             loss__circle=int(circle) if circle else None,
             data__batch_size=batch_size,
             data__workers=workers,
-            optimiser__epochs=epochs,
-            optimiser__train_steps=train_steps,
-            optimiser__val_steps=val_steps,
-            optimiser__lr=lr,
-            optimiser__seed=seed,
+            optimizer__epochs=epochs,
+            optimizer__train_steps=train_steps,
+            optimizer__val_steps=val_steps,
+            optimizer__lr=lr,
+            optimizer__seed=seed,
         )
-        screen = TrainScreen(settings.optimiser.train_steps, settings.optimiser.epochs)
+        screen = TrainScreen(settings.optimizer.train_steps, settings.optimizer.epochs)
         trained = training.train(
             settings,
             data=data,

@@ -68,7 +68,7 @@ def _hand_made(rows: int = 2, **changes: Any) -> Checkpoint:
         block.gamma.fill_(3.0)
         for row in range(rows):
             network.classifier.weight[row, row] = 1
-    values: dict[str, Any] = {"window_seconds": 8.0, "licence": "MIT", "trained_on": "nothing: made by hand"} | changes
+    values: dict[str, Any] = {"window_seconds": 8.0, "license": "MIT", "trained_on": "nothing: made by hand"} | changes
     return Checkpoint(config, network.state_dict(), **values)
 
 

@@ -20,14 +20,14 @@ from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 CASES: dict[str, dict[str, Any]] = {
     "published, plain": {},
-    "published, affine": {"rows": 1, "normalisation": "affine"},
-    "24 classes, affine, 4 frames": {"normalisation": "affine", "frames_averaged": 4, "blocks": 5},
+    "published, affine": {"rows": 1, "normalization": "affine"},
+    "24 classes, affine, 4 frames": {"normalization": "affine", "frames_averaged": 4, "blocks": 5},
     "12 classes, plain, 3 frames, cold": {"rows": 1, "frames_averaged": 3, "temperature": 0.4, "blocks": 3},
     "one block": {"out_channels": (2,), "kernels": (23,), "temperature": 4.0},
-    "kernels of one": {"rows": 1, "normalisation": "affine", "out_channels": (3, 1, 5), "kernels": (1, 1, 3)},
+    "kernels of one": {"rows": 1, "normalization": "affine", "out_channels": (3, 1, 5), "kernels": (1, 1, 3)},
     "two octaves": {"out_channels": (4, 4, 4), "kernels": (3, 9, 5), "n_bins": 24, "frames_averaged": 4},
     "circular head": {"head_channels": 9, "out_channels": (4, 6, 5), "kernels": (3, 5, 3), "frames_averaged": 4},
-    "circular head, 12 classes": {"rows": 1, "head_channels": 4, "normalisation": "affine", "blocks": 4},
+    "circular head, 12 classes": {"rows": 1, "head_channels": 4, "normalization": "affine", "blocks": 4},
     "gate": {"gate_channels": 7, "out_channels": (4, 6, 5), "kernels": (3, 5, 3), "frames_averaged": 4},
     "gate and circular head, 12 classes": {"rows": 1, "gate_channels": 3, "head_channels": 4, "blocks": 4},
     "gate over time": {
@@ -39,7 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dense": {"dense_blocks": 3, "out_channels": (4, 6, 5, 3), "kernels": (3, 5, 3, 5), "frames_averaged": 4},
     "all dense, affine, gate": {
         "dense_blocks": 4,
-        "normalisation": "affine",
+        "normalization": "affine",
         "gate_channels": 3,
         "gate_statistics": 4,
         "blocks": 4,

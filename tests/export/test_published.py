@@ -36,10 +36,10 @@ GIN = [
 ]
 
 
-def published_content(rows: int = 2, normalisation: str = "plain", gin: tuple[str, ...] = ()) -> dict[str, Any]:
+def published_content(rows: int = 2, normalization: str = "plain", gin: tuple[str, ...] = ()) -> dict[str, Any]:
     """A checkpoint as STONE and S-KEY save theirs, of a small network; later lines of ``gin`` win."""
     torch.manual_seed(0)
-    config = ChromaNetConfig(rows=rows, normalisation=normalisation, out_channels=(2, 3), kernels=(7, 5))  # type: ignore[arg-type]
+    config = ChromaNetConfig(rows=rows, normalization=normalization, out_channels=(2, 3), kernels=(7, 5))  # type: ignore[arg-type]
     kernels = octave_kernels(VQTConfig())
     transform = {
         "hcqt.lowpass_filter": torch.from_numpy(lowpass_filter()).float()[None, None],
@@ -72,7 +72,7 @@ def read(tmp_path: Path) -> Callable[[Any], Checkpoint]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "normalisation", "gin", "name", "classes", "licence"),
+    ("rows", "normalization", "gin", "name", "classes", "license"),
     [
         (1, "affine", (), "STONE", None, "none stated"),
         (2, "plain", ('get_datasets.dataset_type_train = "mix"',), "Semi-TONE", SEMI_TONE_CLASSES, "none stated"),
@@ -83,17 +83,17 @@ def read(tmp_path: Path) -> Callable[[Any], Checkpoint]:
 def test_a_published_checkpoint_is_recognized(
     read: Callable[[Any], Checkpoint],
     rows: int,
-    normalisation: str,
+    normalization: str,
     gin: tuple[str, ...],
     name: str,
     classes: Any,
-    licence: str,
+    license: str,
 ) -> None:
-    content = published_content(rows, normalisation, gin)
+    content = published_content(rows, normalization, gin)
     checkpoint = read(content)
     assert checkpoint.chromanet == ChromaNetConfig(
         rows=rows,  # type: ignore[arg-type]
-        normalisation=normalisation,  # type: ignore[arg-type]
+        normalization=normalization,  # type: ignore[arg-type]
         out_channels=(2, 3),
         kernels=(7, 5),
         temperature=2.0,
@@ -103,7 +103,7 @@ def test_a_published_checkpoint_is_recognized(
     assert (checkpoint.circle_type, checkpoint.window_seconds, checkpoint.frames_averaged) == (7, 15.0, 1)
     assert not checkpoint.corrects_tuning
     assert checkpoint.trained_on == f"published checkpoint of {name}, epoch 12"
-    assert checkpoint.licence.startswith(licence)
+    assert checkpoint.license.startswith(license)
     ours = checkpoint.network().state_dict()
     for key, value in ours.items():
         torch.testing.assert_close(value, content["stone"][f"chromanet.{key}"])
@@ -170,9 +170,9 @@ def test_published_files_are_recognized(published: Path) -> None:
         "skey.pt": ("S-KEY, epoch 98", 2, "plain", None),
         "first_default.pt": ("self-training on free game music", 2, "plain", checkpoint.classes),
     }
-    name, rows, normalisation, classes = expected[published.name]
+    name, rows, normalization, classes = expected[published.name]
     assert name in checkpoint.trained_on
-    assert (checkpoint.chromanet.rows, checkpoint.chromanet.normalisation) == (rows, normalisation)
+    assert (checkpoint.chromanet.rows, checkpoint.chromanet.normalization) == (rows, normalization)
     assert checkpoint.classes == classes
     assert (checkpoint.frames_averaged, checkpoint.corrects_tuning) == (
         (4, True) if published.name == "first_default.pt" else (1, False)

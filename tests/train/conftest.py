@@ -45,7 +45,7 @@ TINY: dict[str, dict[str, Any]] = {
     "network": {"n_bins": 84, "out_channels": [3, 6, 4], "kernels": [5, 5, 3], "drop_path": 0.0},
     "input": {"window_seconds": 1.5, "frames_averaged": 4},
     "data": {"batch_size": 8, "workers": 0, "validation_share": 0.25},
-    "optimiser": {"epochs": 2, "train_steps": 5, "val_steps": 2, "lr": 0.01, "warmup_epochs": 0.0},
+    "optimizer": {"epochs": 2, "train_steps": 5, "val_steps": 2, "lr": 0.01, "warmup_epochs": 0.0},
 }
 
 
@@ -76,12 +76,12 @@ def without() -> RunWithout:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> MakeConfig:
-    """A configuration that trains in milliseconds: ``tiny_config("skey", data__batch_size=2, optimiser__lr=0.1)``."""
+    """A configuration that trains in milliseconds: ``tiny_config("skey", data__batch_size=2, optimizer__lr=0.1)``."""
 
     def make(loss: str = "stone", **changes: Any) -> TrainConfig:
         values = copy.deepcopy(TINY)
         twelve = loss == "stone"
-        values["network"] |= {"rows": 1 if twelve else 2, "normalisation": "affine" if twelve else "plain"}
+        values["network"] |= {"rows": 1 if twelve else 2, "normalization": "affine" if twelve else "plain"}
         values["loss"] = {"name": loss}
         for name, value in changes.items():
             table, _, key = name.partition("__")
@@ -151,16 +151,16 @@ def draw_features() -> DrawFeatures:
 
 @pytest.fixture(scope="session")
 def make_tracks(draw_features: DrawFeatures) -> MakeTracks:
-    """Tracks with drawn features: ``make_tracks(folder, 24, labelled=True, frames=700)``, in all the keys in turn."""
+    """Tracks with drawn features: ``make_tracks(folder, 24, labeled=True, frames=700)``, in all the keys in turn."""
 
-    def make(folder: Path, count: int, *, labelled: bool, frames: int = 700, seed: int = 0) -> list[Track]:
+    def make(folder: Path, count: int, *, labeled: bool, frames: int = 700, seed: int = 0) -> list[Track]:
         folder.mkdir(parents=True, exist_ok=True)
         tracks = []
         for number in range(count):
             key = Key.from_index(7 * number % 24)
             path = folder / f"{number}.npy"
             np.save(path, draw_features(key, frames, seed + number))
-            tracks.append(Track(path, key if labelled else None))
+            tracks.append(Track(path, key if labeled else None))
         return tracks
 
     return make

@@ -35,6 +35,4 @@ class DrawFeatures(Protocol):
 class MakeTracks(Protocol):
     """``make_tracks``"""
 
-    def __call__(
-        self, folder: Path, count: int, *, labelled: bool, frames: int = 700, seed: int = 0
-    ) -> list[Track]: ...
+    def __call__(self, folder: Path, count: int, *, labeled: bool, frames: int = 700, seed: int = 0) -> list[Track]: ...

@@ -26,8 +26,8 @@ from stonecli_train.chromanet import ChromaNet, ChromaNetConfig
 GOLDEN: dict[str, npt.NDArray[np.float32]] = dict(np.load(Path(__file__).parent / "data" / "golden_network.npz"))
 RATE = 22050
 CONFIGS = {
-    "12": ChromaNetConfig(rows=1, normalisation="affine", drop_path=0.0),
-    "24": ChromaNetConfig(rows=2, normalisation="plain", drop_path=0.0),
+    "12": ChromaNetConfig(rows=1, normalization="affine", drop_path=0.0),
+    "24": ChromaNetConfig(rows=2, normalization="plain", drop_path=0.0),
 }
 
 

@@ -108,7 +108,7 @@ def test_tracks_without_a_score_count_for_nothing(scored: TrainConfig, songs: li
 
 
 def test_the_heads_learn_and_are_not_saved(scored: TrainConfig, songs: list[Track], tmp_path: Path) -> None:
-    config = override(scored, optimiser__epochs=6, optimiser__train_steps=10)
+    config = override(scored, optimizer__epochs=6, optimizer__train_steps=10)
     seen: list[dict[str, float]] = []
 
     class Losses(Watcher):

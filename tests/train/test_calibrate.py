@@ -122,9 +122,9 @@ def test_calibration_does_not_change_the_weights(
             np.save(tmp_path / f"{number}.npy", features)
             writer.writerow([f"{number}.npy", "none" if number == 5 else Key.from_index(number).name])
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
-    assert main([*arguments, "--licence", "MIT", "--major-odds", "1.5"]) == 0
+    assert main([*arguments, "--license", "MIT", "--major-odds", "1.5"]) == 0
     made = load_checkpoint(tmp_path / "b.pt")
-    assert (made.licence, made.state, made.major_prior_odds) == ("MIT", {}, 1.5)
+    assert (made.license, made.state, made.major_prior_odds) == ("MIT", {}, 1.5)
     assert made.chromanet.temperature != 1.0
     np.testing.assert_allclose(window_logits(made, features), window_logits(checkpoint, features), atol=1e-5)
 

@@ -35,7 +35,7 @@ from stonecli_train.checkpoint import (  # noqa: E402
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 from stonecli_train.vqt import VQTConfig  # noqa: E402
 
-SMALL = ChromaNetConfig(rows=1, normalisation="affine", out_channels=(2, 3), kernels=(3, 5), temperature=0.5)
+SMALL = ChromaNetConfig(rows=1, normalization="affine", out_channels=(2, 3), kernels=(3, 5), temperature=0.5)
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
@@ -77,7 +77,7 @@ def test_a_saved_checkpoint_loads_unchanged(tmp_path: Path) -> None:
         classes=tuple(f"class {index}" for index in range(12)),
         circle_type=7,
         trained_on="Noten, “alte” ♯",
-        licence="MIT",
+        license="MIT",
         config={"lr": 1e-3, "names": ["a", "b"], "nested": {"x": None}},
         state={"step": 12, "optimizer": {"moments": [torch.arange(4.0)]}},
     )
@@ -208,7 +208,7 @@ def test_a_newer_version_is_refused(saved: Path) -> None:
         {"chromanet": asdict(SMALL) | {"out_channels": "23", "kernels": "35"}},
         {"chromanet": asdict(SMALL) | {"out_channels": [2, 10**9]}},
         {"chromanet": asdict(SMALL) | {"kernels": [3, 7]}},
-        {"chromanet": asdict(SMALL) | {"normalisation": "plain"}},
+        {"chromanet": asdict(SMALL) | {"normalization": "plain"}},
         {"vqt": {}, "frames_averaged": 10**9},
         {"vqt": {"hop_length": 500}},
         {"vqt": {"sample_rate": "22050"}},
@@ -228,7 +228,7 @@ def test_a_newer_version_is_refused(saved: Path) -> None:
         {"classes": [1, 2]},
         {"circle_type": "7"},
         {"trained_on": torch.zeros(1)},
-        {"licence": None},
+        {"license": None},
         {"weights": ...},
         {"weights": {}},
         {"weights": [torch.zeros(1)]},

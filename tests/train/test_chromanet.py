@@ -53,13 +53,13 @@ def test_it_equals_the_original(checkpoint: str, shared: Any, golden: dict[str, 
     assert np.abs(answer - golden[f"prob/{checkpoint}"]).max() < 1e-5
 
 
-@pytest.mark.parametrize(("rows", "normalisation"), [(1, "affine"), (2, "plain")])
-def test_it_has_the_published_size(rows: int, normalisation: str) -> None:
-    network = ChromaNet(ChromaNetConfig(rows=rows, normalisation=normalisation))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("rows", "normalization"), [(1, "affine"), (2, "plain")])
+def test_it_has_the_published_size(rows: int, normalization: str) -> None:
+    network = ChromaNet(ChromaNetConfig(rows=rows, normalization=normalization))  # type: ignore[arg-type]
     norms = [module for module in network.modules() if isinstance(module, FrameNorm)]
     in_norms = sum(value.numel() for norm in norms for value in norm.parameters())
     total = sum(value.numel() for value in network.parameters())
-    assert in_norms == (0 if normalisation == "plain" else 84 * 2 * (128 + 1 + 2 + 3 + 40 + 40 + 30 + 10))
+    assert in_norms == (0 if normalization == "plain" else 84 * 2 * (128 + 1 + 2 + 3 + 40 + 40 + 30 + 10))
     assert 46_500 < total - in_norms < 47_500
 
 
@@ -137,11 +137,11 @@ def plain_network(x: Array, network: ChromaNet) -> Array:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-@pytest.mark.parametrize("normalisation", ["affine", "plain"])
+@pytest.mark.parametrize("normalization", ["affine", "plain"])
 @pytest.mark.parametrize("frames", [4, 11])
 @pytest.mark.parametrize("head", [0, 5])
-def test_the_network_equals_a_plain_computation(rows: int, normalisation: str, frames: int, head: int) -> None:
-    network = random_network(rows=rows, normalisation=normalisation, temperature=1.7, head_channels=head, **SMALL)
+def test_the_network_equals_a_plain_computation(rows: int, normalization: str, frames: int, head: int) -> None:
+    network = random_network(rows=rows, normalization=normalization, temperature=1.7, head_channels=head, **SMALL)
     x = torch.randn(2, 1, 24, frames)
     with torch.inference_mode():
         answer = network(x).numpy()
@@ -180,7 +180,7 @@ def test_a_gated_network_equals_a_plain_computation(head: int, statistics: Liter
         levels = block_levels(network.blocks(x), statistics)
         assert network.gate is not None
         gates = network.gate(levels)
-        ungated = network.normalise(network.scores(x))
+        ungated = network.normalize(network.scores(x))
         np.testing.assert_allclose(network.logits(x), ungated * gates, atol=1e-6)
     assert 0 < float(gates.min()) < float(gates.max()) < 1
     expected = [plain_network(item[0].double().numpy(), network) for item in x]
@@ -262,9 +262,9 @@ def melody(shift: int) -> Any:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-@pytest.mark.parametrize("normalisation", ["affine", "plain"])
-def test_a_semitone_rotates_the_profile_and_an_octave_does_not(rows: int, normalisation: str) -> None:
-    network = random_network(3, rows=rows, normalisation=normalisation, temperature=0.3)
+@pytest.mark.parametrize("normalization", ["affine", "plain"])
+def test_a_semitone_rotates_the_profile_and_an_octave_does_not(rows: int, normalization: str) -> None:
+    network = random_network(3, rows=rows, normalization=normalization, temperature=0.3)
     for module in network.modules():
         if isinstance(module, FrameNorm):  # learned per bin: equivariance is only near; at its start it is exact
             torch.nn.init.ones_(module.weight)
@@ -277,10 +277,10 @@ def test_a_semitone_rotates_the_profile_and_an_octave_does_not(rows: int, normal
         torch.testing.assert_close(answer, profile.roll(shift, 1), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("normalisation", ["affine", "plain"])
-def test_peak_normalization_has_no_effect(normalisation: str) -> None:
+@pytest.mark.parametrize("normalization", ["affine", "plain"])
+def test_peak_normalization_has_no_effect(normalization: str) -> None:
     """A gain is a constant added to the log-VQT; the first norm takes it away."""
-    network = random_network(4, normalisation=normalisation)
+    network = random_network(4, normalization=normalization)
     x = torch.rand(2, 1, 84, 140)
     with torch.inference_mode():
         torch.testing.assert_close(network(x + 0.4), network(x), atol=1e-4, rtol=0)
@@ -359,7 +359,7 @@ def test_a_network_in_training_varies() -> None:
     [
         ({"rows": 3}, "rows"),
         ({"rows": 0}, "rows"),
-        ({"normalisation": "batch"}, "normalisation"),
+        ({"normalization": "batch"}, "normalization"),
         ({"n_bins": 85}, "n_bins"),
         ({"n_bins": 0}, "n_bins"),
         ({"n_bins": -12}, "n_bins"),

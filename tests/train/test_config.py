@@ -18,7 +18,7 @@ from stonecli_train.config import (  # noqa: E402
     DataConfig,
     InputConfig,
     LossConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     TrainConfig,
     config_from_dict,
     default_config,
@@ -78,13 +78,13 @@ def written(tmp_path: Path) -> Any:
 def paper(name: str) -> TrainConfig:
     """The values of the papers and of the published code."""
     published = {"n_bins": 84, "out_channels": (2, 3, 40, 40, 30, 10, 3), "kernels": (7, 7, 7, 7, 7, 5, 5)}
-    rows, normalisation, loss = {
+    rows, normalization, loss = {
         "ks": (1, "affine", "stone"),
         "ks_mode": (2, "plain", "semi_tone"),
         "skey": (2, "plain", "skey"),
     }[name]
     return TrainConfig(
-        ChromaNetConfig(rows=rows, normalisation=normalisation, temperature=1.0, **published),  # type: ignore[arg-type]
+        ChromaNetConfig(rows=rows, normalization=normalization, temperature=1.0, **published),  # type: ignore[arg-type]
         VQTConfig(sample_rate=22050, hop_length=512, fmin=27.5, n_bins=99, bins_per_octave=12),
         InputConfig(window_seconds=15.0, frames_averaged=1, corrects_tuning=False),
         LossConfig(
@@ -96,7 +96,7 @@ def paper(name: str) -> TrainConfig:
             skey_tonic="place",
         ),
         DataConfig(batch_size=128),
-        OptimiserConfig(
+        OptimizerConfig(
             epochs=100,
             train_steps=512,
             val_steps=256,
@@ -165,7 +165,7 @@ get_weights_decay_scheduler.schedule_epochs = 200
 clip_gradients.clip_grad = 1.0
 """
     )
-    found = load_config(written(text, "a.gin")).optimiser
+    found = load_config(written(text, "a.gin")).optimizer
     assert (found.cosine_epochs, found.warmup_epochs, found.weight_decay_epochs, found.clip) == (60, 3, 200, 1)
 
 
@@ -214,19 +214,19 @@ def test_a_byte_order_mark_of_an_editor_is_skipped(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[networks]\nrows = 1", r"run\.toml: unknown setting networks; did you mean network\?"),
-        ("[optimiser]\nlearning = 1", r"unknown setting optimiser\.learning \(known: .*\blr\b"),
+        ("[optimizer]\nlearning = 1", r"unknown setting optimizer\.learning \(known: .*\blr\b"),
         ("[data]\nbatchsize = 2", r"unknown setting data\.batchsize; did you mean batch_size\?"),
         ("network = 3", "network must be a table, not 3"),
         ("[data]\nbatch_size = '2'", r"data\.batch_size must be a valid whole number, not '2'"),
         ("[data]\nbatch_size = 2.0", r"data\.batch_size must be a valid whole number, not 2\.0"),
         ("[data]\nbatch_size = true", r"data\.batch_size must be a valid whole number, not True"),
         ("[data]\naugment = 1", r"data\.augment must be a valid boolean, not 1"),
-        ("[optimiser]\nlr = true", r"optimiser\.lr must be a valid number, not True"),
-        ("[optimiser]\nlr = nan", r"optimiser\.lr must be a finite number"),
-        ("[optimiser]\nclip = inf", r"optimiser\.clip must be a finite number"),
-        ("[optimiser]\nbetas = 0.9", r"optimiser\.betas must be a valid list"),
-        ("[optimiser]\nbetas = [0.9]", r"optimiser\.betas needs more entries than \[0\.9\]"),
-        ("[network]\nrows = 1\n[optimiser]\nbetas = [0.9, 1.0]", r"optimiser\.betas\.1 must be less than 1, not 1\.0"),
+        ("[optimizer]\nlr = true", r"optimizer\.lr must be a valid number, not True"),
+        ("[optimizer]\nlr = nan", r"optimizer\.lr must be a finite number"),
+        ("[optimizer]\nclip = inf", r"optimizer\.clip must be a finite number"),
+        ("[optimizer]\nbetas = 0.9", r"optimizer\.betas must be a valid list"),
+        ("[optimizer]\nbetas = [0.9]", r"optimizer\.betas needs more entries than \[0\.9\]"),
+        ("[network]\nrows = 1\n[optimizer]\nbetas = [0.9, 1.0]", r"optimizer\.betas\.1 must be less than 1, not 1\.0"),
         ("[network]\nkernels = [7, '7']", r"network\.kernels\.1 must be a valid whole number, not '7'"),
         ("[loss]\ncircle = 5", r"loss\.circle must be 1 or 7, not 5"),
         (
@@ -260,9 +260,9 @@ def test_a_byte_order_mark_of_an_editor_is_skipped(tmp_path: Path) -> None:
             r"data\.validation_share must be less than 1, not 1\.0",
         ),
         ("[network]\nrows = 1\n[data]\ntempo = 0.7", r"data\.tempo must be greater than or equal to 1, not 0\.7"),
-        ("[network]\nrows = 1\n[optimiser]\nseed = -1", r"optimiser\.seed must be greater than or equal to 0, not -1"),
-        ("[network]\nrows = 1\n[optimiser]\nlr = 0.0", r"optimiser\.lr must be greater than 0, not 0\.0"),
-        ("[network]\nrows = 1\n[optimiser]\nema = 1.0", r"optimiser\.ema must be less than 1, not 1\.0"),
+        ("[network]\nrows = 1\n[optimizer]\nseed = -1", r"optimizer\.seed must be greater than or equal to 0, not -1"),
+        ("[network]\nrows = 1\n[optimizer]\nlr = 0.0", r"optimizer\.lr must be greater than 0, not 0\.0"),
+        ("[network]\nrows = 1\n[optimizer]\nema = 1.0", r"optimizer\.ema must be less than 1, not 1\.0"),
         ("[network\nrows = 1", r"run\.toml: .*line 1"),
         (b"\xff\xfe\x00", r"run\.toml: is not UTF-8"),
         ("a = " + "[" * 5000, r"run\.toml: "),
@@ -284,13 +284,13 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
 
 def test_override() -> None:
     config = default_config("ks")
-    changed = override(config, optimiser__lr=0.5, optimiser__epochs=3, loss__circle=1, data__workers=None)
-    assert (changed.optimiser.lr, changed.optimiser.epochs, changed.loss.circle) == (0.5, 3, 1)
-    assert override(changed, optimiser__lr=1e-3, optimiser__epochs=100, loss__circle=7) == config
+    changed = override(config, optimizer__lr=0.5, optimizer__epochs=3, loss__circle=1, data__workers=None)
+    assert (changed.optimizer.lr, changed.optimizer.epochs, changed.loss.circle) == (0.5, 3, 1)
+    assert override(changed, optimizer__lr=1e-3, optimizer__epochs=100, loss__circle=7) == config
     assert override(config, data__batch_size=None) == config
 
 
-@pytest.mark.parametrize("changes", [{"optimiser__lr": math.nan}, {"optimiser__lr": -1.0}, {"network__n_bins": 5}])
+@pytest.mark.parametrize("changes", [{"optimizer__lr": math.nan}, {"optimizer__lr": -1.0}, {"network__n_bins": 5}])
 def test_override_checks(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         override(default_config("ks"), **changes)

@@ -36,11 +36,11 @@ from stonecli_train.data import (  # noqa: E402
     draw_shifts,
     read_labels,
     split_tracks,
-    taught,
     two_starts,
+    with_pseudo_labels,
 )
 from stonecli_train.features import FeatureCache  # noqa: E402
-from stonecli_train.lessons import Lessons, Teachers, agreeing  # noqa: E402
+from stonecli_train.pseudo_labels import PseudoLabels, TeacherEnsemble, confirmed_by_chroma  # noqa: E402
 from stonecli_train.vqt import VQT, VQTConfig  # noqa: E402
 
 RATE = 22050
@@ -149,9 +149,9 @@ def test_unreadable_files_are_reported_and_skipped(cache: FeatureCache, tmp_path
     soundfile.write(music / "silent.wav", np.zeros(RATE), RATE)
     (music / "gone.wav").symlink_to(music / "nowhere.wav")
     said: list[str] = []
-    unlabelled, labelled = collect_tracks(music, None, cache, said.append)
-    assert (len(unlabelled), labelled) == (1, [])
-    assert np.load(unlabelled[0].features).shape == (2 * RATE // 512 + 1, 99)
+    unlabeled, labeled = collect_tracks(music, None, cache, said.append)
+    assert (len(unlabeled), labeled) == (1, [])
+    assert np.load(unlabeled[0].features).shape == (2 * RATE // 512 + 1, 99)
     assert sorted(Path(line.split(": ")[0]).name for line in said) == [
         "empty.flac",
         "gone.wav",
@@ -161,26 +161,26 @@ def test_unreadable_files_are_reported_and_skipped(cache: FeatureCache, tmp_path
     assert any(line.endswith("silent.wav: silent") for line in said)
 
 
-def test_an_unreadable_labelled_file_is_reported(cache: FeatureCache, tmp_path: Path) -> None:
+def test_an_unreadable_labeled_file_is_reported(cache: FeatureCache, tmp_path: Path) -> None:
     tone(tmp_path / "a.wav", 60)
     (tmp_path / "b.wav").write_text("no music")
     (tmp_path / "labels.csv").write_text("path,key\na.wav,C\nb.wav,D\n")
     said: list[str] = []
-    unlabelled, labelled = collect_tracks(None, tmp_path / "labels.csv", cache, said.append)
-    assert (unlabelled, [track.key for track in labelled]) == ([], [Key(0, "major")])
+    unlabeled, labeled = collect_tracks(None, tmp_path / "labels.csv", cache, said.append)
+    assert (unlabeled, [track.key for track in labeled]) == ([], [Key(0, "major")])
     assert len(said) == 1
     assert "b.wav" in said[0]
 
 
-def test_a_labelled_file_is_not_used_unlabelled(cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_labeled_file_is_not_used_unlabeled(cache: FeatureCache, tmp_path: Path) -> None:
     music = tmp_path / "music"
     for number in range(4):
         tone(music / f"{number}.wav", 60 + number)
     (tmp_path / "link").symlink_to(music)
     (tmp_path / "labels.csv").write_text("path,key\nlink/1.wav,C\nmusic/3.wav,Am\n")
-    unlabelled, labelled = collect_tracks(music, tmp_path / "labels.csv", cache, pytest.fail)
-    assert [track.key for track in labelled] == [Key(0, "major"), Key(9, "minor")]
-    assert [track.features for track in unlabelled] == [cache.entry(music / "0.wav"), cache.entry(music / "2.wav")]
+    unlabeled, labeled = collect_tracks(music, tmp_path / "labels.csv", cache, pytest.fail)
+    assert [track.key for track in labeled] == [Key(0, "major"), Key(9, "minor")]
+    assert [track.features for track in unlabeled] == [cache.entry(music / "0.wav"), cache.entry(music / "2.wav")]
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -218,7 +218,7 @@ def test_a_single_track_is_in_both_parts() -> None:
     assert split_tracks([], 0.1, 0) == ([], [])
 
 
-def labelled(keyed: int, keyless: int) -> list[Track]:
+def labeled(keyed: int, keyless: int) -> list[Track]:
     keys = [Track(Path(f"{number}.npy"), Key.from_index(number % 24)) for number in range(keyed)]
     return [*keys, *(Track(Path(f"n{number}.npy"), keyless=True) for number in range(keyless))]
 
@@ -226,8 +226,8 @@ def labelled(keyed: int, keyless: int) -> list[Track]:
 def test_the_split_of_a_seed_is_stable() -> None:
     """A run that is resumed must not learn from what it was validated with."""
     for tracks, expected in (
-        (labelled(20, 0), ["0", "2", "6", "13", "14"]),
-        (labelled(14, 6), ["0", "2", "6", "13", "n0"]),
+        (labeled(20, 0), ["0", "2", "6", "13", "14"]),
+        (labeled(14, 6), ["0", "2", "6", "13", "n0"]),
     ):
         assert [track.features.stem for track in split_tracks(tracks, 0.25, 3)[1]] == expected
 
@@ -235,7 +235,7 @@ def test_the_split_of_a_seed_is_stable() -> None:
 @settings(max_examples=100, deadline=None)
 @given(keyed=st.integers(2, 5), keyless=st.integers(1, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 1000))
 def test_few_tracks_with_a_key_are_in_both_parts(keyed: int, keyless: int, share: float, seed: int) -> None:
-    tracks = labelled(keyed, keyless)
+    tracks = labeled(keyed, keyless)
     parts = split_tracks(tracks, share, seed)
     assert all(any(track.key for track in part) for part in parts)
     if keyless > 1:
@@ -243,7 +243,7 @@ def test_few_tracks_with_a_key_are_in_both_parts(keyed: int, keyless: int, share
 
 
 def test_tracks_without_a_key_alone_are_split_as_others() -> None:
-    parts = split_tracks(labelled(0, 3), 0.25, 0)
+    parts = split_tracks(labeled(0, 3), 0.25, 0)
     assert [len(part) for part in parts] == [2, 1]
 
 
@@ -308,18 +308,18 @@ def same(one: Batch, other: Batch) -> bool:
 @pytest.fixture
 def datasets(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> Callable[..., StepDataset]:
     """Makes a dataset: ``datasets("mixed", loss="semi_tone", rank=0, data__batch_size=4)``."""
-    unlabelled = make_tracks(tmp_path / "u", 7, labelled=False, frames=300)
-    labelled = make_tracks(tmp_path / "l", 24, labelled=True, frames=200, seed=100)
+    unlabeled = make_tracks(tmp_path / "u", 7, labeled=False, frames=300)
+    labeled = make_tracks(tmp_path / "l", 24, labeled=True, frames=200, seed=100)
 
     def make(
-        kind: str = "unlabelled",
+        kind: str = "unlabeled",
         loss: str = "semi_tone",
         purpose: tuple[int, ...] = (1,),
         rank: int = 0,
         count: int = 1,
         **changes: Any,
     ) -> StepDataset:
-        tracks = ([] if kind == "labelled" else unlabelled, [] if kind == "unlabelled" else labelled)
+        tracks = ([] if kind == "labeled" else unlabeled, [] if kind == "unlabeled" else labeled)
         return StepDataset(*tracks, tiny_config(loss, **changes), purpose, rank, count)
 
     return make
@@ -327,12 +327,12 @@ def datasets(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> Callab
 
 def test_shapes(datasets: Any, tiny_config: Config) -> None:
     frames = tiny_config().segment_frames
-    batch = datasets("unlabelled")[0]
-    assert not batch.is_labelled
+    batch = datasets("unlabeled")[0]
+    assert not batch.is_labeled
     assert (batch.first.shape, batch.second.shape) == ((8, frames, 99), (8, frames, 99))
     assert (batch.first.dtype, batch.labels.shape, batch.shifts.shape) == (torch.uint8, (0,), (8, 2))
-    batch = datasets("labelled")[0]
-    assert batch.is_labelled
+    batch = datasets("labeled")[0]
+    assert batch.is_labeled
     assert (batch.first.shape, len(batch.second), batch.labels.shape) == ((8, frames, 99), 0, (8,))
 
 
@@ -347,14 +347,14 @@ def test_a_batch_is_a_function_of_seed_purpose_step_and_row(datasets: Any) -> No
         datasets()[4],
         datasets(purpose=(2,))[3],
         datasets(purpose=(1, 1))[3],
-        datasets(optimiser__seed=1)[3],
+        datasets(optimizer__seed=1)[3],
     ):
         assert not same(batch, other)
     half = datasets(data__batch_size=4)[3]
     assert torch.equal(batch.first[:4], half.first)
 
 
-@pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
+@pytest.mark.parametrize("kind", ["unlabeled", "labeled"])
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_share_out_the_rows_of_one_process(kind: str, count: int, datasets: Any) -> None:
     whole = datasets(kind)[5]
@@ -369,7 +369,7 @@ def test_ranks_share_out_the_rows_of_one_process(kind: str, count: int, datasets
         assert same(part, Batch(*expected))
 
 
-@pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
+@pytest.mark.parametrize("kind", ["unlabeled", "labeled"])
 def test_batches_of_many_lengths(kind: str, datasets: Any, tiny_config: Config) -> None:
     config = tiny_config(input__shortest_seconds=1.0)
     dataset, whole = datasets(kind, input__shortest_seconds=1.0), datasets(kind)
@@ -379,7 +379,7 @@ def test_batches_of_many_lengths(kind: str, datasets: Any, tiny_config: Config) 
         frames = batch.first.shape[1]
         lengths.add(frames)
         assert torch.equal(batch.first, uncut.first[:, :frames])
-        if kind == "unlabelled":
+        if kind == "unlabeled":
             assert torch.equal(batch.second, uncut.second[:, :frames])
         other_process = datasets(kind, rank=1, count=2, input__shortest_seconds=1.0)[step]
         assert torch.equal(other_process.first, batch.first[1::2])
@@ -387,62 +387,68 @@ def test_batches_of_many_lengths(kind: str, datasets: Any, tiny_config: Config) 
     assert len(lengths) > 10
 
 
-def with_lessons(tracks: list[Track], sure: float, key: Key) -> list[Track]:
+def with_labels_of_teachers(tracks: list[Track], sure: float, key: Key) -> list[Track]:
     """The tracks with two segments that have ``key`` as a pseudo-label with the probability ``sure``."""
     keys = np.full((2, 24), (1 - sure) / 23, dtype=np.float32)
     keys[:, key.index] = sure
-    return [replace(track, lessons=Lessons(np.array([10, 250]), keys)) for track in tracks]
+    return [replace(track, pseudo_labels=PseudoLabels(np.array([10, 250]), keys)) for track in tracks]
 
 
 def test_pseudo_labels_are_balanced_between_the_modes(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
     many, few, doubtful = (
-        make_tracks(tmp_path / n, c, labelled=False, frames=320) for n, c in (("a", 9), ("b", 1), ("c", 5))
+        make_tracks(tmp_path / n, c, labeled=False, frames=320) for n, c in (("a", 9), ("b", 1), ("c", 5))
     )
     tracks = [
-        *with_lessons(many, 0.9, Key(0, "major")),
-        *with_lessons(few, 0.6, Key(9, "minor")),
-        *with_lessons(doubtful, 0.4, Key(5, "major")),
+        *with_labels_of_teachers(many, 0.9, Key(0, "major")),
+        *with_labels_of_teachers(few, 0.6, Key(9, "minor")),
+        *with_labels_of_teachers(doubtful, 0.4, Key(5, "major")),
     ]
-    labelled = make_tracks(tmp_path / "l", 4, labelled=True, frames=200)
-    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__least_sure=0.5, data__batch_size=32)
-    dataset = StepDataset(tracks, labelled, config, (1,))
-    kinds = [(dataset[step].is_taught, dataset[step].is_labelled) for step in range(4)]
+    labeled = make_tracks(tmp_path / "l", 4, labeled=True, frames=200)
+    config = tiny_config(
+        "cross_entropy", loss__unlabeled="pseudo_labels", loss__min_confidence=0.5, data__batch_size=32
+    )
+    dataset = StepDataset(tracks, labeled, config, (1,))
+    kinds = [(dataset[step].has_pseudo_labels, dataset[step].is_labeled) for step in range(4)]
     assert kinds == [(True, False), (False, True)] * 2
     batch = dataset[0]
-    assert (batch.lessons.dtype, batch.lessons.shape, len(batch.second)) == (torch.float32, (32, 24), 0)
-    drawn = Counter(batch.lessons.argmax(dim=1).tolist())
+    assert (batch.pseudo_labels.dtype, batch.pseudo_labels.shape, len(batch.second)) == (torch.float32, (32, 24), 0)
+    drawn = Counter(batch.pseudo_labels.argmax(dim=1).tolist())
     assert set(drawn) == {0, 21}  # what nobody is sure of teaches nothing
     assert 8 <= drawn[21] <= 24
-    assert same(batch, StepDataset(tracks, labelled, config, (1,))[0])
+    assert same(batch, StepDataset(tracks, labeled, config, (1,))[0])
 
 
 def test_without_confident_pseudo_labels_only_labels_are_used(
     tmp_path: Path, make_tracks: Tracks, tiny_config: Config
 ) -> None:
-    tracks = with_lessons(make_tracks(tmp_path / "u", 2, labelled=False, frames=320), 0.4, Key(5, "major"))
-    labelled = make_tracks(tmp_path / "l", 4, labelled=True, frames=200)
-    dataset = StepDataset(tracks, labelled, tiny_config("cross_entropy", loss__unlabelled="lessons"), (1,))
-    assert all(dataset[step].is_labelled for step in range(4))
+    tracks = with_labels_of_teachers(make_tracks(tmp_path / "u", 2, labeled=False, frames=320), 0.4, Key(5, "major"))
+    labeled = make_tracks(tmp_path / "l", 4, labeled=True, frames=200)
+    dataset = StepDataset(tracks, labeled, tiny_config("cross_entropy", loss__unlabeled="pseudo_labels"), (1,))
+    assert all(dataset[step].is_labeled for step in range(4))
 
 
 def test_tracks_get_pseudo_labels(tmp_path: Path, make_tracks: Tracks, tiny_config: Config) -> None:
     checkpoint = load_checkpoint(Path(__file__).resolve().parents[2] / "checkpoints" / "stone_7.pt")
-    tracks = make_tracks(tmp_path / "u", 3, labelled=False, frames=700)
+    tracks = make_tracks(tmp_path / "u", 3, labeled=False, frames=700)
     said: list[str] = []
-    teachers = Teachers([checkpoint], 600, tmp_path / "kept")
-    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__least_sure=0.0)
-    found = taught(tracks, teachers, config, said.append)
+    teachers = TeacherEnsemble([checkpoint], 600, tmp_path / "kept")
+    config = tiny_config("cross_entropy", loss__unlabeled="pseudo_labels", loss__min_confidence=0.0)
+    found = with_pseudo_labels(tracks, teachers, config, said.append)
     assert [track.features for track in found] == [track.features for track in tracks]
-    assert all(track.lessons is not None and len(track.lessons.starts) == 1 for track in found)
-    assert said == ["3 recordings: the teachers are sure of the key in 3 of 3 segments"]
-    with pytest.raises(DataError, match="not sure of a single key"):
-        taught(tracks, teachers, override(config, loss__least_sure=0.99))
+    assert all(track.pseudo_labels is not None and len(track.pseudo_labels.starts) == 1 for track in found)
+    assert said == ["3 recordings: the teachers are confident of 3 of 3 segments"]
+    with pytest.raises(DataError, match="not confident of any key"):
+        with_pseudo_labels(tracks, teachers, override(config, loss__min_confidence=0.99))
     strict = override(config, loss__chroma_agrees=True)
-    agreed = taught(tracks, teachers, strict)
-    assert [len(track.lessons.starts) for track in agreed if track.lessons] == [
-        len(agreeing(track.lessons, np.load(track.features), strict.segment_frames, strict.network.n_bins).starts)
+    agreed = with_pseudo_labels(tracks, teachers, strict)
+    assert [len(track.pseudo_labels.starts) for track in agreed if track.pseudo_labels] == [
+        len(
+            confirmed_by_chroma(
+                track.pseudo_labels, np.load(track.features), strict.segment_frames, strict.network.n_bins
+            ).starts
+        )
         for track in found
-        if track.lessons
+        if track.pseudo_labels
     ]
 
 
@@ -451,24 +457,24 @@ def test_a_batch_has_to_be_divisible(datasets: Any) -> None:
         datasets(count=3)
 
 
-def test_labelled_and_unlabelled_batches_alternate(datasets: Any) -> None:
+def test_labeled_and_unlabeled_batches_alternate(datasets: Any) -> None:
     dataset = datasets("mixed")
-    kinds = [dataset[step].is_labelled for step in range(6)]
+    kinds = [dataset[step].is_labeled for step in range(6)]
     assert kinds in ([False, True] * 3, [True, False] * 3)
-    assert not any(datasets("unlabelled")[step].is_labelled for step in range(3))
-    assert all(datasets("labelled")[step].is_labelled for step in range(3))
+    assert not any(datasets("unlabeled")[step].is_labeled for step in range(3))
+    assert all(datasets("labeled")[step].is_labeled for step in range(3))
 
 
 def test_cross_entropy_needs_labels(datasets: Any) -> None:
-    assert {datasets("mixed", "cross_entropy")[step].is_labelled for step in range(2)} == {True, False}
+    assert {datasets("mixed", "cross_entropy")[step].is_labeled for step in range(2)} == {True, False}
     with pytest.raises(DataError, match="needs labels"):
-        datasets("unlabelled", "cross_entropy")
+        datasets("unlabeled", "cross_entropy")
 
 
 def test_segments_come_from_the_tracks_with_their_labels(datasets: Any, tmp_path: Path) -> None:
     stored = [np.load(tmp_path / "l" / f"{number}.npy") for number in range(24)]
     keys = [Key.from_index(7 * number % 24).index for number in range(24)]
-    batch = datasets("labelled", data__batch_size=64)[0]
+    batch = datasets("labeled", data__batch_size=64)[0]
     frames = batch.first.shape[1]
     seen = set()
     for segment, label in zip(batch.first.numpy(), batch.labels.tolist(), strict=True):
@@ -499,7 +505,7 @@ def test_the_segments_of_a_pair_come_from_one_track(datasets: Any, tmp_path: Pat
 
 
 def test_modes_are_balanced_on_demand(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
-    tracks = make_tracks(tmp_path, 24, labelled=True, frames=140)
+    tracks = make_tracks(tmp_path, 24, labeled=True, frames=140)
     few = [track for track in tracks if track.key and (track.key.mode == "major" or track.key.tonic == 0)]
 
     def minors(balance: bool) -> float:
@@ -513,19 +519,19 @@ def test_modes_are_balanced_on_demand(make_tracks: Tracks, tiny_config: Config, 
     assert (StepDataset([], majors, config, (1,))[0].labels < 12).all()
 
 
-def test_unlabelled_batches_can_be_few(datasets: Any) -> None:
-    few = datasets("mixed", data__unlabelled_every=4)
-    assert [few[step].is_labelled for step in range(9)] == [False, True, True, True] * 2 + [False]
+def test_unlabeled_batches_can_be_few(datasets: Any) -> None:
+    few = datasets("mixed", data__unlabeled_every=4)
+    assert [few[step].is_labeled for step in range(9)] == [False, True, True, True] * 2 + [False]
 
 
 def test_tracks_without_a_key(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
-    labelled = make_tracks(tmp_path / "l", 6, labelled=True, frames=140)
-    keyless = [replace(track, keyless=True) for track in make_tracks(tmp_path / "k", 2, labelled=False, frames=140)]
-    config = tiny_config("cross_entropy", data__batch_size=200, data__keyless_share=0.25)
-    labels = StepDataset([], [*labelled, *keyless], config, (1,))[0].labels
+    labeled = make_tracks(tmp_path / "l", 6, labeled=True, frames=140)
+    keyless = [replace(track, keyless=True) for track in make_tracks(tmp_path / "k", 2, labeled=False, frames=140)]
+    config = tiny_config("cross_entropy", data__batch_size=200, data__no_key_share=0.25)
+    labels = StepDataset([], [*labeled, *keyless], config, (1,))[0].labels
     assert 0.15 < float((labels == NO_KEY_INDEX).float().mean()) < 0.35
     with pytest.raises(DataError, match=r"semi_tone loss cannot learn from tracks without a key.* cross_entropy"):
-        StepDataset([], [*labelled, *keyless], tiny_config("semi_tone"), (1,))
+        StepDataset([], [*labeled, *keyless], tiny_config("semi_tone"), (1,))
     with pytest.raises(DataError, match="needs labels"):
         StepDataset([], keyless, config, (1,))
 
@@ -540,11 +546,11 @@ def test_the_label_none(labels: Any, tmp_path: Path) -> None:
 
 
 def test_augmentation_changes_every_segment_and_no_label(datasets: Any) -> None:
-    for kind in ("labelled", "unlabelled"):
+    for kind in ("labeled", "unlabeled"):
         plain, changed = datasets(kind)[2], datasets(kind, data__augment=True)[2]
         assert torch.equal(plain.labels, changed.labels)
         assert not torch.equal(plain.first, changed.first)
-        assert plain.is_labelled or not torch.equal(plain.second, changed.second)
+        assert plain.is_labeled or not torch.equal(plain.second, changed.second)
 
 
 def test_segments_are_played_faster_and_more_slowly_on_demand(
@@ -554,9 +560,9 @@ def test_segments_are_played_faster_and_more_slowly_on_demand(
     for number in range(24):
         frames = np.arange(200, dtype=np.uint8)[:, None]  # each frame says its number
         np.save(tmp_path / "l" / f"{number}.npy", np.repeat(frames, 99, axis=1))
-    plain = datasets("labelled", data__batch_size=64, data__augment=True)[0].first[:, :, 0].int()
+    plain = datasets("labeled", data__batch_size=64, data__augment=True)[0].first[:, :, 0].int()
     assert (plain.diff(dim=1) == 1).all()
-    batch = datasets("labelled", data__batch_size=64, data__augment=True, data__tempo=1.4)[0]
+    batch = datasets("labeled", data__batch_size=64, data__augment=True, data__tempo=1.4)[0]
     numbers = batch.first[:, :, 0].int()
     spans = (numbers[:, -1] - numbers[:, 0]) / (numbers.shape[1] - 1)
     assert (spans > 1 / 1.4 - 0.02).all()
@@ -568,7 +574,7 @@ def test_segments_are_played_faster_and_more_slowly_on_demand(
 
 
 def test_a_short_track_is_repeated(make_tracks: Tracks, tiny_config: Config, tmp_path: Path) -> None:
-    tracks = make_tracks(tmp_path, 1, labelled=False, frames=50)
+    tracks = make_tracks(tmp_path, 1, labeled=False, frames=50)
     batch = StepDataset(tracks, [], tiny_config(), (1,))[0]
     np.testing.assert_array_equal(batch.first[0].numpy(), np.resize(np.load(tracks[0].features), batch.first[0].shape))
 
@@ -583,7 +589,7 @@ def waveforms(batch: int, channels: int, seconds: float = 1.5) -> Any:
 def test_pairs_of_waveforms(tiny_config: Config) -> None:
     audio = waveforms(4, 2)
     batch = WaveformTracks([audio], tiny_config())[0]
-    assert not batch.is_labelled
+    assert not batch.is_labeled
     assert batch.first.shape == batch.second.shape == (4, tiny_config().segment_frames, 99)
     for features, channel in ((batch.first, 0), (batch.second, 1)):
         level = VQT(VQTConfig())(audio[:, :, channel]).transpose(1, 2)
@@ -607,7 +613,7 @@ def test_the_originals_dictionaries(tiny_config: Config) -> None:
     ]
     dataset = WaveformTracks(source, tiny_config("semi_tone"))
     assert dataset[0].labels.tolist() == [21, 1]
-    assert not dataset[1].is_labelled
+    assert not dataset[1].is_labeled
 
 
 @pytest.mark.parametrize(
@@ -658,11 +664,11 @@ class Loader(IterableDataset[dict[str, Any]]):
 def test_the_originals_data_loaders(kind: str, tiny_config: Any) -> None:
     config = tiny_config("semi_tone")
     tracks = WaveformTracks(Loader(kind), config)
-    labelled = [tracks[step].is_labelled for step in range(4)]
-    assert labelled == {"supervised": [True] * 4, "selfsupervised": [False] * 4, "mix": [True, False] * 2}[kind]
+    labeled = [tracks[step].is_labeled for step in range(4)]
+    assert labeled == {"supervised": [True] * 4, "selfsupervised": [False] * 4, "mix": [True, False] * 2}[kind]
     batch = tracks[4]
     assert batch.first.shape == (2, 65, 99)
-    if batch.is_labelled:
+    if batch.is_labeled:
         assert [Key.from_index(index).name for index in batch.labels.tolist()] == ["A minor", "Bb major"]
     else:
         assert batch.second.shape == batch.first.shape

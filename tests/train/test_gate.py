@@ -198,7 +198,7 @@ def test_levels_are_one_row_a_window(tiny_checkpoint: Checkpoint) -> None:
 
 
 def test_a_gate_is_not_trained(tmp_path: Path) -> None:
-    network = '[network]\nrows = 2\nnormalisation = "plain"\ngate_channels = 4\n'
+    network = '[network]\nrows = 2\nnormalization = "plain"\ngate_channels = 4\n'
     (tmp_path / "a.toml").write_text(network + '[loss]\nname = "skey"\n')
     with pytest.raises(ConfigError, match="gate_channels"):
         load_config(tmp_path / "a.toml")

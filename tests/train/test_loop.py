@@ -64,18 +64,16 @@ class Recorder(Watcher):
 
 @pytest.fixture
 def start(tmp_path: Path, make_tracks: MakeTracks) -> Callable[..., Run]:
-    """Makes a run on drawn tracks: ``start(config, "name", labelled=True)``; its watcher is ``run.watchers[0]``."""
+    """Makes a run on drawn tracks: ``start(config, "name", labeled=True)``; its watcher is ``run.watchers[0]``."""
     folder = tmp_path / "features"
-    unlabelled = make_tracks(folder / "u", 8, labelled=False)
-    labelled = make_tracks(folder / "l", 24, labelled=True, seed=50)
-    check = make_tracks(folder / "v", 24, labelled=True, seed=90)
+    unlabeled = make_tracks(folder / "u", 8, labeled=False)
+    labeled = make_tracks(folder / "l", 24, labeled=True, seed=50)
+    check = make_tracks(folder / "v", 24, labeled=True, seed=90)
 
-    def make(config: TrainConfig, name: str = "run", *, data: str = "unlabelled", **more: Any) -> Run:
+    def make(config: TrainConfig, name: str = "run", *, data: str = "unlabeled", **more: Any) -> Run:
         bare = [Track(track.features) for track in check[:4]]
-        has = {"unlabelled": (1, 0), "labelled": (0, 1), "mixed": (1, 1)}[data]
-        parts = [
-            part if there else [] for part, there in zip((unlabelled, labelled, bare, check), has * 2, strict=True)
-        ]
+        has = {"unlabeled": (1, 0), "labeled": (0, 1), "mixed": (1, 1)}[data]
+        parts = [part if there else [] for part, there in zip((unlabeled, labeled, bare, check), has * 2, strict=True)]
         first, second, third, fourth = parts
         return Run(config, tmp_path / name, first, second, third, fourth, CPU, watchers=[Recorder()], **more)
 
@@ -112,24 +110,24 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 
 
 def test_unusable_validation_tracks_are_refused_first(start: Any, tiny_config: Config) -> None:
-    run = start(tiny_config("cross_entropy"), data="labelled")
-    run.validation_labelled = [replace(track, key=None, keyless=True) for track in run.validation_labelled]
+    run = start(tiny_config("cross_entropy"), data="labeled")
+    run.validation_labeled = [replace(track, key=None, keyless=True) for track in run.validation_labeled]
     with pytest.raises(DataError, match="others to validate with"):
         run.train()
     assert recorder(run).steps == []
 
 
-# --- the optimiser ----------------------------------------------------------------------------------------------------
+# --- the optimizer ----------------------------------------------------------------------------------------------------
 
 
 def test_the_schedules_reach_the_optimizer(start: Any, tiny_config: Config) -> None:
-    config = tiny_config(optimiser__warmup_epochs=1.0, optimiser__epochs=2)
+    config = tiny_config(optimizer__warmup_epochs=1.0, optimizer__epochs=2)
     run = start(config)
     run.train()
-    expected = [(learning_rate(step, config.optimiser), weight_decay(step, config.optimiser)) for step in range(10)]
+    expected = [(learning_rate(step, config.optimizer), weight_decay(step, config.optimizer)) for step in range(10)]
     assert recorder(run).steps == list(range(10))
     assert recorder(run).rates == expected
-    decays, rest = run.optimiser.param_groups
+    decays, rest = run.optimizer.param_groups
     assert (decays["lr"], decays["weight_decay"], rest["lr"], rest["weight_decay"]) == (
         *expected[-1],
         expected[-1][0],
@@ -147,7 +145,7 @@ def test_gradients_are_clipped(start: Any, tiny_config: Config, monkeypatch: pyt
         return real(self, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    start(tiny_config(optimiser__clip=1e-4)).train()
+    start(tiny_config(optimizer__clip=1e-4)).train()
     assert norms == pytest.approx([1e-4] * 10, rel=1e-2)
 
 
@@ -157,7 +155,7 @@ def test_gradients_are_clipped(start: Any, tiny_config: Config, monkeypatch: pyt
 @pytest.mark.parametrize("decay", [0.0, 0.2, 0.995])
 def test_the_average_of_weights(decay: float, start: Any, tiny_config: Config) -> None:
     """mean <- d mean + (1 - d) now with d = min(ema, (1 + t) / (20 + t)); running statistics of batch norm as well."""
-    run = start(tiny_config("semi_tone", optimiser__ema=decay))
+    run = start(tiny_config("semi_tone", optimizer__ema=decay))
     mean = {name: value.double().clone() for name, value in run.network.state_dict().items()}
     seen: dict[str, set[Any]] = {name: set() for name in mean}
     for step, batch in zip(range(6), run.new_stream(), strict=False):
@@ -177,10 +175,10 @@ def test_the_average_of_weights(decay: float, start: Any, tiny_config: Config) -
 
 @pytest.mark.parametrize(
     ("loss", "data"),
-    [("stone", "unlabelled"), ("semi_tone", "mixed"), ("skey", "unlabelled"), ("cross_entropy", "labelled")],
+    [("stone", "unlabeled"), ("semi_tone", "mixed"), ("skey", "unlabeled"), ("cross_entropy", "labeled")],
 )
 def test_the_checkpoints(loss: str, data: str, start: Any, tiny_config: Config) -> None:
-    config = tiny_config(loss, optimiser__ema=0.9, loss__circle=1)
+    config = tiny_config(loss, optimizer__ema=0.9, loss__circle=1)
     run = start(config, data=data, trained_on="drawn tracks")
     progress = run.train()
     assert (progress.step, progress.recoveries) == (10, 0)
@@ -196,7 +194,7 @@ def test_the_checkpoints(loss: str, data: str, start: Any, tiny_config: Config) 
         )
         assert checkpoint.config == config.as_dict() | {"sha256": config.sha256}
         assert config_from_dict({k: v for k, v in checkpoint.config.items() if k != "sha256"}) == config
-        assert checkpoint.classes == (None if data == "unlabelled" else class_names(config))
+        assert checkpoint.classes == (None if data == "unlabeled" else class_names(config))
         assert (checkpoint.circle_type, checkpoint.trained_on, checkpoint.train_type) == (
             1,
             "drawn tracks",
@@ -230,7 +228,7 @@ def test_validation_repeats_and_uses_its_own_tracks(start: Any, tiny_config: Con
     assert run.validate() == before  # it is the average that is validated
     run.average.classifier.weight.data.mul_(3)
     assert run.validate() != before
-    assert not {track.features for track in run.unlabelled} & {track.features for track in run.validation_unlabelled}
+    assert not {track.features for track in run.unlabeled} & {track.features for track in run.validation_unlabeled}
 
 
 def test_labels_decide_which_checkpoint_is_best(
@@ -238,7 +236,7 @@ def test_labels_decide_which_checkpoint_is_best(
 ) -> None:
     """With labels the score decides, not the loss; without, the loss."""
     falling, rising = iter([3.0, 2.0, 1.0]), iter([0.1, 0.5, 0.4])
-    run = start(tiny_config("semi_tone", optimiser__epochs=3, optimiser__train_steps=1), data="mixed")
+    run = start(tiny_config("semi_tone", optimizer__epochs=3, optimizer__train_steps=1), data="mixed")
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(falling)})
     monkeypatch.setattr(loop, "score_network", lambda *a: replace(score_network(*a), mirex=next(rising)))
     run.train()
@@ -251,15 +249,15 @@ def test_labels_decide_which_checkpoint_is_best(
 @pytest.mark.parametrize(
     ("loss", "data", "changes"),
     [
-        ("stone", "unlabelled", {"network__drop_path": 0.5}),
+        ("stone", "unlabeled", {"network__drop_path": 0.5}),
         ("semi_tone", "mixed", {"data__augment": True, "network__drop_path": 0.3}),
-        ("skey", "unlabelled", {}),
+        ("skey", "unlabeled", {}),
     ],
 )
 def test_a_stopped_run_resumes_bit_for_bit(
     loss: str, data: str, changes: dict[str, Any], start: Any, tiny_config: Config
 ) -> None:
-    config = tiny_config(loss, optimiser__epochs=4, optimiser__train_steps=5, **changes)
+    config = tiny_config(loss, optimizer__epochs=4, optimizer__train_steps=5, **changes)
     straight = start(config, "straight", data=data)
     straight.train()
     losses: list[float] = []
@@ -298,9 +296,9 @@ Run(config_from_dict(config), folder, tracks[:6], [], tracks[6:], [], torch.devi
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_resumes_bit_for_bit(make_tracks: Any, tiny_config: Config, tmp_path: Path) -> None:
     """20 steps straight equal 10, a SIGKILL to the process at work, and 10 more."""
-    tracks = make_tracks(tmp_path / "features", 8, labelled=False)
+    tracks = make_tracks(tmp_path / "features", 8, labeled=False)
     tracks.sort(key=lambda track: track.features)
-    config = tiny_config("skey", optimiser__epochs=2, optimiser__train_steps=10, network__drop_path=0.3)
+    config = tiny_config("skey", optimizer__epochs=2, optimizer__train_steps=10, network__drop_path=0.3)
     runs = [Run(config, tmp_path / name, tracks[:6], [], tracks[6:], [], CPU, watchers=[Recorder()]) for name in "ab"]
     runs[0].train()
     command: list[str | Path] = [
@@ -327,7 +325,7 @@ def test_a_killed_run_resumes_bit_for_bit(make_tracks: Any, tiny_config: Config,
 
 
 def test_snapshots(start: Any, tiny_config: Config) -> None:
-    run = start(tiny_config(optimiser__epochs=5, optimiser__snapshot_epochs=2))
+    run = start(tiny_config(optimizer__epochs=5, optimizer__snapshot_epochs=2))
     run.train()
     names = ["best.pt", "epoch_0002.pt", "epoch_0004.pt", "last.pt"]
     assert sorted(path.name for path in run.folder.iterdir()) == names
@@ -345,7 +343,7 @@ def test_a_finished_run_is_not_changed(start: Any, tiny_config: Config) -> None:
 
 def test_more_epochs_continue_a_run(start: Any, tiny_config: Config) -> None:
     start(tiny_config()).train()
-    run = start(tiny_config(optimiser__epochs=3))
+    run = start(tiny_config(optimizer__epochs=3))
     run.train()
     assert recorder(run).steps == list(range(10, 15))
 
@@ -374,9 +372,9 @@ def test_another_architecture_under_the_same_name(
 
 def test_another_objective_under_the_same_name(start: Any, tiny_config: Config) -> None:
     """The outputs of one mean other keys than those of the other."""
-    start(tiny_config("semi_tone"), data="labelled").train()
+    start(tiny_config("semi_tone"), data="labeled").train()
     with pytest.raises(TrainError, match="with the semi_tone loss; choose another --name"):
-        start(tiny_config("cross_entropy"), data="labelled").train()
+        start(tiny_config("cross_entropy"), data="labeled").train()
 
 
 def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_config: Config) -> None:
@@ -392,7 +390,7 @@ def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_confi
 
 @pytest.fixture
 def trained(start: Any, tiny_config: Config) -> Checkpoint:
-    run = start(tiny_config("cross_entropy"), "before", data="labelled")
+    run = start(tiny_config("cross_entropy"), "before", data="labeled")
     run.train()
     made = load_checkpoint(run.folder / "best.pt")
     calibrated = replace(made.chromanet, temperature=0.5)
@@ -400,7 +398,7 @@ def trained(start: Any, tiny_config: Config) -> Checkpoint:
 
 
 def test_it_begins_with_a_models_weights(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
-    longer = tiny_config("cross_entropy", optimiser__lr=1e-12, input__window_seconds=2.0)
+    longer = tiny_config("cross_entropy", optimizer__lr=1e-12, input__window_seconds=2.0)
     assert longer.input.window_seconds != trained.window_seconds
     run = start(longer, data="mixed", start=trained)
     run.train()
@@ -421,14 +419,14 @@ def test_a_run_continues_with_dense_blocks(start: Any, tiny_config: Config, trai
 
 
 def test_it_begins_once(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
-    config = tiny_config("cross_entropy", optimiser__epochs=2)
-    straight = start(config, "straight", data="labelled", start=trained)
+    config = tiny_config("cross_entropy", optimizer__epochs=2)
+    straight = start(config, "straight", data="labeled", start=trained)
     straight.train()
     count = iter(range(3))
-    stopped = start(config, "stopped", data="labelled", start=trained, stop=lambda: next(count, None) is None)
+    stopped = start(config, "stopped", data="labeled", start=trained, stop=lambda: next(count, None) is None)
     stopped.train()
     assert 0 < stopped.progress.step < straight.progress.step
-    start(config, "stopped", data="labelled", start=trained).train()
+    start(config, "stopped", data="labeled", start=trained).train()
     assert_same_checkpoint(straight.folder / "last.pt", stopped.folder / "last.pt")
 
 
@@ -436,10 +434,10 @@ def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, train
     assert trained.classes is not None
     other = tiny_config("cross_entropy", input__frames_averaged=2)
     with pytest.raises(TrainError, match="another architecture than the configuration"):
-        start(other, data="labelled", start=trained).train()
+        start(other, data="labeled", start=trained).train()
     turned = replace(trained, classes=(*trained.classes[1:], trained.classes[0]))
     with pytest.raises(TrainError, match="are other keys"):
-        start(tiny_config("cross_entropy"), data="labelled", start=turned).train()
+        start(tiny_config("cross_entropy"), data="labeled", start=turned).train()
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -462,7 +460,7 @@ def inject_nan(monkeypatch: pytest.MonkeyPatch, run: Run, at: set[int], times: i
 def test_a_loss_of_nan_returns_to_the_best_checkpoint(
     start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start(tiny_config(optimiser__epochs=3))
+    run = start(tiny_config(optimizer__epochs=3))
     inject_nan(monkeypatch, run, {7})
     progress = run.train()
     watched = recorder(run)
@@ -484,7 +482,7 @@ def test_a_loss_of_nan_returns_to_the_best_checkpoint(
 def test_the_best_may_be_epochs_ago(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     worse = iter([1.0, 2.0, 3.0, 2.5, 2.6, 2.7, 2.8])
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(worse)})
-    run = start(tiny_config(optimiser__epochs=3))
+    run = start(tiny_config(optimizer__epochs=3))
     inject_nan(monkeypatch, run, {10})  # the first step of the third epoch; the best is that after the first
     run.train()
     assert recorder(run).steps == [*range(11), *range(5, 15)]
@@ -513,7 +511,7 @@ def test_it_returns_to_the_best_checkpoint_only_a_few_times(
 
 
 def test_a_recovered_run_resumes_bit_for_bit(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config(optimiser__epochs=3, network__drop_path=0.3)
+    config = tiny_config(optimizer__epochs=3, network__drop_path=0.3)
     with monkeypatch.context() as patch:
         straight = start(config, "straight")
         inject_nan(patch, straight, {7})
@@ -533,7 +531,7 @@ def test_a_validation_of_nan_is_never_the_best(
 ) -> None:
     values = iter([math.nan, 2.0, 1.0])
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(values)})
-    run = start(tiny_config(optimiser__epochs=3))
+    run = start(tiny_config(optimizer__epochs=3))
     run.train()
     assert [report.is_best for report in recorder(run).epochs] == [False, True, True]
     assert run.progress.best == 1.0
@@ -542,14 +540,14 @@ def test_a_validation_of_nan_is_never_the_best(
 def test_it_stops_early(start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([3.0, 2.0, 2.0, 2.5, 1.0])
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(values)})
-    config = tiny_config(optimiser__epochs=9, optimiser__train_steps=1, optimiser__patience=2)
+    config = tiny_config(optimizer__epochs=9, optimizer__train_steps=1, optimizer__patience=2)
     run = start(config)
     assert run.train().step == 4
     assert recorder(run).messages == ["no better validation for 2 epochs: stopped"]
     again = start(config)
     assert again.train().step == 4
     assert recorder(again).messages == ["resumed after step 4", "no better validation for 2 epochs: stopped"]
-    longer = start(override(config, optimiser__patience=3))
+    longer = start(override(config, optimizer__patience=3))
     monkeypatch.setattr(Run, "validate", lambda self: {"total": 9.0})
     assert longer.train().step == 5
 
@@ -558,7 +556,7 @@ def test_it_stops_early(start: Any, tiny_config: Config, monkeypatch: pytest.Mon
 def test_a_full_disk_keeps_the_old_checkpoints(
     step: str, start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start(tiny_config(optimiser__epochs=1)).train()
+    start(tiny_config(optimizer__epochs=1)).train()
     run = start(tiny_config())
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
 
@@ -579,7 +577,7 @@ def test_it_saves_within_long_epochs(start: Any, tiny_config: Config, monkeypatc
     saved: list[tuple[str, int]] = []
     monkeypatch.setattr(loop, "SAVE_MINUTES", 0.0)
     monkeypatch.setattr(Run, "save", lambda self, name: saved.append((name, self.progress.step)))
-    start(tiny_config(optimiser__epochs=1)).train()
+    start(tiny_config(optimizer__epochs=1)).train()
     assert saved == [("last.pt", 1), ("last.pt", 2), ("last.pt", 3), ("last.pt", 4), ("best.pt", 5), ("last.pt", 5)]
 
 
@@ -588,21 +586,21 @@ def test_it_saves_within_long_epochs(start: Any, tiny_config: Config, monkeypatc
 
 def test_labels_teach_it_keys(start: Any, tiny_config: Config) -> None:
     """On drawn tracks in 24 keys; validation tracks are others, in the same keys."""
-    settings = {"optimiser__epochs": 1, "optimiser__train_steps": 30, "optimiser__lr": 0.02, "data__batch_size": 32}
-    run = start(tiny_config("cross_entropy", loss__smoothing=0.0, **settings), data="labelled")
+    settings = {"optimizer__epochs": 1, "optimizer__train_steps": 30, "optimizer__lr": 0.02, "data__batch_size": 32}
+    run = start(tiny_config("cross_entropy", loss__smoothing=0.0, **settings), data="labeled")
     run.train()
     chance, after = 1 / 24, recorder(run).epochs[-1].scores
     assert after is not None
     assert after.accuracy > 0.7 > chance
 
 
-def test_it_teaches_itself_the_keys_of_music_without_labels(start: Any, tiny_config: Config) -> None:
-    settings = {"optimiser__epochs": 3, "optimiser__train_steps": 30, "optimiser__lr": 0.02, "optimiser__ema": 0.9}
-    teaching = {"loss__unlabelled": "teacher", "loss__least_sure": 0.2, "data__unlabelled_every": 3}
+def test_the_mean_teacher_trains_on_music_without_labels(start: Any, tiny_config: Config) -> None:
+    settings = {"optimizer__epochs": 3, "optimizer__train_steps": 30, "optimizer__lr": 0.02, "optimizer__ema": 0.9}
+    teaching = {"loss__unlabeled": "mean_teacher", "loss__min_confidence": 0.2, "data__unlabeled_every": 3}
     run = start(tiny_config("cross_entropy", data__batch_size=32, **settings, **teaching), data="mixed")
     run.train()
-    untaught = recorder(run).losses[::3]  # of the steps without labels
-    assert max(untaught[-10:]) < 0.7 * max(untaught)
+    unlabeled = recorder(run).losses[::3]  # of the steps without labels
+    assert max(unlabeled[-10:]) < 0.7 * max(unlabeled)
     scores = recorder(run).epochs[-1].scores
     assert scores is not None
     assert scores.accuracy > 0.7
@@ -613,12 +611,12 @@ def test_music_alone_teaches_it_signatures(
     circle: int, start: Any, tiny_config: Config, make_tracks: Any, tmp_path: Path
 ) -> None:
     """Without labels, the order of the outputs is arbitrary: predictions are compared up to a rotation."""
-    settings = {"optimiser__epochs": 1, "optimiser__train_steps": 40, "optimiser__lr": 0.02, "data__batch_size": 16}
+    settings = {"optimizer__epochs": 1, "optimizer__train_steps": 40, "optimizer__lr": 0.02, "data__batch_size": 16}
     run = start(tiny_config(loss__circle=circle, **settings))
     run.train()
     (report,) = recorder(run).epochs
     assert report.validation["total"] < 1.0 < 3.0  # a flat answer costs 3
-    tracks = make_tracks(tmp_path / "new", 24, labelled=True, seed=900)
+    tracks = make_tracks(tmp_path / "new", 24, labeled=True, seed=900)
     answers = [int(track_profile(run.average, track, run.config, CPU).argmax()) for track in tracks]
     rotations = Counter((answer - track.key.signature) % 12 for answer, track in zip(answers, tracks, strict=True))
     assert max(rotations.values()) > 18
@@ -630,7 +628,7 @@ def test_waveforms_of_ones_own(tiny_config: Config, tmp_path: Path) -> None:
             audio = torch.randn(4, 3 * 11025, 2 - step % 2, generator=torch.Generator().manual_seed(step))
             return (audio, ["C", "Am", "F", "Dm"]) if step % 2 else audio
 
-    config = tiny_config("semi_tone", optimiser__epochs=1)
+    config = tiny_config("semi_tone", optimizer__epochs=1)
     run = Run(
         config, tmp_path / "run", [], [], [], [], CPU, watchers=[Recorder()], batches=WaveformTracks(Endless(), config)
     )

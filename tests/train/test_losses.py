@@ -443,7 +443,7 @@ def test_both_circles_teach_a_network(circle: int) -> None:
     rng = np.random.default_rng(0)
     scales = torch.tensor([chroma_of(tonic, minor=False) for tonic in range(12)])
     network = Turner()
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
 
     def views() -> Views:
         tonics = torch.from_numpy(rng.integers(12, size=64))
@@ -456,9 +456,9 @@ def test_both_circles_teach_a_network(circle: int) -> None:
     first = stone_loss(views(), circle)["total"].item()
     for _ in range(150):
         loss = stone_loss(views(), circle)["total"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert 2.5 < first < 3.1
     assert stone_loss(views(), circle)["total"].item() < 0.3
     answers = network(scales).argmax(1)

@@ -25,26 +25,26 @@ CASES = {
     "semi_tone with labels": ("semi_tone", True, {}),
     "skey": ("skey", False, {}),
     "cross_entropy": ("cross_entropy", True, {}),
-    "teacher": ("cross_entropy", False, {"loss__unlabelled": "teacher", "loss__least_sure": 0.0}),
+    "teacher": ("cross_entropy", False, {"loss__unlabeled": "mean_teacher", "loss__min_confidence": 0.0}),
 }
 
 
 @pytest.fixture
 def step(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Any) -> Callable[..., Any]:
     """What one step leaves: ``step("skey", size)`` returns terms, gradients, batch norm's statistics, the run."""
-    unlabelled = make_tracks(tmp_path / "u", 6, labelled=False, frames=200)
-    labelled = make_tracks(tmp_path / "l", 6, labelled=True, frames=200, seed=50)
+    unlabeled = make_tracks(tmp_path / "u", 6, labeled=False, frames=200)
+    labeled = make_tracks(tmp_path / "l", 6, labeled=True, frames=200, seed=50)
 
     def make(case: str, size: int) -> tuple[dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
         loss, has_labels, more = CASES[case]
         config: TrainConfig = tiny_config(
-            loss, network__drop_path=0.4, data__micro_batch=size, optimiser__clip=1e9, **more
+            loss, network__drop_path=0.4, data__micro_batch=size, optimizer__clip=1e9, **more
         )
-        parts = (unlabelled, labelled if has_labels or loss == "cross_entropy" else [])
+        parts = (unlabeled, labeled if has_labels or loss == "cross_entropy" else [])
         run = Run(config, tmp_path / "run", *parts, *parts, CPU)
         validation = run.validate()
         stream = run.new_stream()
-        batch = next(batch for batch in stream if batch.is_labelled == has_labels)
+        batch = next(batch for batch in stream if batch.is_labeled == has_labels)
         terms = run.train_step(batch)
         gradients = {name: value.grad for name, value in run.network.named_parameters() if value.grad is not None}
         buffers = {name: value.clone() for name, value in run.network.named_buffers()}

@@ -21,7 +21,7 @@ from tests.train.fixture_types import MakeConfig  # noqa: E402
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-CASES = {"stone": "unlabelled", "semi_tone": "mixed", "skey": "unlabelled", "cross_entropy": "mixed"}
+CASES = {"stone": "unlabeled", "semi_tone": "mixed", "skey": "unlabeled", "cross_entropy": "mixed"}
 
 # Under torchrun: every case of argv[1], then a run that the second process alone is asked to stop.
 SCRIPT = """
@@ -77,7 +77,7 @@ class Losses(Watcher):
 
 
 def config_of(loss: str, tiny_config: MakeConfig) -> TrainConfig:
-    steps = {"optimiser__epochs": 2, "optimiser__train_steps": 4, "optimiser__lr": 2e-4, "optimiser__clip": 1e9}
+    steps = {"optimizer__epochs": 2, "optimizer__train_steps": 4, "optimizer__lr": 2e-4, "optimizer__clip": 1e9}
     return tiny_config(loss, network__drop_path=0.3, **steps)
 
 
@@ -87,13 +87,13 @@ def together(
 ) -> tuple[Path, dict[str, Any]]:
     """All cases trained by two processes: their folder, and the tracks of each case."""
     folder = tmp_path_factory.mktemp("parallel")
-    unlabelled = make_tracks(folder / "u", 6, labelled=False, frames=200)
-    labelled = make_tracks(folder / "l", 12, labelled=True, frames=200, seed=50)
+    unlabeled = make_tracks(folder / "u", 6, labeled=False, frames=200)
+    labeled = make_tracks(folder / "l", 12, labeled=True, frames=200, seed=50)
     cases: dict[str, Any] = {}
     parts = {}
-    for name, data in [*CASES.items(), ("stopped", "unlabelled")]:
-        use = [unlabelled[:4] if data != "labelled" else [], labelled[:8] if data != "unlabelled" else []]
-        use += [unlabelled[4:] if use[0] else [], labelled[8:] if use[1] else []]
+    for name, data in [*CASES.items(), ("stopped", "unlabeled")]:
+        use = [unlabeled[:4] if data != "labeled" else [], labeled[:8] if data != "unlabeled" else []]
+        use += [unlabeled[4:] if use[0] else [], labeled[8:] if use[1] else []]
         parts[name] = use
         plain = [[(str(track.features), track.key.index if track.key else None) for track in part] for part in use]
         config = config_of("stone" if name == "stopped" else name, tiny_config)

@@ -26,7 +26,7 @@ Config = Callable[..., TrainConfig]
 
 @pytest.fixture
 def run(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Config) -> Run:
-    tracks = make_tracks(tmp_path / "u", 4, labelled=False, frames=200)
+    tracks = make_tracks(tmp_path / "u", 4, labeled=False, frames=200)
     return Run(tiny_config("skey"), tmp_path / "run", tracks, [], tracks, [], torch.device("cpu"))
 
 
@@ -61,7 +61,7 @@ def test_a_published_set_up_on_a_cpu_is_told_of_a_smaller_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "unlabelled", "labelled", "every", "expected"),
+    ("loss", "unlabeled", "labeled", "every", "expected"),
     [
         ("stone", True, False, 2, 3),
         ("semi_tone", True, True, 2, 2.5),
@@ -71,9 +71,9 @@ def test_a_published_set_up_on_a_cpu_is_told_of_a_smaller_one() -> None:
     ],
 )
 def test_windows_per_row(
-    loss: str, unlabelled: bool, labelled: bool, every: int, expected: float, tiny_config: Any
+    loss: str, unlabeled: bool, labeled: bool, every: int, expected: float, tiny_config: Any
 ) -> None:
-    assert windows_per_row(tiny_config(loss, data__unlabelled_every=every), unlabelled, labelled) == expected
+    assert windows_per_row(tiny_config(loss, data__unlabeled_every=every), unlabeled, labeled) == expected
 
 
 def test_the_estimated_memory_is_near_the_measured_one() -> None:

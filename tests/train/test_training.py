@@ -21,7 +21,7 @@ from stonecli_train.loop import EpochReport, Watcher
 SETTINGS = (
     "network.out_channels=[3, 6, 4]", "network.kernels=[5, 5, 3]", "input.window_seconds=1.5",
     "input.frames_averaged=4", "data.batch_size=4", "data.validation_share=0.25", "data.workers=0",
-    "optimiser.epochs=2", "optimiser.train_steps=3", "optimiser.val_steps=1",
+    "optimizer.epochs=2", "optimizer.train_steps=3", "optimizer.val_steps=1",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_one_call_trains_and_the_next_resumes(labels: Path, tmp_path: Path) -> N
     assert (trained.step, trained.is_interrupted, epochs.epochs) == (6, False, [1, 2])
     assert progress[-1] == ("decoding", 8, 8)
     assert load_checkpoint(trained.folder / "best.pt").trained_on == "0 unlabeled and 8 labeled tracks"
-    longer = stonecli_train.choose_config("ks_mode", labels=labels, values=[*SETTINGS, "optimiser.epochs=3"])
+    longer = stonecli_train.choose_config("ks_mode", labels=labels, values=[*SETTINGS, "optimizer.epochs=3"])
     assert stonecli_train.train(longer, **where, watchers=[epochs]).step == 9
     assert epochs.epochs == [1, 2, 3]
 

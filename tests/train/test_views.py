@@ -28,13 +28,13 @@ from stonecli_train.views import (  # noqa: E402
     batch_chroma,
     batch_loss,
     class_names,
-    label_places,
+    label_indices,
     label_profiles,
-    lesson_profiles,
+    mean_teacher_loss,
     network_input,
+    pseudo_label_profiles,
     relative_rows,
     segment_chroma,
-    teacher_loss,
     view_inputs,
 )
 
@@ -87,29 +87,29 @@ def test_the_views(tiny_config: Config) -> None:
     first, second = (torch.from_numpy(rng.integers(0, 256, (2, 40, 99)).astype(np.uint8)) for _ in range(2))
     shifts = torch.tensor([[0, 3], [9, 1]])
     nothing = torch.empty(0, dtype=torch.int64)
-    unlabelled = view_inputs(Batch(first, second, nothing, shifts), config)
+    unlabeled = view_inputs(Batch(first, second, nothing, shifts), config)
     expected = [(first, shifts[:, 0]), (second, shifts[:, 0]), (first, shifts[:, 1])]
-    assert torch.equal(unlabelled, torch.stack([network_input(*pair, config) for pair in expected]))
-    labelled = Batch(first, torch.empty(0), torch.tensor([0, 1]), shifts)
-    assert torch.equal(view_inputs(labelled, config), unlabelled[[0, 2]])
-    assert torch.equal(view_inputs(labelled, tiny_config("cross_entropy")), unlabelled[:1])
+    assert torch.equal(unlabeled, torch.stack([network_input(*pair, config) for pair in expected]))
+    labeled = Batch(first, torch.empty(0), torch.tensor([0, 1]), shifts)
+    assert torch.equal(view_inputs(labeled, config), unlabeled[[0, 2]])
+    assert torch.equal(view_inputs(labeled, tiny_config("cross_entropy")), unlabeled[:1])
 
 
 @pytest.mark.parametrize("shift", [0, 1, 7, 15])
 def test_a_certain_pseudo_label_equals_a_label(shift: int, tiny_config: Config) -> None:
     config = tiny_config("cross_entropy", loss__smoothing=0.0)
     labels, shifts = torch.arange(24), torch.full((24,), shift)
-    lessons = functional.one_hot(labels, 24).float()
-    assert torch.equal(lesson_profiles(lessons, shifts), label_profiles(labels, shifts, config))
+    pseudo_labels = functional.one_hot(labels, 24).float()
+    assert torch.equal(pseudo_label_profiles(pseudo_labels, shifts), label_profiles(labels, shifts, config))
 
 
 def test_pseudo_labels_are_cross_entropy_on_one_view(tiny_config: Config) -> None:
-    config = tiny_config("cross_entropy", loss__unlabelled="lessons", loss__unlabelled_weight=0.5)
-    lessons = torch.tensor([[0.75] + [0.25 / 23] * 23])
-    batch = replace(batch_of([], [(2, 9)]), second=torch.empty(0, dtype=torch.uint8), lessons=lessons)
+    config = tiny_config("cross_entropy", loss__unlabeled="pseudo_labels", loss__unlabeled_weight=0.5)
+    pseudo_labels = torch.tensor([[0.75] + [0.25 / 23] * 23])
+    batch = replace(batch_of([], [(2, 9)]), second=torch.empty(0, dtype=torch.uint8), pseudo_labels=pseudo_labels)
     assert view_inputs(batch, config).shape[0] == 1
     logits = torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(0))
-    expected = -(lesson_profiles(lessons, torch.tensor([2])) * torch.log_softmax(logits[0], dim=-1)).sum()
+    expected = -(pseudo_label_profiles(pseudo_labels, torch.tensor([2])) * torch.log_softmax(logits[0], dim=-1)).sum()
     terms = batch_loss(logits, None, batch, config)
     torch.testing.assert_close(terms["total"], 0.5 * expected)
 
@@ -122,7 +122,7 @@ def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -
     config = tiny_config(loss)
     names = class_names(config)
     labels = torch.arange(24)
-    indices = label_places(labels, torch.zeros(24, dtype=torch.int64), config)
+    indices = label_indices(labels, torch.zeros(24, dtype=torch.int64), config)
     for label, index in zip(labels.tolist(), indices.tolist(), strict=True):
         assert Key.from_index(label) in [Key.parse(name) for name in names[index].split("/")]
     assert len(set(indices.tolist())) == len(names) == (12 if loss == "stone" else 24)
@@ -136,7 +136,7 @@ def test_positions_move_with_the_crop(tiny_config: Config, loss: str, label: int
     config = tiny_config(loss)
 
     def place(key: Key, crop: int) -> int:
-        return int(label_places(torch.tensor([key.index]), torch.tensor([crop]), config)[0])
+        return int(label_indices(torch.tensor([key.index]), torch.tensor([crop]), config)[0])
 
     key = Key.from_index(label)
     assert place(key, shift + more) == place(key.transposed(-more), shift)
@@ -151,7 +151,7 @@ def test_soft_labels_sum_to_one(loss: str, smoothing: float, tiny_config: Config
     labels = torch.arange(24)
     profiles = label_profiles(labels, labels % 16, config)
     torch.testing.assert_close(profiles.sum(1), torch.ones(24), atol=1e-6, rtol=0)
-    assert torch.equal(profiles.argmax(1), label_places(labels, labels % 16, config))
+    assert torch.equal(profiles.argmax(1), label_indices(labels, labels % 16, config))
     soft = loss == "cross_entropy" and smoothing > 0
     assert ((profiles > 0).sum(1) == (5 if soft else 1)).all()
 
@@ -186,7 +186,7 @@ def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_c
     shifts = EVERY_SHIFT
     labels = [(7 * number) % 24 for number in range(len(shifts))]
     batch = batch_of(labels, shifts)
-    indices = [label_places(batch.labels, batch.shifts[:, view], config) for view in range(2)]
+    indices = [label_indices(batch.labels, batch.shifts[:, view], config) for view in range(2)]
     classes = 12 * config.network.rows
     logits = torch.stack([sure(index, classes) for index in indices])
     terms = batch_loss(logits, None, batch, config)
@@ -226,18 +226,18 @@ def test_cross_entropy_of_a_batch(tiny_config: Config) -> None:
     config = tiny_config("cross_entropy", loss__smoothing=0.0)
     labels = list(range(24))
     batch = batch_of(labels, [(label % 16, 0) for label in labels])
-    right = sure(label_places(batch.labels, batch.shifts[:, 0], config), 24)
+    right = sure(label_indices(batch.labels, batch.shifts[:, 0], config), 24)
     assert batch_loss(right[None], None, batch, config)["total"].item() == pytest.approx(0, abs=1e-6)
     flat = batch_loss(torch.zeros(1, 24, 24), None, batch, config)["total"].item()
     assert flat == pytest.approx(math.log(24), abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
-def test_labelled_batches_have_a_weight(loss: str, tiny_config: Config) -> None:
+def test_labeled_batches_have_a_weight(loss: str, tiny_config: Config) -> None:
     batch = batch_of([3, 17], [(0, 5), (7, 2)])
     logits = torch.randn(2, 2, 12 if loss == "stone" else 24, generator=torch.Generator().manual_seed(0))
     one, three = (
-        batch_loss(logits, None, batch, tiny_config(loss, loss__labelled_weight=weight)) for weight in (1.0, 3.0)
+        batch_loss(logits, None, batch, tiny_config(loss, loss__labeled_weight=weight)) for weight in (1.0, 3.0)
     )
     assert three["total"].item() == pytest.approx(3 * one["total"].item(), rel=1e-6)
     assert three["key"].item() == one["key"].item()
@@ -259,14 +259,14 @@ def test_the_settings_reach_the_losses(tiny_config: Config) -> None:
     assert skey["total"] == pytest.approx(2 * skey["key"] + 1.5 * 3 * skey["mode"] + 20 * 5 * skey["balance"])
 
 
-def test_cross_entropy_asks_unlabelled_tracks_to_agree(tiny_config: Config) -> None:
+def test_cross_entropy_asks_unlabeled_tracks_to_agree(tiny_config: Config) -> None:
     """Answers that are right for one key at all three views cost nothing, a mode that changes does."""
-    config = tiny_config("cross_entropy", loss__unlabelled_weight=2.0)
+    config = tiny_config("cross_entropy", loss__unlabeled_weight=2.0)
     shifts = EVERY_SHIFT
     for label in (0, 4, 12, 19):
         labels = torch.full((len(shifts),), label)
         plain, other = torch.tensor(shifts).T
-        at_plain, at_other = label_places(labels, plain, config), label_places(labels, other, config)
+        at_plain, at_other = label_indices(labels, plain, config), label_indices(labels, other, config)
         logits = torch.stack([sure(at_plain, 24), sure(at_plain, 24), sure(at_other, 24)])
         terms = batch_loss(logits, None, batch_of([], shifts), config)
         assert terms["total"].item() == pytest.approx(0.0, abs=1e-4)
@@ -287,33 +287,33 @@ def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE
 def test_a_student_that_follows_the_teacher_has_no_loss(rows: list[tuple[int, int]]) -> None:
     keys, shifts = [key for key, _ in rows], [shift for _, shift in rows]
     teacher, followed = heard_and_asked(keys, shifts)
-    assert teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5) < 1e-6
+    assert mean_teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5) < 1e-6
     wrong = torch.roll(followed, 1, dims=1)
-    assert teacher_loss(torch.stack([teacher, teacher, wrong]), torch.tensor(shifts), 0.5) > 10.0
+    assert mean_teacher_loss(torch.stack([teacher, teacher, wrong]), torch.tensor(shifts), 0.5) > 10.0
 
 
 def test_an_unsure_teacher_teaches_nothing() -> None:
     shifts = torch.tensor([3, 3])
     sure, asked = heard_and_asked([0, 5], [3, 3])
     flat = torch.zeros_like(sure)
-    assert teacher_loss(torch.stack([sure, flat, flat]), shifts, 0.6) == 0.0  # the segments' mean: 0.52
-    assert teacher_loss(torch.stack([sure, sure, flat]), shifts, 0.6) == pytest.approx(math.log(24.0))
+    assert mean_teacher_loss(torch.stack([sure, flat, flat]), shifts, 0.6) == 0.0  # the segments' mean: 0.52
+    assert mean_teacher_loss(torch.stack([sure, sure, flat]), shifts, 0.6) == pytest.approx(math.log(24.0))
     half_sure = torch.stack([sure[0], flat[1]])
     right_where_sure = torch.stack([asked[0], torch.roll(asked[1], 1)])
-    assert teacher_loss(torch.stack([half_sure, half_sure, right_where_sure]), shifts, 0.5) < 1e-6
+    assert mean_teacher_loss(torch.stack([half_sure, half_sure, right_where_sure]), shifts, 0.5) < 1e-6
 
 
 def test_the_teachers_modes_weigh_the_same() -> None:
     shifts = [0, 0, 0, 0]
     teacher, followed = heard_and_asked([0, 14, 15, 16], shifts)
     followed[0] = 0.0  # the only major row is asked for everything; three minor ones are right
-    loss = teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5)
+    loss = mean_teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5)
     assert loss == pytest.approx(math.log(24.0) / 2, abs=1e-4)
 
 
 def test_the_teacher_gets_no_gradient() -> None:
     logits = torch.randn(3, 4, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    teacher_loss(logits, torch.tensor([1, -2, 3, 4]), 0.0).backward()
+    mean_teacher_loss(logits, torch.tensor([1, -2, 3, 4]), 0.0).backward()
     assert logits.grad is not None
     assert not logits.grad[:2].any()
     assert logits.grad[2].any()
@@ -394,7 +394,7 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
     )
     shifts = labels % 16
     inputs = network_input(segments, shifts, config)
-    indices = label_places(labels, shifts, config)
+    indices = label_indices(labels, shifts, config)
     for constant in (0, 5):
         ksp = torch.nn.functional.one_hot((indices + constant) % 12 + 12 * (indices // 12), 24).float()
         turned = turned_chroma(segment_chroma(inputs, "linear"), ksp)

@@ -28,11 +28,11 @@ CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
 
 
-def report(epoch: int, *, labelled: bool) -> EpochReport:
+def report(epoch: int, *, labeled: bool) -> EpochReport:
     truth = np.arange(24)
     answers = np.array([Key.from_index(int(index)).transposed(7).index for index in truth])
     confusion = confusion_matrix(truth, answers)
-    scores = Scores(0.5, 0.25, 0.125, 0.75, confusion, 24) if labelled else None
+    scores = Scores(0.5, 0.25, 0.125, 0.75, confusion, 24) if labeled else None
     losses = {"key": 1.0, "total": 2.0 / epoch}
     return EpochReport(epoch, 10 * epoch, losses, {"key": 1.5, "total": 3.0 / epoch}, scores, 0.5 * epoch, epoch == 1)
 
@@ -49,8 +49,8 @@ def test_the_csv_log(tmp_path: Path, network: ChromaNet) -> None:
     log.on_step(0, {"total": 1.0}, 0.1, 0.2)
     log.on_message("nothing")
     assert not path.exists()
-    log.on_epoch(report(1, labelled=False), network)
-    CsvLog(path).on_epoch(report(2, labelled=True), network)  # a resumed run
+    log.on_epoch(report(1, labeled=False), network)
+    CsvLog(path).on_epoch(report(2, labeled=True), network)  # a resumed run
     with path.open(newline="") as file:
         first, second = csv.DictReader(file)
     assert tuple(first) == LOG_COLUMNS
@@ -72,13 +72,13 @@ def read(folder: Path) -> Any:
 
 
 def test_tensorboard(tmp_path: Path, network: ChromaNet, tiny_config: Config, make_tracks: Any) -> None:
-    tracks = make_tracks(tmp_path / "tracks", 3, labelled=True)
+    tracks = make_tracks(tmp_path / "tracks", 3, labeled=True)
     log = TensorBoardLog(tmp_path / "tb", tiny_config("semi_tone"), tracks, CPU)
     for step in range(3):
         log.on_step(step, {"key": 0.5, "total": float(step)}, 0.1 * step, 0.2)
     log.on_message("back to the best")
-    log.on_epoch(report(1, labelled=True), network)
-    log.on_epoch(report(2, labelled=True), network)
+    log.on_epoch(report(1, labeled=True), network)
+    log.on_epoch(report(2, labeled=True), network)
     log.close()
     events = read(tmp_path / "tb")
     assert [(event.step, event.value) for event in events.Scalars("train/total")] == [(0, 0.0), (1, 1.0), (2, 2.0)]
@@ -102,7 +102,7 @@ def test_tensorboard(tmp_path: Path, network: ChromaNet, tiny_config: Config, ma
 
 def test_tensorboard_without_labels(tmp_path: Path, network: ChromaNet, tiny_config: Config) -> None:
     log = TensorBoardLog(tmp_path / "tb", tiny_config("semi_tone"), [], CPU)
-    log.on_epoch(report(1, labelled=False), network)
+    log.on_epoch(report(1, labeled=False), network)
     log.close()
     events = read(tmp_path / "tb")
     assert events.Tags()["images"] == []
@@ -113,7 +113,7 @@ def test_the_circle_shows_where_the_transform_puts_each_track(
     tmp_path: Path, network: ChromaNet, tiny_config: Config, make_tracks: Any
 ) -> None:
     config = tiny_config("semi_tone", loss__circle=1)
-    tracks = make_tracks(tmp_path / "tracks", 5, labelled=True)
+    tracks = make_tracks(tmp_path / "tracks", 5, labeled=True)
     figure = TensorBoardLog(tmp_path / "tb", config, tracks, CPU)._circle(network)
     (axes,) = figure.axes
     (points,) = axes.collections
@@ -138,9 +138,9 @@ def test_a_resumed_run_does_not_double_steps(tmp_path: Path, network: ChromaNet,
 def test_the_lines_of_epochs_that_come_again_are_removed(tmp_path: Path, network: ChromaNet) -> None:
     log = CsvLog(tmp_path / "log.csv")
     for epoch in (1, 2, 3):
-        log.on_epoch(report(epoch, labelled=False), network)
+        log.on_epoch(report(epoch, labeled=False), network)
     log.on_resume(20)
-    log.on_epoch(report(3, labelled=False), network)
+    log.on_epoch(report(3, labeled=False), network)
     with (tmp_path / "log.csv").open(newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     CsvLog(tmp_path / "other.csv").on_resume(0)

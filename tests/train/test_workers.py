@@ -29,7 +29,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.fixture
 def tracks(tmp_path: Path, make_tracks: MakeTracks) -> list[Track]:
     """Six unlabeled tracks."""
-    return make_tracks(tmp_path / "tracks", 6, labelled=False, frames=300)
+    return make_tracks(tmp_path / "tracks", 6, labeled=False, frames=300)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ SCRIPT = """
     from stonecli_train.workers import batch_stream
 
     if __name__ == "__main__":
-        config = config_from_dict({"network": {"rows": 1, "normalisation": "affine"}, "data": {"batch_size": 4}})
+        config = config_from_dict({"network": {"rows": 1, "normalization": "affine"}, "data": {"batch_size": 4}})
         tracks = [Track(path) for path in Path(sys.argv[1]).iterdir()]
         stream = batch_stream(StepDataset(tracks, [], config, (1,)), 0, 2)
         next(stream)

@@ -43,8 +43,8 @@ def cabinet(rng: np.random.Generator, rate: int) -> Floats:
     hertz = np.maximum(np.fft.rfftfreq(_BANDS, 1.0 / rate), 10.0)
     octaves = np.log2(hertz)
 
-    def bump(centre: float, width: float, decibels: float) -> npt.NDArray[np.float64]:
-        curve: npt.NDArray[np.float64] = decibels * np.exp(-0.5 * ((octaves - np.log2(centre)) / width) ** 2)
+    def bump(center: float, width: float, decibels: float) -> npt.NDArray[np.float64]:
+        curve: npt.NDArray[np.float64] = decibels * np.exp(-0.5 * ((octaves - np.log2(center)) / width) ** 2)
         return curve
 
     curve = bump(rng.uniform(80, 140), 0.4, rng.uniform(2, 6)) + bump(rng.uniform(350, 700), 0.5, -rng.uniform(1, 6))

@@ -1,5 +1,5 @@
 """CoCoPops: chords, keys and melodies of rock and pop songs by experts, in Humdrum, from
-https://github.com/Computational-Cognitive-Musicology-Lab/CoCoPops (no licence stated). Its two parts are the McGill
+https://github.com/Computational-Cognitive-Musicology-Lab/CoCoPops (no license stated). Its two parts are the McGill
 Billboard songs with melodies and Rolling Stone's 200 greatest songs (de Clercq and Temperley).
 
 The tonic is annotated; the mode follows from the third in the tonic's chords, or in the melody if those have none.

@@ -10,7 +10,7 @@ import pedalboard as pb
 
 from stonecli_train.corpus import dirt
 from stonecli_train.corpus.codecs import GSM, coded, draw_codec
-from stonecli_train.corpus.levels import gain_of, normalised
+from stonecli_train.corpus.levels import gain_of, normalized
 from stonecli_train.corpus.room import reverberation
 from stonecli_train.corpus.tape import saturated, wavering
 
@@ -124,10 +124,10 @@ def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects:
     Raises:
         StoneError: ffmpeg failed.
     """
-    samples = normalised(samples)
+    samples = normalized(samples)
     if effects.saturation_db:
         samples = saturated(samples, rate, effects.saturation_db)
-    samples = _through(mastering(effects), normalised(samples), rate)
+    samples = _through(mastering(effects), normalized(samples), rate)
     if effects.wow:
         samples = wavering(rng, samples, rate, effects.wow)
     if effects.room:
@@ -140,8 +140,8 @@ def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects:
     if effects.hum:
         samples = samples + dirt.hum(rng, samples, rate)
     if effects.codec:
-        samples = coded(normalised(samples), rate, effects.codec, effects.kilobits)
-    return normalised(samples) * gain_of(effects.level_db)
+        samples = coded(normalized(samples), rate, effects.codec, effects.kilobits)
+    return normalized(samples) * gain_of(effects.level_db)
 
 
 def mastering(effects: Effects) -> list[pb.Plugin]:

@@ -13,7 +13,7 @@ from stonecli.errors import AudioError, StoneError
 from stonecli.key import Key
 from stonecli_train.corpus import annotation, effects, fluidsynth, keyless, mixing, sampler
 from stonecli_train.corpus.arrange import Part
-from stonecli_train.corpus.levels import normalised, rms
+from stonecli_train.corpus.levels import normalized, rms
 from stonecli_train.corpus.plain import RATE, synthesized
 from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
 from stonecli_train.corpus.tape import detuned
@@ -179,7 +179,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
     """Raise AudioError if the audio is nearly silent or atonal, or its estimated tuning is a semitone off."""
     if not _is_audible(samples, chain):
         raise AudioError("nearly silent")
-    peaks = frame_peaks(normalised(samples), RATE)
+    peaks = frame_peaks(normalized(samples), RATE)
     if peaks.tonal.mean() < MIN_TONAL_SHARE:
         raise AudioError("nothing tonal")
     estimate = cents_of(peaks.resultant)

@@ -184,8 +184,8 @@ def fetch_package(package: str, folder: Path) -> int:
             if music.suffix.lower() in SUFFIXES and _is_music(music):
                 shutil.move(music, out / f"{count:03}_{music.name}")
                 count += 1
-        for licence in (work / "tree").glob("usr/share/doc/*/copyright"):
-            shutil.copy(licence, out / "copyright")
+        for copyright_file in (work / "tree").glob("usr/share/doc/*/copyright"):
+            shutil.copy(copyright_file, out / "copyright")
         out.rename(target)
     return count
 

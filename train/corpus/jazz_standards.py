@@ -1,4 +1,4 @@
-"""Chord charts of 1382 jazz standards: https://github.com/mikeoliphant/JazzStandards (no licence stated; chord
+"""Chord charts of 1382 jazz standards: https://github.com/mikeoliphant/JazzStandards (no license stated; chord
 progressions only). The key is the chart's; charts without a tonic chord are skipped.
 """
 

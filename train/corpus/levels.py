@@ -44,7 +44,7 @@ def peak(samples: Floats) -> float:
     return max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
 
 
-def normalised(samples: Floats, height: float = 0.9) -> Floats:
+def normalized(samples: Floats, height: float = 0.9) -> Floats:
     """The samples scaled to a peak of ``height``; silence is unchanged."""
     now = peak(samples)
     return samples * np.float32(height / now) if now > 0 else samples

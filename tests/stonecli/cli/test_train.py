@@ -27,7 +27,7 @@ from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 TOML = """
 [network]
 rows = {rows}
-normalisation = "{norm}"
+normalization = "{norm}"
 out_channels = [3, 6, 4]
 kernels = [5, 5, 3]
 [input]
@@ -39,7 +39,7 @@ name = "{loss}"
 batch_size = 4
 validation_share = 0.25
 workers = 0
-[optimiser]
+[optimizer]
 epochs = 2
 train_steps = 4
 val_steps = 1
@@ -99,11 +99,11 @@ def lines(text: str) -> list[str]:
 @pytest.mark.parametrize(("loss", "given"), [("stone", "data"), ("semi_tone", "both"), ("skey", "data")])
 def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    unlabelled = ["--data", folder / "music"]
+    unlabeled = ["--data", folder / "music"]
     if given == "both":
         (folder / "half.csv").write_text("\n".join((folder / "labels.csv").read_text().splitlines()[:5]))
-        unlabelled += ["--labels", folder / "half.csv"]
-    result = invoke(*arguments(loss, *unlabelled, "-n", "first", "-c", "1", "--lr", "0.005"))
+        unlabeled += ["--labels", folder / "half.csv"]
+    result = invoke(*arguments(loss, *unlabeled, "-n", "first", "-c", "1", "--lr", "0.005"))
     assert result.exit_code == 0, result.stderr
     assert [line.split()[:4] for line in lines(result.stdout)] == [
         ["plan:", "8", "steps", "of"],
@@ -116,10 +116,10 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     models = tmp_path / "models" / index
     assert sorted(path.name for path in models.iterdir()) == ["best.pt", "last.pt", "log.csv"]
     checkpoint = load_checkpoint(models / "best.pt")
-    assert checkpoint.config["optimiser"]["lr"] == 0.005
+    assert checkpoint.config["optimizer"]["lr"] == 0.005
     assert checkpoint.config["loss"]["circle"] == checkpoint.circle_type == 1
-    labelled = 4 if given == "both" else 0
-    assert checkpoint.trained_on == f"{8 - labelled} unlabeled and {labelled} labeled tracks"
+    labeled = 4 if given == "both" else 0
+    assert checkpoint.trained_on == f"{8 - labeled} unlabeled and {labeled} labeled tracks"
     with (models / "log.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
     events = accumulators.EventAccumulator(str(tmp_path / "tensorboard" / index), size_guidance={"scalars": 0})
@@ -190,22 +190,25 @@ def test_teachers_analyze_the_music_first(folder: Path, arguments: Any, invoke: 
     own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_7.pt"
     text = (folder / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
     text = text.replace("frames_averaged = 4", "frames_averaged = 4\ncorrects_tuning = true")
-    (folder / "lessons.toml").write_text(text.replace("[data]", 'unlabelled = "lessons"\nleast_sure = 0.2\n[data]'))
+    (folder / "pseudo_labels.toml").write_text(
+        text.replace("[data]", 'unlabeled = "pseudo_labels"\nmin_confidence = 0.2\n[data]')
+    )
     (folder / "half.csv").write_text("\n".join((folder / "labels.csv").read_text().splitlines()[:5]))
     (folder / "long").mkdir(exist_ok=True)
     soundfile.write(folder / "long" / "a.wav", np.tile(soundfile.read(folder / "music" / "6.wav")[0], 4), 22050)
     given = ["--data", folder / "long", "--labels", folder / "half.csv"]
-    result = invoke(*arguments("lessons", *given, "--teacher", own, "--teacher", own))
+    result = invoke(*arguments("pseudo_labels", *given, "--teacher", own, "--teacher", own))
     assert (result.exit_code, result.stderr.count("the teachers are sure of the key in")) == (0, 1), result.stderr
-    assert list((folder / "cache" / "lessons").iterdir())
+    assert list((folder / "cache" / "pseudo_labels").iterdir())
     assert (
-        load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt").config["loss"]["least_sure"] == 0.2
+        load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt").config["loss"]["min_confidence"]
+        == 0.2
     )
     for wrong in (["--data", folder / "long"], ["--labels", folder / "half.csv", "--teacher", own]):
-        assert invoke(*arguments("lessons", *wrong)).exit_code == 2
+        assert invoke(*arguments("pseudo_labels", *wrong)).exit_code == 2
     result = invoke(*arguments("semi_tone", *given, "--teacher", own))
     assert (result.exit_code, "--teacher needs" in result.stderr) == (2, True)
-    result = invoke(*arguments("lessons", *given, "--teacher", folder / "labels.csv"))
+    result = invoke(*arguments("pseudo_labels", *given, "--teacher", folder / "labels.csv"))
     assert (result.exit_code, len(lines(result.stderr))) == (2, 1)
 
 
@@ -220,9 +223,9 @@ def test_flags_override_the_file(folder: Path, arguments: Any, invoke: Any, tmp_
     flags = ["-e", "1", "--train-steps", "2", "--val-steps", "2", "--batch-size", "2", "--lr", "0.5", "--seed", "9"]
     assert invoke(*arguments("stone", "--data", folder / "music", *flags)).exit_code == 0
     config = load_checkpoint(tmp_path / "models" / "ks" / "7" / "basic" / "last.pt").config
-    optimiser = config["optimiser"]
+    optimizer = config["optimizer"]
     names = ("epochs", "train_steps", "val_steps", "lr", "seed")
-    assert [optimiser[name] for name in names] == [1, 2, 2, 0.5, 9]
+    assert [optimizer[name] for name in names] == [1, 2, 2, 0.5, 9]
     assert config["data"]["batch_size"] == 2
 
 
@@ -231,7 +234,7 @@ def test_the_originals_short_options(folder: Path, invoke: Any, tmp_path: Path) 
     result = invoke(*run, "-s", tmp_path, "-n", "short", "-c", "1", "-e", "1", "-ts", "2", "-vs", "3", "-lr", "0.5")
     assert result.exit_code == 0, result.stderr
     config = load_checkpoint(tmp_path / "models" / "ks" / "1" / "short" / "last.pt").config
-    assert [config["optimiser"][name] for name in ("train_steps", "val_steps", "lr")] == [2, 3, 0.5]
+    assert [config["optimizer"][name] for name in ("train_steps", "val_steps", "lr")] == [2, 3, 0.5]
 
 
 def test_any_value_can_be_set(folder: Path, arguments: Any, invoke: Any, tmp_path: Path) -> None:
@@ -255,7 +258,7 @@ from stonecli_train.loop import Watcher
 
 class Mine(Watcher):
     def __init__(self, config, name):
-        self.file = open(f"{name}-{config.optimiser.epochs}.txt", "a")
+        self.file = open(f"{name}-{config.optimizer.epochs}.txt", "a")
     def on_resume(self, step): print("from", step, file=self.file)
     def on_step(self, step, losses, lr, weight_decay): print(step, losses["total"] > 0, file=self.file)
     def on_epoch(self, report, network): print("epoch", report.epoch, file=self.file)
@@ -446,7 +449,7 @@ def test_a_run_of_another_architecture(folder: Path, arguments: Any, invoke: Any
 
 @pytest.mark.parametrize(
     ("option", "value", "before"),
-    [("--seed", "3", "optimiser.seed = 0"), ("--batch-size", "2", "data.batch_size = 4"), ("--lr", "1", "lr = 0.01")],
+    [("--seed", "3", "optimizer.seed = 0"), ("--batch-size", "2", "data.batch_size = 4"), ("--lr", "1", "lr = 0.01")],
 )
 def test_a_run_with_other_settings_is_resumed_only_when_asked_to(
     option: str, value: str, before: str, folder: Path, arguments: Any, invoke: Any, tmp_path: Path
@@ -570,7 +573,7 @@ def test_a_run_name_that_cannot_be_a_folder(name: str, folder: Path, arguments: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[optimizer]\nlr = 1.0", "run.toml: unknown setting optimizer; did you mean optimiser?"),
+        ("[optimizer]\nlr = 1.0", "run.toml: unknown setting optimizer; did you mean optimizer?"),
         ("[data]\nbatch_sizes = 1", "run.toml: unknown setting data.batch_sizes; did you mean batch_size?"),
         ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size must be a valid whole number, not 'x'"),
         ("[data\n", "run.toml: "),

@@ -77,7 +77,7 @@ def test_abc_notes_lengths_accidentals_and_chords(skipped: Skipped) -> None:
         ("Cm", Key(0, "minor"), -3),
     ],
 )
-def test_modal_keys_are_labelled_by_tonic_and_third(field: str, key: Key, sharps: int) -> None:
+def test_modal_keys_are_labeled_by_tonic_and_third(field: str, key: Key, sharps: int) -> None:
     assert abc_notation.parse_key(field) == (key, sharps)
 
 

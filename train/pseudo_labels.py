@@ -26,7 +26,7 @@ from stonecli_train.features import save_atomically
 
 TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features allow up to 15
 STEP_SECONDS = 12.0  # from one segment to the next
-NEIGHBOURS = (0.5, 1.0, 0.5)  # weights of a segment and its neighbors: modulations are rarer than errors
+NEIGHBORS = (0.5, 1.0, 0.5)  # weights of a segment and its neighbors: modulations are rarer than errors
 MAX_SEGMENTS = 60  # maximum number of segments per recording, evenly spaced
 KEYS = 24
 LOWEST_PITCH_CLASS = 9  # of the features: A
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Lessons:
+class PseudoLabels:
     """Pseudo-labels of the segments of one recording.
 
     Attributes:
@@ -51,7 +51,7 @@ class Lessons:
     keys: Floats
 
 
-class Teachers:
+class TeacherEnsemble:
     """An ensemble of trained networks.
 
     Args:
@@ -77,10 +77,9 @@ class Teachers:
         self.checkpoints = tuple(checkpoints)
         self._networks = [each.network() for each in checkpoints]
         self._orders = [[Key.parse(name).index for name in each.classes or ()] for each in checkpoints]
-        least = max(each.chromanet.min_frames * each.frames_averaged for each in checkpoints)
-        self._frames = max(frames, least)
+        self._frames = max(frames, *(each.chromanet.min_frames * each.frames_averaged for each in checkpoints))
         self._folder = folder
-        digest = hashlib.sha256(repr((self._frames, TRANSPOSITIONS, STEP_SECONDS, NEIGHBOURS, MAX_SEGMENTS)).encode())
+        digest = hashlib.sha256(repr((self._frames, TRANSPOSITIONS, STEP_SECONDS, NEIGHBORS, MAX_SEGMENTS)).encode())
         for each in checkpoints:
             for name, tensor in each.weights.items():
                 digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
@@ -88,7 +87,7 @@ class Teachers:
             digest.update(repr((each.chromanet, *calibration)).encode())
         self._digest = digest.hexdigest()
 
-    def lessons(self, features: Path) -> Lessons:
+    def pseudo_labels(self, features: Path) -> PseudoLabels:
         """Pseudo-labels for the recording whose features are at ``features``, cached in ``folder``.
 
         Raises:
@@ -99,19 +98,19 @@ class Teachers:
         try:
             rows: Floats = np.load(entry, allow_pickle=False)
             if rows.ndim == 2 and rows.shape[1] == KEYS + 1 and rows.dtype == np.float32:
-                return Lessons(rows[:, 0].astype(np.int64), rows[:, 1:])
+                return PseudoLabels(rows[:, 0].astype(np.int64), rows[:, 1:])
         except (OSError, ValueError, EOFError):  # missing or truncated
             pass
-        found = self._listen(np.load(features, mmap_mode="r", allow_pickle=False))
+        found = self._predict_segments(np.load(features, mmap_mode="r", allow_pickle=False))
         save_atomically(entry, np.column_stack([found.starts, found.keys]).astype(np.float32))
         return found
 
-    def _listen(self, features: npt.NDArray[np.uint8]) -> Lessons:
+    def _predict_segments(self, features: npt.NDArray[np.uint8]) -> PseudoLabels:
         """Pseudo-labels for features, uint8 [frames, bins]; empty if they are shorter than a segment."""
         config = self.checkpoints[0].vqt
         last = len(features) - self._frames
         if last < 0:
-            return Lessons(np.zeros(0, dtype=np.int64), np.zeros((0, KEYS), dtype=np.float32))
+            return PseudoLabels(np.zeros(0, dtype=np.int64), np.zeros((0, KEYS), dtype=np.float32))
         step = STEP_SECONDS * config.sample_rate / config.hop_length
         count = min(MAX_SEGMENTS, int(last / step) + 1)
         starts = np.unique(np.linspace(0, last, count).astype(np.int64))
@@ -120,12 +119,12 @@ class Teachers:
         seconds = self._frames * config.hop_length / config.sample_rate
         keys = np.empty((len(starts), KEYS), dtype=np.float32)
         for index in range(len(starts)):
-            around = padded[index : index + len(NEIGHBOURS)]
-            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBOURS, predicted.shape[1]))
+            around = padded[index : index + len(NEIGHBORS)]
+            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBORS, predicted.shape[1]))
             keys[index] = np.mean(
                 [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
             )
-        return Lessons(starts, keys)
+        return PseudoLabels(starts, keys)
 
     def _predict(self, segment: npt.NDArray[np.uint8]) -> Floats:
         """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [answers, 24]."""
@@ -140,12 +139,14 @@ class Teachers:
                 ).numpy()
             for probabilities, shift in zip(predicted, TRANSPOSITIONS, strict=True):
                 by_index = np.empty(KEYS, dtype=np.float32)
-                by_index[[_raised(index, shift) for index in order]] = probabilities
+                by_index[[_transposed(index, shift) for index in order]] = probabilities
                 answers.append(by_index)
         return np.stack(answers)
 
 
-def agreeing(lessons: Lessons, features: npt.NDArray[np.uint8], frames: int, bins: int) -> Lessons:
+def confirmed_by_chroma(
+    pseudo_labels: PseudoLabels, features: npt.NDArray[np.uint8], frames: int, bins: int
+) -> PseudoLabels:
     """The pseudo-labels whose mode the chroma confirms: two estimators with different errors.
 
     The rule is S-KEY's (Kong et al., 2025, ``stonecli_train.losses``): of the two tonics of the likeliest signature,
@@ -156,38 +157,38 @@ def agreeing(lessons: Lessons, features: npt.NDArray[np.uint8], frames: int, bin
     teachers' and the rule's.
 
     Args:
-        lessons: of a recording.
+        pseudo_labels: of a recording.
         features: of it, uint8 [frames, bins].
         frames: of a segment.
         bins: number of bins to use, from the lowest.
     """
     starts, keys = [], []
-    for start, probabilities in zip(lessons.starts.tolist(), lessons.keys, strict=True):
+    for start, probabilities in zip(pseudo_labels.starts.tolist(), pseudo_labels.keys, strict=True):
         minors = np.roll(probabilities[BINS_PER_OCTAVE:], RELATIVE_SEMITONES)  # below their relative majors
         signatures = probabilities[:BINS_PER_OCTAVE] + minors
         major = int(signatures.argmax())
         minor = (major - RELATIVE_SEMITONES) % BINS_PER_OCTAVE
         energies = _chroma(features[start : start + frames, :bins])
         rule = float(np.log(energies[minor] / energies[major]))
-        heard = float(minors[major] / signatures[major])
-        if signatures[major] < MIN_SIGNATURE or (heard > 0.5) != (rule > 0.0) or abs(rule) < MIN_DIFFERENCE:
+        predicted = float(minors[major] / signatures[major])
+        if signatures[major] < MIN_SIGNATURE or (predicted > 0.5) != (rule > 0.0) or abs(rule) < MIN_DIFFERENCE:
             continue
-        share = 0.5 * heard + 0.5 / (1.0 + float(np.exp(-RULE_SLOPE * rule)))
-        lesson = np.zeros(KEYS, dtype=np.float32)
-        lesson[[major, BINS_PER_OCTAVE + minor]] = signatures[major] * np.array([1.0 - share, share])
+        share = 0.5 * predicted + 0.5 / (1.0 + float(np.exp(-RULE_SLOPE * rule)))
+        kept = np.zeros(KEYS, dtype=np.float32)
+        kept[[major, BINS_PER_OCTAVE + minor]] = signatures[major] * np.array([1.0 - share, share])
         starts.append(start)
-        keys.append(lesson)
-    return Lessons(np.array(starts, dtype=np.int64), np.array(keys, dtype=np.float32).reshape(-1, KEYS))
+        keys.append(kept)
+    return PseudoLabels(np.array(starts, dtype=np.int64), np.array(keys, dtype=np.float32).reshape(-1, KEYS))
 
 
-def _chroma(stretch: npt.NDArray[np.uint8]) -> Floats:
+def _chroma(segment: npt.NDArray[np.uint8]) -> Floats:
     """Mean square root of the magnitude of each pitch class, float32 [12] from C."""
-    magnitudes = 10.0 ** ((stretch.astype(np.float32) / 255.0 - 1.0) * 4.0)
+    magnitudes = 10.0 ** ((segment.astype(np.float32) / 255.0 - 1.0) * 4.0)
     octaves = magnitudes.mean(axis=0).reshape(-1, BINS_PER_OCTAVE)
     chroma: Floats = np.roll(octaves.mean(axis=0), LOWEST_PITCH_CLASS)
     return chroma
 
 
-def _raised(index: int, semitones: int) -> int:
-    """``Key.index`` of the key that many semitones above: a crop from below looks transposed down."""
+def _transposed(index: int, semitones: int) -> int:
+    """``Key.index`` of the key ``semitones`` higher; cropping bins from below transposes down."""
     return (index + semitones) % BINS_PER_OCTAVE + index // BINS_PER_OCTAVE * BINS_PER_OCTAVE

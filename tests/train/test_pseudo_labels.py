@@ -15,7 +15,7 @@ from stonecli.errors import StoneError  # noqa: E402
 from stonecli.key import Key  # noqa: E402
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from stonecli_train.features import track_features  # noqa: E402
-from stonecli_train.lessons import KEYS, Lessons, Teachers, agreeing  # noqa: E402
+from stonecli_train.pseudo_labels import KEYS, PseudoLabels, TeacherEnsemble, confirmed_by_chroma  # noqa: E402
 from stonecli_train.vqt import VQTConfig  # noqa: E402
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_7.pt"
@@ -52,11 +52,11 @@ def save(tmp_path: Path) -> Save:
 def test_teachers_detect_the_key_of_each_chunk(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    lessons = Teachers(checkpoints, FRAMES, tmp_path / "kept").lessons(save("a.npy", features))
-    assert lessons.starts[0] == 0
-    assert lessons.starts[-1] == len(features) - FRAMES  # nothing is left out
-    np.testing.assert_allclose(lessons.keys.sum(axis=1), 1.0, atol=1e-5)
-    predicted = [Key.from_index(int(index)) for index in lessons.keys.argmax(axis=1)]
+    pseudo_labels = TeacherEnsemble(checkpoints, FRAMES, tmp_path / "kept").pseudo_labels(save("a.npy", features))
+    assert pseudo_labels.starts[0] == 0
+    assert pseudo_labels.starts[-1] == len(features) - FRAMES  # nothing is left out
+    np.testing.assert_allclose(pseudo_labels.keys.sum(axis=1), 1.0, atol=1e-5)
+    predicted = [Key.from_index(int(index)) for index in pseudo_labels.keys.argmax(axis=1)]
     assert predicted[0] == Key.parse("E minor")
     assert predicted[-1] == Key.parse("Bb major")
 
@@ -64,9 +64,9 @@ def test_teachers_detect_the_key_of_each_chunk(
 def test_a_transposed_recording_has_transposed_labels(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    teachers = Teachers(checkpoints[-1:], FRAMES, tmp_path / "kept")
-    plain = teachers.lessons(save("plain.npy", features))
-    higher = teachers.lessons(save("higher.npy", np.roll(features, 2, axis=1)))
+    teachers = TeacherEnsemble(checkpoints[-1:], FRAMES, tmp_path / "kept")
+    plain = teachers.pseudo_labels(save("plain.npy", features))
+    higher = teachers.pseudo_labels(save("higher.npy", np.roll(features, 2, axis=1)))
     for before, after in zip(plain.keys[[0, -1]], higher.keys[[0, -1]], strict=True):
         assert Key.from_index(int(after.argmax())) == Key.from_index(int(before.argmax())).transposed(2)
 
@@ -75,36 +75,38 @@ def test_labels_are_cached_and_damaged_ones_recomputed(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
     path, kept = save("a.npy", features), tmp_path / "kept"
-    first = Teachers(checkpoints[:1], FRAMES, kept).lessons(path)
+    first = TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path)
     (entry,) = kept.iterdir()
     written = entry.stat().st_mtime_ns
-    again = Teachers(checkpoints[:1], FRAMES, kept).lessons(path)
+    again = TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path)
     assert entry.stat().st_mtime_ns == written
     assert np.array_equal(first.starts, again.starts)
     assert np.array_equal(first.keys, again.keys)
     entry.write_bytes(entry.read_bytes()[:200])
-    assert np.array_equal(first.keys, Teachers(checkpoints[:1], FRAMES, kept).lessons(path).keys)
-    Teachers(checkpoints[-1:], FRAMES, kept).lessons(path)  # other networks say something else
+    assert np.array_equal(first.keys, TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path).keys)
+    TeacherEnsemble(checkpoints[-1:], FRAMES, kept).pseudo_labels(path)  # other networks say something else
     assert len(list(kept.iterdir())) == 2
 
 
 def test_a_recording_shorter_than_a_chunk_has_no_label(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    lessons = Teachers(checkpoints[:1], FRAMES, tmp_path / "kept").lessons(save("a.npy", features[: FRAMES - 1]))
-    assert (lessons.starts.shape, lessons.keys.shape) == ((0,), (0, 24))
+    pseudo_labels = TeacherEnsemble(checkpoints[:1], FRAMES, tmp_path / "kept").pseudo_labels(
+        save("a.npy", features[: FRAMES - 1])
+    )
+    assert (pseudo_labels.starts.shape, pseudo_labels.keys.shape) == ((0,), (0, 24))
 
 
 def test_who_cannot_teach(checkpoints: list[Checkpoint], tmp_path: Path) -> None:
     one = checkpoints[0]
     with pytest.raises(StoneError, match="no teachers"):
-        Teachers([], FRAMES, tmp_path)
+        TeacherEnsemble([], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="trained with labels"):
-        Teachers([replace(one, classes=None)], FRAMES, tmp_path)
+        TeacherEnsemble([replace(one, classes=None)], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="different features"):
-        Teachers([one, replace(one, corrects_tuning=not one.corrects_tuning)], FRAMES, tmp_path)
+        TeacherEnsemble([one, replace(one, corrects_tuning=not one.corrects_tuning)], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="no room"):
-        Teachers([replace(one, chromanet=replace(one.chromanet, n_bins=96))], FRAMES, tmp_path)
+        TeacherEnsemble([replace(one, chromanet=replace(one.chromanet, n_bins=96))], FRAMES, tmp_path)
 
 
 def tones(levels: dict[int, int], frames: int = 100) -> npt.NDArray[np.uint8]:
@@ -115,7 +117,7 @@ def tones(levels: dict[int, int], frames: int = 100) -> npt.NDArray[np.uint8]:
     return out
 
 
-def lesson(**probabilities: float) -> npt.NDArray[np.float32]:
+def probabilities_of(**probabilities: float) -> npt.NDArray[np.float32]:
     """Probabilities by ``Key.index`` of keys by their names, such as ``Cm``."""
     keys = np.zeros(KEYS, dtype=np.float32)
     for name, probability in probabilities.items():
@@ -125,20 +127,26 @@ def lesson(**probabilities: float) -> npt.NDArray[np.float32]:
 
 def test_pseudo_labels_agree_if_the_chroma_has_the_same_mode() -> None:
     """C major and A minor: what counts is which of the two tonics is louder."""
-    rows = np.stack([lesson(C=0.7, Am=0.2, G=0.1), lesson(C=0.2, Am=0.7, Em=0.1), lesson(C=0.3, Em=0.3, F=0.4)])
-    given = Lessons(np.array([0, 10, 20]), rows)
+    rows = np.stack(
+        [
+            probabilities_of(C=0.7, Am=0.2, G=0.1),
+            probabilities_of(C=0.2, Am=0.7, Em=0.1),
+            probabilities_of(C=0.3, Em=0.3, F=0.4),
+        ]
+    )
+    given = PseudoLabels(np.array([0, 10, 20]), rows)
     for louder, index in ((0, 0), (9, 1)):
-        agreed = agreeing(given, tones({louder: 240, 9 - louder: 220, 7: 200}), 50, 84)
+        agreed = confirmed_by_chroma(given, tones({louder: 240, 9 - louder: 220, 7: 200}), 50, 84)
         assert agreed.starts.tolist() == [given.starts[index]]
         assert agreed.keys.argmax(axis=1).tolist() == [rows[index].argmax()]
         np.testing.assert_allclose(agreed.keys.sum(axis=1), 0.9, atol=1e-6)  # G major and E minor are left out
-    nobody = agreeing(given, tones({0: 230, 9: 230, 7: 200}), 50, 84)
+    nobody = confirmed_by_chroma(given, tones({0: 230, 9: 230, 7: 200}), 50, 84)
     assert (nobody.starts.shape, nobody.keys.shape) == ((0,), (0, KEYS))
 
 
 def test_the_mode_of_the_chroma_counts_as_much_as_the_teachers() -> None:
-    given = Lessons(np.array([0]), lesson(Eb=0.55, Cm=0.45)[None])
-    weak, strong = (agreeing(given, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
+    given = PseudoLabels(np.array([0]), probabilities_of(Eb=0.55, Cm=0.45)[None])
+    weak, strong = (confirmed_by_chroma(given, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
     assert weak.argmax() == strong.argmax() == Key.parse("Eb major").index
     assert weak[Key.parse("C minor").index] > 0.4
     assert strong[Key.parse("C minor").index] == pytest.approx(0.225, abs=0.01)
