@@ -1,10 +1,9 @@
 """The pitch fork: finds which output of a model means which key, with synthetic music whose key is known.
 
-STONE is trained without labels, so that the place of C major among its outputs is open; the paper closes that gap
-with one recording in C major, the pitch fork (ISMIR 2024, section 4.3). Here the fork is synthesized: a cadence with
-a scale above it in several registers and timbres. Because a network that tells keys apart may still have learnt only
-some of them, and because two rows of 12 have two places to find, the fork plays all 12 major keys and, for a model of
-24 keys, all 12 minor keys as well.
+STONE is trained without labels, so the index of C major among its outputs is unknown; the paper finds it with one
+recording in C major, the pitch fork (ISMIR 2024, section 4.3). Here the fork is synthesized: a cadence with a scale
+above it, in several registers and timbres. It plays all 12 major keys and, for a model of 24 keys, all 12 minor keys:
+a network may have learned only some keys, and each of its two rows has an offset of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Predict = Callable[[Floats], npt.NDArray[np.floating]]
 MIN_CORRECT = 0.75  # share of keys that the order has to explain
 MIN_LEAD = 1.5  # factor by which the order has to beat the next best
 
-# Degrees of the chords, one a beat, root position; the dominant of a minor key is major.
+# Intervals of the chords above the tonic, in root position; the dominant of a minor key is major.
 _CADENCES: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "major": ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (2, 5, 9), (7, 11, 14, 17), (0, 4, 7)),
     "minor": ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14, 17), (0, 3, 7)),
@@ -59,7 +58,7 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     """A cadence in ``key`` with its scale above and its roots below, float32 [samples], peak 1.
 
     Args:
-        key: what is played.
+        key: of the cadence.
         timbre: 0, 1 or 2: register and spectrum.
         seconds: length; the cadence is repeated.
         sample_rate: in Hz.
@@ -84,7 +83,7 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     return scaled
 
 
-@lru_cache(maxsize=256)  # the same few notes come again and again in all the keys
+@lru_cache(maxsize=256)  # all keys are made of the same few notes
 def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.NDArray[np.float64]:
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = 440.0 * 2.0 ** ((note - 69) / 12)
@@ -107,7 +106,7 @@ def find_class_order(
     Args:
         predict: the model.
         rows: 1 for 12 key signatures (names such as ``C major/A minor``), 2 for 24 keys (``C major``).
-        seconds, sample_rate: length and rate of what the model is given.
+        seconds, sample_rate: length and rate of the audio for the model.
         claimed: the order that the checkpoint states or that is known for it, if any.
 
     Raises:
@@ -167,7 +166,7 @@ def _best_order(answers: npt.NDArray[np.floating], keys: Sequence[Key], rows: in
         for row, mode in enumerate(mode_of_row):
             tonics = np.arange(12)
             block = answers[[index for index, key in enumerate(keys) if key.mode == mode]]
-            # What each place of C's pitch class would explain: tonic t then stands at place (t - first) % 12.
+            # The mean probability if ``first`` is the pitch class of index 0: tonic t has index (t - first) % 12.
             explained = [block[tonics, 12 * row + (tonics - first) % 12].mean() for first in range(12)]
             ranking = np.argsort(explained)
             firsts.append(int(ranking[-1]))
@@ -176,7 +175,7 @@ def _best_order(answers: npt.NDArray[np.floating], keys: Sequence[Key], rows: in
         candidates.append((total, min(leads), firsts, mode_of_row))
     _, lead, firsts, mode_of_row = max(candidates, key=lambda candidate: candidate[0])
     order = [
-        Key((first + place) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for place in range(12)
+        Key((first + index) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for index in range(12)
     ]
     right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(answers, keys, strict=True)])
     if right < MIN_CORRECT or lead < MIN_LEAD:

@@ -27,8 +27,8 @@ def augmented(segment: Features, rng: np.random.Generator, other: Features | Non
     frames, bins = segment.shape
     level = segment.astype(np.float32) / 255.0
     if other is not None:
-        level = _contrasted(level, rng)
-        level = _resembling(level, other.astype(np.float32) / 255.0, rng)
+        level = _less_prominent(level, rng)
+        level = _with_timbre_of(level, other.astype(np.float32) / 255.0, rng)
     height = np.linspace(-1.0, 1.0, bins, dtype=np.float32)
     level = level + rng.normal(0.0, 0.08) * height + rng.normal(0.0, 0.05) * (height**2 - 0.3)
     if rng.random() < 0.3:
@@ -46,7 +46,7 @@ def augmented(segment: Features, rng: np.random.Generator, other: Features | Non
     return changed
 
 
-def narrowed(segment: Features, rng: np.random.Generator) -> Features:
+def band_limited(segment: Features, rng: np.random.Generator) -> Features:
     """A copy of ``segment``, uint8 [frames, bins], as through a telephone or a small speaker.
 
     Levels outside a band are attenuated by 6 to 41 dB (of the 80 dB range).
@@ -58,14 +58,14 @@ def narrowed(segment: Features, rng: np.random.Generator) -> Features:
     return np.clip(level, 0, 255).astype(np.uint8)
 
 
-def _contrasted(level: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _less_prominent(level: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     if rng.random() < 0.4:
         return level
     smooth = _octave_mean(level)
     return smooth + np.float32(rng.uniform(0.5, 1.05)) * (level - smooth)
 
 
-def _resembling(
+def _with_timbre_of(
     level: npt.NDArray[np.float32], other: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     if rng.random() < 0.35:

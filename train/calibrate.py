@@ -49,16 +49,16 @@ from stonecli_train.errors import message
 from stonecli_train.features import load_features
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(3.0), 55))
-SHARPNESS = np.arange(0.4, 2.01, 0.025)
-SHARPNESS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
+EXPONENTS = np.arange(0.4, 2.01, 0.025)
+EXPONENTS_PER_DOUBLING = np.arange(0.0, 1.01, 0.05)
 RUNS = (1, 2, 4)  # lengths of runs of consecutive windows
-RUNS_OF_A_RECORDING = 6  # of each length
+RUNS_PER_RECORDING = 6  # of each length
 OTHERS = 4  # minimum number of other windows to compare with
 MAX_WINDOWS = 50  # maximum per recording
-NEVER = 1e-6  # lower limit of a probability, so that the logarithmic score stays finite
-REFUSED = 0.001  # maximum share of renderings with a key to reject; recordings reach about ten times that
+MIN_PROBABILITY = 1e-6  # lower limit of a probability, so that the logarithmic score stays finite
+MAX_REJECTED = 0.001  # maximum share of renderings with a key to reject; recordings reach about ten times that
 MIN_CONFIDENCE = 1.2  # times the uniform probability: an answer below that is always rejected
-KEYLESS_REFUSED = 0.96  # maximum share rejected of the tracks without a key: more would reject more music
+MAX_NO_KEY_REJECTED = 0.96  # maximum share rejected of the tracks without a key: more would reject more music
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,13 +71,13 @@ class Calibration:
         temperature: by which the logits are divided.
         rejection_threshold: rejection threshold of the largest mean probability over the windows.
         error: expected calibration error on the tracks with a key, 0..1.
-        keyless_refused: share of the tracks without a key below ``rejection_threshold``; None if there are none.
+        no_key_rejected: share of the tracks without a key below ``rejection_threshold``; None if there are none.
     """
 
     temperature: float
     rejection_threshold: float
     error: float
-    keyless_refused: float | None
+    no_key_rejected: float | None
 
 
 def window_frames(checkpoint: Checkpoint) -> int:
@@ -118,7 +118,7 @@ def windows(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Iterator
 
 def confidences(logits: Sequence[Floats], temperature: float) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Confidence and class index of the prediction for each track, float32 [tracks] and int64 [tracks]."""
-    means = np.array([_joined(_probabilities(rows, temperature)) for rows in logits])
+    means = np.array([_pooled(_probabilities(rows, temperature)) for rows in logits])
     return means.max(axis=1), means.argmax(axis=1)
 
 
@@ -132,28 +132,28 @@ def _mean_probabilities(logits: Sequence[Floats], temperature: float) -> Floats:
     return np.array([_probabilities(rows, temperature).mean(axis=0).max() for rows in logits], dtype=np.float32)
 
 
-def _joined(windows: Floats) -> Floats:
+def _pooled(windows: Floats) -> Floats:
     return pooled_posterior(windows, np.ones(len(windows)))
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Exponents:
     """Posterior exponents for ``stonecli.detection.pooling``.
 
     Attributes:
-        sharpness: posterior exponent for one window.
+        exponent: posterior exponent for one window.
         per_doubling: increment of the exponent per doubling of the number of windows.
         agreement: share of the runs of windows with the same key as the rest of the recording, 0..1.
         error: expected calibration error of the runs, with agreement as the truth.
     """
 
-    sharpness: float
+    exponent: float
     per_doubling: float
     agreement: float
     error: float
 
 
-def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
+def fit_exponents(recordings: Iterable[Floats], temperature: float) -> Exponents:
     """Fit the exponents by the logarithmic score of runs of windows, with the rest of the recording as the truth.
 
     Unlike the Brier score, the logarithmic score penalizes confident errors most.
@@ -170,10 +170,10 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     for logits in recordings:
         windows = _probabilities(logits, temperature)
         for length in RUNS:
-            for _ in range(RUNS_OF_A_RECORDING if len(windows) >= length + OTHERS else 0):
+            for _ in range(RUNS_PER_RECORDING if len(windows) >= length + OTHERS else 0):
                 start = int(random.integers(len(windows) - length + 1))
-                rest = _joined(np.delete(windows, range(start, start + length), axis=0))
-                means.append(_joined(windows[start : start + length]))
+                rest = _pooled(np.delete(windows, range(start, start + length), axis=0))
+                means.append(_pooled(windows[start : start + length]))
                 lengths.append(length)
                 agrees.append(means[-1].argmax() == rest.argmax())
                 weights.append(rest.max())
@@ -182,31 +182,31 @@ def sharpness(recordings: Iterable[Floats], temperature: float) -> Sharpness:
     doublings, right, weight = np.log2(lengths), np.array(agrees), np.array(weights, dtype=np.float64)
 
     def confidence(powers: tuple[float, float]) -> Floats:
-        most: Floats = apply_exponent(np.array(means), (powers[0] + powers[1] * doublings)[:, None]).max(axis=1)
-        return most
+        largest: Floats = apply_exponent(np.array(means), (powers[0] + powers[1] * doublings)[:, None]).max(axis=1)
+        return largest
 
     best = min(
-        itertools.product(SHARPNESS.tolist(), SHARPNESS_PER_DOUBLING.tolist()),
-        key=lambda powers: -float((weight * np.log(np.abs(confidence(powers) - ~right).clip(NEVER))).sum()),
+        itertools.product(EXPONENTS.tolist(), EXPONENTS_PER_DOUBLING.tolist()),
+        key=lambda powers: -float((weight * np.log(np.abs(confidence(powers) - ~right).clip(MIN_PROBABILITY))).sum()),
     )
     error = calibration_error(confidence(best).astype(np.float64), right)
-    return Sharpness(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
+    return Exponents(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
 
 
-def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperature: float | None = None) -> Calibration:
+def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperature: float | None = None) -> Calibration:
     """Find the temperature with the lowest Brier score, and the rejection threshold for it.
 
     Args:
         logits: of each track's windows, float32 [windows, classes].
-        places: class index of each track's key; None for a track without a key.
+        classes: class index of each track's key; None for a track without a key.
         temperature: use this one instead of the best.
 
     Raises:
         StoneError: no track has a key.
     """
-    tonal = [rows for rows, index in zip(logits, places, strict=True) if index is not None]
-    keyless = [rows for rows, index in zip(logits, places, strict=True) if index is None]
-    truth = np.array([index for index in places if index is not None])
+    tonal = [rows for rows, index in zip(logits, classes, strict=True) if index is not None]
+    without_key = [rows for rows, index in zip(logits, classes, strict=True) if index is None]
+    truth = np.array([index for index in classes if index is not None])
     if not tonal:
         raise StoneError("no tracks with a key to calibrate on")
 
@@ -218,15 +218,15 @@ def calibrate(logits: Sequence[Floats], places: Sequence[int | None], temperatur
         temperature = min(TEMPERATURES.tolist(), key=brier)
     confidence, answer = confidences(tonal, temperature)
     error = calibration_error(confidence.astype(np.float64), answer == truth)
-    if not keyless:
+    if not without_key:
         return Calibration(temperature, 0.0, error, None)
-    keyless_means = _mean_probabilities(keyless, temperature)
+    no_key_means = _mean_probabilities(without_key, temperature)
     threshold = min(
-        float(np.quantile(_mean_probabilities(tonal, temperature), REFUSED)),
-        float(np.quantile(keyless_means, KEYLESS_REFUSED, method="higher")),
+        float(np.quantile(_mean_probabilities(tonal, temperature), MAX_REJECTED)),
+        float(np.quantile(no_key_means, MAX_NO_KEY_REJECTED, method="higher")),
     )
-    threshold = max(threshold, MIN_CONFIDENCE / keyless[0].shape[1])
-    return Calibration(temperature, threshold, error, float((keyless_means < threshold).mean()))
+    threshold = max(threshold, MIN_CONFIDENCE / without_key[0].shape[1])
+    return Calibration(temperature, threshold, error, float((no_key_means < threshold).mean()))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -266,14 +266,14 @@ def main(arguments: Sequence[str]) -> int:
         features = recorded_features(options.recordings, bins) if options.recordings else []
         logits = [window_logits(checkpoint, load_features(path, bins)) for path, _ in labels]
         found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
-        alone = Sharpness(1.0, 0.0, float("nan"), float("nan"))
-        recordings = (window_logits(checkpoint, beginning(path, checkpoint)) for path in features)
-        power = sharpness(recordings, found.temperature) if options.recordings else alone
+        unchanged = Exponents(1.0, 0.0, float("nan"), float("nan"))
+        recordings = (window_logits(checkpoint, load_first_windows(path, checkpoint)) for path in features)
+        power = fit_exponents(recordings, found.temperature) if options.recordings else unchanged
         save_checkpoint(
             replace(
                 checkpoint,
                 major_prior_odds=options.major_odds,
-                posterior_exponent=power.sharpness,
+                posterior_exponent=power.exponent,
                 exponent_per_doubling=power.per_doubling,
                 chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
                 rejection_threshold=found.rejection_threshold,
@@ -319,7 +319,7 @@ def recorded_features(folder: Path, bins: int) -> list[Path]:
     return paths
 
 
-def beginning(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
+def load_first_windows(path: Path, checkpoint: Checkpoint) -> npt.NDArray[np.uint8]:
     """The first windows of the features at ``path``, uint8 [frames, bins]; errors as ``load_features``."""
     return load_features(path, checkpoint.vqt.n_bins)[: MAX_WINDOWS * window_frames(checkpoint)]
 

@@ -34,8 +34,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stonecli.errors import StoneError
-from stonecli_train.augment import augmented, narrowed
-from stonecli_train.calibrate import beginning, labeled_features, recorded_features, window_frames, windows
+from stonecli_train.augment import augmented, band_limited
+from stonecli_train.calibrate import labeled_features, load_first_windows, recorded_features, window_frames, windows
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stonecli_train.chromanet import ChromaNet, TonalGate, block_levels
 from stonecli_train.errors import message
@@ -43,14 +43,14 @@ from stonecli_train.features import load_features
 
 WIDTH = 32
 STATISTICS: Literal[4] = 4  # of each channel
-SURE = 0.45  # minimum mean probability over a recording's windows to count as music in a key
+MIN_CONFIDENCE = 0.45  # minimum mean probability over a recording's windows to count as music in a key
 SHORTEST_SECONDS = 0.6  # minimum length of the random pieces of each recording, at most one window
 STEPS, ROWS, LEARNING_RATE, WEIGHT_DECAY = 4000, 512, 3e-3, 0.1
 DROPOUT = 0.1
 TARGETS = (0.01, 0.99)  # label smoothing
-DECIDEDNESS = 3.0  # scale of the fitted score
+SCORE_SCALE = 3.0  # scale of the fitted score
 RIDGE = 30.0  # regularization of the regression that adapts a gate; by cross-validation on 6,900 windows and pieces
-HELD_BACK = 0.001  # maximum share of the windows with a key below 0.5
+MAX_BLOCKED = 0.001  # maximum share of the windows with a key below 0.5
 
 Floats = npt.NDArray[np.float32]
 Features = npt.NDArray[np.uint8]
@@ -98,8 +98,8 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
             outputs = network.blocks(window)
             levels.append(block_levels(outputs, STATISTICS)[0])
             predictions.append(functional.softmax(network.logits_of(outputs), dim=-1)[0])
-        most = float(torch.stack(predictions).mean(dim=0).max())
-        return torch.stack(levels).numpy(), most
+        largest = float(torch.stack(predictions).mean(dim=0).max())
+        return torch.stack(levels).numpy(), largest
 
 
 def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
@@ -107,7 +107,7 @@ def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generat
     training, one band-limited to a telephone; the lengths are log-uniform."""
     shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
     longest = max(shortest, window_frames(checkpoint))
-    for change in (None, augmented, narrowed):
+    for change in (None, augmented, band_limited):
         length = int(np.exp(random.uniform(np.log(shortest), np.log(longest))))
         start = int(random.integers(max(1, len(features) - length + 1)))
         piece = features[start : start + length]
@@ -149,14 +149,14 @@ def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
             optimizer.step()
     with torch.inference_mode():
         passing = gate.eval().score(torch.from_numpy(tonal.windows))[:, 0].numpy()
-        gate.out.bias.add_(max(0.0, -float(np.quantile(passing, HELD_BACK))))
+        gate.out.bias.add_(max(0.0, -float(np.quantile(passing, MAX_BLOCKED))))
         for weights in gate.out.parameters():
-            weights.mul_(DECIDEDNESS)
+            weights.mul_(SCORE_SCALE)
         passed, opened = (gate(torch.from_numpy(kind.windows))[:, 0] > 0.5 for kind in (tonal, keyless))
     return Fit(gate, float(passed.float().mean()), float((~opened).float().mean()))
 
 
-def moved(gate: TonalGate, before: Floats, after: Floats) -> TonalGate:
+def adapted(gate: TonalGate, before: Floats, after: Floats) -> TonalGate:
     """Adapt a gate to a fine-tuned network: its output for the levels ``after`` matches ``gate`` on those ``before``.
 
     The hidden layer is fitted by ridge regression towards the old weights. This needs no labels, and keeps what the
@@ -189,10 +189,10 @@ class _Collector:
         empty = np.zeros((0, STATISTICS * sum(checkpoint.chromanet.out_channels)), dtype=np.float32)
         self._windows, self._pieces = [empty], [empty]
 
-    def add(self, features: Features, least: float = 0.0) -> bool:
-        """Add a track if its largest mean probability is above ``least``; returns whether it was added."""
-        levels, most = window_levels(self._network, self._checkpoint, features)
-        if most <= least:
+    def add(self, features: Features, min_confidence: float = 0.0) -> bool:
+        """Add a track if its largest mean probability is above ``min_confidence``; returns whether it was added."""
+        levels, confidence = window_levels(self._network, self._checkpoint, features)
+        if confidence <= min_confidence:
             return False
         self._windows.append(levels)
         for piece in pieces(self._checkpoint, features, self._random):
@@ -217,7 +217,7 @@ def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
     return replace(checkpoint, chromanet=config, weights=weights, state={})
 
 
-def moved_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path]) -> TonalGate:
+def adapted_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path]) -> TonalGate:
     """Adapt the gate of ``origin`` to a ``checkpoint`` that was fine-tuned from it, using the features of ``sounds``.
 
     Raises:
@@ -231,25 +231,25 @@ def moved_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path
     for each in (origin.without_gate(), checkpoint):
         collector = _Collector(each)  # draws the same pieces for both
         for path in sounds:
-            collector.add(beginning(path, each))
+            collector.add(load_first_windows(path, each))
         levels.append(np.concatenate([collector.levels().windows, collector.levels().pieces]))
-    return moved(gate, *levels)
+    return adapted(gate, *levels)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code after writing the checkpoint with a gate."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.gate", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="calibrated, for its own certainty counts")
-    parser.add_argument("--labels", type=Path, required=True, help="CSV of renderings, some of them without a key")
+    parser.add_argument("checkpoint", type=Path, help="calibrated; its confidence tells which recordings are music")
+    parser.add_argument("--labels", type=Path, required=True, help="CSV of renderings, some without a key")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="of .npy features, as training caches them, of unlabeled recordings",
+        help="cached features (.npy) of unlabeled recordings",
     )
     parser.add_argument(
-        "--like", type=Path, metavar="CKPT", help="before it was trained further: move its gate instead of fitting one"
+        "--like", type=Path, metavar="CKPT", help="adapt the gate of this earlier checkpoint instead of fitting one"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -262,23 +262,23 @@ def main(arguments: Sequence[str]) -> int:
         recordings = recorded_features(options.recordings, bins) if options.recordings else []
         if options.like is not None:
             sounds = [path for path, _ in labels] + recordings
-            gate = moved_gate(load_checkpoint(options.like), checkpoint, sounds)
+            gate = adapted_gate(load_checkpoint(options.like), checkpoint, sounds)
             save_checkpoint(with_gate(checkpoint, gate), options.out)
-            print(f"the gate of {options.like.name} was moved by {len(sounds)} sounds")
+            print(f"adapted the gate of {options.like.name} with {len(sounds)} sounds")
             return 0
         for path, key in labels:
             (tonal if key else keyless).add(load_features(path, bins))
-        sure = 0
+        confident = 0
         for path in recordings:
-            sure += tonal.add(beginning(path, checkpoint), SURE)
+            confident += tonal.add(load_first_windows(path, checkpoint), MIN_CONFIDENCE)
         found = fit(tonal.levels(), keyless.levels(), options.seed)
         save_checkpoint(with_gate(checkpoint, found.gate), options.out)
     except (StoneError, OSError, ValueError) as error:
         print(message(error), file=sys.stderr)
         return 1
-    print(f"{found.tonal:.3f} of the windows with a key pass, {found.keyless:.3f} of those without are held back")
+    print(f"{found.tonal:.3f} of the windows with a key pass, {found.keyless:.3f} of those without are blocked")
     if options.recordings:
-        print(f"{sure} recordings counted as music")
+        print(f"{confident} recordings counted as music")
     return 0
 
 

@@ -84,9 +84,9 @@ def cpsd_loss(first: Tensor, second: Tensor, shift: Tensor, circle: int) -> Tens
     return ((torch.cos(angle) - cross_real) ** 2 + (torch.sin(angle) - cross_imaginary) ** 2).mean()
 
 
-def _angles(places: Tensor, circle: int) -> Tensor:
-    """2 pi circle places / 12, float32, reduced modulo 2 pi before the conversion to float."""
-    return 2.0 * math.pi / CLASSES * (circle * places % CLASSES).float()
+def _angles(indices: Tensor, circle: int) -> Tensor:
+    """2 pi circle indices / 12, float32, reduced modulo 2 pi before the conversion to float."""
+    return 2.0 * math.pi / CLASSES * (circle * indices % CLASSES).float()
 
 
 def key_loss(views: Views, circle: int) -> Tensor:
@@ -151,10 +151,10 @@ def semi_tone_loss(views: Views, circle: int, mode_weight: float = MODE_WEIGHT) 
     return {"key": key, "mode": mode, "total": key + mode_weight * mode}
 
 
-def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
+def rotated_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
     """The chroma rotated by the key signature that the KSP predicts, [batch, 12], no gradient.
 
-    turned[p] = sum_q ksp[q] chroma[(p + q) mod 12]: transposing the track does not change it.
+    rotated[p] = sum_q ksp[q] chroma[(p + q) mod 12]: transposing the track does not change it.
 
     Args:
         chroma: energy of the pitch classes, [batch, 12], counted from the lowest bin that the network saw.
@@ -165,29 +165,29 @@ def turned_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
     return (weights[:, :, None] * rolled).sum(dim=1)
 
 
-def tonic_offset(turned: Tensor) -> int:
+def tonic_offset(rotated: Tensor) -> int:
     """Index of the major tonic in the rotated chroma, 0..11: where a major scale fits the whole batch best.
 
     Without labels, the mapping from KSP indices to key signatures is arbitrary. The published code compares two fixed
     bins regardless (:func:`published_mode_labels`); this finds the two tonics by the scale instead.
 
     Args:
-        turned: of :func:`turned_chroma`, [batch, 12], or a sum of such.
+        rotated: of :func:`rotated_chroma`, [batch, 12], or a sum of such.
     """
-    profile = turned.reshape(-1, CLASSES).sum(dim=0)
+    profile = rotated.reshape(-1, CLASSES).sum(dim=0)
     fits = [float(profile[[(tonic + step) % CLASSES for step in MAJOR_SCALE]].sum()) for tonic in range(CLASSES)]
     return fits.index(max(fits))
 
 
-def mode_pseudo_labels(turned: Tensor, offset: int) -> Tensor:
+def mode_pseudo_labels(rotated: Tensor, offset: int) -> Tensor:
     """Pseudo-labels of the mode, float [batch], 1 for major: 1 where the major tonic has more energy than the tonic of
     the relative minor, three semitones below.
 
     Args:
-        turned: of :func:`turned_chroma`, [batch, 12].
+        rotated: of :func:`rotated_chroma`, [batch, 12].
         offset: index of the major tonic in it, see :func:`tonic_offset`.
     """
-    major, minor = turned[:, offset % CLASSES], turned[:, (offset + MINOR_TONIC) % CLASSES]
+    major, minor = rotated[:, offset % CLASSES], rotated[:, (offset + MINOR_TONIC) % CLASSES]
     return (major > minor).float()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-LONGEST_WAIT = timedelta(days=7)  # for slower processes to finish decoding
+MAX_WAIT = timedelta(days=7)  # for slower processes to finish decoding
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def gather_objects(value: Any, processes: Processes) -> list[Any]:
     """The objects of all processes, by rank; waits for the slowest."""
     if processes.count == 1:
         return [value]
-    group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    group = distributed.new_group(backend="gloo", timeout=MAX_WAIT)
     gathered: list[Any] = [None] * processes.count
     distributed.all_gather_object(gathered, value, group=group)
     distributed.destroy_process_group(group)

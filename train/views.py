@@ -13,12 +13,12 @@ from stonecli_train.losses import (
     Views,
     mode_pseudo_labels,
     published_mode_labels,
+    rotated_chroma,
     semi_tone_loss,
     skey_loss,
     soft_cross_entropy,
     stone_loss,
     tonic_offset,
-    turned_chroma,
 )
 
 LOWEST_PITCH_CLASS = 9  # of the VQT's lowest bin: A
@@ -115,8 +115,8 @@ def _mode_labels(chroma: Tensor, views: Views, config: TrainConfig) -> Tensor:
     profile = (views.first.detach() + views.second.detach()) / 2.0
     if config.loss.skey_tonic == "index":
         return published_mode_labels(chroma, profile)
-    turned = turned_chroma(chroma, profile)
-    return mode_pseudo_labels(turned, tonic_offset(turned))
+    rotated = rotated_chroma(chroma, profile)
+    return mode_pseudo_labels(rotated, tonic_offset(rotated))
 
 
 def mean_teacher_loss(logits: Tensor, shift: Tensor, min_confidence: float) -> Tensor:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from stonecli_train.augment import augmented, narrowed  # noqa: E402
+from stonecli_train.augment import augmented, band_limited  # noqa: E402
 
 
 @settings(max_examples=60, deadline=None)
@@ -19,7 +19,7 @@ from stonecli_train.augment import augmented, narrowed  # noqa: E402
 )
 def test_shape_and_type_stay(seed: int, frames: int, bins: int, level: int) -> None:
     segment = np.full((frames, bins), level, np.uint8)
-    for change in (augmented, narrowed):
+    for change in (augmented, band_limited):
         changed = change(segment, np.random.default_rng(seed))
         assert changed.shape == segment.shape
         assert changed.dtype == np.uint8
@@ -43,7 +43,7 @@ def test_pitches_stay_where_they_are() -> None:
     for seed in range(100):
         profile = augmented(segment, np.random.default_rng(seed)).mean(axis=0)
         contrast.append((profile[notes] - profile[notes + 1]).min())
-    assert min(contrast) >= -1  # at worst drowned in noise, never turned round
+    assert min(contrast) >= -1  # at worst drowned in noise, never inverted
     assert np.median(contrast) > 80
 
 
@@ -83,7 +83,7 @@ def test_a_narrow_band_stays_as_it_is_and_the_rest_is_dimmed() -> None:
     segment = np.random.default_rng(0).integers(0, 256, (50, 99)).astype(np.uint8)
     lost = []
     for seed in range(100):
-        change = narrowed(segment, np.random.default_rng(seed)).astype(int) - segment
+        change = band_limited(segment, np.random.default_rng(seed)).astype(int) - segment
         assert (change[:, 46:74] == 0).all()
         assert (change <= 0).all()
         assert (change >= -130).all()

@@ -16,34 +16,34 @@ import stonecli_train.calibrate
 import stonecli_train.gate
 from stonecli.errors import StoneError
 from stonecli.key import Key
-from stonecli_train.calibrate import KEYLESS_REFUSED, calibrate, confidences, main, sharpness, window_logits
+from stonecli_train.calibrate import MAX_NO_KEY_REJECTED, calibrate, confidences, fit_exponents, main, window_logits
 from stonecli_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.train.fixture_types import MakeConfig
 
 
-def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
-    """Logits of one window each, and keys drawn from the probabilities that they stand for at ``sharpness`` 1."""
+def drawn(count: int, scale: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
+    """Logits of one window each, and keys drawn from the probabilities that they stand for at ``scale`` 1."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.0, 2.0, (count, 24)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     indices = [int(rng.choice(24, p=row / row.sum())) for row in chances.astype(np.float64)]
-    return [row[None] * np.float32(sharpness) for row in logits], indices
+    return [row[None] * np.float32(scale) for row in logits], indices
 
 
-@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5])
-def test_the_temperature_compensates_a_known_scaling(sharpness: float) -> None:
-    logits, indices = drawn(3000, sharpness)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
+def test_the_temperature_compensates_a_known_scaling(scale: float) -> None:
+    logits, indices = drawn(3000, scale)
     found = calibrate(logits, indices)
-    assert found.temperature == pytest.approx(sharpness, rel=0.15)
+    assert found.temperature == pytest.approx(scale, rel=0.15)
     assert found.error < 0.03
-    assert (found.rejection_threshold, found.keyless_refused) == (0.0, None)
+    assert (found.rejection_threshold, found.no_key_rejected) == (0.0, None)
 
 
 def test_a_recording_without_a_key_is_rejected() -> None:
     logits, indices = drawn(500, 3.0)
     quiet = [np.random.default_rng(seed).normal(0.0, 0.3, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *quiet], [*indices, *[None] * 50])
-    assert found.keyless_refused == pytest.approx(KEYLESS_REFUSED, abs=0.02)
+    assert found.no_key_rejected == pytest.approx(MAX_NO_KEY_REJECTED, abs=0.02)
     assert 1 / 24 < found.rejection_threshold < 0.1
 
 
@@ -51,8 +51,8 @@ def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
     logits, indices = drawn(500, 3.0)
     loud = [np.random.default_rng(seed).normal(0.0, 6.0, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *loud], [*indices, *[None] * 50])
-    assert found.keyless_refused is not None
-    assert found.keyless_refused < 0.5
+    assert found.no_key_rejected is not None
+    assert found.no_key_rejected < 0.5
     confidence, _ = confidences(logits, found.temperature)
     assert (confidence < found.rejection_threshold).mean() <= 1 / 500
 
@@ -62,7 +62,7 @@ def test_probabilities_near_chance_are_always_rejected() -> None:
     flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
     found = calibrate([*logits, *flat], [*indices, *[None] * 50])
     assert found.rejection_threshold == pytest.approx(1.2 / 24)
-    assert found.keyless_refused == 1.0
+    assert found.no_key_rejected == 1.0
 
 
 def test_a_temperature_that_is_given_is_taken() -> None:
@@ -89,20 +89,20 @@ def recordings(count: int, spread: float, seed: int = 0) -> list[np.ndarray]:
 
 
 def test_windows_that_agree_give_more_confidence() -> None:
-    clear, wandering = (sharpness(recordings(150, spread), 1.0) for spread in (1.5, 2.0))
+    clear, wandering = (fit_exponents(recordings(150, spread), 1.0) for spread in (1.5, 2.0))
     assert clear.agreement > wandering.agreement
-    assert clear.sharpness > wandering.sharpness
+    assert clear.exponent > wandering.exponent
     assert all(found.per_doubling > 0 for found in (clear, wandering))
     assert all(found.error < 0.06 for found in (clear, wandering))
 
 
-def test_sharpness_is_the_same_again() -> None:
-    assert sharpness(recordings(20, 2.0), 0.7) == sharpness(recordings(20, 2.0), 0.7)
+def test_the_exponents_are_reproducible() -> None:
+    assert fit_exponents(recordings(20, 2.0), 0.7) == fit_exponents(recordings(20, 2.0), 0.7)
 
 
 def test_recordings_that_are_too_short() -> None:
     with pytest.raises(StoneError, match="no recording has the 5 windows"):
-        sharpness([np.zeros((4, 24), dtype=np.float32)], 1.0)
+        fit_exponents([np.zeros((4, 24), dtype=np.float32)], 1.0)
 
 
 def test_calibration_does_not_change_the_weights(
@@ -136,7 +136,7 @@ def test_calibration_does_not_change_the_weights(
         np.save(tmp_path / "music" / f"{number}.npy", features)
     assert main([*arguments, "--recordings", str(tmp_path / "music")]) == 0
     assert load_checkpoint(tmp_path / "b.pt").exponent_per_doubling >= 0.0
-    assert "Sharpness(" in capsys.readouterr().out
+    assert "Exponents(" in capsys.readouterr().out
     (tmp_path / "short").mkdir()
     np.save(tmp_path / "short" / "a.npy", features[: config.segment_frames])
     assert main([*arguments, "--recordings", str(tmp_path / "short")]) == 1

@@ -23,9 +23,9 @@ from stonecli_train.gate import (
     SHORTEST_SECONDS,
     STATISTICS,
     Levels,
+    adapted,
     fit,
     main,
-    moved,
     pieces,
     window_levels,
     with_gate,
@@ -111,13 +111,13 @@ def test_one_kind_alone(kinds: tuple[int, int]) -> None:
         fit(levels(kinds[0], 0.0, 0), levels(kinds[1], 0.0, 0))
 
 
-def test_a_moved_gate_says_the_same_of_changed_levels() -> None:
-    """Training mixes the channels a little: the gate as it is takes one kind for the other, the moved one does not."""
+def test_an_adapted_gate_has_the_same_output_for_changed_levels() -> None:
+    """Training mixes the channels a little: the old gate confuses the two classes, the adapted one does not."""
     gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
     mixing = np.eye(8, dtype=np.float32) + np.random.default_rng(2).normal(0.0, 0.5, (8, 8)).astype(np.float32)
     before = np.concatenate([rows(2000, middle, seed) for seed, middle in enumerate((2.0, -2.0, 0.0), 3)])
     after = before @ mixing - 3.0
-    new = moved(gate, before, after)
+    new = adapted(gate, before, after)
     others = np.concatenate([rows(500, 1.0, 7), rows(500, -1.0, 8)])
     with torch.inference_mode():
         wanted = gate(torch.from_numpy(others))[:, 0] > 0.5
@@ -163,11 +163,11 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     plain = made.without_gate()
     changed = {name: value + 0.01 if name.endswith("pwconv2.bias") else value for name, value in plain.weights.items()}
     save_checkpoint(replace(plain, weights=changed), tmp_path / "later.pt")
-    arguments[0], arguments[-1] = str(tmp_path / "later.pt"), str(tmp_path / "moved.pt")
+    arguments[0], arguments[-1] = str(tmp_path / "later.pt"), str(tmp_path / "adapted.pt")
     assert main([*arguments, "--like", str(tmp_path / "b.pt")]) == 0
-    assert "moved by 40 sounds" in capsys.readouterr().out
+    assert "adapted by 40 sounds" in capsys.readouterr().out
     later = [
-        np.ptp(window_logits(load_checkpoint(tmp_path / "moved.pt"), sound(tiny_checkpoint, tonal, frames, 200)))
+        np.ptp(window_logits(load_checkpoint(tmp_path / "adapted.pt"), sound(tiny_checkpoint, tonal, frames, 200)))
         for tonal in (True, False)
     ]
     assert later[0] > 0.5 * after[0]

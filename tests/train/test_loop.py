@@ -385,7 +385,7 @@ def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_confi
         start(tiny_config()).train()
 
 
-# --- beginning with a model -------------------------------------------------------------------------------------------
+# --- starting from a model --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -397,14 +397,16 @@ def trained(start: Any, tiny_config: Config) -> Checkpoint:
     return replace(made, chromanet=calibrated, state={})
 
 
-def test_it_begins_with_a_models_weights(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+def test_it_starts_from_the_weights_of_a_model(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     longer = tiny_config("cross_entropy", optimizer__lr=1e-12, input__window_seconds=2.0)
     assert longer.input.window_seconds != trained.window_seconds
     run = start(longer, data="mixed", start=trained)
     run.train()
     made = load_checkpoint(run.folder / "last.pt")
-    learnt = {name: value for name, value in trained.weights.items() if "running" not in name and "batches" not in name}
-    for name, value in learnt.items():
+    weights = {
+        name: value for name, value in trained.weights.items() if "running" not in name and "batches" not in name
+    }
+    for name, value in weights.items():
         torch.testing.assert_close(made.weights[name], value, atol=1e-6, rtol=0)
         torch.testing.assert_close(made.state["weights"][name], value, atol=1e-6, rtol=0)
     assert made.window_seconds == 2.0

@@ -22,13 +22,13 @@ from stonecli_train.losses import (  # noqa: E402
     mode_loss,
     mode_pseudo_labels,
     published_mode_labels,
+    rotated_chroma,
     semi_tone_loss,
     signatures,
     skey_loss,
     soft_cross_entropy,
     stone_loss,
     tonic_offset,
-    turned_chroma,
 )
 
 SHIFTS = [shift for shift in range(-11, 12) if shift]
@@ -321,16 +321,16 @@ def chroma_of(tonic: int, minor: bool) -> list[float]:
 def test_the_rotated_chroma_is_transposition_invariant(shift: int) -> None:
     chroma, ksp = torch.rand(4, 12, generator=torch.Generator().manual_seed(1)), random_ksp(2, batch=4)
     moved_ksp = torch.cat([torch.roll(row, shift, dims=1) for row in (ksp[:, :12], ksp[:, 12:])], dim=1)
-    moved = turned_chroma(torch.roll(chroma, shift, dims=1), moved_ksp)
-    torch.testing.assert_close(moved, turned_chroma(chroma, ksp), atol=1e-5, rtol=0)
+    moved = rotated_chroma(torch.roll(chroma, shift, dims=1), moved_ksp)
+    torch.testing.assert_close(moved, rotated_chroma(chroma, ksp), atol=1e-5, rtol=0)
 
 
-def test_the_turned_chroma_by_hand() -> None:
+def test_the_rotated_chroma_by_hand() -> None:
     # A KSP at index 2 rotates pitch class 2 to the front; one with two peaks gives the mean of both rotations.
     chroma = torch.arange(12.0)[None]
-    assert turned_chroma(chroma, hot(2))[0].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1]
+    assert rotated_chroma(chroma, hot(2))[0].tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1]
     split = 0.5 * hot(0, classes=24) + 0.5 * hot(12 + 2, classes=24)
-    assert turned_chroma(chroma, split)[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 5, 6]
+    assert rotated_chroma(chroma, split)[0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 5, 6]
 
 
 @pytest.mark.parametrize("rotation", range(12))
@@ -351,19 +351,19 @@ def test_the_scale_is_found_over_the_whole_batch() -> None:
 def test_pseudo_labels_of_c_major_and_a_minor(rotation: int) -> None:
     """C major and A minor share the signature; a network may have it at any index."""
     chroma = torch.tensor([chroma_of(0, minor=False), chroma_of(9, minor=True)])
-    turned = turned_chroma(chroma, hot(rotation, rotation))
-    offset = tonic_offset(turned)
+    rotated = rotated_chroma(chroma, hot(rotation, rotation))
+    offset = tonic_offset(rotated)
     assert offset == -rotation % 12
-    assert mode_pseudo_labels(turned, offset).tolist() == [1, 0]
+    assert mode_pseudo_labels(rotated, offset).tolist() == [1, 0]
 
 
 def test_no_gradient_flows_through_pseudo_labels() -> None:
     logits = torch.randn(3, 24, requires_grad=True)
     chroma = torch.rand(3, 12, requires_grad=True)
     ksp = torch.softmax(logits, dim=1)
-    turned = turned_chroma(chroma, ksp)
-    assert torch.autograd.grad(turned.sum(), logits, allow_unused=True, retain_graph=True) == (None,)
-    assert not mode_pseudo_labels(turned, 0).requires_grad
+    rotated = rotated_chroma(chroma, ksp)
+    assert torch.autograd.grad(rotated.sum(), logits, allow_unused=True, retain_graph=True) == (None,)
+    assert not mode_pseudo_labels(rotated, 0).requires_grad
 
 
 def test_published_pseudo_labels_compare_two_fixed_bins() -> None:

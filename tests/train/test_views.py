@@ -21,8 +21,8 @@ from stonecli_train.data import NO_KEY_INDEX, Batch  # noqa: E402
 from stonecli_train.losses import (  # noqa: E402
     mode_pseudo_labels,
     published_mode_labels,
+    rotated_chroma,
     tonic_offset,
-    turned_chroma,
 )
 from stonecli_train.views import (  # noqa: E402
     batch_chroma,
@@ -40,7 +40,7 @@ from stonecli_train.views import (  # noqa: E402
 
 Config = Callable[..., TrainConfig]
 LOSSES = ["stone", "semi_tone", "skey", "cross_entropy"]
-SURE = 60.0  # a logit that leaves nothing for the others
+LARGE_LOGIT = 60.0  # a logit that leaves nothing for the others
 EVERY_SHIFT = [(plain, other) for plain in range(16) for other in range(16) if 0 < abs(plain - other) <= 11]
 
 
@@ -55,8 +55,8 @@ def batch_of(labels: list[int], shifts: list[tuple[int, int]]) -> Batch:
     )
 
 
-def sure(places: Tensor, classes: int) -> Tensor:
-    return SURE * torch.nn.functional.one_hot(places, classes).float()
+def sure(indices: Tensor, classes: int) -> Tensor:
+    return LARGE_LOGIT * torch.nn.functional.one_hot(indices, classes).float()
 
 
 # --- crops ------------------------------------------------------------------------------------------------------------
@@ -276,7 +276,9 @@ def test_cross_entropy_asks_unlabeled_tracks_to_agree(tiny_config: Config) -> No
         assert terms["total"].item() == pytest.approx(2 * (terms["key"].item() + 1.5 * terms["mode"].item()), rel=1e-4)
 
 
-def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE) -> tuple[Tensor, Tensor]:
+def teacher_and_student_logits(
+    keys: list[int], shifts: list[int], confidence: float = LARGE_LOGIT
+) -> tuple[Tensor, Tensor]:
     """Logits of a teacher that predicts ``keys`` (indices for the plain crop), and of a network that follows it."""
     indices = torch.tensor(keys)
     moved = (indices % 12 - torch.tensor(shifts)) % 12 + 12 * (indices >= 12)
@@ -286,7 +288,7 @@ def heard_and_asked(keys: list[int], shifts: list[int], confidence: float = SURE
 @given(st.lists(st.tuples(st.integers(0, 23), st.integers(-11, 11)), min_size=1, max_size=6))
 def test_a_student_that_follows_the_teacher_has_no_loss(rows: list[tuple[int, int]]) -> None:
     keys, shifts = [key for key, _ in rows], [shift for _, shift in rows]
-    teacher, followed = heard_and_asked(keys, shifts)
+    teacher, followed = teacher_and_student_logits(keys, shifts)
     assert mean_teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5) < 1e-6
     wrong = torch.roll(followed, 1, dims=1)
     assert mean_teacher_loss(torch.stack([teacher, teacher, wrong]), torch.tensor(shifts), 0.5) > 10.0
@@ -294,7 +296,7 @@ def test_a_student_that_follows_the_teacher_has_no_loss(rows: list[tuple[int, in
 
 def test_an_unsure_teacher_teaches_nothing() -> None:
     shifts = torch.tensor([3, 3])
-    sure, asked = heard_and_asked([0, 5], [3, 3])
+    sure, asked = teacher_and_student_logits([0, 5], [3, 3])
     flat = torch.zeros_like(sure)
     assert mean_teacher_loss(torch.stack([sure, flat, flat]), shifts, 0.6) == 0.0  # the segments' mean: 0.52
     assert mean_teacher_loss(torch.stack([sure, sure, flat]), shifts, 0.6) == pytest.approx(math.log(24.0))
@@ -305,7 +307,7 @@ def test_an_unsure_teacher_teaches_nothing() -> None:
 
 def test_the_teachers_modes_weigh_the_same() -> None:
     shifts = [0, 0, 0, 0]
-    teacher, followed = heard_and_asked([0, 14, 15, 16], shifts)
+    teacher, followed = teacher_and_student_logits([0, 14, 15, 16], shifts)
     followed[0] = 0.0  # the only major row is asked for everything; three minor ones are right
     loss = mean_teacher_loss(torch.stack([teacher, teacher, followed]), torch.tensor(shifts), 0.5)
     assert loss == pytest.approx(math.log(24.0) / 2, abs=1e-4)
@@ -397,10 +399,10 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
     indices = label_indices(labels, shifts, config)
     for constant in (0, 5):
         ksp = torch.nn.functional.one_hot((indices + constant) % 12 + 12 * (indices // 12), 24).float()
-        turned = turned_chroma(segment_chroma(inputs, "linear"), ksp)
-        offset = tonic_offset(turned)
+        rotated = rotated_chroma(segment_chroma(inputs, "linear"), ksp)
+        offset = tonic_offset(rotated)
         assert offset == -constant % 12
-        assert mode_pseudo_labels(turned, offset).tolist() == [1.0] * 12 + [0.0] * 12
+        assert mode_pseudo_labels(rotated, offset).tolist() == [1.0] * 12 + [0.0] * 12
 
 
 def test_without_a_key_every_class_is_as_likely(tiny_config: Any) -> None:

@@ -88,7 +88,7 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
     """
     if not passage.chords:
         raise ValueError("no chords")
-    passage = replace(passage, chords=tuple(_coloured(rng, passage.chords, passage, style)))
+    passage = replace(passage, chords=tuple(_extended_chords(rng, passage.chords, passage, style)))
     scene = Scene(rng, passage, style, ChordLookup(passage.chords))
     layers = [name for name in style.layers if rng.random() < 0.88]
     if not any(name not in BASSES for name in layers):
@@ -224,7 +224,9 @@ class _Clock:
         return tuple(tones)
 
 
-def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Passage, style: Style) -> list[Chord]:
+def _extended_chords(
+    rng: np.random.Generator, chords: tuple[Chord, ...], passage: Passage, style: Style
+) -> list[Chord]:
     """The chords; in some styles, triads are extended with sevenths or ninths of the key.
 
     Bands add the seventh to the dominant; blues bands add it to the tonic and subdominant of a major key as well.
@@ -238,7 +240,7 @@ def _coloured(rng: np.random.Generator, chords: tuple[Chord, ...], passage: Pass
             else chord
             for chord in chords
         ]
-    if rng.random() >= style.colour:
+    if rng.random() >= style.extensions:
         return list(chords)
     key, ninth = passage.key, rng.random() < 0.35
     out = []

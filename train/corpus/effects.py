@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pedalboard as pb
 
-from stonecli_train.corpus import dirt
+from stonecli_train.corpus import artifacts
 from stonecli_train.corpus.codecs import GSM, coded, draw_codec
 from stonecli_train.corpus.levels import gain_of, normalized
 from stonecli_train.corpus.room import reverberation
@@ -134,11 +134,11 @@ def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects:
         samples = samples + reverberation(samples, rate, effects.room, 0.5) * gain_of(effects.wet_db)
     samples = _through(filters(effects), samples, rate)
     if effects.noise_db is not None:
-        samples = samples + dirt.noise(rng, samples, rate, effects.noise_db, effects.noise_slope)
+        samples = samples + artifacts.noise(rng, samples, rate, effects.noise_db, effects.noise_slope)
     if effects.crackles:
-        samples = samples + dirt.crackle(rng, samples, rate, effects.crackles)
+        samples = samples + artifacts.crackle(rng, samples, rate, effects.crackles)
     if effects.hum:
-        samples = samples + dirt.hum(rng, samples, rate)
+        samples = samples + artifacts.hum(rng, samples, rate)
     if effects.codec:
         samples = coded(normalized(samples), rate, effects.codec, effects.kilobits)
     return normalized(samples) * gain_of(effects.level_db)

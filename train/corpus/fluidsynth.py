@@ -22,7 +22,7 @@ from stonecli_train.corpus.arrange import Part
 
 Floats = npt.NDArray[np.float32]
 TICKS = 480  # per quarter note; at 120 BPM that is 960 ticks per second
-_TICKS_A_SECOND = 2 * TICKS
+_TICKS_PER_SECOND = 2 * TICKS
 DRUM_CHANNEL = 9
 GAP = 0.5  # seconds between two parts; in the middle of it the first falls silent
 _ALL_SOUND_OFF = 120  # MIDI controller
@@ -99,18 +99,18 @@ def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
         parts: what to play; the mixer applies their gain.
         seconds: duration of each part; later notes are dropped.
     """
-    slot = round((seconds + GAP) * _TICKS_A_SECOND)
+    slot = round((seconds + GAP) * _TICKS_PER_SECOND)
     events: list[tuple[int, int, bytes]] = []
     for number, part in enumerate(parts):
         channel, first = DRUM_CHANNEL if part.role == "drums" else 0, number * slot
-        silent = first + round((seconds + GAP / 2) * _TICKS_A_SECOND)
+        silent = first + round((seconds + GAP / 2) * _TICKS_PER_SECOND)
         events.append((first, 0, bytes((0xC0 | channel, part.program))))
         events.append((silent, 0, bytes((0xB0 | channel, _ALL_SOUND_OFF, 0))))
         for tone in part.tones:
             if tone.start >= seconds:
                 continue
-            start = max(0, round(tone.start * _TICKS_A_SECOND))
-            end = max(start + 20, round(min(tone.start + tone.duration, seconds) * _TICKS_A_SECOND))
+            start = max(0, round(tone.start * _TICKS_PER_SECOND))
+            end = max(start + 20, round(min(tone.start + tone.duration, seconds) * _TICKS_PER_SECOND))
             events.append((first + start, 2, bytes((0x90 | channel, tone.pitch, tone.velocity))))
             events.append((first + end, 1, bytes((0x80 | channel, tone.pitch, 0))))
     body, now = bytearray(b"\0\xff\x51\x03" + (500_000).to_bytes(3, "big")), 0

@@ -35,7 +35,7 @@ ATTEMPTS = 4  # LMMS 1.2 crashes or renders silence in about 1 % of runs; a retr
 _RATE = 44100  # Hz, the lowest rate that LMMS renders
 _LARGEST_PRESET = 8 << 20  # bytes of XML
 _TICKS_A_BAR, _SECONDS_A_BAR = 192, 2.0  # at 120 quarter notes a minute
-_TICKS_A_SECOND = _TICKS_A_BAR / _SECONDS_A_BAR
+_TICKS_PER_SECOND = _TICKS_A_BAR / _SECONDS_A_BAR
 _LMMS_KEY = -12  # LMMS calls the A of 440 Hz 57, MIDI 69
 
 # A part of ZynAddSubFX as it is when the program starts.
@@ -153,7 +153,7 @@ def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -
     container = ET.SubElement(ET.SubElement(project, "song"), "trackcontainer", type="song")
     track = ET.SubElement(container, "track", type="0", name="preset", muted="0", solo="0")
     track.append(instrument_track)
-    step = round((held + rest) * _TICKS_A_SECOND)
+    step = round((held + rest) * _TICKS_PER_SECOND)
     bars = -(-len(pitches) * step // _TICKS_A_BAR)
     pattern = ET.SubElement(
         track, "pattern", type="1", pos="0", len=str(bars * _TICKS_A_BAR), muted="0", name="", steps="16"
@@ -161,7 +161,7 @@ def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -
     shift = 0 if is_zyn else _LMMS_KEY  # LMMS passes its key number to ZynAddSubFX as a MIDI note
     for index, pitch in enumerate(pitches):
         ET.SubElement(
-            pattern, "note", key=str(pitch + shift), pos=str(index * step), len=str(round(held * _TICKS_A_SECOND)),
+            pattern, "note", key=str(pitch + shift), pos=str(index * step), len=str(round(held * _TICKS_PER_SECOND)),
             vol="100", pan="0",
         )  # fmt: skip
     written: bytes = ET.tostring(project, encoding="utf-8", xml_declaration=True)

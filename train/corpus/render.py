@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
 RENDERED, THERE = "rendered", "there already"
-SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 1800.0  # of an excerpt
+MIN_SECONDS, MAX_SECONDS = 1.0, 1800.0  # of an excerpt
 _REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
 
 _library: Library | None = None  # of this worker process
@@ -211,12 +211,12 @@ def _stopped(number: int, reason: str | None) -> StoneError:
     )
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    """Converter of an option's text to an integer of at least ``least``."""
+def _min_int(minimum: int) -> Callable[[str], int]:
+    """Converter of an option's text to an integer of at least ``minimum``."""
 
     def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"is at least {least}, not {text}")
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {text}")
         return int(text)
 
     return number
@@ -230,10 +230,8 @@ def number_of_seconds(text: str) -> float:
         ValueError: the text is not a number.
     """
     seconds = float(text)
-    if not SHORTEST_SECONDS < seconds <= LONGEST_SECONDS:  # also rejects NaN
-        raise argparse.ArgumentTypeError(
-            f"is above {SHORTEST_SECONDS:.0f} and at most {LONGEST_SECONDS:.0f}, not {text}"
-        )
+    if not MIN_SECONDS < seconds <= MAX_SECONDS:  # also rejects NaN
+        raise argparse.ArgumentTypeError(f"is above {MIN_SECONDS:.0f} and at most {MAX_SECONDS:.0f}, not {text}")
     return seconds
 
 
@@ -245,10 +243,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=_at_least(1), required=True)
-    parser.add_argument("--start", type=_at_least(0), default=0, help="number of the first excerpt (default: 0)")
-    parser.add_argument("--seed", type=_at_least(0), default=1)
-    parser.add_argument("--jobs", type=_at_least(1), default=1)
+    parser.add_argument("--count", type=_min_int(1), required=True)
+    parser.add_argument("--start", type=_min_int(0), default=0, help="number of the first excerpt (default: 0)")
+    parser.add_argument("--seed", type=_min_int(0), default=1)
+    parser.add_argument("--jobs", type=_min_int(1), default=1)
     parser.add_argument("--seconds", type=number_of_seconds, default=24.0)
     parser.add_argument("--style", action="append", choices=list(STYLES), help="render only this style; repeatable")
     parser.add_argument(

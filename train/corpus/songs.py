@@ -238,7 +238,7 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
     own, away = kept(LOOPS[style.loops][mode]), kept(_AWAY[mode])
     home = [loop for loop in own if loop.split()[0].rstrip("maj79") == tonic and len(loop.split()) > 1]
     home = home or [loop for loop in kept(LOOPS["pop"][mode]) if loop.split()[0] == tonic]
-    vamp = f"{tonic}{rng.choice(['', '', '7', '9'])}" if style.colour >= 0.4 else tonic
+    vamp = f"{tonic}{rng.choice(['', '', '7', '9'])}" if style.extensions >= 0.4 else tonic
     if rng.random() < _VAMPS.get(style.name, 0.03):
         main = vamp
     else:

@@ -177,7 +177,7 @@ class Library:
         name = self._style_for(rng, source, passage)
         style = STYLES[name]
         bpm = tempo_of(rng, style)
-        section = _stretch(rng, passage, seconds * bpm / 60.0)
+        section = _random_section(rng, passage, seconds * bpm / 60.0)
         covered = sum(chord.duration for chord in section.chords)
         if covered < MIN_CHORD_SHARE * section.length:
             raise RejectedError(f"{source}: too little harmony")
@@ -212,7 +212,7 @@ class Library:
             if passage.beats_per_bar != mma.BEATS_PER_BAR or not passage.chords:
                 raise RejectedError(f"{passage.source}: no chords in bars of four")
             bpm = tempo_of(rng, style)
-            passage = _stretch(rng, passage, seconds * bpm / 60.0)
+            passage = _random_section(rng, passage, seconds * bpm / 60.0)
             passage = replace(passage, source=mma.SOURCE)
             own = arrange(rng, passage, style, bpm)
             starts = list(np.arange(0.0, passage.length, 8.0 * mma.BEATS_PER_BAR))
@@ -274,7 +274,7 @@ def _root(folder: Path | None, source: str) -> Path:
     return folder / source
 
 
-def _stretch(rng: np.random.Generator, passage: Passage, beats: float) -> Passage:
+def _random_section(rng: np.random.Generator, passage: Passage, beats: float) -> Passage:
     """``beats`` beats of ``passage`` from a random bar line; a passage that is too short is repeated."""
     bar = passage.beats_per_bar
     if passage.length < beats:
@@ -313,7 +313,7 @@ def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerp
     """The notes as written, on random instruments."""
     low, high = (65.0, 135.0) if passage.source == pop909.SOURCE else (55.0, 110.0)
     bpm = float(rng.uniform(low, high))
-    section = _stretch(rng, passage, seconds * bpm / 60.0)
+    section = _random_section(rng, passage, seconds * bpm / 60.0)
     if len(section.notes) < 12:
         raise RejectedError(f"{passage.source}: too few notes")
     return Excerpt(section, arrange_score(rng, section, bpm), "score", bpm)
@@ -322,7 +322,7 @@ def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerp
 def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
     """An unaccompanied tune."""
     bpm = float(rng.uniform(70.0, 140.0))
-    section = _stretch(rng, passage, seconds * bpm / 60.0)
+    section = _random_section(rng, passage, seconds * bpm / 60.0)
     if len(section.melody) < 16:
         raise RejectedError(f"{passage.source}: too few notes")
     return Excerpt(section, arrange_score(rng, replace(section, notes=section.melody), bpm), "tune", bpm)

@@ -209,20 +209,20 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
     size = fast_length(samples)
     transform = np.fft.rfft(source, size)
     hertz = np.fft.rfftfreq(size, 1.0 / rate)
-    stretch = rng.uniform(0.95, 1.25)
+    formant_scale = rng.uniform(0.95, 1.25)
     chosen = rng.choice(len(_VOWELS), 2, replace=False)
     share = np.repeat(vowel, block)[:samples]
     voice = np.zeros(samples)
     for index, weight in zip(chosen.tolist(), (1.0 - share, share), strict=True):
-        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[index], stretch), size)[:samples]
+        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[index], formant_scale), size)[:samples]
     scaled: Floats = (voice / max(float(np.sqrt(np.mean(voice**2))), 1e-9) * 0.2).astype(np.float32)
     return scaled
 
 
-def _formants(hertz: npt.NDArray[np.floating], vowel: tuple[int, ...], stretch: float) -> npt.NDArray[np.float64]:
+def _formants(hertz: npt.NDArray[np.floating], vowel: tuple[int, ...], formant_scale: float) -> npt.NDArray[np.float64]:
     response = np.full(len(hertz), 0.03)
     for center, width, height in zip(vowel, (90.0, 130.0, 200.0), (1.0, 0.6, 0.3), strict=True):
-        response += height / (1.0 + ((hertz - center * stretch) / width) ** 2)
+        response += height / (1.0 + ((hertz - center * formant_scale) / width) ** 2)
     return response
 
 

@@ -31,7 +31,7 @@ class Singer:
     """Parameters of a singer; pitches in semitones, times in seconds.
 
     Attributes:
-        stretch: scale of the formants, 0.9 for a large man, 1.25 for a child.
+        formant_scale: factor of the formant frequencies, 0.9 for a large man, 1.25 for a child.
         slope: spectral slope of the glottal pulse; a higher value is softer.
         ring: level of the singer's formant around 3 kHz.
         vowels: of the lyrics, as indices of formants.
@@ -46,7 +46,7 @@ class Singer:
         falls: probability that a phrase ends with a fall.
     """
 
-    stretch: float
+    formant_scale: float
     slope: float
     ring: float
     vowels: tuple[int, ...]
@@ -67,7 +67,7 @@ def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
     """A random singer for the range of the tones; higher ranges get higher formants."""
     middle = float(np.median([tone.pitch for tone in tones])) if tones else 60.0
     return Singer(
-        stretch=float(np.clip(0.95 + (middle - 50.0) / 100.0 + rng.normal(0.0, 0.05), 0.88, 1.28)),
+        formant_scale=float(np.clip(0.95 + (middle - 50.0) / 100.0 + rng.normal(0.0, 0.05), 0.88, 1.28)),
         slope=float(rng.uniform(0.8, 1.5)),
         ring=float(rng.uniform(0.1, 0.5)),
         vowels=tuple(rng.choice(len(_VOWELS), 3, replace=False).tolist()),
@@ -199,7 +199,7 @@ def _formants(hertz: npt.NDArray[np.floating], vowel: int, singer: Singer) -> Fl
     response = np.full(len(hertz), 0.02)
     heights = (1.0, 0.55, 0.25 + 0.5 * singer.ring, 0.1 + 0.6 * singer.ring, 0.08)
     for center, width, height in zip(_VOWELS[vowel], _WIDTHS, heights, strict=True):
-        response += height / (1.0 + ((hertz - center * singer.stretch) / width) ** 2)
+        response += height / (1.0 + ((hertz - center * singer.formant_scale) / width) ** 2)
     return response.astype(np.float32)
 
 

@@ -45,7 +45,7 @@ def test_new_files_are_tagged_once_and_ctrl_c_ends_it(
 
 def test_wrong_usage(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("watch", tmp_path / "none").exit_code == 2
-    assert invoke("watch", tmp_path, "--field", "colour").exit_code == 2
+    assert invoke("watch", tmp_path, "--field", "mood").exit_code == 2
 
 
 def test_a_folder_that_is_gone_ends_it(stone_command: list[str], tmp_path: Path) -> None:

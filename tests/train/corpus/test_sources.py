@@ -248,16 +248,16 @@ def test_pop909_times_become_beats_and_wrong_keys_are_dropped(tmp_path: Path, sk
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "least", "least_minor"),
+    ("source", "minimum", "min_minor"),
     [("cocopops", 400, 80), ("jazz_standards", 900, 150), ("bach_chorales", 250, 80), ("nottingham", 800, 40)],
 )
-def test_the_real_corpora(source: str, least: int, least_minor: int, skipped: Skipped) -> None:
+def test_the_real_corpora(source: str, minimum: int, min_minor: int, skipped: Skipped) -> None:
     folder = Path(__file__).resolve().parents[4] / "shared" / "corpus"
     if not (folder / f"{source}.zip").exists():
         pytest.skip("the corpora are not here")
     passages = list(READERS[source](folder / source, skipped))
-    assert len(passages) >= least
-    assert sum(passage.key.mode == "minor" for passage in passages) >= least_minor
+    assert len(passages) >= minimum
+    assert sum(passage.key.mode == "minor" for passage in passages) >= min_minor
     shares = [diatonic_share(passage.histogram(), passage.key) for passage in passages]
     assert np.mean(shares) > 0.88
     for passage in passages:
