@@ -93,7 +93,7 @@ def paper(name: str) -> TrainConfig:
             mode_weight=1.5,
             skey_weights=(1.0, 1.7, 1.0),
             skey_chroma="log",
-            skey_tonic="place",
+            skey_tonic="index",
         ),
         DataConfig(batch_size=128),
         OptimizerConfig(

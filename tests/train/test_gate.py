@@ -165,7 +165,7 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     save_checkpoint(replace(plain, weights=changed), tmp_path / "later.pt")
     arguments[0], arguments[-1] = str(tmp_path / "later.pt"), str(tmp_path / "adapted.pt")
     assert main([*arguments, "--like", str(tmp_path / "b.pt")]) == 0
-    assert "adapted by 40 sounds" in capsys.readouterr().out
+    assert "with 40 sounds" in capsys.readouterr().out
     later = [
         np.ptp(window_logits(load_checkpoint(tmp_path / "adapted.pt"), sound(tiny_checkpoint, tonal, frames, 200)))
         for tonal in (True, False)

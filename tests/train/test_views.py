@@ -383,7 +383,7 @@ def test_the_tonics_that_skey_compares_are_a_setting(tiny_config: Config) -> Non
         return batch_loss(logits, chroma, batch, tiny_config("skey", loss__skey_tonic=tonic))["mode"].item()
 
     # The network is sure of the first row: each of the three views costs 80 for every label of the second.
-    assert mode("place") == pytest.approx(3 * 80 * 1 / 4, rel=1e-3)
+    assert mode("index") == pytest.approx(3 * 80 * 1 / 4, rel=1e-3)
     assert mode("scale") == pytest.approx(3 * 80 * 3 / 4, rel=1e-3)
 
 
