@@ -33,7 +33,7 @@ from stonecli.key import Key
 from stonecli_export.onnx_file import AudioNetwork
 from stonecli_export.pitch_fork import find_class_order
 from stonecli_export.published import read_checkpoint
-from stonecli_train.calibrate import NEVER, window_frames, window_lengths, window_logits
+from stonecli_train.calibrate import MIN_PROBABILITY, window_frames, window_lengths, window_logits
 from stonecli_train.checkpoint import Checkpoint
 
 SURE, HALF_SURE = 0.8, 0.5
@@ -192,7 +192,7 @@ def main() -> None:
         ksea_low, ksea_high = interval(points[:, 3])
         report[source] = {"tracks": int(chosen.sum()), **values}
         report[source] |= {"expected_mirex": round(100 * float(expected[chosen].mean()), 1)}
-        report[source] |= {"loss": round(float(-np.log(right_key[chosen].clip(NEVER)).mean()), 3)}
+        report[source] |= {"loss": round(float(-np.log(right_key[chosen].clip(MIN_PROBABILITY)).mean()), 3)}
         report[source] |= {"mirex_95": [round(100 * low, 1), round(100 * high, 1)]}
         report[source] |= {"ksea_95": [round(100 * ksea_low, 1), round(100 * ksea_high, 1)]}
     if options.windows:

@@ -46,7 +46,7 @@ def hand_made() -> Checkpoint:
             block.pwconv2.weight[mode, mode], block.pwconv2.weight[mode, mode + 2] = 1, -1
             network.classifier.weight[mode, mode] = 1
         block.gamma.fill_(3.0)
-    return Checkpoint(config, network.state_dict(), window_seconds=8.0, trained_on="nothing", licence="MIT")
+    return Checkpoint(config, network.state_dict(), window_seconds=8.0, trained_on="nothing", license="MIT")
 
 
 @pytest.fixture(scope="module")
