@@ -208,7 +208,7 @@ def test_a_newer_version_is_refused(saved: Path) -> None:
         {"chromanet": asdict(SMALL) | {"out_channels": "23", "kernels": "35"}},
         {"chromanet": asdict(SMALL) | {"out_channels": [2, 10**9]}},
         {"chromanet": asdict(SMALL) | {"kernels": [3, 7]}},
-        {"chromanet": asdict(SMALL) | {"normalisation": "plain"}},
+        {"chromanet": asdict(SMALL) | {"normalization": "plain"}},
         {"vqt": {}, "frames_averaged": 10**9},
         {"vqt": {"hop_length": 500}},
         {"vqt": {"sample_rate": "22050"}},
