@@ -198,7 +198,7 @@ def test_teachers_analyze_the_music_first(folder: Path, arguments: Any, invoke: 
     soundfile.write(folder / "long" / "a.wav", np.tile(soundfile.read(folder / "music" / "6.wav")[0], 4), 22050)
     given = ["--data", folder / "long", "--labels", folder / "half.csv"]
     result = invoke(*arguments("pseudo_labels", *given, "--teacher", own, "--teacher", own))
-    assert (result.exit_code, result.stderr.count("the teachers are sure of the key in")) == (0, 1), result.stderr
+    assert (result.exit_code, result.stderr.count("the teachers are confident of")) == (0, 1), result.stderr
     assert list((folder / "cache" / "pseudo_labels").iterdir())
     assert (
         load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "last.pt").config["loss"]["min_confidence"]
