@@ -573,7 +573,7 @@ def test_a_run_name_that_cannot_be_a_folder(name: str, folder: Path, arguments: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[optimizer]\nlr = 1.0", "run.toml: unknown setting optimizer; did you mean optimizer?"),
+        ("[optimzer]\nlr = 1.0", "run.toml: unknown setting optimzer; did you mean optimizer?"),
         ("[data]\nbatch_sizes = 1", "run.toml: unknown setting data.batch_sizes; did you mean batch_size?"),
         ("[data]\nbatch_size = 'x'", "run.toml: data.batch_size must be a valid whole number, not 'x'"),
         ("[data\n", "run.toml: "),
