@@ -1,19 +1,23 @@
-"""Write results to a self-contained HTML page: table, wheel of keys, timelines and compatible tracks.
+"""Write results to a self-contained HTML page: track list, wheel of keys, compatible tracks and a set to build.
 
-The template is ``page.html`` in this folder. The data are inserted as JSON, and the script shows them as text. The page
-makes no network requests, and its Content-Security-Policy forbids them.
+The template is ``page.html`` in this folder, with ``page.css`` and ``page.js``. The data are inserted as JSON, and the
+script shows them as text. The page makes no network requests: its Content-Security-Policy forbids them, and permits
+only this style sheet and this script, by their hashes.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from stonecli.detection.detect import KeyEstimate
-from stonecli.key import Key
+from stonecli.key import AGREEMENTS, Key
 from stonecli.mixing.transitions import (
     COMPATIBLE_COST,
     COST_PER_CENT,
@@ -32,7 +36,7 @@ from stonecli.util.atomic_file import atomic_text_file
 from stonecli.util.key_colors import key_hex
 from stonecli.util.text import printable
 
-_MARK = "@DATA@"
+_DATA_MARK, _STYLE_MARK, _SCRIPT_MARK, _POLICY_MARK = "@DATA@", "@STYLE@", "@SCRIPT@", "@POLICY@"
 _SHARPS = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
 _FLATS = ("c", "db", "d", "eb", "e", "f", "gb", "g", "ab", "a", "bb", "b")
 
@@ -45,11 +49,12 @@ def page_track(
     status: str,
     error: str | None = None,
     old_text: str | None = None,
+    old_key: Key | None = None,
 ) -> dict[str, Any]:
     """The data of one track for the script of the page; keys by ``Key.index``, -1 for no key.
 
     ``key`` is the key of the track, and ``estimate`` the detected one; in a kept file they may differ. ``old_text`` is
-    the key text in the file before the run.
+    the key text in the file before the run, and ``old_key`` the key that it names.
     """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
@@ -61,6 +66,7 @@ def page_track(
         "key": _index(key),
         "detected": _index(estimate.key) if estimate else None,
         "old": None if old_text is None else printable(old_text),
+        "tag": _index(old_key),
         "in": _index(first),
         "out": _index(last),
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,
@@ -89,12 +95,26 @@ def save_page(path: Path, tracks: Sequence[dict[str, Any]]) -> None:
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
-    page = (resources.files("stonecli.output") / "page.html").read_text(encoding="utf-8")
-    before, after = page.split(_MARK)
+    style, script = _part("page.css"), _part("page.js")
+    policy = (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; media-src file:; img-src data:"
+    )
+    page = _part("page.html").replace(_POLICY_MARK, policy)
+    page = page.replace(_STYLE_MARK, style).replace(_SCRIPT_MARK, script)
+    before, after = page.split(_DATA_MARK)
     with atomic_text_file(path) as file:
         file.write(before)
         file.write(script_json({**_constants(), "tracks": tracks}))
         file.write(after)
+
+
+def _part(name: str) -> str:
+    return (resources.files("stonecli.output") / name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    """The source expression of a Content-Security-Policy for an inline element with this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def script_json(data: Any) -> str:
@@ -126,6 +146,11 @@ def _constants() -> dict[str, Any]:
             "costs": [KEY_COSTS[name] for name in names],
             "between": [[names.index(key_transition(one, other)) for other in Key.all()] for one in Key.all()],
         },
+        "relations": {
+            "names": AGREEMENTS,
+            "between": [[AGREEMENTS.index(one.agreement_with(tag)) for one in Key.all()] for tag in Key.all()],
+        },
+        "separator": os.sep,
         "limits": {
             "compatible": COMPATIBLE_COST,
             "freeCents": FREE_CENTS,

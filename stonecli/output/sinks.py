@@ -86,12 +86,13 @@ class Outputs:
         info = TrackInfo() if result is None else read_info(path)
         if result is not None and result.bpm is not None:  # also in a preview, whose files do not have it yet
             info = replace(info, bpm=result.bpm)
-        key, estimate, old_text = (result.key, result.estimate, result.old_text) if result else (None, None, None)
+        key, estimate = (result.key, result.estimate) if result else (None, None)
         if result is not None:
             self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
         if self._targets.html:
             status = result.status if result else "error"
-            self._tracks.append(page_track(path, key, estimate, info, status, error, old_text))
+            old_text, old_key = (result.old_text, result.old_key) if result else (None, None)
+            self._tracks.append(page_track(path, key, estimate, info, status, error, old_text, old_key))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
