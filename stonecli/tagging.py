@@ -94,12 +94,15 @@ class TagOptions:
     """
 
     bpm_range: tuple[float, float] | None = None
-    """Lowest and highest tempo in beats per minute: others are halved or doubled into it. None: as estimated."""
+    """Lowest and highest tempo in beats per minute: others are halved or doubled into it. None: as estimated. Only with
+    ``bpm``."""
 
     def __post_init__(self) -> None:
         check_rules(self.rules)
         if self.bpm_range is not None and not 0 < self.bpm_range[0] < self.bpm_range[1]:
             raise ValueError(f"bpm_range must be two ascending tempi, not {self.bpm_range}")
+        if self.bpm_range is not None and not self.bpm:
+            raise ValueError("bpm_range needs bpm")
         if self.remove and self.bpm:
             raise ValueError("remove cannot be combined with bpm")
         if not 0 <= self.min_confidence <= 1:

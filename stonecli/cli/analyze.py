@@ -27,7 +27,10 @@ from stonecli.cli.options import (
     file_with_ending,
     json_option,
     number,
+    wants_tempo,
 )
+from stonecli.cli.options import bpm_range as parse_bpm_range
+from stonecli.tempo.bpm import BpmRange
 
 if TYPE_CHECKING:
     from stonecli.model.session import KeyModel
@@ -65,7 +68,15 @@ def analyze(
         float,
         typer.Option(parser=number(0), metavar="SECONDS", help="Ignore key changes shorter than this."),
     ] = 30.0,
-    bpm: Annotated[bool, typer.Option("--bpm/--no-bpm", help="Add the tempo (default: key only).")] = False,
+    bpm: Annotated[bool | None, typer.Option("--bpm/--no-bpm", help="Add the tempo (default: key only).")] = None,
+    bpm_range: Annotated[
+        BpmRange | None,
+        typer.Option(
+            parser=parse_bpm_range,
+            metavar="LOW-HIGH",
+            help="Add the tempo, halved or doubled into this range: 80-160 (default: none).",
+        ),
+    ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
     html: Annotated[
         Path | None,
@@ -117,7 +128,7 @@ def analyze(
 
     key_model = load_model(model, device)
     _check_windows(key_model, window, overlap)
-    screen = AnalysisScreen(key_model, targets, as_json=as_json, per_window=per_window)
+    screen = AnalysisScreen(key_model, targets, as_json=as_json, per_window=per_window, bpm_range=bpm_range)
     summary = analyze_files(
         paths,
         key_model,
@@ -125,7 +136,7 @@ def analyze(
         overlap=overlap,
         min_segment=min_segment,
         last_window=last_window,
-        tempo=bpm,
+        tempo=wants_tempo(bpm, bpm_range),
         on_result=screen.show,
     )
     screen.end(summary, paths)

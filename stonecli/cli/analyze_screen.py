@@ -10,7 +10,7 @@ import typer
 
 from stonecli.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, fail, fail_without_music, print_json
 from stonecli.cli.running import Errors
-from stonecli.tempo.bpm import rounded_bpm
+from stonecli.tempo.bpm import BpmRange, fold_tempo, rounded_bpm
 
 if TYPE_CHECKING:
     from stonecli.detection.detect import KeyEstimate
@@ -44,15 +44,25 @@ class AnalysisScreen:
         files: the files to save at the end.
         as_json: print one JSON object per file instead of text.
         per_window: print every window, too.
+        bpm_range: tempi are halved or doubled into this range; None: they are shown as estimated.
     """
 
-    def __init__(self, model: KeyModel, files: AnalysisFiles, *, as_json: bool, per_window: bool) -> None:
+    def __init__(
+        self,
+        model: KeyModel,
+        files: AnalysisFiles,
+        *,
+        as_json: bool,
+        per_window: bool,
+        bpm_range: BpmRange | None = None,
+    ) -> None:
         from stonecli.terminal.screen import output_screen
 
         self._model = model
         self._files = files
         self._as_json = as_json
         self._per_window = per_window
+        self._bpm_range = bpm_range
         self._screen = output_screen()
         self._errors = Errors()
         self._estimates: list[tuple[Path, KeyEstimate]] = []
@@ -75,11 +85,14 @@ class AnalysisScreen:
             if self._files.plot:
                 self._pictures.append(_picture(path, estimate))
         if self._files.html:
-            self._tracks.append(_track(path, estimate, error))
+            self._tracks.append(_track(path, estimate, error, self._bpm_range))
         if self._as_json:
-            print_json(estimate_record(path, estimate, error, self._model, per_window=self._per_window))
+            record = estimate_record(path, estimate, error, self._model, per_window=self._per_window)
+            if estimate is not None and estimate.tempo is not None:
+                record["bpm"] = _bpm(estimate, self._bpm_range)
+            print_json(record)
         elif estimate is not None:
-            print_analysis(self._screen, path, estimate, per_window=self._per_window)
+            print_analysis(self._screen, path, estimate, per_window=self._per_window, bpm_range=self._bpm_range)
 
     def end(self, summary: AnalysisSummary, names: list[Path]) -> None:
         """Save the files, and end the program with an exit code if not all is well.
@@ -108,7 +121,13 @@ class AnalysisScreen:
             raise typer.Exit(EXIT_FAILED)
 
 
-def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[str, Any]:
+def _bpm(estimate: KeyEstimate, bpm_range: BpmRange | None) -> float | None:
+    """The tempo in the range, rounded as in tags; None if there is none."""
+    bpm = estimate.tempo.bpm if estimate.tempo else None
+    return None if bpm is None else rounded_bpm(fold_tempo(bpm, *bpm_range) if bpm_range else bpm)
+
+
+def _track(path: Path, estimate: KeyEstimate | None, error: str | None, bpm_range: BpmRange | None) -> dict[str, Any]:
     """The row of the file on the page, with its tags if it could be analyzed."""
     from stonecli.output.page import page_track
     from stonecli.tags.track_info import TrackInfo, read_info  # imports readers of all kinds of tags
@@ -116,8 +135,7 @@ def _track(path: Path, estimate: KeyEstimate | None, error: str | None) -> dict[
     if estimate is None:
         return page_track(path, None, None, TrackInfo(), "error", error)
     info = read_info(path)
-    if estimate.tempo is not None and estimate.tempo.bpm is not None:
-        info = replace(info, bpm=rounded_bpm(estimate.tempo.bpm))
+    info = replace(info, bpm=_bpm(estimate, bpm_range) or info.bpm)
     return page_track(path, estimate.key, estimate, info, "detected")
 
 

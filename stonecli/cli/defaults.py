@@ -13,7 +13,7 @@ from stonecli.cli.help import COMMANDS
 WITHOUT = frozenset({"config"})  # works even if the file is invalid
 EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with it; all are off by default
     "tag": (
-        ("remove", ("overwrite", "bpm")),
+        ("remove", ("overwrite", "bpm", "bpm_range")),
         ("as_json", ("quiet",)),
         ("cluster", ("jobs", "playlist", "rekordbox", "html")),
     ),

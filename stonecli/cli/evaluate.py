@@ -49,6 +49,7 @@ class _Report:
     labels: Path
     model: str
     tracks: int
+    reached: int
     failed: list[Prediction]
     evaluation: Evaluation
     rival: str
@@ -63,7 +64,8 @@ def evaluate(
     labels: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[LABELS.csv]", help="Read the true keys: columns path and key; optional genre, source, tempo."
+            metavar="[LABELS.csv]",
+            help="Read the labels: columns path and key or tempo (or bpm); optional genre, source.",
         ),
     ] = None,
     dataset: Annotated[
@@ -114,7 +116,7 @@ def evaluate(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure the accuracy of a model on music with known keys.
+    """Measure the accuracy of a model on music with known keys or tempi.
 
     Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are
     reported and skipped. No music file is changed.
@@ -129,6 +131,8 @@ def evaluate(
 
     errors = error_console()
     tracks = _labels(labels, errors)
+    if confusion is not None and not any(track.key for track in tracks):
+        raise typer.BadParameter("needs labels with keys", param_hint="--confusion")
     theirs = None
     if against is not None and against.suffix.lower() == ".csv":
         theirs = _predictions(against, tracks, labels.parent, errors)
@@ -201,12 +205,16 @@ def _report(
             "no track could be analyzed, so there is nothing to score", EXIT_INTERRUPTED if interrupted else EXIT_FAILED
         )
     comparison = None
-    if theirs is not None and any(None not in pair for pair in zip(ours, theirs, strict=True)):
+    labeled = (track.key is not None for track in tracks)
+    if theirs is not None and any(
+        has_key and None not in pair for has_key, *pair in zip(labeled, ours, theirs, strict=True)
+    ):
         comparison = compare_answers(tracks, ours, theirs, resamples=resamples, seed=seed)
     return _Report(
         labels=labels,
         model=names[0],
         tracks=len(tracks),
+        reached=len(predictions),
         failed=[one for one in predictions if one.error is not None],
         evaluation=replace(
             evaluate_answers(tracks, ours, resamples=resamples, seed=seed),
@@ -336,7 +344,8 @@ def _print(report: _Report, *, as_json: bool) -> None:
     console.print(Text(printable(f"{report.model} on {report.labels}"), "bold"), soft_wrap=True)
     drawn = f"scores in percent; intervals by bootstrap, {report.resamples} samples, seed {report.seed}"
     console.print(Text(drawn), soft_wrap=True)
-    left_out, failed = report.tracks - report.evaluation.overall.count, len(report.failed)
+    failed = len(report.failed)
+    left_out = report.tracks - report.reached + failed
     if left_out:
         why = f"{failed} could not be analyzed" + (f", {left_out - failed} not reached" if left_out > failed else "")
         line = f"{left_out} of {report.tracks} tracks are not in these scores: {why}"

@@ -35,9 +35,12 @@ from stonecli.cli.options import (
     NullOption,
     file_with_ending,
     json_option,
+    wants_tempo,
 )
+from stonecli.cli.options import bpm_range as parse_bpm_range
 from stonecli.cli.running import Errors, progress_bar
 from stonecli.key import NOTATIONS, Notation
+from stonecli.tempo.bpm import BpmRange
 
 if TYPE_CHECKING:
     from stonecli.jobs import Outcome
@@ -84,9 +87,18 @@ def mix(
         Notation, typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=SCREEN, help="Show keys as 8A, 1m or Am.")
     ] = "camelot",
     bpm: Annotated[
-        bool,
+        bool | None,
         typer.Option("--bpm/--no-bpm", rich_help_panel=PROCESSING, help="Analyze files without a tempo, too."),
-    ] = False,
+    ] = None,
+    bpm_range: Annotated[
+        BpmRange | None,
+        typer.Option(
+            parser=parse_bpm_range,
+            metavar="LOW-HIGH",
+            rich_help_panel=PROCESSING,
+            help="Halve or double the tempi from --bpm into this range: 80-160 (default: none).",
+        ),
+    ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
@@ -117,7 +129,8 @@ def mix(
     named = [path for path in (start, end, compatible) if path is not None]
     if not all(path in music for path in named):
         findings = list(find_music([*named, *paths]))
-    read = _read(findings, load_model(model, device), jobs, use_cache=not no_cache, bpm=bpm)
+    bpm = wants_tempo(bpm, bpm_range)
+    read = _read(findings, load_model(model, device), jobs, use_cache=not no_cache, bpm=bpm, bpm_range=bpm_range)
     if not findings:
         fail_without_music(given)
     has_keys = any(track.track for track in read.tracks)
@@ -138,7 +151,15 @@ class _Tracks:
     errors: Errors
 
 
-def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cache: bool, bpm: bool) -> _Tracks:
+def _read(
+    findings: list[Finding],
+    model: KeyModel,
+    jobs: int | None,
+    *,
+    use_cache: bool,
+    bpm: bool,
+    bpm_range: BpmRange | None,
+) -> _Tracks:
     """Read the tracks with a progress bar, and print files that fail or have no key."""
     from stonecli.mixing.mix import read_tracks
 
@@ -158,7 +179,16 @@ def _read(findings: list[Finding], model: KeyModel, jobs: int | None, *, use_cac
         if read.errors.console.is_terminal:
             read.errors.console = progress.console
         advance = partial(progress.advance, progress.add_task("", total=sum(one.error is None for one in findings)))
-        if read_tracks(findings, on_result, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm, on_done=advance):
+        if read_tracks(
+            findings,
+            on_result,
+            model=model,
+            jobs=jobs,
+            use_cache=use_cache,
+            bpm=bpm,
+            bpm_range=bpm_range,
+            on_done=advance,
+        ):
             fail("interrupted", EXIT_INTERRUPTED)
     return read
 

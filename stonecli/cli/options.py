@@ -77,17 +77,12 @@ def number(minimum: float, maximum: float | None = None) -> Callable[[str], floa
 
 def bpm_range(text: str) -> BpmRange:
     """The lowest and the highest tempo of a range such as ``80-160``, in beats per minute."""
-    from stonecli.tags.tempo_text import FASTEST_BPM, SLOWEST_BPM
+    from stonecli.tags.tempo_text import parse_bpm_range
 
-    limits = f"must be two tempi from {SLOWEST_BPM:g} to {FASTEST_BPM:g}, the lower one first, such as 80-160"
-    low, _, high = text.partition("-")
     try:
-        found = BpmRange(float(low), float(high))
-    except ValueError:
-        raise typer.BadParameter(f"{limits}, not {text!r}") from None
-    if not SLOWEST_BPM <= found.low < found.high <= FASTEST_BPM:
-        raise typer.BadParameter(f"{limits}, not {text!r}")
-    return found
+        return parse_bpm_range(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def listing(words: Sequence[str]) -> str:
@@ -191,7 +186,7 @@ MinConfidenceOption = Annotated[
     ),
 ]
 BpmOption = Annotated[
-    bool,
+    bool | None,  # None: as --bpm-range says
     typer.Option(
         "--bpm/--no-bpm",
         rich_help_panel=WRITING,
@@ -204,7 +199,7 @@ BpmRangeOption = Annotated[
         parser=bpm_range,
         metavar="LOW-HIGH",
         rich_help_panel=WRITING,
-        help="Set the range to halve or double tempi into: 80-160 (default: none).",
+        help="Add the tempo, halved or doubled into this range: 80-160 (default: none).",
     ),
 ]
 PreserveMtimeOption = Annotated[
@@ -230,6 +225,11 @@ NullOption = Annotated[
 ]
 
 
+def wants_tempo(bpm: bool | None, bpm_range: BpmRange | None) -> bool:
+    """Whether ``--bpm`` or ``--bpm-range`` asks for the tempo; ``--no-bpm`` overrides a configured range."""
+    return bpm_range is not None if bpm is None else bpm
+
+
 def json_option(text: str) -> Any:
     """The switch ``--json``; ``--no-json`` overrides the config file."""
     return typer.Option("--json/--no-json", rich_help_panel=SCREEN, help=text)
@@ -242,7 +242,7 @@ def _tag_options(
     mode: ModeOption = "prepend",
     overwrite: OverwriteOption = False,
     min_confidence: MinConfidenceOption = 0.0,
-    bpm: BpmOption = False,
+    bpm: BpmOption = None,
     bpm_range: BpmRangeOption = None,
     preserve_mtime: PreserveMtimeOption = False,
     jobs: JobsOption = None,
@@ -257,8 +257,17 @@ def _tag_options(
         raise typer.BadParameter(str(error), param_hint="--field") from None
     if any(rule.field == "title" and rule.mode == "replace" for rule in rules):
         raise typer.BadParameter("cannot be replace for a title; use prepend or append", param_hint="--mode")
+    bpm = wants_tempo(bpm, bpm_range)
     return TagOptions(
-        rules, write_tags, overwrite, False, min_confidence, preserve_mtime, jobs, bpm=bpm, bpm_range=bpm_range
+        rules,
+        write_tags,
+        overwrite,
+        False,
+        min_confidence,
+        preserve_mtime,
+        jobs,
+        bpm=bpm,
+        bpm_range=bpm_range if bpm else None,
     )
 
 

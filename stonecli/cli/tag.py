@@ -187,7 +187,9 @@ def _check(
     if remove and options.overwrite:
         raise typer.BadParameter("cannot be combined with --overwrite", param_hint="--remove")
     if remove and options.bpm:
-        raise typer.BadParameter("cannot be combined with --bpm; stone undo restores the tempo", param_hint="--remove")
+        raise typer.BadParameter(
+            "cannot be combined with --bpm or --bpm-range; stone undo restores the tempo", param_hint="--remove"
+        )
     if mode.quiet and mode.as_json:
         raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
     if cluster is not None and (options.jobs or targets.playlist or targets.rekordbox or targets.html):

@@ -69,7 +69,7 @@ class Evaluation:
     """The scores of all tracks and of their groups.
 
     Attributes:
-        overall: scores of all tracks.
+        overall: scores of all tracks with a key label; the count is 0 if there are only tempi.
         genres, sources: scores by name, "" for tracks without one; empty if no track has one.
         confusion: from :func:`stonecli.evaluation.metrics.confusion_matrix`.
         tempo: scores of the tempi; None if no label has one.
@@ -118,14 +118,23 @@ class Comparison:
 def evaluate_answers(
     tracks: Sequence[Label], answers: Answers, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Evaluation:
-    """The scores of ``answers`` for ``tracks``; tracks without an answer are ignored.
+    """The scores of ``answers`` for ``tracks``; tracks without an answer or without a key are ignored.
 
     Raises:
         ValueError: there are no answers.
     """
-    answered = [(track, answer) for track, answer in zip(tracks, answers, strict=True) if answer is not None]
-    reference = np.array([track.key.index for track, _ in answered], dtype=np.int64)
-    estimate = np.array([answer for _, answer in answered], dtype=np.int64)
+    if not any(answer is not None for answer in answers):
+        raise ValueError("there are no answers to score")
+    answered = [
+        (track, track.key.index, answer)
+        for track, answer in zip(tracks, answers, strict=True)
+        if answer is not None and track.key is not None
+    ]
+    if not answered:
+        nothing = Scores(0, {}, dict.fromkeys(RELATIONS, 0), 0)
+        return Evaluation(nothing, {}, {}, np.zeros((24, 25), dtype=np.int64))
+    reference = np.array([index for _, index, _ in answered], dtype=np.int64)
+    estimate = np.array([answer for _, _, answer in answered], dtype=np.int64)
 
     def by_group(names: list[str]) -> dict[str, Scores]:
         if not any(names):
@@ -139,8 +148,8 @@ def evaluate_answers(
 
     return Evaluation(
         overall=score(reference, estimate, resamples=resamples, seed=seed),
-        genres=by_group([track.genre for track, _ in answered]),
-        sources=by_group([track.source for track, _ in answered]),
+        genres=by_group([track.genre for track, _, _ in answered]),
+        sources=by_group([track.source for track, _, _ in answered]),
         confusion=confusion_matrix(reference, estimate),
     )
 
@@ -156,8 +165,10 @@ def compare_answers(
     common = [
         (track.key.index, our, their)
         for track, our, their in zip(tracks, ours, theirs, strict=True)
-        if our is not None and their is not None
+        if our is not None and their is not None and track.key is not None
     ]
+    if not common:
+        raise ValueError("there are no tracks to compare")
     reference, our_keys, their_keys = np.array(common, dtype=np.int64).reshape(-1, 3).T
     return Comparison(len(common), compare(reference, our_keys, their_keys, resamples=resamples, seed=seed))
 

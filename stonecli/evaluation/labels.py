@@ -11,7 +11,7 @@ from pathlib import Path
 from stonecli.errors import LabelsError
 from stonecli.evaluation.metrics import NO_KEY, relation
 from stonecli.key import Key, parse_or_none
-from stonecli.tags.tempo_text import parse_bpm
+from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.csv_text import csv_cells, csv_line
 from stonecli.util.text import unescaped
@@ -31,7 +31,7 @@ class Label:
     Attributes:
         path: path of the music file; a relative path is relative to the folder of the CSV.
         name: the path as written in the CSV.
-        key: the label.
+        key: the label; None for a track that has only a tempo.
         genre, source: as written in the CSV; empty without one.
         line: line number in the CSV, from 1.
         tempo: the true tempo in beats per minute; None without one.
@@ -39,7 +39,7 @@ class Label:
 
     path: Path
     name: str
-    key: Key
+    key: Key | None
     genre: str
     source: str
     line: int
@@ -75,8 +75,10 @@ class Predictions:
     kept: int
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV with the columns ``path`` and ``key``: line number, and the stripped fields by column.
+
+    With ``keys_are_optional``, the column ``tempo`` or ``bpm`` may stand in for ``key``.
 
     It is UTF-8, with or without a byte order mark. Rows that are empty are skipped, and missing fields at the end of a
     row are "". The line number is that of the first line of a row. The names of the columns are case-folded.
@@ -94,7 +96,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 line, next_line = line, reader.line_num + 1
                 values = [field.strip() for field in fields]
                 if header is None:
-                    header = _header(values)
+                    header = _header(values, keys_are_optional)
                 elif any(values):
                     if len(values) > len(header):
                         raise LabelsError(
@@ -114,28 +116,31 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
     """The tracks of a CSV of labels in order, and the numbers of the lines that repeat a track.
 
     The first line names the columns, in any order and case: ``path``, ``key`` (any spelling that :meth:`Key.parse`
-    reads) and optionally ``genre``, ``source`` and ``tempo`` (in beats per minute). Other columns are ignored.
+    reads) and optionally ``genre``, ``source`` and ``tempo`` or ``bpm`` (in beats per minute). A track with a tempo
+    needs no key. Other columns are ignored.
 
     Raises:
-        LabelsError: a column is missing, there are no tracks, a line has no path or no valid key or tempo, or a
-            track has two keys or two tempi.
+        LabelsError: a column is missing, there are no tracks, a line has no path, no label or no valid key or tempo,
+            or a track has two keys or two tempi.
         OSError: the file cannot be read.
     """
     tracks: dict[str, Label] = {}
     repeated, problems = [], []
-    for line, row in read_rows(path):
-        name, key = row["path"], parse_or_none(row["key"])
+    for line, row in read_rows(path, keys_are_optional=True):
+        name, key_text, tempo_text = row["path"], row.get("key", ""), row.get("tempo") or row.get("bpm", "")
+        key, tempo = parse_or_none(key_text), parse_bpm(tempo_text)
         if not name or "\0" in name:
             problems.append(f"line {line}: no path")
-        elif key is None:
-            problems.append(f"line {line}: {'not a key: ' + repr(row['key'][:40]) if row['key'] else 'no key'}")
-        elif row.get("tempo") and parse_bpm(row["tempo"]) is None:
-            problems.append(f"line {line}: not a tempo: {row['tempo'][:40]!r}")
+        elif key_text and key is None:
+            problems.append(f"line {line}: not a key: {key_text[:40]!r}")
+        elif tempo is None and not says_no_tempo(tempo_text):
+            problems.append(f"line {line}: not a tempo: {tempo_text[:40]!r}")
+        elif key is None and tempo is None:
+            problems.append(f"line {line}: no key")
         else:
-            tempo = parse_bpm(row.get("tempo", ""))
             label = Label(path.parent / name, name, key, row.get("genre", ""), row.get("source", ""), line, tempo)
             first = tracks.setdefault(_normalized(label.path), label)
-            if first.key != key:
+            if key is not None and first.key is not None and first.key != key:
                 problems.append(f"line {line}: {name} is labeled {key.name}, but {first.key.name} in line {first.line}")
             elif tempo is not None and first.tempo is not None and first.tempo != tempo:
                 problems.append(
@@ -226,17 +231,19 @@ def _prediction_row(prediction: Prediction) -> dict[str, str]:
         "key": key.musical if key else "",
         "camelot": key.camelot if key else "",
         "confidence": "" if failed else f"{prediction.confidence:.4f}",
-        "label": track.key.musical,
-        "relation": "" if failed else relation(track.key, key),
+        "label": track.key.musical if track.key else "",
+        "relation": "" if failed or track.key is None else relation(track.key, key),
         "genre": track.genre,
         "source": track.source,
         "error": prediction.error or "",
     }
 
 
-def _header(values: list[str]) -> list[str]:
+def _header(values: list[str], keys_are_optional: bool) -> list[str]:
     header = [value.casefold() for value in values]
     missing = [name for name in ("path", "key") if name not in header]
+    if keys_are_optional and {"tempo", "bpm"} & set(header):
+        missing = [name for name in missing if name != "key"]
     if missing:
         found = ", ".join(values)[:80] or "nothing"
         raise LabelsError(f"line 1: no column {' and no column '.join(missing)} (columns: {found})")

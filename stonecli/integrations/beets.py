@@ -1,7 +1,7 @@
-"""The beets plugin: detects keys on import and with ``beet stone``, for the library and the files (docs/beets.md).
+"""The beets plugin: detects keys, and with ``bpm: yes`` tempi, on import and with ``beet stone`` (docs/beets.md).
 
 On import, beets writes the files with all their fields. ``beet stone`` writes them itself, as ``stone tag`` does: only
-the key, with an atomic replacement, and recorded for ``stone undo``. Both follow the same rules for the fields.
+key and tempo, with an atomic replacement, and recorded for ``stone undo``. Both follow the same rules for the fields.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from stonecli.jobs import default_jobs, in_threads
 from stonecli.key import NOTATIONS, Key, Notation, parse_or_none
 from stonecli.model.session import KeyModel, default_model
 from stonecli.tagging import TagOptions, TagResult, open_tagger
-from stonecli.tags import Field, FieldRule, recorded, write_key
+from stonecli.tags import Field, FieldRule, recorded, write_tags
 from stonecli.tags.fields import with_key
 from stonecli.tags.rules import MODES, check_rules, parse_rules
+from stonecli.tags.tempo_text import parse_bpm_range
+from stonecli.tempo.bpm import BpmRange
 from stonecli.util.text import printable
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Settings:
         min_confidence: 0..1; keys with a lower confidence are not stored.
         model: path of a model file; None for the built-in model.
         jobs: number of files analyzed in parallel.
+        bpm: whether the tempo is estimated, too.
+        bpm_range: lowest and highest tempo that tempi are halved or doubled into; None for those that are estimated.
     """
 
     rules: tuple[FieldRule, ...]
@@ -68,6 +72,8 @@ class Settings:
     min_confidence: float
     model: str | None
     jobs: int
+    bpm: bool = False
+    bpm_range: BpmRange | None = None
 
 
 class StonePlugin(plugins.BeetsPlugin):
@@ -89,13 +95,15 @@ class StonePlugin(plugins.BeetsPlugin):
                 "min_confidence": 0.0,
                 "model": None,
                 "jobs": 0,
+                "bpm": False,
+                "bpm_range": None,
             }
         )
         self.template_fields = {
             "key_camelot": lambda item: _spelled(item, "camelot"),
             "key_openkey": lambda item: _spelled(item, "openkey"),
         }
-        self._missing_only_key: set[int] = set()  # ids of imported items whose files lack only the detected key
+        self._missing_only_ours: set[int] = set()  # ids of imported items whose files lack only what stone found
         self.register_listener("write", self.restore_camelot_case)
         if self.config["auto"].get(bool):
             self.import_stages = [self.detect_imported]
@@ -104,14 +112,14 @@ class StonePlugin(plugins.BeetsPlugin):
 
     def commands(self) -> list[ui.Subcommand]:
         """The command ``beet stone``."""
-        command = ui.Subcommand("stone", help="detect the keys of tracks and write them")
+        command = ui.Subcommand("stone", help="detect the keys and tempi of tracks and write them")
         add = command.parser.add_option
         add(
             "-f",
             "--force",
             action="store_true",
             default=False,
-            help="re-analyze tracks that already have a key (default: skip them)",
+            help="re-analyze tracks that already have a key and tempo (default: skip them)",
         )
         add("-p", "--pretend", action="store_true", default=False, help="show what would change, but change nothing")
         add("-w", "--write", action="store_true", default=None, help="write the files (default: as configured)")
@@ -136,29 +144,29 @@ class StonePlugin(plugins.BeetsPlugin):
 
         def to_analyze() -> Iterator[Item]:
             for item in lib.items(arguments):
-                if all_tracks or not item.initial_key:
+                if all_tracks or _is_incomplete(item, settings):
                     yield item
                 elif write and not item.mtime:
                     unwritten.append(item)
 
-        with self._journal(write) as journal:
+        with self._journal(write, settings) as journal:
             for item, result, error in self._detect(to_analyze(), settings):
                 if result is None:
                     self._fail(item, error)
-                elif result.key is None or result.status == "unsure":
+                    continue
+                is_in_sync = _is_in_sync(item)
+                key, bpm = self._fill(item, result, settings, replace=all_tracks)
+                if key is None and bpm is None:
                     report("{}: {}", _name(item), result.status)
+                elif options.pretend:
+                    ui.show_model_changes(item, fields=[*LIBRARY_FIELDS.values(), "bpm"])
                 else:
-                    is_in_sync = _is_in_sync(item)
-                    self._fill(item, result, settings.rules)
-                    if options.pretend:
-                        ui.show_model_changes(item, fields=[*LIBRARY_FIELDS.values()])
-                        continue
-                    report("{}: {}", _name(item), result.key.musical)
+                    report("{}: {}", _name(item), _found(key, bpm))
                     if write:
-                        self._write(item, result.key, settings.rules, journal, is_in_sync)
+                        self._write(item, key, bpm, settings.rules, journal, is_in_sync)
                     item.store()
             for item in unwritten:
-                self._write_stored_key(item, settings.rules, journal, is_in_sync=False)
+                self._write_stored(item, settings, journal, is_in_sync=False)
 
     def check_settings(self, session: ImportSession) -> None:
         """Check the settings before the import starts."""
@@ -167,28 +175,28 @@ class StonePlugin(plugins.BeetsPlugin):
     def detect_imported(self, session: ImportSession, task: ImportTask) -> None:
         """Import stage, run by beets in its own thread before it moves and writes the files."""
         settings = self._settings()
-        items = [item for item in task.imported_items() if settings.overwrite or not item.initial_key]
+        items = [item for item in task.imported_items() if settings.overwrite or _is_incomplete(item, settings)]
         for item, result, error in self._detect(items, settings):
             if result is None:
                 self._fail(item, error)
-            elif result.key is None or result.status == "unsure":
-                self._log.info("{}: {}", _name(item), result.status)
-            else:
-                if _is_in_sync(item) and item.id is not None:
-                    self._missing_only_key.add(item.id)
-                self._fill(item, result, settings.rules)
-                self._log.info("{}: {}", _name(item), result.key.musical)
+                continue
+            is_in_sync = _is_in_sync(item)
+            key, bpm = self._fill(item, result, settings, replace=settings.overwrite)
+            self._log.info("{}: {}", _name(item), _found(key, bpm) or result.status)
+            if key is not None or bpm is not None:
+                if is_in_sync and item.id is not None:
+                    self._missing_only_ours.add(item.id)
                 item.store()
 
     def write_imported(self, session: ImportSession, task: ImportTask) -> None:
-        """With ``write: yes``, write the keys of tracks that were imported as they are, which beets does not write."""
+        """With ``write: yes``, write to the files of tracks imported as they are, which beets does not write."""
         settings = self._settings()
-        items = [item for item in task.imported_items() if item.initial_key and not item.mtime]
+        items = [item for item in task.imported_items() if (item.initial_key or item.bpm) and not item.mtime]
         if settings.write is not True or not items:
             return
-        with self._journal(True) as journal:
+        with self._journal(True, settings) as journal:
             for item in items:
-                self._write_stored_key(item, settings.rules, journal, is_in_sync=item.id in self._missing_only_key)
+                self._write_stored(item, settings, journal, is_in_sync=item.id in self._missing_only_ours)
 
     def restore_camelot_case(self, item: Item, path: bytes, tags: dict[str, Any]) -> None:
         """Restore the capital letter of Camelot codes, which beets lowers, whenever beets writes a file."""
@@ -208,6 +216,7 @@ class StonePlugin(plugins.BeetsPlugin):
             notation = self.config["notation"].as_choice(NOTATIONS)
             rules = parse_rules(self.config["field"].as_str_seq(), notation, self.config["mode"].as_choice(MODES))
             check_rules(rules)
+            bpm_range = self._bpm_range()
             return Settings(
                 rules=rules,
                 overwrite=self.config["overwrite"].get(bool),
@@ -215,13 +224,27 @@ class StonePlugin(plugins.BeetsPlugin):
                 min_confidence=minimum,
                 model=None if model.get() is None else os.fspath(model.as_filename()),
                 jobs=jobs or (default_jobs() if beets.config["threaded"].get(bool) else 1),
+                bpm=self.config["bpm"].get(bool) or bpm_range is not None,
+                bpm_range=bpm_range,
             )
         except (ConfigError, ValueError) as error:
             raise UserError(f"stone: {error}") from error
 
+    def _bpm_range(self) -> BpmRange | None:
+        text = self.config["bpm_range"].get()
+        try:
+            return None if text is None else parse_bpm_range(str(text))
+        except ValueError as error:
+            raise ValueError(f"bpm_range {error}") from None
+
     def _detect(self, items: Iterable[Item], settings: Settings) -> Iterator[tuple[Item, TagResult | None, str | None]]:
-        """Each item with the key detected in its file, or the error."""
-        options = TagOptions(overwrite=True, min_confidence=settings.min_confidence)
+        """Each item with the key and the tempo detected in its file, or the error."""
+        options = TagOptions(
+            overwrite=True,
+            min_confidence=settings.min_confidence,
+            bpm=settings.bpm,
+            bpm_range=settings.bpm_range,
+        )
         pairs = ((item, _path(item)) for item in items)
         with (
             open_tagger(_load_model(settings.model), options) as (tagger, _),
@@ -230,7 +253,19 @@ class StonePlugin(plugins.BeetsPlugin):
             for outcome in outcomes:
                 yield outcome.item[0], outcome.result, outcome.error
 
-    def _fill(self, item: Item, result: TagResult, rules: tuple[FieldRule, ...]) -> None:
+    def _fill(
+        self, item: Item, result: TagResult, settings: Settings, *, replace: bool
+    ) -> tuple[Key | None, int | None]:
+        """Set the fields of the library item that are missing, or all with ``replace``; what was set."""
+        key = bpm = None
+        if result.key is not None and result.status != "unsure" and (replace or not item.initial_key):
+            key = result.key
+            self._fill_key(item, result, settings.rules)
+        if settings.bpm and result.bpm is not None and (replace or not item.bpm):
+            item.bpm = bpm = round(result.bpm)
+        return key, bpm
+
+    def _fill_key(self, item: Item, result: TagResult, rules: tuple[FieldRule, ...]) -> None:
         """Set the fields of the library item by the same rules as the tags of its file."""
         if result.key is None or result.estimate is None:
             return
@@ -245,11 +280,17 @@ class StonePlugin(plugins.BeetsPlugin):
         item["key_confidence"] = round(result.estimate.confidence, 4)
 
     def _write(
-        self, item: Item, key: Key, rules: tuple[FieldRule, ...], journal: JournalRun | None, is_in_sync: bool
+        self,
+        item: Item,
+        key: Key | None,
+        bpm: int | None,
+        rules: tuple[FieldRule, ...],
+        journal: JournalRun | None,
+        is_in_sync: bool,
     ) -> None:
-        """Write the key to the file. If the item was in sync with it, store the new modification time."""
+        """Write key and tempo to the file. If the item was in sync with it, store the new modification time."""
         try:
-            changed = write_key(_path(item), key, rules, journal=journal)
+            changed = write_tags(_path(item), key, rules, bpm, journal=journal)
         except (TagError, OSError) as error:
             self._fail(item, describe(error))
             return
@@ -258,23 +299,22 @@ class StonePlugin(plugins.BeetsPlugin):
         if changed:
             plugins.send("after_write", item=item, path=item.path)
 
-    def _write_stored_key(
-        self, item: Item, rules: tuple[FieldRule, ...], journal: JournalRun | None, is_in_sync: bool
-    ) -> None:
-        """Write the key in the library to the file, without analyzing it."""
-        key = parse_or_none(item.initial_key)
-        if key is not None:
-            self._write(item, key, rules, journal, is_in_sync)
+    def _write_stored(self, item: Item, settings: Settings, journal: JournalRun | None, is_in_sync: bool) -> None:
+        """Write the key and the tempo in the library to the file, without analyzing it."""
+        key = parse_or_none(item.initial_key or "")
+        bpm = item.bpm if settings.bpm and item.bpm else None
+        if key is not None or bpm is not None:
+            self._write(item, key, bpm, settings.rules, journal, is_in_sync)
             item.store()
 
     @contextmanager
-    def _journal(self, wanted: bool) -> Iterator[JournalRun | None]:
+    def _journal(self, wanted: bool, settings: Settings) -> Iterator[JournalRun | None]:
         """A run of the undo journal. If it cannot be opened, nothing is written and the program ends."""
         if not wanted:
             yield None
             return
         try:
-            with recorded("write key (beets)") as record:
+            with recorded(f"write key{', tempo' if settings.bpm else ''} (beets)") as record:
                 yield record
         except JournalError as error:
             raise UserError(f"stone: {error}") from error
@@ -298,6 +338,16 @@ def _is_in_sync(item: Item) -> bool:
         return bool(item.mtime) and item.mtime >= item.current_mtime()
     except OSError:
         return False
+
+
+def _is_incomplete(item: Item, settings: Settings) -> bool:
+    """Whether the library lacks the key, or the tempo if it is wanted."""
+    return not item.initial_key or (settings.bpm and not item.bpm)
+
+
+def _found(key: Key | None, bpm: int | None) -> str:
+    """What was found, for a message; "" if nothing was."""
+    return ", ".join([*([key.musical] if key else []), *([f"{bpm} BPM"] if bpm else [])])
 
 
 def _path(item: Item) -> Path:

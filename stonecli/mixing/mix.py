@@ -51,11 +51,13 @@ class TrackReader:
         model: analyzes files whose tags contain no key.
         cache: the result cache, or None.
         bpm: whether files without a tempo in their tags are analyzed, too.
+        bpm_range: estimated tempi are halved or doubled into this range; None: they stay as estimated.
     """
 
     model: KeyModel
     cache: ResultCache | None = None
     bpm: bool = False
+    bpm_range: tuple[float, float] | None = None
 
     def __call__(self, path: Path) -> MixTrack:
         """The file at ``path`` as a track to mix.
@@ -73,7 +75,8 @@ class TrackReader:
             needs_tempo = self.bpm and info.bpm is None
             estimate: KeyEstimate | None
             if key is None or needs_tempo:
-                options = TagOptions(overwrite=True, bpm=needs_tempo)
+                limits = self.bpm_range if needs_tempo else None
+                options = TagOptions(overwrite=True, bpm=needs_tempo, bpm_range=limits)
                 result = Tagger(self.model, options, cache=self.cache)(music)
                 estimate = result.estimate
                 info = replace(info, bpm=info.bpm or result.bpm)
@@ -116,6 +119,7 @@ def mix(
     jobs: int | None = None,
     use_cache: bool = True,
     bpm: bool = False,
+    bpm_range: tuple[float, float] | None = None,
     on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
@@ -127,6 +131,7 @@ def mix(
         jobs: number of files processed in parallel; None for one per CPU core.
         use_cache: whether to use the result cache.
         bpm: whether to estimate the tempo of files whose tags contain none.
+        bpm_range: lowest and highest tempo that estimated tempi are halved or doubled into; None: as estimated.
         on_result: called with the outcome of each file. Files that fail or have no key are not in the mix.
 
     Raises:
@@ -144,7 +149,7 @@ def mix(
         if on_result:
             on_result(outcome)
 
-    if read_tracks(findings, collect, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm):
+    if read_tracks(findings, collect, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm, bpm_range=bpm_range):
         raise KeyboardInterrupt
     first, last = (None if path is None else track_of(tracks, path) for path in ends)
     return harmonic_mix(tracks, first, last)
@@ -158,6 +163,7 @@ def read_tracks(
     jobs: int | None = None,
     use_cache: bool = True,
     bpm: bool = False,
+    bpm_range: tuple[float, float] | None = None,
     on_done: Callable[[], None] = lambda: None,
 ) -> bool:
     """Read the files, and analyze those without a key in their tags.
@@ -165,7 +171,7 @@ def read_tracks(
     Args:
         findings: files and errors from :func:`stonecli.library.walk.find_music`.
         on_result: called with the outcome of each file, in the calling thread.
-        model, jobs, use_cache, bpm: see :func:`mix`.
+        model, jobs, use_cache, bpm, bpm_range: see :func:`mix`.
         on_done: called for each processed file as soon as it is done, for a progress bar.
 
     Returns:
@@ -179,7 +185,7 @@ def read_tracks(
     with ExitStack() as stack:
         if cache is not None:
             stack.enter_context(closing(cache))
-        reader = TrackReader(default_model() if model is None else model, cache, bpm)
+        reader = TrackReader(default_model() if model is None else model, cache, bpm, bpm_range)
         outcomes = stack.enter_context(in_threads(reader, music, jobs, on_done=lambda _: on_done()))
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:

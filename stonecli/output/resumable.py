@@ -44,7 +44,7 @@ def results_at(path: Path, *, bpm: bool = False) -> AbstractContextManager[Resul
         from stonecli.output.parquet import ParquetFolder
 
         return ParquetFolder(path, bpm=bpm)
-    return ResumableLog(path)
+    return ResumableLog(path, bpm=bpm)
 
 
 class ResumableLog:
@@ -52,13 +52,18 @@ class ResumableLog:
 
     Existing records are kept. An incomplete last line, after a crash or a power failure, is removed.
 
+    Args:
+        path: the file.
+        bpm: whether the new records have a tempo; then the existing ones must have one, too.
+
     Raises:
-        OutputError: the file has other content, or another run is writing to it.
+        OutputError: the file has other content, or records without the tempo, or another run is writing to it.
         OSError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, bpm: bool = False) -> None:
         self._path = path
+        self._bpm = bpm
         self.seen = Seen()
         self.statuses: set[str] = set()
 
@@ -67,6 +72,8 @@ class ResumableLog:
         try:
             _lock(self._file, self._path)
             for record in self.records():
+                if self._bpm and "bpm" not in record:
+                    raise OutputError(f"{self._path}: its records were saved without --bpm; choose another name")
                 self.seen.add(record["path"])
                 self.statuses.add(str(record.get("status")))
         except BaseException:

@@ -15,11 +15,12 @@ from stonecli.library.music_file import Source, opened
 from stonecli.spelling import parse_plain, says_no_key
 from stonecli.tags.edit.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.edit.splice import read_at
-from stonecli.tags.formats.apev2 import tail_keys
+from stonecli.tags.formats.apev2 import tail_texts
 from stonecli.tags.formats.containers import CONTAINERS, Container, TagFamily, load_class
 from stonecli.tags.formats.other_tags import other_texts
 from stonecli.tags.formats.sniff import id3v2_spans, sniff
 from stonecli.tags.rules import Changes, Field, KeyTags
+from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
 
 _MP4_PREFIX = "----:com.apple.iTunes:"
 
@@ -33,12 +34,19 @@ class Snapshot:
         followers: the plain keys in followers, fields such as ``KEY`` that are updated but never created.
         also: the texts of all other fields that are read for a key, by precedence; followers are among them.
         texts: comment, grouping, title and tempo, as far as they exist.
+        tempi: the texts of all tempo fields, by precedence; only the first of the first field is ever written.
     """
 
     keys: tuple[str, ...]
     followers: tuple[str, ...]
     also: tuple[str, ...]
     texts: Mapping[Field, str]
+    tempi: tuple[str, ...] = ()
+
+    @property
+    def bpm_text(self) -> str | None:
+        """Raw text of the first tempo that does not mean "no tempo", or else of the first one."""
+        return next((text for text in self.tempi if not says_no_tempo(text)), next(iter(self.tempi), None))
 
     @property
     def text(self) -> str | None:
@@ -52,6 +60,7 @@ class Snapshot:
             self,
             followers=(*self.followers, *_plain(other.keys), *other.followers),
             also=(*self.also, *other.keys, *other.also),
+            tempi=(*self.tempi, *other.tempi),
         )
 
     def with_changes(self, changes: Changes) -> Snapshot:
@@ -65,7 +74,7 @@ class Snapshot:
                 keys, followers = (key,), (key,) * len(followers)
         texts: dict[Field, str | None] = {**self.texts, **changes}
         left: dict[Field, str] = {field: text for field, text in texts.items() if field != "key" and text}
-        return replace(self, keys=keys, followers=followers, also=(), texts=left)
+        return replace(self, keys=keys, followers=followers, also=(), texts=left, tempi=())
 
 
 def read_key(path: Source) -> Key | None:
@@ -87,7 +96,12 @@ def read_tags(path: Source) -> KeyTags:
         container = sniff(music.file)
         found = snapshot(music.file, container)
     key = parse_or_none(found.text) if found.text is not None else None
-    return KeyTags(container, found.text, key, found.texts.get("bpm"))
+    return KeyTags(container, found.text, key, found.bpm_text)
+
+
+def bpm_in(tags: Any, family: TagFamily) -> float | None:
+    """The first valid tempo in tags that mutagen has read, in beats per minute; None if there is none."""
+    return next((bpm for text in _READERS[family](tags).tempi if (bpm := parse_bpm(text)) is not None), None)
 
 
 @contextmanager
@@ -146,8 +160,8 @@ def _second_tags(file: BinaryIO, row: Container, loaded: Any) -> Iterator[Snapsh
             raise too_large()
         yield _read_second_id3(read_at(file, span.offset, span.length))
     if row.name == "mp3":
-        keys, also = tail_keys(file)
-        yield Snapshot(keys, _plain(also), also, {})
+        tail = tail_texts(file)
+        yield Snapshot(tail["initialkey"], _plain(tail["key"]), tail["key"], {}, _filled(tail["bpm"]))
 
 
 def _read_second_id3(data: bytes) -> Snapshot:
@@ -172,7 +186,8 @@ def _read_id3(tags: Any) -> Snapshot:
         "bpm": [text for frame in tags.getall("TBPM") for text in frame.text],
     }
     keys = tuple(text for frame in tags.getall("TKEY") for text in frame.text)
-    return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts))
+    tempi = [text for name in _OTHER_TEMPI for description, text in described if description == name.upper()]
+    return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts), _filled([*texts["bpm"], *tempi]))
 
 
 def _read_vorbis(tags: Any) -> Snapshot:
@@ -186,7 +201,8 @@ def _read_vorbis(tags: Any) -> Snapshot:
         "title": values("title"),
         "bpm": values("bpm"),
     }
-    return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts))
+    tempi = [*texts["bpm"], *(text for name in _OTHER_TEMPI if name != "bpm" for text in values(name))]
+    return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts), _filled(tempi))
 
 
 def _read_mp4(tags: Any) -> Snapshot:
@@ -198,7 +214,8 @@ def _read_mp4(tags: Any) -> Snapshot:
 
     names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam", "bpm": "tmpo"}
     texts = _first({field: list(tags.get(name, [])) for field, name in names.items()})
-    return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts)
+    tempi = [*tags.get("tmpo", []), *(text for name in _OTHER_TEMPI for text in free_form(name))]
+    return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts, _filled(tempi))
 
 
 def _read_apev2(tags: Any) -> Snapshot:
@@ -207,7 +224,8 @@ def _read_apev2(tags: Any) -> Snapshot:
         return str(value).split("\0") if value is not None and value.kind == 0 else []
 
     texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title", "bpm")}
-    return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts))
+    tempi = _filled(text for name in _OTHER_TEMPI for text in values(name))
+    return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts), tempi)
 
 
 def _read_asf(tags: Any) -> Snapshot:
@@ -222,7 +240,8 @@ def _read_asf(tags: Any) -> Snapshot:
     }
     texts = _first({field: values(name) for field, name in names.items()})
     also = values("INITIALKEY")
-    return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts)
+    tempi = _filled(text for name in (names["bpm"], *_OTHER_TEMPI) for text in values(name))
+    return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts, tempi)
 
 
 def _plain(texts: Iterable[str]) -> tuple[str, ...]:
@@ -234,6 +253,11 @@ def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:
     return {field: str(values[0]) for field, values in texts.items() if values and str(values[0])}
 
 
+def _filled(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values if str(value))
+
+
+_OTHER_TEMPI = ("bpm", "tempo", "fbpm")  # free-form fields that programs write instead of the usual one
 _ID3_OPTIONS = {"translate": False, "load_v1": False}
 _READERS: dict[TagFamily, Callable[[Any], Snapshot]] = {
     "id3": _read_id3,

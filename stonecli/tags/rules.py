@@ -43,7 +43,8 @@ class KeyTags:
         text: raw text of the first key field that says more than "no key", or else of the first key field; None if
             there is none. Untrusted.
         key: the key that ``text`` names; None if there is no text or it names no key.
-        bpm_text: raw text of the tempo field; None if there is none. Untrusted.
+        bpm_text: raw text of the first tempo field that says more than "no tempo", or else of the first tempo field;
+            None if there is none. Untrusted.
     """
 
     container: str

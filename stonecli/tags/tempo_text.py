@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from stonecli.tempo.bpm import rounded_bpm
+from stonecli.tempo.bpm import BpmRange, rounded_bpm
 
 if TYPE_CHECKING:
     from stonecli.tags.formats.containers import TagFamily
@@ -33,6 +33,23 @@ def parse_bpm(text: str) -> float | None:
         return None
     bpm = float(match[1].replace(",", "."))
     return bpm if SLOWEST_BPM <= bpm <= FASTEST_BPM else None
+
+
+def parse_bpm_range(text: str) -> BpmRange:
+    """The lowest and the highest tempo of a range such as ``80-160``, in beats per minute.
+
+    Raises:
+        ValueError: the text is not such a range.
+    """
+    low, _, high = text.partition("-")
+    try:
+        found = BpmRange(float(low), float(high))
+    except ValueError:
+        found = BpmRange(0.0, 0.0)
+    if not SLOWEST_BPM <= found.low < found.high <= FASTEST_BPM:
+        limits = f"{SLOWEST_BPM:g} to {FASTEST_BPM:g}"
+        raise ValueError(f"must be two tempi from {limits}, the lower one first, such as 80-160, not {text!r}")
+    return found
 
 
 def says_no_tempo(text: str | None) -> bool:

@@ -11,8 +11,7 @@ from stonecli.library.music_file import Source, opened
 from stonecli.tags.edit.bounded import bounded
 from stonecli.tags.formats.containers import CONTAINERS, TagFamily, load_class
 from stonecli.tags.formats.sniff import sniff
-from stonecli.tags.read import as_tag_error
-from stonecli.tags.tempo_text import parse_bpm
+from stonecli.tags.read import as_tag_error, bpm_in
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def read_info(path: Source) -> TrackInfo:
                 artist=texts["artist"],
                 album=texts["album"],
                 genre=texts["genre"],
-                bpm=parse_bpm(texts["bpm"]) or parse_bpm(_text(loaded.tags, _OTHER_BPM[row.family])),
+                bpm=bpm_in(loaded.tags, row.family),
                 seconds=_positive(getattr(info, "length", None)),
                 bit_rate=round((_positive(getattr(info, "bitrate", None)) or 0) / 1000) or None,
                 sample_rate=round(_positive(getattr(info, "sample_rate", None)) or 0) or None,
@@ -88,6 +87,4 @@ _NAMES: dict[str, dict[TagFamily, str]] = {  # field: its name by family of tags
     "artist": {"id3": "TPE1", "vorbis": "artist", "mp4": "\xa9ART", "apev2": "Artist", "asf": "Author"},
     "album": {"id3": "TALB", "vorbis": "album", "mp4": "\xa9alb", "apev2": "Album", "asf": "WM/AlbumTitle"},
     "genre": {"id3": "TCON", "vorbis": "genre", "mp4": "\xa9gen", "apev2": "Genre", "asf": "WM/Genre"},
-    "bpm": {"id3": "TBPM", "vorbis": "bpm", "mp4": "tmpo", "apev2": "BPM", "asf": "WM/BeatsPerMinute"},
 }
-_OTHER_BPM: dict[TagFamily, str] = {"id3": "TXXX:BPM", "vorbis": "tempo", "mp4": "", "apev2": "", "asf": "BPM"}

@@ -10,7 +10,7 @@ from stonecli.detection.detect import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import key_transition
 from stonecli.output.records import ALTERNATIVES
-from stonecli.tempo.bpm import rounded_bpm
+from stonecli.tempo.bpm import BpmRange, fold_tempo, rounded_bpm
 from stonecli.terminal.screen import KeyStyle, Line, Screen
 from stonecli.terminal.timeline import timeline
 from stonecli.util.text import clock, printable
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 BAR_WIDTH = 24
 
 
-def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_window: bool) -> None:
-    """Print the analysis of the file at ``path``; with ``per_window``, one line per window."""
+def print_analysis(
+    screen: Screen, path: Path, estimate: KeyEstimate, *, per_window: bool, bpm_range: BpmRange | None = None
+) -> None:
+    """Print the analysis of the file at ``path``; with ``per_window``, one line per window.
+
+    The tempo is halved or doubled into ``bpm_range``.
+    """
     lines: list[Line] = [[(printable(path.name), "bold")]]
     if estimate.key is None:
         lines.append(
@@ -31,7 +36,7 @@ def print_analysis(screen: Screen, path: Path, estimate: KeyEstimate, *, per_win
     else:
         lines += _estimate_lines(screen, estimate, estimate.key)
     if estimate.tempo is not None:
-        lines += [[("  ", ""), (_tempo_text(estimate.tempo), "")]]
+        lines += [[("  ", ""), (_tempo_text(estimate.tempo, bpm_range), "")]]
     if per_window:
         lines += _window_lines(estimate)
     for line in [*lines, []]:
@@ -63,12 +68,15 @@ def _estimate_lines(screen: Screen, estimate: KeyEstimate, key: Key) -> list[Lin
     return lines
 
 
-def _tempo_text(tempo: TempoEstimate) -> str:
+def _tempo_text(tempo: TempoEstimate, bpm_range: BpmRange | None) -> str:
     if tempo.bpm is None:
         return "no tempo: stone finds no beat"
     steady = "steady" if tempo.is_steady else "not steady"
+    bpm = fold_tempo(tempo.bpm, *bpm_range) if bpm_range else tempo.bpm
     other = f" (or {_bpm(tempo.alternative)})" if tempo.alternative is not None else ""
-    return f"{_bpm(tempo.bpm)} BPM{other}   confidence {tempo.confidence:.0%}   {steady}"
+    if bpm != tempo.bpm:
+        other = f" (estimated as {_bpm(tempo.bpm)})"
+    return f"{_bpm(bpm)} BPM{other}   confidence {tempo.confidence:.0%}   {steady}"
 
 
 def _bpm(bpm: float) -> str:

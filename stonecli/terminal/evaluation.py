@@ -51,9 +51,12 @@ def print_evaluation(console: Console, evaluation: Evaluation, *, signatures: bo
     Args:
         signatures: whether the model only knows key signatures: the confusions are then those of the 12 signatures.
     """
-    _print_overall(console, evaluation.overall)
+    if evaluation.overall.count:
+        _print_overall(console, evaluation.overall)
     if evaluation.tempo is not None:
         _print_tempo(console, evaluation.tempo)
+    if not evaluation.overall.count:
+        return
     for name, groups in (("genre", evaluation.genres), ("source", evaluation.sources)):
         if groups:
             _print_groups(console, name, groups)

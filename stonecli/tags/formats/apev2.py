@@ -71,14 +71,14 @@ def tail(file: BinaryIO) -> Span | None:
     return Span(tag.offset, tag.length) if tag else None
 
 
-def tail_keys(file: BinaryIO) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The texts of ``INITIALKEY`` and of ``KEY`` in the APE tag at the end of an MP3."""
+def tail_texts(file: BinaryIO) -> dict[str, tuple[str, ...]]:
+    """The texts of ``initialkey``, ``key`` and ``bpm`` in the APE tag at the end of an MP3, by these names."""
     tag = _tail(file)
-    texts: dict[bytes, list[str]] = {_KEY: [], _FOLLOWER: []}
+    texts: dict[bytes, list[str]] = {_KEY: [], _FOLLOWER: [], b"bpm": []}
     for item in tag.items if tag else ():
         if item.name.lower() in texts and item.flags & _KIND == _TEXT_KIND:
             texts[item.name.lower()] += item.value.decode("utf-8", "replace").split("\0")
-    return tuple(texts[_KEY]), tuple(texts[_FOLLOWER])
+    return {name.decode(): tuple(values) for name, values in texts.items()}
 
 
 def follow_tail(file: BinaryIO, changes: Changes, written: str | None) -> list[Splice]:

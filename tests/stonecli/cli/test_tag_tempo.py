@@ -20,8 +20,12 @@ import numpy as np
 import pytest
 import soundfile
 from mutagen.flac import FLAC
+from mutagen.id3 import TXXX
+from mutagen.mp3 import MP3
 
+from stonecli.errors import OutputError
 from stonecli.library.cache import FILE_NAME
+from stonecli.output.resumable import results_at
 from stonecli.tags import read_tags
 from stonecli.util.app_dirs import cache_folder
 from tests.fixture_types import CopySong, Encode, Invoke, MakeMusic
@@ -135,6 +139,32 @@ class TestTag:
         assert result.exit_code == 2
         assert "--bpm-range" in result.stderr
 
+    @pytest.mark.parametrize(
+        ("options", "bpm"), [(["--bpm-range", "60-110"], "62"), (["--bpm-range", "60-110", "--no-bpm"], None)]
+    )
+    def test_a_range_alone_asks_for_the_tempo(
+        self, invoke: Invoke, groove: Callable[[str], Path], options: list[str], bpm: str | None
+    ) -> None:
+        path = groove("flac")
+        assert invoke("tag", *options, "--write-tags", path).exit_code == 0
+        assert read_tags(path).bpm_text == bpm
+
+    def test_a_configured_range_alone_asks_for_the_tempo(self, invoke: Invoke, groove: Callable[[str], Path]) -> None:
+        invoke("config", "set", "tag.bpm-range", "60-110")
+        path = groove("flac")
+        assert json.loads(invoke("tag", "--json", path).stdout)["bpm"] == 62.0
+        assert "bpm" not in json.loads(invoke("tag", "--json", "--no-bpm", path).stdout)
+        assert invoke("tag", "--remove", path).exit_code == 0
+
+    def test_a_tempo_in_another_field_is_kept(self, invoke: Invoke, groove: Callable[[str], Path]) -> None:
+        path = groove("mp3")
+        file = MP3(path)
+        file.add_tags()
+        file["TXXX:BPM"] = TXXX(desc="BPM", text=["62"])
+        file.save()
+        assert json.loads(invoke("tag", "--bpm", "--write-tags", "--json", path).stdout)["bpm"] == 62.0
+        assert "TBPM" not in MP3(path)
+
     def test_a_file_without_a_beat_gets_no_tempo(self, invoke: Invoke, song: CopySong) -> None:
         path = song("flac")
         assert invoke("tag", "--bpm", "--write-tags", path).exit_code == 0
@@ -217,6 +247,22 @@ class TestOutputs:
         record = json.loads(invoke("analyze", "--bpm", "--json", path).stdout)
         assert record["tempo"]["bpm"] == pytest.approx(BPM, abs=0.1)
 
+    def test_analyze_with_a_range(self, invoke: Invoke, groove: Callable[[str], Path], tmp_path: Path) -> None:
+        path = groove("flac")
+        text = invoke("analyze", "--bpm-range", "60-110", "--html", tmp_path / "page.html", path).stdout
+        assert "62 BPM (estimated as 124)" in text
+        assert '"bpm":62.0' in (tmp_path / "page.html").read_text(encoding="utf-8")
+        record = json.loads(invoke("analyze", "--bpm-range", "60-110", "--json", path).stdout)
+        assert (record["bpm"], round(record["tempo"]["bpm"])) == (62.0, 124)
+
+    def test_ndjson_without_tempi_is_not_continued_with_bpm(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.ndjson"
+        for bpm in (True, False):
+            with results_at(path, bpm=bpm) as results:
+                results.write({"path": "a", **({"bpm": None} if bpm else {})})
+        with pytest.raises(OutputError, match="without --bpm; choose another name"), results_at(path, bpm=True):
+            pass
+
     def test_analyze_of_a_sound_without_a_beat(self, invoke: Invoke, tmp_path: Path) -> None:
         soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(8 * 22050), 22050)
         assert "no tempo" in invoke("analyze", "--bpm", tmp_path / "noise.wav").stdout
@@ -231,6 +277,7 @@ class TestOutputs:
 
         assert tempi() == [None]
         assert tempi("--bpm") == [BPM]
+        assert tempi("--bpm-range", "60-110") == [62.0]
         assert path.read_bytes() == before
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from stonecli.errors import LabelsError
+from stonecli.evaluation.evaluate import evaluate_answers
 from stonecli.evaluation.labels import Label, Prediction, read_labels
 from stonecli.evaluation.tempo import FACTORS, is_same_tempo, tempo_scores
 from stonecli.key import Key
@@ -78,6 +79,35 @@ def test_stone_evaluate_prints_and_saves_the_tempi(invoke: Invoke, music: MakeMu
     assert float(row["tempo"]) == pytest.approx(124.0, abs=0.1)
     scores = json.loads(invoke("evaluate", tmp_path / "labels.csv", "--json").stdout)["tempo"]
     assert (scores["accuracy_1"]["value"], scores["accuracy_2"]["value"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("column", ["tempo", "bpm", "BPM"])
+def test_a_file_of_tempi_alone_is_scored(invoke: Invoke, music: MakeMusic, tmp_path: Path, column: str) -> None:
+    samples = music("D minor", rate=22050)
+    samples = 0.4 * samples + 0.6 * drum_loop(124.0, len(samples) / 22050, 22050)[: len(samples)]
+    soundfile.write(tmp_path / "a.wav", samples, 22050)
+    (tmp_path / "labels.csv").write_text(f"path,{column}\na.wav,124\n", encoding="utf-8")
+    result = invoke("evaluate", tmp_path / "labels.csv", "--predictions", tmp_path / "out.csv")
+    assert result.exit_code == 0
+    assert "tempo of 1 track" in result.stdout
+    assert "MIREX" not in result.stdout
+    assert invoke("evaluate", tmp_path / "labels.csv", "--confusion", tmp_path / "out.png").exit_code == 2
+    record = json.loads(invoke("evaluate", tmp_path / "labels.csv", "--json").stdout)
+    assert (record["tempo"]["accuracy_1"]["value"], record["overall"]["count"]) == (1.0, 0)
+
+
+def test_keys_and_tempi_may_be_of_different_tracks(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,key,bpm\na.wav,Am,0\nb.wav,,128\n", encoding="utf-8")
+    tracks, _ = read_labels(tmp_path / "labels.csv")
+    assert [(track.key, track.tempo) for track in tracks] == [(A_MINOR, None), (None, 128.0)]
+    found = evaluate_answers(tracks, (A_MINOR.index, A_MINOR.index))
+    assert found.overall.count == 1
+
+
+def test_a_track_without_key_and_tempo_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,key,bpm\na.wav,,\n", encoding="utf-8")
+    with pytest.raises(LabelsError, match="line 2: no key"):
+        read_labels(tmp_path / "labels.csv")
 
 
 def test_without_a_tempo_column_nothing_is_different(invoke: Invoke, music: MakeMusic, tmp_path: Path) -> None:

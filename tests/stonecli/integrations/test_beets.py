@@ -18,7 +18,8 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.tags import read_tags
-from tests.fixture_types import CopySong, Encode, Fingerprint, MakeModel, RunStone
+from tests.fixture_types import CopySong, Encode, Fingerprint, MakeModel, MakeMusic, RunStone
+from tests.stonecli.tempo.sounds import drum_loop
 
 pytest.importorskip("beets")
 mediafile = pytest.importorskip("mediafile")
@@ -286,3 +287,53 @@ def test_an_unusable_journal_ends_the_command_before_a_write(
     files = fingerprint(beets.library)
     assert "undo journal" in beets("stone", code=1)
     assert fingerprint(beets.library) == files
+
+
+@pytest.fixture
+def groove(beets: Beets, music: MakeMusic, encode: Encode) -> Callable[..., Path]:
+    """A track in D minor with drums at 124 beats per minute, and a title that is its name."""
+    samples = music("D minor", rate=44100)
+    samples = 0.4 * samples + 0.6 * drum_loop(124.0, len(samples) / 44100, 44100)[: len(samples)]
+
+    def make(container: str, title: str, **tags: Any) -> Path:
+        beets.incoming.mkdir(exist_ok=True)
+        path = encode(samples, 44100, container, beets.incoming / title)
+        file = mediafile.MediaFile(path)
+        file.update({"title": title, "artist": "somebody", "albumartist": "somebody", "album": "something", **tags})
+        file.save()
+        return path
+
+    return make
+
+
+def test_with_bpm_the_tempo_is_in_beets_own_field(beets: Beets, groove: Callable[..., Path], stone: RunStone) -> None:
+    groove("flac", "neither")
+    groove("mp3", "only a key", initial_key="Am")
+    groove("m4a aac", "only a tempo", bpm=62)
+    beets.configure(stone={"bpm": True})
+    beets.imported()
+    items = {title: (item["initial_key"], item["bpm"]) for title, item in beets.items().items()}
+    assert items == {"neither": ("Dm", 124), "only a key": ("Am", 124), "only a tempo": ("Dm", 62)}
+    before = {path: path.read_bytes() for path in beets.library.rglob("*.*")}
+    beets("stone")
+    for item in beets.items().values():
+        file = mediafile.MediaFile(item["path"])
+        assert (file.initial_key, file.bpm) == items[item["title"]]
+    assert beets("update") == beets("stone") == ""
+    assert stone("undo").stdout.count("restored") == 3
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_range_asks_for_the_tempo_and_folds_it(beets: Beets, groove: Callable[..., Path]) -> None:
+    groove("flac", "one")
+    beets.configure(stone={"bpm_range": "60-110"})
+    beets.imported()
+    assert beets.items()["one"]["bpm"] == 62
+    beets.configure(stone={"bpm_range": "110-60"})
+    assert "bpm_range must be two tempi" in beets("stone", code=1)
+
+
+def test_without_bpm_there_is_no_tempo(beets: Beets, groove: Callable[..., Path]) -> None:
+    groove("flac", "one")
+    beets.imported()
+    assert not beets.items()["one"]["bpm"]

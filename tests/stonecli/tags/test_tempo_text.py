@@ -7,7 +7,8 @@ from pathlib import Path
 import mutagen
 import pytest
 from mutagen.apev2 import APEv2
-from mutagen.id3 import ID3
+from mutagen.id3 import ID3, TBPM, TXXX
+from mutagen.mp4 import MP4, MP4FreeForm
 
 from stonecli.key import Key
 from stonecli.tags import FieldRule, read_tags, recorded, undo_run, write_key, write_tags
@@ -99,6 +100,67 @@ class TestMp3:
         path.write_bytes(b"ID3\x02\0\0\0\0\0" + bytes([len(frame)]) + frame + path.read_bytes())
         assert write_tags(path, None, (), 128.0)
         assert b"TBP\0\0\x04\x00128" in path.read_bytes()[:100]
+
+
+def _with_fields(path: Path, fields: dict[str, list[str]]) -> None:
+    """Write the fields with mutagen: free-form ones by ``name``, and the usual ones by the name that mutagen uses."""
+    file = mutagen.File(path)
+    if file.tags is None:
+        file.add_tags()
+    for name, texts in fields.items():
+        if isinstance(file.tags, ID3):
+            file.tags.add(TBPM(text=texts) if name == "TBPM" else TXXX(desc=name, text=texts))
+        elif isinstance(file, MP4):
+            file["----:com.apple.iTunes:" + name] = [MP4FreeForm(text.encode()) for text in texts]
+        else:
+            file[name] = texts
+    file.save()
+
+
+OTHER_FIELDS = [
+    ("mp3", {"BPM": ["99"]}, "99"),
+    ("mp3", {"fBPM": ["99.50"]}, "99.50"),
+    ("wav", {"tempo": ["99"]}, "99"),
+    ("mp3", {"TBPM": ["0"], "BPM": ["99"]}, "99"),
+    ("mp3", {"TBPM": ["0", "99"]}, "99"),
+    ("mp3", {"TBPM": ["101"], "BPM": ["99"]}, "101"),
+    ("flac", {"TEMPO": ["99"]}, "99"),
+    ("flac", {"fBPM": ["99"]}, "99"),
+    ("flac", {"BPM": ["0", "101"]}, "101"),
+    ("flac", {"BPM": ["0"], "tempo": ["101"]}, "101"),
+    ("flac", {"BPM": ["0"]}, "0"),
+    ("mp4", {"BPM": ["99"]}, "99"),
+    ("mp4", {"tempo": ["99"]}, "99"),
+    ("asf", {"BPM": ["99"]}, "99"),
+]
+
+
+class TestOtherFields:
+    @pytest.mark.parametrize(("container", "fields", "text"), OTHER_FIELDS)
+    def test_they_count_as_the_tempo_of_the_file(
+        self, make: CopySample, container: str, fields: dict[str, list[str]], text: str
+    ) -> None:
+        path = make(container)
+        _with_fields(path, fields)
+        assert read_tags(path).bpm_text == text
+        assert read_info(path).bpm == (None if text == "0" else float(text))
+
+    @pytest.mark.parametrize(("container", "fields", "text"), OTHER_FIELDS)
+    def test_the_usual_field_is_written_beside_them(
+        self, make: CopySample, container: str, fields: dict[str, list[str]], text: str
+    ) -> None:
+        path = make(container)
+        _with_fields(path, fields)
+        assert write_tags(path, None, (), 128.0)
+        assert read_tags(path).bpm_text == "128"
+
+    def test_the_ape_tag_of_an_mp3_counts(self, make: CopySample) -> None:
+        path = make("mp3")
+        _with_fields(path, {"title": ["Song"]})
+        ape = APEv2()
+        ape["BPM"] = "99"
+        ape.save(path)
+        assert read_tags(path).bpm_text == "99"
 
 
 @pytest.mark.parametrize(
