@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -44,16 +45,18 @@ class Crate:
 def crate(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: Encode, stone: RunStone) -> Crate:
     """Ten songs with drums that stone has tagged and sorted."""
     folder, home = tmp_path_factory.mktemp("crate"), str(tmp_path_factory.mktemp("home"))
-    names = ("HOME", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    run_stone = functools.partial(
+        stone, HOME=home, LOCALAPPDATA=home, XDG_CACHE_HOME=home, XDG_CONFIG_HOME=home, XDG_STATE_HOME=home
+    )
     files = {}
     for container, (key, _, bpm) in CRATE.items():
         samples = music(key, rate=RATE)
         samples = 0.4 * samples + 0.6 * drum_loop(bpm, len(samples) / RATE, RATE)[: len(samples)]
         files[container] = encode(samples, RATE, container, folder / container.replace(" ", "-"))
-    tagged = stone("tag", "--bpm", "--write-tags", folder, **dict.fromkeys(names, home))
+    tagged = run_stone("tag", "--bpm", "--write-tags", folder)
     assert tagged.returncode == 0, tagged.stderr
     collection = folder / "mix.xml"
-    mixed = stone("mix", "--json", "--rekordbox", collection, folder, **dict.fromkeys(names, home))
+    mixed = run_stone("mix", "--json", "--rekordbox", collection, folder)
     return Crate(files, json.loads(mixed.stdout)["tracks"], collection)
 
 
