@@ -116,7 +116,7 @@ def evaluate(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure the accuracy of a model on music with known keys or tempi.
+    """Measure the accuracy of a model on music with known keys.
 
     Prints the MIREX score, accuracy and KSEA with 95 % confidence intervals. Files that cannot be read are
     reported and skipped. No music file is changed.
