@@ -96,7 +96,7 @@ def mix(
             parser=parse_bpm_range,
             metavar="LOW-HIGH",
             rich_help_panel=PROCESSING,
-            help="Halve or double the tempi from --bpm into this range: 80-160 (default: none).",
+            help="Analyze files without a tempo, and fold it into a range: 80-160 (default: none).",
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
