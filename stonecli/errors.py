@@ -12,6 +12,7 @@
   x StorageError: a recording could not be downloaded.
   x ClusterError: the cluster cannot be used.
     - RefusalError: a worker cannot do the run.
+  x CrateError: a playlist or a collection cannot be read.
   x LabelsError: a CSV of labels or predictions is invalid.
   x DatasetError: a dataset is unknown or has no audio with a key.
   x ConfigError: the config file is invalid.
@@ -83,6 +84,10 @@ class ClusterError(StoneError):
 
 class RefusalError(ClusterError):
     """This worker, or the cluster with its configuration, cannot do the run."""
+
+
+class CrateError(StoneError):
+    """A playlist or a collection that cannot be read."""
 
 
 class LabelsError(StoneError):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stonecli.errors import reason
+from stonecli.errors import CrateError, reason
+from stonecli.library.crates import is_crate, read_crate
 
 _LIBSNDFILE = {".mp3", ".flac", ".ogg", ".oga", ".opus", ".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc"}
 _FFMPEG = {".m4a", ".mp4", ".aac", ".alac", ".wma", ".wv", ".ape", ".mpc", ".mka", ".weba", ".mp2", ".caf", ".au"}
@@ -64,6 +65,7 @@ def find_music(
     leftovers: list[Path] | None = None,
     seen: set[int | str] | None = None,
     on_folder: Callable[[Path], None] | None = None,
+    playlist_name: str | None = None,
 ) -> Iterator[Finding]:
     """The music files at or below ``paths``, one by one, and an error for each path that cannot be read.
 
@@ -72,6 +74,9 @@ def find_music(
     in it are skipped, but not those in ``paths`` themselves. Links are followed. Pipes, sockets and devices are never
     opened: in ``paths`` they are errors, in folders they are skipped. A broken link is an error, unless its suffix
     shows that it was not music.
+
+    A playlist (``.m3u``, ``.m3u8``, ``.pls``) or rekordbox XML (``.xml``) in ``paths`` is replaced by the files that it
+    names, in its order; an entry that is not a file is an error that names the crate. Those in folders are skipped.
 
     Each file is found once, by the first path that leads to it, and each folder is walked once, so cycles of links are
     harmless. Hard links are one file. A file is identified by device, inode and size, so one that is rewritten during
@@ -85,6 +90,7 @@ def find_music(
         leftovers: gets the files in these folders that have the name of a temporary file of stone.
         seen: the files that were found; walks that share it find each file once.
         on_folder: called with each folder before it is listed.
+        playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
     """
     seen = set() if seen is None else seen
     for path in map(Path, paths):
@@ -97,19 +103,44 @@ def find_music(
             yield from _walk(path, seen, [] if leftovers is None else leftovers, on_folder)
         elif not stat.S_ISREG(status.st_mode):
             yield Finding(path, "not a regular file but a pipe, socket or device")
+        elif is_crate(path):
+            yield from _crate_files(path, seen, playlist_name)
         elif _is_new(path, status, seen):
             yield Finding(path, None)
 
 
-def files_and_music(paths: Iterable[Path]) -> Iterator[Finding]:
-    """``paths`` in order, with each folder replaced by its music files, found as by :func:`find_music`.
+def _crate_files(crate: Path, seen: set[int | str], playlist_name: str | None) -> Iterator[Finding]:
+    """The files that a playlist or collection names, and an error for each entry that is not a file, once each."""
+    reported: set[Path] = set()
+    try:
+        for entry in read_crate(crate, playlist_name):
+            error = entry.error
+            try:
+                status = entry.path.stat() if error is None else None
+            except (OSError, ValueError) as problem:
+                status, error = None, _reason(entry.path, problem)
+            if status is not None and not stat.S_ISREG(status.st_mode):
+                error = "a folder or device, not a file"
+            elif status is not None and is_crate(entry.path):
+                error = "a playlist in a playlist, which stone does not read; name it on the command line"
+            elif status is not None and _is_new(entry.path, status, seen):
+                yield Finding(entry.path, None)
+            if error is not None and entry.path not in reported:
+                reported.add(entry.path)
+                yield Finding(entry.path, f"{error} (named in {crate.name})")
+    except (OSError, CrateError) as problem:
+        yield Finding(crate, reason(problem))
 
-    A path that is not a folder is returned unchanged, as often as it is given, even if it does not exist.
+
+def files_and_music(paths: Iterable[Path], playlist_name: str | None = None) -> Iterator[Finding]:
+    """``paths`` in order, with each folder and crate replaced by its music files, found as by :func:`find_music`.
+
+    A path to anything else is returned unchanged, as often as it is given, even if it does not exist.
     """
     seen: set[int | str] = set()
     for path in paths:
-        if path.is_dir():
-            yield from find_music([path], seen=seen)
+        if path.is_dir() or (is_crate(path) and path.is_file()):
+            yield from find_music([path], seen=seen, playlist_name=playlist_name)
         else:
             yield Finding(path, None)
 

@@ -49,7 +49,10 @@ class Found:
 
 
 def find_recordings(
-    locations: Iterable[Location], leftovers: list[Path] | None = None, seen: Seen | None = None
+    locations: Iterable[Location],
+    leftovers: list[Path] | None = None,
+    seen: Seen | None = None,
+    playlist_name: str | None = None,
 ) -> Iterator[Found]:
     """The recordings at or below ``locations``, each once: paths as by ``find_music``, and URLs.
 
@@ -62,7 +65,8 @@ def find_recordings(
         if isinstance(location, Url):
             found = find_urls(location)
         else:
-            found = (Found(finding.path, finding.error) for finding in find_music([location], leftovers, files))
+            music = find_music([location], leftovers, files, playlist_name=playlist_name)
+            found = (Found(finding.path, finding.error) for finding in music)
         for one in found:
             if seen.add(str(one.location)):
                 yield one
