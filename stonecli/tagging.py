@@ -414,6 +414,7 @@ def tag_library(
     on_start: Callable[[Sequence[Location]], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
+    playlist_name: str | None = None,
 ) -> TagSummary:
     """Detect the keys of all music below ``paths`` and, if ``options`` say so, write them to the tags.
 
@@ -421,7 +422,8 @@ def tag_library(
     progress are finished. With ``options.write`` the run is recorded for ``stone undo``.
 
     Args:
-        paths: files, folders and URLs (``s3://``, ``https://``). Folders are searched. URLs are never written to.
+        paths: files, folders, crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``) and URLs (``s3://``,
+            ``https://``). Folders are searched. URLs are never written to.
         options: what to do.
         model: None for the built-in one.
         skip: files that are in it are skipped; those that are found are added.
@@ -429,6 +431,7 @@ def tag_library(
         on_done: called for each processed file as soon as it is done, for a progress bar.
         on_result: called with the outcome of each file in the order in which they were found, in the calling thread.
             An outcome has ``item`` (the path or URL), ``result`` and ``error``: one line, or None.
+        playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Returns:
         The number of files and failures, whether the run was interrupted, and its number for undo.
@@ -442,7 +445,7 @@ def tag_library(
     locations = [path if isinstance(path, Url) else parse_location(os.fspath(path)) for path in paths]
     with open_tagger(model, options) as (tagger, run):
         leftovers: list[Path] = []
-        found = list(find_recordings(locations, leftovers, skip))
+        found = list(find_recordings(locations, leftovers, skip, playlist_name))
         if options.write:
             remove_leftovers(leftovers)
         music = [one.location for one in found if one.error is None]

@@ -307,6 +307,7 @@ def tag_on_cluster(
     on_start: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
+    playlist_name: str | None = None,
 ) -> TagSummary:
     """Detect the keys of all music below ``paths`` on a cluster and, if ``options`` say so, write them to the tags.
 
@@ -321,6 +322,7 @@ def tag_on_cluster(
         on_start: called once with the number of threads of the cluster, before the first file is processed.
         on_done: called for each file that is done, for a progress bar.
         on_result: called with the outcome of each file as it is done, in the calling thread.
+        playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Returns:
         The numbers of files and failures, whether the run was interrupted, and its number for undo.
@@ -342,7 +344,7 @@ def tag_on_cluster(
         if on_start:
             on_start(count_threads(client))
         job = Job(run_id, source, options, journals, what)
-        found = find_recordings(map(_absolute, paths), leftovers, Seen() if skip is None else skip)
+        found = find_recordings(map(_absolute, paths), leftovers, Seen() if skip is None else skip, playlist_name)
         outcomes = ClusterRun(client, job, Prefetcher(found, _READ_AHEAD), run_id=run_id)
         counter = ResultCounter(on_result)
         signals = stack.enter_context(stopped_by_signals(outcomes))

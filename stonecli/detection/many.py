@@ -70,16 +70,19 @@ def analyze(
     tempo: bool = False,
     jobs: int | None = None,
     on_result: Callable[[Outcome[Path, KeyEstimate]], None] | None = None,
+    playlist_name: str | None = None,
 ) -> AnalysisSummary:
     """Analyze the music below ``paths``. No file is changed, and no cache is used.
 
     A file that fails does not end the run. Ctrl-C, SIGTERM and SIGHUP end it early, and analyses in progress with it.
 
     Args:
-        paths: files and folders. Folders are searched, and their files come in the place of the folder.
+        paths: files, folders and crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``). Folders are searched. The
+            files of a folder or crate come in its place.
         model, window_seconds, overlap, min_segment, last_window, tempo: see :func:`stonecli.detect_key`.
         jobs: number of files analyzed in parallel; None for one per CPU core.
         on_result: called with the outcome of each file in the order of ``paths``, in the calling thread.
+        playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Raises:
         ModelError, DeviceError: the built-in model cannot be loaded.
@@ -107,7 +110,7 @@ def analyze(
             return None
 
     files = failed = 0
-    findings = files_and_music(map(Path, paths))
+    findings = files_and_music(map(Path, paths), playlist_name)
     with in_threads(detect, findings, jobs) as outcomes, stopped_by_signals(_Ending(ended, outcomes)) as signals:
         try:
             for outcome in outcomes:

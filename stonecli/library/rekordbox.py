@@ -55,15 +55,16 @@ class CollectionPlaylist:
     by_location: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Span:
     """Where an element is in the file: the offset of its start tag and of its end tag, in bytes.
 
-    For an element such as ``<COLLECTION/>`` both are the same.
+    An element such as ``<COLLECTION/>`` has no end tag.
     """
 
     start: int
     end: int
+    has_end_tag: bool = True
 
 
 @dataclass
@@ -94,7 +95,6 @@ def read_collection(path: Path, playlist_name: str | None = None) -> Collection:
     """
     reader = _Reader(playlist_name)
     parser = expat.ParserCreate()
-    parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _refuse_doctype
     parser.StartElementHandler = lambda name, values: reader.start(name, values, parser.CurrentByteIndex)
     parser.EndElementHandler = lambda name: reader.end(parser.CurrentByteIndex)
@@ -109,7 +109,12 @@ def read_collection(path: Path, playlist_name: str | None = None) -> Collection:
             parser.Parse(b"", True)
         except expat.ExpatError as error:
             raise CrateError(f"damaged XML: line {error.lineno}: {expat.ErrorString(error.code)}") from error
-    return reader.found
+        found = reader.found
+        for span, end_tag in ((found.collection, b"</COLLECTION"), (found.root, b"</NODE")):
+            if span is not None:
+                file.seek(span.end)
+                span.has_end_tag = file.read(len(end_tag)) == end_tag
+    return found
 
 
 def _refuse_doctype(*_: object) -> None:

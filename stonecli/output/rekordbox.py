@@ -1,19 +1,27 @@
 """Write tracks and their keys to an XML collection that rekordbox imports (docs/formats.md).
 
-The elements and attributes are those of Pioneer's *rekordbox xml format list*, version 1.0.0.
+The elements and attributes are those of Pioneer's *rekordbox xml format list*, version 1.0.0. A collection that
+rekordbox has exported is updated by byte edits of its start tags, so that everything else in it stays as it is.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree  # only written here, never parsed
 
 from stonecli import __version__
+from stonecli.errors import OutputError
 from stonecli.key import Notation
+from stonecli.library.crates import file_url_path
+from stonecli.library.rekordbox import Collection, Span, read_collection
 from stonecli.output.playlist import PlaylistEntry, file_uri
-from stonecli.util.atomic_file import atomic_text_file
+from stonecli.util.atomic_file import atomic_file, atomic_text_file
 
 _KINDS = {
     ".mp3": "MP3 File",
@@ -26,6 +34,12 @@ _KINDS = {
 }
 _RAW = re.compile("[\x7f-\x9f\u2028\u2029]")  # allowed in XML, but safer as references
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
+
+
+_ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
+_TAG_END = re.compile(rb"\s*/?>")
+_MAX_TAG = 4 << 20  # bytes of a start tag
+_BLOCK = 1 << 20
 
 
 def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notation, playlist: str) -> None:
@@ -43,19 +57,186 @@ def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notat
     root = ElementTree.Element("DJ_PLAYLISTS", Version="1.0.0")
     ElementTree.SubElement(root, "PRODUCT", Name="stone", Version=__version__, Company="")
     collection = ElementTree.SubElement(root, "COLLECTION", Entries=str(len(entries)))
-    for number, entry in enumerate(entries, 1):
-        values = {name: _xml_text(value) for name, value in _attributes(entry, notation).items() if value}
-        ElementTree.SubElement(collection, "TRACK", {"TrackID": str(number), **values})
+    collection.extend(_track(str(number), entry, notation) for number, entry in enumerate(entries, 1))
     folder = ElementTree.SubElement(ElementTree.SubElement(root, "PLAYLISTS"), "NODE", Type="0", Name="ROOT", Count="1")
-    name = _xml_text(playlist)
-    node = ElementTree.SubElement(folder, "NODE", Name=name, Type="1", KeyType="0", Entries=str(len(entries)))
-    for number in range(1, len(entries) + 1):
-        ElementTree.SubElement(node, "TRACK", Key=str(number))
+    folder.append(_playlist(playlist, [str(number) for number in range(1, len(entries) + 1)]))
     ElementTree.indent(root)
     with atomic_text_file(path) as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
         text = ElementTree.tostring(root, encoding="unicode")
         file.write(_RAW.sub(lambda match: f"&#x{ord(match[0]):X};", text) + "\n")
+
+
+def update_rekordbox(
+    source: Path,
+    path: Path,
+    entries: Sequence[PlaylistEntry],
+    notation: Notation,
+    *,
+    playlist: str | None = None,
+    bpm: bool = False,
+) -> None:
+    """Write the collection ``source`` to ``path`` with the keys of the entries as ``Tonality``.
+
+    Everything else stays as it is, byte for byte: playlists, cues, grids, unknown attributes and elements. Tracks that
+    the collection does not have are added to it.
+
+    Args:
+        source: XML that rekordbox or another program has exported; it is not changed.
+        path: the XML file to write.
+        entries: the tracks; those without a key keep their Tonality.
+        notation: notation of Tonality.
+        playlist: name of a playlist of the entries in order, which is added behind the others. None for no playlist.
+        bpm: whether ``AverageBpm`` is set to the tempo of the entries, too.
+
+    Raises:
+        CrateError: ``source`` is damaged.
+        OutputError: ``path`` is ``source``, or ``source`` has no collection or no playlists.
+        OSError: a file cannot be read or written; an existing file is unchanged.
+    """
+    if path.exists() and path.samefile(source):
+        raise OutputError(f"{path} is the collection that is read; choose another name")
+    found = read_collection(source)
+    if found.collection is None or found.root is None:
+        raise OutputError(f"{source}: has no collection or no playlists")
+    edits = []
+    numbers: dict[int, str] = {}  # by id of the entry
+    for track, entry in zip(found.tracks, _entries_of(found, entries), strict=True):
+        if entry is not None:
+            numbers.setdefault(id(entry), track.number)
+            edits.append(_Edit(track.offset, _changes(entry, notation, bpm=bpm)))
+    first_free = 1 + max((int(one.number) for one in found.tracks if one.number.isdecimal()), default=0)
+    missing = [entry for entry in entries if id(entry) not in numbers]
+    numbers |= {id(entry): str(first_free + index) for index, entry in enumerate(missing)}
+    added = [_track(numbers[id(entry)], entry, notation) for entry in missing]
+    if added:
+        edits += _insertion(found.collection, "".join(map(_text, added)), {"Entries": len(added)})
+    if playlist is not None:
+        node = _playlist(playlist, [numbers[id(entry)] for entry in entries])
+        edits += _insertion(found.root, _text(node), {"Count": 1})
+    with source.open("rb") as original, atomic_file(path) as temporary, temporary.open("wb") as file:
+        for block in _edited(original, sorted(edits, key=lambda edit: edit.offset)):
+            file.write(block)
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A change of the tag at ``offset``: new values of attributes, numbers to add to others, and text before or in it.
+
+    ``inside`` is what an element such as ``<COLLECTION/>`` contains from now on.
+    """
+
+    offset: int
+    attributes: Mapping[str, str]
+    counts: Mapping[str, int] | None = None
+    before: str = ""
+    inside: str = ""
+
+
+def _insertion(span: Span, text: str, counts: Mapping[str, int]) -> list[_Edit]:
+    """The edits that add elements at the end of an element, and count them."""
+    if not span.has_end_tag:
+        return [_Edit(span.start, {}, counts, inside=text)]
+    return [_Edit(span.start, {}, counts), _Edit(span.end, {}, before=text)]
+
+
+def _edited(file: BinaryIO, edits: Sequence[_Edit]) -> Iterator[bytes]:
+    """The content of the file after the edits, which are sorted."""
+    at = 0
+    for edit in edits:
+        yield from _copied(file, at, edit.offset)
+        if edit.before:
+            yield edit.before.encode("ascii")
+        tag = _tag_at(file, edit.offset)
+        at = edit.offset + len(tag)
+        yield _changed(tag, edit)
+    yield from _copied(file, at, file.seek(0, os.SEEK_END))
+
+
+def _copied(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    file.seek(start)
+    while start < end and (block := file.read(min(_BLOCK, end - start))):
+        start += len(block)
+        yield block
+
+
+def _tag_at(file: BinaryIO, offset: int) -> bytes:
+    """The tag that starts at an offset, up to its ``>``; only of encodings that contain ASCII."""
+    file.seek(offset)
+    data = file.read(4096)
+    while True:
+        head = re.match(rb"</?[A-Za-z_]+", data)
+        if head is None:
+            raise OutputError("the collection is not in UTF-8, which rekordbox writes; export it again")
+        at = head.end()
+        while match := _ATTRIBUTE.match(data, at):
+            at = match.end()
+        if match := _TAG_END.match(data, at):
+            return data[: match.end()]
+        more = file.read(4 * len(data)) if len(data) < _MAX_TAG else b""
+        if not more:
+            raise OutputError("the collection changed while it was read")
+        data += more
+
+
+def _changed(tag: bytes, edit: _Edit) -> bytes:
+    """The tag with other values of its attributes; new attributes go behind the others."""
+    head = re.match(rb"</?[A-Za-z_]+", tag)
+    assert head is not None  # noqa: S101 (checked by _tag_at)
+    parts, at, left = [head[0]], head.end(), dict(edit.attributes)
+    while match := _ATTRIBUTE.match(tag, at):
+        at, name = match.end(), match[1].decode("utf-8", "replace")
+        value = left.pop(name, None)
+        if edit.counts and name in edit.counts and match[2][1:-1].isdigit():
+            value = str(int(match[2][1:-1]) + edit.counts[name])
+        parts.append(match[0] if value is None else match[0][: -len(match[2])] + _quoted(value))
+    parts += [b" " + name.encode() + b"=" + _quoted(value) for name, value in left.items()]
+    if edit.inside and tag.rstrip(b">").endswith(b"/"):
+        return b"".join(parts) + b">" + edit.inside.encode("ascii") + b"</" + head[0][1:] + b">"
+    return b"".join(parts) + tag[at:]
+
+
+def _quoted(value: str) -> bytes:
+    return b'"' + value.encode("ascii") + b'"'  # keys and numbers
+
+
+def _changes(entry: PlaylistEntry, notation: Notation, *, bpm: bool) -> dict[str, str]:
+    changes = {} if entry.key is None else {"Tonality": entry.key.spelled(notation)}
+    return changes | ({"AverageBpm": f"{entry.info.bpm:.2f}"} if bpm and entry.info.bpm else {})
+
+
+def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Iterator[PlaylistEntry | None]:
+    """The entry of each track of the collection, by its file; None for a track that is not among the entries."""
+    by_path = {_normalized(entry.path): entry for entry in entries}
+    by_real_path: dict[str, PlaylistEntry] = {}
+    for track in collection.tracks:
+        path = file_url_path(track.location)
+        found = None if path is None else by_path.get(_normalized(path))
+        if path is not None and found is None:  # a link, or another spelling of the path
+            by_real_path = by_real_path or {_normalized(Path(os.path.realpath(one.path))): one for one in entries}
+            found = by_real_path.get(_normalized(Path(os.path.realpath(path))))
+        yield found
+
+
+def _normalized(path: Path) -> str:
+    """The absolute path, equal for spellings that differ in accents, and on Windows in case."""
+    return os.path.normcase(unicodedata.normalize("NFC", os.path.normpath(path.absolute())))
+
+
+def _track(number: str, entry: PlaylistEntry, notation: Notation) -> ElementTree.Element:
+    values = {name: _xml_text(value) for name, value in _attributes(entry, notation).items() if value}
+    return ElementTree.Element("TRACK", {"TrackID": number, **values})
+
+
+def _playlist(name: str, keys: Sequence[str]) -> ElementTree.Element:
+    node = ElementTree.Element("NODE", Name=_xml_text(name), Type="1", KeyType="0", Entries=str(len(keys)))
+    node.extend(ElementTree.Element("TRACK", Key=key) for key in keys)
+    return node
+
+
+def _text(element: ElementTree.Element) -> str:
+    """The element as ASCII, which is the same in all encodings that a collection may have."""
+    return ElementTree.tostring(element, encoding="us-ascii").decode("ascii")
 
 
 def _attributes(entry: PlaylistEntry, notation: Notation) -> dict[str, str]:

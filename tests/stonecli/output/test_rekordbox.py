@@ -5,9 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from stonecli.errors import OutputError
 from stonecli.key import Key
 from stonecli.output.playlist import PlaylistEntry
-from stonecli.output.rekordbox import save_rekordbox
+from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
 from stonecli.tags.track_info import TrackInfo
 
 rbxml = pytest.importorskip("pyrekordbox.rbxml", reason="needs pyrekordbox (pip install '.[dev]')")
@@ -62,3 +63,119 @@ def test_texts_that_xml_cannot_hold(tmp_path: Path) -> None:
     assert xml.num_tracks == 1
     assert xml.get_tracks()[0]["Name"] == "a�b�c�d�e]]>\tf"
     assert xml.get_tracks()[0]["Artist"] == info.artist
+
+
+SOURCE = """<?xml version="1.0" encoding="UTF-8"?>\r
+<!-- made by hand -->\r
+<DJ_PLAYLISTS Version="1.0.0" xmlns:x="urn:x">\r
+  <PRODUCT Name="rekordbox" Version="6.7.7" Company="AlphaTheta"/>\r
+  <COLLECTION Entries="3">\r
+    <TRACK TrackID="7" Name="a > b &amp; 'c' Tonality=&quot;x&quot;" Location="file://localhost{folder}/a.mp3"\r
+      Tonality = 'Abm' AverageBpm="127.98" Mix='Tonality="no"' x:unknown="1" DateAdded="2020-01-02">\r
+      <TEMPO Inizio="0.025" Bpm="127.98" Metro="4/4" Battito="1"/>\r
+      <POSITION_MARK Name="Cue" Type="0" Start="1.5" Num="0" Red="40" Green="226" Blue="20"/>\r
+      <UNKNOWN>text</UNKNOWN>\r
+    </TRACK>\r
+    <TRACK TrackID="9" Name="b" Location="file://localhost{folder}/b%20%C3%A9.mp3"/>\r
+    <TRACK TrackID="12" Name="c" Location="file://localhosttidal:tracks:5" Tonality="8A"></TRACK>\r
+  </COLLECTION>\r
+  <PLAYLISTS>\r
+    <NODE Type="0" Name="ROOT" Count="1">\r
+      <NODE Name="Clubs" Type="0" Count="1"><NODE Name="S" Type="1" KeyType="0" Entries="2">\r
+        <TRACK Key="9"/><TRACK Key="7"/></NODE></NODE>\r
+    </NODE>\r
+  </PLAYLISTS>\r
+</DJ_PLAYLISTS>\r
+"""
+
+
+class TestUpdate:
+    """A collection that goes in comes out with the keys, and with nothing else changed."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Path:
+        path = tmp_path / "in.xml"
+        path.write_bytes(SOURCE.format(folder=tmp_path.as_posix()).encode())
+        return path
+
+    @staticmethod
+    def entries(folder: Path) -> list[PlaylistEntry]:
+        info = TrackInfo(title="é", bpm=125.5)
+        keys = {"b é.mp3": "F#m", "a.mp3": "Db"}
+        return [PlaylistEntry(folder / name, Key.parse(key), info) for name, key in keys.items()]
+
+    def test_only_the_keys_change(self, source: Path, tmp_path: Path) -> None:
+        before = source.read_bytes()
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "openkey")
+        after = before.replace(b"Tonality = 'Abm'", b'Tonality = "8d"')
+        after = after.replace(b'b%20%C3%A9.mp3"/>', b'b%20%C3%A9.mp3" Tonality="4m"/>')
+        assert (tmp_path / "out.xml").read_bytes() == after != before
+        assert source.read_bytes() == before
+
+    def test_the_tempo_changes_if_it_is_asked_for(self, source: Path, tmp_path: Path) -> None:
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", bpm=True)
+        tracks = rbxml.RekordboxXml(tmp_path / "out.xml").get_tracks()
+        assert [track["AverageBpm"] for track in tracks] == [125.5, 125.5, None]
+        assert [track["Tonality"] for track in tracks] == ["3B", "11A", "8A"]
+        assert tracks[0].tempos[0].Bpm == 127.98  # the grid stays
+
+    def test_tracks_and_a_playlist_are_added(self, source: Path, tmp_path: Path) -> None:
+        entries = [PlaylistEntry(tmp_path / "ñ & new.mp3", Key.parse("C"), TrackInfo()), *self.entries(tmp_path)]
+        update_rekordbox(source, tmp_path / "out.xml", entries, "camelot", playlist="Set <1> é")
+        xml = rbxml.RekordboxXml(tmp_path / "out.xml")
+        assert xml.num_tracks == 4
+        assert xml.get_playlist("Set <1> é").get_tracks() == [13, 9, 7]
+        assert xml.get_playlist("Clubs", "S").get_tracks() == [9, 7]
+        root = ElementTree.parse(tmp_path / "out.xml").getroot()  # noqa: S314
+        assert root.find("PLAYLISTS/NODE").get("Count") == "2"  # type: ignore[union-attr]
+        assert [track.get("Tonality") for track in root.iterfind("COLLECTION/TRACK")] == ["3B", "11A", "8A", "8B"]
+
+    @pytest.mark.parametrize("closing", ["></{}>", "/>", " />"])
+    def test_empty_elements_are_filled(self, closing: str, tmp_path: Path) -> None:
+        (tmp_path / "in.xml").write_text(
+            f'<DJ_PLAYLISTS><COLLECTION Entries="0"{closing.format("COLLECTION")}'
+            f'<PLAYLISTS><NODE Type="0" Name="ROOT" Count="0"{closing.format("NODE")}</PLAYLISTS></DJ_PLAYLISTS>'
+        )
+        update_rekordbox(tmp_path / "in.xml", tmp_path / "out.xml", self.entries(tmp_path), "camelot", playlist="set")
+        root = ElementTree.parse(tmp_path / "out.xml").getroot()  # noqa: S314
+        assert [track.get("TrackID") for track in root.iterfind("COLLECTION/TRACK")] == ["1", "2"]
+        assert [track.get("Key") for track in root.iterfind("PLAYLISTS/NODE/NODE/TRACK")] == ["1", "2"]
+        assert root.find("COLLECTION").attrib == {"Entries": "2"}  # type: ignore[union-attr]
+
+    def test_a_track_that_is_listed_twice_or_linked(self, tmp_path: Path) -> None:
+        (tmp_path / "b.mp3").write_bytes(b"")
+        (tmp_path / "link.mp3").symlink_to(tmp_path / "b.mp3")
+        tracks = "".join(
+            f'<TRACK TrackID="{number}" Location="file://localhost{tmp_path.as_posix()}/{name}"/>'
+            for number, name in enumerate(("link.mp3", "x/../b.mp3", "B.mp3"))
+        )
+        (tmp_path / "in.xml").write_text(
+            f'<DJ_PLAYLISTS><COLLECTION Entries="3">{tracks}</COLLECTION>'
+            '<PLAYLISTS><NODE Type="0"/></PLAYLISTS></DJ_PLAYLISTS>'
+        )
+        entries = [PlaylistEntry(tmp_path / "b.mp3", Key.parse("C"), TrackInfo())]
+        update_rekordbox(tmp_path / "in.xml", tmp_path / "out.xml", entries, "camelot")
+        root = ElementTree.parse(tmp_path / "out.xml").getroot()  # noqa: S314
+        assert [track.get("Tonality") for track in root.iterfind("COLLECTION/TRACK")] == ["8B", "8B", None]
+
+    def test_the_source_is_never_replaced(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "link.xml").symlink_to(source)
+        for target in (source, tmp_path / "link.xml"):
+            with pytest.raises(OutputError, match="choose another name"):
+                update_rekordbox(source, target, [], "camelot")
+
+    def test_an_encoding_that_cannot_be_edited_is_refused(self, source: Path, tmp_path: Path) -> None:
+        text = source.read_text("utf-8").replace("UTF-8", "UTF-16")
+        source.write_bytes(text.encode("utf-16"))
+        with pytest.raises(OutputError, match="not in UTF-8"):
+            update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot")
+        assert not (tmp_path / "out.xml").exists()
+
+    def test_a_long_tag_is_edited(self, tmp_path: Path) -> None:
+        (tmp_path / "in.xml").write_text(
+            f'<DJ_PLAYLISTS><COLLECTION Entries="1"><TRACK TrackID="1" Comments="{"x" * 100_000}"'
+            f' Location="file://localhost{tmp_path.as_posix()}/a.mp3" Tonality=""/></COLLECTION>'
+            '<PLAYLISTS><NODE Type="0"/></PLAYLISTS></DJ_PLAYLISTS>'
+        )
+        update_rekordbox(tmp_path / "in.xml", tmp_path / "out.xml", self.entries(tmp_path)[1:], "camelot")
+        assert 'Tonality="3B"/>' in (tmp_path / "out.xml").read_text()
