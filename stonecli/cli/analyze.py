@@ -18,12 +18,14 @@ from stonecli.cli.common import (
     load_model,
     one_line_errors,
     silence_native_stderr,
+    source_collection,
 )
 from stonecli.cli.options import (
     FILES,
     DeviceOption,
     ModelOption,
     NullOption,
+    PlaylistNameOption,
     file_with_ending,
     json_option,
     number,
@@ -39,7 +41,11 @@ if TYPE_CHECKING:
 @one_line_errors
 def analyze(
     files: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Analyze these files and folders, or - for a list on stdin.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Analyze these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
+        ),
     ],
     per_window: Annotated[
         bool,
@@ -112,6 +118,7 @@ def analyze(
     device: DeviceOption = "auto",
     model: ModelOption = None,
     null: NullOption = False,
+    playlist_name: PlaylistNameOption = None,
 ) -> None:
     """Show the key of music files in detail, without writing anything.
 
@@ -119,7 +126,8 @@ def analyze(
     """
     named, paths = files, listed(files, null)
     targets = AnalysisFiles(npz, html, plot, theme)
-    _check(targets, paths)
+    source_collection(paths, playlist_name, None)
+    _check(targets, paths, playlist_name)
     if not paths:
         fail_without_music(named)
     silence_native_stderr()
@@ -138,15 +146,16 @@ def analyze(
         last_window=last_window,
         tempo=wants_tempo(bpm, bpm_range),
         on_result=screen.show,
+        playlist_name=playlist_name,
     )
     screen.end(summary, paths)
 
 
-def _check(targets: AnalysisFiles, paths: list[Path]) -> None:
+def _check(targets: AnalysisFiles, paths: list[Path], playlist_name: str | None) -> None:
     """Wrong usage if a file cannot be saved: found out before the work, not after it."""
     check_target(targets.npz, "--npz")
     check_target(targets.html, "--html")
-    _check_plot(targets.plot, paths)
+    _check_plot(targets.plot, paths, playlist_name)
 
 
 def _check_windows(model: KeyModel, window: float | None, overlap: float) -> None:
@@ -160,7 +169,7 @@ def _check_windows(model: KeyModel, window: float | None, overlap: float) -> Non
         raise typer.BadParameter(reason, param_hint=f"--{name}") from None
 
 
-def _check_plot(plot: Path | None, files: list[Path]) -> None:
+def _check_plot(plot: Path | None, files: list[Path], playlist_name: str | None) -> None:
     """Wrong usage if no picture can be drawn there: found out before the work, not after it."""
     if plot is None:
         return
@@ -169,7 +178,7 @@ def _check_plot(plot: Path | None, files: list[Path]) -> None:
     from stonecli.plots.confusion import require_matplotlib
 
     check_target(plot, "--plot")
-    if plot.suffix.lower() != ".pdf" and len(list(islice(files_and_music(files), 2))) > 1:
+    if plot.suffix.lower() != ".pdf" and len(list(islice(files_and_music(files, playlist_name), 2))) > 1:
         raise typer.BadParameter("must end in .pdf for several files", param_hint="--plot")
     try:
         require_matplotlib()

@@ -125,6 +125,27 @@ def _name(text: bytes, separator: bytes) -> Iterator[str]:
         yield os.fsdecode(text)
 
 
+def source_collection(paths: Iterable[Location], playlist_name: str | None, rekordbox: Path | None) -> Path | None:
+    """The rekordbox XML among ``paths``, which ``--rekordbox`` writes again with the keys; None if there is none.
+
+    Wrong usage if it is not clear which one, or if it would be replaced itself.
+    """
+    from typer import BadParameter
+
+    from stonecli.library.crates import is_collection
+
+    found = [path for path in paths if isinstance(path, Path) and is_collection(path) and not path.is_dir()]
+    if playlist_name is not None and not found:
+        raise BadParameter("needs a rekordbox XML among the paths", param_hint="--playlist-name")
+    if rekordbox is None or not found:
+        return None
+    if len(found) > 1:
+        raise BadParameter(f"can update one collection, not {len(found)}; give one XML", param_hint="--rekordbox")
+    if rekordbox.exists() and found[0].exists() and rekordbox.samefile(found[0]):
+        raise BadParameter(f"{rekordbox} is the collection that is read; choose another name", param_hint="--rekordbox")
+    return found[0]
+
+
 def refuse_addresses(locations: Iterable[Location], reason: str) -> None:
     """Wrong usage if ``locations`` contains a URL (``s3://``) where only files are supported."""
     from stonecli.remote.locations import Url

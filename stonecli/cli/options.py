@@ -224,6 +224,15 @@ NullOption = Annotated[
     ),
 ]
 
+PlaylistNameOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=PROCESSING,
+        help="Use this playlist of a rekordbox XML, such as Clubs/Saturday (default: the whole collection).",
+    ),
+]
+
 
 def wants_tempo(bpm: bool | None, bpm_range: BpmRange | None) -> bool:
     """Whether ``--bpm`` or ``--bpm-range`` asks for the tempo; ``--no-bpm`` overrides a configured range."""

@@ -17,6 +17,7 @@ from stonecli.cli.common import (
     one_line_errors,
     refuse_addresses,
     silence_native_stderr,
+    source_collection,
 )
 from stonecli.cli.options import (
     FILES,
@@ -28,6 +29,7 @@ from stonecli.cli.options import (
     NoCacheOption,
     NotationOption,
     NullOption,
+    PlaylistNameOption,
     file_with_ending,
     json_option,
     takes_tag_options,
@@ -47,7 +49,8 @@ def tag(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Process files, folders, URLs (s3://, https://), or - for a list on stdin."
+            metavar="PATH...",
+            help="Process files, folders, playlists (.m3u8, .pls), a rekordbox .xml, URLs, or - for a list on stdin.",
         ),
     ],
     options: TagOptions,
@@ -114,6 +117,7 @@ def tag(
         ),
     ] = None,
     null: NullOption = False,
+    playlist_name: PlaylistNameOption = None,
 ) -> None:
     """Detect the key of music files and write it to their tags.
 
@@ -131,11 +135,17 @@ def tag(
     options = replace(options, remove=remove, use_cache=not no_cache, match_audio=match_audio)
     locations = map(parse_location, listed_names(paths, null))
     if cluster is not None:
-        screen, summary = _tag_on_cluster(cluster, locations, options, targets, mode, notation, model, device)
+        screen, summary = _tag_on_cluster(
+            cluster, locations, options, targets, mode, notation, model, device, playlist_name
+        )
     else:
         roots = _roots(locations, targets)
+        collection = source_collection(roots, playlist_name, rekordbox)
         key_model = None if remove else load_model(model, device)
-        with TagScreen(mode, options, notation, targets, key_model, roots, resume=_is_parquet(output)) as screen:
+        resume = _is_parquet(output)
+        with TagScreen(
+            mode, options, notation, targets, key_model, roots, collection=collection, resume=resume
+        ) as screen:
             summary = tag_library(
                 roots,
                 options,
@@ -144,6 +154,7 @@ def tag(
                 on_start=screen.start,
                 on_done=screen.advance,
                 on_result=screen.show,
+                playlist_name=playlist_name,
             )
     screen.end(summary, paths)
 
@@ -157,6 +168,7 @@ def _tag_on_cluster(
     notation: Notation,
     model: Path | None,
     device: Device,
+    playlist_name: str | None,
 ) -> tuple[TagScreen, TagSummary]:
     from stonecli.cluster.client import ClusterModel, connected, tag_on_cluster
 
@@ -171,6 +183,7 @@ def _tag_on_cluster(
             on_start=screen.start_cluster,
             on_done=screen.advance,
             on_result=screen.show,
+            playlist_name=playlist_name,
         )
 
 

@@ -24,6 +24,7 @@ from stonecli.cli.running import Errors, progress_bar, unbroken_output
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from stonecli.jobs import Outcome
@@ -63,6 +64,7 @@ class TagScreen:
         targets: the files to write.
         model: the model that detects the keys; None if nothing is analyzed.
         roots: the searched paths; the table shows file names relative to them.
+        collection: the rekordbox XML that ``targets.rekordbox`` writes again with the keys.
         resume: skip files that ``targets.output`` already has, and append the others to it.
     """
 
@@ -75,6 +77,7 @@ class TagScreen:
         model: KeyModel | None,
         roots: Sequence[Location] = (),
         *,
+        collection: Path | None = None,
         resume: bool = False,
     ) -> None:
         from stonecli.terminal.table import TagTable
@@ -84,6 +87,7 @@ class TagScreen:
         self._notation = notation
         self._targets = targets
         self._model = model
+        self._collection = collection
         self._resume = resume
         self._console = output_console()
         self._table = TagTable(self._console, roots, notation, bpm=options.bpm)
@@ -118,7 +122,14 @@ class TagScreen:
         """Print the header and show the progress bar. ``locations`` are the files, None if they are not known yet."""
         from stonecli.output.sinks import Outputs
 
-        outputs = Outputs(self._targets, self._notation, self._model, self._results, bpm=self._options.bpm)
+        outputs = Outputs(
+            self._targets,
+            self._notation,
+            self._model,
+            self._results,
+            bpm=self._options.bpm,
+            collection=self._collection,
+        )
         self._outputs = self._stack.enter_context(outputs)
         if self._mode.verbose and locations is not None:
             self._print_details(len(locations))

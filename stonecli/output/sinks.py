@@ -13,7 +13,7 @@ from stonecli.model.session import KeyModel
 from stonecli.output.page import page_track, save_page
 from stonecli.output.playlist import PlaylistEntry, save_playlist
 from stonecli.output.records import tag_record
-from stonecli.output.rekordbox import save_rekordbox
+from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
 from stonecli.output.resumable import Results
 from stonecli.output.table_file import OutputFile
 from stonecli.remote.locations import Location
@@ -47,6 +47,7 @@ class Outputs:
         model: the model that analyzed the files, for the records.
         results: output for the records instead of ``targets.output``.
         bpm: whether the tempo is estimated, too.
+        collection: the rekordbox XML that the tracks are from. ``targets.rekordbox`` then has all that is in it.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Outputs:
         results: Results | None = None,
         *,
         bpm: bool = False,
+        collection: Path | None = None,
     ) -> None:
         self._bpm = bpm
+        self._collection = collection
         self._results = results
         self._targets = targets
         self._notation = notation
@@ -101,7 +104,12 @@ class Outputs:
             if self._targets.html:
                 stack.callback(save_page, self._targets.html, self._tracks)
             if self._targets.rekordbox:
-                target = self._targets.rekordbox  # rekordbox shows the playlist by the name of the file
-                stack.callback(save_rekordbox, target, self._entries, self._notation, target.stem)
+                stack.callback(self._save_rekordbox, self._targets.rekordbox)
             if self._targets.playlist:
                 stack.callback(save_playlist, self._targets.playlist, self._entries)
+
+    def _save_rekordbox(self, path: Path) -> None:
+        if self._collection is not None:
+            update_rekordbox(self._collection, path, self._entries, self._notation, bpm=self._bpm)
+        else:  # rekordbox shows the playlist by the name of the file
+            save_rekordbox(path, self._entries, self._notation, path.stem)

@@ -1,0 +1,122 @@
+"""Crates on the command line: every command that takes a PATH takes a playlist or a rekordbox XML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from mutagen.flac import FLAC
+
+from stonecli.tags import read_key
+from tests.fixture_types import CopySong, Fingerprint, Invoke
+
+COMMANDS = {"tag": ["tag", "--json"], "analyze": ["analyze", "--json"]}
+
+
+@pytest.fixture
+def crate(song: CopySong, tmp_path: Path) -> Path:
+    """A playlist of two files, one of them missing, in another order than in their folder; with a third file."""
+    song("flac", "a b")
+    song("mp3", "c")
+    path = tmp_path / "music" / "crate.m3u8"
+    path.write_bytes(b"\xef\xbb\xbf#EXTM3U\r\nc.mp3\r\nnone.mp3\r\n./a%20b.flac\r\n")
+    song("flac", "other")
+    return path
+
+
+@pytest.fixture
+def collection(crate: Path, tmp_path: Path) -> Path:
+    """A rekordbox XML with the same files in two playlists."""
+    tracks = "".join(
+        f'<TRACK TrackID="{number}" Location="file://localhost{quote((crate.parent / name).as_posix())}"'
+        ' Tonality="x" AverageBpm="99.00"><TEMPO Inizio="0.1" Bpm="99.00"/></TRACK>'
+        for number, name in enumerate(("a b.flac", "c.mp3", "none.mp3"), 1)
+    )
+    path = tmp_path / "rekordbox.xml"
+    path.write_text(
+        f'<DJ_PLAYLISTS Version="1.0.0"><COLLECTION Entries="3">{tracks}</COLLECTION>'
+        '<PLAYLISTS><NODE Type="0" Name="ROOT" Count="1"><NODE Name="Sat" Type="1" KeyType="0" Entries="1">'
+        '<TRACK Key="2"/></NODE></NODE></PLAYLISTS></DJ_PLAYLISTS>'
+    )
+    return path
+
+
+def paths_in(text: str, command: str) -> list[str]:
+    records = [json.loads(line) for line in text.splitlines()]
+    if command == "mix":
+        records = records[0]["tracks"]
+    return [Path(record["path"]).name for record in records if record.get("error") is None]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_takes_a_playlist_and_a_collection(
+    invoke: Invoke, crate: Path, collection: Path, command: str
+) -> None:
+    for path in (crate, collection):
+        result = invoke(*COMMANDS[command], path)
+        assert sorted(paths_in(result.stdout, command)) == ["a b.flac", "c.mp3"]
+        assert f"none.mp3: no such file or folder (named in {path.name})" in result.stderr
+        assert result.exit_code == 1
+    result = invoke(*COMMANDS[command], collection, "--playlist-name", "sat")
+    assert (result.exit_code, paths_in(result.stdout, command)) == (0, ["c.mp3"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_playlist_name_needs_a_collection(invoke: Invoke, crate: Path, command: str) -> None:
+    result = invoke(*COMMANDS[command], crate, "--playlist-name", "sat")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--playlist-name needs a rekordbox XML among the paths" in result.stderr
+
+
+def test_a_crate_on_standard_input(invoke: Invoke, crate: Path, stone_command: list[str], tmp_path: Path) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [*stone_command, "tag", "-", "--json"], input=f"{crate}\n", text=True, capture_output=True, check=False
+    )
+    assert paths_in(done.stdout, "tag") == ["c.mp3", "a b.flac"]
+
+
+def test_tags_of_a_crate_are_written_and_restored(
+    invoke: Invoke, crate: Path, fingerprint: Fingerprint, tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in crate.parent.iterdir()}
+    invoke("tag", crate, "--write-tags")
+    assert [read_key(crate.parent / name) is not None for name in ("c.mp3", "a b.flac", "other.flac")] == [
+        True,
+        True,
+        False,
+    ]
+    assert invoke("undo").exit_code == 0
+    assert {path: path.read_bytes() for path in crate.parent.iterdir()} == before
+
+
+class TestRekordboxOutput:
+    def test_the_collection_comes_out_with_keys_and_tempi(
+        self, invoke: Invoke, collection: Path, crate: Path, tmp_path: Path
+    ) -> None:
+        for name in ("a b.flac",):
+            file = FLAC(crate.parent / name)
+            file["initialkey"], file["bpm"] = "Abm", "120"
+            file.save()
+        before = collection.read_text()
+        invoke("tag", collection, "--rekordbox", tmp_path / "out.xml")
+        expected = before.replace('Tonality="x"', 'Tonality="1A"', 1).replace('Tonality="x"', 'Tonality="7A"', 1)
+        assert (tmp_path / "out.xml").read_text() == expected
+        assert collection.read_text() == before
+        invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
+        assert 'AverageBpm="120.00"' in (tmp_path / "out.xml").read_text()
+
+    def test_the_collection_itself_is_refused(self, invoke: Invoke, collection: Path) -> None:
+        before = collection.read_bytes()
+        result = invoke("tag", collection, "--rekordbox", collection)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "is the collection that is read; choose another name" in result.stderr
+        assert collection.read_bytes() == before
+
+    def test_two_collections_are_refused(self, invoke: Invoke, collection: Path, tmp_path: Path) -> None:
+        (tmp_path / "two.xml").write_bytes(collection.read_bytes())
+        result = invoke("tag", collection, tmp_path / "two.xml", "--rekordbox", tmp_path / "out.xml")
+        assert (result.exit_code, "give one XML" in result.stderr) == (2, True)
