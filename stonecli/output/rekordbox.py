@@ -236,7 +236,8 @@ def _playlist(name: str, keys: Sequence[str]) -> ElementTree.Element:
 
 def _text(element: ElementTree.Element) -> str:
     """The element as ASCII, which is the same in all encodings that a collection may have."""
-    return ElementTree.tostring(element, encoding="us-ascii").decode("ascii")
+    text: bytes = ElementTree.tostring(element, encoding="us-ascii")
+    return text.decode("ascii")
 
 
 def _attributes(entry: PlaylistEntry, notation: Notation) -> dict[str, str]:
