@@ -22,7 +22,7 @@ CRATE_SUFFIXES: frozenset[str] = frozenset({".m3u", ".m3u8", ".pls", ".xml"})
 """File suffixes, in lower case with the dot, of playlists and collections."""
 
 MAX_PLAYLIST_BYTES = 64 << 20
-NOT_A_FILE = "not a file but a stream or a track of an online service"
+NO_FILE = "not a file but a stream or a track of an online service"
 _MAX_NAME = 32 << 10  # bytes of one line
 _MAX_LISTED = 5  # names of playlists in an error
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/|[A-Za-z0-9]+:)")  # two letters or more, because C: is a drive
@@ -105,7 +105,7 @@ def entry_of(track: CollectionTrack) -> CrateEntry:
     if not track.location:
         return CrateEntry(Path(track.number or "?"), "a track without a file in the collection")
     path = file_url_path(track.location)
-    return CrateEntry(Path(track.location), NOT_A_FILE) if path is None else CrateEntry(_existing([path]))
+    return CrateEntry(Path(track.location), NO_FILE) if path is None else CrateEntry(_existing([path]))
 
 
 def file_url_path(text: str) -> Path | None:
@@ -148,7 +148,7 @@ def _entry(name: bytes, folder: Path) -> CrateEntry:
     texts = list(dict.fromkeys(text for text in _decoded(name) if text is not None))
     if _URL.match(texts[0]) and not (folder / texts[0]).exists():
         path = file_url_path(texts[0])
-        return CrateEntry(Path(texts[0]), NOT_A_FILE) if path is None else CrateEntry(_existing([path]))
+        return CrateEntry(Path(texts[0]), NO_FILE) if path is None else CrateEntry(_existing([path]))
     spellings = [*texts, *(unquote(text) for text in texts if "%" in text)]
     if os.name == "posix":  # last, so that an error names the path with its own slashes
         spellings += [text.replace("\\", "/") for text in spellings if "\\" in text]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from stonecli.errors import CrateError
-from stonecli.library.crates import NOT_A_FILE, file_url_path, read_crate
+from stonecli.library.crates import NO_FILE, file_url_path, read_crate
 from stonecli.library.rekordbox import read_collection
 from stonecli.library.walk import files_and_music, find_music
 
@@ -74,8 +74,8 @@ class TestPlaylists:
         assert found[-1] == "b c.flac"
         assert "x.mp3 (no such file or folder (named in crate.m3u8))" in found[0]
         assert found[1:3] == [
-            f"x.mp3 ({NOT_A_FILE} (named in crate.m3u8))",
-            f"spotify:track:1 ({NOT_A_FILE} (named in crate.m3u8))",
+            f"x.mp3 ({NO_FILE} (named in crate.m3u8))",
+            f"spotify:track:1 ({NO_FILE} (named in crate.m3u8))",
         ]
         assert "a folder or device, not a file" in found[3]
         assert "a playlist in a playlist" in found[4]
@@ -165,7 +165,7 @@ class TestCollections:
     def test_tracks_of_online_services_are_named(self, crate: Path) -> None:
         tracks = '<TRACK TrackID="4" Location="file://localhosttidal:tracks:5"/>'
         found = names_in(crate, xml(crate, tracks), ".xml")
-        assert found[-1] == f"localhosttidal:tracks:5 ({NOT_A_FILE} (named in crate.xml))"
+        assert found[-1] == f"localhosttidal:tracks:5 ({NO_FILE} (named in crate.xml))"
 
     def test_other_encodings(self, crate: Path) -> None:
         tracks = f'<TRACK TrackID="4" Name="é" Location="file://localhost{crate.as_posix()}/Ä é.mp3"/>'
