@@ -27,9 +27,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from stonecli.cache.content_hash import hash_content
+from stonecli.cache.results import ResultCache
 from stonecli.detection.detect import detect_key
 from stonecli.key import Key
-from stonecli.library.cache import ResultCache, hash_content
 from stonecli.library.music_file import opened
 from stonecli.model.session import KeyModel
 from stonecli.tags import remove_key, write_key

@@ -152,14 +152,12 @@ class Key:
         Raises:
             ValueError: the text names no key, or more than one.
         """
-        from stonecli.spelling import (
-            parse,
-        )  # a local import: the module imports this class, and most runs parse nothing
+        from stonecli.spelling import key_index  # a local import, because most runs parse nothing
 
-        key = parse(text)
-        if key is None:
+        index = key_index(text)
+        if index is None:
             raise ValueError(f"not a key: {text[:40]!r}")
-        return key
+        return _ALL_KEYS[index]
 
 
 # The methods above return these instances, because constructing a key takes several times as long.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from stonecli.key import Key, Mode
+_Mode: TypeAlias = Literal["major", "minor"]
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _GERMAN_LETTERS = _LETTERS | {"B": 10, "H": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "sharp": 1, "is": 1, "##": 2, "b": -1, "flat": -1, "es": -1, "s": -1, "bb": -2}
-_MODES: dict[str, Mode] = {
+_MODES: dict[str, _Mode] = {
     "maj": "major",
     "major": "major",
     "ionian": "major",
@@ -56,23 +57,23 @@ _MAX_SPELLING = 80  # characters; a longer text is not a key
 _MAX_TEXT = 4096  # characters, because tags are untrusted; any block of Mixed In Key is shorter
 
 
-def parse(text: str) -> Key | None:
-    """The key that ``text`` names; None if it names no key, or several. See :meth:`stonecli.key.Key.parse`."""
-    key = parse_plain(text)
-    if key is None and (inner := _mixed_in_key_text(text)) is not None:
-        key = parse_plain(inner)
-    return key
+def key_index(text: str) -> int | None:
+    """The ``Key.index`` of the key that ``text`` names; None if it names no key, or several. See ``Key.parse``."""
+    index = plain_key_index(text)
+    if index is None and (inner := _mixed_in_key_text(text)) is not None:
+        index = plain_key_index(inner)
+    return index
 
 
-def parse_plain(text: str) -> Key | None:
-    """As :func:`parse`, but without the JSON blocks of Mixed In Key."""
+def plain_key_index(text: str) -> int | None:
+    """As :func:`key_index`, but without the JSON blocks of Mixed In Key."""
     if len(text) > _MAX_TEXT:
         return None
     spelling = _normalized(text)
     if len(spelling) > _MAX_SPELLING:
         return None
-    keys = set(_resolved(_spellings(spelling)))
-    return keys.pop() if len(keys) == 1 else None
+    indices = set(_resolved(_spellings(spelling)))
+    return indices.pop() if len(indices) == 1 else None
 
 
 def says_no_key(text: str) -> bool:
@@ -90,7 +91,7 @@ class _Spelling:
 
     name: str
     tonic: int
-    mode: Mode | None
+    mode: _Mode | None
 
 
 def _normalized(text: str) -> str:
@@ -161,7 +162,7 @@ def _from_names(letter: str, accidental: str, mode_name: str) -> _Spelling | Non
         tonic = _LETTERS.get(note, 0)
     if symbol == _INVALID:
         return None
-    mode: Mode | None = "major" if mode_name == "M" else _MODES.get(mode_text)
+    mode: _Mode | None = "major" if mode_name == "M" else _MODES.get(mode_text)
     if mode is None and letter.islower():
         mode = "minor"
     return _Spelling(note + symbol, (tonic + _ACCIDENTALS[symbol]) % 12, mode)
@@ -176,15 +177,15 @@ def _german_accidental(note: str, accidental: str) -> str:
     return _INVALID if accidental == "s" and note not in "AE" else accidental
 
 
-def _resolved(spellings: list[_Spelling]) -> Iterator[Key]:
-    """The key of each spelling; in ``F♯/G♭ minor``, the mode applies to both names of the note."""
+def _resolved(spellings: list[_Spelling]) -> Iterator[int]:
+    """The ``Key.index`` of each spelling; in ``F♯/G♭ minor``, the mode applies to both names of the note."""
     for index, spelling in enumerate(spellings):
         mode = spelling.mode
         if mode is None and index + 1 < len(spellings):
             following = spellings[index + 1]
             if following.name and following.name != spelling.name and following.tonic == spelling.tonic:
                 mode = following.mode
-        yield Key(spelling.tonic, mode or "major")
+        yield spelling.tonic + (12 if mode == "minor" else 0)
 
 
 def _after_tuning(text: str, at: int) -> int:

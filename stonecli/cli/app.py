@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -13,10 +12,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stonecli.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, collect_garbage, fail
-from stonecli.cli.defaults import Defaults, configured, prefer_the_command_line
-from stonecli.cli.help import COMMANDS, SUMMARY, command_help, program_help, version_line
-from stonecli.cli.start import help_request, replace_missing_symbols
-from stonecli.util.config_file import config_path
+from stonecli.cli.defaults import Defaults, prefer_the_command_line
+from stonecli.cli.help import COMMANDS, SUMMARY, command_help, help_request, program_help, version_line
+from stonecli.cli.usage import usage_line
+from stonecli.terminal.symbols import replace_missing_symbols
 
 
 class StoneCommand(TyperCommand):
@@ -41,6 +40,12 @@ class StoneGroup(TyperGroup):
         """Write the help."""
         formatter.write(program_help())
 
+    def load_command(self, name: str) -> Any:
+        """The command with this name, loaded if it was not yet."""
+        if name not in self.commands:
+            self.commands.update(typer.main.get_command(make_app([name])).commands)  # type: ignore[attr-defined]
+        return self.commands[name]
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command named by the first argument; an unknown one is wrong usage."""
         if not ctx.resilient_parsing and args[0] not in self.commands and not args[0].startswith("-"):
@@ -61,55 +66,10 @@ class StoneGroup(TyperGroup):
         except Exception as error:
             if not standalone_mode or not hasattr(error, "format_message"):
                 raise
-            fail(_usage_line(error), getattr(error, "exit_code", EXIT_USAGE))
+            fail(usage_line(error), getattr(error, "exit_code", EXIT_USAGE))
         if not standalone_mode:
             return code
         raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _usage_line(error: Any) -> str:
-    """One line that says what is wrong with the command line or the config file, and what to do."""
-    message, context = what_is_wrong(error, getattr(error, "param", None)), getattr(error, "ctx", None)
-    if context is None:
-        return message
-    if (setting := configured(context, message)) is not None:
-        return f"{config_path()}: {message}; fix it: stone config unset {setting}"
-    if ";" in message:
-        return message
-    command = f"stone {context.command.name}" if context.parent is not None else "stone"
-    return f"{message}; see {command} --help"
-
-
-def what_is_wrong(error: Any, param: Any) -> str:
-    """The message of Typer's error about a parameter or None, with the name of the parameter as its first word.
-
-    The error classes are in click or in Typer, depending on its version, so they are identified by name.
-    """
-    kind = type(error).__name__
-    name = getattr(error, "param_hint", None) or (_name_of(param) if param is not None else "")
-    message = str(error.message).removeprefix("Value error, ").rstrip(".")
-    if kind == "MissingParameter":
-        return f"{name.removesuffix('...')} is missing"
-    if kind == "NoSuchOption":
-        similar = get_close_matches(error.option_name, error.possibilities or [], 1, 0.7)
-        return f"there is no option {error.option_name}" + (f"; did you mean {similar[0]}?" if similar else "")
-    if kind == "BadOptionUsage":
-        return f"{error.option_name} {'takes no' if 'does not take' in message else 'needs a'} value"
-    if (wrong := message.partition(" is not one of ")[0]) != message and "|" in str(getattr(param, "metavar", "")):
-        choices = str(param.metavar).strip("[]").split("|")
-        if "|" in name:
-            return f"choose {', '.join(choices[:-1])} or {choices[-1]}, not {wrong}"
-        return f"{name} must be one of {', '.join(choices)}, not {wrong}"
-    if not name:
-        extra = re.fullmatch(
-            r"Got unexpected extra arguments? \((.*)\)|Got unexpected extra argument\(s\) \((.*)\)", message
-        )
-        return f"too many arguments: {extra[1] or extra[2]}" if extra else message
-    return f"{name} {message}"
-
-
-def _name_of(param: Any) -> str:
-    return max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar).strip("[]")
 
 
 def make_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:

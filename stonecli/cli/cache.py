@@ -24,8 +24,8 @@ def cache(
 
     from rich.text import Text
 
+    from stonecli.cache.results import FILE_NAME, ResultCache, empty_cache
     from stonecli.errors import reason
-    from stonecli.library.cache import FILE_NAME, ResultCache, empty_cache
     from stonecli.util.app_dirs import cache_folder
     from stonecli.util.text import printable
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from stonecli.cli.common import EXIT_USAGE, fail
 from stonecli.cli.help import COMMANDS
+from stonecli.cli.usage import source_of, what_is_wrong
 
 WITHOUT = frozenset({"config"})  # works even if the file is invalid
 EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with it; all are off by default
@@ -74,24 +74,10 @@ def prefer_the_command_line(context: Any) -> None:
     """Turn off the configured options that cannot be combined with an option on the command line."""
     for name, others in EXCLUSIVE.get(context.command.name, ()):
         for given, excluded in ((name, others), *((other, (name,)) for other in others)):
-            if context.params.get(given) and _source(context, given) == "COMMANDLINE":
+            if context.params.get(given) and source_of(context, given) == "COMMANDLINE":
                 for option in excluded:
-                    if _source(context, option) == "DEFAULT_MAP":
+                    if source_of(context, option) == "DEFAULT_MAP":
                         context.params[option] = False if isinstance(context.params[option], bool) else None
-
-
-def _source(context: Any, name: str) -> str | None:
-    source = context.get_parameter_source(name)
-    return None if source is None else str(source.name)
-
-
-def configured(context: Any, message: str) -> str | None:
-    """The setting (``tag.field``) of the first option in ``message`` that is in the config file."""
-    for name in re.findall(r"--[a-z0-9-]+", message):
-        for param in context.command.params:
-            if name in param.opts and _source(context, param.name) == "DEFAULT_MAP":
-                return f"{context.command.name}.{name.removeprefix('--')}"
-    return None
 
 
 def options_of(context: Any, command: str) -> dict[str, Any]:
@@ -105,21 +91,11 @@ def options_of(context: Any, command: str) -> dict[str, Any]:
     if command not in COMMANDS or command in WITHOUT:
         raise ConfigError(f"{command!r} is not a command with settings; settings are named like tag.notation")
     options = [
-        param for param in _command(context, command).params if param.param_type_name == "option" and not param.is_eager
+        param
+        for param in context.command.load_command(command).params
+        if param.param_type_name == "option" and not param.is_eager
     ]
     return {opt.removeprefix("--"): param for param in options for opt in param.opts if opt.startswith("--")}
-
-
-def _command(context: Any, name: str) -> Any:
-    """A command of the program, loaded if it was not yet."""
-    commands = getattr(context.command, "commands", {})
-    if name not in commands:
-        from typer.main import get_command
-
-        from stonecli.cli.app import make_app
-
-        commands = getattr(get_command(make_app([name])), "commands", {})
-    return commands[name]
 
 
 def check_setting(context: Any, command: str, name: str, value: Any) -> None:
@@ -149,8 +125,6 @@ def check_stored_setting(context: Any, command: str, name: str, value: Any) -> N
 
 def _why_refused(context: Any, option: Any, value: Any) -> str | None:
     """The reason why the value is invalid for the option; None if it is valid."""
-    from stonecli.cli.app import what_is_wrong
-
     scalars = value if isinstance(value, list) else [value]
     kinds: tuple[type, ...] = (bool,) if option.is_flag else (str, int, float)
     if isinstance(value, list) != bool(option.multiple) or not all(

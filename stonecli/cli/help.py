@@ -39,6 +39,15 @@ Section = tuple[str, list[tuple[str, str]]]
 """A title and entries, each with its name and its explanation."""
 
 
+def help_request(arguments: list[str]) -> list[str] | None:
+    """The arguments with ``--help`` for ``stone``, ``stone help`` and ``stone help COMMAND``; None for others."""
+    if arguments in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
+        return ["--help"]
+    if len(arguments) == 2 and arguments[0] == "help" and not arguments[1].startswith("-"):
+        return [arguments[1], "--help"]
+    return None
+
+
 def program_help() -> str:
     """The text of ``stone --help``."""
     width = _width()

@@ -6,7 +6,8 @@ import gc
 import os
 import sys
 
-from stonecli.terminal.symbols import ASCII_SYMBOLS, register_ascii_symbols
+from stonecli.cli.help import COMMANDS, help_request, program_help, version_line
+from stonecli.terminal.symbols import replace_missing_symbols
 
 ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thread per file, several files at a time
 
@@ -69,13 +70,9 @@ def _answer() -> None:
     if "" in arguments:  # often an unset variable in a script; as a path it would be the current folder
         raise _leaving("an argument is empty; write . for the current folder", 2)
     if arguments == ["--version"]:
-        from stonecli.cli.help import version_line
-
         print(version_line())
     elif not is_completing() and (request := help_request(arguments)):
         if request == ["--help"]:
-            from stonecli.cli.help import program_help
-
             replace_missing_symbols()
             print(program_help())
         else:
@@ -87,8 +84,6 @@ def _answer() -> None:
 
 def _run_command(name: str) -> None:
     """Run the command with this name; Typer reports an unknown name."""
-    from stonecli.cli.help import COMMANDS
-
     replace_missing_symbols()
     if name in ANALYZING:
         # Before numpy is loaded. Each file is analyzed in one thread, so more threads of OpenBLAS would only wait.
@@ -102,23 +97,6 @@ def _run_command(name: str) -> None:
         gc.freeze()  # these objects live until the end of the process, so exclude them from collections
 
 
-def help_request(arguments: list[str]) -> list[str] | None:
-    """The arguments with ``--help`` for ``stone``, ``stone help`` and ``stone help COMMAND``; None for others."""
-    if arguments in ([], ["help"], ["-h"], ["--help"], ["help", "help"]):
-        return ["--help"]
-    if len(arguments) == 2 and arguments[0] == "help" and not arguments[1].startswith("-"):
-        return [arguments[1], "--help"]
-    return None
-
-
 def is_completing() -> bool:
     """Whether a shell asks for completions; the name of the variable contains the name of the program."""
     return any(name.startswith("_") and name.endswith("_COMPLETE") for name in os.environ)
-
-
-def replace_missing_symbols() -> None:
-    """Print characters that the terminal's encoding lacks as ASCII symbols or escapes, instead of raising errors."""
-    register_ascii_symbols()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=ASCII_SYMBOLS)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from stonecli.jobs import Outcome
     from stonecli.model.session import KeyModel
-    from stonecli.output.resumable import Results
+    from stonecli.output.results import Results
     from stonecli.output.sinks import Targets
     from stonecli.remote.locations import Location, Seen
     from stonecli.tagging import TagOptions, TagResult, TagSummary
@@ -97,7 +97,7 @@ class TagScreen:
         self.errors = Errors()
 
     def __enter__(self) -> TagScreen:
-        from stonecli.output.resumable import results_at
+        from stonecli.output.results import results_at
 
         with ExitStack() as stack:
             writes_files = self._options.write or any(vars(self._targets).values())

@@ -24,8 +24,7 @@ from stonecli.errors import AudioError, RefusalError, describe
 from stonecli.jobs import attempt
 from stonecli.model.session import Device, KeyModel
 from stonecli.remote.locations import Location
-from stonecli.remote.storage import LocationTagger
-from stonecli.tagging import PREVIEW, Remover, Tagger, TagOptions, TagResult, make_tagger
+from stonecli.tagging import PREVIEW, LocationTagger, Remover, Tagger, TagOptions, TagResult, make_tagger
 from stonecli.tags.undo.worker_journals import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]

@@ -1,20 +1,23 @@
-"""Score answers against labels, overall and per genre and source, and compare two estimators.
-
-The intervals are 95 % bootstrap intervals by the percentile method: the tracks are resampled with replacement, and the
-interval contains the scores of 95 % of the resamples (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993,
-chapter 13). There are only a few different rows of points that a track can have. So a resample is drawn as the counts
-of these rows, which are multinomially distributed; its cost does not depend on the number of tracks.
-"""
+"""Score answers against labels, overall and per genre and source, and compare two estimators."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from stonecli.evaluation.bootstrap import (
+    INTERVAL,
+    RESAMPLES,
+    TENTHS,
+    Integers,
+    Score,
+    mean_scores,
+    resampled_means,
+    sign_flip_p_value,
+    tenths,
+)
 from stonecli.evaluation.labels import Answers, Label
 from stonecli.evaluation.metrics import (
     METRICS,
@@ -27,24 +30,7 @@ from stonecli.evaluation.metrics import (
     relations,
     track_points,
 )
-
-if TYPE_CHECKING:
-    from stonecli.evaluation.tempo import TempoScores
-
-RESAMPLES = 10_000
-INTERVAL = (0.025, 0.975)
-_TENTHS = 10  # points are multiples of 0.1; computing with integers makes ties exact
-
-Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score and its 95 % interval, all 0..1."""
-
-    value: float
-    low: float
-    high: float
+from stonecli.evaluation.tempo import TempoScores
 
 
 @dataclass(frozen=True)
@@ -184,13 +170,11 @@ def score(reference: Indices, estimate: Indices, *, resamples: int = RESAMPLES, 
     points = track_points(reference, estimate)
     if not len(points):
         raise ValueError("there are no tracks to score")
-    drawn = resampled_means(points, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(drawn, INTERVAL, axis=0).tolist()
-    values = points.mean(axis=0).tolist()
+    scores = mean_scores(points, resamples, seed)
     counts = np.bincount(relations(reference, estimate), minlength=len(RELATIONS)).tolist()
     return Scores(
         count=len(points),
-        metrics={metric: Score(values[i], low[i], high[i]) for i, metric in enumerate(METRICS)},
+        metrics=dict(zip(METRICS, scores, strict=True)),
         parts=dict(zip(RELATIONS, counts, strict=True)),
         no_key=int(np.count_nonzero(estimate == NO_KEY)),
     )
@@ -214,54 +198,13 @@ def compare(
         metric: Difference(
             ours=float(our_points[:, i].mean()),
             theirs=float(their_points[:, i].mean()),
-            value=float(_tenths(differences[:, i]).sum() / (_TENTHS * len(differences))),
+            value=float(tenths(differences[:, i]).sum() / (TENTHS * len(differences))),
             low=low[i],
             high=high[i],
             share_above=float((drawn[:, i] > 0).mean()),
             p_value=sign_flip_p_value(differences[:, i]),
-            better=int(np.count_nonzero(_tenths(differences[:, i]) > 0)),
-            worse=int(np.count_nonzero(_tenths(differences[:, i]) < 0)),
+            better=int(np.count_nonzero(tenths(differences[:, i]) > 0)),
+            worse=int(np.count_nonzero(tenths(differences[:, i]) < 0)),
         )
         for i, metric in enumerate(METRICS)
     }
-
-
-def resampled_means(
-    points: npt.NDArray[np.float64], resamples: int, generator: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """Means of the rows of ``points`` [n, k], resampled with replacement ``resamples`` times, float64 [resamples, k].
-
-    Points must be multiples of 0.1, so that means are exact: a mean of zero is exactly zero.
-    """
-    rows, counts = np.unique(_tenths(points), axis=0, return_counts=True)
-    draws = generator.multinomial(len(points), counts / len(points), size=resamples)
-    means: npt.NDArray[np.float64] = (draws @ rows) / (_TENTHS * len(points))
-    return means
-
-
-def sign_flip_p_value(differences: npt.NDArray[np.float64]) -> float:
-    """Exact two-sided p-value of the paired permutation test on ``differences`` [n], multiples of 0.1.
-
-    Under the null hypothesis, all combinations of the signs of the differences are equally probable. The p-value is the
-    share of the combinations whose sum is at least as far from 0 as the observed one. For points of 0 and 1 this is the
-    sign test of McNemar. The distribution of the sum is computed, not sampled.
-    """
-    steps = _tenths(differences)
-    sizes = np.abs(steps[steps != 0])
-    if not len(sizes):
-        return 1.0
-    unit = int(np.gcd.reduce(sizes))
-    sizes, observed = sizes // unit, abs(int(steps.sum())) // unit
-    middle = int(sizes.sum())
-    probability = np.zeros(2 * middle + 1)  # of each sum from -middle to middle
-    probability[middle] = 1.0
-    for size in sizes.tolist():
-        half = probability / 2
-        probability = np.zeros_like(half)
-        probability[size:] += half[:-size]
-        probability[:-size] += half[size:]
-    return min(1.0, float(probability[np.abs(np.arange(-middle, middle + 1)) >= observed].sum()))
-
-
-def _tenths(points: npt.NDArray[np.float64]) -> Integers:
-    return np.rint(points * _TENTHS).astype(np.int64)

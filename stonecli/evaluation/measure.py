@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stonecli.detection.detect import detect_key
-from stonecli.evaluation.evaluate import RESAMPLES, Evaluation, evaluate_answers
+from stonecli.evaluation.bootstrap import RESAMPLES
+from stonecli.evaluation.evaluate import Evaluation, evaluate_answers
 from stonecli.evaluation.labels import Label, Prediction, answers_of, read_labels
 from stonecli.evaluation.tempo import tempo_scores
 from stonecli.jobs import in_threads, stopped_by_signals

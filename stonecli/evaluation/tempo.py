@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stonecli.evaluation.evaluate import INTERVAL, RESAMPLES, Score, resampled_means
+from stonecli.evaluation.bootstrap import RESAMPLES, Score, mean_scores
 from stonecli.evaluation.labels import Prediction
 
 TOLERANCE = 0.04
@@ -44,7 +44,5 @@ def tempo_scores(predictions: Iterable[Prediction], *, resamples: int = RESAMPLE
         return None
     hits = [(is_same_tempo(bpm, true), is_same_tempo(bpm, true, FACTORS)) for bpm, true in found]
     points = np.array(hits, dtype=np.float64)
-    low, high = np.quantile(resampled_means(points, resamples, np.random.default_rng(seed)), INTERVAL, axis=0).tolist()
-    values = points.mean(axis=0).tolist()
-    first, second = (Score(values[i], low[i], high[i]) for i in (0, 1))
+    first, second = mean_scores(points, resamples, seed)
     return TempoScores(len(found), first, second, sum(bpm is None for bpm, _ in found))

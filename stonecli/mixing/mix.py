@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from stonecli.cache.results import ResultCache, open_cache
 from stonecli.detection.detect import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
-from stonecli.library.cache import ResultCache, open_cache
 from stonecli.library.music_file import opened
 from stonecli.library.walk import Finding, find_music
 from stonecli.mixing.ordering import best_order

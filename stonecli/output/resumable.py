@@ -5,46 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from stonecli.errors import OutputError, naming
 from stonecli.remote.locations import Seen
 from stonecli.util.locks import try_lock
 
 _RECORD_START = b'{"path"'
-
-
-class Results(Protocol):
-    """An output to which records are appended, and the paths that it contains already.
-
-    Attributes:
-        seen: the paths and URLs that have a record.
-        statuses: the statuses of the records of earlier runs.
-    """
-
-    seen: Seen
-    statuses: set[str]
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a record of ``records.tag_record``; it is written when this returns, even if the program ends then."""
-
-
-def results_at(path: Path, *, bpm: bool = False) -> AbstractContextManager[Results]:
-    """A context manager that appends to ``path``: a folder of Parquet files if it ends in ``.parquet``, else NDJSON.
-
-    With ``bpm``, the records have a tempo.
-
-    Raises:
-        OutputError: pyarrow, which Parquet needs, is not installed.
-    """
-    if path.suffix.lower() == ".parquet":
-        from stonecli.output.parquet import ParquetFolder
-
-        return ParquetFolder(path, bpm=bpm)
-    return ResumableLog(path, bpm=bpm)
 
 
 class ResumableLog:

@@ -14,7 +14,7 @@ from stonecli.output.page import page_track, save_page
 from stonecli.output.playlist import PlaylistEntry, save_playlist
 from stonecli.output.records import tag_record
 from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
-from stonecli.output.resumable import Results
+from stonecli.output.results import Results
 from stonecli.output.table_file import OutputFile
 from stonecli.remote.locations import Location
 from stonecli.tagging import TagResult

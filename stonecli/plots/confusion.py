@@ -14,7 +14,7 @@ from stonecli.util.installation import how_to_install
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from stonecli.evaluation.evaluate import Integers
+    from stonecli.evaluation.bootstrap import Integers
 
 SIZE_INCHES, DPI = 11.0, 110
 DARK = 0.45  # share of the row from which the count is white

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stonecli.errors import StorageError, TagError, describe
+from stonecli.errors import StorageError, describe
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
 from stonecli.remote.locations import Location, Seen, Url
 from stonecli.util.installation import how_to_install
-
-if TYPE_CHECKING:
-    from stonecli.tagging import TagResult
 
 MAX_BYTES = 2 << 30  # per recording: three hours at 24 bits, 48 kHz, stereo
 _BLOCK = 8 << 20
@@ -32,7 +29,6 @@ _MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # limits for listing a storage
 _KINDS = ("file", "directory")
 _PAGES = ("text/html", "application/xhtml+xml")
 WEB_FOLDER = "web folders are not searched; give the URL of each file (stone tag - reads a list), or mount the folder"
-NOT_WRITTEN = "tags can only be written to files, not to URLs"
 
 
 @dataclass(frozen=True)
@@ -113,35 +109,6 @@ def fetched(url: Url, *, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
         except Exception as error:
             raise StorageError(_reason(error)) from error
         yield copy
-
-
-@dataclass(frozen=True)
-class LocationTagger:
-    """Calls ``act`` with a path, or with a temporary copy of the recording at a URL. Tags are never written to URLs.
-
-    Attributes:
-        act: analyzes one file; a ``Tagger`` without a cache, because the path of the copy is temporary.
-        writes: whether the user has asked to write tags.
-        act_on_path: called instead of ``act`` for paths, if given.
-    """
-
-    act: Callable[[Path], TagResult]
-    writes: bool
-    act_on_path: Callable[[Path], TagResult] | None = None
-
-    def __call__(self, location: Location) -> TagResult:
-        """The result of the recording at ``location``.
-
-        Raises:
-            TagError: tags cannot be written to a URL.
-            StorageError: the recording cannot be downloaded. Others: as ``act``.
-        """
-        if isinstance(location, Path):
-            return (self.act_on_path or self.act)(location)
-        if self.writes:
-            raise TagError(NOT_WRITTEN)
-        with fetched(location) as copy:
-            return replace(self.act(copy), path=location)
 
 
 def _fetch(url: Url, copy: Path, max_bytes: int) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key
-from stonecli.spelling import parse_plain
+from stonecli.spelling import plain_key_index
 from stonecli.tags.rules import Field, WriteMode
 
 SEPARATOR = " - "
@@ -57,7 +57,7 @@ def followed(values: Sequence[str], text: str | None, written: str | None) -> li
     """
     if text is None:
         return [value for value in values if value != written]
-    return [text if parse_plain(value) else value for value in values]
+    return [value if plain_key_index(value) is None else text for value in values]
 
 
 def with_key(text: str | None, spelling: str, field: Field, mode: WriteMode, current: Key | None = None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from stonecli.errors import TagError, reason
 from stonecli.key import Key, parse_or_none
 from stonecli.library.music_file import Source, opened
-from stonecli.spelling import parse_plain, says_no_key
+from stonecli.spelling import plain_key_index, says_no_key
 from stonecli.tags.edit.bounded import MAX_TAG_BYTES, bounded, too_large
 from stonecli.tags.edit.splice import read_at
 from stonecli.tags.formats.apev2 import tail_texts
@@ -245,7 +245,7 @@ def _read_asf(tags: Any) -> Snapshot:
 
 
 def _plain(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(text for text in texts if parse_plain(text))
+    return tuple(text for text in texts if plain_key_index(text) is not None)
 
 
 def _first(texts: Mapping[Field, list[str]]) -> dict[Field, str]:

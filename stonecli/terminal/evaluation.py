@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stonecli.evaluation.evaluate import Comparison, Evaluation, Integers, Score, Scores
+from stonecli.evaluation.bootstrap import Integers, Score
+from stonecli.evaluation.evaluate import Comparison, Evaluation, Scores
 from stonecli.evaluation.metrics import (
     CIRCLE,
     METRICS,

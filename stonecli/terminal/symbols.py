@@ -7,6 +7,7 @@ printed as a Python escape, because a similar letter would be the wrong name.
 from __future__ import annotations
 
 import codecs
+import sys
 
 ASCII_SYMBOLS = "stone-ascii"
 """Name of the error handler for ``open(errors=...)`` and ``reconfigure(errors=...)``."""
@@ -17,9 +18,11 @@ _ASCII = {
 }  # fmt: skip
 
 
-def register_ascii_symbols() -> None:
-    """Make the error handler known to Python's codecs."""
-    codecs.register_error(ASCII_SYMBOLS, _replace)
+def replace_missing_symbols() -> None:
+    """Print characters that the terminal's encoding lacks as ASCII symbols or escapes, instead of raising errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ASCII_SYMBOLS)
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -31,3 +34,6 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if char in _ASCII:
         return _ASCII[char], error.start + 1
     return char.encode("ascii", "backslashreplace").decode(), error.start + 1
+
+
+codecs.register_error(ASCII_SYMBOLS, _replace)

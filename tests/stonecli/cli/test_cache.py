@@ -23,7 +23,7 @@ def cache_file() -> Path:
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called, nothing may be listened to."""
     return lambda: monkeypatch.setattr(
-        "stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was listened to")
+        "stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to")
     )
 
 
@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_used_is_one_line(
     invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invoke("tag", song("mp3"))
-    monkeypatch.setattr("stonecli.library.cache._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("stonecli.cache.database._BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(cache_file(), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = invoke("cache")

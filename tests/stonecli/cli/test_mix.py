@@ -34,7 +34,7 @@ def names(result: Result) -> list[str]:
 
 
 def test_the_order(invoke: Invoke, crate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.tagging.Tagger.__call__", lambda *_: pytest.fail("every key is in the tags"))
+    monkeypatch.setattr("stonecli.tagging.tagger.Tagger.__call__", lambda *_: pytest.fail("every key is in the tags"))
     result = invoke("mix", crate, "--start", crate / "e.flac")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == HEADER
@@ -92,7 +92,7 @@ def test_a_file_without_a_key_is_analyzed_and_cached(
     assert record["tracks"][0]["tuning_cents"] == pytest.approx(0, abs=3)
     assert first.stderr == f"{silent}: no key detected; not in the mix\n"
     assert record["left_out"] == [{"path": str(silent), "error": None}]
-    monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it is in the cache"))
+    monkeypatch.setattr("stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it is in the cache"))
     assert invoke("mix", path, silent).exit_code == 0
 
 

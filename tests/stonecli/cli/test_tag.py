@@ -636,7 +636,7 @@ def test_a_file_deleted_during_analysis_is_an_error(
         music.path.unlink()
         return estimate
 
-    monkeypatch.setattr("stonecli.tagging.detect_key", detect_and_delete)
+    monkeypatch.setattr("stonecli.tagging.tagger.detect_key", detect_and_delete)
     result = invoke("tag", path, "--write-tags")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

@@ -28,11 +28,11 @@ def library(song: Song) -> Path:
 
 
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stonecli.tagging.detect_key", lambda *_, **__: pytest.fail("it was decoded"))
+    monkeypatch.setattr("stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it was decoded"))
 
 
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("stonecli.library.cache.hash_content", "stonecli.tagging.hash_content"):
+    for name in ("stonecli.cache.results.hash_content", "stonecli.tagging.tagger.hash_content"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("its audio was read"))
 
 

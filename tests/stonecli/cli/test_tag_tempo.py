@@ -23,9 +23,9 @@ from mutagen.flac import FLAC
 from mutagen.id3 import TXXX
 from mutagen.mp3 import MP3
 
+from stonecli.cache.results import FILE_NAME
 from stonecli.errors import OutputError
-from stonecli.library.cache import FILE_NAME
-from stonecli.output.resumable import results_at
+from stonecli.output.results import results_at
 from stonecli.tags import read_tags
 from stonecli.util.app_dirs import cache_folder
 from tests.fixture_types import CopySong, Encode, Invoke, MakeMusic
@@ -193,7 +193,7 @@ class TestCache:
         with closing(sqlite3.connect(cache_folder() / FILE_NAME)) as database:
             (times,) = database.execute("SELECT count(*) FROM estimates").fetchone()
         assert times == 2  # the key and the tempo
-        monkeypatch.setattr("stonecli.tagging.detect_key", None)  # an analysis would fail
+        monkeypatch.setattr("stonecli.tagging.tagger.detect_key", None)  # an analysis would fail
         assert json.loads(invoke("tag", "--bpm", "--json", path).stdout) == first
 
     def test_a_key_from_an_earlier_run_does_not_hide_the_tempo(

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from stonecli.terminal.symbols import ASCII_SYMBOLS, register_ascii_symbols
+from stonecli.terminal.symbols import ASCII_SYMBOLS
 
 DRAWN = "━─│·…•×→█▉▊▋▌▍▎▏╸╺╭╮╰╯┏┓"
 SHOW = """
 import sys
-from stonecli.cli.start import replace_missing_symbols
+from stonecli.terminal.symbols import replace_missing_symbols
 replace_missing_symbols()
 print(sys.argv[1])
 """
@@ -19,7 +19,6 @@ print(sys.argv[1])
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp932", "ascii", "cp437", "utf-8"])
 class TestEveryEncoding:
     def test_symbols_are_one_character_and_no_escape(self, encoding: str) -> None:
-        register_ascii_symbols()
         for symbol in DRAWN:
             assert len(symbol.encode(encoding, ASCII_SYMBOLS).decode(encoding)) == 1
 
@@ -37,5 +36,4 @@ class TestEveryEncoding:
 
 def test_letters_that_are_missing_stay_escapes() -> None:
     """A similar letter would be the name of another file."""
-    register_ascii_symbols()
     assert "Björk – 曲".encode("ascii", ASCII_SYMBOLS) == b"Bj\\xf6rk \\u2013 \\u66f2"

@@ -16,7 +16,7 @@ from mutagen.flac import FLAC, CueSheet, Padding, Picture, SeekPoint, SeekTable
 
 from stonecli.errors import TagError
 from stonecli.key import Key
-from stonecli.spelling import parse_plain
+from stonecli.spelling import plain_key_index
 from stonecli.tags import FieldRule, read_tags, remove_key, write_key
 from stonecli.tags.formats.vorbis import edit_comments
 from tests.fixture_types import BytesOf, CopySample, MakePicture
@@ -48,7 +48,7 @@ def packed(*entries: bytes, vendor: bytes = b"maker \xff", count: int | None = N
     ],
 )
 def test_a_plain_key_is_told_from_a_block(text: str, plain: bool) -> None:
-    assert (parse_plain(text) is not None) == plain
+    assert (plain_key_index(text) is not None) == plain
 
 
 @pytest.mark.parametrize(

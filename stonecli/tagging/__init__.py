@@ -1,0 +1,28 @@
+"""Detects keys and writes them to tags: for one file (:class:`Tagger`), for a library (:func:`tag_library`), and for
+the files that arrive in a folder (:func:`watch_folder`).
+
+``stone tag``, ``stone watch``, the workers of a cluster and the beets plugin all work through this package.
+"""
+
+from stonecli.tagging.library import tag_library
+from stonecli.tagging.options import PREVIEW, TagOptions
+from stonecli.tagging.results import OnResult, ResultCounter, Status, TagResult, TagSummary
+from stonecli.tagging.tagger import LocationTagger, Remover, Tagger, make_tagger, open_tagger
+from stonecli.tagging.watch import watch_folder
+
+__all__ = [
+    "PREVIEW",
+    "LocationTagger",
+    "OnResult",
+    "Remover",
+    "ResultCounter",
+    "Status",
+    "TagOptions",
+    "TagResult",
+    "TagSummary",
+    "Tagger",
+    "make_tagger",
+    "open_tagger",
+    "tag_library",
+    "watch_folder",
+]

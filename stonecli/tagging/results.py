@@ -1,0 +1,116 @@
+"""What was done with one file (:class:`TagResult`), and by a run as a whole (:class:`TagSummary`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stonecli.detection.detect import KeyEstimate
+from stonecli.jobs import Outcome
+from stonecli.key import Agreement, Key
+from stonecli.remote.locations import Location
+
+if TYPE_CHECKING:
+    from stonecli.tags.undo.journal import JournalRun
+
+Status = Literal[
+    "detected",
+    "written",
+    "unchanged",
+    "kept",
+    "unreadable key",
+    "incomplete",
+    "no key",
+    "unsure",
+    "removed",
+    "removable",
+]
+
+
+@dataclass(frozen=True)
+class TagResult:
+    """The result for one file.
+
+    Attributes:
+        path: the path or URL, as it was found.
+        status: one of
+
+            - ``detected``: a key was detected (a preview, nothing was written)
+            - ``written``: the key was written
+            - ``unchanged``: the file already said what would have been written
+            - ``kept``: the file already has a key and stays as it is
+            - ``unreadable key``: the key field holds a text that stone cannot read, so nothing was written
+            - ``incomplete``: the file has a key, but another field of the rules lacks it (a preview)
+            - ``no key``: the recording has no key
+            - ``unsure``: the confidence is below ``min_confidence``, so nothing was written
+            - ``removed``: what stone wrote was removed
+            - ``removable``: what stone wrote would be removed (a preview)
+        key: the detected key, or the file's own key if it was kept; None after a removal.
+        old_text: text of the key field before the run; None if there was none. Untrusted data.
+        old_key: the key that ``old_text`` names, or None.
+        estimate: the analysis without its windows: from this run, or, for a file that kept its key, from the result
+            cache, so that its key may differ from ``key``. None if there is none.
+        bpm: the tempo of the file in beats per minute: its own if it was kept, otherwise the estimated one, in
+            ``bpm_range`` and rounded as in the tags. None if there is none, or without ``bpm`` in the options.
+        old_bpm_text: text of the tempo field before the run; None if there was none. Untrusted data.
+    """
+
+    path: Location
+    status: Status
+    key: Key | None
+    old_text: str | None
+    old_key: Key | None
+    estimate: KeyEstimate | None
+    bpm: float | None = None
+    old_bpm_text: str | None = None
+
+    @property
+    def relation(self) -> Agreement | None:
+        """How the detected key agrees with the key that the tags had before the run; None if either is missing."""
+        detected = self.estimate.key if self.estimate else None
+        return None if detected is None or self.old_key is None else detected.agreement_with(self.old_key)
+
+
+@dataclass(frozen=True)
+class TagSummary:
+    """What a run did as a whole.
+
+    Attributes:
+        files: number of files that have a result or an error.
+        failed: number of files with an error.
+        interrupted: whether a signal, such as Ctrl-C, ended the run early.
+        run: number of the run for ``stone undo`` and :func:`stonecli.tags.undo_run`; None for a preview. A run that
+            changed no file is not recorded.
+    """
+
+    files: int
+    failed: int
+    interrupted: bool
+    run: int | None
+
+
+OnResult = Callable[[Outcome[Location, TagResult]], None]
+
+
+class ResultCounter:
+    """Counts outcomes and passes them on, when called with one.
+
+    Args:
+        on_result: called with each outcome; None to count only.
+    """
+
+    def __init__(self, on_result: OnResult | None) -> None:
+        self._on_result = on_result
+        self.files = self._failed = 0
+
+    def __call__(self, outcome: Outcome[Any, Any]) -> None:
+        """Count the outcome, then pass it on."""
+        self.files += 1
+        self._failed += outcome.error is not None
+        if self._on_result:
+            self._on_result(outcome)
+
+    def summary(self, run: JournalRun | None, *, interrupted: bool) -> TagSummary:
+        """What the run did as a whole."""
+        return TagSummary(self.files, self._failed, interrupted, run.number if run else None)
