@@ -17,7 +17,8 @@ import numpy as np
 
 from stonecli.audio import resample as resampling
 from stonecli.audio.decode import read_audio
-from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.detection.detect import detect_key, detect_key_in_audio
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import StoneError
 from stonecli.library.walk import find_music
 from stonecli.model.session import KeyModel

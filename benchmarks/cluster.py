@@ -33,7 +33,7 @@ import soundfile
 
 from stonecli.cluster.client import MAX_BATCH_FILES, ClusterRun, connected, count_threads
 from stonecli.cluster.worker import Answers
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
 from stonecli.output.parquet import ParquetFolder

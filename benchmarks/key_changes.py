@@ -26,7 +26,8 @@ import numpy.typing as npt
 import soxr
 
 from stonecli.audio.decode import read_audio
-from stonecli.detection.detect import KeyEstimate, detect_key_in_audio
+from stonecli.detection.detect import detect_key_in_audio
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import Relation, relation
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key

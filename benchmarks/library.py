@@ -70,7 +70,7 @@ def second_run(folder: Path, count: int) -> None:
     estimate = detect_key(song, model)
     content = song.read_bytes()
     cache = ResultCache()
-    cache._database.execute("PRAGMA synchronous = OFF")  # only while it is filled here
+    cache._database.row("PRAGMA synchronous = OFF")  # only while it is filled here
     print(f"1. making {count} files and their results ...", flush=True)
     for number in range(count):
         path = folder / "library" / f"{number // FOLDER_SIZE:03}" / f"Artist {number % 97} - Title {number}.mp3"

@@ -26,7 +26,8 @@ import soundfile
 import soxr
 
 from stonecli.audio.decode import read_audio
-from stonecli.detection.detect import KeyEstimate, detect_key
+from stonecli.detection.detect import detect_key
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import StoneError
 from stonecli.evaluation.metrics import mirex_score
 from stonecli.key import Key

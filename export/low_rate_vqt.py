@@ -2,7 +2,7 @@
 
 The bins that the network sees end at 3.3 kHz; the 15 bins above only exist for transpositions in training. So 11.025
 kHz is sufficient. The transform is cheapest with two octaves per level: the kernels of an octave and of the one below
-it, which are twice as long, are one matrix. Then the rate is divided by four with 65 taps (``stonecli.audio.decode``):
+it, which are twice as long, are one matrix. Then the rate is divided by four with 65 taps (``stonecli.audio.convert``):
 enough, because no bin of the next level is near the cutoff.
 
 ``stonecli_train.vqt`` is the definition: the Hann windows have the same length (rounded up at the rate of the octave),
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import decimating_matrix
+from stonecli.audio.convert import decimating_matrix
 from stonecli_export.context import is_as_published
 from stonecli_export.graph_builder import END, GraphBuilder
 from stonecli_train.checkpoint import Checkpoint
@@ -137,7 +137,7 @@ def add_power(graph: GraphBuilder, vqt: LowRateVQT) -> str:
 
 
 def _decimated(graph: GraphBuilder, signal: str, matrix: str, shape: tuple[int, ...]) -> str:
-    """``signal`` low-passed at a quarter of its rate as in ``stonecli.audio.decode``: [batch, n] -> [batch, n // 4]."""
+    """``signal`` low-passed at a quarter of its rate, see ``stonecli.audio.convert``: [batch, n] -> [batch, n // 4]."""
     block, columns = shape
     quarter = graph.divide(graph.length(signal, 1), STEP)
     parts = graph.block_product(graph.pad(signal, block // 2, 2 * block), matrix, block, block)

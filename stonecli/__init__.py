@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from stonecli._version import __version__
 
 if TYPE_CHECKING:
-    from stonecli.detection.detect import KeyEstimate, detect_key
+    from stonecli.detection.detect import detect_key
+    from stonecli.detection.estimate import KeyEstimate
     from stonecli.detection.many import AnalysisSummary, analyze, detect_keys
     from stonecli.errors import StoneError
     from stonecli.evaluation.evaluate import Evaluation
@@ -57,7 +58,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "detection.detect": ("KeyEstimate", "detect_key"),
+    "detection.detect": ("detect_key",),
+    "detection.estimate": ("KeyEstimate",),
     "detection.many": ("AnalysisSummary", "analyze", "detect_keys"),
     "errors": ("StoneError",),
     "evaluation.evaluate": ("Evaluation",),

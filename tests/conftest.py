@@ -24,7 +24,7 @@ from hypothesis import settings
 from typer.testing import CliRunner, Result
 
 from stonecli.cli.main import app
-from stonecli.detection.detect import KeyEstimate, Window
+from stonecli.detection.estimate import KeyEstimate, Window
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
 from stonecli.model.session import KeyModel

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from typer.testing import Result
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 
 Samples = npt.NDArray[np.float32]
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import soxr
 import torch
 
-from stonecli.audio.decode import Samples, read_audio
+from stonecli.audio.channels import Samples
+from stonecli.audio.decode import read_audio
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.errors import AudioError
 from stonecli.util.atomic_file import atomic_file

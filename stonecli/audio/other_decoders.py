@@ -1,9 +1,9 @@
 """``python -m stonecli.audio.other_decoders FILE``: decode ``FILE`` with audioread and write a WAV to standard output.
 
-``stonecli.audio.decode`` starts this if the ffmpeg of the ``imageio-ffmpeg`` wheel is missing or does not start.
+``stonecli.audio.ffmpeg`` starts this if the ffmpeg of the ``imageio-ffmpeg`` wheel is missing or does not start.
 audioread then decodes with Core Audio (macOS), GStreamer, MAD or the system's ffmpeg, whichever is there. The process
 isolates stone from libraries that a crafted file may crash, and it has a memory limit. On standard error it reports
-what ``stonecli.audio.decode`` reads from ffmpeg: the declared duration, and the decoder's messages.
+what ``stonecli.audio.decoder_process`` reads from ffmpeg: the declared duration, and the decoder's messages.
 
 The module imports little: it starts once per file. The guards that every ffmpeg gets are defined here.
 """
@@ -150,7 +150,7 @@ def _process_class() -> type[Any]:
             if program is None:
                 raise ffdec.NotInstalledError
             command = [program, *guarded_input(filename), *GUARDED_OUTPUT, "-c:a", "pcm_s16le", "-f", "wav", "pipe:1"]
-            # ffmpeg prints to our standard error, from which stonecli.audio.decode reads duration and truncation.
+            # ffmpeg prints to our standard error; stonecli.audio.decoder_process reads duration and truncation from it.
             self.proc = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # noqa: S603
             assert self.proc.stdout is not None  # noqa: S101 (for the type checker)
             header = read_wav_header(self.proc.stdout)

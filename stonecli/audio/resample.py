@@ -4,8 +4,8 @@ For such ratios soxr computes filter coefficients for every sample, because it d
 ratio is approximated by L/M: M input samples give L output samples, and then the filter phases repeat. The inputs of
 all periods are the rows of one matrix; a product with the filter matrix gives a few outputs of every period at once.
 
-The filter is that of the decimation in ``stonecli.audio.decode``, with the same guarantee: up to 0.35 of the lower rate
-the spectrum is that of the input (0.001 dB of ripple, aliases at -76 dB); above, it may be aliased.
+The filter is that of the decimation in ``stonecli.audio.convert``, with the same guarantee: up to 0.35 of the lower
+rate the spectrum is that of the input (0.001 dB of ripple, aliases at -76 dB); above, it may be aliased.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from functools import lru_cache
 import numpy as np
 import soxr
 
-from stonecli.audio.decode import KAISER_BETA, Samples
+from stonecli.audio.channels import Samples
+from stonecli.audio.convert import KAISER_BETA
 
 MIN_RATIO, MAX_RATIO = 0.88, 1.04  # 12 kHz to 11.025 kHz and half a semitone down; half a semitone up
 TOLERANCE = 5e-6  # of the ratio: 0.01 cents; up to twice that if no period is so close

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
 

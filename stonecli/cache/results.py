@@ -22,7 +22,8 @@ from typing import Any
 from stonecli.cache.content_hash import HASH_VERSION, hash_content
 from stonecli.cache.database import CacheDatabase, delete_database
 from stonecli.cache.records import decode_estimate, decode_tempo, encode_estimate, encode_tempo
-from stonecli.detection.detect import DETECTION_VERSION, KeyEstimate
+from stonecli.detection.detect import DETECTION_VERSION
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.library.music_file import MusicFile
 from stonecli.model.session import KeyModel
 from stonecli.tags.edit.old_digest import OldDigest

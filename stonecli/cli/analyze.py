@@ -160,7 +160,7 @@ def _check(targets: AnalysisFiles, paths: list[Path], playlist_name: str | None)
 
 def _check_windows(model: KeyModel, window: float | None, overlap: float) -> None:
     """Wrong usage if the model cannot analyze such windows."""
-    from stonecli.detection.detect import check_windows
+    from stonecli.detection.windows import check_windows
 
     try:
         check_windows(model.info, window, overlap)

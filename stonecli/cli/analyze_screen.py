@@ -13,7 +13,7 @@ from stonecli.cli.running import Errors
 from stonecli.tempo.bpm import BpmRange, fold_tempo, rounded_bpm
 
 if TYPE_CHECKING:
-    from stonecli.detection.detect import KeyEstimate
+    from stonecli.detection.estimate import KeyEstimate
     from stonecli.detection.many import AnalysisSummary
     from stonecli.jobs import Outcome
     from stonecli.model.session import KeyModel

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 
 SAMPLE_RATE = 11025
 FRAME = 4096  # samples: bins of 2.7 Hz, 0.37 s

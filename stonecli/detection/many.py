@@ -9,8 +9,10 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from stonecli.detection.detect import KeyEstimate, LastWindow, check_windows, detect_key
+from stonecli.detection.detect import detect_key
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import MIN_SEGMENT_SECONDS
+from stonecli.detection.windows import LastWindow, check_windows
 from stonecli.errors import AudioError, Cancelled
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.walk import Finding, files_and_music

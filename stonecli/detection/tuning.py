@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 
 FRAME_SECONDS = 8192 / 22050  # bins of 2.7 Hz; constant, because borderline estimates change with the frame length
 MIN_HZ, MAX_HZ = 80.0, 2000.0  # below, a bin is half a semitone wide; above, partials are inharmonic and noise is loud
@@ -71,7 +71,7 @@ def cents_of(resultant: complex) -> float | None:
 def frame_peaks(samples: Samples, sample_rate: float) -> FramePeaks:
     """The spectral peaks of ``samples``, mono float32 [n] at ``sample_rate``; an incomplete last frame is dropped.
 
-    A recording shorter than a frame is padded with zeros. The rate is at least ``stonecli.audio.decode.MIN_RATE``.
+    A recording shorter than a frame is padded with zeros. The rate is at least ``stonecli.audio.source.MIN_RATE``.
     """
     size = round(FRAME_SECONDS * sample_rate)
     padded = _fast_length(size)

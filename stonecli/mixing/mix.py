@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from stonecli.cache.results import ResultCache, open_cache
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.music_file import opened

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from stonecli.key import Key, KeyRelation
 
 if TYPE_CHECKING:
-    from stonecli.detection.detect import KeyEstimate
+    from stonecli.detection.estimate import KeyEstimate
 
 KeyTransition = Literal[
     "same key", "one up", "one down", "relative", "diagonal", "energy boost", "energy drop", "parallel", "clash"

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 
 Answer = TypeVar("Answer")
 

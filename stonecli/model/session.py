@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 from stonecli.errors import DeviceError, ModelError, reason
 from stonecli.model.guard import check_onnx
 from stonecli.model.metadata import METADATA_KEY, ModelInfo, parse_info

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import AGREEMENTS, Key
 from stonecli.mixing.transitions import (
     COMPATIBLE_COST,

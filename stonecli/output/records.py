@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # stone analyze needs no tags, and starts faster without these imports
-    from stonecli.detection.detect import KeyEstimate, Window
+    from stonecli.detection.estimate import KeyEstimate, Window
     from stonecli.key import Key
     from stonecli.model.session import KeyModel
     from stonecli.remote.locations import Location

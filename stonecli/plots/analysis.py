@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stonecli.detection.chroma import Chroma
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import MAJOR_NAMES, Key
 from stonecli.plots.confusion import require_matplotlib
 from stonecli.util.key_colors import key_hex

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.jobs import Outcome
 from stonecli.key import Agreement, Key
 from stonecli.remote.locations import Location

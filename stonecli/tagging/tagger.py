@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from stonecli.cache.content_hash import hash_content
 from stonecli.cache.results import CacheEntry, ResultCache, open_cache
-from stonecli.detection.detect import KeyEstimate, detect_key
+from stonecli.detection.detect import detect_key
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened

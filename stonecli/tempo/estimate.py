@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 from stonecli.tempo.model import TempoModel, default_tempo_model
 from stonecli.tempo.novelty import BandLevels, novelty
 from stonecli.tempo.periodicity import periodicity

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from stonecli.audio.decode import Samples
+from stonecli.audio.channels import Samples
 
 FRAME_RATE = 11025 / 128  # frames per second that the hop is chosen for
 BANDS = 24  # between LOWEST and HIGHEST, evenly spaced on a log axis

@@ -17,7 +17,8 @@ pytest.importorskip("torch")
 
 from stonecli.audio import resample as resampling
 from stonecli.audio.decode import read_audio
-from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.detection.detect import detect_key, detect_key_in_audio
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.model.session import KeyModel
 from stonecli_export.onnx_file import export_checkpoint, export_straightforward
 

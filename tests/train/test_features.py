@@ -150,7 +150,7 @@ def test_silence_is_refused(samples: Samples) -> None:
 
 def test_a_long_recording_is_cut(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "MAX_SECONDS", 1.0)
-    monkeypatch.setattr("stonecli.audio.decode.BLOCK_SECONDS", 0.5)
+    monkeypatch.setattr("stonecli.audio.source.BLOCK_SECONDS", 0.5)
     assert RATE <= len(read_track(recording, RATE)) < 2 * RATE
 
 

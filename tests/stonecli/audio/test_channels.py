@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from stonecli.audio.channels import ChannelMixer
-from stonecli.audio.decode import _Decimator, open_audio, read_audio
+from stonecli.audio.convert import Decimator
+from stonecli.audio.decode import open_audio, read_audio
 from stonecli.detection.detect import detect_key
 from tests.fixture_types import Encode, MakeMusic, MakeNoise, Samples
 
@@ -136,7 +137,7 @@ def test_libsndfile_samples_are_averaged_as_before(
     path = encode(wide, RATE, container, tmp_path / "a")
     samples, rate = soundfile.read(path, dtype="float32")
     assert rate == RATE
-    decimator = _Decimator(2, 4)
+    decimator = Decimator(2, 4)
     size = 4 * RATE // decimator.step * decimator.step
     blocks = [samples[start : start + size] for start in range(0, len(samples), size)]
     parts = [decimator.process(block, (1, 1), last=block is blocks[-1]) for block in blocks]

@@ -33,7 +33,7 @@ def seconds_of(path: Path) -> float:
 @pytest.fixture
 def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that need ffmpeg cannot be read."""
-    monkeypatch.setattr("stonecli.audio.decode._running", None)
+    monkeypatch.setattr("stonecli.audio.ffmpeg.running", None)
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
     two: list[str | Path] = ["-i", tmp_path / "a.ogg", "-i", tmp_path / "b.oga", "-map", "0", "-map", "1", "-c", "copy"]
     ffmpeg(*two, tmp_path / "two at once.ogg")
     assert seconds_of(tmp_path / "two at once.ogg") == pytest.approx(10, abs=0.06)
-    monkeypatch.setattr("stonecli.audio.decode._running", None)
+    monkeypatch.setattr("stonecli.audio.ffmpeg.running", None)
     for path in (tmp_path / "a.ogg", tmp_path / "with art.ogg"):
         assert seconds_of(path) == pytest.approx(10, abs=0.06)
     assert seconds_of(song("ogg vorbis")) == pytest.approx(16, abs=0.06)

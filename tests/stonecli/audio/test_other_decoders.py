@@ -217,7 +217,7 @@ def test_a_decoder_that_gives_nothing_is_ended(zeros: Path, missing: None, monke
     before = descendants()
     blocks = open_audio(zeros, 11025).blocks
     next(blocks)
-    monkeypatch.setattr("stonecli.audio.decode.SILENT_SECONDS", 1)
+    monkeypatch.setattr("stonecli.audio.decoder_process.SILENT_SECONDS", 1)
     for pid in set(descendants()) - set(before):
         os.kill(pid, signal.SIGSTOP)
     with pytest.raises(AudioError, match="the decoder hangs"):

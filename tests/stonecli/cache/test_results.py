@@ -15,7 +15,8 @@ from mutagen.flac import FLAC
 from stonecli.cache import database, results
 from stonecli.cache.content_hash import hash_content
 from stonecli.cache.results import FILE_NAME, CacheEntry, ResultCache, open_cache
-from stonecli.detection.detect import DETECTION_VERSION, KeyEstimate
+from stonecli.detection.detect import DETECTION_VERSION
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
 from stonecli.library.music_file import MusicFile, opened

@@ -10,8 +10,9 @@ import soundfile
 import soxr
 
 import stonecli
-from stonecli.detection import detect
-from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.detection import windows
+from stonecli.detection.detect import detect_key, detect_key_in_audio
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.errors import AudioError
 from stonecli.key import Key
@@ -380,7 +381,7 @@ def test_a_hair_of_tuning_moves_no_window(music: Music, analyzed: Callable[..., 
 
 
 def test_the_ends_of_a_recording_are_mirrored(key_model: KeyModel) -> None:
-    chunker = detect._Chunker(key_model, RATE, None, 0.0)
+    chunker = windows.Chunker(key_model, RATE, None, 0.0)
     chunker._margin = 3
     samples = np.arange(10, dtype=np.float32)
     nothing = samples[:0]
@@ -406,18 +407,18 @@ def test_block_boundaries_do_not_change_the_result(
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 @pytest.mark.parametrize("cents", [0, -30])
-@pytest.mark.parametrize("stretch", [17.0, 31.0])
+@pytest.mark.parametrize("seconds", [17.0, 31.0])
 def test_chunk_boundaries_do_not_change_the_result(
     music: Music,
     analyzed: Callable[..., KeyEstimate],
     monkeypatch: pytest.MonkeyPatch,
-    stretch: float,
+    seconds: float,
     cents: float,
     overlap: float,
 ) -> None:
     samples = music("Ab major", seconds=96, cents=cents)
     whole = analyzed(samples, overlap=overlap)
-    monkeypatch.setattr(detect, "CHUNK_SECONDS", stretch)
+    monkeypatch.setattr(windows, "CHUNK_SECONDS", seconds)
     pieces = analyzed(samples, overlap=overlap)
     assert pieces.duration == whole.duration
     assert pieces.key == whole.key == Key.parse("Ab major")
@@ -437,7 +438,7 @@ def test_noise_after_music_is_not_tonal(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(detect, "CHUNK_SECONDS", 20.0)
+    monkeypatch.setattr(windows, "CHUNK_SECONDS", 20.0)
     tiny = KeyModel(tiny_model(tmp_path / "tiny.onnx"), "cpu")
     samples = np.concatenate([music(seconds=20), noise(0, 20)])
     estimate = detect_key_in_audio([samples], tiny, RATE, window_seconds=1.0)

@@ -10,7 +10,8 @@ import pytest
 import soxr
 
 from stonecli.audio.decode import read_audio
-from stonecli.detection.detect import KeyEstimate, detect_key, detect_key_in_audio
+from stonecli.detection.detect import detect_key, detect_key_in_audio
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.tuning import cents_of, frame_peaks
 from stonecli.key import Key
 from stonecli.model.session import KeyModel

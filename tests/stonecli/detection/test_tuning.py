@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soxr
 
-from stonecli.audio.decode import MIN_RATE, read_audio
+from stonecli.audio.decode import read_audio
+from stonecli.audio.source import MIN_RATE
 from stonecli.detection.tuning import cents_of, frame_peaks
 from tests.fixture_types import MakeMusic, MakeNoise, Samples
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import KEY_COSTS, Track, cost_matrix, end_keys, key_transition, transition
 

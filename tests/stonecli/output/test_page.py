@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import COMPATIBLE_COST, Track, key_transition, transition
 from stonecli.output.page import page_track, save_page, script_json

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import OutputError
 from stonecli.output.parquet import ParquetFolder, schema
 from stonecli.output.records import tag_record

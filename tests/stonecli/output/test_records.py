@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.output.records import CSV_COLUMNS, estimate_record, tag_record, tag_row

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stonecli.detection.chroma import Chroma
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.plots.analysis import Picture, Theme, _draw, save_analysis_plot
 
 pytest.importorskip("matplotlib", reason="needs matplotlib (pip install '.[plot]')")

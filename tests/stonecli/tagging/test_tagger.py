@@ -7,7 +7,8 @@ import pytest
 from mutagen.flac import FLAC
 
 from stonecli.cache.results import ResultCache
-from stonecli.detection.detect import KeyEstimate, detect_key
+from stonecli.detection.detect import detect_key
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import AudioError, TagError
 from stonecli.key import Key
 from stonecli.library.music_file import MusicFile

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.terminal.analysis import print_analysis
 from stonecli.terminal.screen import RichScreen
 from tests.fixture_types import MakeEstimate

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key, Notation
 from stonecli.tagging import Status, TagResult
 from stonecli.terminal.table import TagTable, error_text
