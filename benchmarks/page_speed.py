@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
 from stonecli.output.page import page_track, save_page

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stonecli.detection.detect import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
 from stonecli.mixing.transitions import Track, cost_matrix
 from stonecli.output.page import page_track, save_page
