@@ -77,7 +77,7 @@ def test_an_output_in_a_missing_folder_is_refused_first(
     if command == "evaluate":
         path = tmp_path / "labels.csv"
         path.write_text("path,key\nmusic/flac.flac,Dm\n")
-    for detect in ("tagging.detect_key", "detection.many.detect_key", "evaluation.measure.detect_key"):
+    for detect in ("tagging.tagger.detect_key", "detection.many.detect_key", "evaluation.measure.detect_key"):
         monkeypatch.setattr(f"stonecli.{detect}", lambda *_, **__: pytest.fail("the work has begun"))
     result = invoke(command, path, option, tmp_path / "none" / name)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -33,7 +33,7 @@ class TestLabels:
     def test_labels_have_any_spelling_and_relative_paths(self, tmp_path: Path) -> None:
         rows = [
             "\ufeffGenre,PATH,Key,bpm",
-            'jazz,"a, b.mp3",F♯ minor,9',
+            'jazz,"a, b.mp3",F♯ minor,120',
             "",
             ",sub/c.ogg, 8B ,",
             "pop,/abs/d.wav,6m,99",
