@@ -26,19 +26,23 @@ if TYPE_CHECKING:
     from stonecli.evaluation.measure import evaluate
     from stonecli.jobs import Outcome
     from stonecli.key import Key
-    from stonecli.mixing.mix import Mix, mix
+    from stonecli.mixing.mix import Compatible, Mix, MixOptions, compatible, mix
+    from stonecli.mixing.transitions import CostRules
     from stonecli.model.session import KeyModel
     from stonecli.tagging import TagOptions, TagResult, TagSummary, tag_library, watch_folder
     from stonecli.tags import FieldRule, read_key, undo_run, write_key
 
 __all__ = [
     "AnalysisSummary",
+    "Compatible",
+    "CostRules",
     "Evaluation",
     "FieldRule",
     "Key",
     "KeyEstimate",
     "KeyModel",
     "Mix",
+    "MixOptions",
     "Outcome",
     "StoneError",
     "TagOptions",
@@ -46,6 +50,7 @@ __all__ = [
     "TagSummary",
     "__version__",
     "analyze",
+    "compatible",
     "detect_key",
     "detect_keys",
     "evaluate",
@@ -66,7 +71,8 @@ _MODULES = {
     "evaluation.measure": ("evaluate",),
     "jobs": ("Outcome",),
     "key": ("Key",),
-    "mixing.mix": ("Mix", "mix"),
+    "mixing.mix": ("Compatible", "Mix", "MixOptions", "compatible", "mix"),
+    "mixing.transitions": ("CostRules",),
     "model.session": ("KeyModel",),
     "tagging": ("TagOptions", "TagResult", "TagSummary", "tag_library", "watch_folder"),
     "tags": ("FieldRule", "read_key", "undo_run", "write_key"),

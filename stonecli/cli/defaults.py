@@ -17,7 +17,7 @@ EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with
         ("as_json", ("quiet",)),
         ("cluster", ("jobs", "playlist", "rekordbox", "html")),
     ),
-    "mix": (("compatible", ("start", "end", "playlist", "rekordbox")),),
+    "mix": (("compatible", ("start", "end", "at", "playlist", "rekordbox")),),
     "undo": (("list_runs", ("dry_run",)),),
 }
 

@@ -1,9 +1,10 @@
-"""Sort music files into an order that mixes well: :func:`mix`, and the functions that it calls."""
+"""Sort music files into an order that mixes well (:func:`mix`), or find the tracks that mix with one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,13 +15,24 @@ from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.music_file import opened
-from stonecli.library.walk import Finding, find_music
-from stonecli.mixing.ordering import best_order
-from stonecli.mixing.transitions import COMPATIBLE_COST, KEY_COSTS, Track, Transition, cost_matrix, end_keys, transition
+from stonecli.library.walk import find_music
+from stonecli.mixing.positions import order_with_positions
+from stonecli.mixing.transitions import (
+    COMPATIBLE_COST,
+    EQUAL_WEIGHTS,
+    CostRules,
+    Track,
+    Transition,
+    cost_matrix,
+    end_keys,
+    transition,
+)
 from stonecli.model.session import KeyModel, default_model
 from stonecli.tagging import Tagger, TagOptions
 from stonecli.tags import KeyTags, read_tags
 from stonecli.tags.track_info import TrackInfo, read_info
+
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,30 @@ class MixTrack:
     track: Track | None
     info: TrackInfo
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """How files are read, and how much each part of a transition counts.
+
+    Attributes:
+        rules: weights of key and tempo, and the largest change of tempo.
+        bpm: whether the tempo of files whose tags contain none is estimated.
+        bpm_range: lowest and highest tempo that estimated tempi are halved or doubled into; None: as estimated.
+        jobs: number of files processed in parallel; None for one per CPU core.
+        use_cache: whether to use the result cache.
+        playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
+    """
+
+    rules: CostRules = EQUAL_WEIGHTS
+    bpm: bool = False
+    bpm_range: tuple[float, float] | None = None
+    jobs: int | None = None
+    use_cache: bool = True
+    playlist_name: str | None = None
+
+
+DEFAULTS = MixOptions()
 
 
 @dataclass(frozen=True)
@@ -91,6 +127,10 @@ class TrackReader:
         return MixTrack(path, track, info, seconds)
 
 
+LeftOut = Outcome[Path, MixTrack]
+"""A file that is not in the mix: its path, and the error; None if it has no key."""
+
+
 @dataclass(frozen=True)
 class Mix:
     """An order of tracks.
@@ -101,6 +141,7 @@ class Mix:
         cost: total cost of the transitions.
         bound: lower bound on the cost of any order of these tracks.
         gap: largest share of the cost, 0..1, that a better order could save.
+        left_out: the files that are not in the mix.
     """
 
     tracks: tuple[MixTrack, ...]
@@ -108,89 +149,164 @@ class Mix:
     cost: float
     bound: float
     gap: float
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compatible:
+    """The tracks that mix with one track.
+
+    Attributes:
+        track: the track; it has a key.
+        others: the other tracks, the best first, each with the transition to it.
+        left_out: the files that have no key or cannot be read.
+    """
+
+    track: MixTrack
+    others: tuple[tuple[MixTrack, Transition], ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def mix(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: Iterable[StrPath],
+    options: MixOptions = DEFAULTS,
     *,
-    start: str | os.PathLike[str] | None = None,
-    end: str | os.PathLike[str] | None = None,
+    start: StrPath | None = None,
+    end: StrPath | None = None,
+    at: Mapping[int, StrPath] | None = None,
     model: KeyModel | None = None,
-    jobs: int | None = None,
-    use_cache: bool = True,
-    bpm: bool = False,
-    bpm_range: tuple[float, float] | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_done: Callable[[], None] | None = None,
     on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
 
     Args:
-        paths: files and folders. Folders are searched.
-        start, end: files of the first and the last track, inside or outside ``paths``; None for any track.
+        paths: files, folders and crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``). Folders are searched.
+        options: how to read the files, and what counts.
+        start, end: the first and the last track: a file inside or outside ``paths``, or the name of one of the files,
+            in any case and with or without its extension. None for any track.
+        at: tracks at other positions, counted from 1: ``{15: "peak.mp3"}``.
         model: analyzes files whose tags contain no key; None for the built-in one.
-        jobs: number of files processed in parallel; None for one per CPU core.
-        use_cache: whether to use the result cache.
-        bpm: whether to estimate the tempo of files whose tags contain none.
-        bpm_range: lowest and highest tempo that estimated tempi are halved or doubled into; None: as estimated.
-        on_result: called with the outcome of each file. Files that fail or have no key are not in the mix.
+        on_start: called with the number of files before the first is read.
+        on_done: called for each processed file as soon as it is done, for a progress bar.
+        on_result: called with the outcome of each file, in the calling thread. Files that fail or have no key are not
+            in the mix.
 
     Raises:
-        ValueError: ``start`` and ``end`` are the same track, or one of them has no key or cannot be read.
+        ValueError: a track that is named does not exist, cannot be read or has no key; one track has two positions, or
+            a position does not exist. The message starts with ``start``, ``end``, ``at`` or the name of the file.
         KeyboardInterrupt: a signal, such as that of Ctrl-C, stopped the run.
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
-    ends = [None if path is None else Path(path) for path in (start, end)]
-    findings = list(find_music([*(path for path in ends if path is not None), *map(Path, paths)]))
+    named = {"start": start, "end": end, **{f"at {position}": path for position, path in (at or {}).items()}}
+    if at and min(at) < 1:
+        raise ValueError("at must be 1 or more")
+    tracks, left_out, found = _read(paths, named, options, model, on_start, on_done, on_result)
+    positions = {position: found[f"at {position}"] for position in at or ()}
+    result = harmonic_mix(tracks, found.get("start"), found.get("end"), positions, options.rules)
+    return replace(result, left_out=tuple(left_out))
+
+
+def compatible(
+    paths: Iterable[StrPath],
+    track: StrPath,
+    options: MixOptions = DEFAULTS,
+    *,
+    model: KeyModel | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
+) -> Compatible:
+    """The music below ``paths`` that mixes with one track. No file is changed.
+
+    Args:
+        track: a file inside or outside ``paths``, or the name of one of the files.
+        paths, options, model, on_start, on_done, on_result: see :func:`mix`.
+
+    Raises:
+        ValueError: the track does not exist, cannot be read or has no key. Others: see :func:`mix`.
+    """
+    tracks, left_out, found = _read(paths, {"compatible": track}, options, model, on_start, on_done, on_result)
+    chosen = found["compatible"]
+    if chosen.track is None:
+        raise ValueError(f"{track}: no key detected, so no track can be compared with it")
+    others = compatible_tracks(chosen.track, [other for other in tracks if other is not chosen], options.rules)
+    return Compatible(chosen, tuple(others), tuple(left_out))
+
+
+def _read(
+    paths: Iterable[StrPath],
+    named: Mapping[str, StrPath | None],
+    options: MixOptions,
+    model: KeyModel | None,
+    on_start: Callable[[int], None] | None,
+    on_done: Callable[[], None] | None,
+    on_result: Callable[[Outcome[Path, MixTrack]], None] | None,
+) -> tuple[list[MixTrack], list[LeftOut], dict[str, MixTrack]]:
+    """The tracks of all files, the files without a key, and the track of each name that is not None."""
+    locations = [Path(path) for path in paths]
+    findings = list(find_music(locations, playlist_name=options.playlist_name))
+    music = [finding.path for finding in findings if finding.error is None]
+    chosen = {name: _named(Path(path), music, name) for name, path in named.items() if path is not None}
+    if not set(chosen.values()) <= set(music):
+        findings = list(find_music([*chosen.values(), *locations], playlist_name=options.playlist_name))
+        music = [finding.path for finding in findings if finding.error is None]
     tracks: list[MixTrack] = []
+    left_out: list[LeftOut] = []
 
     def collect(outcome: Outcome[Path, MixTrack]) -> None:
         if outcome.result is not None:
             tracks.append(outcome.result)
+        if outcome.result is None or outcome.result.track is None:
+            left_out.append(outcome)
         if on_result:
             on_result(outcome)
 
-    if read_tracks(findings, collect, model=model, jobs=jobs, use_cache=use_cache, bpm=bpm, bpm_range=bpm_range):
-        raise KeyboardInterrupt
-    first, last = (None if path is None else track_of(tracks, path) for path in ends)
-    return harmonic_mix(tracks, first, last)
-
-
-def read_tracks(
-    findings: Sequence[Finding],
-    on_result: Callable[[Outcome[Path, MixTrack]], None],
-    *,
-    model: KeyModel | None = None,
-    jobs: int | None = None,
-    use_cache: bool = True,
-    bpm: bool = False,
-    bpm_range: tuple[float, float] | None = None,
-    on_done: Callable[[], None] = lambda: None,
-) -> bool:
-    """Read the files, and analyze those without a key in their tags.
-
-    Args:
-        findings: files and errors from :func:`stonecli.library.walk.find_music`.
-        on_result: called with the outcome of each file, in the calling thread.
-        model, jobs, use_cache, bpm, bpm_range: see :func:`mix`.
-        on_done: called for each processed file as soon as it is done, for a progress bar.
-
-    Returns:
-        Whether a signal, such as that of Ctrl-C, stopped the run.
-    """
+    if on_start:
+        on_start(len(music))
     for finding in findings:
         if finding.error is not None:
-            on_result(Outcome(finding.path, None, finding.error))
-    music = [finding.path for finding in findings if finding.error is None]
-    cache = open_cache() if use_cache else None
+            collect(Outcome(finding.path, None, finding.error))
+    cache = open_cache() if options.use_cache else None
     with ExitStack() as stack:
         if cache is not None:
             stack.enter_context(closing(cache))
-        reader = TrackReader(default_model() if model is None else model, cache, bpm, bpm_range)
-        outcomes = stack.enter_context(in_threads(reader, music, jobs, on_done=lambda _: on_done()))
+        reader = TrackReader(default_model() if model is None else model, cache, options.bpm, options.bpm_range)
+        done = on_done or (lambda: None)
+        outcomes = stack.enter_context(in_threads(reader, music, options.jobs, on_done=lambda _: done()))
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:
-            on_result(outcome)
-    return bool(signals)
+            collect(outcome)
+    if signals:
+        raise KeyboardInterrupt
+    return tracks, left_out, {name: track_of(tracks, path) for name, path in chosen.items()}
+
+
+def _named(wanted: Path, music: Sequence[Path], option: str) -> Path:
+    """The file that a path or a name stands for; a name may be in any case, and without the extension.
+
+    Raises:
+        ValueError: there is no such file, or several have this name.
+    """
+    if wanted.is_file():
+        return wanted
+    parts = _parts(wanted)
+    by_name = [path for path in music if path.parts[-len(parts) :] == wanted.parts]
+    by_name = by_name or [path for path in music if _parts(path)[-len(parts) :] == parts]
+    by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
+    found = by_name or by_stem
+    if not found:
+        raise ValueError(f"{option} {wanted}: no such file, and none with this name in the given paths")
+    if len(found) > 1:
+        names = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
+        raise ValueError(f"{option} {wanted}: {len(found)} files have this name; choose one: {names}")
+    return found[0]
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    """The parts of the path without case, and with composed accents: macOS stores accents apart from their letters."""
+    return tuple(unicodedata.normalize("NFC", part.casefold()) for part in path.parts)
 
 
 def track_of(tracks: Sequence[MixTrack], path: Path) -> MixTrack:
@@ -205,23 +321,37 @@ def track_of(tracks: Sequence[MixTrack], path: Path) -> MixTrack:
     raise ValueError(f"{path}: cannot be read, so it cannot be mixed")
 
 
-def harmonic_mix(tracks: Sequence[MixTrack], start: MixTrack | None = None, end: MixTrack | None = None) -> Mix:
+def harmonic_mix(
+    tracks: Sequence[MixTrack],
+    start: MixTrack | None = None,
+    end: MixTrack | None = None,
+    at: Mapping[int, MixTrack] | None = None,
+    rules: CostRules = EQUAL_WEIGHTS,
+) -> Mix:
     """The tracks in an order that mixes well, without those that have no key.
 
     Args:
         tracks: tracks in any order.
         start, end: first and last track, from ``tracks``; None for any.
+        at: tracks at other positions, counted from 1.
+        rules: what counts.
 
     Raises:
-        ValueError: start and end are the same track, or one of them has no key.
+        ValueError: a track with a position has no key or another position, or a position does not exist.
     """
     mixable = [track for track in tracks if track.track]
-    if any(track is not None and track.track is None for track in (start, end)):
-        raise ValueError("the first or the last track has no key")
     basis = [track.track for track in mixable if track.track]
+    fixed = {position - 1: track for position, track in (at or {}).items()}
+    for position, track in ((0, start), (len(mixable) - 1, end)):
+        if track is not None and fixed.setdefault(position, track) is not track:
+            raise ValueError(f"{track.path}: another track has the same position")
+    for track in fixed.values():
+        if track.track is None:
+            raise ValueError(f"{track.path}: no key detected, so it cannot be mixed")
     indices = {id(track): index for index, track in enumerate(mixable)}
-    ordering = best_order(cost_matrix(basis), indices[id(start)] if start else None, indices[id(end)] if end else None)
-    transitions = (transition(basis[first], basis[second]) for first, second in pairwise(ordering.order))
+    positions = {position: indices[id(track)] for position, track in fixed.items()}
+    ordering = order_with_positions(cost_matrix(basis, rules), positions)
+    transitions = (transition(basis[first], basis[second], rules) for first, second in pairwise(ordering.order))
     return Mix(
         tuple(mixable[index] for index in ordering.order),
         tuple(transitions),
@@ -231,8 +361,12 @@ def harmonic_mix(tracks: Sequence[MixTrack], start: MixTrack | None = None, end:
     )
 
 
-def compatible(track: Track, others: Sequence[MixTrack]) -> list[tuple[MixTrack, Transition]]:
+def compatible_tracks(
+    track: Track, others: Sequence[MixTrack], rules: CostRules = EQUAL_WEIGHTS
+) -> list[tuple[MixTrack, Transition]]:
     """The tracks that mix with ``track``, the best first: no key clash, and a cost of at most ``COMPATIBLE_COST``."""
-    found = [(other, transition(track, other.track)) for other in others if other.track and other.path != track.path]
-    good = [pair for pair in found if pair[1].cost <= COMPATIBLE_COST and pair[1].key_cost < KEY_COSTS["clash"]]
+    found = [
+        (other, transition(track, other.track, rules)) for other in others if other.track and other.path != track.path
+    ]
+    good = [pair for pair in found if pair[1].cost <= COMPATIBLE_COST and pair[1].name != "clash"]
     return sorted(good, key=lambda pair: pair[1].cost)

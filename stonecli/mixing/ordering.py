@@ -76,7 +76,7 @@ def best_order(costs: Floats, start: int | None = None, end: int | None = None) 
         closed[1 + end, 0] = 0.0
     np.fill_diagonal(closed, 0.0)
     tour = _local_search(closed)
-    bound = _lower_bound(closed, _length(closed, tour))
+    bound = lower_bound(closed, _length(closed, tour))
     tour = _iterated_local_search(closed, tour, bound)
     cost = _length(closed, tour)
     bound = min(cost, bound)
@@ -267,7 +267,7 @@ def _improved(costs: Floats, costs_to: Floats, nodes: Ints, first: Ints) -> Ints
     return tour.nodes
 
 
-def _lower_bound(costs: Floats, cost: float) -> float:
+def lower_bound(costs: Floats, cost: float) -> float:
     """The greatest 1-tree bound that Held and Karp's subgradient ascent finds.
 
     A tour leaves and enters each node once. So a multiplier for leaving a node and another for entering it change the

@@ -53,6 +53,8 @@ MIN_SEGMENT_CONFIDENCE = 0.5  # of a segment that counts: its key is more probab
 COST_PER_PERCENT = 0.5  # of a difference in tempo: 6 %, about the pitch range used on a turntable, costs 3
 MAX_TEMPO_COST = 6.0
 HALF_TEMPO_COST = 1.0  # extra cost of half or double tempo: 87 into 174 BPM
+MIN_PERCENT = 1e-3  # smaller changes of tempo are rounding errors
+OVER_LIMIT_COST = 100.0  # of a change of tempo beyond the limit: more than any other transition costs
 
 
 @dataclass(frozen=True)
@@ -88,19 +90,55 @@ class Track:
 
 
 @dataclass(frozen=True)
+class CostRules:
+    """How much each part of a transition counts.
+
+    Attributes:
+        key_weight: factor of the costs of key and tuning.
+        tempo_weight: factor of the cost of the tempo.
+        max_tempo_change: largest change of tempo in percent that a transition should have; more costs
+            ``OVER_LIMIT_COST`` extra. None for any.
+
+    Raises:
+        ValueError: a weight is negative, or the largest change is not above zero.
+    """
+
+    key_weight: float = 1.0
+    tempo_weight: float = 1.0
+    max_tempo_change: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.key_weight, self.tempo_weight) < 0:
+            raise ValueError("key_weight and tempo_weight must not be negative")
+        if self.max_tempo_change is not None and not self.max_tempo_change > 0:
+            raise ValueError(f"max_tempo_change must be above 0, not {self.max_tempo_change}")
+
+
+EQUAL_WEIGHTS = CostRules()
+
+
+@dataclass(frozen=True)
 class Transition:
     """A transition and its costs.
 
     Attributes:
         name: name of the key transition between the keys as they sound: if the tunings differ by nearly a semitone, a
             key may sound like its neighbor on the keyboard.
-        key_cost, tuning_cost, tempo_cost: costs of the differences in key, tuning and tempo.
+        key_cost, tuning_cost, tempo_cost: costs of the differences in key, tuning and tempo, with their weights.
+        tempo_change: change of tempo in percent, positive if the second track is faster; half and double tempo count as
+            the same where that costs less. None if a tempo is unknown.
+        tuning_change: difference in tuning in cents between the keys as they sound, positive if the second track is
+            sharper; None if a tuning is unknown.
+        is_over_limit: whether the tempo changes by more than ``CostRules.max_tempo_change``.
     """
 
     name: KeyTransition
     key_cost: float
     tuning_cost: float
     tempo_cost: float
+    tempo_change: float | None = None
+    tuning_change: float | None = None
+    is_over_limit: bool = False
 
     @property
     def cost(self) -> float:
@@ -134,15 +172,24 @@ def end_keys(key: Key, estimate: KeyEstimate | None) -> tuple[Key, Key]:
     )
 
 
-def transition(first: Track, second: Track) -> Transition:
+def transition(first: Track, second: Track, rules: CostRules = EQUAL_WEIGHTS) -> Transition:
     """The transition from the end of ``first`` to the start of ``second``, with its costs."""
-    shift, tuning_cost = _best_shift(first, second)
+    shift, tuning_cost, tuning_change = _best_shift(first, second)
     name = key_transition(first.key_out, second.key_in.transposed(shift))
-    (tempo_cost,) = _tempo_costs(np.array([first.bpm or np.nan]), np.array([second.bpm or np.nan]))
-    return Transition(name, KEY_COSTS[name], tuning_cost, float(tempo_cost))
+    octaves = _tempo_octaves(np.array([first.bpm or np.nan]), np.array([second.bpm or np.nan]))
+    costs, is_over_limit = _tempo_costs(octaves, rules)
+    return Transition(
+        name,
+        rules.key_weight * KEY_COSTS[name],
+        rules.key_weight * tuning_cost,
+        float(costs[0]),
+        None if np.isnan(octaves[0][0]) else 100.0 * float(np.exp2(octaves[0][0]) - 1.0),
+        tuning_change,
+        bool(is_over_limit[0]),
+    )
 
 
-def cost_matrix(tracks: Sequence[Track]) -> Floats:
+def cost_matrix(tracks: Sequence[Track], rules: CostRules = EQUAL_WEIGHTS) -> Floats:
     """The cost of the transition from each track (row) to each other (column), float32 [tracks, tracks]."""
     outgoing = np.array([track.key_out.index for track in tracks], dtype=np.int64)
     incoming = np.array([track.key_in.index for track in tracks], dtype=np.int64)
@@ -155,11 +202,12 @@ def cost_matrix(tracks: Sequence[Track]) -> Floats:
         keys = np.array([[KEY_COSTS[key_transition(a, b.transposed(shift))] for b in Key.all()] for a in Key.all()])
         shifted = keys.astype(np.float32)[outgoing[:, None], incoming[None, :]]
         np.minimum(costs, shifted + _tuning_costs(between - 100.0 * shift), out=costs)
-    return costs + _tempo_costs(bpm[:, None], bpm[None, :]).astype(np.float32)
+    tempo_costs, _ = _tempo_costs(_tempo_octaves(bpm[:, None], bpm[None, :]), rules)
+    return np.float32(rules.key_weight) * costs + tempo_costs.astype(np.float32)
 
 
-def _best_shift(first: Track, second: Track) -> tuple[int, float]:
-    """The shift of the second key in semitones that gives the lowest cost, and the cost of the tuning after it.
+def _best_shift(first: Track, second: Track) -> tuple[int, float, float | None]:
+    """The shift of the second key in semitones that gives the lowest cost, and the tuning after it: cost and cents.
 
     C# at -48 cents sounds like C at +52 cents, so it is the same key as C at +48 cents, 4 cents sharp.
     """
@@ -171,21 +219,37 @@ def _best_shift(first: Track, second: Track) -> tuple[int, float]:
         return tuning[shift] + KEY_COSTS[key_transition(first.key_out, second.key_in.transposed(shift))]
 
     shift = min(tuning, key=cost)
-    return shift, tuning[shift]
+    return shift, tuning[shift], cents - 100.0 * shift if known else None
 
 
 def _tuning_costs(cents: AnyFloats) -> AnyFloats:
     return np.maximum(np.abs(cents) - FREE_CENTS, 0.0) * COST_PER_CENT
 
 
-def _tempo_costs(first: AnyFloats, second: AnyFloats) -> AnyFloats:
-    """Costs of the change of tempo in BPM; 0 if a tempo is unknown (not a number)."""
+def _tempo_octaves(first: AnyFloats, second: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
+    """The changes of tempo in octaves, with half or double tempo as the same where it costs less; and where it does.
+
+    The change is not a number if a tempo is unknown.
+    """
     octaves = np.log2(second / first)
-    same = _ratio_costs(octaves)
-    half_or_double = _ratio_costs(np.abs(octaves) - 1.0) + HALF_TEMPO_COST
-    return np.nan_to_num(np.minimum(same, half_or_double), nan=0.0)
+    folded = octaves - np.sign(octaves)
+    is_folded = _ratio_costs(folded) + HALF_TEMPO_COST < _ratio_costs(octaves)
+    return np.where(is_folded, folded, octaves), is_folded
+
+
+def _tempo_costs(octaves: tuple[AnyFloats, AnyFloats], rules: CostRules) -> tuple[AnyFloats, npt.NDArray[np.bool_]]:
+    """Costs of the changes of :func:`_tempo_octaves`, 0 for an unknown tempo; and which are beyond the limit."""
+    change, is_folded = octaves
+    costs = rules.tempo_weight * (_ratio_costs(change) + np.where(is_folded, HALF_TEMPO_COST, 0.0))
+    limit = np.inf if rules.max_tempo_change is None else rules.max_tempo_change + MIN_PERCENT
+    is_over_limit = _percent(change) > limit
+    return np.nan_to_num(costs, nan=0.0) + np.where(is_over_limit, OVER_LIMIT_COST, 0.0), is_over_limit
 
 
 def _ratio_costs(octaves: AnyFloats) -> AnyFloats:
-    percent = 100.0 * np.abs(np.exp2(np.abs(octaves)) - 1.0)
-    return np.minimum(percent * COST_PER_PERCENT, MAX_TEMPO_COST)
+    return np.minimum(_percent(octaves) * COST_PER_PERCENT, MAX_TEMPO_COST)
+
+
+def _percent(octaves: AnyFloats) -> AnyFloats:
+    """The size of a change of tempo in percent, the same in both directions."""
+    return 100.0 * np.abs(np.exp2(np.abs(octaves)) - 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from rich.cells import cell_len
@@ -10,14 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from stonecli.key import Notation
-from stonecli.mixing.mix import Mix, MixTrack
+from stonecli.mixing.mix import Compatible, LeftOut, Mix, MixTrack
 from stonecli.mixing.transitions import COMPATIBLE_COST, Transition
 from stonecli.output.playlist import PlaylistEntry
 from stonecli.output.records import key_record
 from stonecli.terminal.colors import WARNING, key_style
 from stonecli.util.text import printable, shortened
 
-TRANSITION_WIDTH, ENDS_WIDTH = 13, 9
+TRANSITION_WIDTH, ENDS_WIDTH, CHANGE_WIDTH = 13, 9, 8
+HEADER = ("file", "key", "bpm", "tuning", "move", "cost", "first", "last", "tempo change", "tuning change")
 DIGITS = 2
 ROUNDING = 0.005  # smaller costs are rounding errors, and not visible in records
 
@@ -31,57 +33,63 @@ def print_mix(console: Console, mix: Mix, notation: Notation) -> None:
 
 
 def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]], notation: Notation) -> None:
-    """Print one row per track: key, first and last key, tempo, tuning, transition, cost, file; in a pipe with tabs."""
+    """Print one row per track: its key, tempo and tuning, the transition to it, and the file; in a pipe with tabs."""
     if not console.is_terminal:
-        print("\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last")), file=console.file)
+        print("\t".join(HEADER), file=console.file)
         for track, change in rows:
-            ends = _ends(track, notation)
-            cells = (str(track.path), *_cells(track, notation), change.name if change else "", _cost(change), *ends)
+            move = (change.name if change else "", _cost(change))
+            cells = (str(track.path), *_cells(track, notation), *move, *_ends(track, notation), *_changes(change))
             print("\t".join(printable(cell) for cell in cells), file=console.file)
         return
-    width = max(16, console.width - 28 - TRANSITION_WIDTH - ENDS_WIDTH)
+    has_ends = any(_in_and_out(track, notation) for track, _ in rows)
+    ends_width = ENDS_WIDTH if has_ends else 0
+    width = max(16, console.width - 5 - ends_width - 6 - 7 - 2 - TRANSITION_WIDTH - 2 * CHANGE_WIDTH - 6 - 2)
     console.print(
         Text(
-            f"{'key':5}{'in-out':{ENDS_WIDTH}}{'BPM':>6}{'cents':>7}"
-            f"  {'transition':{TRANSITION_WIDTH}}{'cost':>6}  file",
+            f"{'key':5}{'in-out' if has_ends else '':{ends_width}}{'BPM':>6}{'cents':>7}"
+            f"  {'transition':{TRANSITION_WIDTH}}{'tempo':>{CHANGE_WIDTH}}{'tuning':>{CHANGE_WIDTH}}{'cost':>6}  file",
             "bold",
         )
     )
     for track, change in rows:
         key, bpm, cents = _cells(track, notation)
         style = key_style(track.track.key) if track.track else ""
-        first, last = _ends(track, notation)
-        both = f"{first}-{last}" if {first, last} - {key} else ""
-        line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ENDS_WIDTH}}{bpm:>6}{cents:>7}  ")
-        is_poor = change is not None and change.cost > COMPATIBLE_COST
+        both = _in_and_out(track, notation)
+        line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ends_width}}{bpm:>6}{cents:>7}  ")
+        is_poor = change is not None and (change.cost > COMPATIBLE_COST or change.is_over_limit)
+        tempo, tuning = _changes(change)
         line.append(
-            f"{change.name if change else '':{TRANSITION_WIDTH}}{_cost(change):>6}  ", WARNING if is_poor else ""
+            f"{change.name if change else '':{TRANSITION_WIDTH}}{tempo + ' %' if tempo else '':>{CHANGE_WIDTH}}"
+            f"{tuning + ' ct' if tuning else '':>{CHANGE_WIDTH}}{_cost(change):>6}  ",
+            WARNING if is_poor else "",
         )
         name = _name(track)
         line.append(shortened(name, width) if cell_len(name) > width else name)
         console.print(line, soft_wrap=True)
 
 
-def mix_record(mix: Mix, left_out: list[dict[str, Any]]) -> dict[str, Any]:
+def mix_record(mix: Mix) -> dict[str, Any]:
     """The JSON object of ``stone mix``."""
     return {
         "tracks": [_track_record(track, change) for track, change in _rows(mix)],
         "cost": round(mix.cost, DIGITS),
         "bound": round(mix.bound, DIGITS),
         "gap": round(mix.gap, 4),
-        "left_out": left_out,
+        "left_out": _left_out(mix.left_out),
     }
 
 
-def compatible_record(
-    track: MixTrack, rows: list[tuple[MixTrack, Transition]], left_out: list[dict[str, Any]]
-) -> dict[str, Any]:
+def compatible_record(found: Compatible) -> dict[str, Any]:
     """The JSON object of ``stone mix --compatible``."""
     return {
-        "track": _track_record(track, None),
-        "compatible": [_track_record(other, change) for other, change in rows],
-        "left_out": left_out,
+        "track": _track_record(found.track, None),
+        "compatible": [_track_record(other, change) for other, change in found.others],
+        "left_out": _left_out(found.left_out),
     }
+
+
+def _left_out(outcomes: Iterable[LeftOut]) -> list[dict[str, Any]]:
+    return [{"path": str(outcome.item), "error": outcome.error} for outcome in outcomes]
 
 
 def playlist_entries(mix: Mix) -> list[PlaylistEntry]:
@@ -109,9 +117,11 @@ def _track_record(track: MixTrack, change: Transition | None) -> dict[str, Any]:
         "tuning_cents": round(known.tuning_cents, 1) if known and known.tuning_cents is not None else None,
         "move": change.name if change else None,
         "cost": round(change.cost, DIGITS) if change else None,
-        "key_cost": change.key_cost if change else None,
+        "key_cost": round(change.key_cost, DIGITS) if change else None,
         "tuning_cost": round(change.tuning_cost, DIGITS) if change else None,
         "tempo_cost": round(change.tempo_cost, DIGITS) if change else None,
+        "tempo_change": _rounded(change.tempo_change, DIGITS) if change else None,
+        "tuning_change": _rounded(change.tuning_change, 1) if change else None,
     }
 
 
@@ -134,6 +144,22 @@ def _ends(track: MixTrack, notation: Notation) -> tuple[str, str]:
     """First and last key of a track."""
     known = track.track
     return (known.key_in.spelled(notation), known.key_out.spelled(notation)) if known else ("", "")
+
+
+def _in_and_out(track: MixTrack, notation: Notation) -> str:
+    """First and last key, if one of them is not the key of the track."""
+    first, last = _ends(track, notation)
+    return f"{first}-{last}" if track.track and {first, last} - {track.track.key.spelled(notation)} else ""
+
+
+def _changes(change: Transition | None) -> tuple[str, str]:
+    """The changes of tempo in percent and of tuning in cents; "" where they are unknown."""
+    tempo, tuning = (change.tempo_change, change.tuning_change) if change else (None, None)
+    return "" if tempo is None else f"{tempo:+.1f}", "" if tuning is None else f"{tuning:+.0f}"
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _cost(change: Transition | None) -> str:

@@ -12,7 +12,7 @@ from mutagen.flac import FLAC
 from stonecli.tags import read_key
 from tests.fixture_types import CopySong, Fingerprint, Invoke
 
-COMMANDS = {"tag": ["tag", "--json"], "analyze": ["analyze", "--json"]}
+COMMANDS = {"tag": ["tag", "--json"], "analyze": ["analyze", "--json"], "mix": ["mix", "--json"]}
 
 
 @pytest.fixture

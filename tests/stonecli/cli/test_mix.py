@@ -14,7 +14,7 @@ from tests.fixture_types import MakeMusic
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
-HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last"))
+HEADER = "\t".join(("file", "key", "bpm", "tuning", "move", "cost", "first", "last", "tempo change", "tuning change"))
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def test_the_order(invoke: Invoke, crate: Path, monkeypatch: pytest.MonkeyPatch)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == HEADER
     assert names(result) == ["e", "a", "c", "b", "d"]
-    assert result.stdout.splitlines()[2].split("\t")[1:] == ["8A", "124", "", "relative", "1.0", "8A", "8A"]
+    lines = [line.split("\t")[1:] for line in result.stdout.splitlines()]
+    assert lines[2] == ["8A", "124", "", "relative", "1.0", "8A", "8A", "", ""]
+    assert lines[3] == ["9A", "125", "", "one up", "1.4", "9A", "9A", "+0.8", ""]
     backwards = invoke("mix", crate, "--end", crate / "e.flac")
     assert names(backwards)[-1] == "e"
 
@@ -54,7 +56,7 @@ def test_json(invoke: Invoke, crate: Path) -> None:
     assert record["tracks"][0]["move"] is None
     assert record["tracks"][1].keys() == {
         *("path", "key", "key_from", "first_key", "last_key", "bpm", "tuning_cents"),
-        *("move", "cost", "key_cost", "tuning_cost", "tempo_cost"),
+        *("move", "cost", "key_cost", "tuning_cost", "tempo_cost", "tempo_change", "tuning_change"),
     }
     assert record["cost"] == pytest.approx(sum(track["cost"] or 0 for track in record["tracks"]), abs=0.05)
     assert record["bound"] <= record["cost"]
@@ -101,7 +103,7 @@ def test_the_first_and_the_last_detected_key_are_used(invoke: Invoke, music: Mak
     soundfile.write(path, np.concatenate([music("C major", seconds=60), music("F# major", seconds=60)]), 22050)
     (track,) = json.loads(invoke("mix", path, "--json").stdout)["tracks"]
     assert [track[name]["musical"] for name in ("first_key", "last_key")] == ["C", "F#"]
-    assert invoke("mix", path).stdout.splitlines()[1].split("\t")[-2:] == ["8B", "2B"]
+    assert invoke("mix", path).stdout.splitlines()[1].split("\t")[6:8] == ["8B", "2B"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,16 @@ def test_the_first_and_the_last_detected_key_are_used(invoke: Invoke, music: Mak
         (["--playlist", "none/a.m3u8"], "no such folder"),
         (["--compatible", "{a}", "--start", "{a}"], "cannot be combined with --start, --end"),
         (["--start", "{a}", "--end", "{a}"], "the same"),
+        (["--at", "0=a"], "--at must be a position and a track, such as 15=peak.mp3"),
+        (["--at", "2"], "--at must be a position and a track"),
+        (["--at", "2=a", "--at", "02=b"], "--at must not name a position twice"),
+        (["--at", "2=none"], "--at 2 none: no such file, and none with this name"),
+        (["--at", "6=a"], "positions must be from 1 to 5"),
+        (["--at", "2=a", "--at", "3=a"], "the same track cannot have two positions"),
+        (["--at", "1=a", "--start", "b"], "another track has the same position"),
+        (["--compatible", "a", "--at", "2=b"], "cannot be combined with --start, --end, --at"),
+        (["--max-tempo-change", "0"], "must be a number from 0.1 to 100"),
+        (["--key-weight", "-1"], "must be a number from 0 to 100"),
     ],
 )
 def test_wrong_usage(invoke: Invoke, crate: Path, arguments: list[str], message: str) -> None:
@@ -180,3 +192,65 @@ def test_only_files_without_a_key(invoke: Invoke, tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{tmp_path / 'silent.wav'}: no key detected; not in the mix\n"
     assert json.loads(invoke("mix", tmp_path, "--json").stdout)["tracks"] == []
+
+
+class TestOrder:
+    """Positions, weights and the largest change of tempo."""
+
+    def test_tracks_at_their_positions(self, invoke: Invoke, crate: Path) -> None:
+        result = invoke("mix", crate, "--at", "3=D", "--at", "1=b.flac")
+        assert result.exit_code == 0
+        assert (names(result)[0], names(result)[2]) == ("b", "d")
+        assert sorted(names(result)) == ["a", "b", "c", "d", "e"]
+
+    def test_weights(self, invoke: Invoke, song: Song) -> None:
+        for name, key, bpm in (("a", "8A", "120"), ("key", "8A", "126"), ("tempo", "2A", "120")):
+            file = FLAC(song("flac", name))
+            file["initialkey"], file["bpm"] = key, bpm
+            file.save()
+        folder = song("flac", "a").parent
+        file = FLAC(folder / "a.flac")
+        file["initialkey"], file["bpm"] = "8A", "120"
+        file.save()
+        assert names(invoke("mix", folder, "--start", "a")) == ["a", "key", "tempo"]
+        assert names(invoke("mix", folder, "--start", "a", "--key-weight", "0")) == ["a", "tempo", "key"]
+        record = json.loads(invoke("mix", folder, "--start", "a", "--tempo-weight", "2", "--json").stdout)
+        assert record["tracks"][1]["tempo_cost"] == pytest.approx(5.0)
+        assert record["tracks"][1]["tempo_change"] == pytest.approx(5.0)
+
+    def test_the_largest_change_of_tempo(self, invoke: Invoke, song: Song) -> None:
+        tracks = {"a": ("8A", "100"), "b": ("8A", "112"), "c": ("2B", "106")}
+        for name, (key, bpm) in tracks.items():
+            file = FLAC(song("flac", name))
+            file["initialkey"], file["bpm"] = key, bpm
+            file.save()
+        folder = song("flac", "x").parent
+        (folder / "x.flac").unlink()
+        assert names(invoke("mix", folder, "--start", "a")) == ["a", "b", "c"]
+        limited = invoke("mix", folder, "--start", "a", "--max-tempo-change", "7")
+        assert (names(limited), limited.stderr) == (["a", "c", "b"], "")
+        impossible = invoke("mix", folder, "--start", "a", "--max-tempo-change", "1")
+        assert impossible.stderr == "stone: 2 transitions change the tempo by more than 1 %\n"
+        assert impossible.exit_code == 0
+
+
+def test_a_mix_from_a_collection_to_a_collection(invoke: Invoke, crate: Path, tmp_path: Path) -> None:
+    tracks = "".join(
+        f'<TRACK TrackID="{number}" Location="file://localhost{(crate / f"{name}.flac").as_posix()}" x="y"/>'
+        for number, name in enumerate("abcd", 1)
+    )
+    (tmp_path / "in.xml").write_text(
+        f'<DJ_PLAYLISTS><COLLECTION Entries="4">{tracks}</COLLECTION><PLAYLISTS><NODE Type="0" Name="ROOT" Count="1">'
+        '<NODE Name="Crate" Type="1" KeyType="0" Entries="3"><TRACK Key="3"/><TRACK Key="2"/><TRACK Key="1"/></NODE>'
+        "</NODE></PLAYLISTS></DJ_PLAYLISTS>"
+    )
+    arguments = ["--playlist-name", "crate", "--start", "a", "--rekordbox", tmp_path / "Saturday.xml"]
+    result = invoke("mix", tmp_path / "in.xml", *arguments)
+    assert (result.exit_code, names(result)) == (0, ["a", "c", "b"])
+    text = (tmp_path / "Saturday.xml").read_text()
+    assert (
+        '<NODE Name="Saturday" Type="1" KeyType="0" Entries="3"><TRACK Key="1" /><TRACK Key="3" /><TRACK Key="2" />'
+        in text
+    )
+    assert 'x="y" Tonality="9A"/>' in text
+    assert '<TRACK Key="3"/><TRACK Key="2"/><TRACK Key="1"/></NODE>' in text

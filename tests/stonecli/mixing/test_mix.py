@@ -4,7 +4,7 @@ import pytest
 
 from stonecli.jobs import Outcome
 from stonecli.key import Key
-from stonecli.mixing.mix import MixTrack, compatible, harmonic_mix, mix
+from stonecli.mixing.mix import MixOptions, MixTrack, compatible, compatible_tracks, harmonic_mix, mix
 from stonecli.mixing.transitions import Track
 from stonecli.model.session import KeyModel
 from stonecli.tags import write_key
@@ -42,6 +42,12 @@ def test_ends_that_cannot_be() -> None:
         harmonic_mix(CRATE, end=CRATE[3])
     with pytest.raises(ValueError, match="the same"):
         harmonic_mix(CRATE, start=CRATE[0], end=CRATE[0])
+    with pytest.raises(ValueError, match="another track has the same position"):
+        harmonic_mix(CRATE, start=CRATE[0], at={1: CRATE[1]})
+    with pytest.raises(ValueError, match="no key"):
+        harmonic_mix(CRATE, at={2: CRATE[3]})
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        harmonic_mix(CRATE, at={4: CRATE[0]})
 
 
 def test_nothing_to_mix() -> None:
@@ -51,7 +57,7 @@ def test_nothing_to_mix() -> None:
 
 def test_compatible_tracks_come_best_first() -> None:
     assert CRATE[0].track
-    found = compatible(CRATE[0].track, [*CRATE, mix_track("far", "2A"), mix_track("fast", "8A", 150)])
+    found = compatible_tracks(CRATE[0].track, [*CRATE, mix_track("far", "2A"), mix_track("fast", "8A", 150)])
     assert [track.path.name for track, _ in found] == ["c", "b"]
 
 
@@ -62,13 +68,17 @@ class TestMix:
             write_key(path, Key.parse(key))
         (paths[0].parent / "broken.mp3").write_bytes(b"no music")
         outcomes: list[Outcome[Path, MixTrack]] = []
-        found = mix([paths[0].parent], start=paths[2], model=key_model, use_cache=False, on_result=outcomes.append)
+        options = MixOptions(use_cache=False)
+        found = mix([paths[0].parent], options, start=paths[2], model=key_model, on_result=outcomes.append)
         assert found.tracks[0].path == paths[2]
         assert {track.path for track in found.tracks} == set(paths)
         assert [outcome.item.name for outcome in outcomes if outcome.error] == ["broken.mp3"]
+        assert [outcome.item.name for outcome in found.left_out] == ["broken.mp3"]
+        others = compatible([paths[0].parent], "a", options, model=key_model)
+        assert [track.path.stem for track, _ in others.others] == ["c"]
 
     def test_a_start_that_cannot_be_read_is_refused(self, song: CopySong, key_model: KeyModel) -> None:
         path = song("flac")
         (path.parent / "broken.mp3").write_bytes(b"no music")
         with pytest.raises(ValueError, match="cannot be mixed"):
-            mix([path], start=path.parent / "broken.mp3", model=key_model, use_cache=False)
+            mix([path], start=path.parent / "broken.mp3", model=key_model)

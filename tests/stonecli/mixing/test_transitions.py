@@ -8,7 +8,16 @@ import pytest
 
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
-from stonecli.mixing.transitions import KEY_COSTS, Track, cost_matrix, end_keys, key_transition, transition
+from stonecli.mixing.transitions import (
+    KEY_COSTS,
+    OVER_LIMIT_COST,
+    CostRules,
+    Track,
+    cost_matrix,
+    end_keys,
+    key_transition,
+    transition,
+)
 
 EstimateOf = Callable[..., KeyEstimate]
 
@@ -119,3 +128,48 @@ def test_start_and_end_keys_come_from_confident_segments(estimate_of: EstimateOf
     assert end_keys(minor, doubtful) == (minor, minor)
     lost = replace(changes, segments=(replace(first, key=Key.parse("G")), replace(last, confidence=0.5)))
     assert end_keys(minor, lost) == (Key.parse("G"), major)
+
+
+class TestRules:
+    FIRST, SECOND = (
+        Track(Path(key), Key.parse(key), tuning_cents=cents, bpm=bpm)
+        for key, cents, bpm in (("8A", 0.0, 120.0), ("9A", 20.0, 126.0))
+    )
+
+    def test_weights_multiply_the_costs(self) -> None:
+        plain = transition(self.FIRST, self.SECOND)
+        weighted = transition(self.FIRST, self.SECOND, CostRules(key_weight=2, tempo_weight=0.5))
+        assert (weighted.key_cost, weighted.tuning_cost) == (2 * plain.key_cost, 2 * plain.tuning_cost)
+        assert weighted.tempo_cost == pytest.approx(plain.tempo_cost / 2)
+
+    @pytest.mark.parametrize(("bpm", "change"), [(126.0, 5.0), (114.0, -5.0), (63.0, 5.0), (228.0, -5.0)])
+    def test_changes_have_a_direction(self, bpm: float, change: float) -> None:
+        found = transition(self.FIRST, Track(Path("b"), Key.parse("8A"), tuning_cents=-4.0, bpm=bpm))
+        assert found.tempo_change == pytest.approx(change)
+        assert found.tuning_change == pytest.approx(-4.0)
+        unknown = transition(self.FIRST, Track(Path("b"), Key.parse("8A")))
+        assert (unknown.tempo_change, unknown.tuning_change) == (None, None)
+
+    def test_keys_as_they_sound_have_the_smaller_difference(self) -> None:
+        found = transition(
+            Track(Path("a"), Key.parse("C"), "tag", 48.0), Track(Path("b"), Key.parse("Db"), "tag", -48.0)
+        )
+        assert (found.name, found.tuning_change) == ("same key", pytest.approx(4.0))
+
+    def test_a_change_beyond_the_limit_costs_more_than_a_clash(self) -> None:
+        for limit, is_over in ((4.9, True), (5.0, False), (None, False)):
+            found = transition(self.FIRST, self.SECOND, CostRules(max_tempo_change=limit))
+            assert (found.is_over_limit, found.cost > OVER_LIMIT_COST) == (is_over, is_over)
+
+    def test_the_matrix_has_the_costs_of_the_transitions(self) -> None:
+        rules = CostRules(1.5, 0.5, 3.0)
+        tracks = [self.FIRST, self.SECOND, Track(Path("c"), Key.parse("1B"), bpm=61.0)]
+        matrix = cost_matrix(tracks, rules)
+        for row, first in enumerate(tracks):
+            for column, second in enumerate(tracks):
+                assert matrix[row, column] == pytest.approx(transition(first, second, rules).cost, abs=1e-4)
+
+    @pytest.mark.parametrize("values", [(-1.0, 1.0, None), (1.0, -1.0, None), (1.0, 1.0, 0.0)])
+    def test_invalid_rules(self, values: tuple[float, float, float | None]) -> None:
+        with pytest.raises(ValueError, match="must"):
+            CostRules(*values)

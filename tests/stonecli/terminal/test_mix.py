@@ -34,5 +34,20 @@ def test_a_tempo_of_many_digits_keeps_the_columns() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     print_rows(console, [(MixTrack(track.path, track, TrackInfo(), None), None) for track in tracks], "camelot")
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "in-out" not in lines[0]  # no track changes key
     assert "117.45" in lines[1]
     assert [line.rindex("  ") for line in lines[1:]] == [lines[0].index("file") - 2] * 2
+
+
+def test_the_energy_of_a_transition() -> None:
+    tracks = [
+        Track(Path(name), Key.parse(key), tuning_cents=cents, bpm=bpm, last_key=Key.parse(last))
+        for name, key, last, cents, bpm in (("a", "8A", "9A", 4.0, 120.0), ("b", "10A", "10A", -2.4, 123.0))
+    ]
+    rows = [MixTrack(track.path, track, TrackInfo(), None) for track in tracks]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_rows(console, [(rows[0], None), (rows[1], transition(*tracks))], "camelot")
+    header, first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert header.split() == ["key", "in-out", "BPM", "cents", "transition", "tempo", "tuning", "cost", "file"]
+    assert first.split() == ["8A", "8A-9A", "120", "+4", "a"]
+    assert second.split() == ["10A", "123", "-2", "one", "up", "+2.5", "%", "-6", "ct", "2.2", "b"]
