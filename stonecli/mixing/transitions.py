@@ -226,7 +226,7 @@ def _tuning_costs(cents: AnyFloats) -> AnyFloats:
     return np.maximum(np.abs(cents) - FREE_CENTS, 0.0) * COST_PER_CENT
 
 
-def _tempo_octaves(first: AnyFloats, second: AnyFloats) -> tuple[AnyFloats, AnyFloats]:
+def _tempo_octaves(first: AnyFloats, second: AnyFloats) -> tuple[AnyFloats, npt.NDArray[np.bool_]]:
     """The changes of tempo in octaves, with half or double tempo as the same where it costs less; and where it does.
 
     The change is not a number if a tempo is unknown.
@@ -237,7 +237,9 @@ def _tempo_octaves(first: AnyFloats, second: AnyFloats) -> tuple[AnyFloats, AnyF
     return np.where(is_folded, folded, octaves), is_folded
 
 
-def _tempo_costs(octaves: tuple[AnyFloats, AnyFloats], rules: CostRules) -> tuple[AnyFloats, npt.NDArray[np.bool_]]:
+def _tempo_costs(
+    octaves: tuple[AnyFloats, npt.NDArray[np.bool_]], rules: CostRules
+) -> tuple[AnyFloats, npt.NDArray[np.bool_]]:
     """Costs of the changes of :func:`_tempo_octaves`, 0 for an unknown tempo; and which are beyond the limit."""
     change, is_folded = octaves
     costs = rules.tempo_weight * (_ratio_costs(change) + np.where(is_folded, HALF_TEMPO_COST, 0.0))

@@ -154,7 +154,8 @@ class TestRules:
         found = transition(
             Track(Path("a"), Key.parse("C"), "tag", 48.0), Track(Path("b"), Key.parse("Db"), "tag", -48.0)
         )
-        assert (found.name, found.tuning_change) == ("same key", pytest.approx(4.0))
+        assert found.name == "same key"
+        assert found.tuning_change == pytest.approx(4.0)
 
     def test_a_change_beyond_the_limit_costs_more_than_a_clash(self) -> None:
         for limit, is_over in ((4.9, True), (5.0, False), (None, False)):
