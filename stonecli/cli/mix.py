@@ -44,9 +44,14 @@ def _positions(texts: list[str] | None) -> list[str] | None:
     for text in texts or ():
         if not re.fullmatch(r"0*[1-9][0-9]{0,8}=.+", text, re.ASCII | re.DOTALL):
             raise typer.BadParameter(f"must be a position and a track, such as 15=peak.mp3, not {text!r}")
-    if len({int(text.partition("=")[0]) for text in texts or ()}) < len(texts or ()):
+    if len(_numbered(texts)) < len(texts or ()):
         raise typer.BadParameter("must not name a position twice")
     return texts
+
+
+def _numbered(texts: list[str] | None) -> dict[int, str]:
+    """The tracks of ``--at`` by position."""
+    return {int(number): track for number, _, track in (text.partition("=") for text in texts or ())}
 
 
 @one_line_errors
@@ -160,15 +165,29 @@ def mix(
     silence_native_stderr()
 
     from stonecli.mixing import mix as mixing
+    from stonecli.mixing.transitions import CostRules
 
     wants_bpm = wants_tempo(bpm, bpm_range)
-    rules = mixing.CostRules(key_weight, tempo_weight, max_tempo_change)
+    rules = CostRules(key_weight, tempo_weight, max_tempo_change)
     options = mixing.MixOptions(rules, wants_bpm, bpm_range if wants_bpm else None, jobs, not no_cache, playlist_name)
     key_model = load_model(model, device)
     with MixScreen(MixFiles(playlist, rekordbox, collection), options, notation, given, as_json=as_json) as screen:
-        calls = {"on_start": screen.start, "on_done": screen.advance, "on_result": screen.note}
+        started, done, result = screen.start, screen.advance, screen.note
         if compatible:
-            screen.show_compatible(mixing.compatible(paths, compatible, options, model=key_model, **calls))
+            found = mixing.compatible(
+                paths, compatible, options, model=key_model, on_start=started, on_done=done, on_result=result
+            )
+            screen.show_compatible(found)
         else:
-            numbered = {int(number): track for number, _, track in (text.partition("=") for text in at or ())}
-            screen.show_mix(mixing.mix(paths, options, start=start, end=end, at=numbered, model=key_model, **calls))
+            order = mixing.mix(
+                paths,
+                options,
+                start=start,
+                end=end,
+                at=_numbered(at),
+                model=key_model,
+                on_start=started,
+                on_done=done,
+                on_result=result,
+            )
+            screen.show_mix(order)

@@ -154,7 +154,8 @@ def _moves(count: int, pairs: Ints) -> Ints:
     reversed_ = np.where(inside, low + high - at, at)
     forward = np.where(inside, np.where(at == high, low, at + 1), at)
     backward = np.where(inside, np.where(at == low, high, at - 1), at)
-    return np.concatenate([swapped, reversed_, forward, backward])
+    moves: Ints = np.concatenate([swapped, reversed_, forward, backward])
+    return moves
 
 
 def _costs_of(costs: Floats, orders: Ints) -> npt.NDArray[np.float64]:

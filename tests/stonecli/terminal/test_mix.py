@@ -23,7 +23,7 @@ from stonecli.terminal.mix import print_mix, print_rows
 def test_the_promise_under_the_table_holds(cost: float, bound: float, claim: str) -> None:
     tracks = [Track(Path(name), Key.parse("8A")) for name in "ab"]
     rows = tuple(MixTrack(track.path, track, TrackInfo(), None) for track in tracks)
-    mix = Mix(rows, (transition(*tracks),), cost, bound, 1 - bound / cost)
+    mix = Mix(rows, (transition(tracks[0], tracks[1]),), cost, bound, 1 - bound / cost)
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     print_mix(console, mix, "camelot")
     assert console.file.getvalue().splitlines()[-1] == f"2 tracks, total cost {cost:.1f}; {claim}"  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def test_the_energy_of_a_transition() -> None:
     ]
     rows = [MixTrack(track.path, track, TrackInfo(), None) for track in tracks]
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    print_rows(console, [(rows[0], None), (rows[1], transition(*tracks))], "camelot")
+    print_rows(console, [(rows[0], None), (rows[1], transition(tracks[0], tracks[1]))], "camelot")
     header, first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert header.split() == ["key", "in-out", "BPM", "cents", "transition", "tempo", "tuning", "cost", "file"]
     assert first.split() == ["8A", "8A-9A", "120", "+4", "a"]
