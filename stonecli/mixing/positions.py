@@ -133,7 +133,8 @@ def _search(costs: Floats, positions: Mapping[int, int]) -> Ints:
         other, other_length = descended(np.concatenate([one, three, two, four]))
         if other_length < length - MIN_GAIN:
             best, length = other, other_length
-    return placed(best[None])[0]
+    order: Ints = placed(best[None])[0]
+    return order
 
 
 def _all_moves(count: int) -> Ints:
