@@ -221,7 +221,9 @@ def load_untrusted(path: Path) -> dict[str, Any]:
                 "not a PyTorch checkpoint, or one that contains code, which stone does not run"
             ) from error
         except Exception as error:  # torch raises whatever a damaged archive or pickle leads to
-            raise CheckpointError(f"not a readable checkpoint: {_first_lines(error)}") from error
+            raise CheckpointError(
+                "not a readable checkpoint: damaged, or another kind of file; choose a .pt file of stone train"
+            ) from error
     if not isinstance(content, dict):
         raise CheckpointError("not a checkpoint: no dictionary in it")
     _check_extent(content)

@@ -71,13 +71,20 @@ class Defaults(MutableMapping[str, Any]):
 
 
 def prefer_the_command_line(context: Any) -> None:
-    """Turn off the configured options that cannot be combined with an option on the command line."""
+    """Turn off the configured options that cannot be combined with what is on the command line."""
+    if source_of(context, "null") == "DEFAULT_MAP" and not _reads_a_list(context):
+        context.params["null"] = False
     for name, others in EXCLUSIVE.get(context.command.name, ()):
         for given, excluded in ((name, others), *((other, (name,)) for other in others)):
             if context.params.get(given) and source_of(context, given) == "COMMANDLINE":
                 for option in excluded:
                     if source_of(context, option) == "DEFAULT_MAP":
                         context.params[option] = False if isinstance(context.params[option], bool) else None
+
+
+def _reads_a_list(context: Any) -> bool:
+    """Whether an argument is ``-``, a list on standard input."""
+    return any("-" in map(str, value) for value in context.params.values() if isinstance(value, list | tuple))
 
 
 def options_of(context: Any, command: str) -> dict[str, Any]:

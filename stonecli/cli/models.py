@@ -120,9 +120,16 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
             vars(error).setdefault("filename", what)
             raise
     wanted = name or (what if published else name_for(urlsplit(what).path if "://" in what else what))
+    if not wanted:
+        file = urlsplit(what).path.rpartition("/")[2] if "://" in what else Path(what).name
+        raise typer.BadParameter(
+            f"is missing: {file} gives no name for the model; add --name NAME", param_hint="--name"
+        )
     if not is_name(wanted):
         raise typer.BadParameter(
-            f"must be lower-case letters, digits, - and _, not {wanted!r}; choose a name", param_hint="--name"
+            f"must be lower-case letters, digits, - and _, and no name that Windows reserves, not {wanted!r};"
+            " choose another",
+            param_hint="--name",
         )
     if published is not None:
         require_exporter("stone models add")  # before the download

@@ -18,6 +18,7 @@ from stonecli.util.text import unescaped
 
 PREDICTION_COLUMNS = ("path", "key", "camelot", "confidence", "label", "relation", "genre", "source", "error")
 TEMPO_COLUMNS = ("tempo", "tempo_label")
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # spreadsheets in many countries write semicolons
 _NO_KEY_WORDS = frozenset({"", "-", "–", "none", "no key", "n", "x"})  # n in chord files, x in mir_eval
 
 Answers = tuple[int | None, ...]
@@ -80,15 +81,18 @@ def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[
 
     With ``keys_are_optional``, the column ``tempo`` or ``bpm`` may stand in for ``key``.
 
-    It is UTF-8, with or without a byte order mark. Rows that are empty are skipped, and missing fields at the end of a
-    row are "". The line number is that of the first line of a row. The names of the columns are case-folded.
+    It is UTF-8, with or without a byte order mark, and has commas, semicolons or tabs between the columns. Rows that
+    are empty are skipped, and missing fields at the end of a row are "". The line number is that of the first line of a
+    row. The names of the columns are case-folded.
 
     Raises:
         LabelsError: a column is missing or exists twice, or a line is not valid CSV.
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        delimiter = _delimiter(next((line for line in file if line.strip()), ""))
+        file.seek(0)
+        reader = csv.reader(file, delimiter=delimiter)
         header: list[str] | None = None
         line = 1
         try:
@@ -101,7 +105,7 @@ def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[
                     if len(values) > len(header):
                         raise LabelsError(
                             f"line {line}: {len(values)} fields for {len(header)} columns"
-                            " (put a path with a comma in quotes)"
+                            f" (put a path with a {_DELIMITERS[delimiter]} in quotes)"
                         )
                     values += [""] * (len(header) - len(values))
                     yield line, dict(zip(header, values, strict=True))
@@ -246,11 +250,19 @@ def _header(values: list[str], keys_are_optional: bool) -> list[str]:
         missing = [name for name in missing if name != "key"]
     if missing:
         found = ", ".join(values)[:80] or "nothing"
-        raise LabelsError(f"line 1: no column {' and no column '.join(missing)} (columns: {found})")
+        raise LabelsError(
+            f"line 1: no column {' and no column '.join(missing)} (columns: {found});"
+            " it must name the columns path and key"
+        )
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:
         raise LabelsError(f"line 1: two columns are named {twice}")
     return header
+
+
+def _delimiter(header: str) -> str:
+    """The character between the columns: the most frequent one of the first line; a comma if there is none."""
+    return max(_DELIMITERS, key=header.count)
 
 
 def _normalized(path: Path) -> str:

@@ -38,7 +38,8 @@ _STATUS_STYLES = {
 }
 _HAS_NEW_KEY = ("written", "incomplete")  # files that get a key, also if it is not from an analysis
 _KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not shown
-_COUNTED_AS = {"unreadable key": "with a key text that stone cannot read"}
+_SHOWN_AS = {"incomplete": "fields missing"}
+_COUNTED_AS = {"unreadable key": "with a key text that stone cannot read", "incomplete": "with fields missing"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -105,7 +106,7 @@ class TagTable:
         row.append_text(self._confidence(confidence, new))
         if self._bpm:
             row.append(f"{bpm or '-':>{BPM_WIDTH}}")
-        row.append("  ").append(result.status, _STATUS_STYLES.get(result.status, WARNING))
+        row.append("  ").append(_SHOWN_AS.get(result.status, result.status), _STATUS_STYLES.get(result.status, WARNING))
         self._print(row)
 
     def summary(self, errors: int, write: bool) -> None:

@@ -65,7 +65,13 @@ def open_url(
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(secret).decode('ascii')}")
-    response: http.client.HTTPResponse = _opener(parts.hostname or "", deadline).open(request, timeout=timeout)
+    try:
+        response: http.client.HTTPResponse = _opener(parts.hostname or "", deadline).open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if not 300 <= error.code < 400 or error.code == 304:
+            raise
+        error.close()
+        raise WebError(_why_not_followed(error)) from error
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         response.close()
         raise WebError("the server sent compressed data, which stone does not accept")
@@ -122,6 +128,15 @@ def check_redirect(old: str, new: str) -> None:
         raise WebError("the server redirects to a URL with a user name and password")
     if _is_private(host) and not _is_private(before.hostname or ""):
         raise WebError("the server redirects to a private network")
+
+
+def _why_not_followed(error: urllib.error.HTTPError) -> str:
+    """Why urllib did not follow a redirect."""
+    if str(error.msg).startswith(_Redirects.inf_msg):
+        return "the server redirects in circles; check the URL in a browser"
+    if error.headers.get("Location") is None:
+        return "the server redirects to no URL"
+    return "the server redirects to a URL that is neither http nor https"
 
 
 def _is_private(host: str) -> bool:

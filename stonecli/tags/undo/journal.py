@@ -219,6 +219,15 @@ class UndoJournal:
             ) from error
         return int(cursor.lastrowid or 0)
 
+    def later_run(self, change: Change, run: int) -> int | None:
+        """The last run that changed the file after ``change``, which is of another run, and was not undone."""
+        query = (
+            "SELECT run FROM changes WHERE path = ? AND id > ? AND run != ? AND undone IS NULL ORDER BY id DESC LIMIT 1"
+        )
+        with self._journal_errors(), self._lock:
+            row = self._database.execute(query, (os.fsencode(change.path), change.number, run)).fetchone()
+        return None if row is None else int(row[0])
+
     def has(self, path: Path) -> bool:
         """Whether the file has a change that was not undone, by any run."""
         with self._journal_errors(), self._lock:

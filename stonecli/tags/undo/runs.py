@@ -90,7 +90,12 @@ def undo_files(
             try:
                 undo_change(path, change.undo, preserve_mtime=preserve_mtime, write=write)
             except TagError as caught:
-                error = str(caught)
+                later = journal.later_run(change, number)
+                error = (
+                    f"run {later} has changed it again; undo that run first: stone undo {later}"
+                    if later
+                    else str(caught)
+                )
                 break
             if not write:
                 break  # the earlier changes of the file can only be tried after this one is undone

@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,3 +263,14 @@ def test_the_command_line_overrides_a_configured_switch(invoke: Invoke, song: So
     assert path.read_bytes() == before
     assert invoke("tag", path).exit_code == 0
     assert path.read_bytes() != before
+
+
+def test_a_configured_null_only_applies_to_lists(invoke: Invoke, song: Song, stone_command: list[str]) -> None:
+    assert invoke("config", "set", "tag.null", "true").exit_code == 0
+    path = song("flac")
+    assert invoke("tag", path).exit_code == 0
+    listed = subprocess.run(
+        [*stone_command, "tag", "-"], input=os.fsencode(path) + b"\0", capture_output=True, timeout=60
+    )
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    assert invoke("tag", "--null", path).exit_code == 2

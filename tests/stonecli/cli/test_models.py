@@ -162,6 +162,8 @@ def test_names(invoke: Invoke, tiny_model: Build, tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "ключ.onnx")
     fails(invoke("models", "add", path), 2, "--name")
     fails(invoke("models", "add", path, "--name", "A/B"), 2, "--name")
+    fails(invoke("models", "add", "https://example.org/CON.onnx"), 2, "--name is missing: CON.onnx gives no name")
+    fails(invoke("models", "add", path, "--name", "con"), 2, "no name that Windows reserves, not 'con'")
     fails(invoke("models", "add", path, "--name", BUILT_IN), 1, "built-in model")
     assert invoke("models", "add", path, "--name", "mine").exit_code == 0
     other = tiny_model(tmp_path / "mine.onnx", licence="other")

@@ -178,7 +178,7 @@ def test_a_data_loader_of_ones_own(
     assert [line.split()[0] for line in lines(result.stdout)] == ["plan:", "epoch", "epoch"]
     made = load_checkpoint(tmp_path / "models" / "ks_mode" / "7" / "basic" / "best.pt")
     assert made.trained_on == "batches of my_loader:batches"
-    for wrong in ("my_loader:broken", "my_loader:nothing", "no_such_module:x"):
+    for wrong in ("my_loader:broken", "my_loader:nothing", "no_such_module:x", "os:getcwd", "os"):
         result = invoke(*arguments("semi_tone", "--loader", wrong, "-n", "other"))
         assert (result.exit_code, len(lines(result.stderr))) == (1, 1), result.stderr
         assert f"--loader {wrong}: " in result.stderr
@@ -619,7 +619,10 @@ def test_a_folder_without_audio(arguments: Any, invoke: Any, tmp_path: Path) -> 
     [
         ("path,key\n{music}/0.wav,C\n{music}/1.wav,H\n", "labels.csv: line 3: not a key: 'H'"),
         ("path,key\nnone.wav,C\n", "labels.csv: line 2: no such file: none.wav"),
-        ("file,key\n{music}/0.wav,C\n", "labels.csv: line 1: no column path (columns: file, key)"),
+        (
+            "file,key\n{music}/0.wav,C\n",
+            "labels.csv: line 1: no column path (columns: file, key); it must name the columns path and key",
+        ),
         ("path,key\n", "labels.csv: the file contains no labels"),
     ],
 )

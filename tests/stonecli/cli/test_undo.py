@@ -157,6 +157,20 @@ def test_a_run_by_its_number(invoke: Invoke, tag: Invoke, song: Song) -> None:
     assert invoke("undo", "--list").stdout.splitlines()[2].endswith(f"\twrite key\t1\t1\t{first.parent}")
 
 
+def test_an_earlier_run_names_the_later_one_to_undo_first(invoke: Invoke, tag: Invoke, song: Song) -> None:
+    path = song("flac")
+    before = path.read_bytes()
+    tag(path)
+    tag(path, "--overwrite", "--notation", "musical")
+    for options in ([], ["--dry-run"]):
+        result = invoke("undo", "1", *options)
+        assert result.exit_code == 1
+        assert f"{path}: run 2 has changed it again; undo that run first: stone undo 2\n" in result.stderr
+    assert invoke("undo", "2").exit_code == 0
+    assert invoke("undo", "1").exit_code == 0
+    assert path.read_bytes() == before
+
+
 def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
     paths = [song("flac"), song("mp3")]
     tag(*paths)

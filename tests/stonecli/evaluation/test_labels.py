@@ -18,6 +18,8 @@ from stonecli.evaluation.labels import (
 from stonecli.evaluation.metrics import NO_KEY
 from stonecli.key import Key
 
+HINT = "; it must name the columns path and key"
+
 
 def labels_file(tmp_path: Path, text: bytes | str, name: str = "labels.csv") -> Path:
     path = tmp_path / name
@@ -47,6 +49,12 @@ class TestLabels:
         assert [track.line for track in tracks] == [2, 4, 5]
         assert repeated == []
 
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_columns_may_be_separated_by_semicolons_or_tabs(self, tmp_path: Path, separator: str) -> None:
+        rows = (("path", "key", "genre"), ("a, b.mp3", "8A", "jazz"))
+        tracks, _ = read_labels(labels_file(tmp_path, "".join(separator.join(row) + "\r\n" for row in rows)))
+        assert [(track.name, track.key, track.genre) for track in tracks] == [("a, b.mp3", Key.parse("Am"), "jazz")]
+
     def test_line_numbers_count_line_breaks_in_quotes(self, tmp_path: Path) -> None:
         path = labels_file(tmp_path, 'path,key,genre\na.mp3,C,"two\nlines"\nb.mp3,H,\n')
         with pytest.raises(LabelsError, match=r"^line 4: not a key: 'H'$"):
@@ -67,9 +75,9 @@ class TestLabels:
         [
             ("", "the file is empty"),
             ("path,key\n", "the file contains no tracks"),
-            ("\n\n", "line 1: no column path and no column key (columns: nothing)"),
-            ("file,key\na,C\n", "line 1: no column path (columns: file, key)"),
-            ("path;key\na;C\n", "line 1: no column path and no column key (columns: path;key)"),
+            ("\n\n", f"line 1: no column path and no column key (columns: nothing){HINT}"),
+            ("file,key\na,C\n", f"line 1: no column path (columns: file, key){HINT}"),
+            ("path;key\na;b;C\n", "line 2: 3 fields for 2 columns (put a path with a semicolon in quotes)"),
             ("path,key,KEY\na,C,C\n", "line 1: two columns are named key"),
             ("path,key\na.mp3,C\nb.mp3,no\n", "line 3: not a key: 'no'"),
             ("path,key\na.mp3,x\nb.mp3,y\nc.mp3,z\n", "line 2: not a key: 'x' (and 2 more such lines)"),
@@ -120,7 +128,7 @@ class TestPredictions:
             ("path,key\na.mp3,Q\n", "line 2: not a key: 'Q'"),
             ("path,key\na.mp3,C\na.mp3,Am\n", "line 3: another key for a.mp3 than in line 2"),
             ("path,key\n,Am\n", "line 2: no path"),
-            ("path\na.mp3\n", "line 1: no column key (columns: path)"),
+            ("path\na.mp3\n", f"line 1: no column key (columns: path){HINT}"),
         ],
     )
     def test_bad_predictions(self, tmp_path: Path, text: str, message: str) -> None:
