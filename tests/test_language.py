@@ -17,7 +17,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 SUFFIXES = {".py", ".md", ".html", ".toml", ".yml", ".sh", ""}
 
 WORDS = {
-    r"hears?|heard|hearing|hearable": "detect, analyze, estimate",
+    r"hears?|heard|hearing|hearable|listen(s|ed|ing)? to": "detect, analyze, estimate",
     r"nought": "zero",
     r"anew": "again",
     r"steadiness": "equivariance",
@@ -117,6 +117,7 @@ class TestWords:
         "line",
         [
             "what is heard at 44.1 kHz",
+            "it was listened to",
             "def _hear(self) -> None:",
             "class Heard:",
             "the run is taken back",

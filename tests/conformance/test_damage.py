@@ -76,7 +76,7 @@ def test_bytes_changed_at_random(
     assert left_over() == []
 
 
-def test_pieces_taken_out_doubled_or_zeroed(
+def test_pieces_removed_doubled_or_zeroed(
     sample: str, tagged: Callable[..., Any], digest: BytesOf, left_over: ListLeftovers
 ) -> None:
     path = tagged(sample)

@@ -89,7 +89,7 @@ print(json.dumps([killed, changed, left]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kills", KILLS)
-def test_killed_at_any_moment(kills: int, samples: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_kill_at_any_time_leaves_a_complete_file(kills: int, samples: dict[str, bytes], tmp_path: Path) -> None:
     texts = (FieldRule("key", "musical"), FieldRule("comment", "musical", "prepend"))
     steps = [
         lambda path: write_key(path, Key.parse("8A")),

@@ -97,7 +97,7 @@ def test_no_items_no_outcomes(threads: ThreadPoolExecutor) -> None:
 
 
 @pytest.mark.parametrize(("in_flight", "look_ahead"), [(0, None), (-1, None), (4, 3)])
-def test_bounds_that_make_no_sense_are_refused(in_flight: int, look_ahead: int | None) -> None:
+def test_invalid_bounds_are_refused(in_flight: int, look_ahead: int | None) -> None:
     with pytest.raises(ValueError, match="in_flight"):
         run(double, [], executor=Inline(), in_flight=in_flight, look_ahead=look_ahead)
 
@@ -242,7 +242,7 @@ def test_order_and_bounds(data: Any, count: int, in_flight: int, extra: int, ord
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_items_are_taken_only_as_there_is_room(threads: ThreadPoolExecutor, ordered: bool) -> None:
+def test_items_are_consumed_only_as_workers_are_free(threads: ThreadPoolExecutor, ordered: bool) -> None:
     taken = 0
 
     def endless() -> Iterator[int]:
@@ -444,7 +444,7 @@ class Heavy:
     pass
 
 
-def test_results_are_let_go_once_they_are_yielded(threads: ThreadPoolExecutor) -> None:
+def test_yielded_results_are_released(threads: ThreadPoolExecutor) -> None:
     gc.disable()  # by reference counts alone: no cycles
     try:
         outcomes = run(lambda _: Heavy(), range(60), executor=threads, in_flight=2)

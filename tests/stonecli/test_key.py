@@ -129,7 +129,7 @@ def test_a_lower_case_letter_is_minor_and_codes_ignore_case(key: Key) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text, key in SPELLINGS.items() if key])
-def test_spellings_met_in_tags(text: str) -> None:
+def test_spellings_found_in_tags(text: str) -> None:
     key = Key.parse(text)
     assert (key.tonic, key.mode) == SPELLINGS[text]
 
@@ -176,7 +176,7 @@ def test_neighbors_are_one_step_on_the_wheel(key: Key) -> None:
 
 
 @given(KEYS, st.integers(-40, 40))
-def test_transposing_goes_there_and_back(key: Key, semitones: int) -> None:
+def test_transposing_back_restores_the_key(key: Key, semitones: int) -> None:
     assert key.transposed(semitones).transposed(-semitones) == key
     assert key.transposed(semitones).tonic == (key.tonic + semitones) % 12
     assert key.transposed(12) == key
@@ -193,7 +193,7 @@ def test_the_order_of_all_keys_is_that_of_their_indices() -> None:
 
 
 @pytest.mark.parametrize(("tonic", "mode"), [(-1, "major"), (12, "minor"), (0, "dorian"), (0, "")])
-def test_no_other_keys_can_be_made(tonic: int, mode: str) -> None:
+def test_keys_out_of_range_are_refused(tonic: int, mode: str) -> None:
     with pytest.raises(ValueError, match="no such key"):
         Key(tonic, mode)  # type: ignore[arg-type]
 

@@ -190,7 +190,7 @@ def test_a_file_that_is_not_a_checkpoint_is_named(
 
 
 @BOTH
-def test_recordings_that_are_not_there(
+def test_missing_recordings(
     command: ModuleType, tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_checkpoint(tiny_checkpoint, tmp_path / "a.pt")

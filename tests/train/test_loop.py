@@ -624,7 +624,7 @@ def test_music_alone_teaches_it_signatures(
     assert max(rotations.values()) > 18
 
 
-def test_waveforms_of_ones_own(tiny_config: Config, tmp_path: Path) -> None:
+def test_custom_waveforms(tiny_config: Config, tmp_path: Path) -> None:
     class Endless:
         def __getitem__(self, step: int) -> Any:
             audio = torch.randn(4, 3 * 11025, 2 - step % 2, generator=torch.Generator().manual_seed(step))

@@ -117,7 +117,7 @@ def test_signs_by_covariance(
     assert found in (signs, tuple(-sign for sign in signs))
 
 
-def test_a_moment_out_of_phase_changes_nothing() -> None:
+def test_a_short_phase_inversion_changes_nothing() -> None:
     """Four seconds of a phase effect within a recording: the decision rests on the last 30 s."""
     block = np.random.default_rng(0).standard_normal((4 * RATE, 1)).astype(np.float32)
     mixer = ChannelMixer(2, RATE)

@@ -33,7 +33,7 @@ class TestDecimation:
         inner = slice(20, -20)
         assert np.abs(samples - expected)[inner].max() < 3e-4 * (1 if factor > 1 else 0.01)
 
-    def test_at_the_low_rate_the_blocks_leave_no_trace(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_block_boundaries_do_not_change_the_samples(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         noise = np.random.default_rng(0).standard_normal((44100 * 3 + 17, 2)).astype(np.float32) * 0.1
         soundfile.write(tmp_path / "a.wav", noise, 44100, subtype="FLOAT")
         _, whole = low_rate(tmp_path / "a.wav")

@@ -59,7 +59,7 @@ def test_a_chained_ogg_is_read_to_its_end(
     assert seconds_of(tmp_path / "a.ogg") == pytest.approx(seconds, abs=0.06)
 
 
-def test_an_ogg_that_is_not_chained_needs_no_ffmpeg(
+def test_an_unchained_ogg_file_needs_no_ffmpeg(
     tmp_path: Path,
     parts: Callable[[str], bytes],
     song: CopySong,
@@ -198,7 +198,7 @@ def test_vbri_is_a_length_as_well(tmp_path: Path, mp3s: Callable[[str], bytes]) 
 
 
 @pytest.mark.parametrize("length", [1, 4, 10, 150, 500])
-def test_the_beginning_of_an_mp3_is_read_without_harm(mp3s: Callable[[str], bytes], length: int) -> None:
+def test_a_truncated_mp3_is_read_without_an_error(mp3s: Callable[[str], bytes], length: int) -> None:
     for name in ("vbr", "bare"):
         assert isinstance(is_mp3_without_length(BytesIO(mp3s(name)[:length])), bool)
 

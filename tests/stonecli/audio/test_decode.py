@@ -108,7 +108,7 @@ class TestLengths:
         with pytest.raises(AudioError, match=r"truncated|moov atom not found"):
             decoded(path)
 
-    def test_a_film_that_is_longer_than_its_sound_is_whole(self, tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
+    def test_a_video_longer_than_its_audio_is_not_truncated(self, tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
         soundfile.write(tmp_path / "a.wav", tone(), 44100)
         film = ["-f", "lavfi", "-i", "color=s=16x16:d=12:r=2", "-c:v", "mpeg4"]
         ffmpeg("-i", tmp_path / "a.wav", *film, "-c:a", "aac", "-movflags", "+faststart", tmp_path / "a.mp4")
@@ -209,7 +209,7 @@ def target(tmp_path: Path, ffmpeg: RunFfmpeg) -> Path:
 class TestNames:
     @pytest.mark.parametrize("container", ["wav 16 bit", "m4a aac"])
     @pytest.mark.parametrize("name", NAMES, ids=ascii)
-    def test_names_are_only_names(
+    def test_names_are_never_read_as_options_or_urls(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -240,7 +240,7 @@ class TestNames:
         ],
         ids=["concat wav", "concat m4a", "hls", "hls http", "dash", "sdp"],
     )
-    def test_a_playlist_leads_nowhere(self, target: Path, name: str, text: str) -> None:
+    def test_a_playlist_does_not_open_other_files(self, target: Path, name: str, text: str) -> None:
         (target / name).write_text(text)
         with pytest.raises(AudioError, match="cannot be decoded"):
             decoded(target / name)
@@ -271,7 +271,9 @@ class TestFormats:
     ) -> None:
         assert_is_the_tone(decoded(tones(any_container)))
 
-    def test_the_ending_means_nothing(self, any_container: str, tones: Callable[[str], Path], tmp_path: Path) -> None:
+    def test_the_file_extension_does_not_matter(
+        self, any_container: str, tones: Callable[[str], Path], tmp_path: Path
+    ) -> None:
         path = tmp_path / ("wrong.mp3" if "mp3" not in any_container else "wrong.flac")
         path.write_bytes(tones(any_container).read_bytes())
         assert_is_the_tone(decoded(path))

@@ -46,7 +46,7 @@ class TestSignals:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         assert signal.SIGINT not in blocked
 
-    def test_the_decoder_is_out_of_reach_of_ctrl_c(
+    def test_ctrl_c_does_not_reach_the_decoder(
         self, tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = encode(tone(), 44100, "m4a aac", tmp_path / "a")
@@ -88,7 +88,7 @@ class TestSilence:
 
     @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
     @pytest.mark.parametrize("blocks_before", [0, 2])
-    def test_a_decoder_that_falls_silent_is_ended(
+    def test_a_decoder_without_output_is_killed(
         self,
         tmp_path: Path,
         encode: Encode,
@@ -108,7 +108,7 @@ class TestSilence:
         assert len(started) == 1
         assert started[0].poll() is not None
 
-    def test_a_decoder_that_has_to_wait_for_us_has_not_fallen_silent(
+    def test_a_decoder_that_waits_for_the_reader_is_not_killed(
         self, tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = encode(tone(seconds=60), 44100, "m4a alac", tmp_path / "a")
@@ -151,7 +151,7 @@ class TestEnds:
         with pytest.raises(AudioError, match=r"truncated|the decoder failed"):
             list(blocks)
 
-    def test_a_decoder_that_nobody_reads_is_ended(
+    def test_a_decoder_that_is_not_read_is_killed(
         self, tmp_path: Path, encode: Encode, decoders: Callable[..., list[subprocess.Popen[bytes]]]
     ) -> None:
         path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")

@@ -93,7 +93,7 @@ def test_without_a_standard_error(odd_mp3s: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_forked_meanwhile_has_the_real_standard_error(odd_mp3s: Path) -> None:
+def test_a_forked_process_has_the_real_standard_error(odd_mp3s: Path) -> None:
     code = """
 import os
 from stonecli.audio.native_stderr import libmpg123_silenced

@@ -113,7 +113,7 @@ NAMES = [
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_names_are_only_names(
+def test_names_are_never_read_as_options_or_urls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, songs: Mapping[str, Path], missing: None, name: str | bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)  # so that the name comes first in the path
@@ -135,7 +135,7 @@ def test_names_are_only_names(
         b"This is a letter.\n" * 3000,
     ],
 )
-def test_a_playlist_leads_nowhere(
+def test_a_playlist_does_not_open_other_files(
     tmp_path: Path, songs: Mapping[str, Path], missing: None, text: bytes, prefix: bytes
 ) -> None:
     shutil.copy(songs["m4a aac"], tmp_path / "target.m4a")
@@ -213,7 +213,7 @@ def _is_running(pid: int) -> bool:
 
 @needs_ffmpeg
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
-def test_a_decoder_that_gives_nothing_is_ended(zeros: Path, missing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_without_output_is_killed(zeros: Path, missing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = descendants()
     blocks = open_audio(zeros, 11025).blocks
     next(blocks)

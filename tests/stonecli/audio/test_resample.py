@@ -22,7 +22,7 @@ def met(resampler: Resampler, rate: float) -> float:
 
 
 @pytest.mark.parametrize("cents", [-50.0, -12.0, -0.5, 0.5, 1.3, 5.0, 31.4, 50.0])
-def test_the_rate_is_met(cents: float) -> None:
+def test_the_sample_rate_is_that_of_the_model(cents: float) -> None:
     for rate in (LOW, 12000.0):
         target = LOW * 2 ** (cents / 1200)
         assert MIN_RATIO < target / rate < MAX_RATIO
@@ -78,6 +78,6 @@ def test_other_ratios_are_soxrs(rate: float, target: float) -> None:
     np.testing.assert_array_equal(Resampler(rate, target)(noise), soxr.resample(noise, rate, target, quality="MQ"))
 
 
-def test_equal_rates_leave_it_as_it_is() -> None:
+def test_equal_rates_change_no_sample() -> None:
     noise = np.random.default_rng(1).standard_normal(8000).astype(np.float32)
     assert Resampler(LOW, LOW)(noise) is noise

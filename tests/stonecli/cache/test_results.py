@@ -261,7 +261,7 @@ class TestDamage:
         assert opened.was_damaged
         opened.close()
 
-    def test_damage_is_met_by_two_at_once(self, tmp_path: Path, estimate_of: EstimateOf) -> None:
+    def test_two_processes_find_the_damage_at_once(self, tmp_path: Path, estimate_of: EstimateOf) -> None:
         """Each creates the cache again, or finds that the other has, and both can use it."""
         path = tmp_path / FILE_NAME
         opened = ResultCache(path)

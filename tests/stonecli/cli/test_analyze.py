@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song,
     assert "0.flac" in page.read_text("utf-8")
 
 
-def test_a_folder_stands_for_the_music_in_it(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+def test_a_folder_is_searched_for_music(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     """Found as by ``stone tag``, at the position of the folder among the arguments."""
     first, second = song("flac", "1"), song("mp3", "10")
     inner = song("wav 16 bit", "x")

@@ -45,7 +45,7 @@ def test_only_needed_modules_are_imported(unconfigured: Path, songs: Mapping[str
     assert not NOT_NEEDED & loaded
 
 
-def test_a_config_file_is_heeded(unconfigured: Path, songs: Mapping[str, Path]) -> None:
+def test_the_config_file_is_used(unconfigured: Path, songs: Mapping[str, Path]) -> None:
     unconfigured.mkdir()
     (unconfigured / "config.toml").write_text("[analyze]\nper-window = true\n")
     result = start("analyze", "--device", "cpu", songs["flac"])
@@ -79,7 +79,7 @@ def test_a_missing_device_is_wrong_usage(unconfigured: Path, songs: Mapping[str,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")
-def test_a_reader_that_goes_away(unconfigured: Path, songs: Mapping[str, Path]) -> None:
+def test_a_reader_that_closes_the_pipe(unconfigured: Path, songs: Mapping[str, Path]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(

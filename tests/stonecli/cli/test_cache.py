@@ -21,9 +21,9 @@ def cache_file() -> Path:
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, nothing may be listened to."""
+    """From when it is called, nothing may be analyzed."""
     return lambda: monkeypatch.setattr(
-        "stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it was listened to")
+        "stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it was analyzed")
     )
 
 
@@ -56,7 +56,7 @@ def test_no_cache(invoke: Invoke, song: Song, deaf: Callable[[], None]) -> None:
     assert invoke("tag", path).exit_code == 0
     deaf()
     assert invoke("tag", path).exit_code == 0
-    assert "it was listened to" in invoke("tag", path, "--no-cache").stderr
+    assert "it was analyzed" in invoke("tag", path, "--no-cache").stderr
 
 
 def test_another_model_does_not_use_the_cached_result(invoke: Invoke, song: Song, tiny_model: MakeModel) -> None:
@@ -160,7 +160,7 @@ def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, song: 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("mode", [0o1777, 0o777, 0o2775, 0o775])
-def test_a_folder_that_others_use_stays_theirs(stone: RunStone, song: Song, tmp_path: Path, mode: int) -> None:
+def test_a_folder_of_another_program_is_unchanged(stone: RunStone, song: Song, tmp_path: Path, mode: int) -> None:
     """As /tmp in a container, where nothing but stone's files may be in it, or the folder of a group."""
     folder = tmp_path / "shared"
     folder.mkdir()

@@ -14,7 +14,7 @@ Invoke = Callable[..., Result]
 Song = Callable[..., Path]
 
 
-def test_defaults_are_set_used_shown_and_taken_out(invoke: Invoke, song: Song) -> None:
+def test_defaults_are_set_used_shown_and_unset(invoke: Invoke, song: Song) -> None:
     assert invoke("config", "path").stdout == f"{config_path()}\n"
     nothing = invoke("config")
     assert (nothing.exit_code, nothing.stdout) == (0, "")  # a pipe gets settings and nothing else

@@ -110,7 +110,7 @@ def test_no_readable_file_is_an_error(folder: Path, invoke: Invoke) -> None:
     assert result.stderr.splitlines()[-1] == "stone: no track could be analyzed, so there is nothing to score"
 
 
-def test_a_label_that_nobody_can_read(folder: Path, invoke: Invoke) -> None:
+def test_an_invalid_label_is_an_error(folder: Path, invoke: Invoke) -> None:
     labels = labels_file(folder, [*RIGHT, "c.wav,Q# lydian"])
     result = invoke("evaluate", labels)
     assert result.exit_code == 2
@@ -118,7 +118,7 @@ def test_a_label_that_nobody_can_read(folder: Path, invoke: Invoke) -> None:
     assert result.stderr == f"stone: {labels}: line 6: not a key: 'Q# lydian'\n"
 
 
-def test_labels_that_are_not_there(folder: Path, invoke: Invoke) -> None:
+def test_a_missing_file_of_labels(folder: Path, invoke: Invoke) -> None:
     result = invoke("evaluate", folder / "no.csv")
     assert result.exit_code == 2
     assert result.stderr == f"stone: {folder / 'no.csv'}: no such file or folder\n"
@@ -247,7 +247,7 @@ def test_a_model_of_key_signatures_has_a_matrix_of_twelve(
         ("--model", "nowhere.onnx", "no such file"),
     ],
 )
-def test_wrong_usage_is_seen_before_the_work(
+def test_wrong_usage_is_reported_before_the_analysis(
     folder: Path, invoke: Invoke, option: str, name: str, message: str
 ) -> None:
     labels = labels_file(folder, [*RIGHT, "missing.mp3,C"])

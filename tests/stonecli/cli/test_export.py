@@ -176,7 +176,7 @@ def test_without_the_extra_the_error_tells_how_to_install_it(tmp_path: Path, mod
     assert result.stderr == f"stone: stone export needs {module}; install it: pip install 'stonecli[train]'\n"
 
 
-def test_a_folder_that_is_not_there_is_not_made(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(checkpoint: Path, tmp_path: Path) -> None:
     assert_fails(run(checkpoint, tmp_path / "none" / "x.onnx"), 2, f"{tmp_path / 'none'}: no such folder")
     assert not (tmp_path / "none").exists()
 

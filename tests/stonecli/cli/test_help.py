@@ -82,7 +82,7 @@ class TestTexts:
         for param in GROUP.commands[command].params:
             assert getattr(param, "is_flag", False) or param.metavar, param.name
 
-    def test_every_default_is_told(self, command: str) -> None:
+    def test_help_states_every_default(self, command: str) -> None:
         for title, entries in sections(GROUP.commands[command], Context(GROUP.commands[command])):
             for name, text in entries:
                 is_file = title in ("Output files", "Arguments") or name.endswith("FILE")
@@ -109,7 +109,7 @@ def test_the_width_of_the_terminal_counts(columns: int, tmp_path: Path) -> None:
     assert min(columns, 100) - 15 < max(map(len, lines)) <= min(columns, 100)
 
 
-def test_the_same_options_mean_the_same_everywhere() -> None:
+def test_shared_options_are_equal_in_all_commands() -> None:
     texts: dict[tuple[str, str], set[str]] = {}
     shared = {"--write-tags", "--field", "--notation", "--device", "--model", "--jobs", "--null", "--overwrite"}
     for name, command in GROUP.commands.items():

@@ -160,9 +160,7 @@ def test_mistyped_text_is_shown_without_its_escapes(stone: Stone, arguments: lis
     assert "[red]" in result.stderr
 
 
-def test_an_unexpected_error_is_one_line_unless_it_is_to_be_seen(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_one_line_without_stone_debug(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("by \x1b[31mzero\nindeed")
 

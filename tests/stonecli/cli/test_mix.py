@@ -144,7 +144,7 @@ class TestNamesOfTracks:
         assert names(invoke("mix", crate, "--end", name))[-1] == "e"
         assert names(invoke("mix", crate, "--compatible", name))[0] == "e"
 
-    def test_a_path_comes_first(
+    def test_a_path_takes_precedence_over_a_name(
         self, invoke: Invoke, crate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         other = tmp_path / "elsewhere" / "e.flac"

@@ -324,7 +324,7 @@ def test_a_file_that_only_looks_like_a_checkpoint(invoke: Invoke, tmp_path: Path
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("answer", ["n", "y"])
-def test_a_person_is_asked(stone_command: list[str], answer: str) -> None:
+def test_a_terminal_asks_for_agreement(stone_command: list[str], answer: str) -> None:
     """The real address is meant, behind a proxy that is not there: a yes shows by the attempt."""
     pytest.importorskip("torch")
     import pty
@@ -365,7 +365,7 @@ def test_a_model_by_its_name(invoke: Invoke, tiny_model: Build, song: Song, tmp_
     assert report["against"]["name"].startswith(f"{BUILT_IN}.onnx@")
 
 
-def test_a_name_that_stands_for_nothing(invoke: Invoke, song: Song) -> None:
+def test_a_name_without_a_file(invoke: Invoke, song: Song) -> None:
     result = invoke("tag", song("flac"), "--model", "nobody")
     assert result.exit_code == 2
     assert result.stderr == (

@@ -28,7 +28,7 @@ def start(*arguments: str) -> tuple[str, set[str]]:
 
 
 @pytest.mark.parametrize("option", ["--help", "-h", "--version"])
-def test_nothing_is_loaded_for_it(option: str) -> None:
+def test_loads_no_module(option: str) -> None:
     printed, modules = start(option)
     assert printed == (f"stone {__version__}\n" if option == "--version" else program_help() + "\n")
     assert not {"typer", "rich", "stonecli.cli.app", "stonecli.key"} & modules
@@ -72,7 +72,7 @@ LINES = (["--version"], ["--help"], ["models"], ["config", "path"], ["undo", "--
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
-def test_output_that_takes_nothing_more_is_one_line(line: list[str]) -> None:
+def test_a_full_output_gives_one_line(line: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
             [sys.executable, "-c", PLAIN, *line], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
@@ -82,7 +82,7 @@ def test_output_that_takes_nothing_more_is_one_line(line: list[str]) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
-def test_a_reader_that_has_left_is_told_nothing(line: list[str], unbuffered: str) -> None:
+def test_a_closed_pipe_gives_no_message(line: list[str], unbuffered: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -118,7 +118,7 @@ def test_an_empty_argument_is_not_the_current_folder(line: list[str], song: Copy
     assert path.read_bytes() == before
 
 
-def test_ctrl_c_before_all_is_loaded_is_one_line() -> None:
+def test_ctrl_c_during_the_start_gives_one_line() -> None:
     pressed = (
         "import sys\n"
         "class Finder:\n"

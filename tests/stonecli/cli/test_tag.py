@@ -218,7 +218,7 @@ def test_rows_follow_the_order_of_files_for_any_jobs(invoke: Invoke, album: Path
     assert names == sorted(names, key=library.natural_key)
 
 
-def test_the_ending_means_nothing(invoke: Invoke, song: Song) -> None:
+def test_the_file_extension_does_not_matter(invoke: Invoke, song: Song) -> None:
     flac, m4a = song("flac"), song("m4a aac")
     paths = [flac.rename(flac.with_suffix(".mp3")), m4a.rename(m4a.with_suffix(".wav"))]
     assert statuses(invoke("tag", *paths, "--write-tags")) == {path.name: "written" for path in paths}
@@ -267,7 +267,7 @@ def test_playlist_and_collection(invoke: Invoke, song: Song, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "wrong", [["--playlist", "song.mp3"], ["--rekordbox", "song.flac"], ["--playlist", "no/a.m3u8"]]
 )
-def test_targets_that_make_no_sense(invoke: Invoke, song: Song, wrong: list[str]) -> None:
+def test_invalid_targets_are_refused(invoke: Invoke, song: Song, wrong: list[str]) -> None:
     result = invoke("tag", song("flac"), *wrong)
     assert (result.exit_code, result.stdout) == (2, "")
 
@@ -319,7 +319,7 @@ def test_tables_in_files(invoke: Invoke, song: Song, tmp_path: Path, name: str) 
     assert by_name["nothing"]["error"] == "no such file or folder"
 
 
-def test_a_target_that_cannot_be_is_known_before_the_work(invoke: Invoke, song: Song, tmp_path: Path) -> None:
+def test_an_invalid_target_is_refused_before_the_analysis(invoke: Invoke, song: Song, tmp_path: Path) -> None:
     path = song("mp3")
     (tmp_path / "folder.csv").mkdir()
     for target in ("out.txt", "out", "folder.csv", "none/out.csv"):
@@ -430,7 +430,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_one_line_and_stays_as_it_was(
+def test_a_broken_file_gives_one_line_and_is_unchanged(
     invoke: Invoke, song: Song, songs: Mapping[str, Path], folder: Path, fingerprint: Fingerprint, kind: str
 ) -> None:
     make, reason = BROKEN[kind]
@@ -520,7 +520,7 @@ NAMES: list[str | bytes] = [
 ]
 
 
-def test_names_are_only_names(stone: Stone, songs: Mapping[str, Path], folder: Path) -> None:
+def test_names_are_never_read_as_options_or_urls(stone: Stone, songs: Mapping[str, Path], folder: Path) -> None:
     paths = []
     for name in NAMES:
         for container in ("mp3", "m4a aac"):

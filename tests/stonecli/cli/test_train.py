@@ -129,7 +129,7 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert set(events.Tags()["images"]) == ({"circle", "confusion"} if given == "both" else {"circle"})
 
 
-def test_the_plan_is_told_before_the_first_step(folder: Path, arguments: Any, invoke: Any) -> None:
+def test_the_plan_is_printed_before_the_first_step(folder: Path, arguments: Any, invoke: Any) -> None:
     result = invoke(*arguments("stone"), "--data", folder / "music")
     assert result.exit_code == 0, result.stderr
     first, second, *_ = lines(result.stdout)
@@ -168,9 +168,7 @@ def broken(config):
 """
 
 
-def test_a_data_loader_of_ones_own(
-    arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_custom_data_loader(arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_loader.py").write_text(LOADER)
     monkeypatch.chdir(tmp_path)
     result = invoke(*arguments("semi_tone", "--loader", "my_loader:batches"))
@@ -269,7 +267,7 @@ class Other:
 """
 
 
-def test_a_watcher_of_ones_own(
+def test_a_custom_watcher(
     folder: Path, arguments: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

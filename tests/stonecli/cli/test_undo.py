@@ -50,7 +50,7 @@ def described(number: int, count: str, folder: Path, what: str = "write key") ->
     return f"stone: undoing run {number}: {what}, {when}, {count} in {re.escape(str(folder))}"
 
 
-def test_the_last_run_is_undone_and_no_other_by_surprise(
+def test_a_plain_undo_undoes_only_the_last_run(
     invoke: Invoke, tag: Invoke, song: Song, content_of: Callable[[Path], dict[str, bytes]]
 ) -> None:
     folder = song("flac").parent
@@ -263,7 +263,7 @@ def test_nothing_is_written_without_a_journal(invoke: Invoke, tag: Invoke, song:
     assert invoke("tag", path).exit_code == 0  # a preview needs none
 
 
-def test_names_are_not_obeyed(invoke: Invoke, tag: Invoke, song: Song) -> None:
+def test_names_are_printed_without_escapes(invoke: Invoke, tag: Invoke, song: Song) -> None:
     path = song("mp3", "\x1b[31m[red]\x07")
     tag(path)
     result = invoke("undo")
@@ -272,7 +272,7 @@ def test_names_are_not_obeyed(invoke: Invoke, tag: Invoke, song: Song) -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_the_list_in_a_process_of_its_own(stone: RunStone, song: Song, quick_model: Path) -> None:
+def test_the_list_in_another_process(stone: RunStone, song: Song, quick_model: Path) -> None:
     path = song("mp3")
     tagged = stone("tag", "--model", quick_model, "--write-tags", "--json", path)
     assert json.loads(tagged.stdout)["status"] == "written"

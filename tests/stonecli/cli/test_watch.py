@@ -48,7 +48,7 @@ def test_wrong_usage(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("watch", tmp_path, "--field", "mood").exit_code == 2
 
 
-def test_a_folder_that_is_gone_ends_it(stone_command: list[str], tmp_path: Path) -> None:
+def test_a_removed_folder_ends_the_watch(stone_command: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     process = subprocess.Popen([*stone_command, "watch", str(folder)], stderr=subprocess.PIPE, text=True)

@@ -334,7 +334,7 @@ def test_the_run_of_a_killed_client_is_resumed(
     assert {name: content for name, (_, _, content) in fingerprint(folder).items()} == before
 
 
-def test_a_scheduler_that_dies_is_one_line(
+def test_a_scheduler_that_dies_gives_one_line(
     stone_command: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
@@ -373,9 +373,7 @@ def test_a_scheduler_that_dies_is_one_line(
 # What cannot be
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(
-    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_scheduler_gives_one_line(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
     with (
         pytest.raises(ClusterError, match=r"^the scheduler tcp://127\.0\.0\.1:9 cannot be reached: no answer$"),
@@ -402,7 +400,7 @@ def test_workers_with_another_version_are_one_line(
 @pytest.mark.parametrize(
     "options", [["--jobs", "2"], ["--playlist", "x.m3u8"], ["--output", "x.csv"], ["--html", "x.html"]]
 )
-def test_options_that_make_no_sense_there(invoke: Invoke, options: list[str]) -> None:
+def test_options_without_a_meaning_for_an_action(invoke: Invoke, options: list[str]) -> None:
     assert invoke("tag", "x", "--cluster", "tcp://127.0.0.1:9", *options).exit_code == 2
 
 

@@ -157,7 +157,7 @@ def test_the_refusal_of_an_isolated_process_is_returned(job: Job, song: Song, tm
     assert "STONE_STATE_DIR" in said.refusal
 
 
-def test_tags_are_taken_out(job: Job, song: Song, journals: Path) -> None:
+def test_tags_are_removed(job: Job, song: Song, journals: Path) -> None:
     path = song("flac")
     shutil.copy(path, path.with_name("other.flac"))
     write_key(path, Key.parse("Dm"))

@@ -275,13 +275,13 @@ def test_other_windows(music: Music, analyzed: Callable[..., KeyEstimate], windo
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(key_model: KeyModel, options: dict[str, float]) -> None:
+def test_invalid_combinations_of_options(key_model: KeyModel, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="window"):
         detect_key_in_audio([silence(1)], key_model, RATE, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rate", [0, -1, 999, 1_000_001, float("nan"), float("inf")])
-def test_a_rate_that_makes_no_sense(key_model: KeyModel, rate: float) -> None:
+def test_an_invalid_sample_rate_is_refused(key_model: KeyModel, rate: float) -> None:
     with pytest.raises(ValueError, match="the sample rate must be 1000 to 1000000 Hz, not"):
         detect_key_in_audio([silence(1)], key_model, rate)
 
@@ -306,7 +306,7 @@ def test_a_change_of_key_makes_two_segments(music: Music, analyzed: Callable[...
     assert_is_consistent(estimate)
 
 
-def test_a_few_bars_elsewhere_make_none(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
+def test_a_few_bars_in_another_key_are_no_segment(music: Music, analyzed: Callable[..., KeyEstimate]) -> None:
     parts = [music("C major", seconds=45), music("F# minor", seconds=15), music("C major", seconds=45)]
     assert [segment.key.name for segment in analyzed(np.concatenate(parts)).segments] == ["C major"]
 

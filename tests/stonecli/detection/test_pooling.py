@@ -18,7 +18,7 @@ def model() -> KeyModel:
 
 
 @given(ROWS.filter(lambda row: row.sum() > 0), st.floats(0.01, 400.0))
-def test_the_order_stays_and_the_sum_is_one(row: np.ndarray, power: float) -> None:
+def test_the_order_is_kept_and_the_sum_is_one(row: np.ndarray, power: float) -> None:
     mean = row / row.sum()
     made = apply_exponent(mean, power)
     assert made.dtype == np.float32

@@ -162,7 +162,7 @@ def test_scores_stay_within_bounds_and_order(pair: tuple[npt.NDArray[Any], ...])
 
 
 @given(pairs)
-def test_confusion_matrix_holds_every_track_once(pair: tuple[npt.NDArray[Any], ...]) -> None:
+def test_confusion_matrix_counts_every_track_once(pair: tuple[npt.NDArray[Any], ...]) -> None:
     reference, estimate = pair
     matrix = confusion_matrix(reference, estimate)
     assert matrix.sum() == len(reference)

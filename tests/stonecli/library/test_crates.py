@@ -60,14 +60,14 @@ class TestPlaylists:
             assert names_in(crate, text) == ["d.wav"], text
         assert names_in(crate, "100%.mp3\nb%20c.flac") == ["100%.mp3", "b c.flac"]
 
-    def test_each_file_comes_once(self, crate: Path) -> None:
+    def test_each_file_is_found_once(self, crate: Path) -> None:
         (crate / "link.mp3").symlink_to(crate / "a.mp3")
         assert names_in(crate, "a.mp3\n./a.mp3\nlink.mp3\nnone.mp3\nnone.mp3\n") == [
             "a.mp3",
             "none.mp3 (no such file or folder (named in crate.m3u8))",
         ]
 
-    def test_what_is_not_a_file_is_named(self, crate: Path) -> None:
+    def test_entries_that_are_not_files_are_reported(self, crate: Path) -> None:
         (crate / "other.m3u").write_text("a.mp3")
         text = "D:\\Music\\x.mp3\nhttp://radio/x.mp3\nspotify:track:1\nsub\nother.m3u\n\0\nb c.flac"
         found = names_in(crate, text)
@@ -84,13 +84,13 @@ class TestPlaylists:
         (crate / "sub" / "crate.m3u8").write_text("../a.mp3")
         assert [one.path.name for one in find_music([crate / "sub"])] == ["d.wav"]
 
-    def test_a_crate_and_its_folder_give_each_file_once(self, crate: Path) -> None:
+    def test_a_crate_and_its_folder_yield_each_file_once(self, crate: Path) -> None:
         (crate / "crate.m3u8").write_text("sub/d.wav\na.mp3")
         names = [one.path.name for one in find_music([crate / "crate.m3u8", crate])]
         assert names[:2] == ["d.wav", "a.mp3"]
         assert len(names) == len(set(names)) == 5
 
-    def test_analyze_reads_crates_in_their_place(self, crate: Path) -> None:
+    def test_analyze_keeps_the_order_of_paths_and_crates(self, crate: Path) -> None:
         (crate / "crate.m3u8").write_text("sub/d.wav")
         paths = [crate / "a.mp3", crate / "crate.m3u8", crate / "none.m3u8", crate / "a.mp3"]
         assert [one.path.name for one in files_and_music(paths)] == ["a.mp3", "d.wav", "none.m3u8", "a.mp3"]

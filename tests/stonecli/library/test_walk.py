@@ -101,7 +101,7 @@ def test_windows_hidden_attribute_is_respected(tmp_path: Path, monkeypatch: pyte
     assert not library._is_hidden(entry(stat.FILE_ATTRIBUTE_ARCHIVE))
 
 
-def test_a_file_given_twice_or_with_its_folder_comes_once(tmp_path: Path) -> None:
+def test_a_file_named_twice_or_with_its_folder_is_found_once(tmp_path: Path) -> None:
     song, other = tmp_path / "a" / "song.mp3", tmp_path / "a" / "other.mp3"
     touch(song, other)
     assert found(song, song, tmp_path / "a" / ".." / "a" / "song.mp3") == [song]
@@ -150,7 +150,7 @@ def test_inodes_that_are_zero_or_not_unique_leave_no_file_out(tmp_path: Path) ->
 
 
 @posix
-def test_broken_links_are_errors_if_they_may_have_led_to_music(tmp_path: Path) -> None:
+def test_broken_links_with_the_name_of_music_are_errors(tmp_path: Path) -> None:
     touch(tmp_path / "song.mp3")
     for name in ("gone.mp3", "USB", "Vol. 2", "cover.jpg", ".hidden.mp3"):
         (tmp_path / name).symlink_to(tmp_path / "nowhere")
@@ -321,7 +321,7 @@ def test_the_order_is_without_case_and_total(one: str, other: str) -> None:
     assert (natural_key(one) == natural_key(other)) == (one == other)
 
 
-def test_files_that_a_crash_left_are_told(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_reported(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     for name in (".stone-abcd1234.tmp", "below/.stone-abcd1235.tmp", ".stone", "stone-abcd1234.tmp", "a.mp3"):
         (tmp_path / name).touch()

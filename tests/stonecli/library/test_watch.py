@@ -76,7 +76,7 @@ def test_new_files_are_reported(watch: Callable[[int], list[Path]], tmp_path: Pa
     assert sorted(path.relative_to(folder).as_posix() for path in watch(3)) == ["a.mp3", "album/c.ogg", "b.flac"]
 
 
-def test_a_slow_copy_comes_once_and_whole(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
+def test_a_slow_copy_is_processed_once_when_complete(watch: Callable[[int], list[Path]], tmp_path: Path) -> None:
     path = tmp_path / "in" / "slow.mp3"
     with path.open("wb") as file:
         for _ in range(4):

@@ -102,6 +102,6 @@ def test_the_bound_is_tight_for_asymmetric_costs() -> None:
     assert 0 <= ordering.gap < 0.08
 
 
-def test_no_gap_where_nothing_costs() -> None:
+def test_no_gap_if_all_transitions_are_free() -> None:
     ordering = best_order(np.zeros((30, 30), dtype=np.float32))
     assert (ordering.cost, ordering.gap) == (0.0, 0.0)

@@ -59,7 +59,7 @@ def test_seven_up_is_a_semitone_and_two_up_a_tone() -> None:
         assert all(key_transition(key, other) in ("one up", "one down", "relative") for other in key.neighbors())
 
 
-def test_each_key_has_ten_that_it_goes_to() -> None:
+def test_each_key_mixes_with_ten_keys() -> None:
     for key in Key.all():
         moves = [key_transition(key, other) for other in Key.all()]
         assert moves.count("clash") == 24 - 11

@@ -98,7 +98,7 @@ def test_windows_of_another_length_make_another_batch() -> None:
     assert runner.batches == [[0], [1, 2], [3, 4, 5]]
 
 
-def test_a_window_that_fails_spoils_no_other() -> None:
+def test_a_failed_window_does_not_affect_others() -> None:
     runner = Runner(open_gate=False)
     with batcher(runner, 8) as batches:
         batches.submit(window(0))
@@ -161,7 +161,7 @@ def test_the_end_comes_after_all_submitted_windows() -> None:
         batches.submit(window(1))
 
 
-def test_a_batch_of_none_makes_no_sense() -> None:
+def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 window"):
         Batcher(Runner(), 0)
 
@@ -182,7 +182,7 @@ def in_a_fork(work: Callable[[], bool]) -> bool:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_has_its_own_batches() -> None:
+def test_a_forked_process_has_its_own_batches() -> None:
     runner = Runner(open_gate=False)
     with batcher(runner, 1) as batches:
         answers = [batches.submit(window(number)) for number in range(1 + QUEUED_BATCHES)]
@@ -233,7 +233,7 @@ def test_batched_files_give_the_same_results(
         assert np.abs(outcome.result.probabilities - expected.probabilities).max() < 1e-4
 
 
-def test_a_slow_file_holds_nobody_up(music: MakeMusic, batching_model: KeyModel) -> None:
+def test_a_slow_file_does_not_delay_the_others(music: MakeMusic, batching_model: KeyModel) -> None:
     go_on = threading.Event()
     samples = music("G major", seconds=32)
 
@@ -264,7 +264,7 @@ def test_a_truncated_file_does_not_affect_the_others(music: MakeMusic, batching_
     assert detect_key_in_audio([samples], batching_model, 22050).key is not None
 
 
-def test_a_window_that_is_too_short_is_an_error_of_its_own(batching_model: KeyModel) -> None:
+def test_a_window_that_is_too_short_has_its_own_error(batching_model: KeyModel) -> None:
     info = batching_model.info
     whole = np.random.default_rng(0).standard_normal(info.window_samples + 2 * info.context_samples).astype(np.float32)
     answers = [batching_model.submit(audio) for audio in (whole, whole[:1000], whole)]
@@ -274,7 +274,7 @@ def test_a_window_that_is_too_short_is_an_error_of_its_own(batching_model: KeyMo
     assert np.array_equal(answers[2]().keys, answers[0]().keys)
 
 
-def test_a_model_that_is_let_go_ends_its_thread() -> None:
+def test_a_released_model_ends_its_thread() -> None:
     model = KeyModel(device="cpu", batch=2)
     info = model.info
     model.submit(np.zeros(info.window_samples + 2 * info.context_samples, np.float32))()

@@ -183,7 +183,7 @@ def test_cut_off_before_the_first_byte(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["etag", "modified"])
-def test_a_file_that_changes_meanwhile_starts_over(server: Server, name: str) -> None:
+def test_a_file_that_changes_during_the_wait_starts_again(server: Server, name: str) -> None:
     server.etag, server.modified = ('"1"', None) if name == "etag" else ('W/"weak"', "Wed, 21 Oct 2015 07:28:00 GMT")
     server.cuts = [1000]
 
@@ -306,7 +306,7 @@ def test_a_file_without_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("when", ["before the answer", "within the head", "within the file"])
-def test_a_server_that_falls_silent(server: Server, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+def test_a_server_that_stops_sending(server: Server, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
     end = threading.Event()
 
@@ -394,7 +394,7 @@ def test_a_server_that_does_not_speak_http(server: Server, line: bytes) -> None:
     fails(server, "the download failed|lost")
 
 
-def test_nobody_there() -> None:
+def test_no_server() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -415,7 +415,7 @@ def leads_to(target: str, status: int = 302) -> Callable[[BaseHTTPRequestHandler
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
+def test_a_chain_of_redirects_is_followed(server: Server, status: int) -> None:
     with served(Server(answer=None)) as first:
         first.answer = leads_to(server.url, status)
         server.cuts = [1000]
@@ -426,7 +426,7 @@ def test_redirects_are_followed_and_go_on(server: Server, status: int) -> None:
 @pytest.mark.parametrize(
     "target", ["http://example.org/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://a:b@127.0.0.1/", "data:,x"]
 )
-def test_redirects_elsewhere_are_not(server: Server, target: str) -> None:
+def test_redirects_to_other_hosts_are_refused(server: Server, target: str) -> None:
     server.answer = leads_to(target)
     fails(server, "another host with http|neither http nor https|name and password|redirects to no URL")
     assert len(server.asked) == 1
@@ -456,7 +456,7 @@ def test_redirects_in_a_circle(server: Server) -> None:
         ("https://name:password@example.org/", "name and password"),
     ],
 )
-def test_addresses_that_are_not_asked(url: str, reason: str) -> None:
+def test_urls_that_are_not_requested(url: str, reason: str) -> None:
     with pytest.raises(DownloadError, match=reason):
         check_url(url)
 

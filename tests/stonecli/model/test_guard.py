@@ -62,7 +62,7 @@ def test_the_built_in_model() -> None:
     assert check_onnx(content, with_graph=False) == metadata
 
 
-def test_only_the_built_in_model_is_taken_with_its_graph_unseen(
+def test_only_the_built_in_model_skips_the_graph_check(
     tiny_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -276,7 +276,7 @@ def test_functions_training_and_sparse_tensors() -> None:
 
 
 @pytest.mark.parametrize("dims", [(1 << 40,), (-1,), (5,), (2, 2, 2), (3,), (1,) * 9, (MAX_DIMENSION + 1, 0)], ids=str)
-def test_a_tensor_that_lies_about_its_size(dims: tuple[int, ...]) -> None:
+def test_a_tensor_with_a_false_size_is_refused(dims: tuple[int, ...]) -> None:
     for tensor in (weights(), helper.make_tensor("w", FLOAT, [4], [0.0] * 4)):
         del tensor.dims[:]
         tensor.dims.extend(dims)
@@ -345,7 +345,7 @@ def test_text_that_is_not_utf_8() -> None:
 # What onnxruntime itself is kept from
 
 
-def test_onnxruntime_s_own_format_is_never_taken(
+def test_models_in_ort_format_are_refused(
     tiny_model: Build, key_model: KeyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stonecli.model.runtime import onnxruntime

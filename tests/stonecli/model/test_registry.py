@@ -49,7 +49,7 @@ def tiny(tiny_model: Build, tmp_path: Path) -> Callable[..., bytes]:
     return lambda **changes: tiny_model(tmp_path / "tiny.onnx", **changes).read_bytes()
 
 
-def test_at_first_there_is_the_built_in_one() -> None:
+def test_the_built_in_model_is_the_default() -> None:
     (model,) = stored_models()
     assert (model.name, model.is_built_in, model.error) == (BUILT_IN, True, None)
     assert model.info is not None
@@ -214,7 +214,7 @@ def test_a_damaged_record(tiny: Callable[..., bytes], damage: bytes) -> None:
 
 
 @pytest.mark.parametrize("sha256", ["../../../../etc/passwd", "0" * 63, "G" * 64, 5, None])
-def test_a_record_that_leads_elsewhere(tiny: Callable[..., bytes], sha256: object) -> None:
+def test_a_record_that_names_another_file(tiny: Callable[..., bytes], sha256: object) -> None:
     add_model(tiny(), "mine", "")
     record = json.loads((folder() / "mine.json").read_text())
     (folder() / "mine.json").write_text(json.dumps({**record, "sha256": sha256}))
@@ -254,7 +254,7 @@ model_store.add_model(content, "mine", "new", replace=True)
 """
 
 
-def test_killed_at_any_step_a_name_stands_for_the_old_or_the_new(tiny: Callable[..., bytes], tmp_path: Path) -> None:
+def test_a_kill_at_any_step_leaves_the_old_or_new_model(tiny: Callable[..., bytes], tmp_path: Path) -> None:
     old = add_model(tiny(), "mine", "old")
     new = tmp_path / "new.onnx"
     new.write_bytes(tiny(licence="other"))

@@ -200,9 +200,7 @@ def test_a_damaged_description(tiny_model: Build, tmp_path: Path, metadata: str)
     ],
     ids=str,
 )
-def test_a_description_that_makes_no_sense(
-    tiny_model: Build, tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
+def test_invalid_metadata_is_refused(tiny_model: Build, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         KeyModel(tiny_model(tmp_path / "x.onnx", **changes))
 
@@ -403,7 +401,7 @@ def test_where_cuda_works_it_comes_first(machine: Callable[..., list[list[str]]]
     assert asked == [["CUDAExecutionProvider", "CPUExecutionProvider"]]
 
 
-def test_the_cpu_is_taken_at_its_word(machine: Callable[..., list[list[str]]]) -> None:
+def test_device_cpu_never_tries_cuda(machine: Callable[..., list[list[str]]]) -> None:
     asked = machine(driver=Driver())
     assert KeyModel(device="cpu").device == "cpu"
     assert asked == [["CPUExecutionProvider"]]

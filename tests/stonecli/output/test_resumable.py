@@ -28,7 +28,7 @@ def test_an_object_a_line(tmp_path: Path) -> None:
     assert [json.loads(line) for line in written(tmp_path / "x.ndjson").splitlines()] == RECORDS
 
 
-def test_it_is_whole_at_every_moment(tmp_path: Path) -> None:
+def test_the_file_is_complete_at_all_times(tmp_path: Path) -> None:
     path = tmp_path / "x.ndjson"
     with ResumableLog(path) as log:
         for count, record in enumerate(RECORDS, 1):
@@ -83,7 +83,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=20)  # each is flushed to the disk
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.none() | st.floats(allow_nan=False))))
-def test_any_record_comes_back(tmp_path_factory: pytest.TempPathFactory, extras: list[dict[str, Any]]) -> None:
+def test_any_record_is_read_back(tmp_path_factory: pytest.TempPathFactory, extras: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("log") / "x.ndjson"
     records = [
         {"path": str(number)} | {f"x{name}": value for name, value in extra.items()}

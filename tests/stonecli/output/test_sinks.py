@@ -5,7 +5,7 @@ import pytest
 from stonecli.output.sinks import Outputs, Targets
 
 
-def test_one_that_cannot_be_written_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_a_failed_write_does_not_affect_other_files(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     targets = Targets(tmp_path / "a.csv", gone / "a.m3u8", tmp_path / "a.xml", tmp_path / "a.html")

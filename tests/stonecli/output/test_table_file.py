@@ -96,7 +96,7 @@ def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), OutputFile(tmp_path / "none" / "out.csv"):
         pass
 

@@ -11,7 +11,7 @@ def test_all_items_in_their_order() -> None:
     assert list(Prefetcher(range(1000), size=3)) == list(range(1000))
 
 
-def test_no_more_than_were_asked_for_are_held() -> None:
+def test_memory_holds_only_the_requested_items() -> None:
     taken = itertools.count()
     last = 0
 

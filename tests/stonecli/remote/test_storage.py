@@ -177,7 +177,7 @@ def test_names_are_encoded(site: Site) -> None:
 
 
 @pytest.mark.parametrize("within", ["head", "body"])
-def test_a_server_that_trickles_comes_to_an_end(site: Site, monkeypatch: pytest.MonkeyPatch, within: str) -> None:
+def test_a_slow_server_reaches_the_time_limit(site: Site, monkeypatch: pytest.MonkeyPatch, within: str) -> None:
     monkeypatch.setattr(storage, "MAX_SECONDS", 1.0)
     end = threading.Event()
 
@@ -202,7 +202,7 @@ def test_a_tree_without_end_is_an_error(memory: Any, monkeypatch: pytest.MonkeyP
     assert found("memory:///m")[-1] == ("memory:///m", "more than 1 files; name a folder or prefix in it")
 
 
-def test_each_location_comes_once(memory: Any, tmp_path: Path) -> None:
+def test_each_location_is_found_once(memory: Any, tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"x")
     memory.pipe("/m/a.mp3", b"x")
     seen = Seen()
@@ -216,7 +216,7 @@ def test_each_location_comes_once(memory: Any, tmp_path: Path) -> None:
 # What is fetched
 
 
-def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
+def test_the_downloaded_copy_is_deleted_afterwards(s3: Any) -> None:
     content = bytes(range(256)) * 50_000  # more than a block
     s3.put_object(Bucket=BUCKET, Key="odd?name::#.flac", Body=content)
     with fetched(Url(f"s3://{BUCKET}/odd?name::#.flac")) as copy:
@@ -234,7 +234,7 @@ def test_a_copy_that_is_gone_afterwards(s3: Any) -> None:
         ("endless.mp3", "larger than 1 MB"),
     ],
 )
-def test_servers_that_lie(serve: Serve, name: str, error: str) -> None:
+def test_servers_that_declare_a_false_size(serve: Serve, name: str, error: str) -> None:
     with pytest.raises(StorageError, match=error), fetched(Url(f"{serve(Liar)}/{name}"), max_bytes=1 << 20):
         pass
 
@@ -249,7 +249,7 @@ def test_servers_that_lie(serve: Serve, name: str, error: str) -> None:
         ("http://[/a.mp3", "Invalid"),
     ],
 )
-def test_addresses_that_lead_nowhere(memory: Any, text: str, error: str) -> None:
+def test_urls_without_a_recording_are_errors(memory: Any, text: str, error: str) -> None:
     with pytest.raises(StorageError, match=error) as caught, fetched(Url(text)):
         pass
     assert "\n" not in str(caught.value)
@@ -297,7 +297,7 @@ def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: M
     assert memory.cat("/a.flac") == songs["flac"].read_bytes()
 
 
-def test_a_list_may_hold_addresses(
+def test_a_list_may_contain_urls(
     stone_command: list[str], serve: Serve, songs: Mapping[str, Path], tmp_path: Path
 ) -> None:
     import subprocess

@@ -206,7 +206,7 @@ class TestChangesByOtherPrograms:
         with pytest.raises(TagError, match="changed the file in the meantime"):
             Tagger(key_model, cache=ResultCache(tmp_path / "cache"))(song("flac"))
 
-    def test_where_another_program_writes_the_same_all_is_well(
+    def test_another_program_may_write_the_same_key(
         self, key_model: KeyModel, song: Song, tagged_meanwhile: Callable[[str], None]
     ) -> None:
         tagged_meanwhile("7A")

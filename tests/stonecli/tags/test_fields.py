@@ -137,7 +137,7 @@ def test_a_second_run_changes_nothing(text: str, spelling: str, field: Field, mo
 
 
 @given(TEXTS, SPELLINGS, SPELLINGS, st.sampled_from(["comment", "grouping"]), st.sampled_from(["prepend", "append"]))
-def test_the_text_of_the_user_comes_back(text: str, first: str, second: str, field: Field, mode: WriteMode) -> None:
+def test_the_user_text_is_restored(text: str, first: str, second: str, field: Field, mode: WriteMode) -> None:
     users = without_key(text, field, mode)
     if users is not None and without_key(users, field, mode) != users:
         return  # a key in front of a key: the second is the user's until the first is gone

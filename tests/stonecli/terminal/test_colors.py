@@ -45,7 +45,7 @@ def seen(key: Key, blindness: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
-def test_the_circle_is_seen_as_one(blindness: str) -> None:
+def test_the_circle_has_one_bounding_box(blindness: str) -> None:
     def apart(one: Key, other: Key) -> float:
         return float(np.linalg.norm(seen(one, blindness) - seen(other, blindness)))
 

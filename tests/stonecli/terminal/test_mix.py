@@ -20,7 +20,7 @@ from stonecli.terminal.mix import print_mix, print_rows
         (200.0, 189.1, "at most 6% can be saved"),
     ],
 )
-def test_the_promise_under_the_table_holds(cost: float, bound: float, claim: str) -> None:
+def test_the_saving_below_the_table_is_correct(cost: float, bound: float, claim: str) -> None:
     tracks = [Track(Path(name), Key.parse("8A")) for name in "ab"]
     rows = tuple(MixTrack(track.path, track, TrackInfo(), None) for track in tracks)
     mix = Mix(rows, (transition(tracks[0], tracks[1]),), cost, bound, 1 - bound / cost)

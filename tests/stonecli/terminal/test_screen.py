@@ -68,7 +68,7 @@ def test_the_width_of_the_terminal_behind_the_pipe(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_rich_is_for_terminals_and_where_it_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rich_is_loaded_only_for_terminals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
     monkeypatch.setattr(sys, "stdout", io.StringIO())

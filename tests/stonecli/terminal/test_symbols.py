@@ -34,6 +34,6 @@ class TestEveryEncoding:
         assert "7A  Dm   " in text
 
 
-def test_letters_that_are_missing_stay_escapes() -> None:
+def test_missing_letters_are_escaped() -> None:
     """A similar letter would be the name of another file."""
     assert "Björk – 曲".encode("ascii", ASCII_SYMBOLS) == b"Bj\\xf6rk \\u2013 \\u66f2"

@@ -61,7 +61,7 @@ def test_it_fits_and_is_in_order(width: int, terminal: bool) -> None:
     assert times[-1] == int(many[-1].end)
 
 
-def test_where_color_is_seen() -> None:
+def test_colors_are_used_on_terminals() -> None:
     assert screen(40, terminal=True).has_colors
     assert not screen(40).has_colors
     assert not screen(40, terminal=True, no_color=True).has_colors  # NO_COLOR

@@ -42,7 +42,7 @@ class TestAtomicFile:
         assert [*tmp_path.iterdir()] == [path]
 
     @pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
-    def test_gives_the_mode_of_a_new_file(self, durable: bool, tmp_path: Path) -> None:
+    def test_has_the_mode_of_a_new_file(self, durable: bool, tmp_path: Path) -> None:
         with atomic_file(tmp_path / "a", durable=durable):
             pass
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask()

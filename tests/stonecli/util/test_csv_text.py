@@ -34,7 +34,7 @@ def test_all_but_plain_text_is_quoted(text: str) -> None:
     assert line.endswith('"\r\n')
 
 
-def test_plain_text_stands_as_it_is() -> None:
+def test_plain_text_is_not_quoted() -> None:
     assert csv_line(["/music/a-b_1.mp3", r"C:\music\a.mp3", "8A", "-12.5", ""]) == (
         "/music/a-b_1.mp3,C:\\music\\a.mp3,8A,-12.5,\r\n"
     )

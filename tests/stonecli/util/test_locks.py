@@ -52,7 +52,7 @@ class TestFolderLock:
             process.wait()
         waiting.join(60)
 
-    def test_can_be_taken_again(self, tmp_path: Path) -> None:
+    def test_a_released_lock_can_be_acquired_again(self, tmp_path: Path) -> None:
         for _ in range(2):
             with folder_lock(tmp_path):
                 pass
@@ -61,7 +61,7 @@ class TestFolderLock:
         with pytest.raises(FileNotFoundError), folder_lock(tmp_path / "missing"):
             pass
 
-    def test_does_not_wait_where_no_lock_file_can_be_made(self, tmp_path: Path) -> None:
+    def test_does_not_wait_if_no_lock_file_can_be_created(self, tmp_path: Path) -> None:
         (tmp_path / LOCK_NAME).mkdir()
         with folder_lock(tmp_path):
             pass

@@ -39,6 +39,6 @@ def test_redirects_that_are_followed(old: str, new: str) -> None:
         ("https://example.org/x", "https://example.org:99999/x", "invalid URL"),
     ],
 )
-def test_redirects_that_are_not(old: str, new: str, reason: str) -> None:
+def test_redirects_that_are_refused(old: str, new: str, reason: str) -> None:
     with pytest.raises(WebError, match=reason):
         check_redirect(old, new)

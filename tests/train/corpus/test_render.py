@@ -234,7 +234,7 @@ def test_the_shortest_excerpts_come_to_an_end(source: str, tmp_path: Path) -> No
     assert main(arguments) == 0
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("text")
     for out in (tmp_path / "file", tmp_path / "file" / "a"):
         assert main(["--source", "styles", "--no-soundfonts", "--out", str(out), "--count", "1"]) == 1

@@ -274,7 +274,7 @@ def test_file_and_directory_are_flushed_in_order(song: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("how", ["written", "touched", "replaced", "deleted", "cut"])
-def test_a_file_that_changes_meanwhile_is_not_replaced(
+def test_a_file_that_changes_during_a_write_is_not_replaced(
     how: str, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers, samples: dict[str, bytes]
 ) -> None:
     other = samples["mp3"]

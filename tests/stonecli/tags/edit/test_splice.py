@@ -34,7 +34,7 @@ def contents_and_splices(draw: st.DrawFn) -> tuple[bytes, list[Splice]]:
 
 
 @given(contents_and_splices())
-def test_an_inverse_leads_back(drawn: tuple[bytes, list[Splice]]) -> None:
+def test_the_inverse_restores_the_original(drawn: tuple[bytes, list[Splice]]) -> None:
     content, splices = drawn
     changed = spliced(content, splices)
     there, back = forward_and_inverse(io.BytesIO(content), splices)

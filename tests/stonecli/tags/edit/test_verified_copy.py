@@ -148,7 +148,7 @@ def test_every_damaged_write_is_found(old: BinaryIO, content: bytes, tmp_path: P
     assert seen > 30
 
 
-def test_a_disk_that_takes_a_little_at_a_time(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
+def test_a_disk_that_accepts_short_writes(old: BinaryIO, content: bytes, tmp_path: Path) -> None:
     disk = Disk(tmp_path / "new", lambda number, data: data[: max(1, len(data) // 2)])
     with io.BufferedRandom(disk) as copy:
         assert verified_copy(old, copy, SPLICES)
@@ -165,7 +165,7 @@ def test_a_full_disk_is_an_error_and_not_a_wrong_copy(old: BinaryIO, tmp_path: P
         verified_copy(old, copy, SPLICES)
 
 
-def test_a_file_that_is_cut_meanwhile_is_seen(old: BinaryIO, tmp_path: Path) -> None:
+def test_a_file_truncated_during_the_read_is_an_error(old: BinaryIO, tmp_path: Path) -> None:
     def cut(number: int, data: bytes) -> bytes:
         if number == 8:
             os.truncate(tmp_path / "old", 2_100_000)

@@ -262,7 +262,7 @@ def test_text_keeps_language_encoding_and_further_values(make: CopySample) -> No
         assert remove_key(path, [COMMENT])
 
 
-def test_grouping_goes_where_the_file_has_it(make: CopySample) -> None:
+def test_grouping_is_written_to_the_frame_that_exists(make: CopySample) -> None:
     rule = FieldRule("grouping", "camelot", "append")
     for frames, changed in (([], "TIT1"), ([TIT1(text=["a"])], "TIT1"), ([TIT1(text=["w"]), GRP1(text=["a"])], "GRP1")):
         path = make("mp3")
@@ -297,7 +297,7 @@ def test_flags_of_the_tag_stay() -> None:
     assert new[20:].rstrip(b"\0") == title + frame(3, b"TKEY", b"\x008A")
 
 
-def test_an_unsynchronised_tag_stays_so(make: CopySample) -> None:
+def test_an_unsynchronized_tag_keeps_its_flag(make: CopySample) -> None:
     picture = b"\x00PNG\x00\x03\x00\xff\xe0\xff\x00\xff\x00\x00\xff\x01"
     for version in (2, 3):
         plain = frame(version, b"PIC" if version == 2 else b"PRIV", picture)

@@ -166,7 +166,7 @@ def test_other_programs_still_show_it(old_file: tuple[Path, dict[str, str]]) -> 
         assert (tag.title, tag.artist, tag.album) == tuple(texts.get(name) for name in ("TIT2", "TPE1", "TALB"))
 
 
-def test_undo_leads_to_the_byte_and_remove_too(old_file: tuple[Path, dict[str, str]]) -> None:
+def test_undo_and_remove_restore_every_byte(old_file: tuple[Path, dict[str, str]]) -> None:
     path, _ = old_file
     content = path.read_bytes()
     with recorded() as run:

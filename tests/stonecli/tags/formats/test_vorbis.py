@@ -70,7 +70,7 @@ def test_the_key_among_other_entries(before: list[bytes], after: list[bytes]) ->
     assert edit_comments(packed(*before) + b"\x01rest", {"key": "8A"}) == (packed(*after), b"\x01rest")
 
 
-def test_the_key_is_taken_out() -> None:
+def test_the_key_is_removed() -> None:
     entries = [b"KEY=8A", b"INITIALKEY=8A", b"KEY=C", b"KEY=" + MIXED_IN_KEY.encode()]
     assert edit_comments(packed(*entries), {"key": None})[0] == packed(*entries[2:])
 

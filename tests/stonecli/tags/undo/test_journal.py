@@ -505,7 +505,7 @@ def test_a_damaged_journal_is_named_and_not_used(damage: str, tmp_path: Path) ->
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"cannot be created: not a directory|cannot be created: file exists"):
         UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
