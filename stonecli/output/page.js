@@ -760,6 +760,7 @@ function drawSet() {
     return block;
   }));
   byId("empty").hidden = set.length > 0;
+  byId("next").hidden = !set.length || set.at(-1).key < 0;
   byId("best").disabled = set.length < 3 || set.length > MAX_ORDERED;
   byId("export").disabled = byId("empty-set").disabled = !set.length;
   byId("undo").disabled = !past.length;
@@ -785,6 +786,10 @@ byId("order").addEventListener("keydown", event => {
   }
 });
 byId("undo").addEventListener("click", undoSet);
+byId("next").addEventListener("click", () => {
+  pin(set.at(-1));
+  view("tracks");
+});
 byId("empty-set").addEventListener("click", () => changeSet([], "The set is empty; Undo brings it back"));
 
 // A cheap order that starts with the same track: moves of one to three tracks and reversals, as long as they save cost.

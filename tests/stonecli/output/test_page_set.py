@@ -13,6 +13,7 @@ import pytest
 
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import Key
+from stonecli.library.crates import read_crate
 from stonecli.mixing.transitions import Track, cost_matrix
 from stonecli.output.page import page_track, save_page
 from stonecli.tags.track_info import TrackInfo
@@ -228,6 +229,18 @@ def test_a_track_of_the_set_lights_the_keys_that_mix(new_page: NewPage) -> None:
     assert classes == ["item", "item chosen"]
 
 
+def test_the_next_track_is_chosen_from_those_that_mix(new_page: NewPage) -> None:
+    page = new_page()
+    assert not page.find_element("id", "next").is_displayed()
+    add(page, "Two", "One")
+    page.find_element("id", "next").click()
+    names = [name.text.split("\n")[0] for name in page.find_elements("css selector", ".row .name")]
+    assert names == ["One", "Three", "Two", "Four"]  # the last track, then by cost
+    assert page.find_element("css selector", "#pin span").text == "Mixes with One's artist – One (8A)"
+    page.find_element("css selector", "#pin button").click()
+    assert page.find_element("id", "count").text == "6 tracks"
+
+
 def exported(page: Any, folder: Path) -> Path:
     """Click on export, and wait for the file."""
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
@@ -272,6 +285,7 @@ def test_hostile_names_stay_text_in_set_and_export(browser: Any, tmp_path: Path)
     assert browser.execute_script("return document.querySelectorAll('script').length") == 2
     path = exported(browser, folder)
     assert path.name == "script alert(1) script.m3u8"
+    assert {entry.path for entry in read_crate(path)} == {tmp_path / name for name in names}
     lines = path.read_text("utf-8").splitlines()
     assert len(lines) == 2 + 2 * len(names)  # no name breaks its line
     entries = [line for line in lines if not line.startswith("#")]
