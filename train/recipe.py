@@ -2,9 +2,9 @@
 
 A recipe is a TOML file: a table ``[needs]`` with what must be installed, and a list of steps, each a command of this
 repository. ``train/recipe.toml`` makes the built-in model; ``train/recipe_tiny.toml`` takes the same route in a minute.
-The command first prints what the recipe needs and what is missing. Each step runs in a process of its own. Finished
-steps are recorded in FOLDER/done.json: the same command resumes at the step that was interrupted, even after FOLDER was
-moved to another machine.
+The command first prints a plan (steps, hours, memory, disk, packages, downloads) and what is missing. Each step runs in
+a process of its own. Finished steps are recorded in FOLDER/done.json: the same command resumes at the step that was
+interrupted, even after FOLDER was moved to another machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +49,21 @@ class Step:
         name: under which it is recorded when it is done.
         command: a module and its arguments, with the placeholders ``{out}``, ``{corpus}``, ``{configs}``, ``{jobs}``
             and ``{recordings}`` for values from the command line, so that the folders may be moved.
+        minutes: on two CPU cores, about.
     """
 
     name: str
     command: tuple[str, ...]
+    minutes: float = 0.0
 
     def arguments(self, values: dict[str, str]) -> list[str]:
         """Arguments of Python, with the placeholders filled in."""
         return ["-m", *(part.format(**values) for part in self.command)]
+
+    @property
+    def kind(self) -> str:
+        """What it does, in one word: the last part of its module, or the command of ``stone``."""
+        return self.command[1] if self.command[0] == "stonecli" else self.command[0].rpartition(".")[2]
 
     @property
     def is_for_recordings(self) -> bool:
@@ -65,17 +73,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a recipe needs, besides stone with the extra ``train``.
+    """What a recipe needs, besides stone itself.
 
     Attributes:
-        hours: of two CPU cores, about.
+        memory_gb: of RAM, about, with two jobs.
         disk_gb: in the output folder, about.
-        python: modules of the extra ``corpus``.
+        python: modules of the extra ``corpus``, which includes those of ``train``.
         debian: packages of Debian and Ubuntu.
         downloads: what the steps download, with licenses; printed at the start.
     """
 
-    hours: float = 0.0
+    memory_gb: float = 0.0
     disk_gb: float = 0.0
     python: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
@@ -99,7 +107,10 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        steps = tuple(Step(str(row["name"]), tuple(shlex.split(row["run"]))) for row in content["step"])
+        steps = tuple(
+            Step(str(row["name"]), tuple(shlex.split(row["run"])), float(row.get("minutes", 0.0)))
+            for row in content["step"]
+        )
         for step in steps:
             step.arguments(dict.fromkeys(PLACEHOLDERS, ""))
         needs = _read_needs(content.get("needs", {}))
@@ -111,7 +122,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _read_needs(table: dict[str, Any]) -> Needs:
-    values: dict[str, Any] = {name: float(table[name]) for name in table.keys() & {"hours", "disk_gb"}}
+    values: dict[str, Any] = {name: float(table[name]) for name in table.keys() & {"memory_gb", "disk_gb"}}
     values |= {name: tuple(map(str, value)) for name, value in table.items() if isinstance(value, list)}
     if unknown := table.keys() - values.keys():
         raise ValueError(f"needs.{min(unknown)}")
@@ -129,6 +140,9 @@ def missing(needs: Needs, out: Path) -> list[str]:
         lines.append(f"Debian or Ubuntu, with the packages {' '.join(packages)}")
     elif packages:
         lines.append(f"Debian packages: apt-get update && apt-get install --no-install-recommends {' '.join(packages)}")
+    memory = _memory_gb()
+    if memory is not None and memory < needs.memory_gb:
+        lines.append(f"memory: about {needs.memory_gb:g} GB, and this machine has {memory:.1f} GB")
     free = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free / GB
     used = _size(out) / GB
     if free + used < needs.disk_gb:
@@ -179,8 +193,8 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings
     """
     out.mkdir(parents=True, exist_ok=True)
     done = _read_done(out / DONE)
-    before = [Step(name, tuple(command)) for name, command in done.items()]
-    if before != [step for step in steps if not step.is_for_recordings][: len(before)]:
+    before = [(name, tuple(command)) for name, command in done.items()]
+    if before != [(step.name, step.command) for step in steps if not step.is_for_recordings][: len(before)]:
         raise StoneError(f"{out}: made by another recipe, or another version of this one; use another --out")
     values = {"out": str(out), "corpus": str(corpus), "configs": str(CONFIGS), "jobs": str(jobs)}
     values["recordings"] = str(recordings)
@@ -214,6 +228,14 @@ def _run(command: list[str]) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
+def _memory_gb() -> float | None:
+    """The machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
+    except (AttributeError, ValueError, OSError):  # AttributeError: Windows
+        return None
+
+
 def _size(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
@@ -234,12 +256,30 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
         json.dump(done, file, indent=1)
 
 
-def _print_needs(recipe: Recipe, out: Path) -> None:
+def _print_plan(recipe: Recipe, out: Path) -> None:
+    """Print what the steps that are not done take, and what the recipe needs."""
     needs = recipe.needs
-    print(f"{len(recipe.steps)} steps: about {needs.hours:g} hours on two cores, {needs.disk_gb:g} GB in {out}")
+    done = _read_done(out / DONE)
+    steps = [step for step in recipe.steps if step.name not in done]
+    print(
+        f"plan: {len(steps)} of {len(recipe.steps)} steps, about {_duration(steps) or 'a minute'} on two cores,"
+        f" {needs.memory_gb:g} GB of memory, {needs.disk_gb:g} GB of disk in {out}"
+    )
+    for kind in Counter(step.kind for step in steps):
+        of_kind = [step for step in steps if step.kind == kind]
+        print(f"  {len(of_kind)} x {kind}" + (f", about {_duration(of_kind)}" if _duration(of_kind) else ""))
+    for what, names in (("Python packages", needs.python), ("Debian packages", needs.debian)):
+        if names:
+            print(f"needs the {what} {', '.join(names)}")
     for line in needs.downloads:
         print(f"downloads {line}")
     sys.stdout.flush()
+
+
+def _duration(steps: Sequence[Step]) -> str:
+    """The time that the steps take together; empty if the recipe does not say."""
+    minutes = sum(step.minutes for step in steps)
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:g} minutes" if minutes else ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -255,13 +295,13 @@ def main(arguments: Sequence[str]) -> int:
         "--recordings", type=Path, metavar="CSV", help="score the model on your labeled recordings, too"
     )
     parser.add_argument("--install", action="store_true", help="install missing Debian packages first (needs root)")
-    parser.add_argument("--check", action="store_true", help="only print what the recipe needs and what is missing")
+    parser.add_argument("--check", action="store_true", help="only print the plan and what is missing")
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     out: Path = options.out
     try:
         recipe = read_recipe(TINY if options.tiny else options.recipe)
-        _print_needs(recipe, out)
+        _print_plan(recipe, out)
         if options.install and (packages := missing_packages(recipe.needs.debian)):
             install_packages(packages)
         if lines := missing(recipe.needs, out):

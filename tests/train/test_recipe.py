@@ -90,7 +90,9 @@ def test_a_signal_stops_the_recipe(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(CONFIGS.parents[1])])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        assert run.stdout.readline().startswith("2 steps")
+        assert run.stdout.readline().startswith("plan: 2 of 2 steps")
+        assert run.stdout.readline() == "  1 x waits\n"
+        assert run.stdout.readline() == "  1 x tool\n"
         assert run.stdout.readline().startswith("1/2 first")
         assert run.stdout.readline() == "waiting\n"
         run.terminate()
@@ -182,15 +184,16 @@ class TestNeeds:
     @pytest.fixture
     def recipe(self, tmp_path: Path) -> Path:
         needs = """[needs]
-            hours = 2
+            memory_gb = 0.5
             disk_gb = 1
             python = ["json", "no_such_module"]
             debian = ["no-such-package"]
             downloads = ["a corpus (MIT)"]
             """
-        step = "[[step]]\nname = 'a'\nrun = 'json.tool --help'\n"
+        steps = "[[step]]\nname = 'a'\nminutes = 60\nrun = 'json.tool --help'\n"
+        steps += "[[step]]\nname = 'b'\nminutes = 60.5\nrun = 'stonecli train --help'\n"
         path = tmp_path / "r.toml"
-        path.write_text(needs + step)
+        path.write_text(needs + steps)
         return path
 
     def test_all_that_is_missing_is_named_before_the_first_step(
@@ -198,8 +201,14 @@ class TestNeeds:
     ) -> None:
         assert main([str(recipe), "--out", str(tmp_path / "out")]) == 1
         out, errors = capfd.readouterr()
-        assert out.splitlines() == [f"1 steps: about 2 hours on two cores, 1 GB in {tmp_path / 'out'}",
-                                    "downloads a corpus (MIT)"]  # fmt: skip
+        assert out.splitlines() == [
+            f"plan: 2 of 2 steps, about 2.0 hours on two cores, 0.5 GB of memory, 1 GB of disk in {tmp_path / 'out'}",
+            "  1 x tool, about 60 minutes",
+            "  1 x train, about 60.5 minutes",
+            "needs the Python packages json, no_such_module",
+            "needs the Debian packages no-such-package",
+            "downloads a corpus (MIT)",
+        ]
         assert "(no_such_module): pip install 'stonecli[corpus]'" in errors
         assert "no-such-package" in errors
         assert not (tmp_path / "out").exists()
@@ -209,6 +218,19 @@ class TestNeeds:
         (line,) = missing(needs, tmp_path / "not" / "there")
         assert line.startswith("disk: about 1e+09 GB in ")
         assert not missing(replace(needs, disk_gb=0.0), tmp_path)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="the system does not say how much memory there is")
+    def test_too_little_memory_is_named(self, recipe: Path, tmp_path: Path) -> None:
+        needs = replace(read_recipe(recipe).needs, python=(), debian=(), disk_gb=0.0, memory_gb=1e9)
+        (line,) = missing(needs, tmp_path)
+        assert line.startswith("memory: about 1e+09 GB, and this machine has ")
+
+    def test_the_plan_of_a_resumed_run_has_only_the_rest(
+        self, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / DONE).write_text(json.dumps({"a": ["json.tool", "--help"]}))
+        assert main([str(recipe), "--out", str(tmp_path)]) == 1
+        assert capfd.readouterr().out.startswith("plan: 1 of 2 steps, about 60.5 minutes on two cores")
 
     @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="not Debian")
     def test_installed_debian_packages_are_not_missing(self) -> None:

@@ -11,6 +11,7 @@ was used for which model, and under which licenses.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -141,10 +142,12 @@ PACKAGES = (
     "wizznic-data",
     "xblast-tnt-musics",
 )
-TRIES = 8  # consecutive failed packages at the start before the command gives up
+TRIES = 8  # consecutive failed packages after which the command gives up
 SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".m4a"})
 MODULES = frozenset({".mod", ".xm", ".it", ".s3m"})
 MIN_SECONDS = 40.0
+_ABSENT = "Unable to locate package"  # apt-get's message if this release does not have it
+_WORK = ".fetch-"  # start of the names of temporary folders
 MAX_MODULE_SECONDS = 600
 
 
@@ -164,9 +167,11 @@ def fetch_package(package: str, folder: Path) -> int:
     if target.is_dir():
         return sum(path.suffix in SUFFIXES for path in target.iterdir())
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_WORK) as name:
         work = Path(name)
-        download = subprocess.run(["apt-get", "download", package], cwd=work, capture_output=True, check=False)  # noqa: S603, S607
+        command = ["apt-get", "download", package]
+        english = os.environ | {"LC_ALL": "C"}  # for _ABSENT
+        download = subprocess.run(command, cwd=work, capture_output=True, check=False, env=english)  # noqa: S603
         archives = list(work.glob("*.deb"))
         if download.returncode or not archives:
             reason = download.stderr.decode(errors="replace").strip().splitlines()
@@ -235,22 +240,26 @@ def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable
     """Download ``packages`` into ``folder`` and return the number of music files there.
 
     Raises:
-        FetchError: apt-get is not installed, or all of the first packages fail.
+        FetchError: apt-get is not installed, or several packages in a row fail, as without a network. A release of
+            Debian may lack some packages; this alone is not an error.
     """
     missing = [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]
     if missing:
         raise FetchError(f"needs {' and '.join(missing)} (Debian or Ubuntu): use music of your own")
-    total = fetched = 0
-    for index, package in enumerate(packages, 1):
+    for leftover in folder.glob(f"{_WORK}*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    total = fetched = failed = 0
+    for package in packages:
         try:
             count = fetch_package(package, folder)
         except FetchError as error:
             report(f"{package}: {error}")
-            if not fetched and index >= min(TRIES, len(packages)):
-                advice = "run apt-get update, or check the network"
-                raise FetchError(f"none of the first {index} packages can be fetched ({error}): {advice}") from error
+            failed += 0 if fetched and _ABSENT in str(error) else 1
+            if failed >= min(TRIES, len(packages)):
+                advice = "run apt-get update, or check the network; then run the same command again to resume"
+                raise FetchError(f"{failed} packages in a row cannot be fetched ({error}): {advice}") from error
             continue
-        fetched += 1
+        fetched, failed = fetched + 1, 0
         total += count
         report(f"{package}: {count} tracks" if count else f"{package}: no music in it")
     return total

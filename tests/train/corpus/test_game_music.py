@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -12,7 +13,7 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from stonecli_train.corpus.game_music import TRIES, _is_music, _played, _unpack_music, main
+from stonecli_train.corpus.game_music import TRIES, FetchError, _is_music, _played, _unpack_music, fetch_all, main
 
 
 def tracker_module() -> bytes:
@@ -85,5 +86,28 @@ def test_without_a_network_it_gives_up_after_a_few_packages(
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == TRIES
     (line,) = err.splitlines()
-    assert line.startswith(f"none of the first {TRIES} packages can be fetched (Unable to locate package ")
-    assert line.endswith("run apt-get update, or check the network")
+    assert line.startswith(f"{TRIES} packages in a row cannot be fetched (Unable to locate package ")
+    assert line.endswith("run apt-get update, or check the network; then run the same command again to resume")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs of POSIX")
+@pytest.mark.parametrize(
+    ("message", "is_error"), [("Failed to fetch", True), ("Unable to locate package", False)], ids=str
+)
+def test_a_network_that_fails_later_is_an_error_too(
+    message: str, is_error: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, a model would be trained on the few packages that came before; a release may lack some of them."""
+    for name in ("apt-get", "dpkg-deb"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "E: {message} $2" >&2\nexit 100\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    games = tmp_path / "games"
+    (games / "first").mkdir(parents=True)
+    (games / ".fetch-1234").mkdir()
+    reported: list[str] = []
+    expected = pytest.raises(FetchError, match=f"^{TRIES} packages in a row cannot be fetched")
+    with expected if is_error else nullcontext():
+        fetch_all(games, ["first", *(f"package-{number}" for number in range(2 * TRIES))], reported.append)
+    assert len(reported) == 1 + (TRIES if is_error else 2 * TRIES)
+    assert [path.name for path in games.iterdir()] == ["first"]  # a killed process left the other folder
