@@ -59,7 +59,7 @@ def losses() -> Iterator[Row]:
     for case in test_losses_golden.CASES:
         logits = torch.from_numpy(values[f"{case}/logits"]).requires_grad_()
         terms = test_losses_golden.terms_of(case, logits)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
+        terms["total"].backward()
         theirs = {"key": values[f"{case}/loss_pos"] + values[f"{case}/loss_equi"]}
         theirs |= {"mode": values[f"{case}/loss_mode"]} if "mode" in terms else {}
         theirs |= {"balance": values[f"{case}/loss_distribution"]} if "balance" in terms else {}

@@ -70,11 +70,15 @@ def write_labels(dataset: Any, path: Path, report: Report) -> int:
 
 
 def _key_of(track: Any) -> Key | None:
-    """The key of a mirdata track, which is a text, a list of texts, or keys with time intervals."""
+    """The key of a mirdata track, which is a text, a list of texts, or keys with time intervals.
+
+    Some datasets have the tonic in ``key`` and the mode in ``mode``.
+    """
     found: dict[Key, float] = {}
+    mode = getattr(track, "mode", None)
     for text, seconds in _texts(getattr(track, "key", None)):
         try:
-            key = Key.parse(text)
+            key = Key.parse(f"{text} {mode}" if isinstance(mode, str) else text)
         except ValueError:
             continue
         found[key] = found.get(key, 0.0) + seconds

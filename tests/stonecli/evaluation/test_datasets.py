@@ -70,6 +70,21 @@ def test_the_key_that_lasts_longest(tmp_path: Path) -> None:
     assert rows(tmp_path / "labels.csv")[1] == [str(home / "a.wav"), "A minor"]
 
 
+def test_a_dataset_with_tonic_and_mode_apart(tmp_path: Path) -> None:
+    """As the Free Music Archive's keys: without the mode, every minor key would become major."""
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = ["index,key_and_mode,track_id,spotify_uri", "0,C# minor,000002,", "1,Bb Major,000005,spotify:track:x"]
+    for name in ("fma_keys_metadata.csv", "fmakv2_metadata.csv"):  # of mirdata's versions of the dataset
+        (home / name).write_text("\n".join(lines) + "\n")
+    tracks = {}
+    for number in ("000002", "000005"):
+        (home / f"{number}.mp3").write_bytes(b"audio")
+        tracks[number] = {"audio": [f"{number}.mp3", None]}
+    write_labels(with_index("fma_keys", home, tracks), tmp_path / "labels.csv", lambda text: None)
+    assert [key for _, key in rows(tmp_path / "labels.csv")[1:]] == ["C# minor", "Bb major"]
+
+
 def test_a_dataset_that_mirdata_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no_such: must be one of .*beatles"):
         open_dataset("no_such", tmp_path, lambda text: None)
