@@ -1,7 +1,7 @@
 """Each registry of docs/architecture.md as a whole: no row is forgotten in the program, the help or the documentation.
 
 Containers have a test of their own in tests/stonecli/tags/formats/test_containers.py, and the fields of the network in
-tests/export/test_graph.py.
+tests/export/test_graph.py. A recording is read from each storage in tests/stonecli/remote/test_storage.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pytest
 from stonecli.cli.help import COMMANDS, program_help
 from stonecli.key import NOTATIONS, Key, Notation
 from stonecli.output.table_file import FORMATS, OutputFile
+from stonecli.remote.locations import Url, parse_location
+from stonecli.remote.storage import STORAGES, storage_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +63,20 @@ class TestNotations:
         assert notation in help_of("tag")
         assert f"`{notation}`" in (ROOT / "docs" / "tags.md").read_text("utf-8")
         assert f"--notation {notation}" in (ROOT / "docs" / "tagging.md").read_text("utf-8")
+
+
+class TestStorages:
+    @pytest.mark.parametrize("protocol", [protocol for storage in STORAGES for protocol in storage.protocols])
+    def test_each_protocol_has_one_storage_and_is_documented(self, protocol: str) -> None:
+        url = parse_location(f"{protocol}://host/music/a.mp3")
+        assert isinstance(url, Url)
+        assert [storage for storage in STORAGES if protocol in storage.protocols] == [storage_of(url)]
+        assert f"`{protocol}://`" in (ROOT / "docs" / "cluster.md").read_text("utf-8")
+
+    def test_the_last_one_is_for_all_other_protocols(self) -> None:
+        assert (
+            [storage for storage in STORAGES if not storage.protocols] == [STORAGES[-1]] == [storage_of(Url("gs://a"))]
+        )
 
 
 class TestOutputFormats:

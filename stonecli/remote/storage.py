@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -44,6 +44,22 @@ class Found:
     error: str | None
 
 
+@dataclass(frozen=True)
+class Storage:
+    """How stone reads the URLs of some protocols.
+
+    Attributes:
+        protocols: the parts before ``://``; empty for all other protocols of fsspec.
+        open_file: the recording at a URL as a file, and its declared size or None; the second argument is the time
+            limit, as a time of ``time.monotonic``.
+        list_names: the names below a folder, given its file system of fsspec and its path; None without folders.
+    """
+
+    protocols: tuple[str, ...]
+    open_file: Callable[[Url, float], AbstractContextManager[tuple[Any, int | None]]]
+    list_names: Callable[[Any, str], Iterator[str]] | None
+
+
 def find_recordings(
     locations: Iterable[Location],
     leftovers: list[Path] | None = None,
@@ -70,10 +86,11 @@ def find_recordings(
 
 def find_urls(url: Url) -> Iterator[Found]:
     """The recordings at or below a URL. The web has no folders: there, each recording needs its own URL."""
-    if url.is_web and not url.name:
+    list_names = storage_of(url).list_names
+    if list_names is None and not url.name:
         yield Found(url, WEB_FOLDER)
         return
-    if url.is_web or url.suffix.lower() in MUSIC_SUFFIXES:  # requested only when it is downloaded
+    if list_names is None or url.suffix.lower() in MUSIC_SUFFIXES:  # requested only when it is downloaded
         yield Found(url, None)
         return
     try:
@@ -81,8 +98,7 @@ def find_urls(url: Url) -> Iterator[Found]:
         if not files.isdir(path):
             yield Found(url, None)
             return
-        names = _s3_names(files, path) if url.protocol in ("s3", "s3a") else _walked(files, path)
-        for number, name in enumerate(names):
+        for number, name in enumerate(list_names(files, path)):
             if number >= _MAX_NAMES:
                 raise StorageError(f"more than {_MAX_NAMES:,} files; name a folder or prefix in it")
             below = Url(name if "://" in name else files.unstrip_protocol(name))
@@ -114,12 +130,7 @@ def fetched(url: Url, *, max_bytes: int = MAX_BYTES) -> Iterator[Path]:
 def _fetch(url: Url, copy: Path, max_bytes: int) -> None:
     deadline = time.monotonic() + MAX_SECONDS
     with ExitStack() as stack:
-        if url.is_web:
-            source, size = stack.enter_context(_web_page(url, deadline))
-        else:
-            files, path = _file_system(url)
-            source = stack.enter_context(files.open(path, "rb", block_size=_BLOCK))
-            size = getattr(source, "size", None)
+        source, size = stack.enter_context(storage_of(url).open_file(url, deadline))
         if size is not None and size > max_bytes:
             raise StorageError(f"larger than {max_bytes >> 20} MB")
         done = 0
@@ -156,6 +167,14 @@ def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
         raise
     except (OSError, HTTPException, ValueError) as error:
         raise StorageError(network_error(error)) from error
+
+
+@contextmanager
+def _stored_file(url: Url, _deadline: float) -> Iterator[tuple[Any, int | None]]:
+    """The recording in a storage of fsspec as a file, and its declared size or None."""
+    files, path = _file_system(url)
+    with files.open(path, "rb", block_size=_BLOCK) as source:
+        yield source, getattr(source, "size", None)
 
 
 def _file_system(url: Url) -> tuple[Any, str]:
@@ -207,6 +226,19 @@ def _listed(files: Any, folder: str) -> set[tuple[str, bool]]:
     """The name of each entry of a folder, and whether it is a folder."""
     entries = files.ls(folder, detail=True)
     return {(str(entry["name"]), entry["type"] == "directory") for entry in entries if entry["type"] in _KINDS}
+
+
+STORAGES = (
+    Storage(("http", "https"), _web_page, None),
+    Storage(("s3", "s3a"), _stored_file, _s3_names),
+    Storage((), _stored_file, _walked),
+)
+"""Every kind of storage; the last one is for the protocols that no other one names."""
+
+
+def storage_of(url: Url) -> Storage:
+    """The storage that a URL belongs to."""
+    return next((storage for storage in STORAGES if url.protocol in storage.protocols), STORAGES[-1])
 
 
 def _is_hidden(name: str) -> bool:

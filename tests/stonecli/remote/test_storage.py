@@ -65,6 +65,38 @@ def found(*texts: str) -> list[tuple[str, str | None]]:
     return [(str(one.location), one.error) for one in find_recordings(map(parse_location, texts))]
 
 
+def put_on_web(content: bytes, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    (tmp_path / "a.mp3").write_bytes(content)
+    return f"{request.getfixturevalue('serve')(tmp_path)}/a.mp3"
+
+
+def put_in_s3(content: bytes, request: pytest.FixtureRequest, _: Path) -> str:
+    request.getfixturevalue("s3").put_object(Bucket=BUCKET, Key="every storage/a.mp3", Body=content)
+    return f"s3://{BUCKET}/every storage/a.mp3"
+
+
+def put_in_memory(content: bytes, request: pytest.FixtureRequest, _: Path) -> str:
+    request.getfixturevalue("memory").pipe("/every storage/a.mp3", content)
+    return "memory:///every storage/a.mp3"
+
+
+SAMPLES = {"http": put_on_web, "s3": put_in_s3, "": put_in_memory}  # by the first protocol
+
+
+class TestEveryStorage:
+    @pytest.mark.parametrize("row", storage.STORAGES, ids=lambda row: row.protocols[:1])
+    def test_a_recording_is_found_and_downloaded(
+        self, row: storage.Storage, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        name = row.protocols[0] if row.protocols else ""
+        assert name in SAMPLES, "add a function to SAMPLES that puts a recording there"
+        url = SAMPLES[name](b"music", request, tmp_path)
+        assert storage.storage_of(Url(url)) is row
+        assert found(url if row.list_names is None else url.removesuffix("/a.mp3")) == [(url, None)]
+        with fetched(Url(url)) as copy:
+            assert copy.read_bytes() == b"music"
+
+
 # What is found
 
 
