@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-INSTALLED_NAMES = {"stonecli": "stonecli", "export": "stonecli_export"}
+INSTALLED_NAMES = {"stonecli": "stonecli", "train": "stonecli_train", "export": "stonecli_export"}
 
 
 def modules() -> dict[str, Path]:

@@ -30,16 +30,14 @@ from stonecli.key import Key
 from stonecli.library.walk import find_music
 from stonecli_train.augment import augmented
 from stonecli_train.config import TrainConfig
-from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, UNKNOWN
+from stonecli_train.corpus.annotation import COLUMNS, FRAME_SECONDS, NO_KEY, SCORE, UNKNOWN
 from stonecli_train.corpus.styles import STYLES
 from stonecli_train.features import FeatureCache, load_features
 from stonecli_train.parallel import ALONE, Processes, gather_objects
 from stonecli_train.pseudo_labels import PseudoLabels, TeacherEnsemble, confirmed_by_chroma
 
-NO_KEY = "none"  # the label of a recording that has no key
 NO_KEY_INDEX = 24
 UNKNOWN_STYLE = -1
-SCORE = ".score"  # suffix instead of ``.npy``: labels of a rendering by ``stonecli_train.corpus.annotation``
 _REPORT_EVERY = 100  # recordings
 
 Segment = npt.NDArray[np.uint8]

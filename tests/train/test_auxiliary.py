@@ -16,9 +16,15 @@ from stonecli_train.auxiliary import AuxiliaryHeads, score_targets  # noqa: E402
 from stonecli_train.checkpoint import load_checkpoint  # noqa: E402
 from stonecli_train.chromanet import ChromaNet  # noqa: E402
 from stonecli_train.config import TrainConfig, override  # noqa: E402
-from stonecli_train.corpus.annotation import FRAME_SECONDS, MAJOR, MINOR, UNKNOWN  # noqa: E402
+from stonecli_train.corpus.annotation import (  # noqa: E402
+    FRAME_SECONDS,
+    MAJOR,
+    MINOR,
+    SCORE,
+    UNKNOWN,
+)
 from stonecli_train.corpus.styles import STYLES  # noqa: E402
-from stonecli_train.data import SCORE, UNKNOWN_STYLE, Batch, StepDataset, Track, read_styles  # noqa: E402
+from stonecli_train.data import UNKNOWN_STYLE, Batch, StepDataset, Track, read_styles  # noqa: E402
 from stonecli_train.loop import Run, Watcher  # noqa: E402
 from tests.train.fixture_types import MakeConfig  # noqa: E402
 

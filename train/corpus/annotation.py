@@ -12,6 +12,8 @@ from stonecli_train.corpus.score import Chord
 
 FRAME_SECONDS = 0.25
 UNKNOWN = 255
+NO_KEY = "none"  # the label of a recording that has no key
+SCORE = ".score"  # suffix of the file with the annotation of a rendering, instead of ``.npy``
 COLUMNS = ("root", "quality", "bass", "melody")
 MAJOR, MINOR, OTHER = 0, 1, 2
 """Qualities of a chord: with a major third, with a minor third and a perfect fifth, anything else."""

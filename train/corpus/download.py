@@ -25,9 +25,8 @@ from typing import IO
 from stonecli.errors import StoneError, WebError
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.web import network_error, open_url
-from stonecli_train.corpus import bach_chorales, cocopops, jazz_standards, nottingham, pop909
+from stonecli_train.corpus import bach_chorales, cocopops, grooves, jazz_standards, nottingham, pop909
 from stonecli_train.errors import message
-from stonecli_train.tempo import grooves
 
 MAX_BYTES = 512 << 20  # of a repository's archive
 MAX_SECONDS = 3600.0

@@ -24,8 +24,9 @@ import soxr
 
 from stonecli.jobs import run
 from stonecli_train.corpus import kits, lmms
+from stonecli_train.corpus.kits import is_held_out
 from stonecli_train.corpus.notes import Check, checked_notes, find_loop
-from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family, is_held_out
+from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family
 from stonecli_train.parent import end_with_parent
 
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones

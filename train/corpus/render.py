@@ -56,9 +56,9 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
         StoneError: it cannot be rendered here.
         OSError: it cannot be written.
     """
+    from stonecli_train.corpus.annotation import NO_KEY, SCORE
     from stonecli_train.corpus.excerpt import UnsuitableError, render_excerpt
     from stonecli_train.corpus.plain import RATE
-    from stonecli_train.data import NO_KEY, SCORE
     from stonecli_train.features import save_atomically, track_features
     from stonecli_train.vqt import VQTConfig
 

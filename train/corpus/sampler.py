@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +24,6 @@ INDEX = "index.json"
 RATE = 22050  # Hz, of all samples
 FARTHEST = 8.0  # maximum transposition of a sample, in semitones
 _OPEN_FILES = 48  # maximum number of memory-mapped sample files, about 2 MB each
-_HELD_OUT_EACH = 5  # one preset or kit out of five is excluded from training
 
 # Families by patterns of preset names; the first match wins. The bank decides if no pattern matches the name.
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -63,12 +61,6 @@ _GROUPS: tuple[tuple[str, ...], ...] = (
 _BASSES = ("bass", "bass", "bass", "bass", "bass", "bass", "synth", "organ")
 _CHOIR_PROGRAMS = frozenset({52, 53, 54, 91})
 _SLOW = 0.12  # attack in seconds above which short notes would be too quiet
-
-
-def is_held_out(name: str) -> bool:
-    """Whether a preset or kit is excluded from training, together with those of the same name in other banks."""
-    plain = re.sub(r"[^a-z]+", "", name.casefold()) or name
-    return zlib.crc32(plain.encode()) % _HELD_OUT_EACH == 0
 
 
 def instrument_family(bank: str, name: str, sustains: bool) -> str:

@@ -24,9 +24,9 @@ from stonecli.errors import StoneError
 from stonecli.tempo.novelty import FRAME_RATE, novelty
 from stonecli.tempo.periodicity import LOWEST_BPM, periodicity
 from stonecli.util.atomic_file import atomic_file
+from stonecli_train.corpus.grooves import FOLDER, read_grooves
 from stonecli_train.corpus.sources import Library
 from stonecli_train.errors import message
-from stonecli_train.tempo.grooves import FOLDER, read_grooves
 from stonecli_train.tempo.network import FIRST, LAST, STEPS, TempoNet, TempoNetConfig, pooled
 from stonecli_train.tempo.render import SECONDS, SKETCH_SOURCES, Renderer, settings_of
 from stonecli_train.tempo.sketch import sketch

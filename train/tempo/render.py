@@ -4,7 +4,7 @@
 
 writes for each excerpt ``SEED_NUMBER.npz`` with the band levels (``stonecli.tempo.novelty``), the frame rate, the tempo
 and the style. Most excerpts are arrangements of ``stonecli_train.corpus``; in many of them, the drums are those of a
-human drummer (``stonecli_train.tempo.grooves``). Noise, speech and music whose tempo wanders have the tempo 0: none.
+human drummer (``stonecli_train.corpus.grooves``). Noise, speech and music whose tempo wanders have the tempo 0: none.
 An excerpt depends only on seed and number, so a run can be interrupted and repeated.
 """
 
@@ -27,11 +27,11 @@ from stonecli.util.atomic_file import atomic_file
 from stonecli_train.corpus import effects, fluidsynth, keyless, songs
 from stonecli_train.corpus.arrange import Part, Tone
 from stonecli_train.corpus.excerpt import Settings, play
+from stonecli_train.corpus.grooves import FOLDER, Groove, read_grooves
 from stonecli_train.corpus.plain import RATE
 from stonecli_train.corpus.sources import GENERATED, Library
 from stonecli_train.corpus.tape import detuned
 from stonecli_train.errors import message
-from stonecli_train.tempo.grooves import FOLDER, Groove, read_grooves
 
 SECONDS = 24.0
 SOURCES: dict[str, float] = {

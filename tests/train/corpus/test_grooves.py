@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stonecli.errors import StoneError
-from stonecli_train.tempo.grooves import read_groove, read_grooves
+from stonecli_train.corpus.grooves import read_groove, read_grooves
 
 mido = pytest.importorskip("mido")
 

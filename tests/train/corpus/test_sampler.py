@@ -10,12 +10,12 @@ import pytest
 from stonecli.errors import StoneError
 from stonecli_train.corpus import sampler
 from stonecli_train.corpus.arrange import Part, Tone
+from stonecli_train.corpus.kits import is_held_out
 from stonecli_train.corpus.notes import Check, checked_notes, find_loop, pitch_of
 from stonecli_train.corpus.sampler import (
     RATE,
     Sampler,
     instrument_family,
-    is_held_out,
     load_sampler,
     play_kit,
     play_tones,

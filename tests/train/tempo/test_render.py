@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stonecli_train.corpus.arrange import Tone
+from stonecli_train.corpus.grooves import Groove
 from stonecli_train.corpus.sources import GENERATED, Library
-from stonecli_train.tempo.grooves import Groove
 
 pytest.importorskip("pedalboard", reason="needs stonecli[corpus]")
 
