@@ -31,12 +31,17 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_page_of_20000_tracks_is_fast(browser: Any, tmp_path: Path) -> None:
-    """The shortest of several times counts, because other processes may use the same cores."""
+    """The page's thread needs at most half of the time that the user waits, so that drawing has the other half.
+
+    CPU time counts, because other processes may use the same cores.
+    """
     save_page(tmp_path / "page.html", generated_tracks(MANY))
-    times = {step: min(seconds) for step, seconds in measured(browser, tmp_path / "page.html", runs=7).items()}
-    assert times.pop("load") < LOAD_SECONDS
+    times = {
+        step: min(cpu for _, cpu in found) for step, found in measured(browser, tmp_path / "page.html", runs=2).items()
+    }
+    assert 0 < times.pop("load") < LOAD_SECONDS / 2
     assert len(times) > 15
-    assert {step: seconds for step, seconds in times.items() if seconds >= STEP_SECONDS} == {}
+    assert {step: seconds for step, seconds in times.items() if seconds >= STEP_SECONDS / 2} == {}
     browser.get((tmp_path / "page.html").as_uri())
     assert browser.find_element("id", "count").text == "20,000 tracks"
     assert 15 < len(browser.find_elements("css selector", ".row")) < 80
