@@ -140,6 +140,14 @@ def evaluate_answers(
     )
 
 
+def can_be_compared(tracks: Sequence[Label], ours: Answers, theirs: Answers) -> bool:
+    """Whether a track with a key has an answer from both estimators."""
+    return any(
+        track.key is not None and our is not None and their is not None
+        for track, our, their in zip(tracks, ours, theirs, strict=True)
+    )
+
+
 def compare_answers(
     tracks: Sequence[Label], ours: Answers, theirs: Answers, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:

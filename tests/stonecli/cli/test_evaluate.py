@@ -172,8 +172,8 @@ def test_against_another_tool(folder: Path, invoke: Invoke, tmp_path: Path) -> N
     result = invoke("evaluate", labels_file(folder, RIGHT), "--against", theirs)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        f"{theirs}: not in the comparison, because it has no key for them: 1 of 4 tracks",
-        f"{theirs}: rows that belong to no track of the labels: 1",
+        f"{theirs}: tracks without a key in this file, not compared: 1 of 4",
+        f"{theirs}: rows that match no track of the labels, ignored: 1",
     ]
     # Ours 1, 1, 1; theirs 1, 0.3, 0.
     line = next(line for line in result.stdout.split("(second)")[1].splitlines() if line.startswith("MIREX"))
