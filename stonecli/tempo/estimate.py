@@ -6,6 +6,7 @@ prefer levels near a usual tempo, so the scores of the network are combined with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,14 +19,17 @@ from stonecli.tempo.novelty import BandLevels, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 1  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 2  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
 SHARPNESS = 2.2  # posterior exponent of the confidence
-NO_TEMPO_MARGIN = 0.2  # no tempo is reported if its probability exceeds the confidence by this much
-MIN_CONFIDENCE = 0.25  # no tempo is reported with less
-MIN_PULSE = 0.1  # stability below which there is no tempo
+DOUBT_WEIGHT, CONFIDENCE_WEIGHT = (
+    0.1,
+    0.5,
+)  # of the logit of "no tempo" and of the confidence, in the evidence of a beat
+MIN_EVIDENCE = 0.9  # no tempo is reported with less
+SHORT_SECONDS, SHORT_WEIGHT = 16.0, 1.5  # shorter ones need more evidence: noise, too, has a pulse for a moment
 STEADY = 0.7  # stability from which on a recording keeps its tempo
 TOLERANCE = 0.04  # two tempi that differ by less are the same
 MIN_RISE_DB = 0.05  # mean of the onset novelty; a steady tone has less, and only rounding errors in it
@@ -106,12 +110,13 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
     octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
     scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2
     rough = float(model.tempi[scores.argmax()])
-    bpm, stability = refine_tempo(onsets, frame_rate, rough)
-    if stability < MIN_PULSE:
-        return NONE
+    bpm, stability, clarity = refine_tempo(onsets, frame_rate, rough)
     probabilities = _softmax(SHARPNESS * scores)
     near = {tempo: _near(probabilities, model.tempi, tempo) for tempo in (bpm, 2.0 * bpm, bpm / 2.0)}
-    if near[bpm] < MIN_CONFIDENCE or _softmax(logits)[-1] >= near[bpm] + NO_TEMPO_MARGIN:
+    doubt = float(logits[-1] - logits[:-1].max())
+    evidence = math.log(max(clarity, 1e-9)) - DOUBT_WEIGHT * doubt + CONFIDENCE_WEIGHT * near[bpm]
+    shortness = max(0.0, math.log(SHORT_SECONDS * frame_rate / len(levels)))
+    if evidence < MIN_EVIDENCE + SHORT_WEIGHT * shortness:
         return NONE
     alternative = max((2.0 * bpm, bpm / 2.0), key=lambda tempo: near[tempo])
     return TempoEstimate(bpm, min(1.0, near[bpm]), alternative, stability)

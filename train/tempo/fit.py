@@ -99,17 +99,15 @@ def _pooled(values: Floats) -> Floats:
 
 def targets(tempi: npt.NDArray[np.float64]) -> Tensor:
     """Probability of each tempo of the grid, and of none: float32 [examples, LAST - FIRST + 1]."""
-    grid = np.arange(FIRST, LAST)
-    out = np.zeros((len(tempi), len(grid) + 1), dtype=np.float32)
-    out[tempi <= 0.0, -1] = 1.0
-    for row in np.flatnonzero(tempi > 0.0):
-        for octave, share in ((-1, OCTAVE_SHARE), (0, 1.0), (1, OCTAVE_SHARE)):
-            bpm = tempi[row] * 2.0**octave
-            distance = (grid - STEPS * np.log2(bpm / LOWEST_BPM)) / TARGET_STEPS
-            usual = np.exp(-0.5 * (np.log2(bpm / USUAL_BPM) / USUAL_OCTAVES) ** 2)
-            out[row, :-1] += share * usual * np.exp(-0.5 * distance**2)
-        out[row] /= max(float(out[row].sum()), 1e-6)
-    return torch.tensor(out)
+    out = np.zeros((len(tempi), LAST - FIRST + 1), dtype=np.float32)
+    has_tempo = tempi > 0.0
+    for octave, share in ((-1, OCTAVE_SHARE), (0, 1.0), (1, OCTAVE_SHARE)):
+        bpm = tempi[has_tempo] * 2.0**octave
+        distance = (np.arange(FIRST, LAST) - STEPS * np.log2(bpm / LOWEST_BPM)[:, None]) / TARGET_STEPS
+        usual = np.exp(-0.5 * (np.log2(bpm / USUAL_BPM) / USUAL_OCTAVES) ** 2)
+        out[has_tempo, :-1] += share * usual[:, None] * np.exp(-0.5 * distance**2)
+    out[~has_tempo, -1] = 1.0
+    return torch.tensor(out / np.maximum(out.sum(axis=1, keepdims=True), 1e-6))
 
 
 def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) -> TempoNet:
@@ -142,15 +140,16 @@ def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> t
     """A batch at other tempi and with noise."""
     chosen = rng.integers(0, len(examples.tempi), _BATCH)
     shifts = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, _BATCH)
-    inputs = np.stack([shifted(examples.inputs[row], int(by)) for row, by in zip(chosen, shifts, strict=True)])
-    noise = _INPUT_NOISE * deviation * rng.standard_normal(inputs.shape)
-    return torch.tensor(inputs + noise, dtype=torch.float32), examples.tempi[chosen] * 2.0 ** (shifts / STEPS)
+    inputs = shifted(examples.inputs[chosen], shifts)
+    noise = _INPUT_NOISE * deviation * rng.standard_normal(inputs.shape, dtype=np.float32)
+    return torch.tensor(inputs + noise), examples.tempi[chosen] * 2.0 ** (shifts / STEPS)
 
 
-def shifted(values: Floats, steps: int) -> Floats:
-    """[channels, n] with every value ``steps`` indices up the tempo axis; the ends are repeated."""
-    index = np.clip(np.arange(values.shape[-1]) - steps, 0, values.shape[-1] - 1)
-    return values[:, index]
+def shifted(values: Floats, steps: npt.NDArray[np.int64]) -> Floats:
+    """[rows, channels, n] with the values of each row ``steps`` [rows] up the tempo axis; the ends are repeated."""
+    index = np.clip(np.arange(values.shape[-1]) - steps[:, None], 0, values.shape[-1] - 1)
+    moved: Floats = np.take_along_axis(values, index[:, None, :], axis=2)
+    return moved
 
 
 def save_networks(networks: Sequence[TempoNet], path: Path) -> None:

@@ -42,3 +42,16 @@ def speeding_up(seconds: float, rate: int = RATE) -> Floats:
     loop = drum_loop(100.0, 1.3 * seconds, rate)
     position = np.cumsum(np.linspace(1.0, 1.3, round(seconds * rate)))
     return np.interp(position, np.arange(len(loop)), loop).astype(np.float32)
+
+
+def rubato(seconds: float, rate: int = RATE) -> Floats:
+    """Notes of a plucked string whose distances vary by half an octave, without a beat."""
+    rng = np.random.default_rng(2)
+    out = np.zeros(round(seconds * rate) + rate)
+    time = np.arange(rate) / rate
+    start = 0.0
+    while start < seconds:
+        note = np.sin(2.0 * np.pi * 220.0 * 2.0 ** (rng.integers(0, 12) / 12.0) * time) * np.exp(-4.0 * time)
+        out[round(start * rate) :][:rate] += note[: len(out) - round(start * rate)]
+        start += 0.5 * 2.0 ** rng.normal(0.0, 0.5)
+    return (0.3 * out[: round(seconds * rate)]).astype(np.float32)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import subprocess
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
 
 from stonecli.tempo.estimate import MIN_SECONDS, TempoEstimate, TempoMeter
-from tests.stonecli.tempo.sounds import RATE, drum_loop, random_clicks, speeding_up
+from tests.stonecli.tempo.sounds import RATE, drum_loop, random_clicks, rubato, speeding_up
+
+
+SPEECH = """
+Good evening, and welcome to the program. Tonight we talk about the harvest, the weather on the coast, and a small
+theater that has opened again after eleven years. Our guest has written three books about gardens. She says that
+patience is the only tool that you cannot buy. We will also read letters; some of them are funny, some are sad, and one
+is a recipe for bread. Please turn off the lights when you leave. The next train departs at seventeen past nine.
+"""
 
 
 def tempo_of(samples: npt.NDArray[np.float32], rate: float = RATE, block: int = 30_011) -> TempoEstimate:
@@ -70,6 +83,23 @@ class TestNoTempo:
     )
     def test_sound_without_a_beat(self, samples: npt.NDArray[np.float32]) -> None:
         assert tempo_of(samples) == TempoEstimate(None)
+
+    @pytest.mark.parametrize("seconds", [5, 8, 20, 40])
+    def test_noise_of_any_length(self, seconds: int) -> None:
+        rng = np.random.default_rng(5)
+        noises = (0.1 * rng.standard_normal((4, seconds * RATE))).astype(np.float32)
+        assert [tempo_of(noise).bpm for noise in noises] == [None] * 4
+
+    @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+    @pytest.mark.parametrize("voice", ["en-us+m1", "en+f3", "de+m3", "fr+f2"])
+    def test_speech(self, voice: str) -> None:
+        program = ["espeak-ng", "-v", voice, "--stdout", SPEECH]
+        spoken = subprocess.run(program, capture_output=True, check=True, timeout=60).stdout
+        samples, rate = soundfile.read(io.BytesIO(spoken), dtype="float32")
+        assert tempo_of(samples, rate).bpm is None
+
+    def test_music_without_a_steady_beat(self) -> None:
+        assert tempo_of(rubato(40.0)).bpm is None
 
     def test_random_clicks_are_not_steady(self) -> None:
         assert not tempo_of(random_clicks(30.0)).is_steady

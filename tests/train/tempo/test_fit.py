@@ -34,9 +34,9 @@ class TestTargets:
 
 
 def test_a_shift_moves_every_value() -> None:
-    values = np.arange(5.0, dtype=np.float32)[None]
-    assert shifted(values, 2).tolist() == [[0.0, 0.0, 0.0, 1.0, 2.0]]
-    assert shifted(values, -1).tolist() == [[1.0, 2.0, 3.0, 4.0, 4.0]]
+    values = np.tile(np.arange(5.0, dtype=np.float32), (2, 1, 1))
+    moved = shifted(values, np.array([2, -1]))
+    assert moved[:, 0].tolist() == [[0.0, 0.0, 0.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0, 4.0]]
 
 
 def test_the_network_is_equivariant() -> None:
