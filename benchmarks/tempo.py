@@ -1,13 +1,13 @@
-"""Accuracy and cost of tempo estimation: stone beside librosa and aubio.
+"""Accuracy and cost of tempo estimation: stone beside librosa, aubio and Essentia.
 
-    python benchmarks/tempo.py LABELS.csv [--tool stone --tool librosa --tool aubio] [--renderings 60] [--cost]
+    python benchmarks/tempo.py LABELS.csv [--tool stone --tool librosa ...] [--renderings 60] [--cost]
 
 LABELS.csv has the columns ``path`` and ``tempo`` (beats per minute), and optionally ``genre``; rows without a tempo are
 skipped. Accuracy 1 is the share of tempi within 4 % of the true one, Accuracy 2 that of tempi within 4 % of it or of
 two or three times, a half or a third of it. ``--renderings`` renders steady electronic music with a tempo that is known
 exactly, half of it as loops that are cut to whole samples and joined, and counts tempi within 0.1 beats per minute at
 any octave. ``--cost`` measures the CPU time of a 240 s MP3: decoding alone, with the key, with key and tempo. librosa
-is in the extra ``train``; aubio is not in any extra: pip install aubio.
+is in the extra ``train``; aubio and Essentia are in no extra: pip install aubio essentia.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,23 @@ def aubio_tempo(path: Path) -> float | None:
     return 60.0 / float(np.median(np.diff(beats))) if len(beats) > 2 else None
 
 
-TOOLS: dict[str, Tool] = {"stone": stone_tempo, "librosa": librosa_tempo, "aubio": aubio_tempo}
+def essentia_tempo(path: Path, name: str) -> float | None:
+    """The tempo by Essentia's ``RhythmExtractor2013`` (method degara) or ``PercivalBpmEstimator``."""
+    import essentia.standard
+
+    samples = np.concatenate(list(read_audio(path, 44100)))
+    if name == "percival":
+        return float(essentia.standard.PercivalBpmEstimator(sampleRate=44100)(samples)) or None
+    return float(essentia.standard.RhythmExtractor2013(method=name)(samples)[0]) or None
+
+
+TOOLS: dict[str, Tool] = {
+    "stone": stone_tempo,
+    "librosa": librosa_tempo,
+    "aubio": aubio_tempo,
+    "degara": partial(essentia_tempo, name="degara"),
+    "percival": partial(essentia_tempo, name="percival"),
+}
 
 
 def read_tempi(labels: Path) -> list[tuple[Path, float, str]]:
