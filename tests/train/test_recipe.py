@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from stonecli.cli.main import app
 from stonecli.errors import StoneError
 from stonecli_train.checkpoint import load_checkpoint
 from stonecli_train.recipe import CONFIGS, DONE, RECIPE, TINY, follow, main, missing, missing_packages, read_recipe
+
+TEMPO = RECIPE.with_name("recipe_tempo.toml")
 
 
 def write(path: Path, *steps: tuple[str, str]) -> Path:
@@ -139,7 +142,9 @@ def reads_and_makes(command: tuple[str, ...]) -> tuple[set[str], set[str]]:
     """The files of ``{out}`` that a command needs, and those that it makes."""
     module, *arguments = command
     files = {part for part in arguments if part.startswith("{out}/")}
-    if arguments[:1] == ["train"]:
+    if module == "stonecli_export.tempo_model":
+        makes = {arguments[1]}
+    elif arguments[:1] == ["train"]:
         name = arguments[arguments.index("--name") + 1] if "--name" in arguments else "basic"
         makes = {"{out}/runs", "{out}/cache", f"{{out}}/runs/models/ks_mode/7/{name}/last.pt"}
     elif arguments[:1] == ["evaluate"]:
@@ -161,7 +166,7 @@ def options(module: str, command: str) -> set[str]:
     return set(re.findall(r'add_argument\(\s*"(--[a-z-]+)"', source))
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, TINY], ids=["built-in", "tiny"])
+@pytest.mark.parametrize("recipe", [RECIPE, TINY, TEMPO], ids=["built-in", "tiny", "tempo"])
 def test_every_step_finds_its_inputs(recipe: Path) -> None:
     """Modules, options and configurations exist, and an earlier step makes what a later one reads."""
     steps = read_recipe(recipe).steps
@@ -175,7 +180,18 @@ def test_every_step_finds_its_inputs(recipe: Path) -> None:
         reads, makes = reads_and_makes(step.command)
         assert reads <= made, (step.name, reads - made)
         made |= makes
-    assert "{out}/model.onnx" in made
+    assert made & {"{out}/model.onnx", "{out}/tempo.onnx"}
+
+
+def test_the_card_of_the_tempo_model_has_the_numbers_of_its_recipe() -> None:
+    numbers = {
+        part: int(value)
+        for step in read_recipe(TEMPO).steps
+        for part, value in pairwise(step.command)
+        if part in ("--count", "--sketches")
+    }
+    card = (TEMPO.parents[1] / "stonecli" / "tempo" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"{numbers['--count']} renderings of 24 s and {numbers['--sketches']:,} sketches" in card
 
 
 class TestNeeds:

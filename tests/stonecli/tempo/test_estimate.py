@@ -14,7 +14,6 @@ import soundfile
 from stonecli.tempo.estimate import MIN_SECONDS, TempoEstimate, TempoMeter
 from tests.stonecli.tempo.sounds import RATE, drum_loop, random_clicks, rubato, speeding_up
 
-
 SPEECH = """
 Good evening, and welcome to the program. Tonight we talk about the harvest, the weather on the coast, and a small
 theater that has opened again after eleven years. Our guest has written three books about gardens. She says that
