@@ -183,7 +183,7 @@ def test_every_step_finds_its_inputs(recipe: Path) -> None:
     assert made & {"{out}/model.onnx", "{out}/tempo.onnx"}
 
 
-def test_the_card_of_the_tempo_model_has_the_numbers_of_its_recipe() -> None:
+def test_the_card_of_tempo_1_has_the_numbers_of_its_recipe() -> None:
     numbers = {
         part: int(value)
         for step in read_recipe(TEMPO).steps
