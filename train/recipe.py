@@ -256,11 +256,13 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
         json.dump(done, file, indent=1)
 
 
-def _print_plan(recipe: Recipe, out: Path) -> None:
+def _print_plan(recipe: Recipe, out: Path, scores_recordings: bool) -> None:
     """Print what the steps that are not done take, and what the recipe needs."""
     needs = recipe.needs
     done = _read_done(out / DONE)
-    steps = [step for step in recipe.steps if step.name not in done]
+    steps = [
+        step for step in recipe.steps if step.name not in done and (scores_recordings or not step.is_for_recordings)
+    ]
     print(
         f"plan: {len(steps)} of {len(recipe.steps)} steps, about {_duration(steps) or 'a minute'} on two cores,"
         f" {needs.memory_gb:g} GB of memory, {needs.disk_gb:g} GB of disk in {out}"
@@ -301,7 +303,7 @@ def main(arguments: Sequence[str]) -> int:
     out: Path = options.out
     try:
         recipe = read_recipe(TINY if options.tiny else options.recipe)
-        _print_plan(recipe, out)
+        _print_plan(recipe, out, options.recordings is not None)
         if options.install and (packages := missing_packages(recipe.needs.debian)):
             install_packages(packages)
         if lines := missing(recipe.needs, out):
