@@ -274,6 +274,7 @@ const CELLS = {
   },
   track(track) {
     const cell = make("span", "name", track.name), mix = !isVisible("mix") && track.move?.mixes ? moveName(track.move) + " · " : "";
+    cell.title = label(track);
     cell.append(make("small", track.error ? "error" : "", track.error || mix + (track.artist || track.path)));
     return cell;
   },
@@ -671,10 +672,11 @@ function announce(text) {
   clearTimeout(announce.timer);
   announce.timer = setTimeout(() => line.classList.remove("shown"), 2500);
 }
-function changeSet(next, text) {
-  past.push(set);
+function changeSet(next, text, nextLost = lost) {
+  past.push([set, lost]);
   if (past.length > MAX_UNDO) past.shift();
   set = next;
+  lost = nextLost;
   showSet();
   announce(text);
 }
@@ -712,7 +714,7 @@ function focusItem(track) {
 }
 function undoSet() {
   if (!past.length) return;
-  set = past.pop();
+  [set, lost] = past.pop();
   showSet();
   announce("Undone: " + counted(set.length) + " in the set");
 }
@@ -733,6 +735,7 @@ function item(track, index, start) {
   handle.title = "Drag to move";
   const open = button("open", track.name, "", () => { if (!wasDragged) { select(track); reveal(track); } });
   open.setAttribute("aria-describedby", "item-keys");
+  open.title = label(track);
   open.append(make("small", "", (track.seconds === null ? "" : clock(start) + " · ") + (track.artist || track.file)));
   const moves = make("div", "moves");
   moves.append(button("quiet", "↑", "Move " + track.name + " up", () => moveInSet(track, -1)), button("quiet", "↓", "Move " + track.name + " down", () => moveInSet(track, 1)));
@@ -762,7 +765,8 @@ function drawSet() {
   byId("empty").hidden = set.length > 0;
   byId("next").hidden = !set.length || set.at(-1).key < 0;
   byId("best").disabled = set.length < 3 || set.length > MAX_ORDERED;
-  byId("export").disabled = byId("empty-set").disabled = !set.length;
+  byId("export").disabled = !set.length;
+  byId("empty-set").disabled = !set.length && !lost.length;
   byId("undo").disabled = !past.length;
   document.querySelector("nav [data-view=set]").textContent = "Set" + (set.length ? " (" + set.length + ")" : "");
   byId("lost").hidden = !lost.length;
@@ -790,7 +794,7 @@ byId("next").addEventListener("click", () => {
   pin(set.at(-1));
   view("tracks");
 });
-byId("empty-set").addEventListener("click", () => changeSet([], "The set is empty; Undo brings it back"));
+byId("empty-set").addEventListener("click", () => changeSet([], "The set is empty; Undo restores it", []));
 
 // A cheap order that starts with the same track: moves of one to three tracks and reversals, as long as they save cost.
 function betterOrder(order) {

@@ -310,6 +310,10 @@ def test_the_set_survives_a_reload_and_a_new_page(new_page: NewPage) -> None:
     new_page({title: KEYS[title] for title in ("Four", "One", "Two")})  # a later run, without Five
     assert order(page) == ["Two", "One"]
     assert page.find_element("id", "lost").text == "1 track of the saved set is not on this page."
+    page.find_element("id", "empty-set").click()
+    assert not page.find_element("id", "lost").is_displayed()
+    page.find_element("id", "undo").click()
+    assert page.find_element("id", "lost").is_displayed()
     add(page, "Four")
     new_page()  # it is back
     assert order(page) == ["Two", "One", "Four", "Five"]
