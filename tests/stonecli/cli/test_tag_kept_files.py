@@ -118,7 +118,7 @@ def test_the_key_of_the_file_stands_beside_the_detected_one(
     assert (record["tag_key"]["musical"], record["relation"]) == (row["tag_key"], row["relation"]) == ("C", "clash")
     (track,) = page_tracks(tmp_path / "a.html")
     assert (track["key"], track["detected"], track["old"]) == (Key.parse("C").index, Key.parse("Dm").index, "8B")
-    assert (track["in"], track["out"]) == (track["key"], track["key"])
+    assert (track["in"], track["out"], track["tag"]) == (track["key"], track["key"], track["key"])
 
 
 def test_unreadable_key_text_has_its_own_status_in_every_output(
@@ -141,7 +141,7 @@ def test_unreadable_key_text_has_its_own_status_in_every_output(
     (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert (row["status"], row["old_key"], row["key"], row["detected_key"]) == ("unreadable key", "8A/9A", "", "Dm")
     (track,) = page_tracks(tmp_path / "a.html")
-    assert (track["status"], track["old"], track["key"]) == ("unreadable key", "8A/9A", -1)
+    assert (track["status"], track["old"], track["key"], track["tag"]) == ("unreadable key", "8A/9A", -1, -1)
     assert invoke("tag", path, *options, "--output", tmp_path / "a.parquet").exit_code == 0
     (stored,) = pyarrow.read_table(tmp_path / "a.parquet").to_pylist()
     assert (stored["status"], stored["old_key"], stored["key"]) == ("unreadable key", "8A/9A", None)
