@@ -13,10 +13,13 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 from stonecli.errors import CrateError
-from stonecli.library.rekordbox import Collection, CollectionTrack, read_collection
+
+if TYPE_CHECKING:
+    from stonecli.library.rekordbox import Collection, CollectionTrack
 
 CRATE_SUFFIXES: frozenset[str] = frozenset({".m3u", ".m3u8", ".pls", ".xml"})
 """File suffixes, in lower case with the dot, of playlists and collections."""
@@ -25,10 +28,11 @@ MAX_PLAYLIST_BYTES = 64 << 20
 NO_FILE = "not a file but a stream or a track of an online service"
 _MAX_NAME = 32 << 10  # bytes of one line
 _MAX_LISTED = 5  # names of playlists in an error
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/|[A-Za-z0-9]+:)")  # two letters or more, because C: is a drive
-_FILE_URL = re.compile(r"file:(?://([^/]*))?(/.*)?", re.IGNORECASE | re.DOTALL)
-_DRIVE = re.compile(r"/[A-Za-z]:(?=[/\\]|$)")
-_PLS_ENTRY = re.compile(rb"\s*File[0-9]+\s*=(.*)", re.IGNORECASE | re.DOTALL)
+# These patterns are compiled on first use: every run of stone loads this module, and few read a crate.
+_URL = r"[A-Za-z][A-Za-z0-9+.-]+:(?=/|[A-Za-z0-9]+:)"  # two letters or more, because C: is a drive
+_FILE_URL = r"(?is)file:(?://([^/]*))?(/.*)?"
+_DRIVE = r"/[A-Za-z]:(?=[/\\]|$)"
+_PLS_ENTRY = rb"(?is)\s*File[0-9]+\s*=(.*)"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def read_crate(path: Path, playlist_name: str | None = None) -> Iterator[CrateEn
         OSError: the crate cannot be read.
     """
     if is_collection(path):
+        from stonecli.library.rekordbox import read_collection
+
         for track in tracks_of(read_collection(path, playlist_name), playlist_name):
             yield entry_of(track)
         return
@@ -82,6 +88,8 @@ def tracks_of(collection: Collection, playlist_name: str | None) -> Iterator[Col
     Raises:
         CrateError: there is no such playlist, or there are several.
     """
+    from stonecli.library.rekordbox import CollectionTrack
+
     if playlist_name is None:
         yield from collection.tracks
         return
@@ -113,13 +121,13 @@ def file_url_path(text: str) -> Path | None:
 
     On systems without drives, the path of ``file://localhost/C:/a.mp3`` is ``C:/a.mp3``, which does not exist there.
     """
-    match = _FILE_URL.fullmatch(text)
+    match = re.fullmatch(_FILE_URL, text)
     if not match or match[2] is None:
         return None
     name = (
         os.fsdecode(unquote_to_bytes(match[2])) if os.name == "posix" else unquote(match[2], errors="surrogateescape")
     )
-    if _DRIVE.match(name):
+    if re.match(_DRIVE, name):
         name = name[1:]
     host = unquote(match[1] or "")
     return Path(name if host.lower() in ("", "localhost", "127.0.0.1") else f"//{host}{name}")
@@ -137,7 +145,7 @@ def _names(path: Path) -> Iterator[bytes]:
     for line in re.split(rb"[\r\n]+", data.removeprefix(b"\xef\xbb\xbf")):
         name = line.strip(b" \t\0")
         if is_pls:
-            match = _PLS_ENTRY.fullmatch(name)
+            match = re.fullmatch(_PLS_ENTRY, name)
             name = match[1].strip(b" \t") if match else b""
         if name and len(name) <= _MAX_NAME and not name.startswith(b"#"):
             yield name
@@ -146,13 +154,13 @@ def _names(path: Path) -> Iterator[bytes]:
 def _entry(name: bytes, folder: Path) -> CrateEntry:
     """The file that a name in a playlist in ``folder`` stands for."""
     texts = list(dict.fromkeys(text for text in _decoded(name) if text is not None))
-    if _URL.match(texts[0]) and not (folder / texts[0]).exists():
+    if re.match(_URL, texts[0]) and not (folder / texts[0]).exists():
         path = file_url_path(texts[0])
         return CrateEntry(Path(texts[0]), NO_FILE) if path is None else CrateEntry(_existing([path]))
     spellings = [*texts, *(unquote(text) for text in texts if "%" in text)]
     if os.name == "posix":  # last, so that an error names the path with its own slashes
         spellings += [text.replace("\\", "/") for text in spellings if "\\" in text]
-    return CrateEntry(_existing([Path(text) if _DRIVE.match(f"/{text}") else folder / text for text in spellings]))
+    return CrateEntry(_existing([Path(text) if re.match(_DRIVE, f"/{text}") else folder / text for text in spellings]))
 
 
 def _decoded(name: bytes) -> Iterator[str | None]:

@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stonecli.key import Notation
 from stonecli.model.session import KeyModel
-from stonecli.output.page import page_track, save_page
-from stonecli.output.playlist import PlaylistEntry, save_playlist
 from stonecli.output.records import tag_record
-from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
 from stonecli.output.results import Results
 from stonecli.output.table_file import OutputFile
 from stonecli.remote.locations import Location
 from stonecli.tagging import TagResult
 from stonecli.tags.track_info import TrackInfo, read_info
+
+if TYPE_CHECKING:  # imported late: most runs save no such file, and stone must start fast
+    from stonecli.output.playlist import PlaylistEntry
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Outputs:
         return record
 
     def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
+        from stonecli.output.playlist import PlaylistEntry
+
         info = TrackInfo() if result is None else read_info(path)
         if result is not None and result.bpm is not None:  # also in a preview, whose files do not have it yet
             info = replace(info, bpm=result.bpm)
@@ -93,6 +95,8 @@ class Outputs:
         if result is not None:
             self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
         if self._targets.html:
+            from stonecli.output.page import page_track
+
             status = result.status if result else "error"
             old_text, old_key = (result.old_text, result.old_key) if result else (None, None)
             self._tracks.append(page_track(path, key, estimate, info, status, error, old_text, old_key))
@@ -102,13 +106,19 @@ class Outputs:
     ) -> None:
         with self._stack as stack:  # if one cannot be written, the others still are
             if self._targets.html:
+                from stonecli.output.page import save_page
+
                 stack.callback(save_page, self._targets.html, self._tracks)
             if self._targets.rekordbox:
                 stack.callback(self._save_rekordbox, self._targets.rekordbox)
             if self._targets.playlist:
+                from stonecli.output.playlist import save_playlist
+
                 stack.callback(save_playlist, self._targets.playlist, self._entries)
 
     def _save_rekordbox(self, path: Path) -> None:
+        from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
+
         if self._collection is not None:
             update_rekordbox(self._collection, path, self._entries, self._notation, bpm=self._bpm)
         else:  # rekordbox shows the playlist by the name of the file
