@@ -29,11 +29,21 @@ if TYPE_CHECKING:
     from stonecli.mixing.mix import Compatible, Mix, MixOptions, compatible, mix
     from stonecli.mixing.transitions import CostRules
     from stonecli.model.session import KeyModel
-    from stonecli.tagging import TagOptions, TagResult, TagSummary, tag_library, watch_folder
+    from stonecli.tagging import (
+        ComparisonSummary,
+        TagOptions,
+        TagResult,
+        TagSummary,
+        compare_library,
+        convert_library,
+        tag_library,
+        watch_folder,
+    )
     from stonecli.tags import FieldRule, read_key, undo_run, write_key
 
 __all__ = [
     "AnalysisSummary",
+    "ComparisonSummary",
     "Compatible",
     "CostRules",
     "Evaluation",
@@ -50,7 +60,9 @@ __all__ = [
     "TagSummary",
     "__version__",
     "analyze",
+    "compare_library",
     "compatible",
+    "convert_library",
     "detect_key",
     "detect_keys",
     "evaluate",
@@ -74,7 +86,16 @@ _MODULES = {
     "mixing.mix": ("Compatible", "Mix", "MixOptions", "compatible", "mix"),
     "mixing.transitions": ("CostRules",),
     "model.session": ("KeyModel",),
-    "tagging": ("TagOptions", "TagResult", "TagSummary", "tag_library", "watch_folder"),
+    "tagging": (
+        "ComparisonSummary",
+        "TagOptions",
+        "TagResult",
+        "TagSummary",
+        "compare_library",
+        "convert_library",
+        "tag_library",
+        "watch_folder",
+    ),
     "tags": ("FieldRule", "read_key", "undo_run", "write_key"),
 }
 _LAZY = {name: f"stonecli.{module}" for module, names in _MODULES.items() for name in names}

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Mode = Literal["major", "minor"]
-Notation = Literal["camelot", "openkey", "musical"]
+Notation = Literal["camelot", "openkey", "musical", "sharps", "flats"]
 KeyRelation = Literal["same", "fifth up", "fifth down", "relative", "parallel", "other"]
 Agreement = Literal["same", "relative", "fifth", "parallel", "clash"]
 
-NOTATIONS: tuple[Notation, ...] = ("camelot", "openkey", "musical")
+NOTATIONS: tuple[Notation, ...] = get_args(Notation)
 AGREEMENTS: tuple[Agreement, ...] = get_args(Agreement)
 _AGREEMENTS: dict[KeyRelation, Agreement] = {
     "same": "same",
@@ -31,6 +31,9 @@ MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
 """Default spelling of the minor tonics by pitch class."""
+
+SHARP_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+FLAT_NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 
 
 @dataclass(frozen=True, order=True)
@@ -92,8 +95,17 @@ class Key:
         return f"{(self.wheel - 8) % 12 + 1}{'d' if self.mode == 'major' else 'm'}"
 
     def spelled(self, notation: Notation) -> str:
-        """The key in one of the three notations, as stone writes it to tags."""
-        return {"camelot": self.camelot, "openkey": self.open_key, "musical": self.musical}[notation]
+        """The key in one of the notations, as stone writes it to tags.
+
+        ``sharps`` and ``flats`` are musical spellings with only sharps or only flats: ``G#m`` and ``Abm``.
+        """
+        if notation == "camelot":
+            return self.camelot
+        if notation == "openkey":
+            return self.open_key
+        if notation == "musical":
+            return self.musical
+        return (SHARP_NAMES if notation == "sharps" else FLAT_NAMES)[self.tonic] + ("m" if self.mode == "minor" else "")
 
     @property
     def relative(self) -> Key:

@@ -96,6 +96,13 @@ class ResultCache:
         estimate = decode_estimate(packed) if packed else None
         return CacheEntry(content_hash, self._with_tempo(estimate, content_hash) if tempo else estimate)
 
+    def content_hash(self, music: MusicFile) -> bytes | None:
+        """The stored content hash of the file, by its path and stat fingerprint; the file is not read."""
+        row = self._database.row(
+            "SELECT identity FROM files WHERE path = ? AND stamp = ?", (_name(music.path), music.fingerprint)
+        )
+        return row[0] if row and isinstance(row[0], bytes) else None
+
     def look_up(
         self, music: MusicFile, model: KeyModel, *, match_audio: bool = False, tempo: bool = False
     ) -> CacheEntry:

@@ -17,6 +17,8 @@ EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with
         ("as_json", ("quiet",)),
         ("cluster", ("jobs", "playlist", "rekordbox", "html")),
     ),
+    "convert": (("as_json", ("quiet",)),),
+    "compare": (("as_json", ("quiet",)),),
     "mix": (("compatible", ("start", "end", "at", "playlist", "rekordbox")),),
     "undo": (("list_runs", ("dry_run",)),),
 }

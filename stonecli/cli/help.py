@@ -23,6 +23,8 @@ COMMANDS = {
     "undo": "Restore the files that a run of stone has changed.",
     "cache": "Show or clear the cache of detected keys.",
     "config": "Show or change your default options.",
+    "convert": "Write the keys that files already have in another notation.",
+    "compare": "Compare the keys in the tags with the detected ones.",
     "analyze": "Show the key of music files in detail, without writing anything.",
     "mix": "Sort tracks into an order that mixes well by key, tuning and tempo.",
     "export": "Convert a PyTorch checkpoint to an ONNX model for --model.",

@@ -80,19 +80,19 @@ def mix(
             metavar="N=TRACK",
             callback=_positions,
             rich_help_panel=ORDER,
-            help="Play this file as number N: 15=peak.mp3; repeatable (default: none).",
+            help="Put this file at position N: 15=peak.mp3; repeatable (default: none).",
         ),
     ] = None,
     key_weight: Annotated[
         float,
         typer.Option(
-            parser=number(0, 100), metavar="FACTOR", rich_help_panel=ORDER, help="Weigh key and tuning by this factor."
+            parser=number(0, 100), metavar="FACTOR", rich_help_panel=ORDER, help="Set the weight of key and tuning."
         ),
     ] = 1.0,
     tempo_weight: Annotated[
         float,
         typer.Option(
-            parser=number(0, 100), metavar="FACTOR", rich_help_panel=ORDER, help="Weigh the tempo by this factor."
+            parser=number(0, 100), metavar="FACTOR", rich_help_panel=ORDER, help="Set the weight of the tempo."
         ),
     ] = 1.0,
     max_tempo_change: Annotated[
@@ -101,7 +101,7 @@ def mix(
             parser=number(0.1, 100),
             metavar="PERCENT",
             rich_help_panel=ORDER,
-            help="Avoid transitions that change the tempo by more (default: no limit).",
+            help="Set the change of tempo that no transition should exceed (default: none).",
         ),
     ] = None,
     compatible: Annotated[

@@ -149,7 +149,11 @@ WriteTagsOption = Annotated[
 ]
 NotationOption = Annotated[
     Notation,
-    typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=WRITING, help="Write keys as 8A, 1m or Am."),
+    typer.Option(
+        metavar="|".join(NOTATIONS),
+        rich_help_panel=WRITING,
+        help="Write keys as 8A, 1m or G#m; with only sharps or only flats.",
+    ),
 ]
 FieldOption = Annotated[
     list[str] | None,
@@ -223,13 +227,51 @@ NullOption = Annotated[
         help="Read a NUL-separated list for -, as from find -print0 (default: one per line).",
     ),
 ]
-
+TableOutput = Annotated[
+    Path | None,
+    typer.Option(
+        parser=file_with_ending(".csv", ".json", ".ndjson"),
+        metavar="FILE",
+        rich_help_panel=FILES,
+        help="Save a table: .csv, .json or .ndjson.",
+    ),
+]
+HtmlOutput = Annotated[
+    Path | None,
+    typer.Option(
+        parser=file_with_ending(".html", ".htm"),
+        metavar="FILE",
+        rich_help_panel=FILES,
+        help="Save a web page of the library: .html.",
+    ),
+]
+PlaylistOutput = Annotated[
+    Path | None,
+    typer.Option(
+        parser=file_with_ending(".m3u8", ".m3u"),
+        metavar="FILE",
+        rich_help_panel=FILES,
+        help="Save a playlist of the files: .m3u8.",
+    ),
+]
+CollectionOutput = Annotated[
+    Path | None,
+    typer.Option(
+        parser=file_with_ending(".xml"),
+        metavar="FILE",
+        rich_help_panel=FILES,
+        help="Save a collection for rekordbox: .xml.",
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet/--no-quiet", "-q", rich_help_panel=SCREEN, help="Print only errors.")
+]
 PlaylistNameOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         rich_help_panel=PROCESSING,
-        help="Use this playlist of a rekordbox XML, such as Clubs/Saturday (default: the whole collection).",
+        help="Use this playlist of a rekordbox XML: Clubs/Saturday (default: all of it).",
     ),
 ]
 
@@ -280,21 +322,46 @@ def _tag_options(
     )
 
 
+def _convert_options(
+    write_tags: WriteTagsOption = False,
+    field: FieldOption = None,
+    notation: NotationOption = "camelot",
+    mode: ModeOption = "prepend",
+    preserve_mtime: PreserveMtimeOption = False,
+    jobs: JobsOption = None,
+) -> TagOptions:
+    """The options of ``stone convert``: those of ``stone tag`` that need no analysis."""
+    from dataclasses import replace
+
+    found = _tag_options(write_tags, field, notation, mode, preserve_mtime=preserve_mtime, jobs=jobs)
+    return replace(found, convert=True)
+
+
 def takes_tag_options(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with the options of :func:`_tag_options` instead of its parameter ``options``.
+    """``command`` with the options of :func:`_tag_options`, see :func:`_with_options`."""
+    return _with_options(command, _tag_options)
+
+
+def takes_convert_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options of :func:`_convert_options`, see :func:`_with_options`."""
+    return _with_options(command, _convert_options)
+
+
+def _with_options(command: Callable[..., None], make: Callable[..., TagOptions]) -> Callable[..., None]:
+    """``command`` with the options of ``make`` instead of its parameter ``options``.
 
     Typer reads the new signature. The command gets :class:`stonecli.tagging.TagOptions`; a parameter that the command
     also declares, such as ``notation``, is passed to both.
     """
     names = {"TagOptions": Any}  # not loaded here, because it would slow down stone --help
-    shared = inspect.signature(_tag_options, locals=names, eval_str=True).parameters
+    shared = inspect.signature(make, locals=names, eval_str=True).parameters
     own = inspect.signature(command, locals=names, eval_str=True).parameters
     added = [param for name, param in shared.items() if name not in own]
     parameters = [param for name, old in own.items() for param in (added if name == "options" else [old])]
 
     @functools.wraps(command)
     def with_options(**values: Any) -> None:
-        options = _tag_options(**{name: values[name] for name in shared})
+        options = make(**{name: values[name] for name in shared})
         command(options=options, **{name: values[name] for name in own if name != "options"})
 
     with_options.__annotations__ = {param.name: param.annotation for param in parameters}

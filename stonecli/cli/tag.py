@@ -50,7 +50,7 @@ def tag(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Process files, folders, playlists (.m3u8, .pls), a rekordbox .xml, URLs, or - for a list on stdin.",
+            help="Process files, folders, playlists, a rekordbox XML, URLs, or - for a list on stdin.",
         ),
     ],
     options: TagOptions,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stonecli.output.sinks import Targets
     from stonecli.remote.locations import Location, Seen
     from stonecli.tagging import TagOptions, TagResult, TagSummary
+    from stonecli.terminal.table import TagTable
 
 
 _DETECTING = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
@@ -65,6 +66,7 @@ class TagScreen:
         model: the model that detects the keys; None if nothing is analyzed.
         roots: the searched paths; the table shows file names relative to them.
         collection: the rekordbox XML that ``targets.rekordbox`` writes again with the keys.
+        table: prints the results; None for the table of ``stone tag``.
         resume: skip files that ``targets.output`` already has, and append the others to it.
     """
 
@@ -78,10 +80,11 @@ class TagScreen:
         roots: Sequence[Location] = (),
         *,
         collection: Path | None = None,
+        table: type[TagTable] | None = None,
         resume: bool = False,
     ) -> None:
-        from stonecli.terminal.table import TagTable
-
+        if table is None:
+            from stonecli.terminal.table import TagTable as table
         self._mode = mode
         self._options = options
         self._notation = notation
@@ -90,7 +93,7 @@ class TagScreen:
         self._collection = collection
         self._resume = resume
         self._console = output_console()
-        self._table = TagTable(self._console, roots, notation, bpm=options.bpm)
+        self._table = table(self._console, roots, notation, bpm=options.bpm)
         self._shows_table = not mode.as_json and not mode.quiet
         self._started = time.monotonic()
         self._results: Results | None = None
@@ -165,6 +168,8 @@ class TagScreen:
         if result is not None and result.estimate is not None and not self._mode.quiet:
             for note in result.estimate.notes:
                 self.errors.note(location, note)
+        if result is not None and self._options.convert and result.status == "unreadable key":
+            self.errors.note(location, f"not a key: {(result.old_text or '')[:40]!r}; left as it is")
         if error is not None:
             self.errors.show(location, error)
 
@@ -179,7 +184,7 @@ class TagScreen:
             self.errors.info(text)
 
     def summarize(self) -> None:
-        """Print the last line of the table."""
+        """Print the last lines of the table."""
         if self._shows_table:
             self._table.summary(self.errors.count, self._options.write)
 

@@ -4,7 +4,8 @@ the files that arrive in a folder (:func:`watch_folder`).
 ``stone tag``, ``stone watch``, the workers of a cluster and the beets plugin all work through this package.
 """
 
-from stonecli.tagging.library import tag_library
+from stonecli.tagging.converter import Converter
+from stonecli.tagging.library import ComparisonSummary, compare_library, convert_library, tag_library
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import OnResult, ResultCounter, Status, TagResult, TagSummary
 from stonecli.tagging.tagger import LocationTagger, Remover, Tagger, make_tagger, open_tagger
@@ -12,6 +13,8 @@ from stonecli.tagging.watch import watch_folder
 
 __all__ = [
     "PREVIEW",
+    "ComparisonSummary",
+    "Converter",
     "LocationTagger",
     "OnResult",
     "Remover",
@@ -21,6 +24,8 @@ __all__ = [
     "TagResult",
     "TagSummary",
     "Tagger",
+    "compare_library",
+    "convert_library",
     "make_tagger",
     "open_tagger",
     "tag_library",

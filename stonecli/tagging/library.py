@@ -1,18 +1,20 @@
-"""Detect the keys of a music library and write them: :func:`tag_library`."""
+"""Detect the keys of a music library and write them (:func:`tag_library`), respell them, or compare them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
+from stonecli.key import AGREEMENTS, Agreement
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Location, Seen, Url, parse_location
 from stonecli.tagging.options import PREVIEW, TagOptions
-from stonecli.tagging.results import OnResult, ResultCounter, TagSummary
+from stonecli.tagging.results import OnResult, ResultCounter, TagResult, TagSummary
 from stonecli.tagging.tagger import LocationTagger, Tagger, open_tagger
 from stonecli.tags.edit.atomic_replace import remove_leftovers
 
@@ -70,7 +72,7 @@ def tag_library(
             if one.error is not None:
                 counter(Outcome(one.location, None, one.error))
         without_cache = replace(tagger, cache=None) if isinstance(tagger, Tagger) else tagger  # for copies of URLs
-        act = LocationTagger(without_cache, options.write or options.remove, tagger)
+        act = LocationTagger(without_cache, options.write or options.remove or options.convert, tagger)
         done = on_done or (lambda: None)
         with (
             in_threads(act, music, options.jobs, on_done=lambda _: done()) as outcomes,
@@ -79,3 +81,107 @@ def tag_library(
             for outcome in outcomes:
                 counter(outcome)
     return counter.summary(run, interrupted=bool(signals))
+
+
+def convert_library(
+    paths: Iterable[StrPath],
+    options: TagOptions = PREVIEW,
+    *,
+    on_start: Callable[[Sequence[Location]], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    on_result: OnResult | None = None,
+    playlist_name: str | None = None,
+) -> TagSummary:
+    """Write the keys that the music below ``paths`` already has in other notations, or to other fields.
+
+    Nothing is analyzed, and no key changes: the key in the tags is read in any spelling (:meth:`stonecli.Key.parse`).
+    Files without a key, and those whose key text names none, stay as they are. Signals and undo: see
+    :func:`tag_library`.
+
+    Args:
+        paths: files, folders and crates, see :func:`tag_library`.
+        options: ``rules`` are the fields with their notations. Without ``write`` this is a preview.
+        on_start, on_done, on_result, playlist_name: see :func:`tag_library`.
+
+    Returns:
+        The number of files and failures, whether the run was interrupted, and its number for undo.
+
+    Raises:
+        ValueError: an option that needs an analysis is set.
+        JournalError: the undo journal cannot be used; nothing was written.
+    """
+    return tag_library(
+        paths,
+        replace(options, convert=True),
+        on_start=on_start,
+        on_done=on_done,
+        on_result=on_result,
+        playlist_name=playlist_name,
+    )
+
+
+@dataclass(frozen=True)
+class ComparisonSummary(TagSummary):
+    """What a comparison found.
+
+    Attributes:
+        relations: number of files by the relation of their two keys.
+        not_compared: number of files without a key in their tags, or in which none was detected.
+    """
+
+    relations: Mapping[Agreement, int]
+    not_compared: int
+
+
+def compare_library(
+    paths: Iterable[StrPath | Url],
+    options: TagOptions = PREVIEW,
+    *,
+    only: Collection[Agreement] | None = None,
+    min_confidence: float = 0.0,
+    model: KeyModel | None = None,
+    on_start: Callable[[Sequence[Location]], None] | None = None,
+    on_done: Callable[[], None] | None = None,
+    on_result: OnResult | None = None,
+    playlist_name: str | None = None,
+) -> ComparisonSummary:
+    """Compare the keys in the tags of all music below ``paths`` with the detected ones. No file is changed.
+
+    Args:
+        paths: files, folders, crates and URLs, see :func:`tag_library`.
+        options: ``jobs`` and ``use_cache``; files that already have a key are always analyzed.
+        only: pass only results with one of these relations to ``on_result``; None for all. Errors are always passed.
+        min_confidence: pass only results with at least this confidence.
+        model: None for the built-in one.
+        on_start, on_done, on_result, playlist_name: see :func:`tag_library`. A result has ``old_key``, ``estimate``
+            and ``relation``.
+
+    Returns:
+        The counts of all files, also of those that were not passed to ``on_result``.
+
+    Raises:
+        ModelError, DeviceError: the built-in model cannot be loaded.
+    """
+    counts: Counter[Agreement | None] = Counter()
+
+    def collect(outcome: Outcome[Location, TagResult]) -> None:
+        result = outcome.result
+        if result is not None:
+            counts[result.relation] += 1
+            confidence = result.estimate.confidence if result.estimate else 0.0
+            if (only is not None and result.relation not in only) or confidence < min_confidence:
+                return
+        if on_result:
+            on_result(outcome)
+
+    summary = tag_library(
+        paths,
+        replace(options, write=False, overwrite=True),
+        model=model,
+        on_start=on_start,
+        on_done=on_done,
+        on_result=collect,
+        playlist_name=playlist_name,
+    )
+    relations = {relation: counts[relation] for relation in AGREEMENTS}
+    return ComparisonSummary(summary.files, summary.failed, summary.interrupted, None, relations, counts[None])

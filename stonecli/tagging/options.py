@@ -58,6 +58,10 @@ class TagOptions:
     """Lowest and highest tempo in beats per minute: others are halved or doubled into it. None: as estimated. Only with
     ``bpm``."""
 
+    convert: bool = False
+    """Write the key that a file already has to the fields of ``rules``, in their notations, and analyze nothing. A file
+    without a key stays as it is."""
+
     def __post_init__(self) -> None:
         check_rules(self.rules)
         if self.bpm_range is not None and not 0 < self.bpm_range[0] < self.bpm_range[1]:
@@ -72,12 +76,14 @@ class TagOptions:
             raise ValueError(f"jobs must be at least 1, not {self.jobs}")
         if self.remove and self.overwrite:
             raise ValueError("remove cannot be combined with overwrite")
+        if self.convert and (self.remove or self.overwrite or self.bpm):
+            raise ValueError("convert cannot be combined with remove, overwrite or bpm")
 
     @property
     def description(self) -> str:
         """What the run does, for the list of ``stone undo --list``: such as ``write key, comment``."""
         fields = ", ".join([*dict.fromkeys(rule.field for rule in self.rules), *(["tempo"] if self.bpm else [])])
-        return f"{'remove' if self.remove else 'write'} {fields}"
+        return f"{'remove' if self.remove else 'convert' if self.convert else 'write'} {fields}"
 
 
 PREVIEW = TagOptions()

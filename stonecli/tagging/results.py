@@ -25,6 +25,7 @@ Status = Literal[
     "unsure",
     "removed",
     "removable",
+    "convertible",
 ]
 
 
@@ -46,6 +47,7 @@ class TagResult:
             - ``unsure``: the confidence is below ``min_confidence``, so nothing was written
             - ``removed``: what stone wrote was removed
             - ``removable``: what stone wrote would be removed (a preview)
+            - ``convertible``: the key of the file would be written in another spelling or field (a preview)
         key: the detected key, or the file's own key if it was kept; None after a removal.
         old_text: text of the key field before the run; None if there was none. Untrusted data.
         old_key: the key that ``old_text`` names, or None.

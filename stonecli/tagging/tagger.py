@@ -17,6 +17,7 @@ from stonecli.key import Key
 from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened
 from stonecli.model.session import KeyModel, default_model
 from stonecli.remote.locations import Location
+from stonecli.tagging.converter import Converter
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import Status, TagResult
 from stonecli.tags import FieldRule, KeyTags, read_tags, recorded, remove_key, write_tags
@@ -237,7 +238,7 @@ def make_tagger(
     journal: Journal | None = None,
     cache: ResultCache | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Tagger | Remover:
+) -> Tagger | Remover | Converter:
     """The callable that does what ``options`` say; ``model`` None is the built-in one.
 
     Raises:
@@ -245,6 +246,8 @@ def make_tagger(
     """
     if options.remove:
         return Remover(options, journal)
+    if options.convert:
+        return Converter(options, journal, cache)
     return Tagger(default_model() if model is None else model, options, journal, cache, cancelled)
 
 
@@ -255,13 +258,13 @@ def open_tagger(
     *,
     description: str = "",
     cancelled: Callable[[], bool] | None = None,
-) -> Iterator[tuple[Tagger | Remover, JournalRun | None]]:
+) -> Iterator[tuple[Tagger | Remover | Converter, JournalRun | None]]:
     """A tagger with an open result cache, and the open run of the undo journal: None without ``options.write``.
 
     A cache that cannot be opened is not used. Both are closed at the end.
 
     Args:
-        model: None for the built-in one; not used for ``options.remove``.
+        model: None for the built-in one; not used for ``options.remove`` and ``options.convert``.
         options: what to do.
         description: what the run does, for ``stone undo --list``. Default: :attr:`TagOptions.description`.
         cancelled: see :class:`Tagger`.

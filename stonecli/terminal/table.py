@@ -35,8 +35,9 @@ _STATUS_STYLES = {
     "no key": WARNING,
     "removed": "bold",
     "removable": "",
+    "convertible": "",
 }
-_HAS_NEW_KEY = ("written", "incomplete")  # files that get a key, also if it is not from an analysis
+_HAS_NEW_KEY = ("written", "incomplete", "convertible")  # files that get a key, also if it is not from an analysis
 _KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not shown
 _SHOWN_AS = {"incomplete": "fields missing"}
 _COUNTED_AS = {"unreadable key": "with a key text that stone cannot read", "incomplete": "with fields missing"}
@@ -45,6 +46,9 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 class TagTable:
     """Prints a header and one row per file; in a pipe, tab-separated lines without color and with full paths."""
+
+    COLUMNS = ("file", "old", "new", "status")
+    """Names of the columns; in a pipe, the second and the third are followed by ``key``."""
 
     def __init__(self, console: Console, roots: Sequence[Location], notation: Notation, *, bpm: bool = False) -> None:
         self._bpm = bpm
@@ -62,8 +66,9 @@ class TagTable:
 
     def header(self, files: Iterable[Location] = ()) -> None:
         """Print the column names. The file column is as wide as the longest name in ``files``, if there are any."""
+        file, old, new, last = self.COLUMNS
         if not self._is_terminal:
-            self._plain("file", "old key", "new key", "confidence", *(["bpm"] if self._bpm else []), "status")
+            self._plain(file, f"{old} key", f"{new} key", "confidence", *(["bpm"] if self._bpm else []), last)
             return
         longest = 0
         for path in files:
@@ -72,11 +77,11 @@ class TagTable:
                 break
         self._file_width = max(MIN_FILE_WIDTH, min(self._file_width, longest or self._file_width))
         row = Text(style="bold")
-        row.append(_padded("file", self._file_width) + " " + _padded("old", self._old_width) + " ")
+        row.append(padded(file, self._file_width) + " " + padded(old, self._old_width) + " ")
         confidence = "confidence" if self._bar_width else "conf."
-        row.append(_padded("new", KEY_WIDTH + MUSICAL_WIDTH) + " ")
-        row.append(_padded(confidence, self._bar_width + PERCENT_WIDTH))
-        row.append(f"{'bpm':>{BPM_WIDTH}}  status" if self._bpm else "  status")
+        row.append(padded(new, KEY_WIDTH + MUSICAL_WIDTH) + " ")
+        row.append(padded(confidence, self._bar_width + PERCENT_WIDTH))
+        row.append(f"{'bpm':>{BPM_WIDTH}}  {last}" if self._bpm else f"  {last}")
         self._print(row)
 
     def row(self, result: TagResult) -> None:
@@ -97,7 +102,7 @@ class TagTable:
             )
             return
         row = Text()
-        row.append(_padded(shortened(printable(self._relative(result.path)), self._file_width), self._file_width) + " ")
+        row.append(padded(shortened(printable(self._relative(result.path)), self._file_width), self._file_width) + " ")
         old = shortened(printable(result.old_text or "-"), self._old_width)
         row.append(old, key_style(result.old_key) if result.old_key else "")
         row.append(" " * (self._old_width - cell_len(old) + 1))
@@ -115,7 +120,7 @@ class TagTable:
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no new files")  # all files are in the output of an earlier run
-        if not write and (self._counts["detected"] or self._counts["incomplete"]):
+        if not write and any(self._counts[status] for status in ("detected", "incomplete", "convertible")):
             line.append("; no file was changed, add --write-tags to write the keys")
         elif not write and self._counts["removable"]:
             line.append("; no file was changed, add --write-tags to remove the keys")
@@ -124,10 +129,10 @@ class TagTable:
 
     def _key_cells(self, key: Key | None) -> Text:
         if key is None:
-            return Text(_padded("-", KEY_WIDTH + MUSICAL_WIDTH))
+            return Text(padded("-", KEY_WIDTH + MUSICAL_WIDTH))
         first = key.spelled(self._notation)
-        second = key.camelot if self._notation == "musical" else key.musical
-        return Text(_padded(first, KEY_WIDTH) + _padded(second, MUSICAL_WIDTH), key_style(key))
+        second = key.musical if self._notation in ("camelot", "openkey") else key.camelot
+        return Text(padded(first, KEY_WIDTH) + padded(second, MUSICAL_WIDTH), key_style(key))
 
     def _confidence(self, confidence: float | None, key: Key | None) -> Text:
         """A bar, if there is space for it, and the percentage."""
@@ -136,7 +141,7 @@ class TagTable:
         full, rest = divmod(round(confidence * self._bar_width * 8), 8)
         bar = "█" * full + (_EIGHTHS[rest] if rest else "")
         percent = f"{confidence:{PERCENT_WIDTH}.0%}"
-        return Text.assemble((_padded(bar, self._bar_width), key_bar_style(key)), percent)
+        return Text.assemble((padded(bar, self._bar_width), key_bar_style(key)), percent)
 
     def _relative(self, path: Location) -> str:
         for root in self._roots:
@@ -152,7 +157,8 @@ class TagTable:
         self._console.print(row, soft_wrap=True)
 
 
-def _padded(text: str, width: int) -> str:
+def padded(text: str, width: int) -> str:
+    """The text with spaces up to a width in cells."""
     return text + " " * (width - cell_len(text))
 
 

@@ -215,3 +215,52 @@ def test_agreement_has_five_values() -> None:
     named = {"Am": "same", "C": "relative", "Em": "fifth", "Dm": "fifth", "A": "parallel"}
     assert found == dict.fromkeys(found, "clash") | named
     assert set(found.values()) == set(AGREEMENTS)
+
+
+SIGNS = {"#": ("#", "♯", " sharp", "-Sharp", "is"), "b": ("b", "♭", " flat", "-Flat", "es")}
+MODES = {
+    "minor": ("m", "min", " minor", ":minor", "-Minor", " aeolian"),
+    "major": ("", "maj", " major", ":maj", "-Major"),
+}
+
+
+@given(KEYS, st.sampled_from(NOTATIONS), st.data())
+def test_every_spelling_is_read_and_written_again(key: Key, notation: Notation, data: st.DataObject) -> None:
+    written = key.spelled(notation)
+    assert Key.parse(written) == key
+    assert len(written) <= 3
+    assert Key.parse(written).spelled(notation) == written
+    text = written
+    if notation in ("camelot", "openkey"):
+        text = data.draw(st.sampled_from([written, written.lower(), written.upper(), written.zfill(3), f" {written} "]))
+    else:
+        letter, sign = written[0], written[1:].removesuffix("m")
+        mode = data.draw(st.sampled_from(MODES[key.mode]))
+        spelled = data.draw(st.sampled_from(SIGNS[sign])) if sign else ""
+        if spelled == "es" and letter in "AE":
+            spelled = "b"  # German has As and Es
+        text = f"{letter}{spelled}{' ' if len(spelled) > 1 and mode else ''}{mode}"
+    assert Key.parse(text) == key, text
+    assert Key.parse(f"{text} ({key.camelot})") == key
+    other = data.draw(st.sampled_from(NOTATIONS))
+    assert Key.parse(Key.parse(text).spelled(other)) == key
+
+
+def test_sharps_and_flats_have_one_kind_of_accidentals() -> None:
+    for key in Key.all():
+        assert "b" not in key.spelled("sharps")
+        assert "#" not in key.spelled("flats")
+    assert [Key.parse(name).spelled("sharps") for name in ("Db", "Ebm", "Gb", "Abm", "Bb")] == [
+        "C#",
+        "D#m",
+        "F#",
+        "G#m",
+        "A#",
+    ]
+    assert [Key.parse(name).spelled("flats") for name in ("C#m", "D#", "F#m", "G#", "A#m")] == [
+        "Dbm",
+        "Eb",
+        "Gbm",
+        "Ab",
+        "Bbm",
+    ]

@@ -1,0 +1,83 @@
+"""``stone convert``: write the keys that files already have in another notation, or to other fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stonecli.cli.common import (
+    check_target,
+    listed_names,
+    one_line_errors,
+    refuse_addresses,
+    source_collection,
+)
+from stonecli.cli.options import (
+    CollectionOutput,
+    HtmlOutput,
+    NotationOption,
+    NullOption,
+    PlaylistNameOption,
+    PlaylistOutput,
+    QuietOption,
+    TableOutput,
+    json_option,
+    takes_convert_options,
+)
+from stonecli.cli.tag_screen import OutputMode, TagScreen
+from stonecli.remote.locations import parse_location
+
+if TYPE_CHECKING:
+    from stonecli.tagging import TagOptions
+
+
+@one_line_errors
+@takes_convert_options
+def convert(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Convert these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
+        ),
+    ],
+    options: TagOptions,
+    notation: NotationOption = "camelot",
+    output: TableOutput = None,
+    html: HtmlOutput = None,
+    playlist: PlaylistOutput = None,
+    rekordbox: CollectionOutput = None,
+    as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
+    quiet: QuietOption = False,
+    null: NullOption = False,
+    playlist_name: PlaylistNameOption = None,
+) -> None:
+    """Write the keys that files already have in another notation.
+
+    Analyzes nothing: the keys in the tags are read in any spelling, and corrections that you made stay. Without
+    --write-tags this is a preview: no file changes. To restore the files, run stone undo.
+    """
+    from stonecli.output.sinks import Targets
+    from stonecli.tagging import convert_library
+
+    targets = Targets(output, playlist, rekordbox, html)
+    for name, target in vars(targets).items():
+        check_target(target, f"--{name}")
+    if quiet and as_json:
+        raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
+    roots = list(map(parse_location, listed_names(paths, null)))
+    refuse_addresses(roots, "tags can only be converted in files on this computer")
+    collection = source_collection(roots, playlist_name, rekordbox)
+    with TagScreen(
+        OutputMode(as_json, quiet), options, notation, targets, None, roots, collection=collection
+    ) as screen:
+        summary = convert_library(
+            roots,
+            options,
+            on_start=screen.start,
+            on_done=screen.advance,
+            on_result=screen.show,
+            playlist_name=playlist_name,
+        )
+    screen.end(summary, paths)

@@ -1,0 +1,56 @@
+"""Write the key that a file already has in another notation or to other fields: :class:`Converter`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stonecli.cache.results import ResultCache
+from stonecli.library.music_file import Source, opened
+from stonecli.tagging.options import TagOptions
+from stonecli.tagging.results import Status, TagResult
+from stonecli.tags import read_tags, write_tags
+from stonecli.tags.edit.atomic_replace import Journal
+
+RESPELL = TagOptions(convert=True)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """Respells the key of one file when called with its path; analyzes nothing. It can be pickled.
+
+    Attributes:
+        options: the rules name the fields to write, with their notations.
+        journal: records each change before it is made; without one, changes cannot be undone.
+        cache: the result cache, which then recognizes the written file. None: it will read the file again.
+    """
+
+    options: TagOptions = RESPELL
+    journal: Journal | None = None
+    cache: ResultCache | None = None
+
+    def __call__(self, path: Source) -> TagResult:
+        """The result for a file, given by its path or open.
+
+        Raises:
+            TagError, OSError: the file cannot be read or written; it is unchanged.
+        """
+        write = self.options.write
+        with opened(path) as music:
+            old = read_tags(music)
+            if old.key is None:
+                status: Status = "unreadable key" if old.is_unreadable else "no key"
+                return TagResult(music.path, status, None, old.text, None, None)
+            content_hash = self.cache.content_hash(music) if self.cache and write else None
+            changed = write_tags(
+                music,
+                old.key,
+                self.options.rules,
+                None,
+                preserve_mtime=self.options.preserve_mtime,
+                journal=self.journal,
+                write=write,
+            )
+            if self.cache and content_hash and changed:  # new tags, and the same recording
+                self.cache.record(music, content_hash)
+        status = "unchanged" if not changed else "written" if write else "convertible"
+        return TagResult(music.path, status, old.key, old.text, old.key, None)
