@@ -83,8 +83,8 @@ class TagScreen:
         table: type[TagTable] | None = None,
         resume: bool = False,
     ) -> None:
-        if table is None:
-            from stonecli.terminal.table import TagTable as table
+        from stonecli.terminal.table import TagTable
+
         self._mode = mode
         self._options = options
         self._notation = notation
@@ -93,7 +93,7 @@ class TagScreen:
         self._collection = collection
         self._resume = resume
         self._console = output_console()
-        self._table = table(self._console, roots, notation, bpm=options.bpm)
+        self._table = (table or TagTable)(self._console, roots, notation, bpm=options.bpm)
         self._shows_table = not mode.as_json and not mode.quiet
         self._started = time.monotonic()
         self._results: Results | None = None

@@ -24,7 +24,7 @@ from stonecli.errors import AudioError, RefusalError, describe
 from stonecli.jobs import attempt
 from stonecli.model.session import Device, KeyModel
 from stonecli.remote.locations import Location
-from stonecli.tagging import PREVIEW, LocationTagger, Remover, Tagger, TagOptions, TagResult, make_tagger
+from stonecli.tagging import PREVIEW, FileAction, LocationTagger, Tagger, TagOptions, TagResult, make_tagger
 from stonecli.tags.undo.worker_journals import MARKER, has_changed, is_running_here, thread_journal
 
 Answer: TypeAlias = tuple[TagResult | None, str | None]
@@ -128,7 +128,7 @@ class Job:
         if not is_running_here(journals, self.run_id):
             raise RefusalError(f"does not see {journals}: STONE_STATE_DIR must be on shared storage")
 
-    def _act(self, tagger: Tagger | Remover, path: Path) -> TagResult:
+    def _act(self, tagger: FileAction, path: Path) -> TagResult:
         if not path.exists():
             raise AudioError(f"the worker {socket.gethostname()} sees no such file")
         result = tagger(path)
@@ -139,7 +139,7 @@ class Job:
         if target.stat().st_ctime < started - _CLOCK_TOLERANCE_SECONDS or not has_changed(self.journals, target):
             return result
         # A worker that died before it could report has written the file in this run. Return what it would have.
-        if isinstance(tagger, Remover):
+        if not isinstance(tagger, Tagger):
             return replace(result, status="removed")
         if result.estimate is None:
             result = replace(tagger, options=replace(tagger.options, write=False, overwrite=True))(path)

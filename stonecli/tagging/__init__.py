@@ -8,13 +8,14 @@ from stonecli.tagging.converter import Converter
 from stonecli.tagging.library import ComparisonSummary, compare_library, convert_library, tag_library
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import OnResult, ResultCounter, Status, TagResult, TagSummary
-from stonecli.tagging.tagger import LocationTagger, Remover, Tagger, make_tagger, open_tagger
+from stonecli.tagging.tagger import FileAction, LocationTagger, Remover, Tagger, make_tagger, open_tagger
 from stonecli.tagging.watch import watch_folder
 
 __all__ = [
     "PREVIEW",
     "ComparisonSummary",
     "Converter",
+    "FileAction",
     "LocationTagger",
     "OnResult",
     "Remover",

@@ -84,7 +84,7 @@ def tag_library(
 
 
 def convert_library(
-    paths: Iterable[StrPath],
+    paths: Iterable[StrPath | Url],
     options: TagOptions = PREVIEW,
     *,
     on_start: Callable[[Sequence[Location]], None] | None = None,
@@ -99,7 +99,7 @@ def convert_library(
     :func:`tag_library`.
 
     Args:
-        paths: files, folders and crates, see :func:`tag_library`.
+        paths: files, folders and crates, see :func:`tag_library`; URLs are never written to, so each is an error.
         options: ``rules`` are the fields with their notations. Without ``write`` this is a preview.
         on_start, on_done, on_result, playlist_name: see :func:`tag_library`.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from stonecli.cache.content_hash import hash_content
 from stonecli.cache.results import CacheEntry, ResultCache, open_cache
@@ -201,6 +201,10 @@ class Remover:
         return TagResult(music.path, status, None, old.text, old.key, None)
 
 
+FileAction: TypeAlias = Tagger | Remover | Converter
+"""What is done with a file when it is called with its path."""
+
+
 @dataclass(frozen=True)
 class LocationTagger:
     """Calls ``act`` with a path, or with a temporary copy of the recording at a URL. Tags are never written to URLs.
@@ -238,7 +242,7 @@ def make_tagger(
     journal: Journal | None = None,
     cache: ResultCache | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Tagger | Remover | Converter:
+) -> FileAction:
     """The callable that does what ``options`` say; ``model`` None is the built-in one.
 
     Raises:
@@ -258,7 +262,7 @@ def open_tagger(
     *,
     description: str = "",
     cancelled: Callable[[], bool] | None = None,
-) -> Iterator[tuple[Tagger | Remover | Converter, JournalRun | None]]:
+) -> Iterator[tuple[FileAction, JournalRun | None]]:
     """A tagger with an open result cache, and the open run of the undo journal: None without ``options.write``.
 
     A cache that cannot be opened is not used. Both are closed at the end.

@@ -15,7 +15,7 @@ from stonecli.jobs import in_threads, stopped_by_signals
 from stonecli.model.session import KeyModel
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import OnResult, ResultCounter, TagResult, TagSummary
-from stonecli.tagging.tagger import Remover, Tagger, open_tagger
+from stonecli.tagging.tagger import FileAction, open_tagger
 
 if TYPE_CHECKING:
     from stonecli.jobs import Run
@@ -78,7 +78,7 @@ def watch_folder(
 class _Arrival:
     """Processes one file that has arrived, in a thread."""
 
-    tagger: Tagger | Remover
+    tagger: FileAction
     watcher: FolderWatcher
 
     def __call__(self, path: Path) -> TagResult | None:
