@@ -15,6 +15,7 @@ from stonecli.cli.common import (
     load_model,
     one_line_errors,
     silence_native_stderr,
+    source_collection,
 )
 from stonecli.cli.evaluate_screen import EvaluationScreen
 from stonecli.cli.options import (
@@ -22,6 +23,7 @@ from stonecli.cli.options import (
     DeviceOption,
     JobsOption,
     ModelOption,
+    PlaylistNameOption,
     file_with_ending,
     json_option,
     model_file,
@@ -35,7 +37,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="[LABELS.csv]",
-            help="Read the labels: columns path and key or tempo (or bpm); optional genre, source.",
+            help="Read the labels: columns path and key or tempo (or bpm), or a playlist or rekordbox XML.",
         ),
     ] = None,
     dataset: Annotated[
@@ -85,6 +87,7 @@ def evaluate(
     as_json: Annotated[bool, json_option("Print one JSON object (default: tables).")] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
+    playlist_name: PlaylistNameOption = None,
 ) -> None:
     """Measure the accuracy of a model on music with known keys.
 
@@ -92,6 +95,7 @@ def evaluate(
     reported and skipped. No music file is changed.
     """
     labels = _labels_file(labels, dataset, dataset_dir)
+    source_collection([labels], playlist_name, None)
     for target, option in ((predictions, "--predictions"), (confusion, "--confusion")):
         _check_output(target, option, [labels, against, model])
     silence_native_stderr()
@@ -100,7 +104,7 @@ def evaluate(
     from stonecli.evaluation.measure import measure
 
     screen = EvaluationScreen(labels, against, resamples, seed, as_json=as_json)
-    tracks = screen.read_labels()
+    tracks = screen.read_labels(playlist_name)
     if confusion is not None and not any(track.key for track in tracks):
         raise typer.BadParameter("needs labels with keys", param_hint="--confusion")
     rival = (

@@ -66,13 +66,13 @@ class EvaluationScreen:
         """Whether the model is compared with a CSV of another tool."""
         return self._against is not None and self._against.suffix.lower() == ".csv"
 
-    def read_labels(self) -> list[Label]:
-        """The labeled tracks; if the file is invalid, the program ends with wrong usage."""
+    def read_labels(self, playlist_name: str | None = None) -> list[Label]:
+        """The labeled tracks, of a rekordbox XML those of one playlist; if the file is invalid, the program ends with wrong usage."""
         from stonecli.errors import LabelsError, describe
         from stonecli.evaluation.labels import read_labels
 
         try:
-            self._tracks, repeated = read_labels(self._labels)
+            self._tracks, repeated = read_labels(self._labels, playlist_name)
         except (LabelsError, OSError) as error:
             fail(f"{self._labels}: {describe(error)}", EXIT_USAGE)
         if repeated:

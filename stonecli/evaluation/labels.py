@@ -8,9 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stonecli.errors import LabelsError
+from stonecli.errors import CrateError, LabelsError, TagError
 from stonecli.evaluation.metrics import NO_KEY, relation
 from stonecli.key import Key, parse_or_none
+from stonecli.library.crates import entry_of, is_collection, is_crate, read_crate, tracks_of
+from stonecli.library.rekordbox import read_collection
+from stonecli.tags import read_key
 from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.csv_text import csv_cells, csv_line
@@ -116,8 +119,10 @@ def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[
             raise LabelsError("the file is empty")
 
 
-def read_labels(path: Path) -> tuple[list[Label], list[int]]:
+def read_labels(path: Path, playlist_name: str | None = None) -> tuple[list[Label], list[int]]:
     """The tracks of a CSV of labels in order, and the numbers of the lines that repeat a track.
+
+    A playlist or a rekordbox XML is read by :func:`read_crate_labels`; ``playlist_name`` is for it.
 
     The first line names the columns, in any order and case: ``path``, ``key`` (any spelling that :meth:`Key.parse`
     reads) and optionally ``genre``, ``source`` and ``tempo`` or ``bpm`` (in beats per minute). A track with a tempo
@@ -128,6 +133,8 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
             or a track has two keys or two tempi.
         OSError: the file cannot be read.
     """
+    if is_crate(path):
+        return read_crate_labels(path, playlist_name), []
     tracks: dict[str, Label] = {}
     repeated, problems = [], []
     for line, row in read_rows(path, keys_are_optional=True):
@@ -158,6 +165,47 @@ def read_labels(path: Path) -> tuple[list[Label], list[int]]:
     if not tracks:
         raise LabelsError("the file contains no tracks")
     return list(tracks.values()), repeated
+
+
+def read_crate_labels(path: Path, playlist_name: str | None = None) -> list[Label]:
+    """The tracks of a playlist or a rekordbox XML in order, with the keys that the collection or their tags name.
+
+    The key, tempo and genre of a track in a rekordbox XML are its ``Tonality``, ``AverageBpm`` and ``Genre``. Without a
+    key there, and in a playlist, the key in the tags of the file counts. Files without a key are left out, but not
+    files that are missing: they are errors of the evaluation.
+
+    Args:
+        path: ``.m3u``, ``.m3u8``, ``.pls`` or ``.xml``.
+        playlist_name: only this playlist of a rekordbox XML.
+
+    Raises:
+        LabelsError: the crate cannot be read, or none of its tracks has a key.
+        OSError: the crate cannot be read.
+    """
+    tracks: dict[str, Label] = {}
+    try:
+        if is_collection(path):
+            found = tracks_of(read_collection(path, playlist_name), playlist_name)
+            rows = [(entry_of(track), track.key_text, track.genre, parse_bpm(track.bpm_text)) for track in found]
+        else:
+            rows = [(entry, "", "", None) for entry in read_crate(path)]
+    except CrateError as error:
+        raise LabelsError(str(error)) from error
+    for number, (entry, key_text, genre, tempo) in enumerate(rows, 1):
+        key = parse_or_none(key_text) or _key_in_tags(entry.path)
+        if key is not None or not entry.path.exists():
+            label = Label(entry.path, str(entry.path), key, genre, "", number, tempo if key is not None else None)
+            tracks.setdefault(_normalized(entry.path), label)
+    if not any(label.key is not None for label in tracks.values()):
+        raise LabelsError("no track has a key, neither in the crate nor in its tags")
+    return list(tracks.values())
+
+
+def _key_in_tags(path: Path) -> Key | None:
+    try:
+        return read_key(path)
+    except TagError:
+        return None
 
 
 def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predictions:

@@ -26,16 +26,19 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     on_prediction: OnPrediction | None = None,
+    playlist_name: str | None = None,
 ) -> Evaluation:
     """The scores of a model on the tracks of a CSV, with 95 % bootstrap intervals, as printed by ``stone evaluate``.
 
     Args:
-        labels: CSV with the columns ``path`` and ``key``, see :func:`stonecli.evaluation.labels.read_labels`.
+        labels: CSV with the columns ``path`` and ``key``, a playlist, or a rekordbox XML, see
+            :func:`stonecli.evaluation.labels.read_labels`.
         model: the model to evaluate; None for the built-in one.
         jobs: number of files analyzed in parallel; None for one per CPU core.
         resamples: number of bootstrap samples.
         seed: random seed of the bootstrap.
         on_prediction: called with the prediction or the error for each track. Tracks with an error are not scored.
+        playlist_name: only this playlist of a rekordbox XML.
 
     Raises:
         LabelsError: the CSV cannot be used.
@@ -44,7 +47,7 @@ def evaluate(
         KeyboardInterrupt: a signal, such as that of Ctrl-C, stopped the run.
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
-    tracks, _ = read_labels(Path(labels))
+    tracks, _ = read_labels(Path(labels), playlist_name)
     used = default_model() if model is None else model
     found = measure(tracks, used, jobs=jobs, resamples=resamples, seed=seed, on_prediction=on_prediction)
     if found.interrupted:
