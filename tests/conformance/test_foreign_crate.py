@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -70,7 +71,9 @@ def crate(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: En
     folder, home = tmp_path_factory.mktemp("crate"), tmp_path_factory.mktemp("home")
     for name in ("data", "config", "state", "cache"):
         (home / name).mkdir(mode=0o700)
-    folders = {f"STONE_{name.upper()}_DIR": str(home / name) for name in ("data", "config", "state", "cache")}
+    folders: dict[str, Any] = {
+        f"STONE_{name.upper()}_DIR": str(home / name) for name in ("data", "config", "state", "cache")
+    }
     keys = {}
     for number in range(COUNT):
         key = Key.from_index(7 * number % 24)
