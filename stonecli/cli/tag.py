@@ -24,12 +24,16 @@ from stonecli.cli.options import (
     PROCESSING,
     SCREEN,
     WRITING,
+    CollectionOutput,
     DeviceOption,
+    HtmlOutput,
     ModelOption,
     NoCacheOption,
     NotationOption,
     NullOption,
     PlaylistNameOption,
+    PlaylistOutput,
+    QuietOption,
     file_with_ending,
     json_option,
     takes_tag_options,
@@ -70,37 +74,11 @@ def tag(
             help="Save a table: .csv, .json, .ndjson or .parquet.",
         ),
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            parser=file_with_ending(".html", ".htm"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a web page of the library: .html.",
-        ),
-    ] = None,
-    playlist: Annotated[
-        Path | None,
-        typer.Option(
-            parser=file_with_ending(".m3u8", ".m3u"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a playlist of the files: .m3u8.",
-        ),
-    ] = None,
-    rekordbox: Annotated[
-        Path | None,
-        typer.Option(
-            parser=file_with_ending(".xml"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a collection for rekordbox: .xml.",
-        ),
-    ] = None,
+    html: HtmlOutput = None,
+    playlist: PlaylistOutput = None,
+    rekordbox: CollectionOutput = None,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet/--no-quiet", "-q", rich_help_panel=SCREEN, help="Print only errors.")
-    ] = False,
+    quiet: QuietOption = False,
     verbose: Annotated[
         bool,
         typer.Option("--verbose/--no-verbose", "-v", rich_help_panel=SCREEN, help="Print details to standard error."),
