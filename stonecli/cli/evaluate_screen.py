@@ -67,7 +67,7 @@ class EvaluationScreen:
         return self._against is not None and self._against.suffix.lower() == ".csv"
 
     def read_labels(self, playlist_name: str | None = None) -> list[Label]:
-        """The labeled tracks, of a rekordbox XML those of one playlist; if the file is invalid, the program ends with wrong usage."""
+        """The labeled tracks, or those of a playlist in an XML; ends with wrong usage if the file is invalid."""
         from stonecli.errors import LabelsError, describe
         from stonecli.evaluation.labels import read_labels
 
