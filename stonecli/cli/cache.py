@@ -34,7 +34,7 @@ def cache(
         with closing(empty_cache() if action == "clear" else ResultCache()) as results:
             count = results.count()
             if results.was_damaged and action == "show":
-                note = "stone: the cache was damaged, or of another version; stone has made a new one"
+                note = "stone: the cache was damaged or from another version, so stone started a new one"
                 error_console().print(Text(note), soft_wrap=True)
     except sqlite3.Error as error:  # such as a locked file or a full disk; stone tag then runs without the cache
         fail(f"{path}: {reason(error)}")

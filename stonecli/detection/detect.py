@@ -112,7 +112,7 @@ def detect_key_in_audio(
     tonal = [window for window in windows if window.tonal]
     duration = chunker.samples / rate
     if duration == 0:
-        raise AudioError("it contains no audio")
+        raise AudioError("the file contains no audio")
     uniform = np.full(24, 1 / 24, dtype=np.float32)
     if not tonal or duration < MIN_SECONDS:
         return KeyEstimate(None, 0.0, uniform, tuple(windows), (), None, duration)

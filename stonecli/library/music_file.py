@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from stonecli.errors import TagError
 
-CHANGED_MEANWHILE = "another program changed the file in the meantime"
+CHANGED_MEANWHILE = "another program changed the file in the meantime; run stone again"
 
 
 @dataclass(eq=False)

@@ -125,7 +125,7 @@ def undo_change(path: Path, undo: Undo, *, preserve_mtime: bool = False, write: 
         if path.is_symlink() or not undo.is_after(file):
             if undo.is_before(file):
                 return False
-            raise TagError("the file has changed since")
+            raise TagError("the file has changed since that run, so it stays as it is")
         if not write:
             check_writable(path, status, preserve_mtime=preserve_mtime)
             return True

@@ -66,13 +66,13 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
             permission for the folder would be enough to replace it), or it has other hard links.
     """
     if not status.st_mode & stat.S_IWUSR:
-        raise TagError("the file is read-only")
+        raise TagError("the file is read-only; make it writable first")
     if not os.access(path, os.W_OK):
         if not os.access(path, os.F_OK):  # moved or removed since the status was read
             raise TagError(reason(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
         raise TagError("no permission to write the file")
     if status.st_nlink > 1:
-        raise TagError("the file has other hard links, which would keep the old content")
+        raise TagError("the file has other hard links, which would keep the old content; replace it with a copy first")
 
 
 def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool = False) -> None:
@@ -139,7 +139,7 @@ def replace_file(
         OSError: the copy cannot be written or renamed. Unless the journal has a record, the file is unchanged.
     """
     if not try_lock(file):
-        raise TagError("another run is writing the file")
+        raise TagError("another run is writing the file; try again when it has ended")
     handle, temporary = _create(path.parent, before.st_mode)
     record = number = None
     is_tried = False

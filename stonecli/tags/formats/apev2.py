@@ -188,12 +188,12 @@ def _find(file: BinaryIO, limit: int = _MAX_TAG) -> _Tag:
     size, count = int.from_bytes(footer[12:16], "little"), int.from_bytes(footer[16:20], "little")
     start = end - size
     if int.from_bytes(version, "little") not in (1000, 2000) or not 32 <= size <= min(end, limit):
-        raise TagError("the APE tag is damaged")
+        raise TagError("the APE tag is damaged; save its tags with another program first")
     body = read_at(file, start, size - 32)
     if flags & _HAS_HEADER:
         start -= 32
         if start < 0 or read_at(file, start, 8) != _MAGIC:
-            raise TagError("the APE tag is damaged")
+            raise TagError("the APE tag is damaged; save its tags with another program first")
     if int.from_bytes(version, "little") == 1000:
         flags = 0  # version 1 has no header, and no flags
     if start >= 32 and read_at(file, start - 32, 8) == _MAGIC:

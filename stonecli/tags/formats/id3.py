@@ -311,7 +311,7 @@ def _frame(tag: _Tag, name: bytes, body: bytes) -> _Frame:
 
 def _parse(data: bytes) -> _Tag:
     if id3v2_length(data) != len(data):
-        raise TagError("the ID3 tag is damaged")
+        raise TagError("the ID3 tag is damaged; save its tags with another program first")
     tag = _Tag(version=data[3], revision=data[4], flags=data[5])
     if tag.version not in (2, 3, 4):
         raise TagError("an ID3 tag of an unknown version")
@@ -337,7 +337,7 @@ def _parse(data: bytes) -> _Tag:
 def _take_extended_header(tag: _Tag, body: bytes) -> bytes:
     """The body after the extended header, which stays unchanged; one with a checksum of the frames is refused."""
     if len(body) < 10:
-        raise TagError("the ID3 tag is damaged")
+        raise TagError("the ID3 tag is damaged; save its tags with another program first")
     if tag.version == 3:
         length = 4 + int.from_bytes(body[:4])
         if length != 10 or body[4] & 0x80:

@@ -107,7 +107,7 @@ def _parse(data: bytes) -> tuple[bytes, list[bytes], bytes]:
     count = int.from_bytes(data[at : at + 4], "little")
     at += 4
     if at > len(data) or count > len(data) // 4:
-        raise TagError("the Vorbis comments are damaged")
+        raise TagError("the Vorbis comments are damaged; save its tags with another program first")
     entries = []
     for _ in range(count):
         entry, at = _take(data, at)
@@ -119,7 +119,7 @@ def _take(data: bytes, at: int) -> tuple[bytes, int]:
     start = at + 4
     end = start + int.from_bytes(data[at:start], "little")
     if start > len(data) or end > len(data):
-        raise TagError("the Vorbis comments are damaged")
+        raise TagError("the Vorbis comments are damaged; save its tags with another program first")
     return data[start:end], end
 
 

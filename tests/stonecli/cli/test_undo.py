@@ -132,7 +132,10 @@ def test_a_dry_run_changes_nothing(
     assert result.stdout == f"{paths[0]}\trestorable\n"
     head, *errors, total = result.stderr.splitlines()
     assert head.startswith("stone: run 1: write key, ")
-    assert sorted(errors) == [f"{paths[2]}: the file has changed since", f"{paths[1]}: the file is read-only"]
+    assert sorted(errors) == [
+        f"{paths[2]}: the file has changed since that run, so it stays as it is",
+        f"{paths[1]}: the file is read-only; make it writable first",
+    ]
     assert total == "stone: run 1: 1 file can be restored, 2 cannot; nothing was changed"
     assert content_of(paths[0].parent) == before
     records = [json.loads(line) for line in invoke("undo", "-n", "1", "--json").stdout.splitlines()]
@@ -181,10 +184,20 @@ def test_as_json(invoke: Invoke, tag: Invoke, song: Song) -> None:
     paths[0].write_bytes(paths[0].read_bytes() + b"!")
     result = invoke("undo", "--json", run["run"])
     assert sorted(result.stdout.splitlines()) == [
-        json.dumps({"path": str(paths[0]), "status": "error", "error": "the file has changed since", "run": 1}),
+        json.dumps(
+            {
+                "path": str(paths[0]),
+                "status": "error",
+                "error": "the file has changed since that run, so it stays as it is",
+                "run": 1,
+            }
+        ),
         json.dumps({"path": str(paths[1]), "status": "restored", "error": None, "run": 1}),
     ]
-    assert (result.exit_code, result.stderr) == (1, f"{paths[0]}: the file has changed since\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"{paths[0]}: the file has changed since that run, so it stays as it is\n",
+    )
 
 
 def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag: Invoke, song: Song) -> None:
@@ -199,7 +212,12 @@ def test_a_file_that_changed_since_is_named_and_tried_again(invoke: Invoke, tag:
     assert result.exit_code == 1
     head, *errors, total, again, others = result.stderr.splitlines()
     assert re.fullmatch(described(3, "3 files", paths[0].parent), head)
-    assert sorted(errors) == sorted([f"{paths[0]}: the file has changed since", f"{paths[2]}: no such file or folder"])
+    assert sorted(errors) == sorted(
+        [
+            f"{paths[0]}: the file has changed since that run, so it stays as it is",
+            f"{paths[2]}: no such file or folder",
+        ]
+    )
     assert total == "stone: run 3: 1 file restored, 2 failed"
     assert again == "stone: to retry: stone undo --preserve-mtime 3"
     assert others == "stone: 2 other runs can be undone: stone undo --list"

@@ -365,7 +365,7 @@ def test_a_failed_undo_can_be_repeated(make: CopySample, undo_journal: UndoJourn
         write_key(path, A_MINOR, journal=run)
     tagged = first.read_bytes()
     write_key(first, D_FLAT)
-    wrong = ["the file has changed since"]
+    wrong = ["the file has changed since that run, so it stays as it is"]
     assert [undone.error for undone in undo_files(undo_journal, run.number)] == [None, *wrong]
     assert [undone.error for undone in undo_files(undo_journal, run.number)] == wrong
     assert [(found.changes, found.undone) for found in undo_journal.runs()] == [(2, 1)]
@@ -630,5 +630,7 @@ class TestJournalOfAnEarlierVersion:
         content[700_000] ^= 1
         tagged.write_bytes(content)
         with contextlib.closing(UndoJournal(tagged.parent / FILE_NAME)) as undo_journal:
-            assert [undone.error for undone in undo_files(undo_journal, 1)] == ["the file has changed since"]
+            assert [undone.error for undone in undo_files(undo_journal, 1)] == [
+                "the file has changed since that run, so it stays as it is"
+            ]
         assert tagged.read_bytes() == content
