@@ -262,7 +262,10 @@ def main(arguments: Sequence[str]) -> int:
         recordings = recorded_features(options.recordings, bins) if options.recordings else []
         if options.like is not None:
             sounds = [path for path, _ in labels] + recordings
-            gate = adapted_gate(load_checkpoint(options.like), checkpoint, sounds)
+            origin = load_checkpoint(options.like)
+            if origin.window_seconds != checkpoint.window_seconds:
+                raise StoneError(f"{options.like.name} has windows of another length than {options.checkpoint.name}")
+            gate = adapted_gate(origin, checkpoint, sounds)
             save_checkpoint(with_gate(checkpoint, gate), options.out)
             print(f"adapted the gate of {options.like.name} with {len(sounds)} sounds")
             return 0

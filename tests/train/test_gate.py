@@ -174,6 +174,9 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     assert later[1] < 0.3 * later[0]
     assert main([*arguments, "--like", str(tmp_path / "a.pt")]) == 1
     assert "not for this network" in capsys.readouterr().err
+    save_checkpoint(replace(made, window_seconds=made.window_seconds + 1.0), tmp_path / "longer.pt")
+    assert main([*arguments, "--like", str(tmp_path / "longer.pt")]) == 1
+    assert "longer.pt has windows of another length" in capsys.readouterr().err
     assert plain.chromanet == tiny_checkpoint.chromanet
     assert {*plain.weights} == {*tiny_checkpoint.weights}
 
