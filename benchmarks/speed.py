@@ -43,7 +43,7 @@ import soundfile  # noqa: E402
 
 from stonecli.audio.decode import open_audio  # noqa: E402
 from stonecli.audio.resample import Resampler  # noqa: E402
-from stonecli.detection import detect  # noqa: E402
+from stonecli.detection import windows  # noqa: E402
 from stonecli.detection.detect import detect_key  # noqa: E402
 from stonecli.errors import DeviceError  # noqa: E402
 from stonecli.jobs import default_jobs, run  # noqa: E402
@@ -253,7 +253,7 @@ def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
         read = cpu_seconds()
         spent: dict[str, float] = defaultdict(float)
         with (
-            timed(detect, "frame_peaks", spent, "tuning"),
+            timed(windows, "frame_peaks", spent, "tuning"),
             timed(Resampler, "__init__", spent, "resample"),
             timed(Resampler, "__call__", spent, "resample"),
             timed(model._Network, "__call__", spent, "model"),
