@@ -161,7 +161,7 @@ def test_mistyped_text_is_shown_without_its_escapes(stone: Stone, arguments: lis
 
 
 def test_an_unexpected_error_is_one_line_without_stone_debug(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by \x1b[31mzero\nindeed")
 
     monkeypatch.setattr("stonecli.remote.storage.find_music", broken)
@@ -173,7 +173,7 @@ def test_an_unexpected_error_is_one_line_without_stone_debug(invoke: Invoke, mon
 
 
 def test_ctrl_c_in_a_command_is_130(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> Iterator[object]:
+    def interrupt(*_: object, **__: object) -> Iterator[object]:
         os.kill(os.getpid(), signal.SIGINT)
         return iter(())
 
