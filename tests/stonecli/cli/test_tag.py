@@ -611,8 +611,8 @@ def test_a_folder_that_vanishes(
         shutil.copy(songs["mp3"], folder / "gone" / name)
     walk = library.find_music
 
-    def find_and_lose(paths: Iterable[Path], *rest: Any) -> Iterator[Finding]:
-        found = list(walk(paths, *rest))
+    def find_and_lose(paths: Iterable[Path], *rest: Any, **options: Any) -> Iterator[Finding]:
+        found = list(walk(paths, *rest, **options))
         shutil.rmtree(folder / "gone", ignore_errors=True)
         return iter(found)
 
