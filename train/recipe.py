@@ -230,9 +230,11 @@ def _run(command: list[str]) -> int:
 
 def _memory_gb() -> float | None:
     """The machine's memory; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
-    except (AttributeError, ValueError, OSError):  # AttributeError: Windows
+    except (ValueError, OSError):
         return None
 
 

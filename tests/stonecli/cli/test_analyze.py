@@ -157,7 +157,7 @@ def test_a_bad_file_is_not_a_usage_error(
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("stonecli.detection.detect.frame_peaks", broken)
+    monkeypatch.setattr("stonecli.detection.windows.frame_peaks", broken)
     result = invoke("analyze", song("flac"), song("mp3"))
     assert result.exit_code == 1
     assert result.stderr.count("unexpected ValueError: a bug\n") == 2
