@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from stonecli.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, fail, fail_without_music, print_json
-from stonecli.cli.running import Errors
+from stonecli.cli.running import Errors, listed_were
 from stonecli.tempo.bpm import BpmRange, fold_tempo, rounded_bpm
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class AnalysisScreen:
         self._bpm_range = bpm_range
         self._screen = output_screen()
         self._errors = Errors()
+        self._has_estimate = False
         self._estimates: list[tuple[Path, KeyEstimate]] = []
         self._pictures: list[Picture] = []
         self._tracks: list[dict[str, Any]] = []
@@ -78,6 +79,7 @@ class AnalysisScreen:
         if error is not None:
             self._errors.show(path, error)
         if estimate is not None:
+            self._has_estimate = True
             for note in estimate.notes:
                 self._errors.note(path, note)
             if self._files.npz:
@@ -103,22 +105,39 @@ class AnalysisScreen:
         """
         if not summary.files and not summary.interrupted:
             fail_without_music(names)
-        if self._files.npz:
-            from stonecli.output.npz import save_npz
-
-            save_npz(self._files.npz, self._estimates, self._model)
-        if self._files.html:
-            from stonecli.output.page import save_page
-
-            save_page(self._files.html, self._tracks)
-        if self._files.plot and self._pictures:
-            from stonecli.plots.analysis import save_analysis_plot
-
-            save_analysis_plot(self._files.plot, self._pictures, self._files.theme)
+        if not self._has_estimate:
+            self._info_not_saved(self._targets(), "saved, because no file was analyzed")
+        else:
+            kept = [path for path in self._targets() if summary.interrupted and path.exists()]
+            self._info_not_saved(kept, "replaced, because the run did not finish")
+            self._save(kept)
         if summary.interrupted:
             fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
         if summary.failed:
             raise typer.Exit(EXIT_FAILED)
+
+    def _targets(self) -> list[Path]:
+        return [path for path in (self._files.npz, self._files.html, self._files.plot) if path]
+
+    def _info_not_saved(self, paths: list[Path], reason: str) -> None:
+        if paths:
+            self._errors.info(f"{listed_were(paths)} not {reason}")
+
+    def _save(self, kept: list[Path]) -> None:
+        """Save the files, except the existing ones in ``kept``."""
+        files = self._files
+        if files.npz and files.npz not in kept:
+            from stonecli.output.npz import save_npz
+
+            save_npz(files.npz, self._estimates, self._model)
+        if files.html and files.html not in kept:
+            from stonecli.output.page import save_page
+
+            save_page(files.html, self._tracks)
+        if files.plot and files.plot not in kept:
+            from stonecli.plots.analysis import save_analysis_plot
+
+            save_analysis_plot(files.plot, self._pictures, files.theme)
 
 
 def _bpm(estimate: KeyEstimate, bpm_range: BpmRange | None) -> float | None:

@@ -123,6 +123,7 @@ def compare(
             on_result=screen.show,
             playlist_name=playlist_name,
         )
+        screen.finish(summary)
     if not as_json and not quiet and summary.files:
         print_counts(output_console(), summary)
     screen.end(summary, paths)

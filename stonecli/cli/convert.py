@@ -80,4 +80,5 @@ def convert(
             on_result=screen.show,
             playlist_name=playlist_name,
         )
+        screen.finish(summary)
     screen.end(summary, paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -13,6 +13,8 @@ from stonecli.cli.common import error_console, fail
 from stonecli.cli.start import discard_output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -66,6 +68,12 @@ class Errors:
         from stonecli.util.text import printable
 
         self.console.print(Text(f"{printable(str(path))}: {text}"), soft_wrap=True)
+
+
+def listed_were(paths: Iterable[Path]) -> str:
+    """The paths and ``was`` or ``were``, as the start of a sentence."""
+    names = [str(path) for path in paths]
+    return f"{', '.join(names)} {'was' if len(names) == 1 else 'were'}"
 
 
 def progress_bar(

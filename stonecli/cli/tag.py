@@ -134,6 +134,7 @@ def tag(
                 on_result=screen.show,
                 playlist_name=playlist_name,
             )
+            screen.finish(summary)
     screen.end(summary, paths)
 
 

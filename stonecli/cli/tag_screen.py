@@ -20,7 +20,7 @@ from stonecli.cli.common import (
     output_console,
     print_json,
 )
-from stonecli.cli.running import Errors, progress_bar, unbroken_output
+from stonecli.cli.running import Errors, listed_were, progress_bar, unbroken_output
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stonecli.jobs import Outcome
     from stonecli.model.session import KeyModel
     from stonecli.output.results import Results
-    from stonecli.output.sinks import Targets
+    from stonecli.output.sinks import Outputs, Targets
     from stonecli.remote.locations import Location, Seen
     from stonecli.tagging import TagOptions, TagResult, TagSummary
     from stonecli.terminal.table import TagTable
@@ -123,16 +123,20 @@ class TagScreen:
 
     def start(self, locations: Sequence[Location] | None = None, *, with_progress: bool = True) -> None:
         """Print the header and show the progress bar. ``locations`` are the files, None if they are not known yet."""
-        from stonecli.output.sinks import Outputs
+        from stonecli.output.sinks import Outputs, Targets
 
+        has_music = locations is None or bool(locations)
+        if not has_music and (paths := [path for path in vars(self._targets).values() if path is not None]):
+            self.errors.info(f"{listed_were(paths)} not saved, because there is no music to process")
         outputs = Outputs(
-            self._targets,
+            self._targets if has_music else Targets(),  # no empty page in place of the one of another library
             self._notation,
             self._model,
             self._results,
             bpm=self._options.bpm,
             collection=self._collection,
         )
+        self._stack.callback(self._show_kept, outputs)  # called after the exit of the outputs
         self._outputs = self._stack.enter_context(outputs)
         if self._mode.verbose and locations is not None:
             self._print_details(len(locations))
@@ -183,6 +187,10 @@ class TagScreen:
         if self._mode.verbose:
             self.errors.info(text)
 
+    def finish(self, summary: TagSummary) -> None:
+        """Call this at the end of the block: an interrupted run leaves existing output files as they are."""
+        self._outputs.is_unfinished = summary.interrupted
+
     def summarize(self) -> None:
         """Print the last lines of the table."""
         if self._shows_table:
@@ -203,6 +211,10 @@ class TagScreen:
             fail("interrupted; the files shown above are done", EXIT_INTERRUPTED)
         if summary.failed:
             raise typer.Exit(EXIT_FAILED)
+
+    def _show_kept(self, outputs: Outputs) -> None:
+        if outputs.kept:
+            self.errors.info(f"{listed_were(outputs.kept)} not replaced, because the run did not finish")
 
     def _print_details(self, count: int) -> None:
         from stonecli.jobs import default_jobs

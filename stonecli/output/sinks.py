@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from stonecli.key import Notation
 from stonecli.model.session import KeyModel
@@ -39,7 +39,10 @@ class Targets:
 
 
 class Outputs:
-    """A context manager with :meth:`note`; its exit, also after an error, writes the files.
+    """A context manager with :meth:`note`; its exit writes the files.
+
+    After an error, or if the run is unfinished, only the files that do not exist yet are written, with the results so
+    far. This does not concern ``results``, to which later runs append.
 
     Args:
         targets: the requested files.
@@ -48,6 +51,10 @@ class Outputs:
         results: output for the records instead of ``targets.output``.
         bpm: whether the tempo is estimated, too.
         collection: the rekordbox XML that the tracks are from. ``targets.rekordbox`` then has all that is in it.
+
+    Attributes:
+        is_unfinished: set this if the run was interrupted.
+        kept: after the exit, the existing files that an unfinished run has not replaced.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class Outputs:
         self.model = model
         self._entries: list[PlaylistEntry] = []
         self._tracks: list[dict[str, Any]] = []
+        self.is_unfinished = False
+        self.kept: list[Path] = []
 
     def __enter__(self) -> Outputs:
         self._stack = ExitStack()
@@ -104,17 +113,26 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.is_unfinished |= error is not None
+        replaced = self._targets if self._results is None else replace(self._targets, output=None)
+        targets = [path for path in vars(replaced).values() if path is not None]
+        self.kept = [path for path in targets if self.is_unfinished and path.exists()]
+        if isinstance(self._table, OutputFile):
+            self._table.is_unfinished = self.is_unfinished
         with self._stack as stack:  # if one cannot be written, the others still are
-            if self._targets.html:
+            if self._is_saved(self._targets.html):
                 from stonecli.output.page import save_page
 
                 stack.callback(save_page, self._targets.html, self._tracks)
-            if self._targets.rekordbox:
+            if self._is_saved(self._targets.rekordbox):
                 stack.callback(self._save_rekordbox, self._targets.rekordbox)
-            if self._targets.playlist:
+            if self._is_saved(self._targets.playlist):
                 from stonecli.output.playlist import save_playlist
 
                 stack.callback(save_playlist, self._targets.playlist, self._entries)
+
+    def _is_saved(self, path: Path | None) -> TypeGuard[Path]:
+        return path is not None and path not in self.kept
 
     def _save_rekordbox(self, path: Path) -> None:
         from stonecli.output.rekordbox import save_rekordbox, update_rekordbox

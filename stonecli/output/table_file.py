@@ -1,6 +1,7 @@
 """Write records to the file of ``--output``: CSV, JSON or NDJSON, depending on its extension.
 
-The file is replaced only when the run ends or is interrupted, so a reader never sees an incomplete file.
+The file appears only when the run ends, so a reader never sees half a file. A run that does not finish never replaces a
+file: its rows are saved only where there was none.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ FORMATS = (".csv", ".json", ".ndjson")
 
 
 class OutputFile:
-    """A context manager with :meth:`write`; its exit replaces the file.
+    """A context manager with :meth:`write`; its exit replaces the file, or, after an error, only creates it.
 
     Args:
         path: .csv, .json (one array) or .ndjson (one object per line).
         bpm: whether the records have a tempo.
+
+    Attributes:
+        is_unfinished: whether the run was interrupted, so that an existing file must stay. True after an error, too.
 
     Raises:
         ValueError: the path has another extension.
@@ -36,6 +40,7 @@ class OutputFile:
             raise ValueError(f"--output must end in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
         self._path = path
         self._count = 0
+        self.is_unfinished = False
         self._columns = (*CSV_COLUMNS, *BPM_COLUMNS) if bpm else CSV_COLUMNS
 
     def __enter__(self) -> OutputFile:
@@ -67,7 +72,9 @@ class OutputFile:
             error = error or last
             raise
         finally:
-            if isinstance(error, OSError) and error.filename == str(self._path):  # full disk: keep the existing file
+            self.is_unfinished |= error is not None
+            is_full = isinstance(error, OSError) and error.filename == str(self._path)  # the disk; rows are missing
+            if is_full or (self.is_unfinished and self._path.exists()):
                 self._temporary.unlink()
             else:
                 publish(self._temporary, self._path)

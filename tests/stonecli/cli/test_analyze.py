@@ -266,6 +266,7 @@ def test_outputs_never_replace_music(invoke: Invoke, song: Song, option: str) ->
 def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song, tmp_path: Path) -> None:
     files = [song("flac", f"{number}.flac") for number in range(200)]
     npz, page = tmp_path / "keys.npz", tmp_path / "keys.html"
+    page.write_text("the page of another library")
     command = [*stone_command, "analyze", *map(str, files), "--json", "--npz", str(npz), "--html", str(page)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -273,12 +274,28 @@ def test_ctrl_c_keeps_the_finished_results(stone_command: list[str], song: Song,
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
-    assert (process.wait(timeout=60), errors) == (130, "stone: interrupted; the files shown above are done\n")
+    assert process.wait(timeout=60) == 130
+    assert errors.splitlines() == [
+        f"stone: {page} was not replaced, because the run did not finish",
+        "stone: interrupted; the files shown above are done",
+    ]
     detected = {json.loads(line)["path"] for line in [first, *rest.splitlines()]}
     assert 1 <= len(detected) < len(files)
     with np.load(npz) as arrays:
         assert detected <= set(arrays.files)
-    assert "0.flac" in page.read_text("utf-8")
+    assert page.read_text() == "the page of another library"
+
+
+def test_outputs_of_no_analysis_are_not_written(invoke: Invoke, tmp_path: Path) -> None:
+    page, npz = tmp_path / "old.html", tmp_path / "new.npz"
+    page.write_text("the page of another library")
+    result = invoke("analyze", tmp_path / "nosuch", "--html", page, "--npz", npz)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"{tmp_path / 'nosuch'}: no such file or folder",
+        f"stone: {npz}, {page} were not saved, because no file was analyzed",
+    ]
+    assert (page.read_text(), npz.exists()) == ("the page of another library", False)
 
 
 def test_a_folder_is_searched_for_music(invoke: Invoke, song: Song, tmp_path: Path) -> None:

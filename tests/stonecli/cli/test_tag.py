@@ -230,9 +230,26 @@ def test_a_folder_without_music(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8")
     result = invoke("tag", tmp_path, "--write-tags")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"stone: no music files found in {tmp_path}\n")
-    table = tmp_path / "table.csv"
-    assert invoke("tag", tmp_path, "--output", table).exit_code == 1
-    assert len(table.read_text().splitlines()) == 1  # a table without rows, not the one of last time
+
+
+@pytest.mark.parametrize("command", ["tag", "convert"])
+@pytest.mark.parametrize("has_old", [True, False])
+def test_without_music_no_output_is_written(invoke: Invoke, tmp_path: Path, command: str, has_old: bool) -> None:
+    outputs = {
+        f"--{name}": tmp_path / f"old{ending}"
+        for name, ending in (("output", ".csv"), ("html", ".html"), ("playlist", ".m3u8"), ("rekordbox", ".xml"))
+    }
+    if has_old:
+        for path in outputs.values():
+            path.write_text("the file of another library")
+    (tmp_path / "empty").mkdir()
+    for name in ("nosuch", "empty"):
+        result = invoke(command, tmp_path / name, *(text for pair in outputs.items() for text in pair))
+        assert result.exit_code == 1
+        assert result.stderr.splitlines()[0].endswith("were not saved, because there is no music to process")
+        assert len(result.stderr.splitlines()) == 2
+        found = {path: path.read_text() for path in outputs.values() if path.exists()}
+        assert found == (dict.fromkeys(outputs.values(), "the file of another library") if has_old else {})
 
 
 def test_nothing_on_standard_input(stone_command: list[str]) -> None:
@@ -684,10 +701,23 @@ def test_ctrl_c_keeps_the_finished_files(
             path = folder / f"{number}{songs[container].suffix}"
             contents[path] = songs[container].read_bytes()
             path.write_bytes(contents[path])
-    table = tmp_path / "out.ndjson"
-    options = ["--no-cache", "--write-tags", "--jobs", "2", "--json", "--output", str(table)]
+    table, old, new = (tmp_path / name for name in ("out.ndjson", "old.html", "new.m3u8"))
+    old.write_text("the page of another library")
+    options = [
+        "--no-cache",
+        "--write-tags",
+        "--jobs",
+        "2",
+        "--json",
+        "--output",
+        table,
+        "--html",
+        old,
+        "--playlist",
+        new,
+    ]
     process = subprocess.Popen(
-        [*stone_command, "tag", *options, str(folder)],
+        [*stone_command, "tag", *map(str, options), str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -699,11 +729,16 @@ def test_ctrl_c_keeps_the_finished_files(
     os.killpg(process.pid, getattr(signal, end))  # as the terminal does: to all that belong together
     rest, errors = process.stdout.read(), process.stderr.read()  # communicate() would miss what was read ahead
     assert process.wait(timeout=60) == 130
-    assert errors == "stone: interrupted; the files shown above are done\n"
+    assert errors.splitlines() == [
+        f"stone: {old} was not replaced, because the run did not finish",
+        "stone: interrupted; the files shown above are done",
+    ]
+    assert old.read_text() == "the page of another library"
     records = [json.loads(line) for line in [*head, *rest.splitlines()]]
     assert 6 <= len(records) < len(contents)
     assert {record["status"] for record in records} == {"written"}
     assert [json.loads(line) for line in table.read_text().splitlines()] == records
+    assert new.read_text().count("#EXTINF") == len(records)
     finished = {Path(record["path"]) for record in records}
     for path, content in contents.items():
         if path in finished:

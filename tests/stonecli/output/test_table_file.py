@@ -77,14 +77,17 @@ def test_the_old_file_stays_until_the_end(tmp_path: Path, records: list[dict[str
 
 
 def test_an_interrupted_run_keeps_the_finished_rows(tmp_path: Path, records: list[dict[str, Any]]) -> None:
-    def run() -> None:
+    def run(count: int) -> None:
         with OutputFile(tmp_path / "out.json") as file:
-            file.write(records[0])
+            for record in records[:count]:
+                file.write(record)
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert json.loads((tmp_path / "out.json").read_text()) == records[:1]
+    for count in (2, 1):  # the second run does not replace the file of the first
+        with pytest.raises(KeyboardInterrupt):
+            run(count)
+        assert json.loads((tmp_path / "out.json").read_text()) == records[:2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
