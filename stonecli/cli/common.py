@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stonecli.model.session import KeyModel
     from stonecli.remote.locations import Location
 
+_HEAD = 1 << 20  # bytes
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -128,7 +129,7 @@ def _name(text: bytes, separator: bytes) -> Iterator[str]:
 def source_collection(paths: Iterable[Location], playlist_name: str | None, rekordbox: Path | None) -> Path | None:
     """The rekordbox XML among ``paths``, which ``--rekordbox`` writes again with the keys; None if there is none.
 
-    Wrong usage if it is not clear which one, or if it would be replaced itself.
+    Wrong usage if it is not clear which one, or if ``rekordbox`` would replace it or a collection that is not read.
     """
     from typer import BadParameter
 
@@ -137,13 +138,48 @@ def source_collection(paths: Iterable[Location], playlist_name: str | None, reko
     found = [path for path in paths if isinstance(path, Path) and is_collection(path) and not path.is_dir()]
     if playlist_name is not None and not found:
         raise BadParameter("needs a rekordbox XML among the paths", param_hint="--playlist-name")
-    if rekordbox is None or not found:
+    if rekordbox is None:
+        return None
+    if not found:
+        _check_is_ours(rekordbox)
         return None
     if len(found) > 1:
         raise BadParameter(f"can update one collection, not {len(found)}; give one XML", param_hint="--rekordbox")
     if rekordbox.exists() and found[0].exists() and rekordbox.samefile(found[0]):
         raise BadParameter(f"{rekordbox} is the collection that is read; choose another name", param_hint="--rekordbox")
     return found[0]
+
+
+def _check_is_ours(path: Path) -> None:
+    """Wrong usage if the XML at ``path`` is not from stone, or has cues or grids, which the new file would not have."""
+    try:
+        with path.open("rb") as file:
+            head = rest = file.read(_HEAD)
+            is_ours = not head or b'<PRODUCT Name="stone"' in head
+            while is_ours and rest:
+                is_ours = b"<POSITION_MARK" not in rest and b"<TEMPO" not in rest
+                block = file.read(_HEAD)
+                rest = block and rest[-20:] + block  # a tag may start in one block and end in the next
+    except FileNotFoundError:
+        return
+    if not is_ours:
+        from typer import BadParameter
+
+        advice = "choose another name; to keep its playlists and cues, name it among the paths, too"
+        raise BadParameter(f"{path} is not from stone, or has cues or grids; {advice}", param_hint="--rekordbox")
+
+
+def check_inputs(locations: Iterable[Location], playlist: Path | None) -> None:
+    """Wrong usage if ``--playlist`` would replace a playlist among ``locations``, also by another name."""
+    from stonecli.library.crates import is_crate
+
+    if playlist is None or not playlist.exists():
+        return
+    for path in locations:
+        if isinstance(path, Path) and is_crate(path) and path.exists() and playlist.samefile(path):
+            from typer import BadParameter
+
+            raise BadParameter(f"{playlist} is a playlist that is read; choose another name", param_hint="--playlist")
 
 
 def refuse_addresses(locations: Iterable[Location], reason: str) -> None:

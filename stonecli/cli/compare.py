@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from stonecli.cli.common import (
+    check_inputs,
     check_target,
     listed_names,
     load_model,
@@ -107,6 +108,7 @@ def compare(
     roots = list(map(parse_location, listed_names(paths, null)))
     if playlist or html:
         refuse_addresses(roots, "--playlist and --html need files on this computer")
+    check_inputs(roots, playlist)
     source_collection(roots, playlist_name, None)
     key_model, options = load_model(model, device), TagOptions(jobs=jobs, use_cache=not no_cache)
     with TagScreen(

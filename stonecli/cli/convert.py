@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stonecli.cli.common import (
+    check_inputs,
     check_target,
     listed_names,
     one_line_errors,
@@ -68,6 +69,7 @@ def convert(
         raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
     roots = list(map(parse_location, listed_names(paths, null)))
     refuse_addresses(roots, "tags can only be converted in files on this computer")
+    check_inputs(roots, playlist)
     collection = source_collection(roots, playlist_name, rekordbox)
     with TagScreen(
         OutputMode(as_json, quiet), options, notation, targets, None, roots, collection=collection

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stonecli.cli.common import (
+    check_inputs,
     check_target,
     listed,
     load_model,
@@ -161,6 +162,7 @@ def mix(
             "cannot be combined with --start, --end, --at, --playlist or --rekordbox", param_hint="--compatible"
         )
     given, paths = paths, listed(paths, null)
+    check_inputs(paths, playlist)
     collection = source_collection(paths, playlist_name, rekordbox)
     silence_native_stderr()
 

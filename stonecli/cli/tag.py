@@ -11,6 +11,7 @@ import typer
 
 from stonecli.cli.common import (
     Device,
+    check_inputs,
     check_target,
     listed_names,
     load_model,
@@ -118,6 +119,7 @@ def tag(
         )
     else:
         roots = _roots(locations, targets)
+        check_inputs(roots, playlist)
         collection = source_collection(roots, playlist_name, rekordbox)
         key_model = None if remove else load_model(model, device)
         resume = _is_parquet(output)

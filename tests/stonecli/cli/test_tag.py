@@ -241,7 +241,7 @@ def test_without_music_no_output_is_written(invoke: Invoke, tmp_path: Path, comm
     }
     if has_old:
         for path in outputs.values():
-            path.write_text("the file of another library")
+            path.write_text('<PRODUCT Name="stone"/>')
     (tmp_path / "empty").mkdir()
     for name in ("nosuch", "empty"):
         result = invoke(command, tmp_path / name, *(text for pair in outputs.items() for text in pair))
@@ -249,7 +249,7 @@ def test_without_music_no_output_is_written(invoke: Invoke, tmp_path: Path, comm
         assert result.stderr.splitlines()[0].endswith("were not saved, because there is no music to process")
         assert len(result.stderr.splitlines()) == 2
         found = {path: path.read_text() for path in outputs.values() if path.exists()}
-        assert found == (dict.fromkeys(outputs.values(), "the file of another library") if has_old else {})
+        assert found == (dict.fromkeys(outputs.values(), '<PRODUCT Name="stone"/>') if has_old else {})
 
 
 def test_nothing_on_standard_input(stone_command: list[str]) -> None:

@@ -93,6 +93,43 @@ def test_tags_of_a_crate_are_written_and_restored(
     assert {path: path.read_bytes() for path in crate.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("command", ["tag", "convert", "compare", "mix"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_input_playlist_is_never_replaced(
+    invoke: Invoke, crate: Path, tmp_path: Path, command: str, is_link: bool
+) -> None:
+    target = crate
+    if is_link:
+        target = tmp_path / "link.m3u8"
+        target.symlink_to(crate)
+    before = crate.read_bytes()
+    result = invoke(command, crate, "--playlist", target)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"--playlist {target} is a playlist that is read; choose another name" in result.stderr
+    assert crate.read_bytes() == before
+    assert target.is_symlink() == is_link
+
+
+@pytest.mark.parametrize("command", ["tag", "convert", "mix"])
+def test_an_export_of_rekordbox_is_not_replaced(
+    invoke: Invoke, crate: Path, collection: Path, tmp_path: Path, command: str
+) -> None:
+    """Its playlists, cues and grids would be lost, because it is not among the paths."""
+    before = collection.read_bytes()
+    (tmp_path / "any.xml").write_text("<html/>")
+    for target in (collection, tmp_path / "any.xml"):
+        result = invoke(command, crate, "--rekordbox", target)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"--rekordbox {target} is not from stone, or has cues or grids; choose another name" in result.stderr
+    assert collection.read_bytes() == before
+    out = tmp_path / "out.xml"
+    for _ in range(2):  # stone replaces the files that it has written
+        invoke(command, crate, "--rekordbox", out)
+        assert 'Name="stone"' in out.read_text()
+    out.write_text(out.read_text().replace("</COLLECTION>", "<TRACK><POSITION_MARK/></TRACK></COLLECTION>"))
+    assert invoke(command, crate, "--rekordbox", out).exit_code == 2  # cues from another program
+
+
 class TestRekordboxOutput:
     def test_the_collection_comes_out_with_keys_and_tempi(
         self, invoke: Invoke, collection: Path, crate: Path, tmp_path: Path
