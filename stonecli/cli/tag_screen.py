@@ -174,6 +174,8 @@ class TagScreen:
                 self.errors.note(location, note)
         if result is not None and self._options.convert and result.status == "unreadable key":
             self.errors.note(location, f"not a key: {(result.old_text or '')[:40]!r}; left as it is")
+        if result is not None and result.status == "different keys":
+            self.errors.note(location, "two different keys; left as it is")
         if error is not None:
             self.errors.show(location, error)
 

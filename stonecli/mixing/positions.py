@@ -9,6 +9,7 @@ the positions exclude are forbidden.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,7 +51,7 @@ def order_with_positions(costs: Floats, positions: Mapping[int, int]) -> Orderin
         raise ValueError("the same track cannot have two positions")
     if set(positions) <= {0, count - 1}:
         return best_order(costs, positions.get(0), positions.get(count - 1))
-    if count <= MAX_EXHAUSTIVE:
+    if count <= MAX_EXHAUSTIVE or count == len(positions):
         return _exhaustive_search(costs, positions)
     allowed = _allowed(costs, positions)
     order = _search(costs, positions)
@@ -59,14 +60,13 @@ def order_with_positions(costs: Floats, positions: Mapping[int, int]) -> Orderin
 
 
 def _exhaustive_search(costs: Floats, positions: Mapping[int, int]) -> Ordering:
-    orders = np.array(
-        [
-            order
-            for order in itertools.permutations(range(len(costs)))
-            if all(order[position] == node for position, node in positions.items())
-        ],
-        dtype=np.int64,
-    )
+    count = len(costs)
+    free_positions = [position for position in range(count) if position not in positions]
+    free = sorted(set(range(count)) - set(positions.values()))
+    orders = np.empty((math.factorial(len(free)), count), dtype=np.int64)
+    for position, node in positions.items():
+        orders[:, position] = node
+    orders[:, free_positions] = list(itertools.permutations(free))
     lengths = _costs_of(costs, orders)
     best = int(lengths.argmin())
     return Ordering(tuple(orders[best].tolist()), float(lengths[best]), float(lengths[best]))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stonecli.cache.results import ResultCache
+from stonecli.key import parse_or_none
 from stonecli.library.music_file import Source, opened
 from stonecli.tagging.options import TagOptions
 from stonecli.tagging.results import Status, TagResult
-from stonecli.tags import read_tags, write_tags
+from stonecli.tags import conflicting_text, read_tags, write_tags
 from stonecli.tags.edit.atomic_replace import Journal
 
 RESPELL = TagOptions(convert=True)
@@ -40,6 +41,11 @@ class Converter:
             if old.key is None:
                 status: Status = "unreadable key" if old.is_unreadable else "no key"
                 return TagResult(music.path, status, None, old.text, None, None)
+            other = conflicting_text(music, old.key, self.options.rules)
+            if other is not None:
+                if parse_or_none(other) is None:
+                    return TagResult(music.path, "unreadable key", None, other, None, None)
+                return TagResult(music.path, "different keys", old.key, old.text, old.key, None)
             content_hash = self.cache.content_hash(music) if self.cache and write else None
             changed = write_tags(
                 music,

@@ -95,7 +95,7 @@ def convert_library(
     """Write the keys that the music below ``paths`` already has in other notations, or to other fields.
 
     Nothing is analyzed, and no key changes: the key in the tags is read in any spelling (:meth:`stonecli.Key.parse`).
-    Files without a key, and those whose key text names none, stay as they are. Signals and undo: see
+    Files without a key, those whose key text names none, and those whose fields name two keys stay as they are. Signals and undo: see
     :func:`tag_library`.
 
     Args:

@@ -26,6 +26,7 @@ Status = Literal[
     "removed",
     "removable",
     "convertible",
+    "different keys",
 ]
 
 
@@ -48,6 +49,7 @@ class TagResult:
             - ``removed``: what stone wrote was removed
             - ``removable``: what stone wrote would be removed (a preview)
             - ``convertible``: the key of the file would be written in another spelling or field (a preview)
+            - ``different keys``: the fields to convert name two different keys, so nothing was written
         key: the detected key, or the file's own key if it was kept; None after a removal.
         old_text: text of the key field before the run; None if there was none. Untrusted data.
         old_key: the key that ``old_text`` names, or None.

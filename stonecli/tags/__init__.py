@@ -9,7 +9,7 @@ copy and must find the expected tags before the copy replaces the file.
 from stonecli.tags.read import read_key, read_tags
 from stonecli.tags.rules import Field, FieldRule, KeyTags, WriteMode
 from stonecli.tags.undo.runs import Undone, recorded, undo_run
-from stonecli.tags.write import remove_key, undo_change, write_key, write_tags
+from stonecli.tags.write import conflicting_text, remove_key, undo_change, write_key, write_tags
 
 __all__ = [
     "Field",
@@ -17,6 +17,7 @@ __all__ = [
     "KeyTags",
     "Undone",
     "WriteMode",
+    "conflicting_text",
     "read_key",
     "read_tags",
     "recorded",

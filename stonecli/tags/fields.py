@@ -92,6 +92,20 @@ def without_key(text: str | None, field: Field, mode: WriteMode, current: Key | 
     return None if text is None else _without(text, field, mode, _own_spellings(field, current))
 
 
+def written_spelling(text: str | None, field: Field, mode: WriteMode, current: Key | None = None) -> str | None:
+    """The part of ``text`` that writing a key in this mode replaces, without its separator; None if it only adds one.
+
+    ``current`` is the key in the key field of the file, None if there is none.
+    """
+    rest = without_key(text, field, mode, current)
+    if text is None or (rest == text and mode != "replace"):
+        return None
+    if rest is None or rest == text:
+        return text
+    part = text.removesuffix(rest) if mode == "prepend" else text.removeprefix(rest)
+    return part.removesuffix(SEPARATOR).removesuffix(ENERGY_SEPARATOR).removeprefix(SEPARATOR)
+
+
 def _own_spellings(field: Field, current: Key | None) -> frozenset[str]:
     """The texts that count as written by stone."""
     own = OWN_SPELLINGS - _LETTERS

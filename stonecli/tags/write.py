@@ -12,10 +12,11 @@ from typing import BinaryIO
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.library.music_file import CHANGED_MEANWHILE, Source, opened, refuse_changed
+from stonecli.spelling import says_no_key
 from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_unsafe, replace_file
 from stonecli.tags.edit.audio_digest import is_same_audio
 from stonecli.tags.edit.splice import UnchangedRange
-from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key
+from stonecli.tags.fields import OWN_SPELLINGS, with_key, without_key, written_spelling
 from stonecli.tags.formats.containers import CONTAINERS, TagFamily
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import Snapshot, as_tag_error, snapshot
@@ -84,6 +85,28 @@ def write_tags(
         return {**wanted, **(_tempo_change(now, family, bpm) if bpm is not None else {})}
 
     return _update(path, changes, preserve_mtime, journal, write)
+
+
+def conflicting_text(path: Source, key: Key, rules: Sequence[FieldRule]) -> str | None:
+    """The text of another key that writing ``key`` to the fields of the rules would replace; None if there is none.
+
+    In the key field, this is also a text that names no key, next to one that does.
+
+    Raises:
+        TagError: the file cannot be opened, is not music, or its tags are damaged.
+    """
+    with as_tag_error(), opened(path) as music:
+        now = snapshot(music.file, sniff(music.file))
+    for rule in rules:
+        if rule.field == "key":
+            texts = [text for text in (*now.keys, *now.followers) if not says_no_key(text)]
+            if other := next((text for text in texts if parse_or_none(text) != key), None):
+                return other
+        else:
+            spelling = written_spelling(now.texts.get(rule.field), rule.field, rule.mode, key)
+            if spelling is not None and parse_or_none(spelling) not in (key, None):
+                return spelling
+    return None
 
 
 def remove_key(

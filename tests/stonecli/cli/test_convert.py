@@ -88,15 +88,55 @@ def test_two_notations_at_once(invoke: Invoke, song: CopySong) -> None:
 def test_corrections_by_hand_survive(invoke: Invoke, song: CopySong) -> None:
     path = song("mp3")
     invoke_tags = ID3()
-    invoke_tags.add(TKEY(text="Ebm"))  # corrected by hand; the other fields have what a program detected
-    invoke_tags.add(TXXX(desc="KEY", text="Dm"))
+    invoke_tags.add(TKEY(text="Ebm"))  # corrected by hand; the other field has what a program detected
     invoke_tags.add(GEOB(mime="application/json", desc="Key", data=MIXED_IN_KEY))
     invoke_tags.save(path)
     invoke("convert", path, "--notation", "camelot", "--write-tags")
     tags = ID3(path)
     assert tags["TKEY"].text == ["2A"]
-    assert tags["TXXX:KEY"].text == ["2A"]
     assert tags["GEOB:Key"].data == MIXED_IN_KEY
+
+
+@pytest.mark.parametrize(
+    ("suffix", "texts", "fields"),
+    [
+        ("flac", {"initialkey": ["Am", "Em"]}, []),
+        ("flac", {"initialkey": ["Cm"], "key": ["Am"]}, []),
+        ("flac", {"initialkey": ["Am"], "comment": ["Em - from Beatport"]}, ["--field", "comment"]),
+        ("flac", {"initialkey": ["Am"], "comment": ["Em"]}, ["--field", "comment"]),
+        ("mp3", {"TKEY": ["Am", "Em"]}, []),
+        ("mp3", {"TKEY": ["Cm"], "INITIALKEY": ["Am"]}, []),
+    ],
+)
+def test_a_second_key_is_never_lost(
+    invoke: Invoke, song: CopySong, suffix: str, texts: dict[str, list[str]], fields: list[str]
+) -> None:
+    path = song(suffix)
+    if suffix == "flac":
+        file = FLAC(path)
+        file.update(texts)
+        file.save()
+    else:
+        tags = ID3()
+        for name, values in texts.items():
+            tags.add(TKEY(text=values) if name == "TKEY" else TXXX(desc=name, text=values))
+        tags.save(path)
+    before = path.read_bytes()
+    result = invoke("convert", path, *fields, "--write-tags")
+    assert path.read_bytes() == before
+    assert result.stderr == f"{path}: two different keys; left as it is\n"
+    assert (result.exit_code, statuses(result.stdout)) == (0, {path.name: "different keys"})
+
+
+def test_a_text_next_to_the_key_is_never_lost(invoke: Invoke, song: CopySong) -> None:
+    path = song("flac")
+    file = FLAC(path)
+    file["initialkey"] = ["Am", "maybe Em"]
+    file.save()
+    before = path.read_bytes()
+    result = invoke("convert", path, "--write-tags")
+    assert path.read_bytes() == before
+    assert result.stderr == f"{path}: not a key: 'maybe Em'; left as it is\n"
 
 
 def test_unreadable_texts_are_named_and_counted(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:

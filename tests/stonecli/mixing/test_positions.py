@@ -52,6 +52,14 @@ def test_the_search_finds_the_optimum_and_the_bound_holds(positions: dict[int, i
     assert found.bound <= best + 1e-3
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 20, 60])
+def test_a_position_for_every_track_is_the_order(count: int) -> None:
+    order = np.random.default_rng(3).permutation(count).tolist()
+    found = order_with_positions(crate(count, 3), dict(enumerate(order)))
+    assert found.order == tuple(order)
+    assert found.gap == 0
+
+
 def test_a_set_of_30_is_optimal_or_says_how_far_from_it() -> None:
     for seed, positions in ((0, {}), (1, {0: 4, 29: 9}), (2, {0: 3, 14: 7, 29: 9})):
         costs = crate(30, seed)
