@@ -129,7 +129,8 @@ def _name(text: bytes, separator: bytes) -> Iterator[str]:
 def source_collection(paths: Iterable[Location], playlist_name: str | None, rekordbox: Path | None) -> Path | None:
     """The rekordbox XML among ``paths``, which ``--rekordbox`` writes again with the keys; None if there is none.
 
-    Wrong usage if it is not clear which one, or if ``rekordbox`` would replace it or a collection that is not read.
+    Wrong usage if it is not clear which one, if it cannot be updated, or if ``rekordbox`` would replace it or a
+    collection that is not read.
     """
     from typer import BadParameter
 
@@ -147,6 +148,14 @@ def source_collection(paths: Iterable[Location], playlist_name: str | None, reko
         raise BadParameter(f"can update one collection, not {len(found)}; give one XML", param_hint="--rekordbox")
     if rekordbox.exists() and found[0].exists() and rekordbox.samefile(found[0]):
         raise BadParameter(f"{rekordbox} is the collection that is read; choose another name", param_hint="--rekordbox")
+    if found[0].exists():
+        from stonecli.errors import StoneError
+        from stonecli.output.rekordbox import read_updatable
+
+        try:
+            read_updatable(found[0], playlist_name)
+        except StoneError as error:
+            fail(str(error), EXIT_USAGE)
     return found[0]
 
 

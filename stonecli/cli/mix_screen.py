@@ -131,9 +131,17 @@ class MixScreen:
         if playlist:
             save_playlist(playlist, entries)
         if rekordbox and collection:
-            update_rekordbox(
-                collection, rekordbox, entries, self._notation, playlist=rekordbox.stem, bpm=self._options.bpm
+            name = update_rekordbox(
+                collection,
+                rekordbox,
+                entries,
+                self._notation,
+                playlist=rekordbox.stem,
+                source_playlist=self._options.playlist_name,
+                bpm=self._options.bpm,
             )
+            if name != rekordbox.stem:
+                self._errors.info(f"the collection has a playlist {rekordbox.stem}; the new one is named {name}")
         elif rekordbox:
             save_rekordbox(rekordbox, entries, self._notation, rekordbox.stem)
 

@@ -135,6 +135,7 @@ class TagScreen:
             self._results,
             bpm=self._options.bpm,
             collection=self._collection,
+            overwrite=self._options.overwrite,
         )
         self._stack.callback(self._show_kept, outputs)  # called after the exit of the outputs
         self._outputs = self._stack.enter_context(outputs)

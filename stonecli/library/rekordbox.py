@@ -109,6 +109,8 @@ def read_collection(path: Path, playlist_name: str | None = None) -> Collection:
             parser.Parse(b"", True)
         except expat.ExpatError as error:
             raise CrateError(f"damaged XML: line {error.lineno}: {expat.ErrorString(error.code)}") from error
+        except (ValueError, LookupError) as error:  # from expat, which knows few encodings
+            raise CrateError("is in an encoding that stone cannot read; export it as UTF-8") from error
         found = reader.found
         for span, end_tag in ((found.collection, b"</COLLECTION"), (found.root, b"</NODE")):
             if span is not None:

@@ -252,6 +252,7 @@ def _read(
     if not set(chosen.values()) <= set(music):
         findings = list(find_music([*chosen.values(), *locations], playlist_name=options.playlist_name))
         music = [finding.path for finding in findings if finding.error is None]
+    _check_positions(chosen, len(music))
     tracks: list[MixTrack] = []
     left_out: list[LeftOut] = []
 
@@ -281,6 +282,32 @@ def _read(
     if signals:
         raise KeyboardInterrupt
     return tracks, left_out, {name: track_of(tracks, path) for name, path in chosen.items()}
+
+
+def _check_positions(chosen: Mapping[str, Path], count: int) -> None:
+    """Raise an error if the positions cannot be met by ``count`` files, of which some may turn out to have no key.
+
+    Args:
+        chosen: files by ``start``, ``end`` or ``at`` with a position.
+        count: number of files.
+    """
+    files: dict[int, str] = {}
+    positions: dict[Path, int] = {}
+    for name, path in chosen.items():
+        option, _, number = name.partition(" ")
+        if option == "compatible":
+            continue
+        position = int(number) if number else 1 if option == "start" else count
+        if position > count:
+            raise ValueError(f"{name} {path}: there are only {count} files")
+        file = path.resolve()
+        if files.setdefault(position, name) != name and positions.get(file) != position:
+            raise ValueError(f"{name} {path}: another track has the same position ({files[position]})")
+        # Apart from the first, the position of the end is not certain: it is an earlier one if files have no key.
+        is_certain = option != "end" or chosen.get("start") == path
+        if is_certain and positions.setdefault(file, position) != position:
+            raise ValueError(f"{name} {path}: cannot have two positions ({files[positions[file]]})")
+        positions.setdefault(file, position)
 
 
 def _named(wanted: Path, music: Sequence[Path], option: str) -> Path:
@@ -348,6 +375,10 @@ def harmonic_mix(
     for track in fixed.values():
         if track.track is None:
             raise ValueError(f"{track.path}: no key detected, so it cannot be mixed")
+    by_track: dict[int, int] = {}
+    for position, track in fixed.items():
+        if by_track.setdefault(id(track), position) != position:
+            raise ValueError(f"{track.path}: cannot have two positions")
     indices = {id(track): index for index, track in enumerate(mixable)}
     positions = {position: indices[id(track)] for position, track in fixed.items()}
     ordering = order_with_positions(cost_matrix(basis, rules), positions)

@@ -6,6 +6,7 @@ rekordbox has exported is updated by byte edits of its start tags, so that every
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
@@ -16,11 +17,12 @@ from typing import BinaryIO
 from xml.etree import ElementTree  # only written here, never parsed
 
 from stonecli import __version__
-from stonecli.errors import OutputError
-from stonecli.key import Notation
-from stonecli.library.crates import file_url_path
-from stonecli.library.rekordbox import Collection, Span, read_collection
+from stonecli.errors import CrateError, OutputError
+from stonecli.key import Notation, parse_or_none
+from stonecli.library.crates import file_url_path, tracks_of
+from stonecli.library.rekordbox import Collection, CollectionTrack, Span, read_collection
 from stonecli.output.playlist import PlaylistEntry, file_uri
+from stonecli.tags.tempo_text import parse_bpm
 from stonecli.util.atomic_file import atomic_file, atomic_text_file
 
 _KINDS = {
@@ -40,6 +42,7 @@ _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 _TAG_END = re.compile(rb"\s*/?>")
 _MAX_TAG = 4 << 20  # bytes of a start tag
 _BLOCK = 1 << 20
+_MAX_DIGITS = 18  # of a number that is counted on; a longer one is not from rekordbox
 
 
 def save_rekordbox(path: Path, entries: Sequence[PlaylistEntry], notation: Notation, playlist: str) -> None:
@@ -74,49 +77,100 @@ def update_rekordbox(
     notation: Notation,
     *,
     playlist: str | None = None,
+    source_playlist: str | None = None,
     bpm: bool = False,
-) -> None:
-    """Write the collection ``source`` to ``path`` with the keys of the entries as ``Tonality``.
+    overwrite: bool = False,
+) -> str | None:
+    """Write the collection ``source`` to ``path`` with the keys of the entries as ``Tonality``, and return a name.
 
-    Everything else stays as it is, byte for byte: playlists, cues, grids, unknown attributes and elements. Tracks that
-    the collection does not have are added to it.
+    Everything else stays as it is, byte for byte: playlists, cues, grids, unknown attributes and elements. A track
+    whose ``Tonality`` names another key than its entry keeps it. Tracks that the collection does not have are added.
 
     Args:
         source: XML that rekordbox or another program has exported; it is not changed.
         path: the XML file to write.
         entries: the tracks; those without a key keep their Tonality.
         notation: notation of Tonality.
-        playlist: name of a playlist of the entries in order, which is added behind the others. None for no playlist.
-        bpm: whether ``AverageBpm`` is set to the tempo of the entries, too.
+        playlist: name of a playlist of the entries in order, which is added behind the others. If the collection has a
+            playlist with this name, the new one gets the next free name: ``Saturday (stone)``, ``Saturday (stone 2)``.
+            None for no playlist.
+        source_playlist: the playlist of ``source`` that the entries are from. If the collection has a file twice, the
+            new playlist refers to the track that is in it. None for the whole collection.
+        bpm: whether ``AverageBpm`` is set to the tempo of the entries, where it is missing or unreadable.
+        overwrite: whether other keys and tempi in the collection are replaced, too.
+
+    Returns:
+        The name of the added playlist; None without one.
 
     Raises:
-        CrateError: ``source`` is damaged.
-        OutputError: ``path`` is ``source``, or ``source`` has no collection or no playlists.
+        CrateError: ``source`` is damaged, or has no such playlist.
+        OutputError: ``path`` is ``source``, or ``source`` cannot be updated; see :func:`read_updatable`.
         OSError: a file cannot be read or written; an existing file is unchanged.
     """
     if path.exists() and path.samefile(source):
         raise OutputError(f"{path} is the collection that is read; choose another name")
-    found = read_collection(source)
-    if found.collection is None or found.root is None:
-        raise OutputError(f"{source}: has no collection or no playlists")
-    edits = []
+    found = read_updatable(source, source_playlist)
+    assert found.collection is not None and found.root is not None  # noqa: S101, PT018 (checked by read_updatable)
+    free_numbers = _free_numbers(found)
+    preferred = set() if source_playlist is None else {one.offset for one in tracks_of(found, source_playlist)}
     numbers: dict[int, str] = {}  # by id of the entry
+    preferred_numbers: dict[int, str] = {}
+    edits = []
     for track, entry in zip(found.tracks, _entries_of(found, entries), strict=True):
         if entry is not None:
-            numbers.setdefault(id(entry), track.number)
-            edits.append(_Edit(track.offset, _changes(entry, notation, bpm=bpm)))
-    first_free = 1 + max((int(one.number) for one in found.tracks if one.number.isdecimal()), default=0)
+            number = track.number or next(free_numbers)
+            changes = _changes(track, entry, notation, bpm=bpm, overwrite=overwrite)
+            edits.append(_Edit(track.offset, changes if track.number else {"TrackID": number, **changes}))
+            numbers.setdefault(id(entry), number)
+            if track.offset in preferred:
+                preferred_numbers.setdefault(id(entry), number)
+    numbers |= preferred_numbers
     missing = [entry for entry in entries if id(entry) not in numbers]
-    numbers |= {id(entry): str(first_free + index) for index, entry in enumerate(missing)}
+    numbers |= {id(entry): next(free_numbers) for entry in missing}
     added = [_track(numbers[id(entry)], entry, notation) for entry in missing]
     if added:
         edits += _insertion(found.collection, "".join(map(_text, added)), {"Entries": len(added)})
-    if playlist is not None:
-        node = _playlist(playlist, [numbers[id(entry)] for entry in entries])
+    name = None if playlist is None else _free_name(playlist, found.names)
+    if name is not None:
+        node = _playlist(name, [numbers[id(entry)] for entry in entries])
         edits += _insertion(found.root, _text(node), {"Count": 1})
     with source.open("rb") as original, atomic_file(path) as temporary, temporary.open("wb") as file:
         for block in _edited(original, sorted(edits, key=lambda edit: edit.offset)):
             file.write(block)
+    return name
+
+
+def read_updatable(source: Path, playlist_name: str | None = None) -> Collection:
+    """The collection ``source``, which :func:`update_rekordbox` can update.
+
+    Raises:
+        CrateError: ``source`` is damaged.
+        OutputError: ``source`` has no collection or no playlists, or is in an encoding that cannot be edited.
+        OSError: ``source`` cannot be read.
+    """
+    try:
+        found = read_collection(source, playlist_name)
+        if found.collection is None or found.root is None:
+            raise OutputError("has no collection or no playlists")
+        with source.open("rb") as file:
+            _tag_at(file, found.collection.start)
+    except (CrateError, OutputError) as error:
+        raise type(error)(f"{source}: {error}") from error
+    return found
+
+
+def _free_numbers(collection: Collection) -> Iterator[str]:
+    """Numbers for new tracks, from the largest that rekordbox may have given: it counts with 32 bits."""
+    numbers = {track.number.lstrip("0") for track in collection.tracks if track.number.isdecimal()}
+    first = 1 + max((int(number) for number in numbers if 0 < len(number) <= _MAX_DIGITS), default=0)
+    return (number for number in map(str, itertools.count(first)) if number not in numbers)
+
+
+def _free_name(name: str, names: Sequence[str]) -> str:
+    """The name, or the next one that no playlist has, with or without its folders."""
+    taken = {name.casefold() for name in names} | {name.rpartition("/")[2].casefold() for name in names}
+    candidates = itertools.chain([name, f"{name} (stone)"], (f"{name} (stone {index})" for index in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate.casefold() not in taken)
 
 
 @dataclass(frozen=True)
@@ -167,7 +221,7 @@ def _tag_at(file: BinaryIO, offset: int) -> bytes:
     while True:
         head = re.match(rb"</?[A-Za-z_]+", data)
         if head is None:
-            raise OutputError("the collection is not in UTF-8, which rekordbox writes; export it again")
+            raise OutputError("is not in UTF-8, which rekordbox writes; export it again")
         at = head.end()
         while match := _ATTRIBUTE.match(data, at):
             at = match.end()
@@ -187,7 +241,7 @@ def _changed(tag: bytes, edit: _Edit) -> bytes:
     while match := _ATTRIBUTE.match(tag, at):
         at, name = match.end(), match[1].decode("utf-8", "replace")
         value = left.pop(name, None)
-        if edit.counts and name in edit.counts and match[2][1:-1].isdigit():
+        if edit.counts and name in edit.counts and match[2][1:-1].isdigit() and len(match[2]) <= _MAX_DIGITS:
             value = str(int(match[2][1:-1]) + edit.counts[name])
         parts.append(match[0] if value is None else match[0][: -len(match[2])] + _quoted(value))
     parts += [b" " + name.encode() + b"=" + _quoted(value) for name, value in left.items()]
@@ -200,9 +254,16 @@ def _quoted(value: str) -> bytes:
     return b'"' + value.encode("ascii") + b'"'  # keys and numbers
 
 
-def _changes(entry: PlaylistEntry, notation: Notation, *, bpm: bool) -> dict[str, str]:
-    changes = {} if entry.key is None else {"Tonality": entry.key.spelled(notation)}
-    return changes | ({"AverageBpm": f"{entry.info.bpm:.2f}"} if bpm and entry.info.bpm else {})
+def _changes(
+    track: CollectionTrack, entry: PlaylistEntry, notation: Notation, *, bpm: bool, overwrite: bool
+) -> dict[str, str]:
+    """The new values for a track; without ``overwrite``, a key that it has is only respelled, and a tempo is kept."""
+    changes = {}
+    if entry.key is not None and (overwrite or parse_or_none(track.key_text) in (entry.key, None)):
+        changes["Tonality"] = entry.key.spelled(notation)
+    if bpm and entry.info.bpm and (overwrite or parse_bpm(track.bpm_text) is None):
+        changes["AverageBpm"] = f"{entry.info.bpm:.2f}"
+    return changes
 
 
 def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Iterator[PlaylistEntry | None]:
@@ -214,7 +275,7 @@ def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Ite
         found = None if path is None else by_path.get(_normalized(path))
         if path is not None and found is None:  # a link, or another spelling of the path
             by_real_path = by_real_path or {_normalized(Path(os.path.realpath(one.path))): one for one in entries}
-            found = by_real_path.get(_normalized(Path(os.path.realpath(path))))
+            found = None if "\0" in str(path) else by_real_path.get(_normalized(Path(os.path.realpath(path))))
         yield found
 
 

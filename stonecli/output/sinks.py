@@ -51,6 +51,7 @@ class Outputs:
         results: output for the records instead of ``targets.output``.
         bpm: whether the tempo is estimated, too.
         collection: the rekordbox XML that the tracks are from. ``targets.rekordbox`` then has all that is in it.
+        overwrite: whether keys and tempi that the collection has are replaced.
 
     Attributes:
         is_unfinished: set this if the run was interrupted.
@@ -66,7 +67,9 @@ class Outputs:
         *,
         bpm: bool = False,
         collection: Path | None = None,
+        overwrite: bool = False,
     ) -> None:
+        self._overwrite = overwrite
         self._bpm = bpm
         self._collection = collection
         self._results = results
@@ -138,6 +141,8 @@ class Outputs:
         from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
 
         if self._collection is not None:
-            update_rekordbox(self._collection, path, self._entries, self._notation, bpm=self._bpm)
+            update_rekordbox(
+                self._collection, path, self._entries, self._notation, bpm=self._bpm, overwrite=self._overwrite
+            )
         else:  # rekordbox shows the playlist by the name of the file
             save_rekordbox(path, self._entries, self._notation, path.stem)

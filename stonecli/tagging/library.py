@@ -95,8 +95,8 @@ def convert_library(
     """Write the keys that the music below ``paths`` already has in other notations, or to other fields.
 
     Nothing is analyzed, and no key changes: the key in the tags is read in any spelling (:meth:`stonecli.Key.parse`).
-    Files without a key, those whose key text names none, and those whose fields name two keys stay as they are. Signals and undo: see
-    :func:`tag_library`.
+    Files without a key, those whose key text names none, and those whose fields name two keys stay as they are. Signals
+    and undo: see :func:`tag_library`.
 
     Args:
         paths: files, folders and crates, see :func:`tag_library`; URLs are never written to, so each is an error.

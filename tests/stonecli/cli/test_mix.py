@@ -114,13 +114,13 @@ def test_the_first_and_the_last_detected_key_are_used(invoke: Invoke, music: Mak
         (["--rekordbox", "a.csv"], "must end in .xml"),
         (["--playlist", "none/a.m3u8"], "no such folder"),
         (["--compatible", "{a}", "--start", "{a}"], "cannot be combined with --start, --end"),
-        (["--start", "{a}", "--end", "{a}"], "the same"),
+        (["--start", "{a}", "--end", "{a}"], "cannot have two positions"),
         (["--at", "0=a"], "--at must be a position and a track, such as 15=peak.mp3"),
         (["--at", "2"], "--at must be a position and a track"),
         (["--at", "2=a", "--at", "02=b"], "--at must not name a position twice"),
         (["--at", "2=none"], "--at 2 none: no such file, and none with this name"),
-        (["--at", "6=a"], "positions must be from 1 to 5"),
-        (["--at", "2=a", "--at", "3=a"], "the same track cannot have two positions"),
+        (["--at", "6=a"], "there are only 5 files"),
+        (["--at", "2=a", "--at", "3=a"], "cannot have two positions"),
         (["--at", "1=a", "--start", "b"], "another track has the same position"),
         (["--compatible", "a", "--at", "2=b"], "cannot be combined with --start, --end, --at"),
         (["--max-tempo-change", "0"], "must be a number from 0.1 to 100"),
@@ -232,6 +232,37 @@ class TestOrder:
         impossible = invoke("mix", folder, "--start", "a", "--max-tempo-change", "1")
         assert impossible.stderr == "stone: 2 transitions change the tempo by more than 1 %\n"
         assert impossible.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--at", "99=a"], "--at 99 {a}: there are only 5 files"),
+        (["--start", "a", "--end", "a"], "--end {a}: cannot have two positions (start)"),
+        (["--start", "a", "--at", "1=b"], "--at 1 {b}: another track has the same position (start)"),
+        (["--end", "a", "--at", "5=b"], "--at 5 {b}: another track has the same position (end)"),
+        (["--start", "a", "--at", "2=a"], "--at 2 {a}: cannot have two positions (start)"),
+        (["--at", "2=a", "--at", "3=a"], "--at 3 {a}: cannot have two positions (at 2)"),
+    ],
+)
+def test_impossible_positions_are_refused_at_once(
+    invoke: Invoke, crate: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr("stonecli.mixing.mix.read_tags", lambda *_: pytest.fail("no file is read"))
+    result = invoke("mix", crate, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"stone: {message.format(a=crate / 'a.flac', b=crate / 'b.flac')}\n"
+
+
+def test_the_new_playlist_of_a_collection_is_named(invoke: Invoke, crate: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.xml").write_text(
+        '<DJ_PLAYLISTS><COLLECTION Entries="0"/><PLAYLISTS><NODE Type="0" Name="ROOT" Count="1">'
+        '<NODE Name="Saturday" Type="1" KeyType="0" Entries="0"/></NODE></PLAYLISTS></DJ_PLAYLISTS>'
+    )
+    result = invoke("mix", tmp_path / "in.xml", crate, "--rekordbox", tmp_path / "Saturday.xml")
+    assert result.exit_code == 0
+    assert result.stderr == "stone: the collection has a playlist Saturday; the new one is named Saturday (stone)\n"
+    assert '<NODE Name="Saturday (stone)" Type="1"' in (tmp_path / "Saturday.xml").read_text()
 
 
 def test_a_mix_from_a_collection_to_a_collection(invoke: Invoke, crate: Path, tmp_path: Path) -> None:

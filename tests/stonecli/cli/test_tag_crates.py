@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -144,7 +145,38 @@ class TestRekordboxOutput:
         assert (tmp_path / "out.xml").read_text() == expected
         assert collection.read_text() == before
         invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
+        assert (tmp_path / "out.xml").read_text() == expected  # with its tempi
+        collection.write_text(before.replace("99.00", ""))
+        invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
         assert 'AverageBpm="120.00"' in (tmp_path / "out.xml").read_text()
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("<PLAYLISTS>.*</PLAYLISTS>", "", "has no collection or no playlists"),
+            ("<DJ_", '<?xml version="1.0" encoding="utf-16"?><DJ_', "is not in UTF-8"),
+            ("<DJ_", '<?xml version="1.0" encoding="Shift_JIS"?><DJ_', "is in an encoding that stone cannot read"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["tag", "mix", "convert"])
+    def test_an_unusable_collection_is_refused_at_once(
+        self,
+        invoke: Invoke,
+        collection: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        command: str,
+        old: str,
+        new: str,
+        message: str,
+    ) -> None:
+        text = re.sub(old, new, collection.read_text())
+        collection.write_text(text, "utf-16" if "utf-16" in new else "utf-8")
+        monkeypatch.setattr("stonecli.tags.read.snapshot", lambda *_, **__: pytest.fail("no file is read"))
+        result = invoke(command, collection, "--rekordbox", tmp_path / "out.xml")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"stone: {collection}: {message}")
+        assert not (tmp_path / "out.xml").exists()
 
     def test_the_collection_itself_is_refused(self, invoke: Invoke, collection: Path) -> None:
         before = collection.read_bytes()

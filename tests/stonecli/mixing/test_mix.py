@@ -40,7 +40,7 @@ def test_a_track_that_changes_key_goes_between_the_two() -> None:
 def test_ends_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="no key"):
         harmonic_mix(CRATE, end=CRATE[3])
-    with pytest.raises(ValueError, match="the same"):
+    with pytest.raises(ValueError, match="cannot have two positions"):
         harmonic_mix(CRATE, start=CRATE[0], end=CRATE[0])
     with pytest.raises(ValueError, match="another track has the same position"):
         harmonic_mix(CRATE, start=CRATE[0], at={1: CRATE[1]})

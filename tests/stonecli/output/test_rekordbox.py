@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stonecli.errors import OutputError
+from stonecli.errors import CrateError, OutputError
 from stonecli.key import Key
 from stonecli.output.playlist import PlaylistEntry
 from stonecli.output.rekordbox import save_rekordbox, update_rekordbox
@@ -106,14 +106,14 @@ class TestUpdate:
 
     def test_only_the_keys_change(self, source: Path, tmp_path: Path) -> None:
         before = source.read_bytes()
-        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "openkey")
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "openkey", overwrite=True)
         after = before.replace(b"Tonality = 'Abm'", b'Tonality = "8d"')
         after = after.replace(b'b%20%C3%A9.mp3"/>', b'b%20%C3%A9.mp3" Tonality="4m"/>')
         assert (tmp_path / "out.xml").read_bytes() == after != before
         assert source.read_bytes() == before
 
     def test_the_tempo_changes_if_it_is_asked_for(self, source: Path, tmp_path: Path) -> None:
-        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", bpm=True)
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", bpm=True, overwrite=True)
         tracks = rbxml.RekordboxXml(tmp_path / "out.xml").get_tracks()
         assert [track["AverageBpm"] for track in tracks] == [125.5, 125.5, None]
         assert [track["Tonality"] for track in tracks] == ["3B", "11A", "8A"]
@@ -128,7 +128,7 @@ class TestUpdate:
         assert xml.get_playlist("Clubs", "S").get_tracks() == [9, 7]
         root = ElementTree.parse(tmp_path / "out.xml").getroot()  # noqa: S314
         assert root.find("PLAYLISTS/NODE").get("Count") == "2"  # type: ignore[union-attr]
-        assert [track.get("Tonality") for track in root.iterfind("COLLECTION/TRACK")] == ["3B", "11A", "8A", "8B"]
+        assert [track.get("Tonality") for track in root.iterfind("COLLECTION/TRACK")] == ["Abm", "11A", "8A", "8B"]
 
     @pytest.mark.parametrize("closing", ["></{}>", "/>", " />"])
     def test_empty_elements_are_filled(self, closing: str, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ class TestUpdate:
     def test_an_encoding_that_cannot_be_edited_is_refused(self, source: Path, tmp_path: Path) -> None:
         text = source.read_text("utf-8").replace("UTF-8", "UTF-16")
         source.write_bytes(text.encode("utf-16"))
-        with pytest.raises(OutputError, match="not in UTF-8"):
+        with pytest.raises(OutputError, match=r"in\.xml: is not in UTF-8"):
             update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot")
         assert not (tmp_path / "out.xml").exists()
 
@@ -179,3 +179,61 @@ class TestUpdate:
         )
         update_rekordbox(tmp_path / "in.xml", tmp_path / "out.xml", self.entries(tmp_path)[1:], "camelot")
         assert 'Tonality="3B"/>' in (tmp_path / "out.xml").read_text()
+
+    def test_keys_and_tempi_of_the_collection_are_kept(self, source: Path, tmp_path: Path) -> None:
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", bpm=True)
+        tracks = rbxml.RekordboxXml(tmp_path / "out.xml").get_tracks()
+        assert [track["Tonality"] for track in tracks] == ["Abm", "11A", "8A"]
+        assert [track["AverageBpm"] for track in tracks] == [127.98, 125.5, None]
+
+    def test_a_key_of_the_collection_is_respelled(self, source: Path, tmp_path: Path) -> None:
+        entries = [PlaylistEntry(tmp_path / "a.mp3", Key.parse("G#m"), TrackInfo())]
+        update_rekordbox(source, tmp_path / "out.xml", entries, "openkey")
+        assert b'Tonality = "6m"' in (tmp_path / "out.xml").read_bytes()
+
+    @pytest.mark.parametrize("encoding", ["Shift_JIS", "GB2312", "nonsense"])
+    def test_an_encoding_that_cannot_be_read_is_named(self, encoding: str, source: Path, tmp_path: Path) -> None:
+        source.write_bytes(source.read_bytes().replace(b'"UTF-8"', f'"{encoding}"'.encode()))
+        with pytest.raises(CrateError, match=r"in\.xml: is in an encoding that stone cannot read; export it as UTF-8"):
+            update_rekordbox(source, tmp_path / "out.xml", [], "camelot")
+
+    def test_a_location_with_a_null_character(self, source: Path, tmp_path: Path) -> None:
+        text = source.read_text("utf-8").replace("localhosttidal:tracks:5", "localhost/a%00b.mp3")
+        source.write_text(text, "utf-8")
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot")
+        assert "%00" in (tmp_path / "out.xml").read_text("utf-8")
+
+    def test_huge_numbers_are_not_counted_on(self, source: Path, tmp_path: Path) -> None:
+        huge = "9" * 5000
+        text = source.read_text("utf-8").replace('"12"', f'"{huge}"').replace('Entries="3"', f'Entries="{huge}"')
+        source.write_text(text.replace('Count="1">\n      <NODE', f'Count="{huge}">\n      <NODE'), "utf-8")
+        entries = [PlaylistEntry(tmp_path / "new.mp3", Key.parse("C"), TrackInfo())]
+        update_rekordbox(source, tmp_path / "out.xml", entries, "camelot", playlist="x")
+        assert 'TrackID="10"' in (tmp_path / "out.xml").read_text("utf-8")
+
+    def test_a_new_playlist_gets_a_free_name(self, source: Path, tmp_path: Path) -> None:
+        names, entries = [], self.entries(tmp_path)
+        for number in range(3):
+            target = tmp_path / f"{number}.xml"
+            names.append(update_rekordbox(source, target, entries, "camelot", playlist="s"))
+            source = target
+        assert names == ["s (stone)", "s (stone 2)", "s (stone 3)"]
+        assert rbxml.RekordboxXml(source).get_playlist("s (stone 2)").get_tracks() == [9, 7]
+
+    def test_the_playlist_keeps_its_own_track_of_a_file(self, source: Path, tmp_path: Path) -> None:
+        text = source.read_text("utf-8")
+        double = f'<TRACK TrackID="3" Location="file://localhost{tmp_path.as_posix()}/a.mp3"/>'
+        source.write_text(text.replace('<TRACK TrackID="7"', f'{double}<TRACK TrackID="7"'), "utf-8")
+        entries, numbers = self.entries(tmp_path), []
+        for source_playlist in ("S", None):
+            target = tmp_path / "out.xml"
+            update_rekordbox(source, target, entries, "camelot", playlist="x", source_playlist=source_playlist)
+            numbers.append(rbxml.RekordboxXml(target).get_playlist("x").get_tracks())
+        assert numbers == [[9, 7], [9, 3]]
+
+    def test_a_track_without_a_number_gets_one(self, source: Path, tmp_path: Path) -> None:
+        source.write_bytes(source.read_bytes().replace(b'TRACK TrackID="9"', b"TRACK"))
+        update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", playlist="x")
+        xml = rbxml.RekordboxXml(tmp_path / "out.xml")
+        assert xml.get_playlist("x").get_tracks() == [13, 7]
+        assert xml.get_track(TrackID=13)["Name"] == "b"
