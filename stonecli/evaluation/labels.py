@@ -300,7 +300,7 @@ def _header(values: list[str], keys_are_optional: bool) -> list[str]:
         found = ", ".join(values)[:80] or "nothing"
         raise LabelsError(
             f"line 1: no column {' and no column '.join(missing)} (columns: {found});"
-            " it must name the columns path and key"
+            f" it must name the columns path{', and key or tempo' if keys_are_optional else ' and key'}"
         )
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:

@@ -253,8 +253,8 @@ function update({ keepScroll = false } = {}) {
   byId("show").textContent = "Show " + counted(shown.length);
   byId("reset").hidden = !(FILTERS.some(id => byId(id).value) || byId("search").value || chosenKeys.size || pinned);
   byId("more-filters").textContent = "Filters" + (FILTERS.some(id => byId(id).value) ? " •" : "");
-  byId("nothing").hidden = shown.length > 0 || !tracks.length;
-  byId("nothing").textContent = "No track matches. " + (byId("reset").hidden ? "" : "Clear the filters to see all tracks.");
+  byId("nothing").hidden = shown.length > 0;
+  byId("nothing").textContent = !tracks.length ? "No tracks on this page." : "No track matches. " + (byId("reset").hidden ? "" : "Clear the filters to see all tracks.");
   byId("pin").hidden = pinned === null;
   if (pinned !== null) byId("pin").firstChild.textContent = "Mixes with " + label(pinned) + (pinned.key < 0 ? "" : " (" + keys[pinned.out].camelot + ")");
   table.setAttribute("aria-rowcount", shown.length + 1);
@@ -383,7 +383,7 @@ space.addEventListener("dblclick", event => {
 });
 table.addEventListener("keydown", event => {
   if (event.target !== table || event.altKey || event.ctrlKey || event.metaKey) return;
-  if (event.key === "Enter" && selected) { event.preventDefault(); addToSet(selected); return; }
+  if (event.key === "Enter" && shown.includes(selected)) { event.preventDefault(); addToSet(selected); return; }  // a filter may hide it
   if (event.key === " " && selected) { event.preventDefault(); playOrPause(); return; }
   const page = Math.max(1, Math.floor(table.clientHeight / rowHeight) - 2);
   const step = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
@@ -472,7 +472,11 @@ function light() {
   wheel.querySelector(".word").textContent = from === null ? "with a key" : from.key !== undefined && from.key !== from.out ? "at its end" : keys[from.out].musical;
   const legend = byId("legend");
   if (from === null) legend.replaceChildren("Select a track to see what mixes with it, or a key to filter.");
-  else legend.replaceChildren(make("b", "", counted(tracks.filter(track => track.move?.mixes).length)), " mix with it. Outlined keys mix smoothly.");
+  else {
+    const mixing = tracks.filter(track => track.move?.mixes).length;
+    if (mixing) legend.replaceChildren(make("b", "", counted(mixing)), mixing === 1 ? " mixes" : " mix", " with it. Outlined keys mix smoothly.");
+    else legend.replaceChildren("Nothing on this page mixes with it.");
+  }
 }
 
 // The selected track.
@@ -939,11 +943,10 @@ function fromAddress() {
 }
 function restoreSet() {
   const saved = stored("localStorage", STORE) ?? fromAddress(), ids = Array.isArray(saved?.tracks) ? saved.tracks.filter(id => typeof id === "string") : [];
-  if (!ids.length && !saved?.name) return;
   const byHash = new Map(tracks.filter(track => track.uri !== null).map(track => [idOf(track), track]));
   set = [...new Set(ids.map(id => byHash.get(id)).filter(Boolean))];
   lost = ids.filter(id => !byHash.has(id));
-  byId("set-name").value = typeof saved.name === "string" ? saved.name.slice(0, 100) : "";
+  byId("set-name").value = typeof saved?.name === "string" ? saved.name.slice(0, 100) : "";
 }
 byId("set-name").addEventListener("input", rememberSet);
 addEventListener("storage", event => {  // the page is open in another window

@@ -192,7 +192,8 @@ def test_search_for_a_key_knows_its_other_names(browser: Any, tmp_path: Path) ->
 
 
 def test_a_tilde_finds_compatible_keys_closest_first(browser: Any, tmp_path: Path) -> None:
-    tracks = [page_track(tmp_path / f"{key}.mp3", key, None, TrackInfo(key.camelot), "kept") for key in Key.all()]
+    # The search also finds digits of the path, so it must not be below tmp_path, "pytest-9".
+    tracks = [page_track(Path(f"/music/{key}.mp3"), key, None, TrackInfo(key.camelot), "kept") for key in Key.all()]
     save_page(tmp_path / "a.html", tracks)
     browser.set_window_size(1400, 1400)
     browser.get((tmp_path / "a.html").as_uri())
@@ -352,6 +353,13 @@ def test_one_track_is_no_tracks(browser: Any, tmp_path: Path) -> None:
     assert count(browser) == "1 track"
     group = browser.find_element("css selector", f"#wheel g[data-key='{Key.parse('Am').index}']")
     assert group.get_attribute("aria-label") == "8A Am, 1 track"
+    assert browser.find_element("id", "legend").text == "Nothing on this page mixes with it."
+
+
+def test_a_page_without_tracks_says_so(browser: Any, tmp_path: Path) -> None:
+    save_page(tmp_path / "a.html", [])
+    browser.get((tmp_path / "a.html").as_uri())
+    assert browser.find_element("id", "nothing").text == "No tracks on this page."
 
 
 def test_the_keyboard(page: Any) -> None:

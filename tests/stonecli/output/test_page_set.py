@@ -353,6 +353,40 @@ def test_clearing_can_be_undone(new_page: NewPage) -> None:
     assert order(page) == ["One", "Two"]
 
 
+def test_enter_adds_no_track_that_the_filter_hides(new_page: NewPage) -> None:
+    from selenium.webdriver import Keys
+
+    page = new_page()
+    row(page, "One").click()
+    table, search = page.find_element("id", "table"), page.find_element("id", "search")
+    search.send_keys("no such track")
+    table.send_keys(Keys.ENTER)
+    assert order(page) == []
+    search.clear()
+    search.send_keys("one")
+    table.send_keys(Keys.ENTER)
+    assert order(page) == ["One"]
+
+
+def test_clearing_in_one_window_clears_in_the_other(new_page: NewPage) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    page = new_page()
+    add(page, "One", "Two")
+    first, address = page.current_window_handle, page.current_url
+    page.switch_to.new_window("window")
+    try:
+        page.get(address)
+        page.find_element("id", "empty-set").click()
+    finally:
+        page.close()
+        page.switch_to.window(first)
+    WebDriverWait(page, 10).until(lambda page: not order(page))
+    add(page, "Three")
+    page.refresh()
+    assert order(page) == ["Three"]
+
+
 @pytest.mark.skipif(os.sep != "/", reason="paths of other systems")
 def test_paths_of_windows_have_backslashes(new_page: NewPage) -> None:
     page = new_page()
