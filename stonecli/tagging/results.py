@@ -42,7 +42,8 @@ class TagResult:
             - ``written``: the key was written
             - ``unchanged``: the file already said what would have been written
             - ``kept``: the file already has a key and stays as it is
-            - ``unreadable key``: the key field holds a text that stone cannot read, so nothing was written
+            - ``unreadable key``: the key field holds a text that stone cannot read, so nothing was written (a preview:
+              no key would be written)
             - ``incomplete``: the file has a key, but another field of the rules lacks it (a preview)
             - ``no key``: the recording has no key
             - ``unsure``: the confidence is below ``min_confidence``, so nothing was written

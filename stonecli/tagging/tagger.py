@@ -142,9 +142,12 @@ class Tagger:
         ``key`` is None for a text that stone cannot read.
         """
         rules = tuple(rule for rule in self.options.rules if rule.field != "key")
-        if not (rules or bpm is not None) or not self._write(music, key, rules, bpm):
-            return "kept" if key is not None else "unreadable key"
-        return "written" if self.options.write else "incomplete"
+        is_complete = not (rules or bpm is not None) or not self._write(music, key, rules, bpm)
+        if self.options.write and not is_complete:
+            return "written"
+        if key is None:
+            return "unreadable key"  # in a preview also if a tempo is missing: the key is what needs attention
+        return "kept" if is_complete else "incomplete"
 
     def _write(self, music: MusicFile, key: Key | None, rules: tuple[FieldRule, ...], bpm: float | None) -> bool:
         return write_tags(

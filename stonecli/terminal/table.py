@@ -14,6 +14,7 @@ from rich.text import Text
 
 from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
+from stonecli.tags.tempo_text import parse_bpm
 from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
 
@@ -38,6 +39,7 @@ _STATUS_STYLES = {
     "convertible": "",
 }
 _HAS_NEW_KEY = ("written", "incomplete", "convertible")  # files that get a key, also if it is not from an analysis
+_NEW_KEYS = ("detected", "convertible")
 _KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not shown
 _SHOWN_AS = {"incomplete": "fields missing"}
 _COUNTED_AS = {"unreadable key": "with a key text that stone cannot read", "incomplete": "with fields missing"}
@@ -56,6 +58,7 @@ class TagTable:
         self._roots = [root for root in roots if isinstance(root, Path)]
         self._notation = notation
         self._counts: Counter[str] = Counter()
+        self._new_keys = self._new_tempi = 0  # that a preview shows
         self._is_terminal = console.is_terminal
         if self._is_terminal:
             is_narrow = console.width < NARROW
@@ -87,6 +90,9 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
+        gets_tempo = result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
+        self._new_tempi += gets_tempo
+        self._new_keys += result.status in _NEW_KEYS or (result.status == "incomplete" and not gets_tempo)
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
         new = result.key if analysis is not None or result.status in _HAS_NEW_KEY else None
         confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None
@@ -120,8 +126,9 @@ class TagTable:
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no new files")  # all files are in the output of an earlier run
-        if not write and any(self._counts[status] for status in ("detected", "incomplete", "convertible")):
-            line.append("; no file was changed, add --write-tags to write the keys")
+        if not write and (self._new_keys or self._new_tempi):
+            what = " and ".join((["keys"] if self._new_keys else []) + (["tempi"] if self._new_tempi else []))
+            line.append(f"; no file was changed, add --write-tags to write the {what}")
         elif not write and self._counts["removable"]:
             line.append("; no file was changed, add --write-tags to remove the keys")
         if self._is_terminal:

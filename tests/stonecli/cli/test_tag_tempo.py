@@ -93,6 +93,7 @@ class TestTag:
         tags = FLAC(path)
         tags["INITIALKEY"] = "who knows"
         tags.save()
+        assert "unreadable key" in invoke("tag", "--bpm", path).stdout
         assert invoke("tag", "--bpm", "--write-tags", "--field", "key", "--field", "comment", path).exit_code == 0
         assert (FLAC(path).get("INITIALKEY"), FLAC(path).get("BPM"), FLAC(path).get("COMMENT")) == (
             ["who knows"],

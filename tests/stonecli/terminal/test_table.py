@@ -1,6 +1,7 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,29 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
     table.summary(2, write=False)
     last = without_color(text_of(out)).splitlines()[-1]
     assert last == "2 detected, 1 kept, 2 failed; no file was changed, add --write-tags to write the keys"
+
+
+@pytest.mark.parametrize(
+    ("tempi", "what"),
+    [
+        ([("no key", 124.0, None), ("kept", 99.0, "99")], "tempi"),
+        ([("unreadable key", 124.0, None)], "tempi"),
+        ([("incomplete", 124.0, "0")], "tempi"),
+        ([("detected", 124.0, None)], "keys and tempi"),
+        ([("detected", 99.0, "99.00"), ("no key", None, None)], "keys"),
+        ([("incomplete", 99.0, "99")], "keys"),
+    ],
+)
+def test_the_next_step_names_tempi(
+    result: Callable[..., TagResult], tempi: list[tuple[Status, float | None, str | None]], what: str
+) -> None:
+    out = console(terminal=True)
+    table = TagTable(out, [], "camelot", bpm=True)
+    for status, bpm, old in tempi:
+        table.row(replace(result("a", status), bpm=bpm, old_bpm_text=old))
+    table.summary(0, write=False)
+    last = without_color(text_of(out)).splitlines()[-1]
+    assert last.endswith(f"; no file was changed, add --write-tags to write the {what}")
 
 
 def test_files_with_unreadable_key_texts_are_counted_apart(result: Callable[..., TagResult]) -> None:
