@@ -43,6 +43,12 @@ SYSTEM_FOLDERS = frozenset(
     }
 )
 
+_UNREADABLE_CRATES = {
+    ".nml": "a Traktor collection or playlist",
+    ".crate": "a Serato crate",
+    ".xspf": "an XSPF playlist",
+}
+
 _HAS_FILE_ATTRIBUTES = hasattr(os.stat_result, "st_file_attributes")  # Windows
 _DIGITS = re.compile("([0-9]+)")
 
@@ -105,6 +111,8 @@ def find_music(
             yield Finding(path, "not a regular file but a pipe, socket or device")
         elif is_crate(path):
             yield from _crate_files(path, seen, playlist_name)
+        elif (error := _crate_error(path)) is not None:
+            yield Finding(path, error)
         elif _is_new(path, status, seen):
             yield Finding(path, None)
 
@@ -135,14 +143,21 @@ def _crate_files(crate: Path, seen: set[int | str], playlist_name: str | None) -
 def files_and_music(paths: Iterable[Path], playlist_name: str | None = None) -> Iterator[Finding]:
     """``paths`` in order, with each folder and crate replaced by its music files, found as by :func:`find_music`.
 
-    A path to anything else is returned unchanged, as often as it is given, even if it does not exist.
+    A playlist that stone cannot read is an error. A path to anything else is returned unchanged, as often as it is
+    given, even if it does not exist.
     """
     seen: set[int | str] = set()
     for path in paths:
         if path.is_dir() or (is_crate(path) and path.is_file()):
             yield from find_music([path], seen=seen, playlist_name=playlist_name)
         else:
-            yield Finding(path, None)
+            yield Finding(path, _crate_error(path) if path.is_file() else None)
+
+
+def _crate_error(path: Path) -> str | None:
+    """One line for a playlist or collection of a kind that stone does not read; None for any other file."""
+    kind = _UNREADABLE_CRATES.get(path.suffix.lower())
+    return None if kind is None else f"{kind}, which stone does not read; export an M3U8 playlist instead"
 
 
 def natural_key(name: str) -> tuple[list[tuple[str, int, str]], str]:

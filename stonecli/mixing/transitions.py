@@ -127,6 +127,7 @@ class Transition:
         key_cost, tuning_cost, tempo_cost: costs of the differences in key, tuning and tempo, with their weights.
         tempo_change: change of tempo in percent, positive if the second track is faster; half and double tempo count as
             the same where that costs less. None if a tempo is unknown.
+        tempo_octave: 1 if the second track is mixed in at double tempo (87 into 174 BPM), -1 if at half tempo, else 0.
         tuning_change: difference in tuning in cents between the keys as they sound, positive if the second track is
             sharper; None if a tuning is unknown.
         is_over_limit: whether the tempo changes by more than ``CostRules.max_tempo_change``.
@@ -139,6 +140,7 @@ class Transition:
     tempo_change: float | None = None
     tuning_change: float | None = None
     is_over_limit: bool = False
+    tempo_octave: int = 0
 
     @property
     def cost(self) -> float:
@@ -186,6 +188,7 @@ def transition(first: Track, second: Track, rules: CostRules = EQUAL_WEIGHTS) ->
         None if np.isnan(octaves[0][0]) else 100.0 * float(np.exp2(octaves[0][0]) - 1.0),
         tuning_change,
         bool(is_over_limit[0]),
+        0 if not octaves[1][0] else 1 if (second.bpm or 0) > (first.bpm or 0) else -1,
     )
 
 

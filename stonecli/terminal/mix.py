@@ -57,9 +57,9 @@ def print_rows(console: Console, rows: list[tuple[MixTrack, Transition | None]],
         both = _in_and_out(track, notation)
         line = Text.assemble((key, style), " " * (5 - len(key)), f"{both:{ends_width}}{bpm:>6}{cents:>7}  ")
         is_poor = change is not None and (change.cost > COMPATIBLE_COST or change.is_over_limit)
-        tempo, tuning = _changes(change)
+        tuning = _changes(change)[1]
         line.append(
-            f"{change.name if change else '':{TRANSITION_WIDTH}}{tempo + ' %' if tempo else '':>{CHANGE_WIDTH}}"
+            f"{change.name if change else '':{TRANSITION_WIDTH}}{_tempo(change):>{CHANGE_WIDTH}}"
             f"{tuning + ' ct' if tuning else '':>{CHANGE_WIDTH}}{_cost(change):>6}  ",
             WARNING if is_poor else "",
         )
@@ -121,6 +121,7 @@ def _track_record(track: MixTrack, change: Transition | None) -> dict[str, Any]:
         "tuning_cost": round(change.tuning_cost, DIGITS) if change else None,
         "tempo_cost": round(change.tempo_cost, DIGITS) if change else None,
         "tempo_change": _rounded(change.tempo_change, DIGITS) if change else None,
+        "tempo_octave": change.tempo_octave if change else None,
         "tuning_change": _rounded(change.tuning_change, 1) if change else None,
     }
 
@@ -156,6 +157,16 @@ def _changes(change: Transition | None) -> tuple[str, str]:
     """The changes of tempo in percent and of tuning in cents; "" where they are unknown."""
     tempo, tuning = (change.tempo_change, change.tuning_change) if change else (None, None)
     return "" if tempo is None else f"{tempo:+.1f}", "" if tuning is None else f"{tuning:+.0f}"
+
+
+def _tempo(change: Transition | None) -> str:
+    """The change of tempo, and ``x2`` or ``/2`` if the track is mixed in at double or half tempo."""
+    if change is None or change.tempo_change is None:
+        return ""
+    if not change.tempo_octave:
+        return f"{change.tempo_change:+.1f} %"
+    digits = 1 if abs(change.tempo_change) < 9.95 else 0  # more would not fit
+    return f"{'x2' if change.tempo_octave > 0 else '/2'} {change.tempo_change:+.{digits}f}%"
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

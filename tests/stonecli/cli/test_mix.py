@@ -56,7 +56,7 @@ def test_json(invoke: Invoke, crate: Path) -> None:
     assert record["tracks"][0]["move"] is None
     assert record["tracks"][1].keys() == {
         *("path", "key", "key_from", "first_key", "last_key", "bpm", "tuning_cents"),
-        *("move", "cost", "key_cost", "tuning_cost", "tempo_cost", "tempo_change", "tuning_change"),
+        *("move", "cost", "key_cost", "tuning_cost", "tempo_cost", "tempo_change", "tempo_octave", "tuning_change"),
     }
     assert record["cost"] == pytest.approx(sum(track["cost"] or 0 for track in record["tracks"]), abs=0.05)
     assert record["bound"] <= record["cost"]

@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stonecli.library import walk as library
-from stonecli.library.walk import MUSIC_SUFFIXES, Finding, find_music, natural_key
+from stonecli.library.walk import MUSIC_SUFFIXES, Finding, files_and_music, find_music, natural_key
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links, pipes or byte names")
 
@@ -328,3 +328,16 @@ def test_leftovers_of_a_crash_are_reported(tmp_path: Path) -> None:
     leftovers: list[Path] = []
     assert [finding.path for finding in find_music([tmp_path], leftovers)] == [tmp_path / "a.mp3"]
     assert leftovers == [tmp_path / ".stone-abcd1234.tmp", tmp_path / "below" / ".stone-abcd1235.tmp"]
+
+
+@pytest.mark.parametrize("find", [find_music, files_and_music])
+def test_playlists_that_stone_cannot_read_are_named(tmp_path: Path, find: Callable[..., Iterator[Finding]]) -> None:
+    kinds = {"a.nml": "a Traktor collection or playlist", "b.CRATE": "a Serato crate", "c.xspf": "an XSPF playlist"}
+    paths = [tmp_path / name for name in (*kinds, "d.mp3")]
+    for path in paths:
+        path.write_text("<NML/>")
+    errors = [found.error for found in find(paths)]
+    assert errors == [
+        *(f"{kind}, which stone does not read; export an M3U8 playlist instead" for kind in kinds.values()),
+        None,
+    ]

@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_a_tempo_of_many_digits_keeps_the_columns() -> None:
     assert "in-out" not in lines[0]  # no track changes key
     assert "117.45" in lines[1]
     assert [line.rindex("  ") for line in lines[1:]] == [lines[0].index("file") - 2] * 2
+
+
+def test_half_and_double_tempo_are_shown() -> None:
+    tracks = [Track(Path(name), Key.parse("8A"), bpm=bpm) for name, bpm in (("a", 87.0), ("b", 174.0), ("c", 88.0))]
+    rows = [MixTrack(track.path, track, TrackInfo(), None) for track in tracks]
+    changes = [None, *(transition(first, second) for first, second in pairwise(tracks))]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    print_rows(console, list(zip(rows, changes, strict=True)), "camelot")
+    header, first, double, half = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "x2 +0.0%" in double
+    assert "/2 +1.1%" in half
+    assert first.rindex("  ") == double.rindex("  ") == header.index("file") - 2
 
 
 def test_the_energy_of_a_transition() -> None:
