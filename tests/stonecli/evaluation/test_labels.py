@@ -128,7 +128,7 @@ class TestPredictions:
             ("path,key\na.mp3,Q\n", "line 2: not a key: 'Q'"),
             ("path,key\na.mp3,C\na.mp3,Am\n", "line 3: another key for a.mp3 than in line 2"),
             ("path,key\n,Am\n", "line 2: no path"),
-            ("path\na.mp3\n", f"line 1: no column key (columns: path); it must name the columns path and key"),
+            ("path\na.mp3\n", "line 1: no column key (columns: path); it must name the columns path and key"),
         ],
     )
     def test_bad_predictions(self, tmp_path: Path, text: str, message: str) -> None:
