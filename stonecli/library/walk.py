@@ -111,8 +111,8 @@ def find_music(
             yield Finding(path, "not a regular file but a pipe, socket or device")
         elif is_crate(path):
             yield from _crate_files(path, seen, playlist_name)
-        elif (error := _crate_error(path)) is not None:
-            yield Finding(path, error)
+        elif (problem := _crate_error(path)) is not None:
+            yield Finding(path, problem)
         elif _is_new(path, status, seen):
             yield Finding(path, None)
 
