@@ -105,6 +105,7 @@ class AnalysisScreen:
         """
         if not summary.files and not summary.interrupted:
             fail_without_music(names)
+        self._errors.finish()
         if not self._has_estimate:
             self._info_not_saved(self._targets(), "saved, because no file was analyzed")
         else:

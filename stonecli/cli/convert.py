@@ -61,6 +61,7 @@ def convert(
     """
     from stonecli.output.sinks import Targets
     from stonecli.tagging import convert_library
+    from stonecli.terminal.table import ConversionTable
 
     targets = Targets(output, playlist, rekordbox, html)
     for name, target in vars(targets).items():
@@ -71,8 +72,10 @@ def convert(
     refuse_addresses(roots, "tags can only be converted in files on this computer")
     check_inputs(roots, playlist)
     collection = source_collection(roots, playlist_name, rekordbox)
+    written = next((rule.notation for rule in options.rules if rule.field == "key"), options.rules[0].notation)
+    mode = OutputMode(as_json, quiet)
     with TagScreen(
-        OutputMode(as_json, quiet), options, notation, targets, None, roots, collection=collection
+        mode, options, written, targets, None, roots, collection=collection, table=ConversionTable
     ) as screen:
         summary = convert_library(
             roots,

@@ -146,5 +146,6 @@ class MixScreen:
             save_rekordbox(rekordbox, entries, self._notation, rekordbox.stem)
 
     def _end(self, *, has_keys: bool) -> None:
+        self._errors.finish()
         if self._errors.count or not has_keys:
             raise typer.Exit(EXIT_FAILED)

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from stonecli.cli.common import error_console, fail
 from stonecli.cli.start import discard_output
+from stonecli.library.crates import NAMED_IN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
     from stonecli.remote.locations import Location
 
 
+MAX_ENTRIES = 20  # of playlists and collections that are shown if they fail
+
+
 class Errors:
     """Shows the files that failed on standard error, one line each, and counts them.
+
+    Of the entries of playlists and collections that cannot be read, only the first ``MAX_ENTRIES`` are shown: if the
+    drive with the music is missing, there may be thousands. :meth:`finish` shows the number of the others.
 
     Args:
         console: None for standard error; its console is created with the first line, because importing Rich is slow.
@@ -32,6 +39,7 @@ class Errors:
         self._console = console
         self.count = 0
         self._shown: set[str] = set()
+        self._entries = 0
 
     @property
     def console(self) -> Console:
@@ -49,9 +57,19 @@ class Errors:
         from stonecli.terminal.table import new_error_text
 
         self.count += 1
+        self._entries += NAMED_IN in error
+        if NAMED_IN in error and self._entries > MAX_ENTRIES:
+            return
         text = new_error_text(path, error, self._shown)
         if text is not None:
             self.console.print(text, soft_wrap=True)
+
+    def finish(self) -> None:
+        """Show how many entries of playlists and collections were not shown."""
+        hidden, self._entries = self._entries - MAX_ENTRIES, 0
+        if hidden > 0:
+            what = "entry" if hidden == 1 else "entries"
+            self.info(f"{hidden:,} more {what} of playlists or collections cannot be read; is the drive connected?")
 
     def info(self, text: str) -> None:
         """Show a message about the run."""

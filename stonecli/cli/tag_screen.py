@@ -208,6 +208,7 @@ class TagScreen:
         """
         if not summary.files and not summary.interrupted and not (self._results and len(self._results.seen)):
             fail_without_music(names)
+        self.errors.finish()
         self.summarize()
         self.detail(f"{time.monotonic() - self._started:.1f} s, {summary.failed} failed")
         if summary.interrupted:

@@ -26,6 +26,7 @@ CRATE_SUFFIXES: frozenset[str] = frozenset({".m3u", ".m3u8", ".pls", ".xml"})
 
 MAX_PLAYLIST_BYTES = 64 << 20
 NO_FILE = "not a file but a stream or a track of an online service"
+NAMED_IN = "(named in "  # at the end of an error, followed by the name of the crate
 _MAX_NAME = 32 << 10  # bytes of one line
 _MAX_LISTED = 5  # names of playlists in an error
 # These patterns are compiled on first use: every run of stone loads this module, and few read a crate.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stonecli.errors import CrateError, reason
-from stonecli.library.crates import is_crate, read_crate
+from stonecli.library.crates import NAMED_IN, is_crate, read_crate
 
 _LIBSNDFILE = {".mp3", ".flac", ".ogg", ".oga", ".opus", ".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc"}
 _FFMPEG = {".m4a", ".mp4", ".aac", ".alac", ".wma", ".wv", ".ape", ".mpc", ".mka", ".weba", ".mp2", ".caf", ".au"}
@@ -135,7 +135,7 @@ def _crate_files(crate: Path, seen: set[int | str], playlist_name: str | None) -
                 yield Finding(entry.path, None)
             if error is not None and entry.path not in reported:
                 reported.add(entry.path)
-                yield Finding(entry.path, f"{error} (named in {crate.name})")
+                yield Finding(entry.path, f"{error} {NAMED_IN}{crate.name})")
     except (OSError, CrateError) as problem:
         yield Finding(crate, reason(problem))
 

@@ -144,7 +144,7 @@ def read_updatable(source: Path, playlist_name: str | None = None) -> Collection
     """The collection ``source``, which :func:`update_rekordbox` can update.
 
     Raises:
-        CrateError: ``source`` is damaged.
+        CrateError: ``source`` is damaged, or has no such playlist, or several.
         OutputError: ``source`` has no collection or no playlists, or is in an encoding that cannot be edited.
         OSError: ``source`` cannot be read.
     """
@@ -152,6 +152,7 @@ def read_updatable(source: Path, playlist_name: str | None = None) -> Collection
         found = read_collection(source, playlist_name)
         if found.collection is None or found.root is None:
             raise OutputError("has no collection or no playlists")
+        next(tracks_of(found, playlist_name), None)  # raises an error if there is no such playlist
         with source.open("rb") as file:
             _tag_at(file, found.collection.start)
     except (CrateError, OutputError) as error:

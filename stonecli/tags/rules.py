@@ -77,9 +77,10 @@ def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> t
     rules: list[FieldRule] = []
     for text in fields:
         name, equals, own = text.partition("=")
-        for word, known in ((name, FIELDS), (own if equals else notation, NOTATIONS)):
-            if word not in known:
-                raise ValueError(f"must be one of {', '.join(known)}, not {word!r}")
+        if name not in FIELDS:
+            raise ValueError(f"must be one of {', '.join(FIELDS)}, not {name!r}")
+        if (wanted := own if equals else notation) not in NOTATIONS:
+            raise ValueError(f"must have one of the notations {', '.join(NOTATIONS)}, not {wanted!r}")
         field = cast(Field, name)
         if any(rule.field == field for rule in rules):  # the second would overwrite the first
             raise ValueError(f"must not name {name!r} twice")

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from stonecli.spelling import says_no_key
 from stonecli.terminal.colors import WARNING, key_style
 from stonecli.terminal.table import TagTable, padded
 from stonecli.util.text import printable, shortened
@@ -64,12 +65,12 @@ def print_counts(console: Console, summary: ComparisonSummary) -> None:
         share = f"{count / total:.0%}" if total else ""
         console.print(Text(f"{relation:{RELATION_WIDTH}}{count:7,}{share:>7}"), soft_wrap=True)
     if summary.not_compared:
-        text = f"{'not compared':{RELATION_WIDTH}}{summary.not_compared:7,}  no key in the tags, or none detected"
-        console.print(Text(text), soft_wrap=True)
+        text = f"{'not compared':{RELATION_WIDTH}}{summary.not_compared:7,}"
+        console.print(Text(f"{text}  no readable key in the tags, or none detected"), soft_wrap=True)
 
 
 def no_relation(result: TagResult) -> str:
     """Why there is no relation."""
     if result.old_key is None:
-        return "no tag key" if result.old_text is None else "unreadable"
+        return "no tag key" if result.old_text is None or says_no_key(result.old_text) else "unreadable"
     return "no key"

@@ -52,6 +52,9 @@ class TagTable:
     COLUMNS = ("file", "old", "new", "status")
     """Names of the columns; in a pipe, the second and the third are followed by ``key``."""
 
+    HAS_CONFIDENCE = True
+    """Whether there is a column with the confidence of the new key."""
+
     def __init__(self, console: Console, roots: Sequence[Location], notation: Notation, *, bpm: bool = False) -> None:
         self._bpm = bpm
         self._console = console
@@ -64,14 +67,18 @@ class TagTable:
             is_narrow = console.width < NARROW
             self._old_width, self._bar_width = (9, 0) if is_narrow else (16, BAR_WIDTH)
             gaps = 1 + 1 + 1 + 2 + (BPM_WIDTH if bpm else 0)
-            fixed = self._old_width + KEY_WIDTH + MUSICAL_WIDTH + self._bar_width + PERCENT_WIDTH + STATUS_WIDTH + gaps
+            self._percent_width = PERCENT_WIDTH if self.HAS_CONFIDENCE else 0
+            self._bar_width = self._bar_width if self.HAS_CONFIDENCE else 0
+            columns = (self._old_width, KEY_WIDTH, MUSICAL_WIDTH, self._bar_width, self._percent_width, STATUS_WIDTH)
+            fixed = sum(columns) + gaps
             self._file_width = max(MIN_FILE_WIDTH, console.width - fixed)
 
     def header(self, files: Iterable[Location] = ()) -> None:
         """Print the column names. The file column is as wide as the longest name in ``files``, if there are any."""
         file, old, new, last = self.COLUMNS
         if not self._is_terminal:
-            self._plain(file, f"{old} key", f"{new} key", "confidence", *(["bpm"] if self._bpm else []), last)
+            optional = [*(["confidence"] if self.HAS_CONFIDENCE else []), *(["bpm"] if self._bpm else [])]
+            self._plain(file, f"{old} key", f"{new} key", *optional, last)
             return
         longest = 0
         for path in files:
@@ -81,9 +88,9 @@ class TagTable:
         self._file_width = max(MIN_FILE_WIDTH, min(self._file_width, longest or self._file_width))
         row = Text(style="bold")
         row.append(padded(file, self._file_width) + " " + padded(old, self._old_width) + " ")
-        confidence = "confidence" if self._bar_width else "conf."
+        confidence = "confidence" if self._bar_width else "conf." if self.HAS_CONFIDENCE else ""
         row.append(padded(new, KEY_WIDTH + MUSICAL_WIDTH) + " ")
-        row.append(padded(confidence, self._bar_width + PERCENT_WIDTH))
+        row.append(padded(confidence, self._bar_width + self._percent_width))
         row.append(f"{'bpm':>{BPM_WIDTH}}  {last}" if self._bpm else f"  {last}")
         self._print(row)
 
@@ -102,7 +109,7 @@ class TagTable:
                 str(result.path),
                 result.old_text or "",
                 new.spelled(self._notation) if new else "",
-                "" if confidence is None else f"{confidence:.2f}",
+                *(["" if confidence is None else f"{confidence:.2f}"] if self.HAS_CONFIDENCE else []),
                 *([bpm] if self._bpm else []),
                 result.status,
             )
@@ -144,7 +151,7 @@ class TagTable:
     def _confidence(self, confidence: float | None, key: Key | None) -> Text:
         """A bar, if there is space for it, and the percentage."""
         if confidence is None or key is None:
-            return Text(" " * (self._bar_width + PERCENT_WIDTH))
+            return Text(" " * (self._bar_width + self._percent_width))
         full, rest = divmod(round(confidence * self._bar_width * 8), 8)
         bar = "█" * full + (_EIGHTHS[rest] if rest else "")
         percent = f"{confidence:{PERCENT_WIDTH}.0%}"
@@ -162,6 +169,12 @@ class TagTable:
 
     def _print(self, row: Text) -> None:
         self._console.print(row, soft_wrap=True)
+
+
+class ConversionTable(TagTable):
+    """As :class:`TagTable`, for keys that are not from an analysis."""
+
+    HAS_CONFIDENCE = False
 
 
 def padded(text: str, width: int) -> str:

@@ -134,5 +134,14 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
         "fifth 1 25%",
         "parallel 0 0%",
         "clash 3 75%",
-        "not compared 2 no key in the tags, or none detected",
+        "not compared 2 no readable key in the tags, or none detected",
     ]
+
+
+@pytest.mark.parametrize("text", ["o", "off", "All", "INVALID"])
+def test_a_text_for_no_key_is_no_key(invoke: Invoke, song: CopySong, text: str) -> None:
+    path = song("flac")
+    file = FLAC(path)
+    file["initialkey"] = text
+    file.save()
+    assert rows(invoke("compare", path).stdout)[0][-1] == "no tag key"

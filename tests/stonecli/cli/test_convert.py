@@ -139,6 +139,18 @@ def test_a_text_next_to_the_key_is_never_lost(invoke: Invoke, song: CopySong) ->
     assert result.stderr == f"{path}: not a key: 'maybe Em'; left as it is\n"
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"), [(["comment=openkey"], "1m"), (["comment=openkey", "key=flats"], "Am"), ([], "8A")]
+)
+def test_the_written_notation_is_shown(invoke: Invoke, song: CopySong, fields: list[str], shown: str) -> None:
+    path = tagged(song("flac"), initialkey="A minor")
+    result = invoke("convert", path, *(part for field in fields for part in ("--field", field)))
+    assert [line.split("\t")[1:] for line in result.stdout.splitlines()] == [
+        ["old key", "new key", "status"],
+        ["A minor", shown, "convertible"],
+    ]
+
+
 def test_unreadable_texts_are_named_and_counted(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
     bad = tagged(song("flac", "bad"), initialkey="8A/9A")
     tagged(song("flac", "none"), initialkey="o")

@@ -65,6 +65,15 @@ def test_each_command_takes_a_playlist_and_a_collection(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_many_missing_entries_are_counted(invoke: Invoke, crate: Path, command: str) -> None:
+    crate.write_text("c.mp3\n" + "\n".join(f"{number}.mp3" for number in range(2020)))
+    result = invoke(*COMMANDS[command], crate)
+    lines = result.stderr.splitlines()
+    assert (result.exit_code, len(lines)) == (1, 21)
+    assert lines[-1] == "stone: 2,000 more entries of playlists or collections cannot be read; is the drive connected?"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_playlist_name_needs_a_collection(invoke: Invoke, crate: Path, command: str) -> None:
     result = invoke(*COMMANDS[command], crate, "--playlist-name", "sat")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -149,6 +158,16 @@ class TestRekordboxOutput:
         collection.write_text(before.replace("99.00", ""))
         invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
         assert 'AverageBpm="120.00"' in (tmp_path / "out.xml").read_text()
+
+    @pytest.mark.parametrize("command", ["tag", "mix", "convert"])
+    def test_a_missing_playlist_is_refused_at_once(
+        self, invoke: Invoke, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        monkeypatch.setattr("stonecli.tags.read.snapshot", lambda *_, **__: pytest.fail("no file is read"))
+        options = ["--playlist-name", "Sun", "--rekordbox", tmp_path / "out.xml"]
+        result = invoke(command, collection, collection.parent / "music", *options)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"stone: {collection}: no playlist is named Sun; choose one of Sat\n"
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
