@@ -81,10 +81,7 @@ def parse_rules(fields: Sequence[str], notation: Notation, mode: WriteMode) -> t
             raise ValueError(f"must be one of {', '.join(FIELDS)}, not {name!r}")
         if (wanted := own if equals else notation) not in NOTATIONS:
             raise ValueError(f"must have one of the notations {', '.join(NOTATIONS)}, not {wanted!r}")
-        field = cast(Field, name)
-        if any(rule.field == field for rule in rules):  # the second would overwrite the first
+        if any(rule.field == name for rule in rules):  # the second would overwrite the first
             raise ValueError(f"must not name {name!r} twice")
-        rules.append(
-            FieldRule(field, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode)
-        )
+        rules.append(FieldRule(name, cast(Notation, own) if equals else notation, "replace" if name == "key" else mode))
     return tuple(rules)

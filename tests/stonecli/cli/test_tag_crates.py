@@ -164,7 +164,7 @@ class TestRekordboxOutput:
         self, invoke: Invoke, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         monkeypatch.setattr("stonecli.tags.read.snapshot", lambda *_, **__: pytest.fail("no file is read"))
-        options = ["--playlist-name", "Sun", "--rekordbox", tmp_path / "out.xml"]
+        options = ["--playlist-name", "Sun", "--rekordbox", str(tmp_path / "out.xml")]
         result = invoke(command, collection, collection.parent / "music", *options)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr == f"stone: {collection}: no playlist is named Sun; choose one of Sat\n"
