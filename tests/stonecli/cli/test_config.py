@@ -186,7 +186,7 @@ def test_an_output_that_cannot_be_made_names_the_file(invoke: Invoke, song: Song
         (["tag.field", "key", "key"], "tag.field must not name 'key' twice"),
         (
             ["watch.field", "comment=german"],
-            "watch.field must be one of camelot, openkey, musical, sharps, flats, not 'german'",
+            "watch.field must have one of the notations camelot, openkey, musical, sharps, flats, not 'german'",
         ),
         (["tag.notation", "x"], "tag.notation must be one of camelot, openkey, musical, sharps, flats, not 'x'"),
         (["tag.jobs", "0"], "tag.jobs must be a whole number of at least 1, not '0'"),
