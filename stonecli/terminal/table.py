@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
+from stonecli.library.crates import NO_FILE
 from stonecli.tags.tempo_text import parse_bpm
 from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
@@ -197,4 +199,7 @@ def new_error_text(path: str | os.PathLike[str] | Location, error: str, shown: s
 
 def error_text(path: str | os.PathLike[str] | Location, error: str) -> Text:
     """One line for standard error: the file and the reason."""
-    return Text.assemble((printable(str(path)), "bold"), ": ", printable(error))
+    name = str(path)
+    if NO_FILE in error:  # a path has one slash where the URL had two
+        name = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+:)[/\\](?![/\\])", r"\1//", name)
+    return Text.assemble((printable(name), "bold"), ": ", printable(error))

@@ -65,6 +65,14 @@ def test_each_command_takes_a_playlist_and_a_collection(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_the_url_of_a_stream_is_named_as_it_is(invoke: Invoke, crate: Path, command: str) -> None:
+    crate.write_text("c.mp3\nhttp://example.org/radio.mp3\nspotify:track:1")
+    lines = invoke(*COMMANDS[command], crate).stderr.splitlines()
+    reason = "not a file but a stream or a track of an online service (named in crate.m3u8)"
+    assert lines == [f"http://example.org/radio.mp3: {reason}", f"spotify:track:1: {reason}"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_many_missing_entries_are_counted(invoke: Invoke, crate: Path, command: str) -> None:
     crate.write_text("c.mp3\n" + "\n".join(f"{number}.mp3" for number in range(2020)))
     result = invoke(*COMMANDS[command], crate)
