@@ -55,8 +55,8 @@ class TagOptions:
     """
 
     bpm_range: tuple[float, float] | None = None
-    """Lowest and highest tempo in beats per minute: others are halved or doubled into it. None: as estimated. Only with
-    ``bpm``."""
+    """Lowest and highest tempo in beats per minute: others are halved or doubled into it, or stay if that does not
+    fit. None: as estimated. Only with ``bpm``."""
 
     convert: bool = False
     """Write the key that a file already has to the fields of ``rules``, in their notations, and analyze nothing. A file

@@ -18,13 +18,12 @@ class BpmRange(NamedTuple):
 def fold_tempo(bpm: float, low: float, high: float) -> float:
     """``bpm`` halved or doubled into ``low`` to ``high``, in beats per minute.
 
-    A tempo inside stays. If no octave of it is inside, because the range is narrower than an octave, the result is the
-    one nearest to its middle.
+    A tempo inside stays, and so does one without an octave inside: a range may be narrower than an octave.
     """
     if low <= bpm <= high:
         return bpm
     nearest = bpm * 2.0 ** round(math.log2(math.sqrt(low * high) / bpm))
-    return next((tempo for tempo in (nearest, nearest / 2.0, nearest * 2.0) if low <= tempo <= high), nearest)
+    return next((tempo for tempo in (nearest, nearest / 2.0, nearest * 2.0) if low <= tempo <= high), bpm)
 
 
 def rounded_bpm(bpm: float) -> float:

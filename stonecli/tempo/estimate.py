@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stonecli.audio.channels import Samples
+from stonecli.tempo.attacks import has_attacks
 from stonecli.tempo.model import TempoModel, default_tempo_model
 from stonecli.tempo.novelty import BandLevels, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 2  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 3  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
@@ -32,7 +33,6 @@ MIN_EVIDENCE = 0.9  # no tempo is reported with less
 SHORT_SECONDS, SHORT_WEIGHT = 16.0, 1.5  # shorter ones need more evidence: noise, too, has a pulse for a moment
 STEADY = 0.7  # stability from which on a recording keeps its tempo
 TOLERANCE = 0.04  # two tempi that differ by less are the same
-MIN_RISE_DB = 0.05  # mean of the onset novelty; a steady tone has less, and only rounding errors in it
 SILENCE = -9.0  # log10 of the power in a band; about that of -80 dB
 
 Floats = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ class TempoEstimate:
     """The tempo of one recording.
 
     Attributes:
-        bpm: beats per minute; None if there is none (silence, speech, music without a beat, less than 4 s).
+        bpm: beats per minute; None if there is none (silence, steady tones, speech, music without a beat, under 4 s).
         confidence: probability that people count this tempo, 0..1; 0 without a tempo.
         alternative: half or double ``bpm``, whichever people would rather count; None without a tempo.
         stability: 0..1; 1 if the tempo never changes.
@@ -103,9 +103,9 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
     """
     if len(levels) < MIN_SECONDS * frame_rate or levels.max(initial=SILENCE) <= SILENCE:
         return NONE
-    onsets = novelty(levels)
-    if float(onsets.mean()) < MIN_RISE_DB:
+    if not has_attacks(levels):
         return NONE
+    onsets = novelty(levels)
     logits = model.logits(periodicity(onsets, frame_rate)).astype(np.float64)
     octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
     scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2

@@ -55,3 +55,50 @@ def rubato(seconds: float, rate: int = RATE) -> Floats:
         out[round(start * rate) :][:rate] += note[: len(out) - round(start * rate)]
         start += 0.5 * 2.0 ** rng.normal(0.0, 0.5)
     return (0.3 * out[: round(seconds * rate)]).astype(np.float32)
+
+
+def tone(hertz: float, seconds: float, rate: int = RATE) -> Floats:
+    """A sine of constant level: mono, float32 [seconds * rate]."""
+    return (0.3 * np.sin(2.0 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def mains_hum(hertz: float, noise_db: float, seconds: float) -> Floats:
+    """Four partials of mains hum, and noise of ``noise_db`` relative to them."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    hum = sum(np.sin(2.0 * np.pi * hertz * partial * time) / partial**2 for partial in range(1, 5))
+    noise = np.random.default_rng(3).standard_normal(len(time))
+    return (0.2 * (hum + 10.0 ** (noise_db / 20.0) * noise)).astype(np.float32)
+
+
+def held_chord(
+    notes: tuple[float, ...],
+    seconds: float,
+    *,
+    saw: bool = True,
+    cents: tuple[float, ...] = (0.0,),
+    vibrato: float = 0.0,
+    fade: float = 0.0,
+) -> Floats:
+    """Notes in Hz that are held without an attack: mono, float32 [seconds * RATE].
+
+    Args:
+        notes: frequencies in Hz.
+        seconds: length.
+        saw: sawtooth waves instead of sines.
+        cents: detuning of the oscillators of each note.
+        vibrato: depth in cents, five times per second.
+        fade: seconds over which the chord fades in and out.
+    """
+    rng = np.random.default_rng(4)
+    time = np.arange(round(seconds * RATE)) / RATE
+    out = np.zeros(len(time))
+    for note in notes:
+        for detuning in cents:
+            pitch = note * 2.0 ** (detuning / 1200.0)
+            bend = pitch / 5.0 * (2.0 ** (vibrato / 1200.0) - 1.0) * np.sin(2.0 * np.pi * 5.0 * time)
+            phase = 2.0 * np.pi * pitch * time + bend + rng.uniform(0.0, 6.0)
+            for partial in range(1, int(5000.0 / pitch) + 1 if saw else 2):
+                out += np.sin(partial * phase) / partial**1.3
+    if fade:
+        out *= np.clip(np.minimum(time, seconds - time) / fade, 0.0, 1.0)
+    return (0.3 * out / np.abs(out).max()).astype(np.float32)

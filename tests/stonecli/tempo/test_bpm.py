@@ -18,7 +18,10 @@ from stonecli.tempo.bpm import fold_tempo, rounded_bpm
         (40.0, 88.0, 175.0, 160.0),
         (240.0, 58.0, 115.0, 60.0),
         (176.0, 58.0, 115.0, 88.0),
-        (87.2, 88.0, 174.0, 174.4),  # no octave of it is inside: the one nearest to the middle
+        (87.2, 88.0, 174.0, 87.2),  # no octave of it is inside: it stays
+        (87.0, 120.0, 130.0, 87.0),
+        (128.0, 80.0, 100.0, 128.0),
+        (60.0, 239.0, 241.0, 240.0),
     ],
 )
 def test_fold(bpm: float, low: float, high: float, expected: float) -> None:

@@ -12,7 +12,16 @@ import pytest
 import soundfile
 
 from stonecli.tempo.estimate import MIN_SECONDS, TempoEstimate, TempoMeter
-from tests.stonecli.tempo.sounds import RATE, drum_loop, random_clicks, rubato, speeding_up
+from tests.stonecli.tempo.sounds import (
+    RATE,
+    drum_loop,
+    held_chord,
+    mains_hum,
+    random_clicks,
+    rubato,
+    speeding_up,
+    tone,
+)
 
 SPEECH = """
 Good evening, and welcome to the program. Tonight we talk about the harvest, the weather on the coast, and a small
@@ -106,6 +115,54 @@ class TestNoTempo:
     @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.5, MIN_SECONDS - 0.1])
     def test_short_recording(self, seconds: float) -> None:
         assert tempo_of(drum_loop(120.0, seconds)) == TempoEstimate(None)
+
+
+TRIAD = (220.0, 277.2, 329.6)
+OPEN = (329.6, 493.9, 659.3, 987.8)
+
+
+class TestSteadySound:
+    @pytest.mark.parametrize("hertz", [50.0, 87.3, 100.0, 220.0, 440.0, 1000.0])
+    def test_a_tone_has_no_tempo(self, hertz: float) -> None:
+        assert tempo_of(tone(hertz, 20.0)) == TempoEstimate(None)
+
+    @pytest.mark.parametrize("rate", [8000, 12_000, 16_000, 22_050])
+    def test_nor_has_it_at_another_sample_rate(self, rate: int) -> None:
+        assert [tempo_of(tone(hertz, 12.0, rate), rate).bpm for hertz in (110.0, 440.0)] == [None, None]
+
+    @pytest.mark.parametrize(("hertz", "noise_db"), [(50.0, -20.0), (50.0, -40.0), (60.0, -30.0), (60.0, -60.0)])
+    def test_hum_with_faint_noise_has_no_tempo(self, hertz: float, noise_db: float) -> None:
+        assert tempo_of(mains_hum(hertz, noise_db, 20.0)).bpm is None
+
+    @pytest.mark.parametrize("seconds", [8.0, 20.0, 60.0])
+    @pytest.mark.parametrize("saw", [False, True])
+    def test_a_held_chord_has_no_tempo(self, seconds: float, saw: bool) -> None:
+        assert tempo_of(held_chord(TRIAD, seconds, saw=saw)).bpm is None
+
+    @pytest.mark.parametrize(
+        ("notes", "cents", "vibrato"),
+        [
+            (TRIAD, (0.0,), 20.0),
+            (TRIAD, (-4.0, 4.0), 0.0),
+            (TRIAD, (-7.0, 0.0, 6.0), 0.0),
+            (OPEN, (-7.0, 0.0, 6.0), 0.0),
+            (OPEN, (-10.0, -6.0, -2.5, 0.0, 2.0, 5.5, 10.0), 0.0),
+        ],
+        ids=["vibrato", "two", "three", "high", "seven"],
+    )
+    def test_a_pad_has_no_tempo(self, notes: tuple[float, ...], cents: tuple[float, ...], vibrato: float) -> None:
+        pad = held_chord(notes, 12.0, cents=cents, vibrato=vibrato, fade=2.0)
+        assert tempo_of(pad).bpm is None
+
+    @pytest.mark.parametrize("decibels", [0.0, -12.0, -18.0])
+    def test_soft_drums_over_a_chord_keep_their_tempo(self, decibels: float) -> None:
+        drums = np.float32(10.0 ** (decibels / 20.0)) * drum_loop(120.0, 20.0)
+        assert tempo_of(held_chord(TRIAD, 20.0) + drums).bpm == pytest.approx(120.0, abs=0.1)
+
+    def test_minutes_of_silence_do_not_hide_the_beat(self) -> None:
+        music = drum_loop(120.0, 20.0)
+        silence = np.zeros(120 * RATE, dtype=np.float32)
+        assert tempo_of(np.concatenate([music, silence])).bpm == pytest.approx(120.0, abs=0.1)
 
 
 def test_invalid_samples_do_not_stop_the_estimate() -> None:
