@@ -16,6 +16,7 @@ from stonecli.mixing.transitions import COMPATIBLE_COST, Track, key_transition, 
 from stonecli.output.page import page_track, save_page, script_json
 from stonecli.tags.track_info import TrackInfo
 from stonecli.util.text import printable
+from tests.page_texts import texts
 
 EstimateOf = Callable[..., KeyEstimate]
 EVIL = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&amp;\u2028\u202e\x1b\udcff'
@@ -92,7 +93,7 @@ def names(page: Any) -> list[str]:
 
 def cells(page: Any, column: str) -> list[str]:
     """The texts of a column in the drawn rows."""
-    names_ = [name.text.rstrip(" ▲▼") for name in page.find_elements("css selector", "#names > *")]
+    names_ = [name.rstrip(" ▲▼") for name in texts(page, "#names > *")]
     return [
         str(text)
         for text in page.execute_script(
@@ -308,7 +309,7 @@ def choose(page: Any, field: str, value: str) -> set[str]:
 
 def test_the_relation_of_both_keys_is_shown_and_filtered(compared: Any) -> None:
     assert cells(compared, "Relation") == [*RELATIONS.values(), ""]
-    options = [option.text for option in compared.find_elements("css selector", "#relation option")]
+    options = texts(compared, "#relation option")
     assert options == [
         *("any", "different (5)", "same (1)", "relative (1)", "fifth (2)", "parallel (1)"),
         *("clash (1)", "not compared (1)"),
@@ -342,7 +343,7 @@ def test_a_range_of_tempi(compared: Any) -> None:
 def test_columns_without_values_are_not_shown(browser: Any, tmp_path: Path) -> None:
     save_page(tmp_path / "a.html", [page_track(tmp_path / f"{n}.mp3", None, None, TrackInfo(), "kept") for n in "ab"])
     browser.get((tmp_path / "a.html").as_uri())
-    assert [name.text for name in browser.find_elements("css selector", "#names > *")] == ["Key", "Track", ""]
+    assert texts(browser, "#names > *") == ["Key", "Track", ""]
     assert not browser.find_element("id", "relation").is_displayed()
     assert not browser.find_element("id", "tempo").is_displayed()
 
@@ -651,7 +652,7 @@ def test_the_page_of_one_track(browser: Any, tmp_path: Path, estimate_of: Estima
         tmp_path / "a.html", [page_track(tmp_path / "a.mp3", estimate.key, estimate, TrackInfo("One"), "detected")]
     )
     browser.get((tmp_path / "a.html").as_uri())
-    assert [block.text for block in browser.find_elements("css selector", ".time:not(.thin) span")] == ["8A", "5B"]
+    assert texts(browser, ".time:not(.thin) span") == ["8A", "5B"]
     assert len(browser.find_elements("css selector", ".time.thin span")) == 2
     assert browser.find_element("css selector", ".candidates .chip").text == "8A"
     assert "Starts in 8A, ends in 5B" in browser.find_element("id", "more").text

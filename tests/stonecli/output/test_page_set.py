@@ -17,6 +17,7 @@ from stonecli.library.crates import read_crate
 from stonecli.mixing.transitions import Track, cost_matrix
 from stonecli.output.page import page_track, save_page
 from stonecli.tags.track_info import TrackInfo
+from tests.page_texts import texts
 
 EVIL = '<img src=x onerror="alert(1)">\u202e\n#EXTINF:1,'
 KEYS = {
@@ -50,7 +51,7 @@ def new_page(browser: Any, tmp_path: Path) -> NewPage:
 
 def order(page: Any) -> list[str]:
     """The titles in the set, in their order."""
-    return [name.text.split("\n")[0] for name in page.find_elements("css selector", "#order .open")]
+    return [name.split("\n")[0] for name in texts(page, "#order .open")]
 
 
 def row(page: Any, title: str) -> Any:
@@ -85,7 +86,7 @@ def announced(page: Any) -> str:
 
 
 def between(page: Any) -> list[str]:
-    return [line.text for line in page.find_elements("css selector", ".between")]
+    return texts(page, ".between")
 
 
 def test_tracks_are_dragged_into_the_set(new_page: NewPage) -> None:
@@ -181,7 +182,7 @@ def test_transitions_are_shown_and_clashes_warned_of(new_page: NewPage) -> None:
     ]
     assert page.find_element("id", "set-facts").text == "5 tracks · 16:40 · 2 warnings"
     assert announced(page) == "Five: added, number 5 of 5, warning: energy drop · +40.3%"
-    starts = [name.text.split("\n")[1].split(" · ")[0] for name in page.find_elements("css selector", "#order .open")]
+    starts = [name.split("\n")[1].split(" · ")[0] for name in texts(page, "#order .open")]
     assert starts == ["0:00", "3:20", "6:40", "10:00", "13:20"]
 
 
@@ -234,7 +235,7 @@ def test_the_next_track_is_chosen_from_those_that_mix(new_page: NewPage) -> None
     assert not page.find_element("id", "next").is_displayed()
     add(page, "Two", "One")
     page.find_element("id", "next").click()
-    names = [name.text.split("\n")[0] for name in page.find_elements("css selector", ".row .name")]
+    names = [name.split("\n")[0] for name in texts(page, ".row .name")]
     assert names == ["One", "Three", "Two", "Four"]  # the last track, then by cost
     assert page.find_element("css selector", "#pin span").text == "Mixes with One's artist – One (8A)"
     page.find_element("css selector", "#pin button").click()
