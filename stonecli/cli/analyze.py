@@ -80,7 +80,7 @@ def analyze(
         typer.Option(
             parser=parse_bpm_range,
             metavar="LOW-HIGH",
-            help="Add the tempo, halved or doubled into this range, such as 80-160, if that fits (default: none).",
+            help="Add the tempo, halved or doubled if that is in this range, such as 80-160 (default: none).",
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,

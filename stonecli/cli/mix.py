@@ -139,7 +139,7 @@ def mix(
             parser=parse_bpm_range,
             metavar="LOW-HIGH",
             rich_help_panel=PROCESSING,
-            help="Add missing tempi, halved or doubled into this range, such as 80-160, if that fits (default: none).",
+            help="Add missing tempi, halved or doubled to be in this range, such as 80-160 (default: none).",
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,

@@ -203,7 +203,7 @@ BpmRangeOption = Annotated[
         parser=bpm_range,
         metavar="LOW-HIGH",
         rich_help_panel=WRITING,
-        help="Add the tempo, halved or doubled into this range, such as 80-160, if that fits (default: none).",
+        help="Add the tempo, halved or doubled if that is in this range, such as 80-160 (default: none).",
     ),
 ]
 PreserveMtimeOption = Annotated[

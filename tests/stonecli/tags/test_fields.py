@@ -146,9 +146,10 @@ def test_the_user_text_is_restored(text: str, first: str, second: str, field: Fi
     assert (without_key(written, field, mode, keys[1]) or "").strip() == (users or "").strip()
 
 
-def test_own_spellings_are_those_of_the_three_notations() -> None:
-    assert len(OWN_SPELLINGS) == 72
+def test_own_spellings_are_those_of_all_notations() -> None:
+    assert len(OWN_SPELLINGS) == 82  # 24 of Camelot, 24 of Open Key, 34 note names: ten keys have two
     assert {Key.parse("Am").spelled(notation) for notation in NOTATIONS} == {"8A", "1m", "Am"} <= OWN_SPELLINGS
+    assert {Key.parse("Bbm").spelled(notation) for notation in NOTATIONS} == {"3A", "8m", "Bbm", "A#m"} <= OWN_SPELLINGS
     assert not any(SEPARATOR in spelling for spelling in OWN_SPELLINGS)
 
 
