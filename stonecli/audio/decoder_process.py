@@ -1,6 +1,6 @@
 """A decoder that runs in a process of its own, so that a crafted file cannot harm stone.
 
-It is killed when it outputs nothing for a minute, and when nobody reads it any more.
+It is killed when it outputs nothing for a minute, and when its output is no longer read.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The library writes them to file descriptor 2, and libsndfile offers no way to turn them off. The ``stone`` command
 redirects that descriptor for its whole run (``cli.common.silence_native_stderr``). The Python API and the beets plugin
-run inside somebody else's program. There the descriptor leads to a temporary file only while libsndfile opens or reads
+run inside another program. There the descriptor leads to a temporary file only while libsndfile opens or reads
 an MP3, and whatever is not libmpg123's, such as a line that another thread logs meanwhile, is copied to the real
 standard error at the end of that call. Only a process that another thread starts during the call keeps the temporary
 file as its standard error.

@@ -22,16 +22,17 @@ from stonecli.cli.common import (
 )
 from stonecli.cli.options import (
     FILES,
+    TEMPO_RANGE_HELP,
     DeviceOption,
     ModelOption,
     NullOption,
     PlaylistNameOption,
-    file_with_ending,
+    bpm_range_option,
     json_option,
     number,
+    output_option,
     wants_tempo,
 )
-from stonecli.cli.options import bpm_range as parse_bpm_range
 from stonecli.tempo.bpm import BpmRange
 
 if TYPE_CHECKING:
@@ -77,30 +78,16 @@ def analyze(
     bpm: Annotated[bool | None, typer.Option("--bpm/--no-bpm", help="Add the tempo (default: key only).")] = None,
     bpm_range: Annotated[
         BpmRange | None,
-        typer.Option(
-            parser=parse_bpm_range,
-            metavar="LOW-HIGH",
-            help="Add the tempo, halved or doubled if that is in this range, such as 80-160 (default: none).",
-        ),
+        bpm_range_option(TEMPO_RANGE_HELP),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
     html: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".html", ".htm"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a web page: .html.",
-        ),
+        output_option("Save a web page: .html.", ".html", ".htm"),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".png", ".svg", ".pdf"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a plot: .png, .svg, or .pdf with one page per file.",
-        ),
+        output_option("Save a plot: .png, .svg, or .pdf with one page per file.", ".png", ".svg", ".pdf"),
     ] = None,
     theme: Annotated[
         Literal["light", "dark"],
@@ -108,12 +95,7 @@ def analyze(
     ] = "light",
     npz: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".npz"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save the probabilities of every window for NumPy: .npz.",
-        ),
+        output_option("Save the probabilities of every window for NumPy: .npz.", ".npz"),
     ] = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,

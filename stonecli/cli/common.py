@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stonecli.model.session import KeyModel
+    from stonecli.output.sinks import Targets
     from stonecli.remote.locations import Location
 
 _HEAD = 1 << 20  # bytes
@@ -69,6 +70,21 @@ def check_target(path: Path | None, option: str, *, is_folder: bool = False) -> 
     from typer import BadParameter
 
     raise BadParameter(problem, param_hint=option)
+
+
+def check_outputs(targets: Targets, *, as_json: bool, quiet: bool) -> None:
+    """Wrong usage if an output file cannot be created, or if ``--quiet`` is combined with ``--json``."""
+    for name, target in vars(targets).items():
+        check_target(target, f"--{name}", is_folder=is_parquet(target))
+    if quiet and as_json:
+        from typer import BadParameter
+
+        raise BadParameter("cannot be combined with --json", param_hint="--quiet")
+
+
+def is_parquet(path: Path | None) -> bool:
+    """Whether this is the path of a Parquet folder."""
+    return path is not None and path.suffix.lower() == ".parquet"
 
 
 def fail_without_music(names: Iterable[str | Path]) -> NoReturn:

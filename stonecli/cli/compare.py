@@ -8,7 +8,7 @@ import typer
 
 from stonecli.cli.common import (
     check_inputs,
-    check_target,
+    check_outputs,
     listed_names,
     load_model,
     one_line_errors,
@@ -101,10 +101,7 @@ def compare(
     from stonecli.terminal.compare import ComparisonTable, print_counts
 
     targets = Targets(output, playlist, None, html)
-    for name, target in vars(targets).items():
-        check_target(target, f"--{name}")
-    if quiet and as_json:
-        raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
+    check_outputs(targets, as_json=as_json, quiet=quiet)
     roots = list(map(parse_location, listed_names(paths, null)))
     if playlist or html:
         refuse_addresses(roots, "--playlist and --html need files on this computer")

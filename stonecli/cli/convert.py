@@ -8,7 +8,7 @@ import typer
 
 from stonecli.cli.common import (
     check_inputs,
-    check_target,
+    check_outputs,
     listed_names,
     one_line_errors,
     refuse_addresses,
@@ -64,10 +64,7 @@ def convert(
     from stonecli.terminal.table import ConversionTable
 
     targets = Targets(output, playlist, rekordbox, html)
-    for name, target in vars(targets).items():
-        check_target(target, f"--{name}")
-    if quiet and as_json:
-        raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
+    check_outputs(targets, as_json=as_json, quiet=quiet)
     roots = list(map(parse_location, listed_names(paths, null)))
     refuse_addresses(roots, "tags can only be converted in files on this computer")
     check_inputs(roots, playlist)

@@ -19,14 +19,13 @@ from stonecli.cli.common import (
 )
 from stonecli.cli.evaluate_screen import EvaluationScreen
 from stonecli.cli.options import (
-    FILES,
     DeviceOption,
     JobsOption,
     ModelOption,
     PlaylistNameOption,
-    file_with_ending,
     json_option,
     model_file,
+    output_option,
     whole_number,
 )
 
@@ -59,21 +58,11 @@ def evaluate(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".csv"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save the detected key of every track: .csv.",
-        ),
+        output_option("Save the detected key of every track: .csv.", ".csv"),
     ] = None,
     confusion: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".png"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a picture of the confusion matrix: .png.",
-        ),
+        output_option("Save a picture of the confusion matrix: .png.", ".png"),
     ] = None,
     resamples: Annotated[
         int,

@@ -19,7 +19,6 @@ from stonecli.cli.common import (
 )
 from stonecli.cli.mix_screen import MixFiles, MixScreen
 from stonecli.cli.options import (
-    FILES,
     PROCESSING,
     SCREEN,
     DeviceOption,
@@ -28,12 +27,12 @@ from stonecli.cli.options import (
     NoCacheOption,
     NullOption,
     PlaylistNameOption,
-    file_with_ending,
+    bpm_range_option,
     json_option,
     number,
+    output_option,
     wants_tempo,
 )
-from stonecli.cli.options import bpm_range as parse_bpm_range
 from stonecli.key import NOTATIONS, Notation
 from stonecli.tempo.bpm import BpmRange
 
@@ -110,21 +109,11 @@ def mix(
     ] = None,
     playlist: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".m3u8", ".m3u"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save the order as a playlist: .m3u8.",
-        ),
+        output_option("Save the order as a playlist: .m3u8.", ".m3u8", ".m3u"),
     ] = None,
     rekordbox: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".xml"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save the order for rekordbox, as a playlist with the name of the file: .xml.",
-        ),
+        output_option("Save the order for rekordbox, as a playlist with the name of the file: .xml.", ".xml"),
     ] = None,
     notation: Annotated[
         Notation, typer.Option(metavar="|".join(NOTATIONS), rich_help_panel=SCREEN, help="Show keys as 8A, 1m or Am.")
@@ -135,11 +124,8 @@ def mix(
     ] = None,
     bpm_range: Annotated[
         BpmRange | None,
-        typer.Option(
-            parser=parse_bpm_range,
-            metavar="LOW-HIGH",
-            rich_help_panel=PROCESSING,
-            help="Add missing tempi, halved or doubled to be in this range, such as 80-160 (default: none).",
+        bpm_range_option(
+            "Add missing tempi, halved or doubled to be in this range, such as 80-160 (default: none).", PROCESSING
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,

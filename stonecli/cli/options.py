@@ -21,6 +21,7 @@ from stonecli.tempo.bpm import BpmRange
 if TYPE_CHECKING:
     from stonecli.tagging import TagOptions
 
+TEMPO_RANGE_HELP = "Add the tempo, halved or doubled if that is in this range, such as 80-160 (default: none)."
 WRITING, FILES, SCREEN, PROCESSING = "Writing tags", "Output files", "Screen", "Processing"  # groups in the help
 Mode = Literal["replace", "prepend", "append"]
 
@@ -99,6 +100,16 @@ def file_with_ending(*endings: str) -> Callable[[str], Path]:
         return Path(text)
 
     return parse
+
+
+def output_option(text: str, *endings: str) -> Any:
+    """The option of an output file with one of these suffixes."""
+    return typer.Option(parser=file_with_ending(*endings), metavar="FILE", rich_help_panel=FILES, help=text)
+
+
+def bpm_range_option(text: str, group: str | None = None) -> Any:
+    """The option ``--bpm-range``, in a group of the help."""
+    return typer.Option(parser=bpm_range, metavar="LOW-HIGH", rich_help_panel=group, help=text)
 
 
 def _checked_fields(fields: list[str] | None) -> list[str] | None:
@@ -199,12 +210,7 @@ BpmOption = Annotated[
 ]
 BpmRangeOption = Annotated[
     BpmRange | None,
-    typer.Option(
-        parser=bpm_range,
-        metavar="LOW-HIGH",
-        rich_help_panel=WRITING,
-        help="Add the tempo, halved or doubled if that is in this range, such as 80-160 (default: none).",
-    ),
+    bpm_range_option(TEMPO_RANGE_HELP, WRITING),
 ]
 PreserveMtimeOption = Annotated[
     bool,
@@ -229,39 +235,19 @@ NullOption = Annotated[
 ]
 TableOutput = Annotated[
     Path | None,
-    typer.Option(
-        parser=file_with_ending(".csv", ".json", ".ndjson"),
-        metavar="FILE",
-        rich_help_panel=FILES,
-        help="Save a table: .csv, .json or .ndjson.",
-    ),
+    output_option("Save a table: .csv, .json or .ndjson.", ".csv", ".json", ".ndjson"),
 ]
 HtmlOutput = Annotated[
     Path | None,
-    typer.Option(
-        parser=file_with_ending(".html", ".htm"),
-        metavar="FILE",
-        rich_help_panel=FILES,
-        help="Save a web page of the library: .html.",
-    ),
+    output_option("Save a web page of the library: .html.", ".html", ".htm"),
 ]
 PlaylistOutput = Annotated[
     Path | None,
-    typer.Option(
-        parser=file_with_ending(".m3u8", ".m3u"),
-        metavar="FILE",
-        rich_help_panel=FILES,
-        help="Save a playlist of the files: .m3u8.",
-    ),
+    output_option("Save a playlist of the files: .m3u8.", ".m3u8", ".m3u"),
 ]
 CollectionOutput = Annotated[
     Path | None,
-    typer.Option(
-        parser=file_with_ending(".xml"),
-        metavar="FILE",
-        rich_help_panel=FILES,
-        help="Save a collection for rekordbox: .xml.",
-    ),
+    output_option("Save a collection for rekordbox: .xml.", ".xml"),
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet/--no-quiet", "-q", rich_help_panel=SCREEN, help="Print only errors.")

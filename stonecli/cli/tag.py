@@ -12,7 +12,8 @@ import typer
 from stonecli.cli.common import (
     Device,
     check_inputs,
-    check_target,
+    check_outputs,
+    is_parquet,
     listed_names,
     load_model,
     one_line_errors,
@@ -21,7 +22,6 @@ from stonecli.cli.common import (
     source_collection,
 )
 from stonecli.cli.options import (
-    FILES,
     PROCESSING,
     SCREEN,
     WRITING,
@@ -35,8 +35,8 @@ from stonecli.cli.options import (
     PlaylistNameOption,
     PlaylistOutput,
     QuietOption,
-    file_with_ending,
     json_option,
+    output_option,
     takes_tag_options,
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
@@ -68,12 +68,7 @@ def tag(
     notation: NotationOption = "camelot",
     output: Annotated[
         Path | None,
-        typer.Option(
-            parser=file_with_ending(".csv", ".json", ".ndjson", ".parquet"),
-            metavar="FILE",
-            rich_help_panel=FILES,
-            help="Save a table: .csv, .json, .ndjson or .parquet.",
-        ),
+        output_option("Save a table: .csv, .json, .ndjson or .parquet.", ".csv", ".json", ".ndjson", ".parquet"),
     ] = None,
     html: HtmlOutput = None,
     playlist: PlaylistOutput = None,
@@ -122,7 +117,7 @@ def tag(
         check_inputs(roots, playlist)
         collection = source_collection(roots, playlist_name, rekordbox)
         key_model = None if remove else load_model(model, device)
-        resume = _is_parquet(output)
+        resume = is_parquet(output)
         with TagScreen(
             mode, options, notation, targets, key_model, roots, collection=collection, resume=resume
         ) as screen:
@@ -176,30 +171,23 @@ def _check(
         refuse_addresses(map(parse_location, paths), "tags can only be written to files; leave out --write-tags")
     if cluster and targets.output and targets.output.suffix.lower() not in (".ndjson", ".parquet"):
         raise typer.BadParameter("must end in .ndjson or .parquet with --cluster", param_hint="--output")
-    for name, target in vars(targets).items():
-        check_target(target, f"--{name}", is_folder=_is_parquet(target))
+    check_outputs(targets, as_json=mode.as_json, quiet=mode.quiet)
     if remove and options.overwrite:
         raise typer.BadParameter("cannot be combined with --overwrite", param_hint="--remove")
     if remove and options.bpm:
         raise typer.BadParameter(
             "cannot be combined with --bpm or --bpm-range; stone undo restores the tempo", param_hint="--remove"
         )
-    if mode.quiet and mode.as_json:
-        raise typer.BadParameter("cannot be combined with --json", param_hint="--quiet")
     if cluster is not None and (options.jobs or targets.playlist or targets.rekordbox or targets.html):
         raise typer.BadParameter(
             "cannot be combined with --jobs, --playlist, --rekordbox or --html", param_hint="--cluster"
         )
 
 
-def _is_parquet(path: Path | None) -> bool:
-    return path is not None and path.suffix.lower() == ".parquet"
-
-
 def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
     """The files, folders and URLs to process; wrong usage if an output cannot list URLs."""
     # A later run may append to the Parquet folder from another folder, where a relative name means another file.
-    is_absolute = _is_parquet(targets.output)
+    is_absolute = is_parquet(targets.output)
     roots = [location.absolute() if is_absolute and isinstance(location, Path) else location for location in locations]
     if targets.playlist or targets.rekordbox or targets.html:
         refuse_addresses(roots, "--playlist, --rekordbox and --html need files on this computer")

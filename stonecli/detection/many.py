@@ -123,7 +123,7 @@ def analyze(
                 if on_result:
                     on_result(Outcome(outcome.item.path, outcome.result, outcome.error))
         finally:
-            ended.set()  # if on_result has raised an error, nobody waits for the other analyses
+            ended.set()  # if on_result has raised an error, the other analyses are not needed
     return AnalysisSummary(files, failed, interrupted=bool(signals))
 
 

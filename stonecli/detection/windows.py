@@ -135,7 +135,7 @@ class Chunker:
             samples = chunk.release_samples()
             end = base + len(buffered) + len(samples)
             last = after is None
-            # A rest of 99 % of a window is a window: else one sample lost in rounding would double the last window.
+            # A rest of 99 % of a window is a window; otherwise a sample lost in rounding would double the last window.
             min_rest = self._step - self._size // 100 if self._keeps_last else 0
             while start + self._size + (min_rest if last else max(self._step, self._margin)) <= end:
                 # The window is not assigned to a variable: it may be a view, which would keep the chunk in memory.

@@ -87,7 +87,10 @@ class _Arrival:
             result = self.tagger(path)
         except Cancelled:
             return None
-        if result.status in ("written", "removed"):  # our own change; one by somebody else is processed again
+        if result.status in (
+            "written",
+            "removed",
+        ):  # our own change; a file that another program changed is processed again
             self.watcher.done(path)
         return result
 

@@ -36,7 +36,7 @@ def try_lock(file: BinaryIO) -> bool:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of stone's own files; other processes and threads that ask for it wait.
 
-    On a file system without locks, and in a folder that cannot be written to, nobody waits.
+    On a file system without locks, and in a folder that cannot be written to, there is no waiting.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -412,7 +412,7 @@ def test_pseudo_labels_are_balanced_between_the_modes(tmp_path: Path, make_track
     batch = dataset[0]
     assert (batch.pseudo_labels.dtype, batch.pseudo_labels.shape, len(batch.second)) == (torch.float32, (32, 24), 0)
     drawn = Counter(batch.pseudo_labels.argmax(dim=1).tolist())
-    assert set(drawn) == {0, 21}  # what nobody is sure of teaches nothing
+    assert set(drawn) == {0, 21}  # labels without confidence are not drawn
     assert 8 <= drawn[21] <= 24
     assert same(batch, StepDataset(tracks, labeled, config, (1,))[0])
 

@@ -140,8 +140,8 @@ def test_pseudo_labels_agree_if_the_chroma_has_the_same_mode() -> None:
         assert agreed.starts.tolist() == [given.starts[index]]
         assert agreed.keys.argmax(axis=1).tolist() == [rows[index].argmax()]
         np.testing.assert_allclose(agreed.keys.sum(axis=1), 0.9, atol=1e-6)  # G major and E minor are left out
-    nobody = confirmed_by_chroma(given, tones({0: 230, 9: 230, 7: 200}), 50, 84)
-    assert (nobody.starts.shape, nobody.keys.shape) == ((0,), (0, KEYS))
+    rejected = confirmed_by_chroma(given, tones({0: 230, 9: 230, 7: 200}), 50, 84)
+    assert (rejected.starts.shape, rejected.keys.shape) == ((0,), (0, KEYS))
 
 
 def test_the_mode_of_the_chroma_counts_as_much_as_the_teachers() -> None:

@@ -22,7 +22,7 @@ class TestLengths:
     """A recording is whole, or an error."""
 
     def test_a_vbr_mp3_without_a_header_is_read_to_its_end(self, tmp_path: Path, ffmpeg: RunFfmpeg) -> None:
-        # Near silence, then noise: the first frames are small, and whoever extrapolates from them is wrong.
+        # Near silence, then noise: the first frames are small, and extrapolating from them is wrong.
         loud = np.random.default_rng(0).standard_normal(44100 * 10).astype(np.float32) * 0.3
         soundfile.write(tmp_path / "a.wav", np.concatenate([tone(seconds=10) * 1e-3, loud]), 44100)
         ffmpeg("-i", tmp_path / "a.wav", "-write_xing", "0", "-id3v2_version", "0", "-q:a", "2", tmp_path / "bare.mp3")

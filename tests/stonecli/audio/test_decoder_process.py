@@ -124,7 +124,7 @@ class TestSilence:
 
 
 class TestEnds:
-    """A decoder ends with the recording, or when nobody needs it any more."""
+    """A decoder ends with the recording, or when its output is no longer needed."""
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
     def test_stopping_early_ends_ffmpeg(self, tmp_path: Path, encode: Encode) -> None:

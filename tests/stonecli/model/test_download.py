@@ -82,7 +82,7 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
 def served(server: Server, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """``server`` at its address, until the end."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(server))
-    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # whoever hangs up early is in the test
+    http.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up early is part of the test
     if tls is not None:
         http.socket = tls.wrap_socket(http.socket, server_side=True)
     server.url = f"{'https' if tls else 'http'}://127.0.0.1:{http.server_address[1]}/model.onnx"

@@ -61,7 +61,7 @@ def test_a_text_file_is_utf_8_with_unix_line_ends(tmp_path: Path) -> None:
 
 
 def test_no_other_module_renames_temporary_files() -> None:
-    """Music files have a way of their own: a verified copy. Folders are renamed by whoever makes them."""
+    """Music files have a way of their own: a verified copy. Folders are renamed by the code that makes them."""
     pattern = re.compile(r"mkstemp\(|NamedTemporaryFile\(|os\.replace\(|os\.rename\(|temporary\)?\.replace\(")
     modules = [path for folder in ("stonecli", "train", "export") for path in sorted((ROOT / folder).rglob("*.py"))]
     found = {path.relative_to(ROOT).as_posix() for path in modules if pattern.search(path.read_text("utf-8"))}
