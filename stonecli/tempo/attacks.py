@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stonecli.tempo.novelty import GROUPS
 
 RISE_FRAMES = 4  # from the mean of four frames to that of the next four: 46 ms
-MIN_RISE_DB = 2.6  # steady sounds rise by up to 2.3 dB, soft hats over a drone by 2.9, recordings with a beat by 4.3
+MIN_RISE_DB = 2.6  # steady sounds rise by up to 2.3 dB, soft hats over a drone by 2.9, renderings with a beat by 4.3
 BEATING_DB = 5.5  # most chords and detuned oscillators rise by less, development recordings by 5.7 or more
 BEATING_SKEW = 1.17  # rise over fall; up to 1.15 for them
 BEATING_SPEED = 0.8  # rise in half the time over the whole rise; up to 0.75 for them, 1.2 or more for hi-hats
