@@ -20,7 +20,7 @@ from stonecli.tempo.novelty import BandLevels, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 3  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 4  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that

@@ -48,3 +48,27 @@ def test_only_the_start_of_a_very_long_recording_is_kept(monkeypatch: pytest.Mon
 
 def test_too_few_frames_have_no_novelty() -> None:
     assert not novelty(np.zeros((2, BANDS), dtype=np.float16)).any()
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 12000, 16000, 22050, 24000, 11025 * 1.01])
+def test_the_fft_has_a_size_that_is_fast(rate: float) -> None:
+    """At 12 kHz, a quarter of 48 kHz, the window has 2 * 139 samples, and its FFT took five times as long."""
+    size = BandLevels(rate).fft_size
+    assert size % 2 == 0
+    for factor in (2, 3, 5, 7):
+        while size % factor == 0:
+            size //= factor
+    assert size == 1
+
+
+def test_the_bands_are_the_same_at_44_and_48_kilohertz() -> None:
+    """Windows of 256 and, filled up with zeros, 280 samples."""
+    means = []
+    for rate in (11025, 12000):
+        levels = BandLevels(rate)
+        time = np.arange(4 * rate) / rate
+        for hertz in (110.0, 440.0, 1760.0):
+            levels.add((0.3 * np.sin(2.0 * np.pi * hertz * time)).astype(np.float32))
+        means.append(levels.finish().astype(float).mean(axis=0))
+    loud = means[0] > means[0].max() - 2.0  # 20 dB
+    assert means[1][loud] == pytest.approx(means[0][loud], abs=0.2)  # 2 dB: the bins differ
