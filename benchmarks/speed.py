@@ -396,11 +396,11 @@ def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]
     }
 
 
-def start_up(folder: Path, rounds: int = 15) -> dict[str, dict[str, float]]:
+def start_up(folder: Path, other: Path | None, rounds: int = 15) -> dict[str, dict[str, float]]:
     """CPU seconds of the start of the program and of what it is compared with, taking turns: minimum, median, ratio.
 
     The ratio, to the bare import of three libraries, is the median of those of each turn. Modules are compiled before,
-    as pip does when it installs them.
+    as pip does when it installs them. ``other`` is another installation of stone, such as the download.
     """
     one = folder / "one.wav"
     soundfile.write(one, 0.3 * np.sin(2 * np.pi * 220 * np.arange(44100) / 44100), 44100)
@@ -417,6 +417,9 @@ def start_up(folder: Path, rounds: int = 15) -> dict[str, dict[str, float]]:
         "stone analyze, 1 s": analyze,
         "stone analyze, 1 s, --json": [*analyze, "--json"],
     }
+    if other:
+        commands["other stone --version"] = [str(other), "--version"]
+        commands["other stone analyze, 1 s"] = [str(other), *analyze[len(STONE) :]]
     without = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
     environment |= {"ORT_DISABLE_TELEMETRY": "1"}  # for the bare import, too: stone has it off
@@ -464,6 +467,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=0, metavar="N", help="the engine with N files of one second")
     parser.add_argument("--memory", action="store_true", help="peak memory of 2-hour files")
     parser.add_argument("--start", action="store_true", help="the start of the program")
+    parser.add_argument("--other", type=Path, metavar="STONE", help="with --start, another installation as well")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--folder", type=Path, help="for the files that are made, to keep them (else temporary)")
     options = parser.parse_args()
@@ -515,7 +519,7 @@ def main() -> None:
                 results["memory"][kind] = {"peak_mb": megabytes, "cpu": cpu}
                 print(f"2 h {kind}: peak {megabytes:.0f} MB, {cpu:.1f} CPU s")
         if options.start:
-            results["start"] = found = start_up(folder)
+            results["start"] = found = start_up(folder, options.other)
             for name, of in found.items():
                 print(f"{name:40}{1000 * of['least']:6.0f} ms, median {1000 * of['median']:4.0f}, {of['ratio']:.2f}")
     if options.json:
