@@ -39,6 +39,7 @@ from stonecli_train.pseudo_labels import PseudoLabels, TeacherEnsemble, confirme
 NO_KEY_INDEX = 24
 UNKNOWN_STYLE = -1
 _REPORT_EVERY = 100  # recordings
+_ENDLESS = "it has to give batches without end"
 
 Segment = npt.NDArray[np.uint8]
 _Row = tuple[Segment, Segment, int, tuple[int, int], npt.NDArray[np.float32], Segment, int]
@@ -625,7 +626,10 @@ class WaveformTracks(Dataset[Batch]):
     def _batch(self, step: int) -> Any:
         source = self._source
         if hasattr(source, "__getitem__") and not isinstance(source, IterableDataset | DataLoader):
-            return source[step]
+            try:
+                return source[step]
+            except IndexError:
+                raise DataError(f"the data loader has no batch for step {step}: {_ENDLESS}") from None
         if self._iterator is None or step < self._position:
             iterator = iter(source)
             if self._iterator is not None and iterator is self._iterator:
@@ -638,7 +642,7 @@ class WaveformTracks(Dataset[Batch]):
             self._position += 1
             return next(self._iterator)
         except StopIteration:
-            raise DataError(f"the data loader ended before step {step}: it has to give batches without end") from None
+            raise DataError(f"the data loader ended before step {step}: {_ENDLESS}") from None
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of one step.

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from stonecli.errors import StoneError
 from stonecli.jobs import default_jobs, run
 from stonecli.key import Key
@@ -69,8 +71,16 @@ def generate(
 
 
 def _made(folder: Path) -> dict[int, Path]:
-    """The existing excerpts, by number."""
-    return {int(path.name.partition("_")[0]): path for path in folder.glob("[0-9]*_[0-9]*.npy")}
+    """The existing excerpts, by number; a damaged file is not one, so it is made again."""
+    return {int(path.name.partition("_")[0]): path for path in folder.glob("[0-9]*_[0-9]*.npy") if _is_whole(path)}
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        np.load(path, mmap_mode="r")  # reads the header, and checks the size that it says
+    except (ValueError, OSError, EOFError):
+        return False
+    return True
 
 
 def _key_index(path: Path) -> int:

@@ -21,15 +21,17 @@ def own_object(name: str) -> Any:
     """The object that ``MODULE:NAME`` names; the module may also be in the current folder.
 
     Raises:
-        ValueError: the name has another form.
-        ImportError, AttributeError: there is no such object; or any exception of the module.
+        StoneError: the name has another form, or a module is missing.
+        AttributeError: there is no such object; or any exception of the module.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ValueError("must have the form MODULE:NAME")
+        raise StoneError("must have the form MODULE:NAME")
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise StoneError(f"there is no Python module {error.name}; run stone in its folder") from error
     finally:
         sys.path.remove("")
 
@@ -46,12 +48,6 @@ def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, Wavefo
 
     try:
         function = own_object(name)
-    except ValueError as error:
-        raise LoaderError(f"--loader {name}: {error}") from error
-    except ModuleNotFoundError as error:
-        raise LoaderError(
-            f"--loader {name}: there is no Python module {error.name}; run stone in its folder"
-        ) from error
     except Exception as error:  # user code can raise any exception
         raise LoaderError(f"--loader {name}: {describe(error)}") from error
     try:

@@ -114,8 +114,12 @@ def read_recipe(path: Path) -> Recipe:
         for step in steps:
             step.arguments(dict.fromkeys(PLACEHOLDERS, ""))
         needs = _read_needs(content.get("needs", {}))
+    except tomllib.TOMLDecodeError as error:
+        raise StoneError(f"{path}: not a TOML file: {error}") from None
+    except KeyError as error:
+        raise StoneError(f"{path}: not a recipe: {error.args[0]!r} is missing or unknown") from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StoneError(f"{path}: not a list of steps with a name and a command: {error!r}") from None
+        raise StoneError(f"{path}: not a list of steps with a name and a command: {error}") from None
     if not steps or len({step.name for step in steps}) < len(steps) or not all(step.command for step in steps):
         raise StoneError(f"{path}: every step needs a name of its own and a command")
     return Recipe(steps, needs)

@@ -26,6 +26,7 @@ import torch
 
 from stonecli.errors import reason
 from stonecli.jobs import END_SIGNALS
+from stonecli.util.locks import folder_lock
 from stonecli_train import generated
 from stonecli_train.allocator import keep_freed_memory
 from stonecli_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -108,6 +109,22 @@ def choose_config(
     return config
 
 
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Keep other processes from training the run in ``folder``.
+
+    Raises:
+        ArgumentsError: one is training it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_lock(folder, wait=False))
+        except BlockingIOError:
+            raise ArgumentsError(f"{folder}: another stone train is running here; choose another --name") from None
+        yield
+
+
 def train(
     config: TrainConfig,
     *,
@@ -175,6 +192,8 @@ def train(
             on_message, on_progress, watchers = _nothing, _nothing, ()
         elif loader is not None and processes.count > 1:
             raise ArgumentsError("--loader needs a run of one process: its batches cannot be shared")
+        if processes.is_first:
+            stack.enter_context(_only_run(folder))
         target = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device("cpu")
         run_watchers = [
             load_watcher(watcher, config, name) if isinstance(watcher, str) else watcher for watcher in watchers

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,21 +33,26 @@ def try_lock(file: BinaryIO) -> bool:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a folder of stone's own files; other processes and threads that ask for it wait.
 
     On a file system without locks, and in a folder that cannot be written to, there is no waiting.
 
     Raises:
         FileNotFoundError: there is no such folder.
+        BlockingIOError: ``wait`` is False, and another process has the lock.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     lock = FileLock(folder / LOCK_NAME)
-    with suppress(OSError, NotImplementedError):
-        lock.acquire()
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(folder)) from None
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:

@@ -703,3 +703,8 @@ def test_a_data_loader_that_ends(tiny_config: Any) -> None:
     tracks[0]
     with pytest.raises(DataError, match="ended before step 1"):
         tracks[1]
+
+
+def test_a_list_of_batches_that_is_too_short_is_an_error(tiny_config: Config) -> None:
+    with pytest.raises(DataError, match="no batch for step 0"):
+        WaveformTracks([], tiny_config())[0]

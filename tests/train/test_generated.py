@@ -38,3 +38,13 @@ def test_only_missing_files_are_made(tmp_path: Path) -> None:
     assert np.array_equal(np.load(lost), array)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != lost)
     assert labels.read_text() == content
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None], ids=["empty", "header", "cut"])
+def test_damaged_files_are_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    generate(tmp_path, VQTConfig(), count=2, seconds=2.0)
+    (path,) = tmp_path.glob("00001_*.npy")
+    content = path.read_bytes()
+    path.write_bytes(content[:-10] if damage is None else damage)
+    generate(tmp_path, VQTConfig(), count=2, seconds=2.0)
+    assert path.read_bytes() == content

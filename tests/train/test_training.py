@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 
 import stonecli_train
 from stonecli.key import Key
+from stonecli.util.locks import LOCK_NAME, folder_lock
 from stonecli_train.checkpoint import load_checkpoint
 from stonecli_train.errors import ArgumentsError
 from stonecli_train.loop import EpochReport, Watcher
@@ -60,6 +61,16 @@ def test_one_call_trains_and_the_next_resumes(labels: Path, tmp_path: Path) -> N
     longer = stonecli_train.choose_config("ks_mode", labels=labels, values=[*SETTINGS, "optimizer.epochs=3"])
     assert stonecli_train.train(longer, **where, watchers=[epochs]).step == 9
     assert epochs.epochs == [1, 2, 3]
+
+
+def test_two_runs_of_one_name_do_not_train_at_once(labels: Path, tmp_path: Path) -> None:
+    """Otherwise each would replace the other's checkpoints."""
+    config = stonecli_train.choose_config("ks_mode", labels=labels, values=SETTINGS)
+    folder = tmp_path / "runs" / "models" / "ks_mode" / str(config.loss.circle) / "basic"
+    folder.mkdir(parents=True)
+    with folder_lock(folder), pytest.raises(ArgumentsError, match="another stone train is running here"):
+        stonecli_train.train(config, labels=labels, save_dir=tmp_path / "runs", threads=1)
+    assert [path.name for path in folder.iterdir()] == [LOCK_NAME]
 
 
 @pytest.mark.parametrize(

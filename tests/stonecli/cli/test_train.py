@@ -114,7 +114,7 @@ def test_a_tiny_run(loss: str, given: str, folder: Path, arguments: Any, invoke:
     assert result.stderr == ""
     index = Path("ks" if loss == "stone" else "ks_mode") / "1" / "first"
     models = tmp_path / "models" / index
-    assert sorted(path.name for path in models.iterdir()) == ["best.pt", "last.pt", "log.csv"]
+    assert sorted(path.name for path in models.iterdir()) == [".lock", "best.pt", "last.pt", "log.csv"]
     checkpoint = load_checkpoint(models / "best.pt")
     assert checkpoint.config["optimizer"]["lr"] == 0.005
     assert checkpoint.config["loss"]["circle"] == checkpoint.circle_type == 1
@@ -281,7 +281,7 @@ def test_a_custom_watcher(
     for wrong, reason in (
         ("my_own_watchers:Other", "must be a subclass"),
         ("my_own_watchers:None_", "has no attribute"),
-        ("no_such_module:Mine", "No module named"),
+        ("no_such_module:Mine", "there is no Python module no_such_module"),
     ):
         assert reason in refused(invoke(*run, "--watcher", wrong), 1)
 
