@@ -56,8 +56,9 @@ def convert(
 ) -> None:
     """Write the keys that files already have in another notation.
 
-    Analyzes nothing: the keys in the tags are read in any spelling, and corrections that you made stay. Without
-    --write-tags this is a preview: no file changes. To restore the files, run stone undo.
+    Analyzes nothing: the keys in the tags are read in any spelling, and corrections that you made stay. Files without a
+    key get that of the rekordbox XML, whose keys are respelled with --rekordbox. Without --write-tags this is a
+    preview: no file changes. To restore the files, run stone undo.
     """
     from stonecli.output.sinks import Targets
     from stonecli.tagging import convert_library
@@ -72,7 +73,15 @@ def convert(
     written = next((rule.notation for rule in options.rules if rule.field == "key"), options.rules[0].notation)
     mode = OutputMode(as_json, quiet)
     with TagScreen(
-        mode, options, written, targets, None, roots, collection=collection, table=ConversionTable
+        mode,
+        options,
+        written,
+        targets,
+        None,
+        roots,
+        collection=collection,
+        playlist_name=playlist_name,
+        table=ConversionTable,
     ) as screen:
         summary = convert_library(
             roots,

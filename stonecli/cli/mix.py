@@ -138,8 +138,8 @@ def mix(
 ) -> None:
     """Sort tracks into an order that mixes well by key, tuning and tempo.
 
-    Uses the keys and tempos in the tags, and analyzes files without a key. No music file is changed. The page
-    docs/mixing.md explains the costs.
+    Uses the keys and tempos in the tags, or else in the rekordbox XML, and analyzes files without a key. No music file
+    is changed. The page docs/mixing.md explains the costs.
     """
     for target, option in ((playlist, "--playlist"), (rekordbox, "--rekordbox")):
         check_target(target, option)

@@ -119,7 +119,15 @@ def tag(
         key_model = None if remove else load_model(model, device)
         resume = is_parquet(output)
         with TagScreen(
-            mode, options, notation, targets, key_model, roots, collection=collection, resume=resume
+            mode,
+            options,
+            notation,
+            targets,
+            key_model,
+            roots,
+            collection=collection,
+            playlist_name=playlist_name,
+            resume=resume,
         ) as screen:
             summary = tag_library(
                 roots,

@@ -66,6 +66,7 @@ class TagScreen:
         model: the model that detects the keys; None if nothing is analyzed.
         roots: the searched paths; the table shows file names relative to them.
         collection: the rekordbox XML that ``targets.rekordbox`` writes again with the keys.
+        playlist_name: the playlist of the collection that is processed; None for all of it.
         table: prints the results; None for the table of ``stone tag``.
         resume: skip files that ``targets.output`` already has, and append the others to it.
     """
@@ -80,6 +81,7 @@ class TagScreen:
         roots: Sequence[Location] = (),
         *,
         collection: Path | None = None,
+        playlist_name: str | None = None,
         table: type[TagTable] | None = None,
         resume: bool = False,
     ) -> None:
@@ -91,6 +93,7 @@ class TagScreen:
         self._targets = targets
         self._model = model
         self._collection = collection
+        self._playlist_name = playlist_name
         self._resume = resume
         self._console = output_console()
         self._table = (table or TagTable)(self._console, roots, notation, bpm=options.bpm)
@@ -125,16 +128,22 @@ class TagScreen:
         """Print the header and show the progress bar. ``locations`` are the files, None if they are not known yet."""
         from stonecli.output.sinks import Outputs, Targets
 
-        has_music = locations is None or bool(locations)
-        if not has_music and (paths := [path for path in vars(self._targets).values() if path is not None]):
+        targets = self._targets
+        if locations is not None and not locations:  # no empty page in place of the one of another library
+            is_respelled = self._options.convert and self._collection is not None  # this needs no music
+            targets = Targets(rekordbox=targets.rekordbox) if is_respelled else Targets()
+        paths = [path for name, path in vars(self._targets).items() if path != getattr(targets, name)]
+        if paths:
             self.errors.info(f"{listed_were(paths)} not saved, because there is no music to process")
         outputs = Outputs(
-            self._targets if has_music else Targets(),  # no empty page in place of the one of another library
+            targets,
             self._notation,
             self._model,
             self._results,
             bpm=self._options.bpm,
             collection=self._collection,
+            playlist_name=self._playlist_name,
+            respell=self._options.convert,
             overwrite=self._options.overwrite,
         )
         self._stack.callback(self._show_kept, outputs)  # called after the exit of the outputs

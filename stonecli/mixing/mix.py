@@ -14,6 +14,7 @@ from stonecli.cache.results import ResultCache, open_cache
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
+from stonecli.library.collection_tags import NO_COLLECTION, CollectionTags, read_collection_tags
 from stonecli.library.music_file import opened
 from stonecli.library.walk import find_music
 from stonecli.mixing.positions import order_with_positions
@@ -21,6 +22,7 @@ from stonecli.mixing.transitions import (
     COMPATIBLE_COST,
     EQUAL_WEIGHTS,
     CostRules,
+    KeySource,
     Track,
     Transition,
     cost_matrix,
@@ -29,7 +31,9 @@ from stonecli.mixing.transitions import (
 )
 from stonecli.model.session import KeyModel, default_model
 from stonecli.tagging import Tagger, TagOptions
+from stonecli.tagging.collection import completed
 from stonecli.tags import KeyTags, read_tags
+from stonecli.tags.tempo_text import parse_bpm
 from stonecli.tags.track_info import TrackInfo, read_info
 
 StrPath = str | os.PathLike[str]
@@ -80,20 +84,23 @@ DEFAULTS = MixOptions()
 class TrackReader:
     """Reads one file when called with its path. It can be pickled.
 
-    The key is from the tags; a file without one is analyzed. The tuning and the keys at the start and the end are from
-    this analysis, or from an earlier one in the cache.
+    Key and tempo are from the tags, or for a file without them from a rekordbox collection. A file without a key is
+    analyzed. The tuning and the keys at the start and the end are from this analysis, or from an earlier one in the
+    cache.
 
     Attributes:
         model: analyzes files whose tags contain no key.
         cache: the result cache, or None.
         bpm: whether files without a tempo in their tags are analyzed, too.
         bpm_range: estimated tempi are halved or doubled into this range; None: they stay as estimated.
+        collection: keys and tempi of files that have none in their tags.
     """
 
     model: KeyModel
     cache: ResultCache | None = None
     bpm: bool = False
     bpm_range: tuple[float, float] | None = None
+    collection: CollectionTags = NO_COLLECTION
 
     def __call__(self, path: Path) -> MixTrack:
         """The file at ``path`` as a track to mix.
@@ -104,10 +111,14 @@ class TrackReader:
         """
         with opened(path) as music:
             try:
-                key = read_tags(music).key
+                tags = read_tags(music)
             except TagError:
-                key = KeyTags("", None, None).key  # the audio may be valid
+                tags = KeyTags("", None, None)  # the audio may be valid
+            given = self.collection.of(path)
+            key = completed(tags, given).key
+            source: KeySource = "tag" if tags.key else "collection" if key else "detected"
             info = read_info(music)
+            info = replace(info, bpm=info.bpm or parse_bpm(given.bpm))
             needs_tempo = self.bpm and info.bpm is None
             estimate: KeyEstimate | None
             if key is None or needs_tempo:
@@ -123,7 +134,7 @@ class TrackReader:
         if used is None:
             return MixTrack(path, None, info, seconds)
         cents = estimate.tuning_cents if estimate else None
-        track = Track(path, used, "tag" if key else "detected", cents, info.bpm, *end_keys(used, estimate))
+        track = Track(path, used, source, cents, info.bpm, *end_keys(used, estimate))
         return MixTrack(path, track, info, seconds)
 
 
@@ -180,6 +191,8 @@ def mix(
     on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
+
+    Keys and tempi are from the tags of the files, or else from the rekordbox XML among the paths.
 
     Args:
         paths: files, folders and crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``). Folders are searched.
@@ -273,7 +286,9 @@ def _read(
     with ExitStack() as stack:
         if cache is not None:
             stack.enter_context(closing(cache))
-        reader = TrackReader(default_model() if model is None else model, cache, options.bpm, options.bpm_range)
+        collection = read_collection_tags(locations, options.playlist_name)
+        key_model = default_model() if model is None else model
+        reader = TrackReader(key_model, cache, options.bpm, options.bpm_range, collection)
         done = on_done or (lambda: None)
         outcomes = stack.enter_context(in_threads(reader, music, options.jobs, on_done=lambda _: done()))
         signals = stack.enter_context(stopped_by_signals(outcomes))

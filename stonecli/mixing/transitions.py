@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KeyTransition = Literal[
     "same key", "one up", "one down", "relative", "diagonal", "energy boost", "energy drop", "parallel", "clash"
 ]
+KeySource = Literal["tag", "collection", "detected"]
 Floats = npt.NDArray[np.float32]
 AnyFloats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -64,7 +65,8 @@ class Track:
     Attributes:
         path: path of the file.
         key: the key.
-        key_from: ``tag`` if the key is from the tags, ``detected`` if it is from the analysis.
+        key_from: ``tag`` if the key is from the tags, ``collection`` if it is from a rekordbox XML, ``detected`` if it
+            is from the analysis.
         tuning_cents: deviation from A = 440 Hz; None if unknown.
         bpm: beats per minute; None if unknown.
         first_key, last_key: keys at the start and the end, from :func:`end_keys`; None if they are ``key``.
@@ -72,7 +74,7 @@ class Track:
 
     path: Path
     key: Key
-    key_from: Literal["tag", "detected"] = "tag"
+    key_from: KeySource = "tag"
     tuning_cents: float | None = None
     bpm: float | None = None
     first_key: Key | None = None

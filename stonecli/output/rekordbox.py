@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from xml.etree import ElementTree  # only written here, never parsed
 from stonecli import __version__
 from stonecli.errors import CrateError, OutputError
 from stonecli.key import Notation, parse_or_none
+from stonecli.library.collection_tags import normalized
 from stonecli.library.crates import file_url_path, tracks_of
 from stonecli.library.rekordbox import Collection, CollectionTrack, Span, read_collection
 from stonecli.output.playlist import PlaylistEntry, file_uri
@@ -80,6 +80,7 @@ def update_rekordbox(
     source_playlist: str | None = None,
     bpm: bool = False,
     overwrite: bool = False,
+    respell: bool = False,
 ) -> str | None:
     """Write the collection ``source`` to ``path`` with the keys of the entries as ``Tonality``, and return a name.
 
@@ -98,6 +99,8 @@ def update_rekordbox(
             new playlist refers to the track that is in it. None for the whole collection.
         bpm: whether ``AverageBpm`` is set to the tempo of the entries, where it is missing or unreadable.
         overwrite: whether other keys and tempi in the collection are replaced, too.
+        respell: whether each key that the collection has for a track of ``source_playlist`` is written in the notation,
+            also if its entry has another key, or if it has none.
 
     Returns:
         The name of the added playlist; None without one.
@@ -112,7 +115,7 @@ def update_rekordbox(
     found = read_updatable(source, source_playlist)
     assert found.collection is not None and found.root is not None  # noqa: S101, PT018 (checked by read_updatable)
     free_numbers = _free_numbers(found)
-    preferred = set() if source_playlist is None else {one.offset for one in tracks_of(found, source_playlist)}
+    preferred = {one.offset for one in tracks_of(found, source_playlist)}
     numbers: dict[int, str] = {}  # by id of the entry
     preferred_numbers: dict[int, str] = {}
     edits = []
@@ -120,10 +123,14 @@ def update_rekordbox(
         if entry is not None:
             number = track.number or next(free_numbers)
             changes = _changes(track, entry, notation, bpm=bpm, overwrite=overwrite)
+            if respell and track.offset in preferred:
+                changes |= _respelled(track, notation)
             edits.append(_Edit(track.offset, changes if track.number else {"TrackID": number, **changes}))
             numbers.setdefault(id(entry), number)
             if track.offset in preferred:
                 preferred_numbers.setdefault(id(entry), number)
+        elif respell and track.offset in preferred and (changes := _respelled(track, notation)):
+            edits.append(_Edit(track.offset, changes))
     numbers |= preferred_numbers
     missing = [entry for entry in entries if id(entry) not in numbers]
     numbers |= {id(entry): next(free_numbers) for entry in missing}
@@ -267,22 +274,23 @@ def _changes(
     return changes
 
 
+def _respelled(track: CollectionTrack, notation: Notation) -> dict[str, str]:
+    """The new value of the key that a track has; empty if it has none."""
+    key = parse_or_none(track.key_text)
+    return {} if key is None else {"Tonality": key.spelled(notation)}
+
+
 def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Iterator[PlaylistEntry | None]:
     """The entry of each track of the collection, by its file; None for a track that is not among the entries."""
-    by_path = {_normalized(entry.path): entry for entry in entries}
+    by_path = {normalized(entry.path): entry for entry in entries}
     by_real_path: dict[str, PlaylistEntry] = {}
     for track in collection.tracks:
         path = file_url_path(track.location)
-        found = None if path is None else by_path.get(_normalized(path))
+        found = None if path is None else by_path.get(normalized(path))
         if path is not None and found is None:  # a link, or another spelling of the path
-            by_real_path = by_real_path or {_normalized(Path(os.path.realpath(one.path))): one for one in entries}
-            found = None if "\0" in str(path) else by_real_path.get(_normalized(Path(os.path.realpath(path))))
+            by_real_path = by_real_path or {normalized(Path(os.path.realpath(one.path))): one for one in entries}
+            found = None if "\0" in str(path) else by_real_path.get(normalized(Path(os.path.realpath(path))))
         yield found
-
-
-def _normalized(path: Path) -> str:
-    """The absolute path, equal for spellings that differ in accents, and on Windows in case."""
-    return os.path.normcase(unicodedata.normalize("NFC", os.path.normpath(path.absolute())))
 
 
 def _track(number: str, entry: PlaylistEntry, notation: Notation) -> ElementTree.Element:

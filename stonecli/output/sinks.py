@@ -51,7 +51,9 @@ class Outputs:
         results: output for the records instead of ``targets.output``.
         bpm: whether the tempo is estimated, too.
         collection: the rekordbox XML that the tracks are from. ``targets.rekordbox`` then has all that is in it.
+        playlist_name: the playlist of the collection that is processed; None for all of it.
         overwrite: whether keys and tempi that the collection has are replaced.
+        respell: whether keys that the collection has are written in the notation, also for files without a result.
 
     Attributes:
         is_unfinished: set this if the run was interrupted.
@@ -67,8 +69,12 @@ class Outputs:
         *,
         bpm: bool = False,
         collection: Path | None = None,
+        playlist_name: str | None = None,
         overwrite: bool = False,
+        respell: bool = False,
     ) -> None:
+        self._playlist_name = playlist_name
+        self._respell = respell
         self._overwrite = overwrite
         self._bpm = bpm
         self._collection = collection
@@ -142,7 +148,14 @@ class Outputs:
 
         if self._collection is not None:
             update_rekordbox(
-                self._collection, path, self._entries, self._notation, bpm=self._bpm, overwrite=self._overwrite
+                self._collection,
+                path,
+                self._entries,
+                self._notation,
+                source_playlist=self._playlist_name,
+                bpm=self._bpm,
+                overwrite=self._overwrite,
+                respell=self._respell,
             )
         else:  # rekordbox shows the playlist by the name of the file
             save_rekordbox(path, self._entries, self._notation, path.stem)

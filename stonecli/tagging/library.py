@@ -11,11 +11,15 @@ from typing import TypeAlias
 
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.key import AGREEMENTS, Agreement
+from stonecli.library.collection_tags import read_collection_tags
 from stonecli.model.session import KeyModel
 from stonecli.remote.locations import Location, Seen, Url, parse_location
+from stonecli.tagging.collection import completed_result
+from stonecli.tagging.converter import Converter
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import OnResult, ResultCounter, TagResult, TagSummary
 from stonecli.tagging.tagger import LocationTagger, Tagger, open_tagger
+from stonecli.tags import KeyTags
 from stonecli.tags.edit.atomic_replace import remove_leftovers
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -60,6 +64,8 @@ def tag_library(
 
     locations = [path if isinstance(path, Url) else parse_location(os.fspath(path)) for path in paths]
     with open_tagger(model, options) as (tagger, run):
+        if isinstance(tagger, Converter):
+            tagger = replace(tagger, collection=read_collection_tags(locations, playlist_name))
         leftovers: list[Path] = []
         found = list(find_recordings(locations, leftovers, skip, playlist_name))
         if options.write:
@@ -94,9 +100,10 @@ def convert_library(
 ) -> TagSummary:
     """Write the keys that the music below ``paths`` already has in other notations, or to other fields.
 
-    Nothing is analyzed, and no key changes: the key in the tags is read in any spelling (:meth:`stonecli.Key.parse`).
-    Files without a key, those whose key text names none, and those whose fields name two keys stay as they are. Signals
-    and undo: see :func:`tag_library`.
+    Nothing is analyzed, and no key changes: the key in the tags, or for a file without one the ``Tonality`` of a
+    rekordbox XML among the paths, is read in any spelling (:meth:`stonecli.Key.parse`). Files without a key, those
+    whose key text names none, and those whose fields name two keys stay as they are. Signals and undo: see
+    :func:`tag_library`.
 
     Args:
         paths: files, folders and crates, see :func:`tag_library`; URLs are never written to, so each is an error.
@@ -147,6 +154,8 @@ def compare_library(
 ) -> ComparisonSummary:
     """Compare the keys in the tags of all music below ``paths`` with the detected ones. No file is changed.
 
+    For files without a key, the ``Tonality`` of a rekordbox XML among the paths is compared.
+
     Args:
         paths: files, folders, crates and URLs, see :func:`tag_library`.
         options: ``jobs`` and ``use_cache``; files that already have a key are always analyzed.
@@ -163,9 +172,15 @@ def compare_library(
         ModelError, DeviceError: the built-in model cannot be loaded.
     """
     counts: Counter[Agreement | None] = Counter()
+    paths = list(paths)
+    collection = read_collection_tags(paths, playlist_name)
 
     def collect(outcome: Outcome[Location, TagResult]) -> None:
         result = outcome.result
+        if result is not None and isinstance(result.path, Path):
+            own = KeyTags("", result.old_text, result.old_key, result.old_bpm_text)
+            result = completed_result(result, own, collection.of(result.path))
+            outcome = replace(outcome, result=result)
         if result is not None:
             counts[result.relation] += 1
             confidence = result.estimate.confidence if result.estimate else 0.0

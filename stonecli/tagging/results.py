@@ -57,8 +57,11 @@ class TagResult:
         estimate: the analysis without its windows: from this run, or, for a file that kept its key, from the result
             cache, so that its key may differ from ``key``. None if there is none.
         bpm: the tempo of the file in beats per minute: its own if it was kept, otherwise the estimated one, in
-            ``bpm_range`` and rounded as in the tags. None if there is none, or without ``bpm`` in the options.
+            ``bpm_range`` and rounded as in the tags. Without ``bpm`` in the options, that of a rekordbox collection for
+            a file that has none. None if there is none.
         old_bpm_text: text of the tempo field before the run; None if there was none. Untrusted data.
+        is_from_collection: whether ``old_text`` is from a rekordbox collection, because the file has no key. Only if
+            keys are converted or compared.
     """
 
     path: Location
@@ -69,6 +72,7 @@ class TagResult:
     estimate: KeyEstimate | None
     bpm: float | None = None
     old_bpm_text: str | None = None
+    is_from_collection: bool = False
 
     @property
     def relation(self) -> Agreement | None:

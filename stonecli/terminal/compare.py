@@ -27,6 +27,7 @@ class ComparisonTable(TagTable):
 
     def row(self, result: TagResult) -> None:
         """Print one file."""
+        self._from_collection += result.is_from_collection
         detected = result.estimate.key if result.estimate else None
         confidence = result.estimate.confidence if result.estimate and detected else None
         relation = result.relation or no_relation(result)
@@ -52,7 +53,8 @@ class ComparisonTable(TagTable):
         self._print(row)
 
     def summary(self, errors: int, write: bool) -> None:
-        """Print nothing: :func:`print_counts` prints the totals."""
+        """Print no counts: :func:`print_counts` prints them."""
+        self._print_origin()
 
 
 def print_counts(console: Console, summary: ComparisonSummary) -> None:

@@ -64,6 +64,7 @@ class TagTable:
         self._notation = notation
         self._counts: Counter[str] = Counter()
         self._new_keys = self._new_tempi = 0  # that a preview shows
+        self._from_collection = 0  # keys
         self._is_terminal = console.is_terminal
         if self._is_terminal:
             is_narrow = console.width < NARROW
@@ -99,7 +100,8 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
-        gets_tempo = result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
+        self._from_collection += result.is_from_collection
+        gets_tempo = self._bpm and result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
         self._new_tempi += gets_tempo
         self._new_keys += result.status in _NEW_KEYS or (result.status == "incomplete" and not gets_tempo)
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
@@ -142,6 +144,13 @@ class TagTable:
             line.append("; no file was changed, add --write-tags to remove the keys")
         if self._is_terminal:
             self._print(line)
+        self._print_origin()
+
+    def _print_origin(self) -> None:
+        """Print how many of the old keys are not in the files, unless this is a pipe."""
+        if self._is_terminal and self._from_collection:
+            what = "key is" if self._from_collection == 1 else "keys are"
+            self._print(Text(f"{self._from_collection:,} old {what} from the rekordbox XML, not from the tags"))
 
     def _key_cells(self, key: Key | None) -> Text:
         if key is None:

@@ -1,6 +1,7 @@
 """A crate of 30 recordings with the keys of five programs, in a rekordbox collection: compared, respelled and ordered.
 
-The collection and the playlist that come out are read by pyrekordbox, ElementTree and m3u8; undo restores every byte.
+The keys are in the tags and in the collection, or only in the collection. The collection and the playlist that come out
+are read by pyrekordbox, ElementTree and m3u8; undo restores every byte.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,41 +60,67 @@ COLLECTION = """<?xml version="1.0" encoding="UTF-8"?>
 
 @dataclass(frozen=True)
 class Crate:
-    """The files with their real keys, their bytes, the collection, and stone with a home of its own."""
+    """The files with their real keys and those of the programs, their bytes, the collection, and stone."""
 
     keys: Mapping[Path, Key]
+    named: Mapping[Path, Key]
     before: Mapping[Path, bytes]
     collection: Path
     stone: Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def crate(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: Encode, stone: RunStone) -> Crate:
-    folder, home = tmp_path_factory.mktemp("crate"), tmp_path_factory.mktemp("home")
+def stone_at_home(tmp_path_factory: pytest.TempPathFactory, stone: RunStone) -> Callable[..., CompletedProcess[str]]:
+    """stone with one home for both crates, so that the recordings are analyzed only once."""
+    home = tmp_path_factory.mktemp("home")
     for name in ("data", "config", "state", "cache"):
         (home / name).mkdir(mode=0o700)
     folders: dict[str, Any] = {
         f"STONE_{name.upper()}_DIR": str(home / name) for name in ("data", "config", "state", "cache")
     }
-    keys = {}
+    return functools.partial(stone, **folders)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: Encode) -> Mapping[Path, Key]:
+    """The recordings without keys in their tags."""
+    folder, keys = tmp_path_factory.mktemp("recordings"), {}
     for number in range(COUNT):
         key = Key.from_index(7 * number % 24)
         samples = music(key.name, seconds=6, rate=44100)
         path = encode(samples, 44100, CONTAINERS[number % len(CONTAINERS)], folder / f"{number:02} é & #{number}")
         keys[path] = key
-        write_foreign_key(path, PROGRAMS[number % len(PROGRAMS)](key.transposed(6) if number < WRONG else key))
-    tracks = "".join(_track(number, path) for number, path in enumerate(keys))
+    return keys
+
+
+@pytest.fixture(scope="module", params=["in the tags", "only in the collection"])
+def crate(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    recordings: Mapping[Path, Key],
+    stone_at_home: Callable[..., CompletedProcess[str]],
+) -> Crate:
+    folder, keys, texts = tmp_path_factory.mktemp("crate"), {}, []
+    for number, (recording, key) in enumerate(recordings.items()):
+        path = folder / recording.name
+        shutil.copy(recording, path)
+        keys[path] = key
+        texts.append(PROGRAMS[number % len(PROGRAMS)](key.transposed(6) if number < WRONG else key))
+        if request.param == "in the tags":
+            write_foreign_key(path, texts[-1])
+    tracks = "".join(_track(number, path, text) for number, (path, text) in enumerate(zip(keys, texts, strict=True)))
     members = "".join(f'<TRACK Key="{100 + number}"/>' for number in reversed(range(COUNT)))
     collection = folder / "rekordbox.xml"
     text = COLLECTION.format(count=COUNT, tracks=tracks, members=members)
     collection.write_text(text, encoding="utf-8", newline="\r\n")
     before = {path: path.read_bytes() for path in (*keys, collection)}
-    return Crate(keys, before, collection, functools.partial(stone, **folders))
+    named = {path: key.transposed(6) if number < WRONG else key for number, (path, key) in enumerate(keys.items())}
+    return Crate(keys, named, before, collection, stone_at_home)
 
 
-def _track(number: int, path: Path) -> str:
+def _track(number: int, path: Path, key: str) -> str:
     url, bpm = f"file://localhost{quote(str(path))}", 120 + number % 7
-    return TRACK.format(id=100 + number, number=number, url=url, key=read_tags(path).text, bpm=f"{bpm}.00")
+    return TRACK.format(id=100 + number, number=number, url=url, key=key, bpm=f"{bpm}.00")
 
 
 def write_foreign_key(path: Path, text: str) -> None:
@@ -114,8 +142,8 @@ def test_the_keys_of_the_programs_are_compared(crate: Crate) -> None:
     assert (found.returncode, found.stderr) == (0, "")
     records = {Path(record["path"]): record for record in map(json.loads, found.stdout.splitlines())}
     assert list(records) == list(crate.keys)
-    for number, (path, key) in enumerate(crate.keys.items()):
-        assert records[path]["tag_key"]["musical"] == (key.transposed(6) if number < WRONG else key).musical
+    for path, key in crate.named.items():
+        assert records[path]["tag_key"]["musical"] == key.musical
     right = sum(records[path]["detected_key"]["musical"] == key.musical for path, key in crate.keys.items())
     assert right > 0.8 * COUNT
     clashes = crate.stone("compare", crate.collection, "--playlist-name", "saturday", "--only", "clash", "--json")
@@ -126,12 +154,13 @@ def test_the_keys_of_the_programs_are_compared(crate: Crate) -> None:
 
 
 def test_the_crate_is_respelled_ordered_and_restored(crate: Crate, tmp_path: Path) -> None:
-    keys = {path: read_tags(path).key for path in crate.keys}
-    converted = crate.stone("convert", crate.collection, "--notation", "openkey", "--write-tags")
+    respelled = tmp_path / "respelled.xml"
+    arguments = ["--notation", "openkey", "--write-tags", "--rekordbox", respelled]
+    converted = crate.stone("convert", crate.collection, *arguments)
     assert (converted.returncode, converted.stderr) == (0, "")
-    for path, key in keys.items():
-        assert key is not None
-        assert read_tags(path).text == key.open_key
+    open_keys = {path: key.open_key for path, key in crate.named.items()}
+    assert {path: read_tags(path).text for path in crate.keys} == open_keys
+    check_collection(crate, respelled, None, open_keys)
 
     outputs = ["--rekordbox", tmp_path / "Set 1.xml", "--playlist", tmp_path / "Set 1.m3u8"]
     options = ["--notation", "openkey", "--start", "07 é & #7", "--at", "15=11 é & #11", *outputs]
@@ -140,11 +169,13 @@ def test_the_crate_is_respelled_ordered_and_restored(crate: Crate, tmp_path: Pat
     record = json.loads(mixed.stdout)
     order = [Path(track["path"]) for track in record["tracks"]]
     assert (len(order), set(order)) == (COUNT, set(crate.keys))
+    assert {Path(track["path"]): track["key"]["open_key"] for track in record["tracks"]} == open_keys
+    assert {track["bpm"] for track in record["tracks"]} == {float(bpm) for bpm in range(120, 127)}
     assert [order[0].name[:2], order[14].name[:2]] == ["07", "11"]
     assert record["gap"] < 0.1
 
     check_playlist(tmp_path / "Set 1.m3u8", order)
-    check_collection(crate, tmp_path / "Set 1.xml", order, {path: key.open_key for path, key in keys.items() if key})
+    check_collection(crate, tmp_path / "Set 1.xml", order, open_keys)
 
     assert crate.stone("undo").returncode == 0
     assert {path: path.read_bytes() for path in crate.before} == crate.before
@@ -156,21 +187,22 @@ def check_playlist(playlist: Path, order: list[Path]) -> None:
     assert [Path(os.path.normpath(playlist.parent / name)) for name in names] == order
 
 
-def check_collection(crate: Crate, path: Path, order: list[Path], keys: Mapping[Path, str]) -> None:
-    """pyrekordbox reads keys and playlists; apart from them, the tree is the one that went in."""
+def check_collection(crate: Crate, path: Path, order: list[Path] | None, keys: Mapping[Path, str]) -> None:
+    """pyrekordbox reads keys and playlists; apart from them and a new one, the tree is the one that went in."""
     rbxml = pytest.importorskip("pyrekordbox.rbxml", reason="needs pyrekordbox")
     read = rbxml.RekordboxXml(path)
     numbers = {track: 100 + number for number, track in enumerate(crate.keys)}
     assert {track["TrackID"]: track["Tonality"] for track in read.get_tracks()} == {
         numbers[track]: key for track, key in keys.items()
     }
-    assert read.get_playlist("Set 1").get_tracks() == [numbers[track] for track in order]
     assert read.get_playlist("Clubs", "Saturday").get_tracks() == [*reversed(numbers.values())]
     old, new = (ElementTree.parse(file).getroot() for file in (crate.collection, path))  # noqa: S314 (our own)
     root = new.find("PLAYLISTS/NODE")
     assert root is not None
-    root.remove(root[-1])
-    root.set("Count", "1")
+    if order is not None:
+        assert read.get_playlist("Set 1").get_tracks() == [numbers[track] for track in order]
+        root.remove(root[-1])
+        root.set("Count", "1")
     for tree in (old, new):
         for track in tree.iterfind("COLLECTION/TRACK"):
             del track.attrib["Tonality"]

@@ -119,15 +119,19 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
     table.row(TagResult(Path("a.mp3"), "detected", Key.parse("Am"), "Em", key, estimate_of("Am")))
     table.row(TagResult(Path("b.mp3"), "no key", None, "Em", key, estimate_of(None)))
     table.row(TagResult(Path("c.mp3"), "detected", Key.parse("Am"), None, None, estimate_of("Am")))
+    foreign = TagResult(Path("d.mp3"), "detected", key, "Em", key, estimate_of("Em"), is_from_collection=True)
+    table.row(foreign)
+    table.row(foreign)
     relations = dict.fromkeys(("same", "relative", "fifth", "parallel", "clash"), 0) | {"fifth": 1, "clash": 3}
     print_counts(console, ComparisonSummary(6, 0, False, None, relations, 2))  # type: ignore[arg-type]
+    table.summary(0, write=False)
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert lines[0] == "file tag detected confidence relation"
     assert lines[1].startswith("a.mp3 9A 8A Am ")
     assert lines[1].endswith("80% fifth")
     assert lines[2].split() == ["b.mp3", "9A", "-", "no", "key"]
     assert lines[3].endswith("no tag key")
-    assert lines[5:] == [
+    assert lines[7:] == [
         "relation files share",
         "same 0 0%",
         "relative 0 0%",
@@ -135,6 +139,7 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
         "parallel 0 0%",
         "clash 3 75%",
         "not compared 2 no readable key in the tags, or none detected",
+        "2 old keys are from the rekordbox XML, not from the tags",
     ]
 
 

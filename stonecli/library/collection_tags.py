@@ -1,0 +1,84 @@
+"""The keys and tempi that rekordbox collections have for files. They count where a file has none in its own tags."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from stonecli.errors import CrateError
+from stonecli.library.crates import file_url_path, is_collection, tracks_of
+from stonecli.library.rekordbox import CollectionTrack, read_collection
+
+
+class CollectionTexts(NamedTuple):
+    """What a collection says about one file. Untrusted.
+
+    Attributes:
+        key: the text of ``Tonality``; "" if it is missing.
+        bpm: the text of ``AverageBpm``; "" if it is missing.
+    """
+
+    key: str = ""
+    bpm: str = ""
+
+
+@dataclass(frozen=True)
+class CollectionTags:
+    """The texts of collections by file. It can be pickled.
+
+    Attributes:
+        texts: by the :func:`normalized` path of the file.
+    """
+
+    texts: Mapping[str, CollectionTexts] = field(default_factory=dict)
+
+    def of(self, path: Path) -> CollectionTexts:
+        """The texts for a file; they are empty if no collection has it. Links to the file are resolved."""
+        if not self.texts:
+            return CollectionTexts()
+        found = self.texts.get(normalized(path))
+        return found or self.texts.get(normalized(Path(os.path.realpath(path)))) or CollectionTexts()
+
+
+NO_COLLECTION = CollectionTags()
+"""What the files have that are not in a collection: nothing."""
+
+
+def read_collection_tags(paths: Iterable[object], playlist_name: str | None = None) -> CollectionTags:
+    """The keys and tempi in the rekordbox XML among ``paths``. The first track of a file that has one counts.
+
+    A collection that cannot be read is skipped, since finding its music reports the error.
+
+    Args:
+        paths: files, folders, crates and URLs; only collections are read.
+        playlist_name: if a collection has a file twice, the track in this playlist counts.
+    """
+    texts: dict[str, CollectionTexts] = {}
+    for path in paths:
+        if not isinstance(path, str | os.PathLike) or not is_collection(Path(path)) or not Path(path).is_file():
+            continue
+        try:
+            collection = read_collection(Path(path), playlist_name)
+            in_playlist = list(tracks_of(collection, playlist_name)) if playlist_name is not None else []
+        except (OSError, CrateError):
+            continue
+        for track in (*in_playlist, *collection.tracks):
+            _add(track, texts)
+    return CollectionTags(texts)
+
+
+def _add(track: CollectionTrack, texts: dict[str, CollectionTexts]) -> None:
+    path = file_url_path(track.location) if track.key_text or track.bpm_text else None
+    if path is not None:
+        name = normalized(path)
+        known = texts.get(name, CollectionTexts())
+        texts[name] = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text)
+
+
+def normalized(path: Path) -> str:
+    """The absolute path, equal for spellings that differ in accents, and on Windows in case."""
+    return os.path.normcase(unicodedata.normalize("NFC", os.path.normpath(path.absolute())))
