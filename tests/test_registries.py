@@ -15,7 +15,8 @@ import pytest
 
 from stonecli.cli.help import COMMANDS, program_help
 from stonecli.key import NOTATIONS, Key, Notation
-from stonecli.output.table_file import FORMATS, OutputFile
+from stonecli.output import TABLE_SUFFIXES
+from stonecli.output.table_file import OutputFile
 from stonecli.remote.locations import Url, parse_location
 from stonecli.remote.storage import STORAGES, storage_of
 
@@ -80,14 +81,14 @@ class TestStorages:
 
 
 class TestOutputFormats:
-    @pytest.mark.parametrize("suffix", FORMATS)
+    @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
     def test_each_is_written(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"keys{suffix}"
         with OutputFile(path):
             pass
         assert path.is_file()
 
-    @pytest.mark.parametrize("suffix", FORMATS)
+    @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
     def test_each_is_in_help_and_documentation(self, suffix: str) -> None:
-        assert suffix in help_of("tag")
+        assert all(suffix in help_of(command) for command in ("tag", "convert", "compare"))
         assert suffix in (ROOT / "docs" / "formats.md").read_text("utf-8")

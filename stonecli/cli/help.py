@@ -145,7 +145,15 @@ def _section_lines(sections: list[Section], width: int) -> list[str]:
                 explained[0] = f"  {name:{left}}  {explained[0].lstrip()}"
                 lines += explained
             else:
-                lines += [f"  {name}", *explained]
+                lines += [*_name_lines(name, width), *explained]
+    return lines
+
+
+def _name_lines(name: str, width: int) -> list[str]:
+    """The name of an option as lines; choices that do not fit (``red|green|blue``) continue on the next line."""
+    lines, indent = [f"  {name}"], "    "
+    while len(lines[-1]) > width and (cut := lines[-1].rfind("|", len(indent), width) + 1):
+        lines[-1:] = [lines[-1][:cut], indent + lines[-1][cut:]]
     return lines
 
 

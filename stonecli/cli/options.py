@@ -16,6 +16,7 @@ import typer
 
 from stonecli.cli.common import Device
 from stonecli.key import NOTATIONS, Notation
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.tempo.bpm import BpmRange
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ NullOption = Annotated[
 ]
 TableOutput = Annotated[
     Path | None,
-    output_option("Save a table: .csv, .json or .ndjson.", ".csv", ".json", ".ndjson"),
+    output_option(f"Save a table: {listing(TABLE_SUFFIXES)}.", *TABLE_SUFFIXES),
 ]
 HtmlOutput = Annotated[
     Path | None,

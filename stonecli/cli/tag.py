@@ -36,16 +36,20 @@ from stonecli.cli.options import (
     PlaylistOutput,
     QuietOption,
     json_option,
+    listing,
     output_option,
     takes_tag_options,
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
 from stonecli.key import Notation
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.remote.locations import Location, parse_location
 
 if TYPE_CHECKING:
     from stonecli.output.sinks import Targets
     from stonecli.tagging import TagOptions, TagSummary
+
+_TABLES = (*TABLE_SUFFIXES, ".parquet")
 
 
 @one_line_errors
@@ -68,7 +72,7 @@ def tag(
     notation: NotationOption = "camelot",
     output: Annotated[
         Path | None,
-        output_option("Save a table: .csv, .json, .ndjson or .parquet.", ".csv", ".json", ".ndjson", ".parquet"),
+        output_option(f"Save a table: {listing(_TABLES)}.", *_TABLES),
     ] = None,
     html: HtmlOutput = None,
     playlist: PlaylistOutput = None,
@@ -103,7 +107,8 @@ def tag(
     from stonecli.output.sinks import Targets
     from stonecli.tagging import tag_library
 
-    targets, mode = Targets(output, playlist, rekordbox, html), OutputMode(as_json, quiet, verbose)
+    targets = Targets(output=output, playlist=playlist, rekordbox=rekordbox, html=html)
+    mode = OutputMode(as_json, quiet, verbose)
     _check(paths, options, targets, mode, remove=remove, cluster=cluster)
     match_audio = as_json or targets != Targets()  # shows files that keep their key with their analysis
     options = replace(options, remove=remove, use_cache=not no_cache, match_audio=match_audio)
@@ -186,10 +191,9 @@ def _check(
         raise typer.BadParameter(
             "cannot be combined with --bpm or --bpm-range; stone undo restores the tempo", param_hint="--remove"
         )
-    if cluster is not None and (options.jobs or targets.playlist or targets.rekordbox or targets.html):
-        raise typer.BadParameter(
-            "cannot be combined with --jobs, --playlist, --rekordbox or --html", param_hint="--cluster"
-        )
+    local = [*(["--jobs"] if options.jobs else []), *targets.track_files]
+    if cluster is not None and local:
+        raise typer.BadParameter(f"cannot be combined with {' and '.join(local)}", param_hint="--cluster")
 
 
 def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
@@ -197,6 +201,6 @@ def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
     # A later run may append to the Parquet folder from another folder, where a relative name means another file.
     is_absolute = is_parquet(targets.output)
     roots = [location.absolute() if is_absolute and isinstance(location, Path) else location for location in locations]
-    if targets.playlist or targets.rekordbox or targets.html:
-        refuse_addresses(roots, "--playlist, --rekordbox and --html need files on this computer")
+    if local := targets.track_files:
+        refuse_addresses(roots, f"{' and '.join(local)} can only list files on this computer")
     return roots

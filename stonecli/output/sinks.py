@@ -26,7 +26,7 @@ class Targets:
     """The requested output files; None for those that are not requested.
 
     Attributes:
-        output: .csv, .json or .ndjson file, or .parquet folder.
+        output: file with one of ``TABLE_SUFFIXES``, or .parquet folder.
         playlist: M3U8 file.
         rekordbox: XML file.
         html: HTML page.
@@ -36,6 +36,11 @@ class Targets:
     playlist: Path | None = None
     rekordbox: Path | None = None
     html: Path | None = None
+
+    @property
+    def track_files(self) -> dict[str, Path]:
+        """The requested files by option, without the table: they name music files on this computer."""
+        return {f"--{name}": path for name, path in vars(self).items() if path is not None and name != "output"}
 
 
 class Outputs:
@@ -99,7 +104,7 @@ class Outputs:
         record = tag_record(path, result, error, self.model, bpm=self._bpm)
         if self._table:
             self._table.write(record)
-        if isinstance(path, Path) and (self._targets.playlist or self._targets.rekordbox or self._targets.html):
+        if isinstance(path, Path) and self._targets.track_files:
             self._note_track(path, result, error)
         return record
 

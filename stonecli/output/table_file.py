@@ -12,11 +12,10 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from stonecli.errors import naming
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.output.records import BPM_COLUMNS, CSV_COLUMNS, tag_row
 from stonecli.util.atomic_file import create_temporary, publish
 from stonecli.util.csv_text import csv_cells, csv_line
-
-FORMATS = (".csv", ".json", ".ndjson")
 
 
 class OutputFile:
@@ -36,8 +35,8 @@ class OutputFile:
 
     def __init__(self, path: Path, *, bpm: bool = False) -> None:
         self._format = path.suffix.lower()
-        if self._format not in FORMATS:
-            raise ValueError(f"--output must end in {', '.join(FORMATS)}, not {path.suffix or 'nothing'!r}")
+        if self._format not in TABLE_SUFFIXES:
+            raise ValueError(f"--output must end in {', '.join(TABLE_SUFFIXES)}, not {path.suffix or 'nothing'!r}")
         self._path = path
         self._count = 0
         self.is_unfinished = False

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from stonecli.key import NOTATIONS
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.util.config_file import MAX_BYTES, config_path, read_config
 from tests.fixture_types import RunStone
 
@@ -65,9 +67,9 @@ def test_comments_and_a_link_stay(invoke: Invoke, tmp_path: Path) -> None:
         (b"notation = 1", "'notation' is outside a table; "),
         (
             b"[tag]\nnotation = 'x\\u001b[31m'",
-            "tag.notation must be one of camelot, openkey, musical, sharps, flats, not 'x",
+            f"tag.notation must be one of {', '.join(NOTATIONS)}, not 'x",
         ),
-        (b"[tag]\nnotation = 'x'", "tag.notation must be one of camelot, openkey, musical, sharps, flats, not 'x'; "),
+        (b"[tag]\nnotation = 'x'", f"tag.notation must be one of {', '.join(NOTATIONS)}, not 'x'; "),
         (b"[tag]\nnotation = ['musical']", "tag.notation must be one value; "),
         (b"[tag]\nnotation = {a = 1}", "tag.notation must be one value; "),
         (b"[tag]\nfield = 'key'", "tag.field must be a list; "),
@@ -79,7 +81,7 @@ def test_comments_and_a_link_stay(invoke: Invoke, tmp_path: Path) -> None:
         (b"[tag]\nwrite-tags = 1", "tag.write-tags must be true or false; "),
         (b"[tag]\nmin-confidence = 2", "tag.min-confidence must be a number from 0 to 1, not '2'; "),
         (b"[tag]\nmin-confidence = nan", "tag.min-confidence must be a number from 0 to 1, not 'nan'; "),
-        (b"[tag]\noutput = 'song.mp3'", "tag.output must end in .csv, .json, .ndjson or .parquet, not 'song.mp3'; "),
+        (b"[tag]\noutput = 'song.mp3'", f"tag.output must end in {', '.join(TABLE_SUFFIXES)} or .parquet, not 'song.mp3'; "),
         (b"[tag]\nmodel = 'nobody'", "tag.model nobody: there is no model 'nobody'; "),
         (b"[tag]\njobs = true", "tag.jobs must be one value; "),
         (b"[tag]\nhelp = true", "stone tag has no option --help; run: stone config unset tag.help"),
@@ -186,9 +188,9 @@ def test_an_output_that_cannot_be_made_names_the_file(invoke: Invoke, song: Song
         (["tag.field", "key", "key"], "tag.field must not name 'key' twice"),
         (
             ["watch.field", "comment=german"],
-            "watch.field must have one of the notations camelot, openkey, musical, sharps, flats, not 'german'",
+            f"watch.field must have one of the notations {', '.join(NOTATIONS)}, not 'german'",
         ),
-        (["tag.notation", "x"], "tag.notation must be one of camelot, openkey, musical, sharps, flats, not 'x'"),
+        (["tag.notation", "x"], f"tag.notation must be one of {', '.join(NOTATIONS)}, not 'x'"),
         (["tag.jobs", "0"], "tag.jobs must be a whole number of at least 1, not '0'"),
         (["tag.min-confidence", "nan"], "tag.min-confidence must be a number from 0 to 1, not 'nan'"),
         (["watch.settle", "0.1"], "watch.settle must be a number of at least 0.5, not '0.1'"),

@@ -12,7 +12,7 @@ from mutagen import File
 from mutagen.flac import FLAC
 from mutagen.id3 import GEOB, ID3, TKEY, TXXX
 
-from stonecli.key import Key
+from stonecli.key import NOTATIONS, Key
 from stonecli.tags import FieldRule, read_tags, write_key
 from tests.fixture_types import CopySong, Fingerprint, Invoke
 
@@ -202,11 +202,11 @@ def test_the_run_has_a_name_for_undo(invoke: Invoke, song: CopySong) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--notation", "loud"], "--notation must be one of camelot, openkey, musical, sharps, flats"),
+        (["--notation", "loud"], f"--notation must be one of {', '.join(NOTATIONS)}"),
         (["--field", "genre"], "--field must be one of key, comment, grouping, title"),
         (["--field", "title", "--mode", "replace"], "cannot be replace for a title"),
         (["--overwrite"], "there is no option --overwrite"),
-        (["--output", "x.parquet"], "--output must end in .csv, .json or .ndjson"),
+        (["--output", "x.parquet"], "--output must end in .csv, .json"),
         (["--quiet", "--json"], "--quiet cannot be combined with --json"),
         (["https://example.org/a.mp3"], "tags can only be converted in files on this computer"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import stonecli
+from stonecli.key import NOTATIONS
 from tests.fixture_types import Invoke
 
 Stone = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -125,7 +126,7 @@ def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
         (["tag", "--jobs", "0", "."], "--jobs must be a whole number of at least 1, not '0'; see stone tag --help"),
         (
             ["tag", "--notation", "german", "."],
-            "--notation must be one of camelot, openkey, musical, sharps, flats, not 'german'; see stone tag --help",
+            f"--notation must be one of {', '.join(NOTATIONS)}, not 'german'; see stone tag --help",
         ),
         (["tag", "--remove", "--overwrite", "."], "--remove cannot be combined with --overwrite; see stone tag --help"),
         (["tag", "--output", "no/such/x.csv", "."], "--output no/such: no such folder; create it first"),

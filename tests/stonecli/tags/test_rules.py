@@ -16,8 +16,8 @@ def test_named_fields_become_rules() -> None:
     ("fields", "reason"),
     [
         (["album"], "must be one of key, comment, grouping, title, not 'album'"),
-        (["key=german"], "must have one of the notations camelot, openkey, musical, sharps, flats, not 'german'"),
-        (["key="], "must have one of the notations camelot, openkey, musical, sharps, flats, not ''"),
+        (["key=german"], "must have one of the notations camelot, openkey, .*, not 'german'"),
+        (["key="], "must have one of the notations camelot, openkey, .*, not ''"),
         (["comment=camelot", "key", "comment=openkey"], "must not name 'comment' twice"),
         (["key", "key"], "must not name 'key' twice"),
     ],

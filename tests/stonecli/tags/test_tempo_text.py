@@ -16,6 +16,7 @@ from stonecli.tags.tempo_text import bpm_text, says_no_tempo
 from stonecli.tags.track_info import read_info
 from stonecli.tempo.bpm import rounded_bpm
 from tests.fixture_types import BytesOf, CopySample
+from tests.tag_samples import WITHOUT_AUDIO
 
 A_MINOR = Key.parse("Am")
 FIELDS = {"mp4": "tmpo", "alac": "tmpo", "faststart": "tmpo", "asf": "WM/BeatsPerMinute"}
@@ -75,7 +76,7 @@ class TestEveryContainer:
     def test_mutagen_finds_the_field_of_the_container(self, sample: str, make: CopySample) -> None:
         path = make(sample)
         write_tags(path, None, (), 128.0)
-        if sample in ("musepack", "monkey's audio"):
+        if sample in WITHOUT_AUDIO:
             assert str(APEv2(path)["BPM"]) == "128"
             return
         tags = mutagen.File(path).tags
