@@ -81,7 +81,7 @@ def test_comments_and_a_link_stay(invoke: Invoke, tmp_path: Path) -> None:
         (b"[tag]\nwrite-tags = 1", "tag.write-tags must be true or false; "),
         (b"[tag]\nmin-confidence = 2", "tag.min-confidence must be a number from 0 to 1, not '2'; "),
         (b"[tag]\nmin-confidence = nan", "tag.min-confidence must be a number from 0 to 1, not 'nan'; "),
-        (b"[tag]\noutput = 'song.mp3'", f"tag.output must end in {', '.join(TABLE_SUFFIXES)} or .parquet, not 'song.mp3'; "),
+        (b"[tag]\noutput = 'song.mp3'", f"tag.output must end in {', '.join(TABLE_SUFFIXES)} or .parquet, not 'song"),
         (b"[tag]\nmodel = 'nobody'", "tag.model nobody: there is no model 'nobody'; "),
         (b"[tag]\njobs = true", "tag.jobs must be one value; "),
         (b"[tag]\nhelp = true", "stone tag has no option --help; run: stone config unset tag.help"),
