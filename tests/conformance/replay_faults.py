@@ -959,7 +959,11 @@ def bare_tests(folder: Path) -> str:
     return run_tests(
         "tests/train/corpus/test_render.py",
         "tests/stonecli/cli/test_train.py",
+        "tests/stonecli/cli/test_train_errors.py",
+        "tests/stonecli/cli/test_train_resume.py",
         "tests/stonecli/cli/test_tag.py",
+        "tests/stonecli/cli/test_tag_bad_input.py",
+        "tests/stonecli/cli/test_tag_process.py",
         PATH=path,
     )
 

@@ -36,7 +36,7 @@ class TestSignals:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
     def test_an_interrupt_sent_to_the_decoder_does_nothing(self, tmp_path: Path, encode: Encode) -> None:
-        """It would, between its start and that of its session (tests/stonecli/cli/test_tag.py met it once)."""
+        """It would, between its start and that of its session (tests/stonecli/cli/test_tag_process.py met it once)."""
         path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
         blocks = read_audio(path, RATE)
         first = next(blocks)
