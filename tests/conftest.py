@@ -43,6 +43,11 @@ from tests.fixture_types import (
     StartProcess,
 )
 
+# With this variable, which many containers set, each process that a test starts would compile stone again, and each
+# worker of pytest-xdist all tests: about a fifth of the whole run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 _MAJOR = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14), (0, 4, 7))
 _MINOR = ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14), (0, 3, 7))
 

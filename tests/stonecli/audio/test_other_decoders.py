@@ -25,8 +25,10 @@ CONTAINERS = ["m4a aac", "m4a alac", "wma", "wavpack", "opus"]
 
 
 @pytest.fixture(params=["missing", "not executable", "no ffmpeg"])
-def no_wheel(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ffmpeg of the wheel is missing, not executable, or another program."""
+def no_wheel(
+    request: pytest.FixtureRequest, songs: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From here on, the ffmpeg of the wheel is missing, not executable, or another program."""
     program = tmp_path / "programs" / "ffmpeg"
     if request.param != "missing":
         program.parent.mkdir()
@@ -45,22 +47,29 @@ def samples_of(path: Path, rate: int = 11025) -> Samples:
     return np.concatenate(list(open_audio(path, rate).blocks))
 
 
-@pytest.fixture
-def zeros(tmp_path: Path, encode: Encode) -> Path:
+@pytest.fixture(scope="module")
+def zeros(tmp_path_factory: pytest.TempPathFactory, encode: Encode) -> Path:
     """Four minutes of silence."""
-    return encode(np.zeros(44100 * 240, dtype=np.float32), 44100, "m4a alac", tmp_path / "zeros")
+    samples = np.zeros(44100 * 240, dtype=np.float32)
+    return encode(samples, 44100, "m4a alac", tmp_path_factory.mktemp("zeros") / "zeros")
 
 
-@pytest.fixture
-def inverted(tmp_path: Path, encode: Encode, music: MakeMusic) -> Path:
+@pytest.fixture(scope="module")
+def inverted(tmp_path_factory: pytest.TempPathFactory, encode: Encode, music: MakeMusic) -> Path:
     """Music with an inverted channel."""
     mono = music("A minor", rate=44100)
-    return encode(np.stack([mono, -mono], axis=1), 44100, "m4a aac", tmp_path / "inverted")
+    samples = np.stack([mono, -mono], axis=1)
+    return encode(samples, 44100, "m4a aac", tmp_path_factory.mktemp("inverted") / "inverted")
+
+
+@needs_ffmpeg
+def test_a_wheel_without_an_ffmpeg_that_starts(songs: Mapping[str, Path], no_wheel: None) -> None:
+    assert len(samples_of(songs["m4a aac"])) / 11025 == pytest.approx(16, abs=0.1)
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_every_container_is_decoded(songs: Mapping[str, Path], no_wheel: None, container: str) -> None:
+def test_every_container_is_decoded(songs: Mapping[str, Path], missing: None, container: str) -> None:
     audio = open_audio(songs[container], 11025)
     assert sum(len(block) for block in audio.blocks) / audio.rate == pytest.approx(16, abs=0.1)
     estimate = detect_key(songs[container])

@@ -143,8 +143,8 @@ def test_a_cache_with_damaged_pages_is_replaced(
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, song: Song) -> None:
-    """Pages 2 to 5, as a bad disk leaves them: each command works, and the cache does again."""
+def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, invoke: Invoke, song: Song) -> None:
+    """Pages 2 to 5, as a bad disk leaves them: each command works, and then the cache works again."""
     path = song("mp3")
     first = stone("tag", path)
     content = bytearray(cache_file().read_bytes())
@@ -155,34 +155,41 @@ def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, song: 
         assert result.returncode == 0, result.stderr
         if command[0] == "tag":
             assert (result.stdout, result.stderr) == (first.stdout, "")
-        assert stone("cache").stdout.startswith(f"{cache_file()}: {count} results, ")
+        assert invoke("cache").stdout.startswith(f"{cache_file()}: {count} results, ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("mode", [0o1777, 0o777, 0o2775, 0o775])
-def test_a_folder_of_another_program_is_unchanged(stone: RunStone, song: Song, tmp_path: Path, mode: int) -> None:
+def test_a_folder_of_another_program_is_unchanged(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
     """As /tmp in a container, where nothing but stone's files may be in it, or the folder of a group."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(mode)
+    monkeypatch.setenv("STONE_CACHE_DIR", str(folder))
+    monkeypatch.setenv("STONE_STATE_DIR", str(folder))
     path = song("mp3")
     for _ in range(2):  # the second run finds only stone's files there
-        stone("tag", path, STONE_CACHE_DIR=str(folder), STONE_STATE_DIR=str(folder))
+        assert invoke("tag", path, "--write-tags", "--overwrite").exit_code == 0
         assert folder.stat().st_mode & 0o7777 == mode
     assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
 @pytest.mark.parametrize("is_old", [False, True])
-def test_other_users_cannot_read_the_cache(stone: RunStone, song: Song, tmp_path: Path, is_old: bool) -> None:
+def test_other_users_cannot_read_the_cache(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
     """It lists the paths of the user's library."""
     folder = tmp_path / "caches" / "stone"
+    monkeypatch.setenv("STONE_CACHE_DIR", str(folder))
     path = song("mp3")
     if is_old:  # as stone 0.1 made it
-        stone("tag", path, STONE_CACHE_DIR=str(folder))
+        assert invoke("tag", path).exit_code == 0
         folder.chmod(0o755)
         for entry in folder.iterdir():
             entry.chmod(0o644)
-    stone("tag", path, STONE_CACHE_DIR=str(folder))
+    assert invoke("tag", path).exit_code == 0
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {entry.stat().st_mode & 0o777 for entry in folder.iterdir()} == {0o600}

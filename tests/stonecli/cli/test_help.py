@@ -11,7 +11,7 @@ import pytest
 from typer import Context
 from typer.main import get_command
 
-from stonecli.cli.help import COMMANDS, sections
+from stonecli.cli.help import COMMANDS, program_help, sections
 from stonecli.cli.main import app
 from tests.fixture_types import Invoke
 
@@ -32,15 +32,22 @@ def printed(*arguments: str, columns: int = 80) -> str:
     return result.stdout
 
 
+def help_of(invoke: Invoke, command: str) -> str:
+    """The help of a command, or of the program if it is empty, without the start of a process."""
+    return invoke(command, "--help").stdout if command else program_help() + "\n"
+
+
 class TestOneHelp:
-    def test_of_the_program(self) -> None:
+    def test_of_the_program(self, invoke: Invoke) -> None:
         text = printed("--help")
+        assert text == help_of(invoke, "")
         for arguments in ([], ["help"], ["-h"], ["help", "help"]):
             assert printed(*arguments) == text
 
     @pytest.mark.parametrize("command", ["tag", "config"])
-    def test_of_a_command(self, command: str) -> None:
+    def test_of_a_command(self, invoke: Invoke, command: str) -> None:
         text = printed(command, "--help")
+        assert text == help_of(invoke, command)
         assert text.startswith(f"Usage: stone {command} [OPTIONS] ")
         for arguments in (["help", command], [command, "-h"]):
             assert printed(*arguments) == text
@@ -59,12 +66,15 @@ class TestOneHelp:
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 class TestLayout:
     @pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
-    def test_it_fits_the_terminal(self, command: str, columns: int) -> None:
-        for line in printed(*filter(None, [command]), "--help", columns=columns).splitlines():
+    def test_it_fits_the_terminal(
+        self, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, command: str, columns: int
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for line in help_of(invoke, command).splitlines():
             assert len(line) <= min(columns, 100) or " " not in line.strip(), line
 
-    def test_it_is_for_people(self, command: str) -> None:
-        text = printed(*filter(None, [command]), "--help")
+    def test_it_is_for_people(self, invoke: Invoke, command: str) -> None:
+        text = help_of(invoke, command)
         assert text.isascii()
         assert not re.search(r"<\w+>|[{}]|\[\[|\.\.\.\.|x[<>]=|\bNone\b|Path\(", text)
 

@@ -96,7 +96,8 @@ class TestInterruptedRun:
             assert one.state["progress"] == other.state["progress"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
-    @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+    @pytest.mark.slow  # the default run has the same of the stream of batches, in tests/train/test_workers.py
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
     def test_a_stopped_worker_does_not_delay_the_end(
         self, name: str, recordings: Path, train_arguments: Any, stone_command: list[str], start_process: Any
     ) -> None:
@@ -127,7 +128,7 @@ class TestFailingRun:
         )
         run[run.index("-s") + 1] = recordings / "blocked"
         (recordings / "blocked" / "models" / "ks_mode" / "7" / "blocked" / "best.pt").mkdir(parents=True)
-        process = start_process([*stone_command, *map(str, run), "--workers", "2"])
+        process = start_process([*stone_command, *map(str, run), "--workers", "1"])
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         (line,) = lines(errors)
@@ -135,7 +136,7 @@ class TestFailingRun:
         assert "is a directory" in line
 
     @pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc of Linux")
-    @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.slow), "2"])
+    @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.slow), "1"])
     def test_more_tracks_than_files_may_be_open(
         self,
         workers: str,
@@ -177,26 +178,23 @@ class TestOtherRun:
         assert line.startswith(f"stone: {last.parent}: holds a run of another architecture")
         assert last.read_bytes() == before
 
-    @pytest.mark.parametrize(
-        ("option", "value", "before"),
-        [
-            ("--seed", "3", "optimizer.seed = 0"),
-            ("--batch-size", "2", "data.batch_size = 4"),
-            ("--lr", "1", "lr = 0.01"),
-        ],
-    )
     def test_a_run_with_other_settings_is_resumed_only_when_asked_to(
-        self, option: str, value: str, before: str, recordings: Path, train_arguments: Any, invoke: Any, tmp_path: Path
+        self, recordings: Path, train_arguments: Any, invoke: Any, tmp_path: Path
     ) -> None:
         run = train_arguments("stone", "--data", recordings / "music", "-e", "1")
         assert invoke(*run).exit_code == 0
         last = tmp_path / "models" / "ks" / "7" / "basic" / "last.pt"
         content = last.read_bytes()
-        line = refused(invoke(*run, option, value), 1)
-        assert before in line
-        assert line.endswith("choose another --name, or resume it with --allow-changes")
-        assert last.read_bytes() == content
-        assert invoke(*run, option, value, "--allow-changes").exit_code == 0
+        for option, value, before in (
+            ("--seed", "3", "optimizer.seed = 0"),
+            ("--batch-size", "2", "data.batch_size = 4"),
+            ("--lr", "1", "lr = 0.01"),
+        ):
+            line = refused(invoke(*run, option, value), 1)
+            assert before in line
+            assert line.endswith("choose another --name, or resume it with --allow-changes")
+            assert last.read_bytes() == content
+        assert invoke(*run, "--seed", "3", "--batch-size", "2", "--lr", "1", "--allow-changes").exit_code == 0
         assert invoke(*run, "-e", "2").exit_code == 0  # more epochs are no other run
 
     def test_a_run_with_other_tracks_is_resumed_only_when_asked_to(

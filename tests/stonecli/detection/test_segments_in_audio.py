@@ -55,9 +55,16 @@ def test_recordings_in_one_key_have_hardly_a_change(
     assert np.mean(changes) <= 0.2
 
 
-def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str, Key], key_model: KeyModel) -> None:
+@pytest.fixture(scope="module")
+def decoded(shared: Path, recordings: dict[str, Key]) -> dict[str, Samples]:
+    """The samples of each recording."""
+    return {name: np.concatenate(list(read_audio(shared / "audio" / name, RATE))) for name in recordings}
+
+
+def test_joined_recordings_in_unrelated_keys(
+    recordings: dict[str, Key], decoded: dict[str, Samples], key_model: KeyModel
+) -> None:
     """Excludes neighbors on the circle of fifths: a sonata in A minor modulates to C major and E minor by itself."""
-    audio = {name: np.concatenate(list(read_audio(shared / "audio" / name, RATE))) for name in recordings}
     random = np.random.default_rng(0)
     found = []
     for one, other in itertools.combinations(recordings, 2):
@@ -66,7 +73,7 @@ def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str,
             continue
         parts = []
         for name in (one, other):
-            whole = 0.9 * audio[name] / np.abs(audio[name]).max()
+            whole = 0.9 * decoded[name] / np.abs(decoded[name]).max()
             length = int(random.uniform(50, 110) * RATE)
             whole = np.tile(whole, -(-length // len(whole)))
             begin = int(random.integers(0, len(whole) - length + 1))
@@ -77,15 +84,13 @@ def test_joined_recordings_in_unrelated_keys(shared: Path, recordings: dict[str,
     assert np.mean(found) >= 0.8  # 102 of 120 with four seeds in both orders: 0.85; benchmarks/key_changes.py has more
 
 
-@pytest.mark.parametrize("cents", [-30.0, -12.0, 17.0, 35.0])
-def test_detuned_recordings_are_measured_within_five_cents(
-    shared: Path, recordings: dict[str, Key], cents: float
-) -> None:
-    for name in recordings:
-        samples = np.concatenate(list(read_audio(shared / "audio" / name, RATE)))[: 60 * RATE]
-        ratio = 2.0 ** (-cents / 1200)
-        detuned = soxr.resample(samples, RATE, RATE * ratio, quality="MQ")
-        before, after = (cents_of(frame_peaks(part, RATE).resultant) for part in (samples, detuned))
+def test_detuned_recordings_are_measured_within_five_cents(decoded: dict[str, Samples]) -> None:
+    for name, whole in decoded.items():
+        samples = whole[: 60 * RATE]
+        before = cents_of(frame_peaks(samples, RATE).resultant)
         assert before is not None
-        assert after is not None
-        assert (after - before - cents + 50) % 100 - 50 == pytest.approx(0, abs=5), name
+        for cents in (-30.0, -12.0, 17.0, 35.0):
+            detuned = soxr.resample(samples, RATE, RATE * 2.0 ** (-cents / 1200), quality="MQ")
+            after = cents_of(frame_peaks(detuned, RATE).resultant)
+            assert after is not None
+            assert (after - before - cents + 50) % 100 - 50 == pytest.approx(0, abs=5), (name, cents)
