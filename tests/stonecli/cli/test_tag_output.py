@@ -80,7 +80,7 @@ class TestPlaylistAndCollection:
         estimated, kept, bad = song("mp3"), song("flac"), tmp_path / "bad.mp3"
         bad.write_text("text")
         assert invoke("tag", kept, "--write-tags", "--notation", "musical").exit_code == 0
-        files = [
+        files: list[str | Path] = [
             "--playlist",
             tmp_path / "list.m3u8",
             "--rekordbox",
