@@ -110,5 +110,5 @@ def _check_content(file: BinaryIO) -> bool:
     """
     file.seek(0)
     if not file.read(1):
-        raise AudioError("the file is empty")
+        raise AudioError("the file is empty; re-rip or re-download it")
     return has_zero_length(file)

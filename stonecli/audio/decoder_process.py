@@ -188,7 +188,7 @@ class DecoderLog:
         for phrase in ("moov atom not found", "does not contain any stream", "matches no streams", "Permission denied"):
             if phrase in text:
                 return {"matches no streams": "no audio stream"}.get(phrase, phrase)
-        return "unknown or damaged format"
+        return "not an audio file, or damaged; re-rip or re-download it"
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def analyze(
     files: Annotated[
         list[Path],
         typer.Argument(
+            readable=False,
             metavar="PATH...",
             help="Analyze these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
         ),

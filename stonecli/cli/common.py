@@ -190,8 +190,9 @@ def _check_is_ours(path: Path) -> None:
     if not is_ours:
         from typer import BadParameter
 
-        advice = "choose another name; to keep its playlists and cues, name it among the paths, too"
-        raise BadParameter(f"{path} is not from stone, or has cues or grids; {advice}", param_hint="--rekordbox")
+        problem = f"would replace {path}, which another program wrote or which has cues or grids"
+        advice = "choose another name; to add keys to that collection, also give it as a path"
+        raise BadParameter(f"{problem}; {advice}", param_hint="--rekordbox")
 
 
 def check_inputs(locations: Iterable[Location], playlist: Path | None) -> None:

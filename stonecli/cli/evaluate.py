@@ -35,6 +35,7 @@ def evaluate(
     labels: Annotated[
         Path | None,
         typer.Argument(
+            readable=False,
             metavar="[LABELS.csv]",
             help="Read the labels: columns path and key or tempo (or bpm), or a playlist or rekordbox XML.",
         ),
@@ -45,7 +46,11 @@ def evaluate(
     ] = None,
     dataset_dir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the dataset here (default: datasets/NAME in stone's data folder)."),
+        typer.Option(
+            readable=False,
+            metavar="FOLDER",
+            help="Keep the dataset here (default: datasets/NAME in stone's data folder).",
+        ),
     ] = None,
     model: ModelOption = None,
     against: Annotated[

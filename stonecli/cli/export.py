@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 @one_line_errors
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT.pt", help="Read this checkpoint of stone train, STONE or S-KEY.")
+        Path,
+        typer.Argument(readable=False, metavar="CKPT.pt", help="Read this checkpoint of stone train, STONE or S-KEY."),
     ],
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Write the model to this file.")],
+    model: Annotated[Path, typer.Argument(readable=False, metavar="MODEL.onnx", help="Write the model to this file.")],
     pitch_fork: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Check the class order with this recording in C major, too."),
+        typer.Option(readable=False, metavar="FILE", help="Check the class order with this recording in C major, too."),
     ] = None,
 ) -> None:
     """Convert a PyTorch checkpoint to an ONNX model for --model.

@@ -59,19 +59,27 @@ def mix(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Mix these files, folders, playlists or rekordbox XML, or - for a list on stdin."
+            readable=False,
+            metavar="PATH...",
+            help="Mix these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
         ),
     ],
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="TRACK", rich_help_panel=ORDER, help="Start with this file: its path or name (default: any)."
+            readable=False,
+            metavar="TRACK",
+            rich_help_panel=ORDER,
+            help="Start with this file: its path or name (default: any).",
         ),
     ] = None,
     end: Annotated[
         Path | None,
         typer.Option(
-            metavar="TRACK", rich_help_panel=ORDER, help="End with this file: its path or name (default: any)."
+            readable=False,
+            metavar="TRACK",
+            rich_help_panel=ORDER,
+            help="End with this file: its path or name (default: any).",
         ),
     ] = None,
     at: Annotated[
@@ -105,7 +113,8 @@ def mix(
         ),
     ] = None,
     compatible: Annotated[
-        Path | None, typer.Option(metavar="TRACK", help="List the tracks that mix with this file (default: sort).")
+        Path | None,
+        typer.Option(readable=False, metavar="TRACK", help="List the tracks that mix with this file (default: sort)."),
     ] = None,
     playlist: Annotated[
         Path | None,

@@ -107,8 +107,7 @@ def tag(
     from stonecli.output.sinks import Targets
     from stonecli.tagging import tag_library
 
-    targets = Targets(output=output, playlist=playlist, rekordbox=rekordbox, html=html)
-    mode = OutputMode(as_json, quiet, verbose)
+    targets, mode = Targets(output, playlist, rekordbox, html), OutputMode(as_json, quiet, verbose)
     _check(paths, options, targets, mode, remove=remove, cluster=cluster)
     match_audio = as_json or targets != Targets()  # shows files that keep their key with their analysis
     options = replace(options, remove=remove, use_cache=not no_cache, match_audio=match_audio)
@@ -119,10 +118,8 @@ def tag(
         )
     else:
         roots = _roots(locations, targets)
-        check_inputs(roots, playlist)
         collection = source_collection(roots, playlist_name, rekordbox)
         key_model = None if remove else load_model(model, device)
-        resume = is_parquet(output)
         with TagScreen(
             mode,
             options,
@@ -132,7 +129,7 @@ def tag(
             roots,
             collection=collection,
             playlist_name=playlist_name,
-            resume=resume,
+            resume=is_parquet(output),
         ) as screen:
             summary = tag_library(
                 roots,
@@ -197,10 +194,11 @@ def _check(
 
 
 def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
-    """The files, folders and URLs to process; wrong usage if an output cannot list URLs."""
+    """The files, folders and URLs to process; wrong usage if an output cannot list URLs, or would replace a playlist."""
     # A later run may append to the Parquet folder from another folder, where a relative name means another file.
     is_absolute = is_parquet(targets.output)
     roots = [location.absolute() if is_absolute and isinstance(location, Path) else location for location in locations]
     if local := targets.track_files:
         refuse_addresses(roots, f"{' and '.join(local)} can only list files on this computer")
+    check_inputs(roots, targets.playlist)
     return roots

@@ -24,11 +24,16 @@ def train(
         typer.Option("--type", "-tt", metavar="ks|ks_mode", help="Train 12 key signatures (ks) or 24 keys (ks_mode)."),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Train on this music, which needs no labels (default: none).")
+        Path | None,
+        typer.Option(
+            readable=False, metavar="FOLDER", help="Train on this music, which needs no labels (default: none)."
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Train on labeled music: columns path and key (default: none)."),
+        typer.Option(
+            readable=False, metavar="CSV", help="Train on labeled music: columns path and key (default: none)."
+        ),
     ] = None,
     loader: Annotated[
         str | None,
@@ -38,24 +43,35 @@ def train(
         str, typer.Option("--name", "-n", metavar="NAME", help="Name the run; the same name resumes it.")
     ] = "basic",
     save_dir: Annotated[
-        Path, typer.Option("--save-dir", "-s", metavar="FOLDER", help="Save checkpoints and logs in this folder.")
+        Path,
+        typer.Option(
+            "--save-dir", "-s", readable=False, metavar="FOLDER", help="Save checkpoints and logs in this folder."
+        ),
     ] = Path("runs"),
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             "-g",
+            readable=False,
             metavar="FILE",
             help="Read settings from a .toml or .gin file, or built-in ones: laptop_ks.",
         ),
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="CKPT", help="Start with the weights of this checkpoint (default: random)."),
+        typer.Option(
+            "--from",
+            readable=False,
+            metavar="CKPT",
+            help="Start with the weights of this checkpoint (default: random).",
+        ),
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(metavar="CKPT", help="Label the music of --data with this checkpoint; repeatable."),
+        typer.Option(
+            readable=False, metavar="CKPT", help="Label the music of --data with this checkpoint; repeatable."
+        ),
     ] = None,
     allow_changes: Annotated[
         bool,
@@ -141,7 +157,10 @@ def train(
     cache: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", rich_help_panel=PROCESSING, help="Cache features here (default: cache in the --save-dir)."
+            readable=False,
+            metavar="FOLDER",
+            rich_help_panel=PROCESSING,
+            help="Cache features here (default: cache in the --save-dir).",
         ),
     ] = None,
     threads: Annotated[

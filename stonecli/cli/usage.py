@@ -33,7 +33,9 @@ def what_is_wrong(error: Any, param: Any) -> str:
     if kind == "MissingParameter":
         return f"{name.removesuffix('...')} is missing"
     if kind == "NoSuchOption":
-        similar = get_close_matches(error.option_name, error.possibilities or [], 1, 0.7)
+        known = error.possibilities or []
+        similar = [name for name in known if name.startswith(error.option_name)]
+        similar = similar or get_close_matches(error.option_name, known, 1, 0.7)
         return f"there is no option {error.option_name}" + (f"; did you mean {similar[0]}?" if similar else "")
     if kind == "BadOptionUsage":
         return f"{error.option_name} {'takes no' if 'does not take' in message else 'needs a'} value"

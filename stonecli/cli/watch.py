@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @one_line_errors
 @takes_tag_options
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Watch this folder and its subfolders.")],
+    folder: Annotated[
+        Path, typer.Argument(readable=False, metavar="FOLDER", help="Watch this folder and its subfolders.")
+    ],
     options: TagOptions,
     notation: NotationOption = "camelot",
     settle: Annotated[

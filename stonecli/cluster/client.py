@@ -72,10 +72,12 @@ def connected(address: str, *, timeout: float = CONNECT_SECONDS) -> Iterator[Any
             asyncio.run(_check_reachable(address, timeout))
             client: Any = make_client(address, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, ValueError, and errors of TLS
-            reason = "it is not a Dask scheduler"
-            if isinstance(error, OSError | ValueError):
-                reason = "no answer" if isinstance(error, OSError) else str(error)
-            raise ClusterError(f"the scheduler {address} cannot be reached: {reason}") from error
+            reason, advice = "it is not a Dask scheduler", "start one: dask scheduler"
+            if isinstance(error, OSError):
+                reason = "no answer"
+            elif isinstance(error, ValueError):
+                reason, advice = str(error), "its form is tcp://HOST:8786"
+            raise ClusterError(f"the scheduler {address} cannot be reached: {reason}; {advice}") from error
     try:
         _check_versions(client)
         yield client

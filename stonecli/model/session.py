@@ -24,7 +24,7 @@ from stonecli.errors import DeviceError, ModelError, reason
 from stonecli.model.guard import check_onnx
 from stonecli.model.metadata import METADATA_KEY, ModelInfo, parse_info
 from stonecli.model.runtime import onnxruntime
-from stonecli.util.installation import how_to_install, is_download
+from stonecli.util.installation import how_to_install
 
 if TYPE_CHECKING:
     from stonecli.model.batching import Batcher
@@ -36,6 +36,7 @@ DEFAULT_MODEL = "stone_7.onnx"
 MAX_MODEL_BYTES = 64 << 20
 MAX_MEMORY = 4 << 30  # bytes for all models of the process; the built-in model takes a fiftieth
 MAX_CONSTANT = 64 << 20  # bytes per constant that is folded when a model is loaded
+_ONNX_START = b"\x08"  # the tag of its first field, the version of the format
 _NO_FOLDER = f"{os.devnull}/none"  # cannot exist, because it is below a device
 CUDA_BATCH = 32  # windows; 350 MB of activations
 _WARNING, _FATAL = 2, 4  # log levels of onnxruntime; warning is its default
@@ -225,7 +226,12 @@ def describe_model(content: bytes, *, with_graph: bool = True) -> ModelInfo:
     Raises:
         ModelError: it is not a key model, or contains something that is not allowed.
     """
-    text = check_onnx(content, with_graph=with_graph).get(METADATA_KEY)
+    try:
+        text = check_onnx(content, with_graph=with_graph).get(METADATA_KEY)
+    except ModelError as error:
+        if not content.startswith(_ONNX_START):
+            raise ModelError("not an ONNX model; stone models lists the models") from error
+        raise
     if text is None:
         raise ModelError("not a key model: no stone metadata; create one with stone export")
     return parse_info(text)
@@ -245,7 +251,7 @@ def _open_session(
                 return session, "cuda"
             reason = f"CUDA or cuDNN libraries are missing or too old; {how_to_install('cuda')}"
         if device == "cuda":
-            raise DeviceError(f"CUDA is not available: {reason}")
+            raise DeviceError(f"CUDA is not available: {reason}; to use the CPU, leave out --device cuda")
     return _new_session(content, threads, ["CPUExecutionProvider"]), "cpu"
 
 
@@ -292,7 +298,7 @@ def _limit_memory() -> None:
 def _why_no_cuda() -> str | None:
     """Why CUDA is not available; None if there is a device and a runtime with CUDA."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return how_to_install("cuda") if is_download() else "this build of onnxruntime has no CUDA"
+        return f"onnxruntime-gpu is missing; {how_to_install('cuda')}"
     import ctypes  # imported late: a tenth of the load time of this package
 
     try:

@@ -48,7 +48,7 @@ def parse_bpm_range(text: str) -> BpmRange:
         found = BpmRange(0.0, 0.0)
     if not SLOWEST_BPM <= found.low < found.high <= FASTEST_BPM:
         limits = f"{SLOWEST_BPM:g} to {FASTEST_BPM:g}"
-        raise ValueError(f"must be two tempi from {limits}, the lower one first, such as 80-160, not {text!r}")
+        raise ValueError(f"must be two tempos from {limits}, the lower one first, such as 80-160, not {text!r}")
     return found
 
 

@@ -138,7 +138,7 @@ class TagTable:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no new files")  # all files are in the output of an earlier run
         if not write and (self._new_keys or self._new_tempi):
-            what = " and ".join((["keys"] if self._new_keys else []) + (["tempi"] if self._new_tempi else []))
+            what = " and ".join((["keys"] if self._new_keys else []) + (["tempos"] if self._new_tempi else []))
             line.append(f"; no file was changed, add --write-tags to write the {what}")
         elif not write and self._counts["removable"]:
             line.append("; no file was changed, add --write-tags to remove the keys")

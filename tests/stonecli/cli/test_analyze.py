@@ -133,7 +133,7 @@ def test_a_bad_file_does_not_stop_the_run(
     assert result.exit_code == 1
     assert "D minor" in result.stdout
     assert result.stderr.splitlines() == [
-        f"{tmp_path}/[red]empty.mp3: the file is empty",
+        f"{tmp_path}/[red]empty.mp3: the file is empty; re-rip or re-download it",
         "/dev/null: not a regular file but a folder, pipe, socket or device",
     ]
 

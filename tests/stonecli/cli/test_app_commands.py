@@ -1,7 +1,10 @@
 """The commands are thin: they parse, call the library, and print."""
 
 import ast
+import inspect
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +21,15 @@ def test_the_body_of_a_command_is_short(name: str) -> None:
     assert ast.get_docstring(command)  # the help
     first, last = command.body[1], command.body[-1]
     assert (last.end_lineno or last.lineno) - first.lineno + 1 <= MAX_LINES
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unreadable_file_is_not_wrong_usage(name: str) -> None:
+    """Typer would refuse the whole command line because of one file without read permission."""
+    function = getattr(import_module(f"stonecli.cli.{name}"), name)
+    refusing = []
+    for param in inspect.signature(function, locals={"TagOptions": Any}, eval_str=True).parameters.values():
+        for info in getattr(param.annotation, "__metadata__", ()):
+            is_path = "Path" in str(param.annotation.__origin__) and info.parser is None
+            refusing += [param.name] if is_path and info.readable else []
+    assert refusing == []

@@ -121,6 +121,7 @@ def test_wrong_usage_ends_with_2(invoke: Invoke, arguments: list[str]) -> None:
         (["tag"], "PATH is missing; see stone tag --help"),
         (["tag", "--loud", "."], "there is no option --loud; see stone tag --help"),
         (["tag", "--overwrit", "."], "there is no option --overwrit; did you mean --overwrite?"),
+        (["tag", "--write", "."], "there is no option --write; did you mean --write-tags?"),
         (["tag", "--jobs"], "--jobs needs a value"),
         (["tag", "--quiet=3", "."], "--quiet takes no value"),
         (["tag", "--jobs", "0", "."], "--jobs must be a whole number of at least 1, not '0'; see stone tag --help"),

@@ -138,7 +138,7 @@ def test_an_export_of_rekordbox_is_not_replaced(
     for target in (collection, tmp_path / "any.xml"):
         result = invoke(command, crate, "--rekordbox", target)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"--rekordbox {target} is not from stone, or has cues or grids; choose another name" in result.stderr
+        assert f"--rekordbox would replace {target}, which another program wrote" in result.stderr
     assert collection.read_bytes() == before
     out = tmp_path / "out.xml"
     for _ in range(2):  # stone replaces the files that it has written

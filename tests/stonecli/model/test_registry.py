@@ -116,7 +116,7 @@ def test_removed(tiny: Callable[..., bytes]) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not a valid model file"),
+        (b"", "not an ONNX model; stone models lists"),
         (b"\x08\x0a" + bytes(100), "not a"),
         ({"metadata": ""}, "no stone metadata"),
         ({"sample_rate": 5}, "invalid window"),

@@ -139,10 +139,10 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
 @pytest.mark.parametrize(
     ("tempi", "what"),
     [
-        ([("no key", 124.0, None), ("kept", 99.0, "99")], "tempi"),
-        ([("unreadable key", 124.0, None)], "tempi"),
-        ([("incomplete", 124.0, "0")], "tempi"),
-        ([("detected", 124.0, None)], "keys and tempi"),
+        ([("no key", 124.0, None), ("kept", 99.0, "99")], "tempos"),
+        ([("unreadable key", 124.0, None)], "tempos"),
+        ([("incomplete", 124.0, "0")], "tempos"),
+        ([("detected", 124.0, None)], "keys and tempos"),
         ([("detected", 99.0, "99.00"), ("no key", None, None)], "keys"),
         ([("incomplete", 99.0, "99")], "keys"),
     ],
