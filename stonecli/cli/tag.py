@@ -102,11 +102,10 @@ def tag(
     Without --write-tags this is a preview: no file changes. Files that already have a key keep it; stone copies it to
     the other fields you name with --field. To restore the files, run stone undo.
     """
-    silence_native_stderr()
-
     from stonecli.output.sinks import Targets
     from stonecli.tagging import tag_library
 
+    silence_native_stderr()
     targets, mode = Targets(output, playlist, rekordbox, html), OutputMode(as_json, quiet, verbose)
     _check(paths, options, targets, mode, remove=remove, cluster=cluster)
     match_audio = as_json or targets != Targets()  # shows files that keep their key with their analysis
