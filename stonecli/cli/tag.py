@@ -193,7 +193,7 @@ def _check(
 
 
 def _roots(locations: Iterable[Location], targets: Targets) -> list[Location]:
-    """The files, folders and URLs to process; wrong usage if an output cannot list URLs, or would replace a playlist."""
+    """The files, folders and URLs to process; wrong usage if an output cannot list or would replace one."""
     # A later run may append to the Parquet folder from another folder, where a relative name means another file.
     is_absolute = is_parquet(targets.output)
     roots = [location.absolute() if is_absolute and isinstance(location, Path) else location for location in locations]

@@ -343,7 +343,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
 
 
 BAD_MACHINES: dict[str, tuple[dict[str, Any], str]] = {
-    "no CUDA in this build": ({"build": False, "driver": Driver()}, "onnxruntime-gpu is missing; install it: pip install"),
+    "no CUDA in this build": ({"build": False, "driver": Driver()}, "onnxruntime-gpu is missing; install it"),
     "no driver": ({}, "no NVIDIA driver is installed"),
     "driver fails": ({"driver": Driver(code=999)}, "no NVIDIA GPU found"),
     "no GPU": ({"driver": Driver(gpus=0)}, "no NVIDIA GPU found"),
