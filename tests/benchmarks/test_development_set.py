@@ -101,7 +101,7 @@ def test_groups_and_differences_of_two_checkpoints(folder: Path, capsys: pytest.
     assert mean == pytest.approx(baseline["minor"]["loss"][0] + difference)
     assert low <= difference <= high
     assert difference > 0  # odds of major cost minor keys
-    assert development_set.main([*names, "--eval", str(folder)]) == 0
+    assert development_set.main([names[0], "--eval", str(folder)]) == 0
     assert "dance" in capsys.readouterr().out
 
 

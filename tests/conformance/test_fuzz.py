@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COUNTS = [2000, pytest.param(int(os.environ.get("STONE_FUZZ", "10000")), marks=pytest.mark.slow)]
+COUNTS = [1000, pytest.param(int(os.environ.get("STONE_FUZZ", "10000")), marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("count", COUNTS)

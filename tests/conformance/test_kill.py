@@ -1,6 +1,6 @@
 """kill -9 at any moment: every file is one that a whole write would have left, and the journal leads back.
 
-50 kills over all containers, and 300 in the slow test; ``STONE_KILLS=3000`` sets another number.
+30 kills over all containers, and 300 in the slow test; ``STONE_KILLS=3000`` sets another number.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 from stonecli.key import Key
 from stonecli.tags import FieldRule, remove_key, write_key
 
-KILLS = [50, pytest.param(int(os.environ.get("STONE_KILLS", "300")), marks=pytest.mark.slow)]
+KILLS = [30, pytest.param(int(os.environ.get("STONE_KILLS", "300")), marks=pytest.mark.slow)]
 
 # A process that has loaded everything forks one that writes, kills it after a random time, and looks at what is there.
 SCRIPT = """

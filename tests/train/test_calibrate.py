@@ -30,7 +30,7 @@ def drawn(count: int, scale: float, seed: int = 0) -> tuple[list[np.ndarray], li
     return [row[None] * np.float32(scale) for row in logits], indices
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("scale", [0.5, 2.5])
 def test_the_temperature_compensates_a_known_scaling(scale: float) -> None:
     logits, indices = drawn(3000, scale)
     found = calibrate(logits, indices)
