@@ -1,8 +1,8 @@
 """Print numbers of the original code beside ours: ``python benchmarks/original.py``, a table in Markdown.
 
-The original numbers are the golden values of the tests (``tests/train/data``): losses with gradients, schedules,
-network, transform and windows of inference. ``--published FOLDER`` adds the published checkpoints, from a folder with
-these and ``golden.npz`` (the original's ``audio`` and probabilities ``prob/CHECKPOINT``).
+The original numbers are the golden values of the tests (``tests/train/golden_values``): losses with gradients,
+schedules, network, transform and windows of inference. ``--published FOLDER`` adds the published checkpoints, from a
+folder with these and ``golden.npz`` (the original's ``audio`` and probabilities ``prob/CHECKPOINT``).
 """
 
 from __future__ import annotations

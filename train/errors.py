@@ -13,6 +13,10 @@ class ArgumentsError(StoneError):
     """The arguments of a call contradict each other."""
 
 
+class DataError(StoneError):
+    """The training data is missing or invalid."""
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Set ``filename`` of errors raised inside to the file that they are about, as for an OSError."""

@@ -1,4 +1,4 @@
-"""Weights and audio by formula, for which ``data/golden_network.npz`` holds what the original code computed.
+"""Weights and audio by formula, for which ``golden_values/golden_network.npz`` holds what the original code computed.
 
 The numbers were computed by the published code of STONE (deezer/stone: ChromaNet of 12 and of 24 classes, HarmonicVQT,
 and the windows of its inference), with these weights, on these inputs. ``N/`` is 12 or 24, the number of classes:
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from stonecli_train.chromanet import ChromaNet, ChromaNetConfig
 
-GOLDEN: dict[str, npt.NDArray[np.float32]] = dict(np.load(Path(__file__).parent / "data" / "golden_network.npz"))
+GOLDEN: dict[str, npt.NDArray[np.float32]] = dict(
+    np.load(Path(__file__).parent / "golden_values" / "golden_network.npz")
+)
 RATE = 22050
 CONFIGS = {
     "12": ChromaNetConfig(rows=1, normalization="affine", drop_path=0.0),

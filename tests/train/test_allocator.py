@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-# Page faults of allocating and freeing 50 MB ten times, after ten that are not counted. glibc returns blocks of more than
-# 32 MB to the system however it has adapted.
+# Page faults of allocating and freeing 50 MB ten times, after ten that are not counted. By default, glibc returns each
+# block of more than 32 MB to the system.
 SCRIPT = """
 import resource, sys
 import torch

@@ -1,9 +1,9 @@
 """Losses and gradients against numbers that the original code of STONE and S-KEY computed.
 
-``data/golden_losses.npz`` holds for each case NAME/HOW/CIRCLE: ``logits`` float32 [3 * 32, classes] (first segment,
-second segment, transposed first segment), ``shift`` [32], for S-KEY ``chroma`` [32, 12] and the weights in the name,
-then what the original returned: every term, the total, and the gradient of the total by the logits. ``sharp`` logits
-are large: most probabilities are near 0 or 1.
+``golden_values/golden_losses.npz`` holds for each case NAME/HOW/CIRCLE: ``logits`` float32 [3 * 32, classes] (first
+segment, second segment, transposed first segment), ``shift`` [32], for S-KEY ``chroma`` [32, 12] and the weights in
+the name, then what the original returned: every term, the total, and the gradient of the total by the logits.
+``sharp`` logits are large: most probabilities are near 0 or 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stonecli_train.config import TrainConfig, default_config, override  # noqa:
 from stonecli_train.data import Batch  # noqa: E402
 from stonecli_train.views import batch_loss  # noqa: E402
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "golden_losses.npz")
+GOLDEN = np.load(Path(__file__).parent / "golden_values" / "golden_losses.npz")
 CASES = sorted({name.rpartition("/")[0] for name in GOLDEN.files})
 CONFIGS = {"stone": "ks", "semi_tone": "ks_mode", "skey": "skey"}
 

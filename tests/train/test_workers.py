@@ -19,8 +19,9 @@ from tests.fixture_types import StartProcess
 
 torch = pytest.importorskip("torch")
 
-from stonecli_train.data import Batch, StepDataset, Track  # noqa: E402
+from stonecli_train.data import StepDataset, Track  # noqa: E402
 from stonecli_train.workers import WorkerError, batch_stream  # noqa: E402
+from tests.train.data.batches import same  # noqa: E402
 from tests.train.fixture_types import MakeConfig, MakeTracks  # noqa: E402
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -36,11 +37,6 @@ def tracks(tmp_path: Path, make_tracks: MakeTracks) -> list[Track]:
 def dataset(tracks: list[Track], tiny_config: MakeConfig) -> StepDataset:
     """Batches of the six tracks."""
     return StepDataset(tracks, [], tiny_config(), (1,))
-
-
-def same(one: Batch, other: Batch) -> bool:
-    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
-    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
 
 
 def workers() -> list[Any]:
