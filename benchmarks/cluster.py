@@ -36,10 +36,10 @@ from stonecli.cluster.worker import Answers
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.detection.segments import Segment
 from stonecli.key import Key
+from stonecli.library.locations import Location
 from stonecli.output.parquet import ParquetFolder
 from stonecli.output.records import tag_record
 from stonecli.output.resumable import ResumableLog
-from stonecli.remote.locations import Location
 from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tagging import TagResult

@@ -15,9 +15,9 @@ import pytest
 
 from stonecli.cli.help import COMMANDS, program_help
 from stonecli.key import NOTATIONS, Key, Notation
+from stonecli.library.locations import Url, parse_location
 from stonecli.output import TABLE_SUFFIXES
 from stonecli.output.table_file import OutputFile
-from stonecli.remote.locations import Url, parse_location
 from stonecli.remote.storage import STORAGES, storage_of
 
 ROOT = Path(__file__).parents[1]

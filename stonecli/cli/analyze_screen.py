@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stonecli.detection.estimate import KeyEstimate
     from stonecli.detection.many import AnalysisSummary
     from stonecli.jobs import Outcome
+    from stonecli.library.locations import Location
     from stonecli.model.session import KeyModel
     from stonecli.plots.analysis import Picture
 
@@ -70,7 +71,7 @@ class AnalysisScreen:
         self._pictures: list[Picture] = []
         self._tracks: list[dict[str, Any]] = []
 
-    def show(self, outcome: Outcome[Path, KeyEstimate]) -> None:
+    def show(self, outcome: Outcome[Location, KeyEstimate]) -> None:
         """Print the estimate or the error of one file."""
         from stonecli.output.records import estimate_record
         from stonecli.terminal.analysis import print_analysis
@@ -78,7 +79,7 @@ class AnalysisScreen:
         path, estimate, error = outcome.item, outcome.result, outcome.error
         if error is not None:
             self._errors.show(path, error)
-        if estimate is not None:
+        if estimate is not None and isinstance(path, Path):
             self._has_estimate = True
             for note in estimate.notes:
                 self._errors.note(path, note)
@@ -93,7 +94,7 @@ class AnalysisScreen:
             if estimate is not None and estimate.tempo is not None:
                 record["bpm"] = _bpm(estimate, self._bpm_range)
             print_json(record)
-        elif estimate is not None:
+        elif estimate is not None and isinstance(path, Path):
             print_analysis(self._screen, path, estimate, per_window=self._per_window, bpm_range=self._bpm_range)
 
     def end(self, summary: AnalysisSummary, names: list[Path]) -> None:
@@ -147,12 +148,14 @@ def _bpm(estimate: KeyEstimate, bpm_range: BpmRange | None) -> float | None:
     return None if bpm is None else rounded_bpm(fold_tempo(bpm, *bpm_range) if bpm_range else bpm)
 
 
-def _track(path: Path, estimate: KeyEstimate | None, error: str | None, bpm_range: BpmRange | None) -> dict[str, Any]:
+def _track(
+    path: Location, estimate: KeyEstimate | None, error: str | None, bpm_range: BpmRange | None
+) -> dict[str, Any]:
     """The row of the file on the page, with its tags if it could be analyzed."""
     from stonecli.output.page import page_track
     from stonecli.tags.track_info import TrackInfo, read_info  # imports readers of all kinds of tags
 
-    if estimate is None:
+    if estimate is None or not isinstance(path, Path):
         return page_track(path, None, None, TrackInfo(), "error", error)
     info = read_info(path)
     info = replace(info, bpm=_bpm(estimate, bpm_range) or info.bpm)

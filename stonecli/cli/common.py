@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from stonecli.library.locations import Location
     from stonecli.model.session import KeyModel
     from stonecli.output.sinks import Targets
-    from stonecli.remote.locations import Location
 
 _HEAD = 1 << 20  # bytes
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -210,7 +210,7 @@ def check_inputs(locations: Iterable[Location], playlist: Path | None) -> None:
 
 def refuse_addresses(locations: Iterable[Location], reason: str) -> None:
     """Wrong usage if ``locations`` contains a URL (``s3://``) where only files are supported."""
-    from stonecli.remote.locations import Url
+    from stonecli.library.locations import Url
 
     for location in locations:
         if isinstance(location, Url):

@@ -34,7 +34,7 @@ from stonecli.cli.options import (
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
 from stonecli.key import AGREEMENTS, NOTATIONS, Agreement, Notation
-from stonecli.remote.locations import parse_location
+from stonecli.library.locations import parse_location
 
 FILTER = "Filter"
 

@@ -27,7 +27,7 @@ from stonecli.cli.options import (
     takes_convert_options,
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
-from stonecli.remote.locations import parse_location
+from stonecli.library.locations import parse_location
 
 if TYPE_CHECKING:
     from stonecli.tagging import TagOptions

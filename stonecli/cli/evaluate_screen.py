@@ -115,7 +115,7 @@ class EvaluationScreen:
     def show(self, prediction: Prediction) -> None:
         """Print the error of a track, if it has one."""
         if prediction.error is not None:
-            self._errors.show(prediction.track.path, prediction.error)
+            self._errors.show(prediction.track.location, prediction.error)
 
     def end(
         self, found: Measurement, model: KeyModel, rival: KeyModel | Answers | None, confusion: Path | None
@@ -175,7 +175,7 @@ class EvaluationScreen:
             "labels": str(self._labels),
             "model": names[0],
             "tracks": len(self._tracks),
-            "failed": [{"path": str(one.track.path), "error": one.error} for one in failed],
+            "failed": [{"path": str(one.track.location), "error": one.error} for one in failed],
             "resamples": self._resamples,
             "seed": self._seed,
             **evaluation_record(evaluation),

@@ -18,6 +18,7 @@ from stonecli.key import Notation
 
 if TYPE_CHECKING:
     from stonecli.jobs import Outcome
+    from stonecli.library.locations import Location
     from stonecli.mixing.mix import Compatible, Mix, MixOptions, MixTrack
 
 NO_KEY = "no key detected; not in the mix"
@@ -84,7 +85,7 @@ class MixScreen:
         """Move the progress bar by one file."""
         self._advance()
 
-    def note(self, outcome: Outcome[Path, MixTrack]) -> None:
+    def note(self, outcome: Outcome[Location, MixTrack]) -> None:
         """Print the file if it failed or has no key."""
         if outcome.error is not None:
             self._errors.show(outcome.item, outcome.error)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from stonecli.remote.locations import Location
+    from stonecli.library.locations import Location
 
 
 MAX_ENTRIES = 20  # of playlists and collections that are shown if they fail

@@ -42,8 +42,8 @@ from stonecli.cli.options import (
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
 from stonecli.key import Notation
+from stonecli.library.locations import Location, parse_location
 from stonecli.output import TABLE_SUFFIXES
-from stonecli.remote.locations import Location, parse_location
 
 if TYPE_CHECKING:
     from stonecli.output.sinks import Targets

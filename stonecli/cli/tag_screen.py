@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from stonecli.jobs import Outcome
+    from stonecli.library.locations import Location, Seen
     from stonecli.model.session import KeyModel
     from stonecli.output.results import Results
     from stonecli.output.sinks import Outputs, Targets
-    from stonecli.remote.locations import Location, Seen
     from stonecli.tagging import TagOptions, TagResult, TagSummary
     from stonecli.terminal.table import TagTable
 

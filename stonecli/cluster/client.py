@@ -28,8 +28,8 @@ from stonecli._version import __version__
 from stonecli.cluster.worker import Answers, Job, ModelSource, stop_run
 from stonecli.errors import ClusterError, describe
 from stonecli.jobs import NOT_YET, NotYet, Outcome, Run, run, stopped_by_signals
+from stonecli.library.locations import Location, Seen
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Location, Seen
 from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found, find_recordings
 from stonecli.tagging import PREVIEW, OnResult, ResultCounter, TagOptions, TagResult, TagSummary

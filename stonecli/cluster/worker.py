@@ -22,8 +22,8 @@ from typing import IO, Any, TypeAlias
 from stonecli._version import __version__
 from stonecli.errors import AudioError, RefusalError, describe
 from stonecli.jobs import attempt
+from stonecli.library.locations import Location
 from stonecli.model.session import Device, KeyModel
-from stonecli.remote.locations import Location
 from stonecli.tagging import PREVIEW, FileAction, LocationTagger, Tagger, TagOptions, TagResult, make_tagger
 from stonecli.tags.undo.worker_journals import MARKER, has_changed, is_running_here, thread_journal
 

@@ -15,6 +15,7 @@ from stonecli.detection.segments import MIN_SEGMENT_SECONDS
 from stonecli.detection.windows import LastWindow, check_windows
 from stonecli.errors import AudioError, Cancelled
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
+from stonecli.library.locations import Location
 from stonecli.library.walk import Finding, files_and_music
 from stonecli.model.session import KeyModel, default_model
 
@@ -71,7 +72,7 @@ def analyze(
     last_window: LastWindow = "keep",
     tempo: bool = False,
     jobs: int | None = None,
-    on_result: Callable[[Outcome[Path, KeyEstimate]], None] | None = None,
+    on_result: Callable[[Outcome[Location, KeyEstimate]], None] | None = None,
     playlist_name: str | None = None,
 ) -> AnalysisSummary:
     """Analyze the music below ``paths``. No file is changed, and no cache is used.
@@ -83,7 +84,8 @@ def analyze(
             files of a folder or crate come in its place.
         model, window_seconds, overlap, min_segment, last_window, tempo: see :func:`stonecli.detect_key`.
         jobs: number of files analyzed in parallel; None for one per CPU core.
-        on_result: called with the outcome of each file in the order of ``paths``, in the calling thread.
+        on_result: called with the outcome of each file in the order of ``paths``, in the calling thread. Its ``item``
+            is the path, or the URL of a stream in a crate, which is an error.
         playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Raises:
@@ -121,7 +123,7 @@ def analyze(
                 files += 1
                 failed += outcome.error is not None
                 if on_result:
-                    on_result(Outcome(outcome.item.path, outcome.result, outcome.error))
+                    on_result(Outcome(outcome.item.location, outcome.result, outcome.error))
         finally:
             ended.set()  # if on_result has raised an error, the other analyses are not needed
     return AnalysisSummary(files, failed, interrupted=bool(signals))

@@ -12,6 +12,7 @@ from stonecli.errors import CrateError, LabelsError, TagError
 from stonecli.evaluation.metrics import NO_KEY, relation
 from stonecli.key import Key, parse_or_none
 from stonecli.library.crates import entry_of, is_collection, is_crate, read_crate, tracks_of
+from stonecli.library.locations import Location, Url, parse_location
 from stonecli.library.rekordbox import read_collection
 from stonecli.tags import read_key
 from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
@@ -48,6 +49,12 @@ class Label:
     source: str
     line: int
     tempo: float | None = None
+
+    @property
+    def location(self) -> Location:
+        """The URL of a track that is not a file, otherwise the path."""
+        found = parse_location(self.name)
+        return found if isinstance(found, Url) else self.path
 
 
 @dataclass(frozen=True)
@@ -192,10 +199,11 @@ def read_crate_labels(path: Path, playlist_name: str | None = None) -> list[Labe
     except CrateError as error:
         raise LabelsError(str(error)) from error
     for number, (entry, key_text, genre, tempo) in enumerate(rows, 1):
-        key = parse_or_none(key_text) or _key_in_tags(entry.path)
-        if key is not None or not entry.path.exists():
-            label = Label(entry.path, str(entry.path), key, genre, "", number, tempo if key is not None else None)
-            tracks.setdefault(_normalized(entry.path), label)
+        path = Path(str(entry.location))
+        key = parse_or_none(key_text) or _key_in_tags(path)
+        if key is not None or not path.exists():
+            label = Label(path, str(entry.location), key, genre, "", number, tempo if key is not None else None)
+            tracks.setdefault(_normalized(path), label)
     if not any(label.key is not None for label in tracks.values()):
         raise LabelsError("no track has a key, neither in the crate nor in its tags")
     return list(tracks.values())

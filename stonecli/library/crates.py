@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 from stonecli.errors import CrateError
+from stonecli.library.locations import Location, Url
 
 if TYPE_CHECKING:
     from stonecli.library.rekordbox import Collection, CollectionTrack
@@ -41,11 +42,11 @@ class CrateEntry:
     """One entry of a crate.
 
     Attributes:
-        path: the file that it names, whether or not it exists; for an entry that is not a file, its text.
-        error: None, or one line that says why it is not a file, without the path.
+        location: the file that it names, whether or not it exists; for an entry that is not a file, its text as a URL.
+        error: None, or one line that says why it is not a file, without the location.
     """
 
-    path: Path
+    location: Location
     error: str | None = None
 
 
@@ -112,9 +113,9 @@ def tracks_of(collection: Collection, playlist_name: str | None) -> Iterator[Col
 def entry_of(track: CollectionTrack) -> CrateEntry:
     """The file of a track of a collection."""
     if not track.location:
-        return CrateEntry(Path(track.number or "?"), "a track without a file in the collection")
+        return CrateEntry(Url(track.number or "?"), "a track without a file in the collection")
     path = file_url_path(track.location)
-    return CrateEntry(Path(track.location), NO_FILE) if path is None else CrateEntry(_existing([path]))
+    return CrateEntry(Url(track.location), NO_FILE) if path is None else CrateEntry(_existing([path]))
 
 
 def file_url_path(text: str) -> Path | None:
@@ -157,7 +158,7 @@ def _entry(name: bytes, folder: Path) -> CrateEntry:
     texts = list(dict.fromkeys(text for text in _decoded(name) if text is not None))
     if re.match(_URL, texts[0]) and not (folder / texts[0]).exists():
         path = file_url_path(texts[0])
-        return CrateEntry(Path(texts[0]), NO_FILE) if path is None else CrateEntry(_existing([path]))
+        return CrateEntry(Url(texts[0]), NO_FILE) if path is None else CrateEntry(_existing([path]))
     spellings = [*texts, *(unquote(text) for text in texts if "%" in text)]
     if os.name == "posix":  # last, so that an error names the path with its own slashes
         spellings += [text.replace("\\", "/") for text in spellings if "\\" in text]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stonecli.errors import CrateError, reason
 from stonecli.library.crates import NAMED_IN, is_crate, read_crate
+from stonecli.library.locations import Location
 
 _LIBSNDFILE = {".mp3", ".flac", ".ogg", ".oga", ".opus", ".wav", ".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc"}
 _FFMPEG = {".m4a", ".mp4", ".aac", ".alac", ".wma", ".wv", ".ape", ".mpc", ".mka", ".weba", ".mp2", ".caf", ".au"}
@@ -55,15 +56,22 @@ _DIGITS = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Finding:
-    """A music file, or a path that could not be read.
+    """A music file, or a path or URL that could not be read.
 
     Attributes:
-        path: path as given by the user, or below a given folder; links are not resolved.
-        error: None for a music file; otherwise one line with the error, without the path.
+        location: path as given by the user, or below a given folder; links are not resolved. A URL is the text of an
+            entry in a crate that is not a file, and always has an error.
+        error: None for a music file; otherwise one line with the error, without the location.
     """
 
-    path: Path
+    location: Location
     error: str | None
+
+    @property
+    def path(self) -> Path:
+        """The location, which is a path unless the finding is an error in a crate."""
+        assert isinstance(self.location, Path)  # noqa: S101 (see location)
+        return self.location
 
 
 def find_music(
@@ -119,25 +127,33 @@ def find_music(
 
 def _crate_files(crate: Path, seen: set[int | str], playlist_name: str | None) -> Iterator[Finding]:
     """The files that a playlist or collection names, and an error for each entry that is not a file, once each."""
-    reported: set[Path] = set()
+    reported: set[Location] = set()
     try:
         for entry in read_crate(crate, playlist_name):
-            error = entry.error
-            try:
-                status = entry.path.stat() if error is None else None
-            except (OSError, ValueError) as problem:
-                status, error = None, _reason(entry.path, problem)
-            if status is not None and not stat.S_ISREG(status.st_mode):
-                error = "a folder or device, not a file"
-            elif status is not None and is_crate(entry.path):
-                error = "a playlist in a playlist, which stone does not read; name it on the command line"
-            elif status is not None and _is_new(entry.path, status, seen):
-                yield Finding(entry.path, None)
-            if error is not None and entry.path not in reported:
-                reported.add(entry.path)
-                yield Finding(entry.path, f"{error} {NAMED_IN}{crate.name})")
+            location, error = entry.location, entry.error
+            if isinstance(location, Path):
+                try:
+                    status = location.stat()
+                except (OSError, ValueError) as problem:
+                    error = _reason(location, problem)
+                else:
+                    error = _entry_error(location, status)
+                    if error is None and _is_new(location, status, seen):
+                        yield Finding(location, None)
+            if error is not None and location not in reported:
+                reported.add(location)
+                yield Finding(location, f"{error} {NAMED_IN}{crate.name})")
     except (OSError, CrateError) as problem:
         yield Finding(crate, reason(problem))
+
+
+def _entry_error(path: Path, status: os.stat_result) -> str | None:
+    """Why an existing path in a crate is not a music file; None if it may be one."""
+    if not stat.S_ISREG(status.st_mode):
+        return "a folder or device, not a file"
+    if is_crate(path):
+        return "a playlist in a playlist, which stone does not read; name it on the command line"
+    return None
 
 
 def files_and_music(paths: Iterable[Path], playlist_name: str | None = None) -> Iterator[Finding]:

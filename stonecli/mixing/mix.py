@@ -15,6 +15,7 @@ from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.collection_tags import NO_COLLECTION, CollectionTags, read_collection_tags
+from stonecli.library.locations import Location
 from stonecli.library.music_file import opened
 from stonecli.library.walk import find_music
 from stonecli.mixing.positions import order_with_positions
@@ -138,8 +139,8 @@ class TrackReader:
         return MixTrack(path, track, info, seconds)
 
 
-LeftOut = Outcome[Path, MixTrack]
-"""A file that is not in the mix: its path, and the error; None if it has no key."""
+LeftOut = Outcome[Location, MixTrack]
+"""A file that is not in the mix: its path or URL, and the error; None if it has no key."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def mix(
     model: KeyModel | None = None,
     on_start: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
-    on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
+    on_result: Callable[[Outcome[Location, MixTrack]], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
 
@@ -229,7 +230,7 @@ def compatible(
     model: KeyModel | None = None,
     on_start: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
-    on_result: Callable[[Outcome[Path, MixTrack]], None] | None = None,
+    on_result: Callable[[Outcome[Location, MixTrack]], None] | None = None,
 ) -> Compatible:
     """The music below ``paths`` that mixes with one track. No file is changed.
 
@@ -255,7 +256,7 @@ def _read(
     model: KeyModel | None,
     on_start: Callable[[int], None] | None,
     on_done: Callable[[], None] | None,
-    on_result: Callable[[Outcome[Path, MixTrack]], None] | None,
+    on_result: Callable[[Outcome[Location, MixTrack]], None] | None,
 ) -> tuple[list[MixTrack], list[LeftOut], dict[str, MixTrack]]:
     """The tracks of all files, the files without a key, and the track of each name that is not None."""
     locations = [Path(path) for path in paths]
@@ -269,7 +270,7 @@ def _read(
     tracks: list[MixTrack] = []
     left_out: list[LeftOut] = []
 
-    def collect(outcome: Outcome[Path, MixTrack]) -> None:
+    def collect(outcome: Outcome[Location, MixTrack]) -> None:
         if outcome.result is not None:
             tracks.append(outcome.result)
         if outcome.result is None or outcome.result.track is None:
@@ -281,7 +282,7 @@ def _read(
         on_start(len(music))
     for finding in findings:
         if finding.error is not None:
-            collect(Outcome(finding.path, None, finding.error))
+            collect(Outcome(finding.location, None, finding.error))
     cache = open_cache() if options.use_cache else None
     with ExitStack() as stack:
         if cache is not None:
@@ -293,7 +294,7 @@ def _read(
         outcomes = stack.enter_context(in_threads(reader, music, options.jobs, on_done=lambda _: done()))
         signals = stack.enter_context(stopped_by_signals(outcomes))
         for outcome in outcomes:
-            collect(outcome)
+            collect(Outcome(outcome.item, outcome.result, outcome.error))  # the same, as one of any location
     if signals:
         raise KeyboardInterrupt
     return tracks, left_out, {name: track_of(tracks, path) for name, path in chosen.items()}

@@ -18,6 +18,7 @@ from typing import Any
 
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import AGREEMENTS, Key
+from stonecli.library.locations import Location
 from stonecli.mixing.transitions import (
     COMPATIBLE_COST,
     COST_PER_CENT,
@@ -42,7 +43,7 @@ _FLATS = ("c", "db", "d", "eb", "e", "f", "gb", "g", "ab", "a", "bb", "b")
 
 
 def page_track(
-    path: Path,
+    path: Location,
     key: Key | None,
     estimate: KeyEstimate | None,
     info: TrackInfo,
@@ -58,8 +59,8 @@ def page_track(
     """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
-        "path": printable(path.as_posix()),
-        "uri": file_uri(path) if error is None else None,
+        "path": printable(path.as_posix() if isinstance(path, Path) else str(path)),
+        "uri": file_uri(path) if error is None and isinstance(path, Path) else None,
         "title": printable(info.title),
         "artist": printable(info.artist),
         "bpm": info.bpm,

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from stonecli.errors import OutputError, naming
+from stonecli.library.locations import Seen
 from stonecli.output.resumable import ResumableLog
-from stonecli.remote.locations import Seen
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.installation import how_to_install
 from stonecli.util.text import escaped, unescaped

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # stone analyze needs no tags, and starts faster without these imports
     from stonecli.detection.estimate import KeyEstimate, Window
     from stonecli.key import Key
+    from stonecli.library.locations import Location
     from stonecli.model.session import KeyModel
-    from stonecli.remote.locations import Location
     from stonecli.tagging import TagResult
     from stonecli.tempo.estimate import TempoEstimate
 

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from stonecli.library.locations import Seen
 from stonecli.output.resumable import ResumableLog
-from stonecli.remote.locations import Seen
 
 
 class Results(Protocol):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from stonecli.errors import OutputError, naming
-from stonecli.remote.locations import Seen
+from stonecli.library.locations import Seen
 from stonecli.util.locks import try_lock
 
 _RECORD_START = b'{"path"'

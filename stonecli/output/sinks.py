@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from stonecli.key import Notation
+from stonecli.library.locations import Location
 from stonecli.model.session import KeyModel
 from stonecli.output.records import tag_record
 from stonecli.output.results import Results
 from stonecli.output.table_file import OutputFile
-from stonecli.remote.locations import Location
 from stonecli.tagging import TagResult
 from stonecli.tags.track_info import TrackInfo, read_info
 
@@ -104,18 +104,18 @@ class Outputs:
         record = tag_record(path, result, error, self.model, bpm=self._bpm)
         if self._table:
             self._table.write(record)
-        if isinstance(path, Path) and self._targets.track_files:
+        if self._targets.track_files:
             self._note_track(path, result, error)
         return record
 
-    def _note_track(self, path: Path, result: TagResult | None, error: str | None) -> None:
+    def _note_track(self, path: Location, result: TagResult | None, error: str | None) -> None:
         from stonecli.output.playlist import PlaylistEntry
 
-        info = TrackInfo() if result is None else read_info(path)
+        info = read_info(path) if result is not None and isinstance(path, Path) else TrackInfo()
         if result is not None and result.bpm is not None:  # also in a preview, whose files do not have it yet
             info = replace(info, bpm=result.bpm)
         key, estimate = (result.key, result.estimate) if result else (None, None)
-        if result is not None:
+        if result is not None and isinstance(path, Path):
             self._entries.append(PlaylistEntry(path, key, info, estimate.duration if estimate else info.seconds))
         if self._targets.html:
             from stonecli.output.page import page_track

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stonecli.errors import StorageError, describe
+from stonecli.library.locations import Location, Seen, Url
 from stonecli.library.walk import MUSIC_SUFFIXES, SYSTEM_FOLDERS, find_music
-from stonecli.remote.locations import Location, Seen, Url
 from stonecli.util.installation import how_to_install
 
 MAX_BYTES = 2 << 30  # per recording: three hours at 24 bits, 48 kHz, stereo
@@ -78,7 +78,7 @@ def find_recordings(
             found = find_urls(location)
         else:
             music = find_music([location], leftovers, files, playlist_name=playlist_name)
-            found = (Found(finding.path, finding.error) for finding in music)
+            found = (Found(finding.location, finding.error) for finding in music)
         for one in found:
             if seen.add(str(one.location)):
                 yield one

@@ -12,8 +12,8 @@ from typing import TypeAlias
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.key import AGREEMENTS, Agreement
 from stonecli.library.collection_tags import read_collection_tags
+from stonecli.library.locations import Location, Seen, Url, parse_location
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Location, Seen, Url, parse_location
 from stonecli.tagging.collection import completed_result
 from stonecli.tagging.converter import Converter
 from stonecli.tagging.options import PREVIEW, TagOptions

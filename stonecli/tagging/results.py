@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.jobs import Outcome
 from stonecli.key import Agreement, Key
-from stonecli.remote.locations import Location
+from stonecli.library.locations import Location
 
 if TYPE_CHECKING:
     from stonecli.tags.undo.journal import JournalRun

@@ -14,9 +14,9 @@ from stonecli.detection.detect import detect_key
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.key import Key
+from stonecli.library.locations import Location
 from stonecli.library.music_file import CHANGED_MEANWHILE, MusicFile, Source, opened
 from stonecli.model.session import KeyModel, default_model
-from stonecli.remote.locations import Location
 from stonecli.tagging.converter import Converter
 from stonecli.tagging.options import PREVIEW, TagOptions
 from stonecli.tagging.results import Status, TagResult

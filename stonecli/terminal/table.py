@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,13 +14,12 @@ from rich.text import Text
 
 from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
-from stonecli.library.crates import NO_FILE
 from stonecli.tags.tempo_text import parse_bpm
 from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
 
 if TYPE_CHECKING:
-    from stonecli.remote.locations import Location
+    from stonecli.library.locations import Location
     from stonecli.tagging import TagResult
 
 KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, PERCENT_WIDTH, STATUS_WIDTH = 4, 5, 10, 5, 14  # cells
@@ -208,7 +206,4 @@ def new_error_text(path: str | os.PathLike[str] | Location, error: str, shown: s
 
 def error_text(path: str | os.PathLike[str] | Location, error: str) -> Text:
     """One line for standard error: the file and the reason."""
-    name = str(path)
-    if NO_FILE in error:  # a path has one slash where the URL had two
-        name = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]+:)[/\\](?![/\\])", r"\1//", name)
-    return Text.assemble((printable(name), "bold"), ": ", printable(error))
+    return Text.assemble((printable(str(path)), "bold"), ": ", printable(error))

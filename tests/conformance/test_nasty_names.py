@@ -14,10 +14,10 @@ import pytest
 
 from stonecli.evaluation.labels import Label, Prediction, read_predictions, write_predictions
 from stonecli.key import Key
+from stonecli.library.locations import Seen
 from stonecli.model.session import KeyModel
 from stonecli.output.npz import save_npz
 from stonecli.output.sinks import Outputs, Targets
-from stonecli.remote.locations import Seen
 from stonecli.tagging import TagResult
 from stonecli.tags.track_info import TrackInfo
 from stonecli.util.text import unescaped

@@ -14,8 +14,8 @@ from rich.console import Console
 from stonecli import compare_library
 from stonecli.jobs import Outcome
 from stonecli.key import Key
+from stonecli.library.locations import Location
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Location
 from stonecli.tagging import ComparisonSummary, TagResult
 from stonecli.terminal.compare import ComparisonTable, print_counts
 from tests.fixture_types import CopySong, Fingerprint, Invoke, MakeEstimate

@@ -14,6 +14,7 @@ from stonecli.tags import read_key
 from tests.fixture_types import CopySong, Fingerprint, Invoke
 
 COMMANDS = {"tag": ["tag", "--json"], "analyze": ["analyze", "--json"], "mix": ["mix", "--json"]}
+LISTING = {**COMMANDS, "compare": ["compare", "--json"], "convert": ["convert", "--json"]}
 
 
 @pytest.fixture
@@ -51,6 +52,11 @@ def paths_in(text: str, command: str) -> list[str]:
     return [Path(record["path"]).name for record in records if record.get("error") is None]
 
 
+def locations_in(text: str) -> list[str]:
+    """All values of ``path`` in JSON."""
+    return re.findall('"path": "([^"]*)"', text)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_takes_a_playlist_and_a_collection(
     invoke: Invoke, crate: Path, collection: Path, command: str
@@ -64,12 +70,16 @@ def test_each_command_takes_a_playlist_and_a_collection(
     assert (result.exit_code, paths_in(result.stdout, command)) == (0, ["c.mp3"])
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", LISTING)
 def test_the_url_of_a_stream_is_named_as_it_is(invoke: Invoke, crate: Path, command: str) -> None:
     crate.write_text("c.mp3\nhttp://example.org/radio.mp3\nspotify:track:1")
-    lines = invoke(*COMMANDS[command], crate).stderr.splitlines()
+    result = invoke(*LISTING[command], crate)
+    lines = result.stderr.splitlines()
     reason = "not a file but a stream or a track of an online service (named in crate.m3u8)"
     assert lines == [f"http://example.org/radio.mp3: {reason}", f"spotify:track:1: {reason}"]
+    assert [location for location in locations_in(result.stdout) if "radio" in location] == [
+        "http://example.org/radio.mp3"
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -216,3 +226,22 @@ class TestRekordboxOutput:
         (tmp_path / "two.xml").write_bytes(collection.read_bytes())
         result = invoke("tag", collection, tmp_path / "two.xml", "--rekordbox", tmp_path / "out.xml")
         assert (result.exit_code, "give one XML" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["tag", "analyze", "compare"])
+def test_a_stream_is_a_failed_row_of_the_page(invoke: Invoke, crate: Path, command: str, tmp_path: Path) -> None:
+    crate.write_text("c.mp3\nhttp://example.org/radio.mp3\n")
+    invoke(command, crate, "--html", tmp_path / "page.html")
+    assert '"path":"http://example.org/radio.mp3","uri":null' in (tmp_path / "page.html").read_text()
+
+
+def test_a_stream_with_a_label_is_named_as_it_is(invoke: Invoke, crate: Path, tmp_path: Path) -> None:
+    collection = tmp_path / "rekordbox.xml"
+    collection.write_text(
+        '<DJ_PLAYLISTS><COLLECTION><TRACK TrackID="1" Location="http://example.org/radio.mp3" Tonality="Am"/>'
+        f'<TRACK TrackID="2" Location="file://localhost{quote((crate.parent / "c.mp3").as_posix())}" Tonality="Dm"/>'
+        "</COLLECTION></DJ_PLAYLISTS>"
+    )
+    result = invoke("evaluate", collection, "--json")
+    assert result.stderr.startswith("http://example.org/radio.mp3: ")
+    assert locations_in(result.stdout) == ["http://example.org/radio.mp3"]

@@ -19,7 +19,7 @@ from stonecli.cluster import client as cluster
 from stonecli.cluster.client import BATCHES_PER_THREAD, MAX_BATCH_FILES, ClusterRun, connected
 from stonecli.cluster.worker import Answers
 from stonecli.errors import ClusterError
-from stonecli.remote.locations import Location
+from stonecli.library.locations import Location
 from stonecli.remote.prefetch import Prefetcher
 from stonecli.remote.storage import Found
 from stonecli.tags import read_tags

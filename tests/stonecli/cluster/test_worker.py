@@ -11,8 +11,8 @@ import pytest
 from stonecli.cluster import worker
 from stonecli.cluster.worker import Job, ModelSource, load_model, stop_run
 from stonecli.key import Key
+from stonecli.library.locations import Url
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Url
 from stonecli.tagging import TagOptions
 from stonecli.tags import read_tags, write_key
 from stonecli.tags.undo.journal import UndoJournal

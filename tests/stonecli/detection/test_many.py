@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from stonecli import AnalysisSummary, KeyEstimate, KeyModel, Outcome, analyze
+from stonecli.library.locations import Location
 from tests.fixture_types import CopySong, MakeMusic
 
 
@@ -20,7 +21,7 @@ class TestAnalyze:
     def test_a_folder_is_replaced_by_its_music(self, key_model: KeyModel, song: CopySong) -> None:
         first, second = song("flac", "1.flac"), song("mp3", "2.mp3")
         other = song("wav 16 bit").rename(first.parent.parent / "other.wav")
-        outcomes: list[Outcome[Path, KeyEstimate]] = []
+        outcomes: list[Outcome[Location, KeyEstimate]] = []
         summary = analyze([other, first.parent, "none.mp3"], key_model, on_result=outcomes.append)
         assert [outcome.item for outcome in outcomes] == [other, first, second, Path("none.mp3")]
         assert [str(outcome.result.key) if outcome.result else None for outcome in outcomes] == ["Dm", "Dm", "Dm", None]
@@ -30,7 +31,7 @@ class TestAnalyze:
     def test_the_options_are_those_of_detect_key(self, key_model: KeyModel, music: MakeMusic, tmp_path: Path) -> None:
         ends: list[float] = []
 
-        def show(outcome: Outcome[Path, KeyEstimate]) -> None:
+        def show(outcome: Outcome[Location, KeyEstimate]) -> None:
             assert outcome.result is not None
             ends.append(outcome.result.windows[0].end)
 
@@ -42,7 +43,7 @@ class TestAnalyze:
             analyze([tmp_path], key_model, overlap=2.0)
 
     def test_an_error_of_the_caller_ends_it(self, key_model: KeyModel, song: CopySong) -> None:
-        def fail(outcome: Outcome[Path, KeyEstimate]) -> None:
+        def fail(outcome: Outcome[Location, KeyEstimate]) -> None:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -53,9 +54,9 @@ class TestAnalyze:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_it_within_a_file(self, key_model: KeyModel, song: CopySong, number: signal.Signals) -> None:
         files = [song("flac", f"{index}.flac") for index in range(50)]
-        outcomes: list[Outcome[Path, KeyEstimate]] = []
+        outcomes: list[Outcome[Location, KeyEstimate]] = []
 
-        def show(outcome: Outcome[Path, KeyEstimate]) -> None:
+        def show(outcome: Outcome[Location, KeyEstimate]) -> None:
             if not outcomes:
                 os.kill(os.getpid(), number)
             outcomes.append(outcome)

@@ -29,8 +29,9 @@ def names_in(crate: Path, data: str | bytes, suffix: str = ".m3u8", playlist_nam
     """What is found in a crate with this content, by name; errors in parentheses."""
     path = crate / f"crate{suffix}"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    found = find_music([path], playlist_name=playlist_name)
-    return [f"{one.path.name}{f' ({one.error})' if one.error else ''}" for one in found]
+    found = list(find_music([path], playlist_name=playlist_name))
+    names = [one.location.name if isinstance(one.location, Path) else str(one.location) for one in found]
+    return [f"{name}{f' ({one.error})' if one.error else ''}" for name, one in zip(names, found, strict=True)]
 
 
 class TestPlaylists:
@@ -74,7 +75,7 @@ class TestPlaylists:
         assert found[-1] == "b c.flac"
         assert "x.mp3 (no such file or folder (named in crate.m3u8))" in found[0]
         assert found[1:3] == [
-            f"x.mp3 ({NO_FILE} (named in crate.m3u8))",
+            f"http://radio/x.mp3 ({NO_FILE} (named in crate.m3u8))",
             f"spotify:track:1 ({NO_FILE} (named in crate.m3u8))",
         ]
         assert "a folder or device, not a file" in found[3]
@@ -165,7 +166,7 @@ class TestCollections:
     def test_tracks_of_online_services_are_named(self, crate: Path) -> None:
         tracks = '<TRACK TrackID="4" Location="file://localhosttidal:tracks:5"/>'
         found = names_in(crate, xml(crate, tracks), ".xml")
-        assert found[-1] == f"localhosttidal:tracks:5 ({NO_FILE} (named in crate.xml))"
+        assert found[-1] == f"file://localhosttidal:tracks:5 ({NO_FILE} (named in crate.xml))"
 
     def test_other_encodings(self, crate: Path) -> None:
         tracks = f'<TRACK TrackID="4" Name="é" Location="file://localhost{crate.as_posix()}/Ä é.mp3"/>'

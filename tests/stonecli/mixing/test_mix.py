@@ -4,6 +4,7 @@ import pytest
 
 from stonecli.jobs import Outcome
 from stonecli.key import Key
+from stonecli.library.locations import Location
 from stonecli.mixing.mix import MixOptions, MixTrack, compatible, compatible_tracks, harmonic_mix, mix
 from stonecli.mixing.transitions import Track
 from stonecli.model.session import KeyModel
@@ -67,7 +68,7 @@ class TestMix:
         for path, key in zip(paths, ("8A", "3B", "9A"), strict=True):
             write_key(path, Key.parse(key))
         (paths[0].parent / "broken.mp3").write_bytes(b"no music")
-        outcomes: list[Outcome[Path, MixTrack]] = []
+        outcomes: list[Outcome[Location, MixTrack]] = []
         options = MixOptions(use_cache=False)
         found = mix([paths[0].parent], options, start=paths[2], model=key_model, on_result=outcomes.append)
         assert found.tracks[0].path == paths[2]

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import Result
 
 from stonecli.errors import StorageError
+from stonecli.library.locations import Seen, Url, parse_location
 from stonecli.remote import storage
-from stonecli.remote.locations import Seen, Url, parse_location
 from stonecli.remote.storage import WEB_FOLDER, fetched, find_recordings
 from tests.fixture_types import Serve
 

@@ -10,8 +10,8 @@ import pytest
 
 from stonecli.jobs import Outcome
 from stonecli.key import Key
+from stonecli.library.locations import Location, Seen
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Location, Seen
 from stonecli.tagging import TagOptions, TagResult, tag_library
 from stonecli.tags import read_tags, undo_run, write_key
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from stonecli.jobs import Outcome
+from stonecli.library.locations import Location
 from stonecli.model.session import KeyModel
-from stonecli.remote.locations import Location
 from stonecli.tagging import TagOptions, TagResult, watch_folder
 from stonecli.tags import read_tags, undo_run
 

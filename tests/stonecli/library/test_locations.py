@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stonecli.remote.locations import Seen, Url, parse_location
+from stonecli.library.locations import Seen, Url, parse_location
 
 
 @pytest.mark.parametrize(

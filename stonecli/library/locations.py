@@ -9,7 +9,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more, because C:// is a drive
 
@@ -55,6 +54,8 @@ def parse_location(text: str) -> Location:
     if not (match := _SCHEME.match(text)):
         return Path(text)
     if match[1].lower() == "file":
+        from urllib.request import url2pathname  # imports the web client
+
         return Path(url2pathname(urlsplit(text.replace("#", "%23").replace("?", "%3F")).path))
     return Url(text)
 
