@@ -11,6 +11,7 @@ import typer
 from stonecli.cli.analyze_screen import AnalysisFiles, AnalysisScreen
 from stonecli.cli.common import (
     EXIT_USAGE,
+    check_quiet,
     check_target,
     fail,
     fail_without_music,
@@ -27,6 +28,7 @@ from stonecli.cli.options import (
     ModelOption,
     NullOption,
     PlaylistNameOption,
+    QuietOption,
     bpm_range_option,
     json_option,
     number,
@@ -82,6 +84,7 @@ def analyze(
         bpm_range_option(TEMPO_RANGE_HELP),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: text).")] = False,
+    quiet: QuietOption = False,
     html: Annotated[
         Path | None,
         output_option("Save a web page: .html.", ".html", ".htm"),
@@ -109,6 +112,7 @@ def analyze(
     """
     named, paths = files, listed(files, null)
     targets = AnalysisFiles(npz, html, plot, theme)
+    check_quiet(as_json=as_json, quiet=quiet)
     source_collection(paths, playlist_name, None)
     _check(targets, paths, playlist_name)
     if not paths:
@@ -119,7 +123,9 @@ def analyze(
 
     key_model = load_model(model, device)
     _check_windows(key_model, window, overlap)
-    screen = AnalysisScreen(key_model, targets, as_json=as_json, per_window=per_window, bpm_range=bpm_range)
+    screen = AnalysisScreen(
+        key_model, targets, as_json=as_json, quiet=quiet, per_window=per_window, bpm_range=bpm_range
+    )
     summary = analyze_files(
         paths,
         key_model,

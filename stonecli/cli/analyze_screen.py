@@ -44,6 +44,7 @@ class AnalysisScreen:
         model: the model that analyzes the files.
         files: the files to save at the end.
         as_json: print one JSON object per file instead of text.
+        quiet: print only errors.
         per_window: print every window, too.
         bpm_range: tempi are halved or doubled into this range; None: they are shown as estimated.
     """
@@ -54,6 +55,7 @@ class AnalysisScreen:
         files: AnalysisFiles,
         *,
         as_json: bool,
+        quiet: bool,
         per_window: bool,
         bpm_range: BpmRange | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class AnalysisScreen:
         self._model = model
         self._files = files
         self._as_json = as_json
+        self._quiet = quiet
         self._per_window = per_window
         self._bpm_range = bpm_range
         self._screen = output_screen()
@@ -81,7 +84,7 @@ class AnalysisScreen:
             self._errors.show(path, error)
         if estimate is not None and isinstance(path, Path):
             self._has_estimate = True
-            for note in estimate.notes:
+            for note in () if self._quiet else estimate.notes:
                 self._errors.note(path, note)
             if self._files.npz:
                 self._estimates.append((path, estimate))
@@ -94,7 +97,7 @@ class AnalysisScreen:
             if estimate is not None and estimate.tempo is not None:
                 record["bpm"] = _bpm(estimate, self._bpm_range)
             print_json(record)
-        elif estimate is not None and isinstance(path, Path):
+        elif estimate is not None and isinstance(path, Path) and not self._quiet:
             print_analysis(self._screen, path, estimate, per_window=self._per_window, bpm_range=self._bpm_range)
 
     def end(self, summary: AnalysisSummary, names: list[Path]) -> None:

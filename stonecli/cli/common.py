@@ -76,6 +76,11 @@ def check_outputs(targets: Targets, *, as_json: bool, quiet: bool) -> None:
     """Wrong usage if an output file cannot be created, or if ``--quiet`` is combined with ``--json``."""
     for name, target in vars(targets).items():
         check_target(target, f"--{name}", is_folder=is_parquet(target))
+    check_quiet(as_json=as_json, quiet=quiet)
+
+
+def check_quiet(*, as_json: bool, quiet: bool) -> None:
+    """Wrong usage if ``--quiet`` is combined with ``--json``."""
     if quiet and as_json:
         from typer import BadParameter
 

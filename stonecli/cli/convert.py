@@ -17,7 +17,6 @@ from stonecli.cli.common import (
 from stonecli.cli.options import (
     CollectionOutput,
     HtmlOutput,
-    NotationOption,
     NullOption,
     PlaylistNameOption,
     PlaylistOutput,
@@ -44,7 +43,6 @@ def convert(
         ),
     ],
     options: TagOptions,
-    notation: NotationOption = "camelot",
     output: TableOutput = None,
     html: HtmlOutput = None,
     playlist: PlaylistOutput = None,
@@ -70,12 +68,11 @@ def convert(
     refuse_addresses(roots, "tags can only be converted in files on this computer")
     check_inputs(roots, playlist)
     collection = source_collection(roots, playlist_name, rekordbox)
-    written = next((rule.notation for rule in options.rules if rule.field == "key"), options.rules[0].notation)
     mode = OutputMode(as_json, quiet)
     with TagScreen(
         mode,
         options,
-        written,
+        options.shown_notation,
         targets,
         None,
         roots,

@@ -11,6 +11,7 @@ from stonecli.cli.help import COMMANDS
 from stonecli.cli.usage import source_of, what_is_wrong
 
 WITHOUT = frozenset({"config"})  # works even if the file is invalid
+SHARED = frozenset({"notation"})  # options that all commands take from [tag] if they have no setting of their own
 EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with it; all are off by default
     "tag": (
         ("remove", ("overwrite", "bpm", "bpm_range")),
@@ -19,8 +20,10 @@ EXCLUSIVE = {  # by command: a parameter, and those that cannot be combined with
     ),
     "convert": (("as_json", ("quiet",)),),
     "compare": (("as_json", ("quiet",)),),
-    "mix": (("compatible", ("start", "end", "at", "playlist", "rekordbox")),),
-    "undo": (("list_runs", ("dry_run",)),),
+    "watch": (("as_json", ("quiet",)),),
+    "analyze": (("as_json", ("quiet",)),),
+    "mix": (("as_json", ("quiet",)), ("compatible", ("start", "end", "at", "playlist", "rekordbox"))),
+    "undo": (("as_json", ("quiet",)), ("list_runs", ("dry_run", "quiet"))),
 }
 
 
@@ -49,10 +52,13 @@ class Defaults(MutableMapping[str, Any]):
 
         path = config_path()
         try:
-            table = read_config(path).get(command, {})
+            tables, options = read_config(path), options_of(self._context, command)
+            table = tables.get(command, {})
             for name, value in table.items():
                 check_stored_setting(self._context, command, name, value)
-            options = options_of(self._context, command)
+            for name in SHARED & options.keys() & tables.get("tag", {}).keys() - table.keys():
+                check_stored_setting(self._context, "tag", name, tables["tag"][name])
+                table = {**table, name: tables["tag"][name]}
             return {str(options[name].name): as_typed(options[name], value) for name, value in table.items()}
         except ConfigError as error:
             fail(f"{path}: {error}", EXIT_USAGE)

@@ -10,6 +10,7 @@ import typer
 
 from stonecli.cli.common import (
     check_inputs,
+    check_quiet,
     check_target,
     listed,
     load_model,
@@ -27,6 +28,7 @@ from stonecli.cli.options import (
     NoCacheOption,
     NullOption,
     PlaylistNameOption,
+    QuietOption,
     bpm_range_option,
     json_option,
     number,
@@ -138,6 +140,7 @@ def mix(
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,
+    quiet: QuietOption = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     model: ModelOption = None,
@@ -152,6 +155,7 @@ def mix(
     """
     for target, option in ((playlist, "--playlist"), (rekordbox, "--rekordbox")):
         check_target(target, option)
+    check_quiet(as_json=as_json, quiet=quiet)
     if compatible and (start or end or at or playlist or rekordbox):
         raise typer.BadParameter(
             "cannot be combined with --start, --end, --at, --playlist or --rekordbox", param_hint="--compatible"
@@ -168,7 +172,8 @@ def mix(
     rules = CostRules(key_weight, tempo_weight, max_tempo_change)
     options = mixing.MixOptions(rules, wants_bpm, bpm_range if wants_bpm else None, jobs, not no_cache, playlist_name)
     key_model = load_model(model, device)
-    with MixScreen(MixFiles(playlist, rekordbox, collection), options, notation, given, as_json=as_json) as screen:
+    files = MixFiles(playlist, rekordbox, collection)
+    with MixScreen(files, options, notation, given, as_json=as_json, quiet=quiet) as screen:
         started, done, result = screen.start, screen.advance, screen.note
         if compatible:
             found = mixing.compatible(

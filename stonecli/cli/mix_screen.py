@@ -48,16 +48,25 @@ class MixScreen:
         notation: notation of the keys.
         given: the paths on the command line.
         as_json: one JSON object instead of a table.
+        quiet: print only errors.
     """
 
     def __init__(
-        self, files: MixFiles, options: MixOptions, notation: Notation, given: Sequence[Path], *, as_json: bool
+        self,
+        files: MixFiles,
+        options: MixOptions,
+        notation: Notation,
+        given: Sequence[Path],
+        *,
+        as_json: bool,
+        quiet: bool = False,
     ) -> None:
         self._files = files
         self._options = options
         self._notation = notation
         self._given = given
         self._as_json = as_json
+        self._quiet = quiet
         self._errors = Errors()
         self._bar = ExitStack()
 
@@ -76,7 +85,7 @@ class MixScreen:
     def start(self, count: int) -> None:
         """Show the progress bar for this number of files."""
         console = self._errors.console
-        progress = self._bar.enter_context(progress_bar(console, console))
+        progress = self._bar.enter_context(progress_bar(console, console, hidden=self._quiet))
         if console.is_terminal:
             self._errors.console = progress.console
         self._advance = partial(progress.advance, progress.add_task("", total=count))
@@ -99,7 +108,7 @@ class MixScreen:
         self._bar.close()
         if self._as_json:
             print_json(compatible_record(found))
-        else:
+        elif not self._quiet:
             print_rows(output_console(), [(found.track, None), *found.others], self._notation)
         self._end(has_keys=True)
 
@@ -112,14 +121,16 @@ class MixScreen:
             fail_without_music(self._given)
         if self._as_json:
             print_json(mix_record(mix))
-        elif mix.tracks:  # otherwise each file has a line on standard error, and the table would be empty
+        elif (
+            mix.tracks and not self._quiet
+        ):  # otherwise each file has a line on standard error, and the table would be empty
             print_mix(output_console(), mix, self._notation)
         if mix.tracks:
             self._save(mix)
         limit, over_limit = self._options.rules.max_tempo_change, sum(one.is_over_limit for one in mix.transitions)
         if over_limit:
             what = "transition changes" if over_limit == 1 else "transitions change"
-            self._errors.info(f"{over_limit} {what} the tempo by more than {limit:g} %")
+            self._info(f"{over_limit} {what} the tempo by more than {limit:g} %")
         self._end(has_keys=bool(mix.tracks))
 
     def _save(self, mix: Mix) -> None:
@@ -142,9 +153,13 @@ class MixScreen:
                 bpm=self._options.bpm,
             )
             if name != rekordbox.stem:
-                self._errors.info(f"the collection has a playlist {rekordbox.stem}; the new one is named {name}")
+                self._info(f"the collection has a playlist {rekordbox.stem}; the new one is named {name}")
         elif rekordbox:
             save_rekordbox(rekordbox, entries, self._notation, rekordbox.stem)
+
+    def _info(self, text: str) -> None:
+        if not self._quiet:
+            self._errors.info(text)
 
     def _end(self, *, has_keys: bool) -> None:
         self._errors.finish()

@@ -30,7 +30,6 @@ from stonecli.cli.options import (
     HtmlOutput,
     ModelOption,
     NoCacheOption,
-    NotationOption,
     NullOption,
     PlaylistNameOption,
     PlaylistOutput,
@@ -41,7 +40,6 @@ from stonecli.cli.options import (
     takes_tag_options,
 )
 from stonecli.cli.tag_screen import OutputMode, TagScreen
-from stonecli.key import Notation
 from stonecli.library.locations import Location, parse_location
 from stonecli.output import TABLE_SUFFIXES
 
@@ -69,7 +67,6 @@ def tag(
             "--remove/--no-remove", rich_help_panel=WRITING, help="Remove what stone wrote (same --field and --mode)."
         ),
     ] = False,
-    notation: NotationOption = "camelot",
     output: Annotated[
         Path | None,
         output_option(f"Save a table: {listing(_TABLES)}.", *_TABLES),
@@ -112,9 +109,7 @@ def tag(
     options = replace(options, remove=remove, use_cache=not no_cache, match_audio=match_audio)
     locations = map(parse_location, listed_names(paths, null))
     if cluster is not None:
-        screen, summary = _tag_on_cluster(
-            cluster, locations, options, targets, mode, notation, model, device, playlist_name
-        )
+        screen, summary = _tag_on_cluster(cluster, locations, options, targets, mode, model, device, playlist_name)
     else:
         roots = _roots(locations, targets)
         collection = source_collection(roots, playlist_name, rekordbox)
@@ -122,7 +117,7 @@ def tag(
         with TagScreen(
             mode,
             options,
-            notation,
+            options.shown_notation,
             targets,
             key_model,
             roots,
@@ -150,7 +145,6 @@ def _tag_on_cluster(
     options: TagOptions,
     targets: Targets,
     mode: OutputMode,
-    notation: Notation,
     model: Path | None,
     device: Device,
     playlist_name: str | None,
@@ -158,7 +152,10 @@ def _tag_on_cluster(
     from stonecli.cluster.client import ClusterModel, connected, tag_on_cluster
 
     key_model = None if options.remove else load_model(model, "cpu")  # to check it before it is sent
-    with connected(address) as client, TagScreen(mode, options, notation, targets, key_model, resume=True) as screen:
+    with (
+        connected(address) as client,
+        TagScreen(mode, options, options.shown_notation, targets, key_model, resume=True) as screen,
+    ):
         return screen, tag_on_cluster(
             client,
             locations,

@@ -10,14 +10,16 @@ from stonecli.cli.common import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    check_quiet,
     error_console,
     fail,
     one_line_errors,
     output_console,
     print_json,
 )
-from stonecli.cli.options import json_option, whole_number
+from stonecli.cli.options import QuietOption, json_option, whole_number
 from stonecli.cli.running import unbroken_output
+from stonecli.cli.tag_screen import OutputMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +57,7 @@ def undo(
         ),
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file or run.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Restore the files that a run of stone has changed.
 
@@ -62,8 +65,10 @@ def undo(
     already undone, stone lists the other runs and asks for a number. Files that have changed since the run are reported
     and stay as they are.
     """
-    if list_runs and (run is not None or dry_run):
-        raise typer.BadParameter("cannot be combined with a run number or --dry-run", param_hint="--list")
+    if list_runs and (run is not None or dry_run or quiet):
+        raise typer.BadParameter("cannot be combined with a run number, --dry-run or --quiet", param_hint="--list")
+    check_quiet(as_json=as_json, quiet=quiet)
+    mode = OutputMode(as_json, quiet)
 
     from stonecli.jobs import signals_as_ctrl_c
     from stonecli.tags.undo.journal import UndoJournal
@@ -79,7 +84,7 @@ def undo(
         again = f"stone undo{' --preserve-mtime' if preserve_mtime else ''} {chosen.number}"
         try:
             with signals_as_ctrl_c(), unbroken_output(wanted=not dry_run):
-                failed = _undo(journal, chosen, again, preserve_mtime=preserve_mtime, as_json=as_json, dry_run=dry_run)
+                failed = _undo(journal, chosen, again, mode, preserve_mtime=preserve_mtime, dry_run=dry_run)
         except KeyboardInterrupt:
             fail(f"interrupted; to undo the rest: {again}", EXIT_INTERRUPTED)
         if failed:
@@ -108,30 +113,31 @@ def _chosen(journal: UndoJournal, number: int | None) -> Run:
     return fail(f"choose a run, for example: stone undo {others[0].number}", EXIT_USAGE)
 
 
-def _undo(journal: UndoJournal, run: Run, again: str, *, preserve_mtime: bool, as_json: bool, dry_run: bool) -> int:
+def _undo(journal: UndoJournal, run: Run, again: str, mode: OutputMode, *, preserve_mtime: bool, dry_run: bool) -> int:
     """Undo the run and show each file. Returns the number of files that could not be restored."""
     from stonecli.tags.undo.runs import undo_files
 
     out, err = output_console(), error_console()
-    if not as_json:
+    shows_text = not mode.as_json and not mode.quiet
+    if shows_text:
         _say(err, f"{'run' if dry_run else 'undoing run'} {run.number}: {_described(run)}")
     done = "restorable" if dry_run else "restored"
     restored = failed = 0
     for undone in undo_files(journal, run.number, preserve_mtime=preserve_mtime, write=not dry_run):
-        if as_json:
+        if mode.as_json:
             status = done if undone.error is None else "error"
             record = {"path": str(undone.path), "status": status, "error": undone.error, "run": run.number}
             print_json(record)
         if undone.error is None:
             restored += 1
-            if not as_json:
+            if shows_text:
                 _line(undone.path, done, out.is_terminal)
         else:
             from stonecli.terminal.table import error_text
 
             failed += 1
             err.print(error_text(undone.path, undone.error), soft_wrap=True)
-    if not as_json:
+    if shows_text:
         _sum_up(journal, run, again, restored, failed, dry_run)
     return failed
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stonecli.cli.common import EXIT_USAGE, fail, load_model, one_line_errors, silence_native_stderr
-from stonecli.cli.options import DeviceOption, ModelOption, NotationOption, json_option, number, takes_tag_options
+from stonecli.cli.common import EXIT_USAGE, check_quiet, fail, load_model, one_line_errors, silence_native_stderr
+from stonecli.cli.options import DeviceOption, ModelOption, QuietOption, json_option, number, takes_tag_options
 from stonecli.cli.tag_screen import OutputMode, TagScreen
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ def watch(
         Path, typer.Argument(readable=False, metavar="FOLDER", help="Watch this folder and its subfolders.")
     ],
     options: TagOptions,
-    notation: NotationOption = "camelot",
     settle: Annotated[
         float,
         typer.Option(
@@ -41,6 +40,7 @@ def watch(
         ),
     ] = False,
     as_json: Annotated[bool, json_option("Print one JSON object per file (default: a table).")] = False,
+    quiet: QuietOption = False,
     device: DeviceOption = "auto",
     model: ModelOption = None,
 ) -> None:
@@ -49,6 +49,7 @@ def watch(
     Press Ctrl-C to stop. A file is processed once it is complete. Without --write-tags this is a preview, as in
     stone tag. To restore everything that one watch has written, run stone undo.
     """
+    check_quiet(as_json=as_json, quiet=quiet)
     if not folder.is_dir():
         problem = "a file, not a folder; use stone tag" if folder.exists() else "no such folder; create it first"
         fail(f"{folder}: {problem}", EXIT_USAGE)
@@ -62,7 +63,9 @@ def watch(
         screen.start(with_progress=False)
 
     key_model = load_model(model, device)
-    with TagScreen(OutputMode(as_json), options, notation, Targets(), key_model, [folder]) as screen:
+    with TagScreen(
+        OutputMode(as_json, quiet), options, options.shown_notation, Targets(), key_model, [folder]
+    ) as screen:
         watch_folder(
             folder,
             options,

@@ -319,11 +319,8 @@ def _check_positions(chosen: Mapping[str, Path], count: int) -> None:
         file = path.resolve()
         if files.setdefault(position, name) != name and positions.get(file) != position:
             raise ValueError(f"{name} {path}: another track has the same position ({files[position]})")
-        # Apart from the first, the position of the end is not certain: it is an earlier one if files have no key.
-        is_certain = option != "end" or chosen.get("start") == path
-        if is_certain and positions.setdefault(file, position) != position:
+        if positions.setdefault(file, position) != position:
             raise ValueError(f"{name} {path}: cannot have two positions ({files[positions[file]]})")
-        positions.setdefault(file, position)
 
 
 def _named(wanted: Path, music: Sequence[Path], option: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stonecli.key import Notation
 from stonecli.tags import FieldRule
 from stonecli.tags.rules import check_rules
 
@@ -61,6 +62,11 @@ class TagOptions:
     convert: bool = False
     """Write the key that a file already has to the fields of ``rules``, in their notations, and analyze nothing. A file
     without a key stays as it is."""
+
+    @property
+    def shown_notation(self) -> Notation:
+        """The notation in which results are shown: that of the key field, or of the first field without one."""
+        return next((rule.notation for rule in self.rules if rule.field == "key"), self.rules[0].notation)
 
     def __post_init__(self) -> None:
         check_rules(self.rules)

@@ -16,7 +16,7 @@ CALL = (
 )
 NOT_NEEDED = {
     "rich", "mutagen", "sqlite3", "urllib.request", "matplotlib", "watchdog", "stonecli.tags",
-    "stonecli.model.registry", "urllib.request", "stonecli.cache", "stonecli.model.batching",
+    "stonecli.model.registry", "stonecli.cache", "stonecli.model.batching",
 }  # fmt: skip
 
 

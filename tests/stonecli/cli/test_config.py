@@ -42,6 +42,23 @@ def test_defaults_are_set_used_shown_and_unset(invoke: Invoke, song: Song) -> No
     assert (again.exit_code, again.stderr) == (1, "stone: tag.notation is not set; stone config shows the settings\n")
 
 
+def test_the_notation_of_tag_is_that_of_all_commands(invoke: Invoke, song: Song) -> None:
+    path = song("flac")
+    assert invoke("config", "set", "tag.notation", "openkey").exit_code == 0
+    assert "\t12m\t" in invoke("compare", path).stdout
+    assert "\t12m\t" in invoke("mix", path).stdout
+    assert invoke("tag", path, "--write-tags").exit_code == 0
+    assert "\tunchanged" in invoke("convert", path).stdout
+    assert "\t7A\t" in invoke("convert", path, "--notation", "camelot").stdout
+    assert invoke("config", "set", "mix.notation", "musical").exit_code == 0  # its own comes first
+    assert "\tDm\t" in invoke("mix", path).stdout
+    config_path().write_text('[tag]\nnotation = "runes"\n')
+    for command in ("mix", "watch"):
+        result = invoke(command, path)
+        assert (result.exit_code, "run: stone config unset tag.notation" in result.stderr) == (2, True)
+    assert invoke("analyze", path).exit_code == 0  # has no notation
+
+
 @pytest.mark.parametrize("text", ["007", "1e5", "1_0", "7", "0.50", "nan"])
 def test_a_text_stays_as_it_was_written(invoke: Invoke, text: str) -> None:
     """Though it looks like a number: a cluster's address is a text."""
@@ -151,6 +168,9 @@ def test_settings_that_exclude_each_other_name_the_file(invoke: Invoke, song: So
         ({"tag.bpm": "true", "tag.overwrite": "true"}, ["--remove"]),
         ({"tag.remove": "true"}, ["--bpm"]),
         ({"undo.dry-run": "true"}, ["--list"]),
+        ({"undo.quiet": "true"}, ["--list"]),
+        ({"mix.quiet": "true"}, ["--json"]),
+        ({"analyze.quiet": "true"}, ["--json"]),
         ({"mix.start": "a.flac", "mix.playlist": "set.m3u8"}, ["--compatible", "8A.flac"]),
     ],
 )

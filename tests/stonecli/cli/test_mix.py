@@ -242,6 +242,7 @@ class TestOrder:
         (["--start", "a", "--at", "1=b"], "--at 1 {b}: another track has the same position (start)"),
         (["--end", "a", "--at", "5=b"], "--at 5 {b}: another track has the same position (end)"),
         (["--start", "a", "--at", "2=a"], "--at 2 {a}: cannot have two positions (start)"),
+        (["--end", "a", "--at", "2=a"], "--at 2 {a}: cannot have two positions (end)"),
         (["--at", "2=a", "--at", "3=a"], "--at 3 {a}: cannot have two positions (at 2)"),
     ],
 )
