@@ -286,7 +286,7 @@ def test_hostile_names_stay_text_in_set_and_export(browser: Any, tmp_path: Path)
     assert browser.execute_script("return document.querySelectorAll('script').length") == 2
     path = exported(browser, folder)
     assert path.name == "script alert(1) script.m3u8"
-    assert {entry.path for entry in read_crate(path)} == {tmp_path / name for name in names}
+    assert {entry.location for entry in read_crate(path)} == {tmp_path / name for name in names}
     lines = path.read_text("utf-8").splitlines()
     assert len(lines) == 2 + 2 * len(names)  # no name breaks its line
     entries = [line for line in lines if not line.startswith("#")]
