@@ -63,7 +63,7 @@ def test_a_quiet_undo(invoke: Invoke, song: CopySong) -> None:
         (["--notation", "musical"], "Dm"),
     ],
 )
-def test_the_table_shows_what_is_written(
+def test_the_table_shows_the_written_notation(
     invoke: Invoke, song: CopySong, tmp_path: Path, fields: list[str], shown: str
 ) -> None:
     result = invoke("tag", song("flac"), *fields, "--rekordbox", tmp_path / "out.xml")
