@@ -14,6 +14,7 @@ from rich.text import Text
 
 from stonecli.errors import concerns_the_run
 from stonecli.key import Key, Notation
+from stonecli.library.crates import is_crate
 from stonecli.tags.tempo_text import parse_bpm
 from stonecli.terminal.colors import WARNING, key_bar_style, key_style
 from stonecli.util.text import printable, shortened
@@ -81,6 +82,8 @@ class TagTable:
             optional = [*(["confidence"] if self.HAS_CONFIDENCE else []), *(["bpm"] if self._bpm else [])]
             self._plain(file, f"{old} key", f"{new} key", *optional, last)
             return
+        files = list(files)
+        self._roots += _crate_folders(self._roots, files)
         longest = 0
         for path in files:
             longest = max(longest, cell_len(printable(self._relative(path))))
@@ -184,6 +187,23 @@ class ConversionTable(TagTable):
     """As :class:`TagTable`, for keys that are not from an analysis."""
 
     HAS_CONFIDENCE = False
+
+
+def _crate_folders(roots: Sequence[Path], files: Sequence[Location]) -> list[Path]:
+    """The folder that all files of playlists and collections are in, so that their names are shown relative to it."""
+    crates = [root for root in roots if is_crate(root) and root.is_file()]
+    folders = (
+        {path.parent for path in files if isinstance(path, Path) and not _is_below(path, roots)} if crates else set()
+    )
+    try:
+        common = os.path.commonpath(folders)
+    except ValueError:  # no folder, several drives, or relative and absolute paths
+        return []
+    return [Path(common)] if Path(common).name else []  # not the root folder
+
+
+def _is_below(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
 
 
 def padded(text: str, width: int) -> str:

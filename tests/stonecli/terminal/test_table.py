@@ -126,6 +126,24 @@ def test_paths_are_relative_to_the_given_folder(result: Callable[..., TagResult]
     assert without_color(text_of(out)).startswith("a/b.mp3 ")
 
 
+def test_paths_in_a_crate_are_relative_to_their_folder(result: Callable[..., TagResult], tmp_path: Path) -> None:
+    crate, folder = tmp_path / "set.m3u8", tmp_path / "Music" / "Saturday"
+    crate.touch()
+    files = [folder / "a.mp3", folder / "sub" / "b.mp3"]
+    out = console(terminal=True, width=200)
+    table = TagTable(out, [crate], "camelot")
+    table.header(files)
+    for file in files:
+        table.row(result(str(file)))
+    names = [line.split()[0] for line in without_color(text_of(out)).splitlines()[1:]]
+    assert names == ["a.mp3", str(Path("sub", "b.mp3"))]
+    for others in ([], [Path("/x/a.mp3"), Path("/y/b.mp3")], [Path("/a/x.mp3"), Path("b.mp3")]):
+        table = TagTable(out, [crate], "camelot")
+        table.header(others)
+        table.row(result("/x/a.mp3"))
+        assert without_color(text_of(out)).splitlines()[-1].startswith(str(Path("/x/a.mp3")))
+
+
 def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResult]) -> None:
     out = console(terminal=True)
     table = TagTable(out, [], "camelot")
