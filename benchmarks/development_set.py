@@ -95,7 +95,7 @@ def recordings(folder: Path) -> Iterator[Track]:
     """The real recordings whose features lie in ``folder``.
 
     Raises:
-        OSError: a file is not there.
+        OSError: a file is missing.
     """
     for name, features_name in (("dev", "dev_features_a440.npz"), ("modern", "modern_features_a440.npz")):
         with np.load(folder / features_name) as features, (folder / f"{name}_labels.csv").open(newline="") as labels:
@@ -112,7 +112,7 @@ def renderings(labels: Path, bins: int) -> Iterator[Track]:
 
     Raises:
         StoneError: a row is not what ``stonecli_train.corpus.render`` writes.
-        OSError: a file is not there.
+        OSError: a file is missing.
     """
     with labels.open(newline="", encoding="utf-8") as file:
         styles = {(labels.parent / row["path"]).resolve(): row.get("style", "") for row in csv.DictReader(file)}

@@ -6,7 +6,7 @@
   x TagError: the tags cannot be read or written.
   x JournalError: the undo journal cannot be used.
   x ModelError: the model cannot be used.
-  x DeviceError: the device is not there.
+  x DeviceError: the device is not available.
   x WebError: a server cannot be used safely.
   x DownloadError: a model could not be downloaded.
   x StorageError: a recording could not be downloaded.
@@ -63,7 +63,7 @@ class ModelError(StoneError):
 
 
 class DeviceError(StoneError):
-    """The requested device is not there."""
+    """The requested device is not available."""
 
 
 class WebError(StoneError):

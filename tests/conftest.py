@@ -1,4 +1,4 @@
-"""What several test files share: music in a known key, files in every container, the command line, tiny models."""
+"""Fixtures that several test files share: music in a known key, files in every container, the command line, tiny models."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _nothing_runs_after_a_failure(request: pytest.FixtureRequest, monkeypatch: p
 
 @pytest.fixture
 def start_process() -> Iterator[StartProcess]:
-    """Starts a process, pipes for its output, in a session of its own, all of which is killed when the test ends."""
+    """Starts a process with pipes for its output, in a new session that is killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
@@ -258,7 +258,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic, encode: En
 
 @pytest.fixture
 def song(songs: Mapping[str, Path], tmp_path: Path) -> CopySong:
-    """A copy of a song of one's own: ``song("mp3")``, ``song("mp3", "other name")``; the ending is added."""
+    """A copy of a song: ``song("mp3")``, ``song("mp3", "other name")``; the ending is added."""
 
     def copy(container: str, name: str | None = None, *, head: float = 1.0) -> Path:
         content = songs[container].read_bytes()
@@ -272,7 +272,7 @@ def song(songs: Mapping[str, Path], tmp_path: Path) -> CopySong:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of recordings that are not in the repository; skips where it is not there."""
+    """The folder of recordings that are not in the repository; skips the test without it."""
     folder = Path(__file__).parents[2] / "shared"
     if not (folder / "audio" / "labels.csv").is_file():
         pytest.skip("needs ../shared")
@@ -336,13 +336,13 @@ STONE = [sys.executable, "-c", "from stonecli.cli.main import run; run()"]
 
 @pytest.fixture(scope="session")
 def stone_command() -> list[str]:
-    """How ``stone`` is started as a process of its own."""
+    """The command that starts ``stone`` as a process."""
     return list(STONE)
 
 
 @pytest.fixture(scope="session")
 def stone() -> RunStone:
-    """Runs ``stone`` as a process of its own to its end; ``weak=True`` takes root's power over permissions from it."""
+    """Runs ``stone`` as a process to its end; with ``weak=True``, file permissions apply even to root."""
 
     def run(
         *arguments: str | bytes | Path, weak: bool = False, cwd: Path | None = None, **env: str

@@ -37,13 +37,13 @@ _FFMPEG = {  # name: ending, options
     "adts": ("aac", ["-c:a", "aac"]),
 }
 WITHOUT_AUDIO = {"musepack": b"MPCK", "monkey's audio": b"MAC \x96\x0f"}
-"""First bytes of samples that are noise after them, because no encoder is at hand; only the tag matters."""
+"""First bytes of samples that are noise after them, because there is no free encoder; only the tag matters."""
 
 CONTAINERS = {name: name for name in (*_SOUNDFILE, "mp4", "asf", "wavpack", "ogg flac", "speex", *WITHOUT_AUDIO)} | {
     "alac": "mp4",
     "faststart": "mp4",
 }
-"""What ``sniff`` says of each sample that can be tagged."""
+"""The container that ``sniff`` finds in each sample that can be tagged."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

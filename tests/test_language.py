@@ -27,6 +27,7 @@ WORDS = {
     r"go(es|ne|ing)? on with": "resume, append",
     r"so many": "N, or a name of the number",
     r"is none of|are none of": "must be one of",
+    r"(?:is|are|was|were) not there|at hand|of one's own": "missing, available, separate",
     r"ha(s|ve) to be had|as (is|are) those": "a plain clause",
     r"\w*neighbour\w*|\w*colour\w*|\w*behaviour\w*|favour\w*": "American spelling",
     r"labell\w+|normalis\w+|recognis\w+|organis\w+|initialis\w+|summaris\w+": "American spelling",
@@ -41,12 +42,15 @@ IDENTIFIERS = {
 UNITS = r"(?:files|seconds|ms|milliseconds|bytes|windows|MB|KB|rows|lines|objects|samples)"
 PER = re.compile(rf"\b{UNITS} an? (?:file|second|window|thread|process|processor|core|recording|track|minute)\b")
 
-# What other formats, people and parts of the repository are called.
+# Names of other formats and of parts of the repository.
 NAMES = re.compile(
     r"`?tests/\S+::\S+"  # names of tests
     r"|least_confidence|least_segment|sharpness\w*"  # names in model files and configurations of format 1
     r"|`kicks`|_?KICKS|\bkicks\b"  # kick drums
 )
+
+# A docstring or comment that starts so is half a sentence: its subject is missing.
+FRAGMENT = re.compile(r'^(?:# (?:--- )?|""")(?:what|whatever|whoever|whose)\b(?!.*\?)', re.IGNORECASE)
 
 
 def texts() -> list[Path]:
@@ -87,6 +91,11 @@ def private_words(line: str) -> list[str]:
     return found
 
 
+def fragments(line: str) -> list[str]:
+    """The start of a docstring or comment without a subject, such as ``What the tests share``."""
+    return [f"{match[0]!r}: name the subject" for match in FRAGMENT.finditer(line)]
+
+
 class TestWords:
     def test_they_are_those_of_the_field(self) -> None:
         found = [
@@ -104,7 +113,7 @@ class TestWords:
             for path in sorted((ROOT / folder).rglob("*.py"))
             if path.name not in HAVE_THE_WORDS
             for number, line in prose(path)
-            for word in private_words(line)
+            for word in (*private_words(line), *fragments(line))
         ]
         assert not found, "\n".join(found)
 
@@ -129,11 +138,21 @@ class TestWords:
             "after so many seconds",
             "for place in range(3):",
             "its colour",
+            "no encoder is at hand",
+            "the device is not there",
             "after the normalisation",
         ],
     )
     def test_a_private_word_is_found(self, line: str) -> None:
         assert private_words(line)
+
+    @pytest.mark.parametrize("line", ["# What is found", '"""What the tests share.', '"""Whatever its age.'])
+    def test_half_a_sentence_is_found(self, line: str) -> None:
+        assert fragments(line)
+
+    @pytest.mark.parametrize("line", ["# that is what counts", '"""What is a key?"""', "what = 1  # the rest"])
+    def test_a_whole_sentence_is_not(self, line: str) -> None:
+        assert not fragments(line)
 
     @pytest.mark.parametrize("line", ["the shared key", "most_likely_path", "at least one file", "a window of a file"])
     def test_plain_english_is_not(self, line: str) -> None:

@@ -37,7 +37,7 @@ class TrainScreen(Watcher):
         self._unit = ""
 
     def on_progress(self, what: str, done: int, count: int) -> None:
-        """Show how many of how many recordings are prepared: a bar in a terminal, else a line every half minute."""
+        """Show the progress of preparing the recordings: a bar in a terminal, otherwise a line every half minute."""
         if self._errors.is_terminal:
             self._show_bar(f"{what} recordings", done, count)
         elif time.monotonic() - self._reported > _REPORT_SECONDS:

@@ -81,7 +81,7 @@ def analyze(
 
     Args:
         paths: files, folders and crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``). Folders are searched. The
-            files of a folder or crate come in its place.
+            files of a folder or crate take its position.
         model, window_seconds, overlap, min_segment, last_window, tempo: see :func:`stonecli.detect_key`.
         jobs: number of files analyzed in parallel; None for one per CPU core.
         on_result: called with the outcome of each file in the order of ``paths``, in the calling thread. Its ``item``

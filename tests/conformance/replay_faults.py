@@ -166,7 +166,7 @@ def lines_of(process: subprocess.Popen[str]) -> list[tuple[float, str]]:
 
 
 def in_terminal(home: Path, columns: int, *arguments: str | Path, **more: str) -> str:
-    """What a command prints in a terminal of that width, with its escape sequences."""
+    """The output of a command in a terminal of that width, with its escape sequences."""
     import fcntl
     import pty
     import termios
@@ -451,7 +451,7 @@ int lchown(const char *p, uid_t u, gid_t g) { errno = EPERM; return -1; }
 """,
     )
     path = song(folder / "music" / "a.flac")
-    path.chmod(0o600)  # what a new file gets as well
+    path.chmod(0o600)  # the mode of a new file
     done = stone(folder, "tag", path, "--write-tags", LD_PRELOAD=shim)
     expect(mutagen.flac.FLAC(path).get("initialkey"), f"not written: {done.stdout} {done.stderr}")
     return "written although chmod, chown and utimensat are refused"
@@ -472,7 +472,7 @@ def private_files(folder: Path) -> str:
     return f"{len(modes)} files and folders are the user's alone; no .part is left"
 
 
-# --- B. files as they are ------------------------------------------------------------------------------------------
+# --- B. unusual files ------------------------------------------------------------------------------------------
 
 
 @fault(10, "bytes after the end of the audio do no harm")

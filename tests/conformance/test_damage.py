@@ -105,7 +105,7 @@ def test_noise_behind_every_magic(make: CopySample, digest: BytesOf) -> None:
     for magic in magics:
         for size in (0, 7, 80, 5000):
             if attempt(path, magic + chance.randbytes(size), digest):
-                assert magic in (b"MAC ", b"MPCK", b"\xff\xfb\x90\0")  # there is nothing else to go by
+                assert magic in (b"MAC ", b"MPCK", b"\xff\xfb\x90\0")  # nothing else identifies these containers
 
 
 def test_nested_atoms_do_not_exhaust_the_stack(make: CopySample, digest: BytesOf) -> None:

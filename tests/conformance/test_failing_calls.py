@@ -125,7 +125,7 @@ def by_api(path: Path) -> None:
 
 @pytest.fixture
 def act(request: pytest.FixtureRequest) -> Act:
-    """What writes to the file, by the name of the entrance; it may raise anything."""
+    """Write to the file through the function named ``entrance``; may raise anything."""
     entrance: str = request.param
     if entrance == "python":
         return by_api

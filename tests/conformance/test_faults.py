@@ -1,4 +1,4 @@
-"""Whatever the system says no to, at whichever call: the file is the old one, or whole and new."""
+"""If any system call fails, the file is the old one, or the complete new one."""
 
 import errno
 import io
@@ -203,7 +203,7 @@ def test_a_fault_at_every_call_of_a_journalled_write(
     journal.close()
 
 
-# What the systems of users say
+# Errors that users have reported
 
 
 @pytest.mark.parametrize(

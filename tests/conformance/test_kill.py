@@ -16,7 +16,7 @@ from stonecli.tags import FieldRule, remove_key, write_key
 
 KILLS = [30, pytest.param(int(os.environ.get("STONE_KILLS", "300")), marks=pytest.mark.slow)]
 
-# A process that has loaded everything forks one that writes, kills it after a random time, and looks at what is there.
+# A process that has loaded everything forks one that writes, kills it after a random time, and checks the file.
 SCRIPT = """
 import json, os, pathlib, random, signal, sys, time
 from stonecli.tags.edit import atomic_replace as safe_write

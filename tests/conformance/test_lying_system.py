@@ -156,7 +156,7 @@ def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Ston
     assert stone("undo", "--list").stdout.splitlines()[1].split("\t")[3:5] == ["2", "2"]
 
 
-# Shares
+# Network shares
 
 
 @pytest.mark.parametrize("lies", ["times", "mode", "owner", "times mode owner"])

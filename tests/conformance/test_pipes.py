@@ -23,7 +23,7 @@ def folder(songs: Mapping[str, Path], tmp_path: Path) -> Path:
 
 
 def on_a_terminal(command: list[str], shell: str) -> str:
-    """What a terminal shows of a shell's line, in which "$@" is the command."""
+    """The terminal output of a shell command line, in which "$@" is the command."""
     reader, terminal = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color"}
     process = subprocess.Popen(

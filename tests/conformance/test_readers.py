@@ -1,4 +1,4 @@
-"""What other programs read of a file that stone has written: the table in docs/tags.md, cell by cell.
+"""The fields that other programs read from a file that stone has written: the table in docs/tags.md, cell by cell.
 
 A reader that is not here is skipped. An empty cell (—) is a limit of that reader, of which nothing is asked: a newer
 version may have lost it. Names are compared without case and punctuation, which change from version to version.

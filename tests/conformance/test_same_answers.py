@@ -1,4 +1,4 @@
-"""What was changed for speed leaves the answers: the shipped path beside the straightforward one, on files.
+"""Optimizations do not change the answers: the shipped path and the straightforward one give the same, on files.
 
 The straightforward path: soxr HQ to 22.05 kHz, MQ for the tuning, and the transform that the network was trained with.
 ``benchmarks/agreement.py`` does the same on any folder.

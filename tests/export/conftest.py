@@ -42,7 +42,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """What the original code computed: ``audio``, ``vqt`` and ``prob/CHECKPOINT``."""
+    """Results of the original code: ``audio``, ``vqt`` and ``prob/CHECKPOINT``."""
     with np.load(shared / "checkpoints" / "golden.npz") as file:
         return {name: file[name] for name in file if name != "names"}
 

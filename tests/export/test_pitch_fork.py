@@ -26,7 +26,7 @@ def signature_name(key: Key) -> str:
     return f"{key.name}/{key.relative.name}"
 
 
-# --- what is played ---------------------------------------------------------------------------------------------------
+# --- the pitch fork ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 7.7, 15.0])
@@ -171,7 +171,7 @@ def test_an_order_that_barely_leads_is_refused(listener: Callable[..., Any]) -> 
         find_class_order(listen(0.52), 2, SECONDS, RATE, None)
 
 
-# --- an order that is claimed -----------------------------------------------------------------------------------------
+# --- a declared order -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What ``import stonecli`` shows to a person at a prompt."""
+"""The names that ``import stonecli`` shows at a prompt."""
 
 import re
 import subprocess

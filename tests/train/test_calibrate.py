@@ -153,7 +153,7 @@ def test_calibration_does_not_change_the_weights(
     assert "none.pt" in capsys.readouterr().err
 
 
-# What stonecli_train.gate is given as well, and looks at in the same way.
+# stonecli_train.gate gets the same input and checks it in the same way.
 BOTH = pytest.mark.parametrize("command", [stonecli_train.calibrate, stonecli_train.gate], ids=["calibrate", "gate"])
 
 

@@ -184,7 +184,7 @@ def test_a_checkpoint_may_be_read_by_others(saved: Path) -> None:
     assert stat.S_IMODE(saved.stat().st_mode) == 0o644
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refused files ----------------------------------------------------------------------------------------------------
 
 
 def test_a_newer_version_is_refused(saved: Path) -> None:

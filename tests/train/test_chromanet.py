@@ -238,7 +238,7 @@ def test_average_frames_drops_an_incomplete_group(frames: int, count: int, group
         torch.testing.assert_close(answer[:, :, group], x[:, :, group * count : (group + 1) * count].mean(-1))
 
 
-# --- what it promises -------------------------------------------------------------------------------------------------
+# --- properties -------------------------------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 10_000), frames=st.integers(4, 40), batch=st.integers(1, 4), rows=st.sampled_from([1, 2]))
@@ -311,7 +311,7 @@ def test_the_gradient_reaches_every_parameter(head: int) -> None:
     network = random_network(7, drop_path=0.0, head_channels=head).train()
     answer = network(torch.randn(4, 1, 84, 130))
     answer[:, 0].log().sum().backward()
-    # Batch norm takes the mean away, so that the classifier's bias has no say.
+    # Batch norm subtracts the mean, so the classifier's bias has no effect.
     dead = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
     assert set(dead) <= {"classifier.bias"}
 

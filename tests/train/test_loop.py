@@ -442,7 +442,7 @@ def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, train
         start(tiny_config("cross_entropy"), data="labeled", start=turned).train()
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
 def inject_nan(monkeypatch: pytest.MonkeyPatch, run: Run, at: set[int], times: int = 1) -> None:

@@ -31,7 +31,7 @@ CASES = {
 
 @pytest.fixture
 def step(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Any) -> Callable[..., Any]:
-    """What one step leaves: ``step("skey", size)`` returns terms, gradients, batch norm's statistics, the run."""
+    """The results of one step: ``step("skey", size)`` returns terms, gradients, batch norm's statistics, the run."""
     unlabeled = make_tracks(tmp_path / "u", 6, labeled=False, frames=200)
     labeled = make_tracks(tmp_path / "l", 6, labeled=True, frames=200, seed=50)
 

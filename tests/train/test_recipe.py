@@ -195,7 +195,7 @@ def test_the_card_of_tempo_1_has_the_numbers_of_its_recipe() -> None:
 
 
 class TestNeeds:
-    """What the command says before the first step."""
+    """Messages of the command before the first step."""
 
     @pytest.fixture
     def recipe(self, tmp_path: Path) -> Path:

@@ -10,7 +10,7 @@ from stonecli_train.chromanet import ChromaNet, ChromaNetConfig  # noqa: E402
 from stonecli_train.config import OptimizerConfig, default_config  # noqa: E402
 from stonecli_train.schedules import clip_gradients, learning_rate, new_optimizer, weight_decay  # noqa: E402
 
-# What the schedulers of the original code return with its defaults for 100 epochs of 512 steps.
+# Values that the schedulers of the original code return with its defaults for 100 epochs of 512 steps.
 PUBLISHED = {
     0: (0.001, 0.04),
     1: (0.0009999999990396983, 0.04000000000339521),

@@ -109,7 +109,7 @@ CORPORA: dict[str, Corpus] = {
         "CC BY 4.0",
     ),
 }
-"""What can be downloaded, by the name of the source. music21 has its own corpus, which its Python package contains."""
+"""Everything that can be downloaded, by the name of the source. music21 has its own corpus, which its Python package contains."""
 
 
 def download(source: str, folder: Path, host: str = HOST) -> bool:

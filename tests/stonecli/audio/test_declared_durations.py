@@ -186,7 +186,7 @@ def test_an_mp3_without_a_header_behind_other_bytes(tmp_path: Path, mp3s: Callab
 
 
 def test_vbri_is_a_length_as_well(tmp_path: Path, mp3s: Callable[[str], bytes]) -> None:
-    """Fraunhofer's header, which no encoder at hand writes: made of the other one."""
+    """Fraunhofer's header, which no available encoder writes: made from the other one."""
     content = mp3s("vbr")
     at = content.index(b"Xing")
     _, frames, size = struct.unpack_from(">III", content, at + 4)

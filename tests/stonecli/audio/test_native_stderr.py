@@ -1,4 +1,4 @@
-"""What libmpg123 prints never reaches the user, and what others print does."""
+"""The messages of libmpg123 never reach the user, and those of others do."""
 
 import os
 import random

@@ -27,7 +27,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, music: MakeMusic) -> Path
 
 @pytest.fixture
 def folder(rendered: Path, tmp_path: Path) -> Path:
-    """A folder of one's own with the recordings in it."""
+    """A folder with copies of the recordings."""
     folder = tmp_path / "set"
     folder.mkdir()
     for path in rendered.iterdir():

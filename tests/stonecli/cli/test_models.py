@@ -210,7 +210,7 @@ def test_from_an_address(invoke: Invoke, tiny_model: Build, site: tuple[Path, st
     result = invoke("models", "add", f"{url}/model.onnx?token=secret", "--sha256", sha256(path), "--json")
     (record,) = records(result)
     assert (record["name"], record["status"], record["sha256"]) == ("model", "added", sha256(path))
-    assert record["source"] == f"{url}/model.onnx"  # what may be secret is not kept
+    assert record["source"] == f"{url}/model.onnx"  # the query may be secret and is not stored
     fails(invoke("models", "add", f"{url}/model.onnx", "--sha256", "0" * 64), 1, f"{url}/model.onnx: wrong file")
     fails(invoke("models", "add", f"{url}/none.onnx"), 1, f"{url}/none.onnx: server error 404")
     fails(invoke("models", "add", "http://example.org/x.onnx"), 1, "http://example.org/x.onnx: use https")
@@ -238,7 +238,7 @@ def test_no_other_command_uses_the_network(invoke: Invoke, song: Song, monkeypat
     fails(invoke("models", "add", "skey"), 2, "add --yes")
 
 
-# What the authors have published
+# Published checkpoints
 
 
 def test_the_published_checkpoints_are_pinned() -> None:
@@ -325,7 +325,7 @@ def test_a_file_that_only_looks_like_a_checkpoint(invoke: Invoke, tmp_path: Path
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("answer", ["n", "y"])
 def test_a_terminal_asks_for_agreement(stone_command: list[str], answer: str) -> None:
-    """The real address is meant, behind a proxy that is not there: a yes shows by the attempt."""
+    """The URL is real, but the proxy does not exist: after a yes, the attempt to connect fails."""
     pytest.importorskip("torch")
     import pty
     import subprocess

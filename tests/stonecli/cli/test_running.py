@@ -1,4 +1,4 @@
-"""What the commands that process many files share."""
+"""Functions that the commands share that process many files."""
 
 from __future__ import annotations
 

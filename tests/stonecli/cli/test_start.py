@@ -20,7 +20,7 @@ CALL = (
 
 
 def start(*arguments: str) -> tuple[str, set[str]]:
-    """What is printed, and the modules that were loaded."""
+    """The output, and the modules that were loaded."""
     result = subprocess.run(
         [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, check=True, timeout=60
     )

@@ -37,7 +37,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_key_elsewhere(path: Path, text: str) -> None:
-    """What another program does with the key field of a FLAC file."""
+    """Write the key field of a FLAC file, as another program would."""
     tags = FLAC(path)
     tags["initialkey"] = text
     tags.save()

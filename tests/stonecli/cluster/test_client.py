@@ -36,7 +36,7 @@ PATIENCE = 240.0
 SONGS = 16
 """More than the workers have in hand while the first ones are done."""
 
-# A file that kills whatever opens it, which nobody does but the workers and their children.
+# A file that kills the process that opens it: only workers and their child processes do.
 KILLER = """
 import os, signal, sys
 def hook(event, arguments):
@@ -246,7 +246,7 @@ def test_a_list_without_end_on_standard_input(
     assert errors == b"stone: interrupted; the files shown above are done\n"
 
 
-# What goes wrong on the way
+# Failures during a run
 
 
 def test_a_killed_worker_loses_nothing_and_repeats_nothing(
@@ -373,7 +373,7 @@ def test_a_scheduler_that_dies_gives_one_line(
             started.wait()
 
 
-# What cannot be
+# Runs that cannot start
 
 
 def test_a_missing_scheduler_gives_one_line(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

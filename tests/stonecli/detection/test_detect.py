@@ -41,7 +41,7 @@ def silence(seconds: float) -> Samples:
 
 
 def assert_is_consistent(estimate: KeyEstimate) -> None:
-    """What holds for every estimate, with a key or without."""
+    """Check the properties of every estimate, with a key or without."""
     assert estimate.probabilities.shape == (24,)
     assert estimate.probabilities.sum() == pytest.approx(1, abs=1e-3)
     assert 0 <= estimate.confidence <= 1
@@ -265,7 +265,7 @@ class TestWindows:
     def test_the_last_window_can_be_dropped(
         self, music: Music, analyzed: Callable[..., KeyEstimate], length: float, overlap: float, starts: list[float]
     ) -> None:
-        """Whole windows only; what is shorter than a window is analyzed as it is."""
+        """Only whole windows are analyzed; a recording shorter than a window is analyzed unchanged."""
         estimate = analyzed(music("C major", seconds=length * WINDOW), last_window="drop", overlap=overlap)
         assert [window.start for window in estimate.windows] == pytest.approx(
             [WINDOW * start for start in starts], abs=0.02
@@ -430,7 +430,7 @@ class TestLongRecordings:
             for number in range(minutes * 15):
                 yield loop[4 * RATE * (number % 2) :][: 4 * RATE].copy()
 
-        detect_key_in_audio([loop], key_model, RATE)  # what is loaded once is not counted
+        detect_key_in_audio([loop], key_model, RATE)  # so that one-time loading is not counted
         tracemalloc.start()
         try:
             estimate = detect_key_in_audio(blocks(), key_model, RATE)

@@ -97,7 +97,7 @@ def test_the_lowest_rate_has_frames_as_well(music: MakeMusic) -> None:
 
 @pytest.mark.parametrize("rate", [11025, 12000, 16000, 22050, 24000])
 def test_frames_have_one_duration_at_any_rate(rate: int) -> None:
-    """What is hardly in tune gets another estimate from frames of another length: 48 kHz must not differ from 44.1."""
+    """Borderline tunings depend on the frame length: 48 kHz must not differ from 44.1."""
     time = np.arange(20 * rate) / rate
     wandering = sum(np.sin(2 * np.pi * hertz * time + 8 * np.sin(2 * np.pi * time / 7)) for hertz in (200, 333, 512))
     found = frame_peaks((0.1 * wandering).astype(np.float32), rate)

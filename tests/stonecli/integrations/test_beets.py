@@ -29,7 +29,7 @@ NO_KEY_IN_ASF = "wma"  # mediafile has no name for the key there
 
 
 class Beets:
-    """A beets of one's own: ``beets("ls")`` runs ``beet ls`` as a process."""
+    """A separate beets library: ``beets("ls")`` runs ``beet ls`` as a process."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"

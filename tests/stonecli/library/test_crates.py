@@ -26,7 +26,7 @@ def crate(tmp_path: Path) -> Path:
 
 
 def names_in(crate: Path, data: str | bytes, suffix: str = ".m3u8", playlist_name: str | None = None) -> list[str]:
-    """What is found in a crate with this content, by name; errors in parentheses."""
+    """The names of the files found in a crate with this content; errors in parentheses."""
     path = crate / f"crate{suffix}"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     found = list(find_music([path], playlist_name=playlist_name))

@@ -54,7 +54,7 @@ class TestChangesByAnotherProgram:
         return path
 
     def test_a_write_in_place_is_read(self, flac: Path) -> None:
-        """What was buffered before is read again."""
+        """The buffered part is read again."""
         with opened(flac) as music:
             assert read_tags(music).key == D_MINOR
             music.file.seek(0)

@@ -167,7 +167,7 @@ def test_an_empty_batch_is_refused() -> None:
 
 
 def in_a_fork(work: Callable[[], bool]) -> bool:
-    """What ``work`` says in a forked process; one that hangs is ended, and says no."""
+    """The answer of ``work`` in a forked process; False if it hangs and is killed."""
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

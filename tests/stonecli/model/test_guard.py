@@ -1,4 +1,4 @@
-"""What may be loaded and what not, told apart from bytes alone, and held against the reader of the package onnx."""
+"""The check of model files, which reads bytes only; compared with the parser of the package onnx."""
 
 import json
 import resource
@@ -342,7 +342,7 @@ def test_text_that_is_not_utf_8() -> None:
     refused(b"\x72\x06\x0a\x01\xff\x12\x01x", "not UTF-8")
 
 
-# What onnxruntime itself is kept from
+# Limits of onnxruntime
 
 
 def test_models_in_ort_format_are_refused(

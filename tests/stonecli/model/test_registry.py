@@ -38,7 +38,7 @@ def folder() -> Path:
 
 
 def files() -> list[str]:
-    """What lies in the folder, hidden or not."""
+    """The names in the folder, hidden ones included."""
     found = sorted(str(path.relative_to(folder())) for path in folder().rglob("*") if path.is_file())
     return [name for name in found if name != LOCK_NAME]
 

@@ -97,7 +97,7 @@ class TestEveryStorage:
             assert copy.read_bytes() == b"music"
 
 
-# What is found
+# Finding recordings
 
 
 @pytest.mark.slow
@@ -245,7 +245,7 @@ def test_each_location_is_found_once(memory: Any, tmp_path: Path) -> None:
     assert names == [str(tmp_path / "a.mp3"), "memory:///m/a.mp3"]
 
 
-# What is fetched
+# Downloading
 
 
 def test_the_downloaded_copy_is_deleted_afterwards(s3: Any) -> None:

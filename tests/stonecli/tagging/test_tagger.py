@@ -100,7 +100,7 @@ class TestExistingKeys:
     def test_nothing_is_written_beside_an_unreadable_key_text(
         self, key_model: KeyModel, song: Song, fingerprint: Fingerprint, text: str, write: bool
     ) -> None:
-        """What was detected could contradict the key that the text means."""
+        """The detected key could contradict the key that the text means."""
         path = song("flac")
         tags = FLAC(path)
         tags["initialkey"], tags["comment"] = text, "mine"

@@ -43,7 +43,7 @@ def test_the_midi_file_plays_the_parts_one_after_another() -> None:
         (number * stretch + tone.start, 9 if part.role == "drums" else 0, tone.pitch)
         for number, part in enumerate(PARTS)
         for tone in part.tones
-        if tone.start < 5.0  # what begins after the end is left out
+        if tone.start < 5.0  # notes that start after the end are omitted
     ]
     assert [row[1:] for row in played] == [row[1:] for row in expected]
     assert [row[0] for row in played] == pytest.approx([row[0] for row in expected], abs=0.002)

@@ -1,4 +1,4 @@
-"""What a package of game music may hold besides plain recordings; nothing is fetched here."""
+"""Packages of game music with more than plain recordings; nothing is downloaded."""
 
 import struct
 import subprocess

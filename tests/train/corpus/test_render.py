@@ -149,7 +149,7 @@ def test_failures_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed on standard error."""
+    """The only line on standard error."""
     (line,) = capsys.readouterr().err.splitlines()
     return line
 

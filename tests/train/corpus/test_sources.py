@@ -1,4 +1,4 @@
-"""The readers of Humdrum and ABC on snippets, and of whole corpora where they are at hand."""
+"""The readers of Humdrum and ABC on snippets, and of whole corpora if they are installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the file is either unchanged or completely written."""
+"""After any failure, the file is either unchanged or completely written."""
 
 import ctypes
 import io
@@ -308,7 +308,7 @@ def test_a_file_that_changes_during_a_write_is_not_replaced(
 def test_a_wrong_copy_is_discarded(
     damage: str, song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
-    """A full disk that tells nobody, a bit that flips, or a mistake of ours."""
+    """After a full disk without an error, a flipped bit, or a bug."""
     content = song.read_bytes()
 
     class Disk(io.FileIO):
@@ -418,7 +418,7 @@ def test_links_and_folders_are_not_deleted(tmp_path: Path, monkeypatch: pytest.M
 def test_the_copy_of_a_process_that_lives_stays(
     song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
-    """Whatever its age: another run may clean up while this one writes."""
+    """At any age: another run may clean up while this one writes."""
     found: list[tuple[list[str], int, list[str]]] = []
     fsync = os.fsync
 

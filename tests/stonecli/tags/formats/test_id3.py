@@ -399,7 +399,7 @@ def test_text_that_cannot_be_read_is_not_replaced(comment: bytes, make: CopySamp
     with pytest.raises(TagError):
         write_key(path, A_MINOR, [COMMENT])
     assert path.read_bytes() == content
-    assert write_key(path, A_MINOR)  # the key alone is no matter
+    assert write_key(path, A_MINOR)  # the key alone can be written
     new = path.read_bytes()
     assert split(new[: id3v2_length(new)])[0] == comment
 

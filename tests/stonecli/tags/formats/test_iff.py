@@ -94,7 +94,7 @@ def test_odd_chunks_everywhere(kind: str, where: str, old_size: int, tmp_path: P
 @pytest.mark.parametrize("kind", ["wav", "aiff"])
 def test_the_last_chunk_may_lack_its_pad_byte(kind: str, tmp_path: Path, digest: BytesOf) -> None:
     samples = audio(kind)
-    for counted in (0, 1):  # with and without the byte that is not there, or that is not counted
+    for counted in (0, 1):  # with and without the pad byte, and with one that is not counted
         content = form(kind, description(kind), chunk(kind, AUDIO[kind], samples, pad=False))
         if counted:
             content += b"\0"
