@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: music in a known key, files in every container, the command line, tiny models."""
+"""Fixtures that several test files share: music in a known key, files in every container, the program, tiny models."""
 
 from __future__ import annotations
 
