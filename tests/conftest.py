@@ -167,7 +167,7 @@ def _folders_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 @pytest.fixture(autouse=True)
 def _own_folders(_folders_of_tests: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undo journal, the result cache, added models and the config file of every test are its own."""
+    """Each test has its own undo journal, result cache, added models and config file."""
     folder = next(_folders_of_tests)
     for name in ("data", "config", "state", "cache"):
         (folder / name).mkdir(parents=True, mode=0o700)
@@ -308,7 +308,7 @@ def estimate_of() -> MakeEstimate:
 
 @pytest.fixture(scope="session")
 def fingerprint() -> Fingerprint:
-    """All that can be seen of a folder from outside: names, modes, modification times, content."""
+    """Names, modes, modification times and content of all files in a folder."""
 
     def of(folder: Path) -> dict[str, tuple[int, int, str]]:
         found = {}

@@ -1,4 +1,4 @@
-"""The protocol of choosing: scores by group and paired intervals, on features that are made here."""
+"""The choice of a model: scores by group and paired intervals, on generated features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged files: never a traceback, never a hang, never a change that is not whole."""
+"""Damaged files: never a traceback, a hang, or half a change."""
 
 import random
 import subprocess

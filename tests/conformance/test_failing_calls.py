@@ -40,7 +40,7 @@ WAYS = ("fails", "fails after it was done", "is interrupted after it was done")
 
 
 class Faults:
-    """Counts the calls of a write, from when the file is first about to be replaced, and lets one go wrong."""
+    """Counts the calls of a write, from when the file is first about to be replaced, and makes one fail."""
 
     def __init__(self, at: int, way: str) -> None:
         self.at, self.way = at, way
@@ -68,7 +68,7 @@ class Faults:
 
 @contextmanager
 def broken(at: int, way: str) -> Iterator[Faults]:
-    """While open, one call goes wrong: of ``os``, of the file and its copy, or of SQLite."""
+    """While open, one call fails: of ``os``, of the file and its copy, or of SQLite."""
     faults = Faults(at, way)
 
     class Raw(io.FileIO):
@@ -198,7 +198,7 @@ def beets_act(quick_model: Path) -> Act:
 
 
 def undo_everything(path: Path, before: bytes) -> None:
-    """Without faults now: every run is undone, and the file is what it was."""
+    """Without faults: undo every run, and check that the file is the original."""
     with closing(UndoJournal()) as journal:
         collect(journal)
         for run in journal.runs():

@@ -87,7 +87,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def outcome(act: Any) -> Any:
-    """None, or what it was refused for; anything but a TagError comes through."""
+    """The message of the TagError, or None; other exceptions are raised."""
     try:
         act()
     except TagError as error:
@@ -96,7 +96,7 @@ def outcome(act: Any) -> Any:
 
 
 def every_fault(path: Any, act: Any, failing: Any, monkeypatch: pytest.MonkeyPatch, after: Any) -> Any:
-    """Runs ``act`` with each call failing in each way; counts how it came out."""
+    """Runs ``act`` with each call failing in each way; counts the outcomes."""
     before = path.read_bytes()
     counts = {"old": 0, "new": 0}
     for number in ERRORS:
@@ -254,7 +254,7 @@ def test_a_read_only_file_system(make: CopySample, monkeypatch: pytest.MonkeyPat
 def test_windows_cannot_rename_an_open_file(
     make: CopySample, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
-    """There a file is closed before it is replaced, and there are no locks of ours."""
+    """On Windows, the file is closed before it is replaced, and stone holds no lock."""
     path = make("flac")
     open_files = []
     real_open, real_fdopen, real_replace = Path.open, os.fdopen, os.replace

@@ -47,7 +47,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _peak(pid: int) -> int:
-    """Of a process that runs a program of its own: between fork and exec it shares the memory of its parent."""
+    """Peak memory of a process that starts a program: between fork and exec it shares the memory of its parent."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         if os.readlink(f"/proc/{pid}/exe") == os.readlink(f"/proc/{_parent(status)}/exe"):  # noqa: PTH115

@@ -1,4 +1,4 @@
-"""Standard output that is a pipe: what goes into it, and what happens when its reader leaves."""
+"""Standard output as a pipe: its content, and readers that stop early."""
 
 import os
 import shutil

@@ -69,7 +69,7 @@ def recording(path: Path, key: Key | None, seconds: float = 20.0) -> Path:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where a model is to go and an older one lies, in a folder of its own."""
+    """The path of the model to write, in a new folder that has an older model."""
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"the older model")

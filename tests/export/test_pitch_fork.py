@@ -159,7 +159,7 @@ def test_random_answers_are_refused(rows: int, seed: int) -> None:
 
 
 def test_an_order_that_barely_leads_is_refused(listener: Callable[..., Any]) -> None:
-    """Right every time, but the fifth above is nearly as loud: chance, or not enough to put a name on."""
+    """Always right, but the fifth above is nearly as probable: not enough evidence."""
     order = order_of(((0, "major"), (0, "minor")))
     right, fifth = listener(order, 0.5), listener([key.transposed(-7) for key in order], 0.5)
 

@@ -1,4 +1,4 @@
-"""Servers on this machine, for what is detected from elsewhere."""
+"""Servers on this machine, for recordings at URLs."""
 
 import http.server
 import threading

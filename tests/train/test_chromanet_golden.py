@@ -70,7 +70,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_windows_equal_those_of_the_originals_inference(
     what: str, seconds: float, options: dict[str, Any], model: tuple[str, KeyModel]
 ) -> None:
-    """Whole windows only; what is shorter than a window as it is."""
+    """Only whole windows are analyzed; a shorter recording is analyzed unchanged."""
     classes, key_model = model
     sound = audio()[: int(seconds * RATE)]
     estimate = detect_key_in_audio([sound], key_model, RATE, last_window="drop", **options)

@@ -1,4 +1,4 @@
-"""The data of a run that is given none."""
+"""The generated data of a run without --data."""
 
 from __future__ import annotations
 

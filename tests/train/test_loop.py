@@ -39,7 +39,7 @@ Config = Callable[..., TrainConfig]
 
 
 class Recorder(Watcher):
-    """A watcher that keeps what it is told."""
+    """A watcher that records its calls."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []

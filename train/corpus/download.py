@@ -109,7 +109,7 @@ CORPORA: dict[str, Corpus] = {
         "CC BY 4.0",
     ),
 }
-"""Everything that can be downloaded, by the name of the source. music21 has its own corpus, which its Python package contains."""
+"""Everything that can be downloaded, by the name of the source. music21 includes its own corpus."""
 
 
 def download(source: str, folder: Path, host: str = HOST) -> bool:

@@ -1,4 +1,4 @@
-"""Files whose length libsndfile gets wrong, and those of their kind that need no second look."""
+"""Files whose length libsndfile gets wrong, and similar files that it reads correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fixture_types import CopySong, RunFfmpeg
 
 
 def seconds_of(path: Path) -> float:
-    """Length of what is detected."""
+    """Duration of the decoded audio."""
     audio = open_audio(path, 11025)
     return sum(len(block) for block in audio.blocks) / audio.rate
 

@@ -65,7 +65,7 @@ class TestSignals:
 
 @pytest.fixture
 def decoders(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[subprocess.Popen[bytes]]]:
-    """Gives a list that the processes come into which are started from then on, ``stopped`` at once or not."""
+    """A list that collects the processes started from now on; with ``stopped``, each is stopped at once."""
 
     def watched(*, stopped: bool = False) -> list[subprocess.Popen[bytes]]:
         started: list[subprocess.Popen[bytes]] = []

@@ -1,4 +1,4 @@
-"""Resampling by matrix products, beside what it is to be: sines at another rate."""
+"""Resampling by matrix products, compared with sines at the target rate."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ def sine(hertz: float, rate: float, count: int) -> Floats:
 
 
 def met(resampler: Resampler, rate: float) -> float:
-    """The rate that ``rate`` is brought to."""
+    """The rate after resampling."""
     assert resampler.period is not None
     return rate * resampler.period[1] / resampler.period[0]
 

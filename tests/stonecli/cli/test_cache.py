@@ -20,15 +20,15 @@ def cache_file() -> Path:
 
 
 @pytest.fixture
-def deaf(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, nothing may be analyzed."""
+def forbid_analysis(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """After this call, any analysis fails the test."""
     return lambda: monkeypatch.setattr(
         "stonecli.tagging.tagger.detect_key", lambda *_, **__: pytest.fail("it was analyzed")
     )
 
 
 def test_records_from_the_cache_are_the_same(
-    invoke: Invoke, songs: Mapping[str, Path], tmp_path: Path, deaf: Callable[[], None]
+    invoke: Invoke, songs: Mapping[str, Path], tmp_path: Path, forbid_analysis: Callable[[], None]
 ) -> None:
     folder = tmp_path / "album"
     folder.mkdir()
@@ -37,7 +37,7 @@ def test_records_from_the_cache_are_the_same(
     (folder / "bad.mp3").write_text("text")
     first = invoke("tag", folder, "--json", "--output", tmp_path / "1.csv")
     (folder / "bad.mp3").unlink()  # an error is not remembered
-    deaf()
+    forbid_analysis()
     second = invoke("tag", folder, "--json", "--output", tmp_path / "2.csv")
     assert second.exit_code == 0
     assert [json.loads(line) for line in second.stdout.splitlines()] == [
@@ -49,12 +49,12 @@ def test_records_from_the_cache_are_the_same(
     assert {json.loads(line)["status"] for line in written.stdout.splitlines()} == {"written"}
 
 
-def test_no_cache(invoke: Invoke, song: Song, deaf: Callable[[], None]) -> None:
+def test_no_cache(invoke: Invoke, song: Song, forbid_analysis: Callable[[], None]) -> None:
     path = song("mp3")
     assert invoke("tag", path, "--no-cache").exit_code == 0
     assert not cache_file().exists()
     assert invoke("tag", path).exit_code == 0
-    deaf()
+    forbid_analysis()
     assert invoke("tag", path).exit_code == 0
     assert "it was analyzed" in invoke("tag", path, "--no-cache").stderr
 

@@ -14,7 +14,7 @@ from tests.fixture_types import CopySong, Invoke
 
 @pytest.fixture
 def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Sets what stands on standard input."""
+    """Sets the content of standard input."""
 
     def put(content: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))

@@ -78,7 +78,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def address(local: Any) -> str:
-    """Of the scheduler, with both workers there."""
+    """Address of the scheduler, once both workers are connected."""
     local.wait_for_workers(2, timeout=PATIENCE)
     return str(local.scheduler_address)
 
@@ -120,7 +120,7 @@ def lines_in(path: Path) -> int:
 
 
 def pids(client: Any) -> list[int]:
-    """Of the workers that there are; one that has just died may be among them for a moment."""
+    """Process ids of the workers; one that has just died may still be listed."""
     return [pid for pid in client.run(os.getpid, on_error="ignore").values() if isinstance(pid, int)]
 
 

@@ -245,7 +245,7 @@ class TestWindows:
     def test_windows_tile_a_recording(
         self, music: Music, analyzed: Callable[..., KeyEstimate], length: float, borders: list[float]
     ) -> None:
-        """In windows; the last one takes what is left."""
+        """Positions in windows; the last one contains the rest."""
         estimate = analyzed(music("C major", seconds=length * WINDOW))
         found = [*(window.start for window in estimate.windows), estimate.windows[-1].end]
         assert found == pytest.approx([WINDOW * border for border in borders], abs=0.01)

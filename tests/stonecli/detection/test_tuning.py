@@ -20,7 +20,7 @@ def cents(samples: Samples) -> float:
 
 
 def distance(one: float, other: float) -> float:
-    """Between two tunings, which are the same when they differ by a semitone."""
+    """Distance of two tunings; those that differ by a semitone are equal."""
     return abs((one - other + 50) % 100 - 50)
 
 

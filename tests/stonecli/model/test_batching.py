@@ -28,7 +28,7 @@ def window(number: float, length: int = 4) -> Samples:
 
 
 class Runner:
-    """Answers a window with its first sample, when it is let to; keeps the batches. Negative ones fail."""
+    """Answers a window with its first sample, when allowed; records the batches. Negative ones fail."""
 
     def __init__(self, *, open_gate: bool = True) -> None:
         self.batches: list[list[float]] = []

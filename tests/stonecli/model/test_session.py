@@ -307,7 +307,7 @@ class Driver:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
-    """Pretends a machine; returns the list of the providers that sessions were asked for."""
+    """Simulates a machine; returns the providers that sessions requested."""
 
     def pretend(*, build: bool = True, driver: Driver | None = None, loads: str = "yes") -> list[list[str]]:
         asked: list[list[str]] = []

@@ -51,7 +51,7 @@ def test_nothing_is_fetched(tmp_path: Path, estimate_of: EstimateOf) -> None:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """A page of many tracks, the first of which is evil, the second of which can be played."""
+    """A page of many tracks, the first with hostile texts, the second playable."""
     folder = tmp_path_factory.mktemp("page")
     soundfile.write(folder / "sound #1.wav", np.zeros(4000), 8000)
     random = np.random.default_rng(0)

@@ -347,7 +347,7 @@ def test_an_edit_that_reaches_into_the_audio_is_rejected(
 def test_a_flush_that_fails_during_the_checks_is_an_error(
     song: Path, monkeypatch: pytest.MonkeyPatch, left_over: ListLeftovers
 ) -> None:
-    """The system tells of it once only: a later flush may well succeed."""
+    """The system reports it only once: a later flush may succeed."""
     content = song.read_bytes()
     calls = []
 
@@ -379,7 +379,7 @@ def test_the_name_of_the_copy_is_hidden_and_ours(song: Path, monkeypatch: pytest
 
 
 def aged(path: Path, seconds: float | int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the file had not been changed for so long."""
+    """Set the modification time that far back."""
     last = max(path.lstat().st_mtime, path.lstat().st_ctime)
     monkeypatch.setattr(time, "time", lambda: last + seconds)
 

@@ -27,7 +27,7 @@ SPLICES = [
 
 
 class Disk(io.FileIO):
-    """A file that does to what is written what ``damage`` says, and remembers the sizes of the writes."""
+    """A file that applies ``damage`` to written data, and records the sizes of the writes."""
 
     def __init__(self, path: Path, damage: Callable[..., Any] = lambda number, data: data) -> None:
         super().__init__(path, "w+b")

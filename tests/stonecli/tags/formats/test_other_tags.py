@@ -1,4 +1,4 @@
-"""A new ID3v2 tag says what the file's other tags say, since many programs that find one look no further."""
+"""A new ID3v2 tag has the texts of the file's other tags, which many programs then ignore."""
 
 import random
 import subprocess
