@@ -71,7 +71,7 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """What a checkpoint is worth on each track.
+    """The scores of a checkpoint on each track.
 
     Attributes:
         loss: -log of the probability of the right key, float64 [tracks].

@@ -130,7 +130,7 @@ class Records(list[Undo]):
 
 
 def examine(path: Path, content: bytes, chance: random.Random) -> str:
-    """What became of the file: ``refused`` or ``written``; raises if anything is not as it has to be."""
+    """The outcome for the file, ``refused`` or ``written``; raises if it is wrong."""
     path.write_bytes(content)
     records = Records()
     start = time.monotonic()

@@ -61,7 +61,7 @@ def moved(samples: Floats, semitones: float) -> Floats:
 
 
 def band(samples: Floats, low: float, high: float) -> Floats:
-    """What a telephone lets through: nothing outside ``low`` to ``high`` Hz."""
+    """The samples in the band of a telephone: nothing outside ``low`` to ``high`` Hz."""
     spectrum = np.fft.rfft(samples)
     hertz = np.fft.rfftfreq(len(samples), 1.0 / RATE)
     spectrum[(hertz < low) | (hertz > high)] = 0
@@ -69,14 +69,14 @@ def band(samples: Floats, low: float, high: float) -> Floats:
 
 
 def detect(samples: Floats, model: KeyModel, folder: Path, rate: int = RATE) -> KeyEstimate:
-    """What ``stone`` says of the samples in a WAV file."""
+    """The answer of ``stone`` for the samples in a WAV file."""
     path = folder / "sound.wav"
     soundfile.write(path, samples, rate, subtype="FLOAT")
     return detect_key(path, model)
 
 
 def detect_as_mp3(samples: Floats, model: KeyModel, folder: Path) -> KeyEstimate:
-    """What ``stone`` says of the samples in an MP3 of 64 kbit/s."""
+    """The answer of ``stone`` for the samples in an MP3 of 64 kbit/s."""
     source, coded = folder / "source.wav", folder / "coded.mp3"
     soundfile.write(source, samples, RATE)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", "-i", source, "-b:a", "64k", coded]

@@ -193,7 +193,7 @@ def measure(path: Path, seconds: int, competitors: dict[str, Callable[[Path], ob
     }
 
 
-# --- what stone's time is made of -------------------------------------------------------------------------------------
+# --- measured calls ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager

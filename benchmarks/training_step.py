@@ -70,7 +70,7 @@ class Clock:
         return wrapped
 
     def close_step(self) -> None:
-        """What was timed since the last call belongs to one step."""
+        """End a step: it has the time since the last call."""
         for name, seconds in self._open.items():
             self.parts.setdefault(name, []).append(seconds)
         self._open.clear()

@@ -150,7 +150,7 @@ def draw_plot(crate: Path) -> None:
 
 
 def draw_terminal(crate: Path) -> None:
-    """What ``stone tag --write-tags`` prints for eleven of the tracks."""
+    """The output of ``stone tag --write-tags`` for eleven of the tracks."""
     folder = Path("terminal", "Saturday")
     folder.mkdir(parents=True)
     for number, path in enumerate(sorted(crate.iterdir())[:11]):

@@ -42,7 +42,7 @@ class ExportError(StoneError):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export found.
+    """The findings of an export.
 
     Attributes:
         path: of the model file.

@@ -50,7 +50,7 @@ NAMES = re.compile(
 )
 
 # A docstring or comment that starts so is half a sentence: its subject is missing.
-FRAGMENT = re.compile(r'^(?:# (?:--- )?|""")(?:what|whatever|whoever|whose)\b(?!.*\?)', re.IGNORECASE)
+FRAGMENT = re.compile(r'^(?:# (?:--- )?|""")(?:[Ww]hat|[Ww]hatever|[Ww]hoever|[Ww]hose)\b(?!.*\?)')
 
 
 def texts() -> list[Path]:
@@ -102,7 +102,7 @@ class TestWords:
             f"{path.relative_to(ROOT)}:{number}: {word}"
             for path in texts()
             for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1)
-            for word in private_words(line)
+            for word in (*private_words(line), *(fragments(line.strip()) if path.suffix == ".py" else ()))
         ]
         assert not found, "\n".join(found)
 

@@ -309,7 +309,7 @@ def octave_pool(x: Tensor) -> Tensor:
 
 
 def block_levels(outputs: Sequence[Tensor], statistics: int) -> Tensor:
-    """What a ``TonalGate`` sees: levels of each channel of each block; where the pitches lie is lost.
+    """The input of a ``TonalGate``: levels of each channel of each block; where the pitches lie is lost.
 
     [batch, statistics * channels of all blocks], block by block: of the averages over frames the mean and the deviation
     over bins; of 4 ``statistics`` then the deviation over frames of the mean over bins (what comes and goes together,

@@ -52,7 +52,7 @@ class Plan:
 
 
 def advice(plan: Plan, config: TrainConfig) -> str:
-    """What to do about a published set-up that takes days on this machine, in one line; empty for other runs."""
+    """Advice about a published set-up that takes days on this machine, in one line; empty for other runs."""
     if not plan.is_long or config.input.frames_averaged > 1 or config.loss.name not in LAPTOPS:
         return ""
     return f"this is the published set-up; for a laptop start another run with --config {LAPTOPS[config.loss.name]}"

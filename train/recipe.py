@@ -62,7 +62,7 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """What it does, in one word: the last part of its module, or the command of ``stone``."""
+        """Its kind in one word: the last part of its module, or the command of ``stone``."""
         return self.command[1] if self.command[0] == "stonecli" else self.command[0].rpartition(".")[2]
 
     @property
@@ -73,7 +73,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a recipe needs, besides stone itself.
+    """The requirements of a recipe, besides stone itself.
 
     Attributes:
         memory_gb: of RAM, about, with two jobs.
@@ -134,7 +134,7 @@ def _read_needs(table: dict[str, Any]) -> Needs:
 
 
 def missing(needs: Needs, out: Path) -> list[str]:
-    """What is missing on this machine: one line per kind, with the command that installs it."""
+    """The missing requirements on this machine: one line per kind, with the command that installs it."""
     lines = []
     modules = [name for name in needs.python if importlib.util.find_spec(name) is None]
     if modules:

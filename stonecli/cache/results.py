@@ -36,7 +36,7 @@ _TOUCH_DAYS = 30  # "last used" is only updated when it is this old, so that a s
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What the cache has about a file in its present state.
+    """The entry of the cache for a file in its present state.
 
     Attributes:
         content_hash: content hash; None if it is unknown.

@@ -49,7 +49,7 @@ def detect_keys(
 
 @dataclass(frozen=True)
 class AnalysisSummary:
-    """What a run did as a whole.
+    """The summary of a run.
 
     Attributes:
         files: number of files that have an estimate or an error.

@@ -59,7 +59,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What a model answers on labeled tracks, and how good that is.
+    """The answers of a model on labeled tracks, and their scores.
 
     Attributes:
         predictions: of the tracks that were reached, in their order.

@@ -346,7 +346,7 @@ def _is_incomplete(item: Item, settings: Settings) -> bool:
 
 
 def _found(key: Key | None, bpm: int | None) -> str:
-    """What was found, for a message; "" if nothing was."""
+    """The detected key and tempo, for a message; "" without them."""
     return ", ".join([*([key.musical] if key else []), *([f"{bpm} BPM"] if bpm else [])])
 
 

@@ -15,7 +15,7 @@ from stonecli.library.rekordbox import CollectionTrack, read_collection
 
 
 class CollectionTexts(NamedTuple):
-    """What a collection says about one file. Untrusted.
+    """The texts of one file in a collection. Untrusted.
 
     Attributes:
         key: the text of ``Tonality``; "" if it is missing.
@@ -45,7 +45,7 @@ class CollectionTags:
 
 
 NO_COLLECTION = CollectionTags()
-"""What the files have that are not in a collection: nothing."""
+"""The entry of files that are not in a collection: no texts."""
 
 
 def read_collection_tags(paths: Iterable[object], playlist_name: str | None = None) -> CollectionTags:

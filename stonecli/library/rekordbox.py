@@ -69,7 +69,7 @@ class Span:
 
 @dataclass
 class Collection:
-    """What a rekordbox XML contains.
+    """The content of a rekordbox XML.
 
     Attributes:
         tracks: the tracks in order.

@@ -129,7 +129,7 @@ def convert_library(
 
 @dataclass(frozen=True)
 class ComparisonSummary(TagSummary):
-    """What a comparison found.
+    """The summary of a comparison.
 
     Attributes:
         relations: number of files by the relation of their two keys.

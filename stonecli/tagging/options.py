@@ -1,4 +1,4 @@
-"""What to do with each file: :class:`TagOptions`."""
+"""The options of a run: :class:`TagOptions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stonecli.tags.rules import check_rules
 
 @dataclass(frozen=True)
 class TagOptions:
-    """What to do with each file. The defaults are those of ``stone tag``: a preview that changes nothing.
+    """The options for each file. The defaults are those of ``stone tag``: a preview that changes nothing.
 
     Raises:
         ValueError: an option is out of its range, or two of them contradict each other.
@@ -87,7 +87,7 @@ class TagOptions:
 
     @property
     def description(self) -> str:
-        """What the run does, for the list of ``stone undo --list``: such as ``write key, comment``."""
+        """Description of the run for ``stone undo --list``, such as ``write key, comment``."""
         fields = ", ".join([*dict.fromkeys(rule.field for rule in self.rules), *(["tempo"] if self.bpm else [])])
         return f"{'remove' if self.remove else 'convert' if self.convert else 'write'} {fields}"
 

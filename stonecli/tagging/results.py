@@ -1,4 +1,4 @@
-"""What was done with one file (:class:`TagResult`), and by a run as a whole (:class:`TagSummary`)."""
+"""The result for one file (:class:`TagResult`), and the summary of a run (:class:`TagSummary`)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TagResult:
 
 @dataclass(frozen=True)
 class TagSummary:
-    """What a run did as a whole.
+    """The summary of a run.
 
     Attributes:
         files: number of files that have a result or an error.
@@ -121,5 +121,5 @@ class ResultCounter:
             self._on_result(outcome)
 
     def summary(self, run: JournalRun | None, *, interrupted: bool) -> TagSummary:
-        """What the run did as a whole."""
+        """The summary of the run."""
         return TagSummary(self.files, self._failed, interrupted, run.number if run else None)

@@ -205,7 +205,7 @@ class Remover:
 
 
 FileAction: TypeAlias = Tagger | Remover | Converter
-"""What is done with a file when it is called with its path."""
+"""Processes a file when it is called with its path."""
 
 
 @dataclass(frozen=True)

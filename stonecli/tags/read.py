@@ -149,7 +149,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
 
 
 def _second_tags(file: BinaryIO, row: Container, loaded: Any) -> Iterator[Snapshot]:
-    """What the tags say that some programs read and others do not: a second comment block, ID3v2 in front, APEv2."""
+    """The snapshot of tags that only some programs read: a second comment block, ID3v2 in front, APEv2."""
     if row.name == "flac" and loaded is not None:
         comments = [block for block in loaded.metadata_blocks if block.code == loaded.tags.code]
         yield from map(_read_vorbis, comments[1:])

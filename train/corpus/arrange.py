@@ -56,7 +56,7 @@ class Tone:
 
 @dataclass(frozen=True)
 class Part:
-    """What one instrument plays.
+    """The notes of one instrument.
 
     Attributes:
         role: what it is in the arrangement.

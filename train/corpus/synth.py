@@ -35,7 +35,7 @@ _VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2
 
 @dataclass(frozen=True)
 class Timbre:
-    """What a synthesizer sounds like.
+    """The sound of a synthesizer.
 
     Attributes:
         kind: of synthesis.

@@ -61,7 +61,7 @@ class TestBatches:
         dataset = datasets()
         for step in (9, 0, 5):
             dataset[step]
-        assert same(batch, dataset[3])  # whatever came before
+        assert same(batch, dataset[3])  # independent of the earlier batches
         for other in (
             datasets()[4],
             datasets(purpose=(2,))[3],
