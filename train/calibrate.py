@@ -229,8 +229,7 @@ def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperatu
     return Calibration(temperature, threshold, error, float((no_key_means < threshold).mean()))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit code after writing the calibrated checkpoint."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.calibrate", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--labels", type=Path, required=True, help="CSV of held-out renderings")
@@ -249,7 +248,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--major-odds", type=float, default=1.0, help="prior odds of major against minor (default: 1)")
     parser.add_argument("--license", default=None)
     parser.add_argument("--trained-on", default=None, help="one line for the model card")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after writing the calibrated checkpoint."""
+    options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     try:
         checkpoint = load_checkpoint(options.checkpoint)

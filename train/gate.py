@@ -236,8 +236,7 @@ def adapted_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Pa
     return adapted(gate, *levels)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit code after writing the checkpoint with a gate."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.gate", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", type=Path, help="calibrated; its confidence tells which recordings are music")
     parser.add_argument("--labels", type=Path, required=True, help="CSV of renderings, some without a key")
@@ -252,7 +251,12 @@ def main(arguments: Sequence[str]) -> int:
         "--like", type=Path, metavar="CKPT", help="adapt the gate of this earlier checkpoint instead of fitting one"
     )
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code after writing the checkpoint with a gate."""
+    options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     try:
         checkpoint = load_checkpoint(options.checkpoint).without_gate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import tempfile
@@ -101,27 +102,50 @@ def models(
 
 def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bool) -> StoredModel:
     """Download or read a model, convert it if it is a checkpoint, and store it."""
-    import hashlib
-
     from stonecli.cli.export import require_exporter
-    from stonecli.errors import DownloadError, ModelError
-    from stonecli.model.download import check_url
-    from stonecli.model.published import PUBLISHED, published_by_sha256
-    from stonecli.model.registry import add_model, is_name, name_for
-    from stonecli.model.session import read_model
+    from stonecli.errors import ModelError
+    from stonecli.model.published import PUBLISHED
+    from stonecli.model.registry import add_model
 
     published = PUBLISHED.get(what)
     if published is not None and sha256 is not None:
         raise typer.BadParameter(f"cannot be combined with {what}, whose hash stone knows", param_hint="--sha256")
-    if "://" in what:
+    wanted = _name_of(what, name)
+    if published is not None:
+        require_exporter("stone models add")  # before the download
+        _agree(published, yes)
+        content, source = _fetch(published.url, published.sha256), published.url
+    elif "://" in what:
+        content, source = _fetch(what, sha256), urlsplit(what)._replace(query="", fragment="").geturl()
+    else:
+        content, source = _read(what, sha256), str(Path(what).absolute())
+    if _is_checkpoint(content):
+        _agree_to_known(content, published, yes)
+        content = _converted(content)
+    try:
+        return add_model(content, wanted, source, replace=replace)
+    except ModelError as error:
+        vars(error).setdefault("filename", what)
+        raise
+
+
+def _name_of(what: str, name: str | None) -> str:
+    """The name to store the model under: ``name``, or that of the published model, file or URL, which is checked."""
+    from stonecli.errors import DownloadError
+    from stonecli.model.download import check_url
+    from stonecli.model.published import PUBLISHED
+    from stonecli.model.registry import is_name, name_for
+
+    is_url = "://" in what
+    if is_url:
         try:
             check_url(what)
         except DownloadError as error:
             vars(error).setdefault("filename", what)
             raise
-    wanted = name or (what if published else name_for(urlsplit(what).path if "://" in what else what))
+    wanted = name or (what if what in PUBLISHED else name_for(urlsplit(what).path if is_url else what))
     if not wanted:
-        file = urlsplit(what).path.rpartition("/")[2] if "://" in what else Path(what).name
+        file = urlsplit(what).path.rpartition("/")[2] if is_url else Path(what).name
         raise typer.BadParameter(
             f"is missing: {file} gives no name for the model; add --name NAME", param_hint="--name"
         )
@@ -131,31 +155,32 @@ def _add(what: str, sha256: str | None, name: str | None, replace: bool, yes: bo
             " choose another",
             param_hint="--name",
         )
-    if published is not None:
-        require_exporter("stone models add")  # before the download
-        _agree(published, yes)
-        content, source = _fetch(published.url, published.sha256), published.url
-    elif "://" in what:
-        content, source = _fetch(what, sha256), urlsplit(what)._replace(query="", fragment="").geturl()
-    else:
-        if is_name(what) and not Path(what).exists():
-            raise ModelError(
-                f"{what}: no such file or published model; the published models are {', '.join(PUBLISHED)}"
-            )
-        content, source = read_model(what), str(Path(what).absolute())
-        found = hashlib.sha256(content).hexdigest()
-        if sha256 is not None and found != sha256.lower():
-            raise ModelError(f"{what}: its SHA-256 is {found}, not the one of --sha256; check where the file is from")
-    if _is_checkpoint(content):
-        known = published_by_sha256(hashlib.sha256(content).hexdigest())
-        if known is not None and known is not published:
-            _agree(known, yes)
-        content = _converted(content)
-    try:
-        return add_model(content, wanted, source, replace=replace)
-    except ModelError as error:
-        vars(error).setdefault("filename", what)
-        raise
+    return wanted
+
+
+def _read(file: str, sha256: str | None) -> bytes:
+    """The content of a model file, which must have the hash ``sha256`` if one is given."""
+    from stonecli.errors import ModelError
+    from stonecli.model.published import PUBLISHED
+    from stonecli.model.registry import is_name
+    from stonecli.model.session import read_model
+
+    if is_name(file) and not Path(file).exists():
+        raise ModelError(f"{file}: no such file or published model; the published models are {', '.join(PUBLISHED)}")
+    content = read_model(file)
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise ModelError(f"{file}: its SHA-256 is {found}, not the one of --sha256; check where the file is from")
+    return content
+
+
+def _agree_to_known(content: bytes, agreed: PublishedModel | None, yes: bool) -> None:
+    """Ask for agreement with the license of a published checkpoint that came from a file or another URL."""
+    from stonecli.model.published import published_by_sha256
+
+    known = published_by_sha256(hashlib.sha256(content).hexdigest())
+    if known is not None and known is not agreed:
+        _agree(known, yes)
 
 
 def _agree(published: PublishedModel, yes: bool) -> None:

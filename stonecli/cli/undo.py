@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -181,6 +181,20 @@ def _line(path: Path, status: str, is_terminal: bool) -> None:
     print(f"{name}: {status}" if is_terminal else f"{name}\t{status}", flush=True)
 
 
+def _record(run: Run) -> dict[str, Any]:
+    """A run for ``--json``; its time has the time zone."""
+    from datetime import datetime
+
+    return {
+        "run": run.number,
+        "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
+        "what": run.what,
+        "files": run.changes,
+        "restored": run.undone,
+        "folder": str(run.folder) if run.folder else None,
+    }
+
+
 def _local_time(run: Run) -> str:
     from datetime import datetime
 
@@ -188,9 +202,7 @@ def _local_time(run: Run) -> str:
 
 
 def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
-    """The runs as a table; tab-separated in a pipe; in JSON, times have their time zone."""
-    from datetime import datetime
-
+    """The runs as a table; tab-separated in a pipe; or in JSON."""
     from rich.table import Table
     from rich.text import Text
 
@@ -198,15 +210,7 @@ def _show(runs: Sequence[Run], as_json: bool, console: Console) -> None:
 
     if as_json:
         for run in runs:
-            record = {
-                "run": run.number,
-                "date": datetime.fromtimestamp(run.started).astimezone().isoformat(" ", "seconds"),
-                "what": run.what,
-                "files": run.changes,
-                "restored": run.undone,
-                "folder": str(run.folder) if run.folder else None,
-            }
-            print_json(record)
+            print_json(_record(run))
         return
     names = ("run", "date", "what", "files", "restored", "folder")
     rows = [

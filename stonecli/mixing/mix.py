@@ -17,7 +17,7 @@ from stonecli.jobs import Outcome, in_threads, stopped_by_signals
 from stonecli.library.collection_tags import NO_COLLECTION, CollectionTags, read_collection_tags
 from stonecli.library.locations import Location
 from stonecli.library.music_file import opened
-from stonecli.library.walk import find_music
+from stonecli.library.walk import Finding, find_music
 from stonecli.mixing.positions import order_with_positions
 from stonecli.mixing.transitions import (
     COMPATIBLE_COST,
@@ -249,6 +249,18 @@ def compatible(
     return Compatible(chosen, tuple(others), tuple(left_out))
 
 
+def _find(
+    locations: Sequence[Path], named: Mapping[str, StrPath | None], playlist_name: str | None
+) -> tuple[list[Finding], dict[str, Path]]:
+    """The files, and the path of each name that is not None; named files outside the locations come first."""
+    findings = list(find_music(locations, playlist_name=playlist_name))
+    music = [finding.path for finding in findings if finding.error is None]
+    chosen = {name: _named(Path(path), music, name) for name, path in named.items() if path is not None}
+    if not set(chosen.values()) <= set(music):
+        findings = list(find_music([*chosen.values(), *locations], playlist_name=playlist_name))
+    return findings, chosen
+
+
 def _read(
     paths: Iterable[StrPath],
     named: Mapping[str, StrPath | None],
@@ -260,12 +272,8 @@ def _read(
 ) -> tuple[list[MixTrack], list[LeftOut], dict[str, MixTrack]]:
     """The tracks of all files, the files without a key, and the track of each name that is not None."""
     locations = [Path(path) for path in paths]
-    findings = list(find_music(locations, playlist_name=options.playlist_name))
+    findings, chosen = _find(locations, named, options.playlist_name)
     music = [finding.path for finding in findings if finding.error is None]
-    chosen = {name: _named(Path(path), music, name) for name, path in named.items() if path is not None}
-    if not set(chosen.values()) <= set(music):
-        findings = list(find_music([*chosen.values(), *locations], playlist_name=options.playlist_name))
-        music = [finding.path for finding in findings if finding.error is None]
     _check_positions(chosen, len(music))
     tracks: list[MixTrack] = []
     left_out: list[LeftOut] = []

@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stonecli.detection.estimate import KeyEstimate
+from stonecli.detection.estimate import KeyEstimate, Window
+from stonecli.detection.segments import Segment
 from stonecli.key import AGREEMENTS, Key
 from stonecli.library.locations import Location
 from stonecli.mixing.transitions import (
@@ -73,14 +74,8 @@ def page_track(
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,
         "cents": round(estimate.tuning_cents, 1) if estimate and estimate.tuning_cents is not None else None,
         "seconds": _seconds(estimate.duration if estimate else info.seconds),
-        "segments": [
-            [round(segment.start, 1), round(segment.end, 1), segment.key.index, round(segment.confidence, 2)]
-            for segment in (estimate.segments if estimate else ())
-        ],
-        "windows": [
-            [round(window.start, 1), round(window.end, 1), _index(window.key), round(window.confidence, 2)]
-            for window in (estimate.windows if estimate else ())
-        ],
+        "segments": _spans(estimate.segments if estimate else ()),
+        "windows": _spans(estimate.windows if estimate else ()),
         "alternatives": [
             [other.index, round(share, 3)]
             for other, share in (estimate.alternatives[1 : 1 + ALTERNATIVES] if estimate and estimate.key else ())
@@ -168,6 +163,11 @@ def _spellings(key: Key) -> list[str]:
     tonics = dict.fromkeys((_SHARPS[key.tonic], _FLATS[key.tonic]))
     names = [tonic + ("m" if key.mode == "minor" else "") for tonic in tonics]
     return [key.camelot.lower(), key.open_key.lower(), *names]
+
+
+def _spans(parts: Sequence[Segment | Window]) -> list[list[float]]:
+    """Start, end, key and confidence of segments or windows."""
+    return [[round(part.start, 1), round(part.end, 1), _index(part.key), round(part.confidence, 2)] for part in parts]
 
 
 def _index(key: Key | None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -116,22 +116,9 @@ def update_rekordbox(
     assert found.collection is not None and found.root is not None  # noqa: S101, PT018 (checked by read_updatable)
     free_numbers = _free_numbers(found)
     preferred = {one.offset for one in tracks_of(found, source_playlist)}
-    numbers: dict[int, str] = {}  # by id of the entry
-    preferred_numbers: dict[int, str] = {}
-    edits = []
-    for track, entry in zip(found.tracks, _entries_of(found, entries), strict=True):
-        if entry is not None:
-            number = track.number or next(free_numbers)
-            changes = _changes(track, entry, notation, bpm=bpm, overwrite=overwrite)
-            if respell and track.offset in preferred:
-                changes |= _respelled(track, notation)
-            edits.append(_Edit(track.offset, changes if track.number else {"TrackID": number, **changes}))
-            numbers.setdefault(id(entry), number)
-            if track.offset in preferred:
-                preferred_numbers.setdefault(id(entry), number)
-        elif respell and track.offset in preferred and (changes := _respelled(track, notation)):
-            edits.append(_Edit(track.offset, changes))
-    numbers |= preferred_numbers
+    edits, numbers = _edits_of_tracks(
+        found, entries, notation, preferred, free_numbers, bpm=bpm, overwrite=overwrite, respell=respell
+    )
     missing = [entry for entry in entries if id(entry) not in numbers]
     numbers |= {id(entry): next(free_numbers) for entry in missing}
     added = [_track(numbers[id(entry)], entry, notation) for entry in missing]
@@ -278,6 +265,40 @@ def _respelled(track: CollectionTrack, notation: Notation) -> dict[str, str]:
     """The new value of the key that a track has; empty if it has none."""
     key = parse_or_none(track.key_text)
     return {} if key is None else {"Tonality": key.spelled(notation)}
+
+
+def _edits_of_tracks(
+    collection: Collection,
+    entries: Sequence[PlaylistEntry],
+    notation: Notation,
+    preferred: Set[int],
+    free_numbers: Iterator[str],
+    *,
+    bpm: bool,
+    overwrite: bool,
+    respell: bool,
+) -> tuple[list[_Edit], dict[int, str]]:
+    """The edits of the collection's tracks, and the ``TrackID`` of each entry that is among them, by its ``id``.
+
+    ``preferred`` has the offsets of the tracks whose keys are respelled, and whose number an entry gets if the
+    collection has its file twice.
+    """
+    numbers: dict[int, str] = {}
+    preferred_numbers: dict[int, str] = {}
+    edits = []
+    for track, entry in zip(collection.tracks, _entries_of(collection, entries), strict=True):
+        if entry is not None:
+            number = track.number or next(free_numbers)
+            changes = _changes(track, entry, notation, bpm=bpm, overwrite=overwrite)
+            if respell and track.offset in preferred:
+                changes |= _respelled(track, notation)
+            edits.append(_Edit(track.offset, changes if track.number else {"TrackID": number, **changes}))
+            numbers.setdefault(id(entry), number)
+            if track.offset in preferred:
+                preferred_numbers.setdefault(id(entry), number)
+        elif respell and track.offset in preferred and (changes := _respelled(track, notation)):
+            edits.append(_Edit(track.offset, changes))
+    return edits, numbers | preferred_numbers
 
 
 def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Iterator[PlaylistEntry | None]:

@@ -88,15 +88,8 @@ def collect_tracks(
     items = _items(folder, labels, report)
     styles = read_styles(labels) if labels else {}
     check(*_by_kind([_track(item, item.path, styles) for item in items]))
-    parts = gather_objects(_decoded(items[processes.rank :: processes.count], cache, progress), processes)
-    outcomes = [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
-    elsewhere = [
-        index for index, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
-    ]  # cached on another machine
-    again = _decoded([items[index] for index in elsewhere], cache, progress)
-    outcomes = [dict(zip(elsewhere, again, strict=True)).get(index, old) for index, old in enumerate(outcomes)]
     tracks: list[Track] = []
-    for item, (features, error) in zip(items, outcomes, strict=True):
+    for item, (features, error) in zip(items, _decoded_by_all(items, cache, processes, progress), strict=True):
         if features is None:
             report(f"{item.path}: {error}")
         else:
@@ -122,6 +115,19 @@ def _relative(path: Path, beside: Path | None) -> str:
     """The name of a recording within its folder, which stays the same when the folder is moved."""
     base = beside.parent if beside else path.parent
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def _decoded_by_all(
+    items: Sequence[_Item], cache: FeatureCache, processes: Processes, progress: Callable[[int, int], None]
+) -> list[tuple[Path | None, str | None]]:
+    """As ``_decoded``, each process with its share of the items."""
+    parts = gather_objects(_decoded(items[processes.rank :: processes.count], cache, progress), processes)
+    outcomes = [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
+    elsewhere = [
+        index for index, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
+    ]  # cached on another machine
+    again = dict(zip(elsewhere, _decoded([items[index] for index in elsewhere], cache, progress), strict=True))
+    return [again.get(index, old) for index, old in enumerate(outcomes)]
 
 
 def _decoded(
