@@ -14,7 +14,7 @@ import pytest
 from tests.fixture_types import CopySong, Invoke
 from tests.stonecli.cli.tag_table import key_in
 
-TAG_FIELDS = ("status", "detected_key", "tag_key", "relation")
+TAG_FIELDS = ("status", "detected_key", "tag_key", "relation", "old_key_from")
 
 
 CONTRACT = [
