@@ -16,19 +16,17 @@ import numpy.typing as npt
 from stonecli.audio.channels import Samples
 from stonecli.tempo.attacks import has_attacks
 from stonecli.tempo.model import TempoModel, default_tempo_model
-from stonecli.tempo.novelty import BandLevels, novelty
+from stonecli.tempo.novelty import BandLevels, loudness, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 4  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 5  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
 SHARPNESS = 2.2  # posterior exponent of the confidence
-DOUBT_WEIGHT, CONFIDENCE_WEIGHT = (
-    0.1,
-    0.5,
-)  # of the logit of "no tempo" and of the confidence, in the evidence of a beat
+DOUBT_WEIGHT = 0.1  # of the logit of "no tempo" in the evidence of a beat
+CONFIDENCE_WEIGHT = 0.5  # of the confidence in it
 MIN_EVIDENCE = 0.9  # no tempo is reported with less
 SHORT_SECONDS, SHORT_WEIGHT = 16.0, 1.5  # shorter ones need more evidence: noise, too, has a pulse for a moment
 STEADY = 0.7  # stability from which on a recording keeps its tempo
@@ -103,9 +101,10 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
     """
     if len(levels) < MIN_SECONDS * frame_rate or levels.max(initial=SILENCE) <= SILENCE:
         return NONE
-    if not has_attacks(levels):
+    loud = loudness(levels)
+    if not has_attacks(levels, loud):
         return NONE
-    onsets = novelty(levels)
+    onsets = novelty(levels, loud)
     logits = model.logits(periodicity(onsets, frame_rate)).astype(np.float64)
     octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
     scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2

@@ -36,16 +36,20 @@ def periodicity(novelty: Floats, frame_rate: float) -> Floats:
         novelty = np.pad(novelty, ((0, size - len(novelty)), (0, 0)))
     count = 1 + round((len(novelty) - size) / (size / 2))
     taper = np.hanning(size).astype(np.float32)
-    cross = np.zeros((len(PAIRS), _TRANSFORM // 2 + 1), dtype=np.float32)
-    first, second = (list(column) for column in zip(*PAIRS, strict=True))
+    bands = novelty.shape[1]
+    products = np.zeros((len(PAIRS), _TRANSFORM + 2), dtype=np.float32)  # of real and imaginary parts, side by side
     for start in np.linspace(0, len(novelty) - size, count).astype(int):
         window = novelty[start : start + size]
         window = (window - window.mean(axis=0)) * taper[:, None]
         energy = np.square(window).sum(axis=0)
         window /= np.sqrt(energy + 1e-3 * energy.max() + 1e-9)
-        spectrum = np.fft.rfft(window.T, _TRANSFORM)
-        real, imaginary = spectrum.real, spectrum.imag
-        cross += real[first] * real[second] + imaginary[first] * imaginary[second]
+        spectrum = np.fft.rfft(window.T.copy(), _TRANSFORM).astype(np.complex64, copy=False)
+        parts = spectrum.view(np.float32)
+        row = 0
+        for band in range(bands):  # in the order of PAIRS
+            products[row : row + bands - band] += parts[band] * parts[band:]
+            row += bands - band
+    cross = products[:, ::2] + products[:, 1::2]
     power = cross[[row for row, (one, other) in enumerate(PAIRS) if one == other]]
     lags = round(_MAX_LAG_SECONDS * frame_rate)
     correlation = np.fft.irfft(cross / count)[:, :lags]

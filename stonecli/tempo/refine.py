@@ -23,7 +23,7 @@ STEP_BPM = 0.01
 SUBDIVISIONS = (1, 2, 3, 4, 6, 8)  # spectral peaks per beat that are summed
 OTHER_TEMPI = np.geomspace(55.0, 220.0, 65)  # two octaves, whose median power is that of no pulse
 _SHORT_STEP = 10  # tempi; the peaks of short chunks are wide
-_OVERSAMPLING = 8  # of the spectrum by padding, so that linear interpolation finds the peak
+_OVERSAMPLING = 3  # at least, of the spectrum by padding, so that cubic interpolation finds the peak
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,30 +52,52 @@ def refine_tempo(novelty: Floats, frame_rate: float, bpm: float) -> Pulse:
     """
     onsets = novelty.mean(axis=1)
     tempi = np.arange(bpm * (1.0 - SEARCH), bpm * (1.0 + SEARCH), STEP_BPM)
-    power = _pulse_power(onsets, frame_rate, tempi, CHUNK_SECONDS)
+    power = _Spectrum(onsets, frame_rate, CHUNK_SECONDS).pulse_power(tempi)
     best = float(tempi[power.argmax()])
-    coarse = tempi[::_SHORT_STEP]
-    short = _pulse_power(onsets, frame_rate, np.concatenate([coarse, OTHER_TEMPI]), SHORT_SECONDS)
-    peak = max(float(short[: len(coarse)].max()), 1e-12)
+    short = _Spectrum(onsets, frame_rate, SHORT_SECONDS)
+    peak = max(float(short.pulse_power(tempi[::_SHORT_STEP]).max()), 1e-12)
     stability = float(np.clip(power.max() / peak, 0.0, 1.0))
-    return Pulse(best, stability, peak / max(float(np.median(short[len(coarse) :])), 1e-12))
+    return Pulse(best, stability, peak / max(float(np.median(short.pulse_power(OTHER_TEMPI))), 1e-12))
 
 
-def _pulse_power(onsets: Floats, frame_rate: float, tempi: npt.NDArray[np.float64], seconds: float) -> Floats:
-    """Spectral power of the onsets at the subdivisions of each tempo, averaged over chunks: float [len(tempi)].
+class _Spectrum:
+    """Power spectrum of the onsets, averaged over chunks that overlap by half.
 
     It is scaled such that the power of a steady pulse does not depend on the length of the chunks.
+
+    Args:
+        onsets: float32 [frames].
+        frame_rate: frames per second.
+        seconds: length of a chunk.
     """
-    size = min(len(onsets), round(seconds * frame_rate))
-    taper = np.hanning(size).astype(np.float32)
-    taper /= taper.sum()
-    count = 1 + round((len(onsets) - size) / (size / 2))
-    length = 1 << (_OVERSAMPLING * size - 1).bit_length()
-    bins = np.multiply.outer(SUBDIVISIONS, tempi / 60.0 / frame_rate * length)
-    places = np.arange(int(bins.max()) + 2)
-    total = np.zeros(len(tempi))
-    for start in np.linspace(0, len(onsets) - size, count).astype(int):
-        chunk = onsets[start : start + size]
-        spectrum = np.fft.rfft((chunk - chunk.mean()) * taper, length)[: len(places)]
-        total += np.interp(bins, places, spectrum.real**2 + spectrum.imag**2).sum(axis=0)
-    return (total / count).astype(np.float32)
+
+    def __init__(self, onsets: Floats, frame_rate: float, seconds: float) -> None:
+        size = min(len(onsets), round(seconds * frame_rate))
+        taper = np.hanning(size).astype(np.float32)
+        taper /= taper.sum()
+        count = 1 + round((len(onsets) - size) / (size / 2))
+        length = 1 << int(_OVERSAMPLING * size - 1).bit_length()
+        self._bins_per_bpm = length / 60.0 / frame_rate
+        self._power = np.zeros(length // 2 + 1)
+        for start in np.linspace(0, len(onsets) - size, count).astype(int):
+            chunk = onsets[start : start + size]
+            spectrum = np.fft.rfft((chunk - chunk.mean()) * taper, length)
+            self._power += spectrum.real**2 + spectrum.imag**2
+        self._power /= count
+
+    def pulse_power(self, tempi: npt.NDArray[np.float64]) -> Floats:
+        """Sum of the power at the subdivisions of each tempo in beats per minute: float32 [len(tempi)]."""
+        bins = np.multiply.outer(SUBDIVISIONS, tempi * self._bins_per_bpm)
+        power: Floats = _interpolated(self._power, bins).sum(axis=0).astype(np.float32)
+        return power
+
+
+def _interpolated(values: npt.NDArray[np.float64], index: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Values between those of an array, by cubic convolution (Keys 1981); each index at most len(values) - 2."""
+    whole = index.astype(np.int64)
+    part = index - whole
+    before, left, right, after = (values.take(whole + shift, mode="clip") for shift in (-1, 0, 1, 2))
+    slope, curve = right - before, 2.0 * before - 5.0 * left + 4.0 * right - after
+    rest = 3.0 * (left - right) + after - before
+    out: npt.NDArray[np.float64] = left + 0.5 * part * (slope + part * (curve + part * rest))
+    return out

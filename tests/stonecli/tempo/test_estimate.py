@@ -70,6 +70,10 @@ class TestDrumLoop:
         bpm = [tempo_of(drum_loop(rate * 100.0, 20.0)).bpm for rate in (1.0, 1.1, 1.2)]
         assert bpm == pytest.approx([100.0, 110.0, 120.0], abs=0.1)
 
+    @pytest.mark.parametrize("rate", [2000, 4000, 8000, 12_000, 16_000])
+    def test_another_sample_rate(self, rate: int) -> None:
+        assert tempo_of(drum_loop(120.0, 20.0, rate), rate).bpm == pytest.approx(120.0, abs=0.05)
+
     def test_confidence_is_a_probability(self) -> None:
         assert 0.5 < tempo_of(drum_loop(120.0, 20.0)).confidence <= 1.0
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from stonecli.tempo import attacks as attacks_module
 from stonecli.tempo import novelty as novelty_module
-from stonecli.tempo.novelty import BANDS, BandLevels, novelty
+from stonecli.tempo.attacks import has_attacks
+from stonecli.tempo.novelty import BANDS, BandLevels, loudness, novelty
+from stonecli.tempo.periodicity import periodicity
 from tests.stonecli.tempo.sounds import RATE
 
 
@@ -55,14 +59,52 @@ def test_the_fft_has_a_size_that_is_fast(rate: float) -> None:
     """At 12 kHz, a quarter of 48 kHz, the window has 2 * 139 samples, and its FFT took five times as long."""
     size = BandLevels(rate).fft_size
     assert size % 2 == 0
-    for factor in (2, 3, 5, 7):
+    for factor in (2, 3):
         while size % factor == 0:
             size //= factor
     assert size == 1
 
 
+@pytest.mark.parametrize("rate", [1000, 4000])
+def test_bands_above_half_the_rate_are_silent(rate: int) -> None:
+    samples = np.random.default_rng(0).standard_normal(4 * rate).astype(np.float32)
+    levels = BandLevels(rate)
+    levels.add(samples)
+    found = levels.finish()
+    assert np.isfinite(found).all()
+    assert (found[:, -1] == found.min()).all()
+
+
+def test_numpy_that_transforms_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy before 2.0 does, whatever the type of the input."""
+    samples = np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32)
+
+    def analyzed() -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32]]:
+        levels = BandLevels(RATE)
+        levels.add(samples)
+        found = levels.finish()
+        return found, periodicity(novelty(found), levels.frame_rate)
+
+    single = analyzed()
+    transform = np.fft.rfft
+    monkeypatch.setattr(np.fft, "rfft", lambda values, *size: transform(values.astype(np.float64), *size))
+    for first, second in zip(single, analyzed(), strict=True):
+        assert second == pytest.approx(first, abs=2e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 7, 64])
+def test_the_novelty_does_not_depend_on_the_chunks(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = np.random.default_rng(0).normal(-3.0, 1.0, (200, BANDS)).astype(np.float16)
+    whole = novelty(levels)
+    attacks = has_attacks(levels, loudness(levels))
+    monkeypatch.setattr(novelty_module, "CHUNK", frames)
+    monkeypatch.setattr(attacks_module, "CHUNK", frames)
+    assert novelty(levels) == pytest.approx(whole, abs=1e-4)
+    assert has_attacks(levels, loudness(levels)) == attacks
+
+
 def test_the_bands_are_the_same_at_44_and_48_kilohertz() -> None:
-    """Windows of 256 and, filled up with zeros, 280 samples."""
+    """Windows of 256 and, filled up with zeros, 288 samples."""
     means = []
     for rate in (11025, 12000):
         levels = BandLevels(rate)
@@ -71,4 +113,4 @@ def test_the_bands_are_the_same_at_44_and_48_kilohertz() -> None:
             levels.add((0.3 * np.sin(2.0 * np.pi * hertz * time)).astype(np.float32))
         means.append(levels.finish().astype(float).mean(axis=0))
     loud = means[0] > means[0].max() - 2.0  # 20 dB
-    assert means[1][loud] == pytest.approx(means[0][loud], abs=0.2)  # 2 dB: the bins differ
+    assert means[1][loud] == pytest.approx(means[0][loud], abs=0.35)  # 3.5 dB: the bins differ
