@@ -92,7 +92,8 @@ def compare(
     """Compare the keys in the tags with the detected ones.
 
     Shows both keys, how they are related, and the confidence of the detected one, so that you can check what another
-    program wrote. Files without a key are compared by that of the rekordbox XML. No music file is changed.
+    program wrote. For files without a key, stone takes the one in the rekordbox XML. No music file
+    is changed.
     """
     silence_native_stderr()
 

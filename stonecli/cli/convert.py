@@ -54,9 +54,9 @@ def convert(
 ) -> None:
     """Write the keys that files already have in another notation.
 
-    Analyzes nothing: the keys in the tags are read in any spelling, and corrections that you made stay. Files without a
-    key get that of the rekordbox XML, whose keys are respelled with --rekordbox. Without --write-tags this is a
-    preview: no file changes. To restore the files, run stone undo.
+    Analyzes nothing: the keys in the tags are read in any spelling, and corrections that you made stay. For files
+    without a key, stone takes the one in the rekordbox XML, which --rekordbox saves in the notation. Without
+    --write-tags this is a preview: no file changes. To restore the files, run stone undo.
     """
     from stonecli.output.sinks import Targets
     from stonecli.tagging import convert_library

@@ -136,7 +136,7 @@ def mix(
     bpm_range: Annotated[
         BpmRange | None,
         bpm_range_option(
-            "Add missing tempi, halved or doubled to be in this range, such as 80-160 (default: none).", PROCESSING
+            "Add missing tempos, halved or doubled to be in this range, such as 80-160 (default: none).", PROCESSING
         ),
     ] = None,
     as_json: Annotated[bool, json_option("Print one JSON object (default: a table).")] = False,

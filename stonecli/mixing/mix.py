@@ -322,13 +322,14 @@ def _check_positions(chosen: Mapping[str, Path], count: int) -> None:
         if option == "compatible":
             continue
         position = int(number) if number else 1 if option == "start" else count
+        shown = f"{name}={path}" if number else f"{name} {path}"
         if position > count:
-            raise ValueError(f"{name} {path}: there are only {count} files")
+            raise ValueError(f"{shown}: there are only {count} files")
         file = path.resolve()
         if files.setdefault(position, name) != name and positions.get(file) != position:
-            raise ValueError(f"{name} {path}: another track has the same position ({files[position]})")
+            raise ValueError(f"{shown}: another track has this position ({files[position]})")
         if positions.setdefault(file, position) != position:
-            raise ValueError(f"{name} {path}: cannot have two positions ({files[positions[file]]})")
+            raise ValueError(f"{shown}: this track already has a position ({files[positions[file]]})")
 
 
 def _named(wanted: Path, music: Sequence[Path], option: str) -> Path:
@@ -392,14 +393,14 @@ def harmonic_mix(
     fixed = {position - 1: track for position, track in (at or {}).items()}
     for position, track in ((0, start), (len(mixable) - 1, end)):
         if track is not None and fixed.setdefault(position, track) is not track:
-            raise ValueError(f"{track.path}: another track has the same position")
+            raise ValueError(f"{track.path}: another track has this position")
     for track in fixed.values():
         if track.track is None:
             raise ValueError(f"{track.path}: no key detected, so it cannot be mixed")
     by_track: dict[int, int] = {}
     for position, track in fixed.items():
         if by_track.setdefault(id(track), position) != position:
-            raise ValueError(f"{track.path}: cannot have two positions")
+            raise ValueError(f"{track.path}: this track already has a position")
     indices = {id(track): index for index, track in enumerate(mixable)}
     positions = {position: indices[id(track)] for position, track in fixed.items()}
     ordering = order_with_positions(cost_matrix(basis, rules), positions)

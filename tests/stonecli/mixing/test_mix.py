@@ -41,9 +41,9 @@ def test_a_track_that_changes_key_goes_between_the_two() -> None:
 def test_ends_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="no key"):
         harmonic_mix(CRATE, end=CRATE[3])
-    with pytest.raises(ValueError, match="cannot have two positions"):
+    with pytest.raises(ValueError, match="this track already has a position"):
         harmonic_mix(CRATE, start=CRATE[0], end=CRATE[0])
-    with pytest.raises(ValueError, match="another track has the same position"):
+    with pytest.raises(ValueError, match="another track has this position"):
         harmonic_mix(CRATE, start=CRATE[0], at={1: CRATE[1]})
     with pytest.raises(ValueError, match="no key"):
         harmonic_mix(CRATE, at={2: CRATE[3]})
