@@ -19,8 +19,7 @@ from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model.metadata import FORMAT_VERSION, METADATA_KEY
-from stonecli.model.runtime import onnxruntime
-from stonecli.model.session import KeyModel
+from stonecli.model.session import KeyModel, cpu_session
 from stonecli.util.atomic_file import atomic_file
 from stonecli_export.context import context_frames
 from stonecli_export.graph import build_model
@@ -213,7 +212,7 @@ def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[
 
 def _difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds: float) -> float:
     """Largest difference of a probability between the ONNX model and ``predict``, over two lengths and batch sizes."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = cpu_session(content)
     rate = checkpoint.vqt.sample_rate
     shortest = checkpoint.minimum_samples + 2 * context_frames(checkpoint) * checkpoint.vqt.hop_length
     noise = np.random.default_rng(0).standard_normal(shortest).astype(np.float32)
@@ -232,7 +231,7 @@ def _difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds
 
 def _low_rate_difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds: float) -> float:
     """Largest difference of a probability between the model at half the rate and ``predict``, in two keys."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = cpu_session(content)
     rate = checkpoint.vqt.sample_rate
     assert callable(predict)  # noqa: S101
     differences = []

@@ -47,6 +47,8 @@ from tests.fixture_types import (
 # worker of pytest-xdist all tests: about a fifth of the whole run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# There is one worker per core or more, so that further threads of PyTorch would mostly wait, and busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _MAJOR = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14), (0, 4, 7))
 _MINOR = ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 11, 14), (0, 3, 7))

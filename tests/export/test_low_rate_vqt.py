@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from stonecli.model.runtime import onnxruntime
+from stonecli.model.session import cpu_session
 
 torch = pytest.importorskip("torch")
 helper = pytest.importorskip("onnx").helper
@@ -37,7 +37,7 @@ def power_of(audio: Floats, vqt: LowRateVQT = VQT_11) -> Floats:
         opset_imports=[helper.make_opsetid("", 20)],
     )
     model.ir_version = 10
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     found: Floats = session.run(None, {"audio": audio})[0]
     return found
 
