@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,8 @@ def watch(
     if not folder.is_dir():
         problem = "a file, not a folder; use stone tag" if folder.exists() else "no such folder; create it first"
         fail(f"{folder}: {problem}", EXIT_USAGE)
+    if not os.access(folder, os.R_OK):
+        fail(f"{folder}: you may not read this folder; check its permissions", EXIT_USAGE)
     silence_native_stderr()
 
     from stonecli.output.sinks import Targets

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from stonecli import cli
 from stonecli.cli.help import COMMANDS
+from tests.fixture_types import RunStone
 
 MAX_LINES = 40  # of a command's body, without its parameters and its docstring
 
@@ -33,3 +35,15 @@ def test_an_unreadable_file_is_not_wrong_usage(name: str) -> None:
             is_path = "Path" in str(param.annotation.__origin__) and info.parser is None
             refusing += [param.name] if is_path and info.readable else []
     assert refusing == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_paths_that_may_not_be_read_are_named(stone: RunStone, tmp_path: Path) -> None:
+    secret, closed = tmp_path / "secret.mp3", tmp_path / "closed"
+    secret.touch(mode=0)
+    closed.mkdir(mode=0)
+    found = [stone("analyze", secret, weak=True), stone("watch", closed, weak=True)]
+    assert [(result.returncode, result.stderr) for result in found] == [
+        (1, f"{secret}: permission denied\n"),
+        (2, f"stone: {closed}: you may not read this folder; check its permissions\n"),
+    ]
