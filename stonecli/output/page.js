@@ -61,7 +61,7 @@ tracks.forEach((track, number) => {
   track.file = track.path.split("/").pop();
   track.name = track.title || track.file;
   track.heading = withoutAccents(track.title + " " + track.artist);
-  track.words = track.heading + " " + withoutAccents(track.path + " " + track.status);
+  track.words = track.heading + " " + withoutAccents(track.genre + " " + track.path + " " + track.status);
   track.isAnalyzed = track.detected !== null;
   track.differs = track.isAnalyzed && track.detected !== track.key;
   track.relation = track.tag >= 0 && track.detected >= 0 && track.isAnalyzed ? relations.between[track.tag][track.detected] : null;
@@ -163,17 +163,19 @@ const COLUMNS = [
   { id: "confidence", name: "Confidence", width: 96, has: () => tracks.some(track => track.isAnalyzed), value: track => track.confidence, down: true },
   { id: "tuning", name: "Tuning", width: 52, kind: "number", has: () => tracks.some(track => track.cents !== null), value: track => track.cents },
   { id: "length", name: "Length", width: 54, kind: "number", has: () => tracks.some(track => track.seconds !== null), value: track => track.seconds },
+  { id: "genre", name: "Genre", width: 96, has: () => tracks.some(track => track.genre), value: track => withoutAccents(track.genre) || null },
   { id: "status", name: "Status", width: 92, has: () => new Set(tracks.map(track => track.status)).size > 1, value: track => track.status },
   { id: "add", name: "", width: 30 },
 ];
 for (const column of COLUMNS) if (column.has && column.id !== "mix") { const has = column.has(); column.has = () => has; }
-const PRIORITIES = ["key", "track", "add", "bpm", "mix", "relation", "tag", "confidence", "tuning", "length", "strip", "status"];
+const PRIORITIES = ["key", "track", "add", "bpm", "mix", "relation", "tag", "confidence", "tuning", "length", "genre", "strip", "status"];
+const isTouched = matchMedia("(pointer: coarse)").matches;
 let columns = COLUMNS;
 const isVisible = id => columns.some(column => column.id === id);
 
 function fitColumns() {
   const narrow = table.clientWidth < 500, gap = narrow ? 10 : 12;
-  const width = column => narrow && column.id === "key" ? 46 : narrow && column.id === "add" ? 40 : column.width;
+  const width = column => narrow && column.id === "key" ? 46 : (narrow || isTouched) && column.id === "add" ? 40 : column.width;
   let room = table.clientWidth - (narrow ? 24 : 28);
   const visible = new Set();
   for (const id of PRIORITIES) {
@@ -322,6 +324,11 @@ const CELLS = {
   },
   tuning: track => make("span", "number", track.cents === null ? "" : signed(Math.round(track.cents))),
   length: track => make("span", "number", track.seconds === null ? "" : clock(track.seconds)),
+  genre(track) {
+    const cell = make("span", "faint", track.genre);
+    cell.title = track.genre;
+    return cell;
+  },
   status: track => make("span", "faint", track.status),
   add(track) {
     const cell = make("span"), position = set.indexOf(track);
@@ -395,7 +402,7 @@ table.addEventListener("keydown", event => {
 function reveal(track) {
   const index = shown.indexOf(track);
   if (index < 0) return;
-  const top = index * rowHeight, height = table.clientHeight - 34;
+  const top = index * rowHeight, height = table.clientHeight - byId("names").offsetHeight;
   table.scrollTop = Math.min(top, Math.max(table.scrollTop, top + rowHeight - height));
 }
 
@@ -413,7 +420,7 @@ function sector(center, inner, outer, turn) {
   return `M${point(inner, turn - half)} L${point(outer, turn - half)} A${outer} ${outer} 0 0 1 ${point(outer, turn + half)} L${point(inner, turn + half)} A${inner} ${inner} 0 0 0 ${point(inner, turn - half)}Z`;
 }
 const turnOf = key => (key.wheel - 8) * Math.PI / 6;
-const groups = [];
+const groups = [], outlines = drawn("g", { id: "outlines", "aria-hidden": "true" });
 function drawWheel() {
   const wheel = byId("wheel"), counts = new Array(keys.length).fill(0);
   tracks.forEach(track => { if (track.key >= 0) counts[track.key] += 1; });
@@ -438,7 +445,15 @@ function drawWheel() {
     byId("logo").append(drawn("path", { fill: key.color, d: sector(12, key.minor ? 4 : 8, key.minor ? 8 : 12, turn) }));
   });
   groups[keys.findIndex(key => key.camelot === "8A")].setAttribute("tabindex", 0);
-  wheel.append(drawn("text", { x: 150, y: 154, class: "sum" }), drawn("text", { x: 150, y: 172, class: "word" }));
+  wheel.append(outlines, drawn("text", { x: 150, y: 154, class: "sum" }), drawn("text", { x: 150, y: 172, class: "word" }));
+}
+// The outlines lie above all sectors, whose own borders their neighbors would cover.
+function drawOutlines() {
+  outlines.replaceChildren(...groups.filter(group => group.classList.contains("smooth") || group.getAttribute("aria-pressed") === "true").map(group => {
+    const path = group.firstChild.cloneNode();
+    path.classList.toggle("own", group.classList.contains("own"));
+    return path;
+  }));
 }
 function focusKey(index) {  // one stop of the Tab key; the arrow keys move within the wheel
   groups.forEach((group, each) => group.setAttribute("tabindex", each === index ? 0 : -1));
@@ -452,6 +467,7 @@ function choose(index) {
 }
 function pressKeys() {
   groups.forEach((group, key) => group.setAttribute("aria-pressed", String(chosenKeys.has(key))));
+  drawOutlines();
   byId("wheel").classList.toggle("filtered", chosenKeys.size > 0);
   byId("clear").hidden = !chosenKeys.size;
 }
@@ -468,6 +484,7 @@ function light() {
     if (mixes) group.setAttribute("aria-description", transitions.names[transitions.between[from.out][key]]);
     else group.removeAttribute("aria-description");
   });
+  drawOutlines();
   wheel.querySelector(".sum").textContent = from === null ? known.toLocaleString("en") : keys[from.out].camelot;
   wheel.querySelector(".word").textContent = from === null ? "with a key" : from.key !== undefined && from.key !== from.out ? "at its end" : keys[from.out].musical;
   const legend = byId("legend");
@@ -553,6 +570,7 @@ function drawMore() {
   if (track.key >= 0) facts.append(chip(track.key), make("span", "", keys[track.key].name + ", Open Key " + keys[track.key].open));
   if (track.bpm !== null) facts.append(make("span", "faint", bpmText(track.bpm) + " BPM"));
   if (track.seconds !== null) facts.append(make("span", "faint", clock(track.seconds)));
+  if (track.genre) facts.append(make("span", "faint", track.genre));
   if (facts.children.length) more.append(facts);
   if (track.error) more.append(make("p", "error", track.error));
   if (track.key < 0) {

@@ -64,6 +64,7 @@ def page_track(
         "uri": file_uri(path) if error is None and isinstance(path, Path) else None,
         "title": printable(info.title),
         "artist": printable(info.artist),
+        "genre": printable(info.genre),
         "bpm": info.bpm,
         "key": _index(key),
         "detected": _index(estimate.key) if estimate else None,
