@@ -20,7 +20,7 @@ from stonecli.tempo.novelty import BandLevels, loudness, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 5  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 6  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
@@ -44,7 +44,7 @@ class TempoEstimate:
         bpm: beats per minute; None if there is none (silence, steady tones, speech, music without a beat, under 4 s).
         confidence: probability that people count this tempo, 0..1; 0 without a tempo.
         alternative: half or double ``bpm``, whichever people would rather count; None without a tempo.
-        stability: 0..1; 1 if the tempo never changes.
+        stability: 0..1; 1 if the tempo never changes, and all segments of 6 s have it.
     """
 
     bpm: float | None

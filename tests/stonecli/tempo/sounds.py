@@ -44,16 +44,16 @@ def speeding_up(seconds: float, rate: int = RATE) -> Floats:
     return np.interp(position, np.arange(len(loop)), loop).astype(np.float32)
 
 
-def rubato(seconds: float, rate: int = RATE) -> Floats:
-    """Notes of a plucked string whose distances vary by half an octave, without a beat."""
-    rng = np.random.default_rng(2)
+def rubato(seconds: float, rate: int = RATE, *, octaves: float = 0.5, seed: int = 2) -> Floats:
+    """Notes of a plucked string without a beat; the standard deviation of their distances is half an octave."""
+    rng = np.random.default_rng(seed)
     out = np.zeros(round(seconds * rate) + rate)
     time = np.arange(rate) / rate
     start = 0.0
     while start < seconds:
         note = np.sin(2.0 * np.pi * 220.0 * 2.0 ** (rng.integers(0, 12) / 12.0) * time) * np.exp(-4.0 * time)
         out[round(start * rate) :][:rate] += note[: len(out) - round(start * rate)]
-        start += 0.5 * 2.0 ** rng.normal(0.0, 0.5)
+        start += 0.5 * 2.0 ** rng.normal(0.0, octaves)
     return (0.3 * out[: round(seconds * rate)]).astype(np.float32)
 
 

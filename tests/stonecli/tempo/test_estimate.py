@@ -113,6 +113,12 @@ class TestNoTempo:
     def test_music_without_a_steady_beat(self) -> None:
         assert tempo_of(rubato(40.0)).bpm is None
 
+    @pytest.mark.parametrize("octaves", [0.3, 0.5])
+    def test_16_seconds_without_a_beat_are_not_steady(self, octaves: float) -> None:
+        """By chance, some have a pulse over all of that time, but not in segments of 6 s."""
+        estimates = [tempo_of(rubato(16.0, octaves=octaves, seed=seed)) for seed in range(8)]
+        assert not any(estimate.is_steady for estimate in estimates)
+
     def test_random_clicks_are_not_steady(self) -> None:
         assert not tempo_of(random_clicks(30.0)).is_steady
 
