@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from stonecli.terminal.table import TagTable
 
 
-_DETECTING = {"detected", "incomplete", "written", "kept", "unreadable key", "no key", "unsure"}
+_DETECTING = {"detected", "incomplete", "tempo missing", "written", "kept", "unreadable key", "no key", "unsure"}
 _REMOVING = {"removable", "removed"}
 
 
@@ -240,7 +240,7 @@ class TagScreen:
     def _check_results(self, results: Results) -> None:
         """Wrong usage if the output is from another kind of run, because its files would be skipped."""
         output = self._targets.output
-        if self._options.write and results.statuses & {"detected", "incomplete", "removable"}:
+        if self._options.write and results.statuses & {"detected", "incomplete", "tempo missing", "removable"}:
             fail(f"{output} contains a preview, whose files would be skipped; choose another --output", EXIT_USAGE)
         if results.statuses & (_DETECTING if self._options.remove else _REMOVING):
             kind = "without" if self._options.remove else "with"

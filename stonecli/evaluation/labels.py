@@ -254,7 +254,7 @@ def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predi
             raise LabelsError(f"line {line}: another key for {name} than in line {lines[index]}")
         answers[index] = answer
         lines[index] = line
-        kept += row.get("status") == "kept"
+        kept += row.get("status") in ("kept", "incomplete", "tempo missing")
     return Predictions(tuple(answers), unmatched, kept)
 
 

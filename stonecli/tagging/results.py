@@ -21,6 +21,7 @@ Status = Literal[
     "kept",
     "unreadable key",
     "incomplete",
+    "tempo missing",
     "no key",
     "unsure",
     "removed",
@@ -45,6 +46,7 @@ class TagResult:
             - ``unreadable key``: the key field holds a text that stone cannot read, so nothing was written (a preview:
               no key would be written)
             - ``incomplete``: the file has a key, but another field of the rules lacks it (a preview)
+            - ``tempo missing``: the file has a key, but no tempo, which would be written (a preview)
             - ``no key``: the recording has no key
             - ``unsure``: the confidence is below ``min_confidence``, so nothing was written
             - ``removed``: what stone wrote was removed

@@ -147,7 +147,9 @@ class Tagger:
             return "written"
         if key is None:
             return "unreadable key"  # in a preview also if a tempo is missing: the key is what needs attention
-        return "kept" if is_complete else "incomplete"
+        if is_complete:
+            return "kept"
+        return "incomplete" if rules and self._write(music, key, rules, None) else "tempo missing"
 
     def _write(self, music: MusicFile, key: Key | None, rules: tuple[FieldRule, ...], bpm: float | None) -> bool:
         return write_tags(

@@ -34,16 +34,21 @@ _STATUS_STYLES = {
     "kept": "",
     "unreadable key": WARNING,
     "incomplete": "",
+    "tempo missing": "",
     "no key": WARNING,
     "removed": "bold",
     "removable": "",
     "convertible": "",
 }
 _HAS_NEW_KEY = ("written", "incomplete", "convertible")  # files that get a key, also if it is not from an analysis
-_NEW_KEYS = ("detected", "convertible")
-_KEPT = ("kept", "unreadable key")  # a cached analysis of these files is not shown
+_NEW_KEYS = ("detected", "incomplete", "convertible")
+_KEPT = ("kept", "tempo missing", "unreadable key")  # a cached analysis of these files is not shown
 _SHOWN_AS = {"incomplete": "fields missing"}
-_COUNTED_AS = {"unreadable key": "with a key text that stone cannot read", "incomplete": "with fields missing"}
+_COUNTED_AS = {
+    "unreadable key": "with a key text that stone cannot read",
+    "incomplete": "with fields missing",
+    "tempo missing": "with the tempo missing",
+}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -104,7 +109,7 @@ class TagTable:
         self._from_collection += result.is_from_collection
         gets_tempo = self._bpm and result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
         self._new_tempi += gets_tempo
-        self._new_keys += result.status in _NEW_KEYS or (result.status == "incomplete" and not gets_tempo)
+        self._new_keys += result.status in _NEW_KEYS
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
         new = result.key if analysis is not None or result.status in _HAS_NEW_KEY else None
         confidence = analysis.confidence if analysis is not None and new and analysis.key == new else None

@@ -84,7 +84,11 @@ class TestTag:
         tags = FLAC(path)
         tags["INITIALKEY"] = "1A"
         tags.save()
-        assert "incomplete" in invoke("tag", "--bpm", path).stdout
+        preview = invoke("tag", "--bpm", path).stdout.splitlines()[1].split("\t")
+        assert preview[1:3] + preview[4:] == ["1A", "", "124", "tempo missing"]
+        assert '"status": "tempo missing"' in invoke("tag", "--bpm", "--json", path).stdout
+        fields = ("--field", "key", "--field", "comment")
+        assert "incomplete" in invoke("tag", "--bpm", *fields, path).stdout  # the comment lacks the key, too
         assert invoke("tag", "--bpm", "--write-tags", path).exit_code == 0
         assert (read_tags(path).text, read_tags(path).bpm_text) == ("1A", "124")
 

@@ -159,7 +159,8 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
     [
         ([("no key", 124.0, None), ("kept", 99.0, "99")], "tempos"),
         ([("unreadable key", 124.0, None)], "tempos"),
-        ([("incomplete", 124.0, "0")], "tempos"),
+        ([("tempo missing", 124.0, "0")], "tempos"),
+        ([("incomplete", 124.0, "0")], "keys and tempos"),
         ([("detected", 124.0, None)], "keys and tempos"),
         ([("detected", 99.0, "99.00"), ("no key", None, None)], "keys"),
         ([("incomplete", 99.0, "99")], "keys"),
