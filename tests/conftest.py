@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,15 @@ def _folders_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     """A new folder for each test. ``mktemp`` would list all earlier ones each time, which takes minutes in all."""
     base = tmp_path_factory.mktemp("own")
     return (base / str(number) for number in itertools.count())
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, _folders_of_tests: Iterator[Path]) -> Path:
+    """A new folder, as pytest's own fixture makes it, without listing the folders of all earlier tests."""
+    number = next(_folders_of_tests)
+    folder = number.with_name(f"{re.sub(r'[^A-Za-z0-9]+', '_', request.node.name)[:25]}-{number.name}")
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,7 @@ def test_no_change_is_lost_when_a_system_call_fails(
     way: str,
     song: CopySong,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
     path = song("flac", "song")
     if entrance == "remove":
@@ -223,7 +223,9 @@ def test_no_change_is_lost_when_a_system_call_fails(
     before = path.read_bytes()
     outcomes = {"old": 0, "new": 0}
     for at in itertools.count():
-        monkeypatch.setenv("STONE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        state = tmp_path / f"state-{at}"
+        state.mkdir(mode=0o700)
+        monkeypatch.setenv("STONE_STATE_DIR", str(state))
         if entrance == "undo":
             by_api(path)
         start = path.read_bytes()
