@@ -11,9 +11,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+from mutagen import id3
+from mutagen.apev2 import APEv2
 from mutagen.ogg import OggPage
 
 from stonecli.tags.edit.audio_digest import audio_digest
+from stonecli.tags.formats.containers import CONTAINERS as ROWS
+from stonecli.tags.formats.containers import load_class
 from stonecli.tags.formats.sniff import sniff
 from tests.fixture_types import BytesOf, CopySample, ListLeftovers, MakePicture
 
@@ -83,6 +87,35 @@ def _speex(noise: bytes) -> bytes:
         page.first, page.last = number == 0, number == 3
         pages.append(page.write())
     return b"".join(pages)
+
+
+def write_texts(path: Path, put: dict[str, str]) -> None:
+    """Put texts into a file as another program would: through mutagen."""
+    names = {
+        "id3": {"comment": "COMM", "grouping": "TIT1", "title": "TIT2"},
+        "vorbis": {"comment": "COMMENT", "grouping": "GROUPING", "title": "TITLE"},
+        "mp4": {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam"},
+        "apev2": {"comment": "Comment", "grouping": "Grouping", "title": "Title"},
+        "asf": {"comment": "Description", "grouping": "WM/ContentGroupDescription", "title": "Title"},
+    }
+    with path.open("rb") as file:
+        row = ROWS[sniff(file)]
+    if row.family == "apev2":
+        tags = APEv2()
+        tags.update({names["apev2"][field]: text for field, text in put.items()})
+        tags.save(path)
+        return
+    opened = load_class(row.file_class)(path)
+    if opened.tags is None:
+        opened.add_tags()
+    for field, text in put.items():
+        if row.family == "id3":
+            frame = getattr(id3, names["id3"][field])
+            more = {"lang": "deu", "desc": ""} if field == "comment" else {}
+            opened.tags.add(frame(encoding=3 if len(text) > 20 else 0, text=[text], **more))
+        else:
+            opened.tags[names[row.family][field]] = [text]
+    opened.save()
 
 
 @pytest.fixture

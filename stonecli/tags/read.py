@@ -150,7 +150,7 @@ def snapshot(file: BinaryIO, container: str, *, as_new: bool = False) -> Snapsho
 
 def _second_tags(file: BinaryIO, row: Container, loaded: Any) -> Iterator[Snapshot]:
     """The snapshot of tags that only some programs read: a second comment block, ID3v2 in front, APEv2."""
-    if row.name == "flac" and loaded is not None:
+    if row.editor_module == "flac" and loaded is not None:
         comments = [block for block in loaded.metadata_blocks if block.code == loaded.tags.code]
         yield from map(_read_vorbis, comments[1:])
     if row.id3_followers is None:
@@ -159,7 +159,7 @@ def _second_tags(file: BinaryIO, row: Container, loaded: Any) -> Iterator[Snapsh
         if span.length > MAX_TAG_BYTES:
             raise too_large()
         yield _read_second_id3(read_at(file, span.offset, span.length))
-    if row.name == "mp3":
+    if row.editor_module == "mp3":
         tail = tail_texts(file)
         yield Snapshot(tail["initialkey"], _plain(tail["key"]), tail["key"], {}, _filled(tail["bpm"]))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Literal
 
 from stonecli.tags.edit.splice import file_size, read_at
+from stonecli.tags.formats.containers import CONTAINERS
 
 _MAX_TEXT = 1 << 16  # bytes
 _MAX_ITEMS = 1000  # of an APE tag
@@ -50,12 +51,12 @@ def other_texts(file: BinaryIO, container: str) -> dict[str, str]:
 
     Args:
         file: open for reading.
-        container: ``mp3``, ``wav`` or ``aiff``.
+        container: one with ID3v2 tags; its editor module is ``mp3`` or ``iff``.
 
     Raises:
         OSError: the file cannot be read. Damage raises nothing.
     """
-    if container == "mp3":
+    if CONTAINERS[container].editor_module == "mp3":
         # The APE tag takes precedence, since the ID3v1 block truncates texts.
         texts = _id3v1(file) | _named(_ape_items(file), _APE)
     elif container == "wav":

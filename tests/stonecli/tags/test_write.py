@@ -3,19 +3,17 @@
 import os
 from pathlib import Path
 
-import mutagen
 import pytest
-from mutagen.apev2 import APEv2
+from mutagen.id3 import ID3, TKEY
 
 from stonecli.errors import TagError
 from stonecli.key import NOTATIONS, Key, Notation
 from stonecli.tags import FieldRule, KeyTags, read_tags, remove_key, write_key
-from stonecli.tags.formats.containers import CONTAINERS
 from stonecli.tags.formats.sniff import sniff
 from stonecli.tags.read import snapshot
 from stonecli.tags.rules import Field
 from tests.fixture_types import BytesOf, CopySample, ListLeftovers
-from tests.tag_samples import WITHOUT_AUDIO
+from tests.tag_samples import WITHOUT_AUDIO, write_texts
 
 A_MINOR, D_FLAT = Key.parse("8A"), Key.parse("3B")
 TEXTS = (
@@ -87,37 +85,6 @@ def test_text_of_the_user_survives(sample: str, make: CopySample) -> None:
     assert not remove_key(path, [*TEXTS, title])
 
 
-def write_texts(path: Path, put: dict[str, str]) -> None:
-    """Puts texts into a file as another program would: through mutagen."""
-    names = {
-        "id3": {"comment": "COMM", "grouping": "TIT1", "title": "TIT2"},
-        "vorbis": {"comment": "COMMENT", "grouping": "GROUPING", "title": "TITLE"},
-        "mp4": {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam"},
-        "apev2": {"comment": "Comment", "grouping": "Grouping", "title": "Title"},
-        "asf": {"comment": "Description", "grouping": "WM/ContentGroupDescription", "title": "Title"},
-    }
-    with path.open("rb") as file:
-        container = sniff(file)
-    if CONTAINERS[container].family == "apev2":
-        tags = APEv2()
-        tags.update({names["apev2"][field]: text for field, text in put.items()})
-        tags.save(path)
-        return
-    opened = mutagen.File(path)
-    if opened.tags is None:
-        opened.add_tags()
-    if container in ("mp3", "wav", "aiff"):
-        for field, text in put.items():
-            frame = getattr(mutagen.id3, names["id3"][field])
-            more = {"lang": "deu", "desc": ""} if field == "comment" else {}
-            opened.tags.add(frame(encoding=3 if len(text) > 20 else 0, text=[text], **more))
-    else:
-        family = container if container in ("mp4", "asf") else "vorbis"
-        for field, text in put.items():
-            opened.tags[names[family][field]] = [text]
-    opened.save()
-
-
 def test_only_spellings_of_stone_are_removed(sample: str, make: CopySample) -> None:
     path = make(sample)
     write_key(path, A_MINOR, [FieldRule("key"), FieldRule("comment")])
@@ -139,8 +106,8 @@ def test_removing_the_key_restores_the_file(sample_without_room: str, make: Copy
 
 def test_a_key_in_the_spelling_of_another_program_is_not_removed(make: CopySample) -> None:
     path = make("mp3")
-    tags = mutagen.id3.ID3()
-    tags.add(mutagen.id3.TKEY(text=["A minor"]))
+    tags = ID3()
+    tags.add(TKEY(text=["A minor"]))
     tags.save(path)
     assert not remove_key(path)
     assert read_tags(path) == KeyTags("mp3", "A minor", A_MINOR)
