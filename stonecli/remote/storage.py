@@ -52,12 +52,13 @@ class Storage:
         protocols: the parts before ``://``; empty for all other protocols of fsspec.
         open_file: the recording at a URL as a file, and its declared size or None; the second argument is the time
             limit, as a time of ``time.monotonic``.
-        list_names: the names below a folder, given its file system of fsspec and its path; None without folders.
+        list_files: the URL of each file below a folder, and its name in that folder; for a URL that is no folder, this
+            URL alone with the name "". None for a storage without folders.
     """
 
     protocols: tuple[str, ...]
     open_file: Callable[[Url, float], AbstractContextManager[tuple[Any, int | None]]]
-    list_names: Callable[[Any, str], Iterator[str]] | None
+    list_files: Callable[[Url], Iterator[tuple[Url, str]]] | None
 
 
 def find_recordings(
@@ -86,24 +87,19 @@ def find_recordings(
 
 def find_urls(url: Url) -> Iterator[Found]:
     """The recordings at or below a URL. The web has no folders: there, each recording needs its own URL."""
-    list_names = storage_of(url).list_names
-    if list_names is None and not url.name:
+    list_files = storage_of(url).list_files
+    if list_files is None and not url.name:
         yield Found(url, WEB_FOLDER)
         return
-    if list_names is None or url.suffix.lower() in MUSIC_SUFFIXES:  # requested only when it is downloaded
+    if list_files is None or url.suffix.lower() in MUSIC_SUFFIXES:  # requested only when it is downloaded
         yield Found(url, None)
         return
     try:
-        files, path = _file_system(url)
-        if not files.isdir(path):
-            yield Found(url, None)
-            return
-        for number, name in enumerate(list_names(files, path)):
+        for number, (file, name) in enumerate(list_files(url)):
             if number >= _MAX_NAMES:
                 raise StorageError(f"more than {_MAX_NAMES:,} files; name a folder or prefix in it")
-            below = Url(name if "://" in name else files.unstrip_protocol(name))
-            if below.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(name.removeprefix(path)):
-                yield Found(below, None)
+            if not name or (file.suffix.lower() in MUSIC_SUFFIXES and not _is_hidden(name)):
+                yield Found(file, None)
     except Exception as error:  # each storage has its own exception classes
         yield Found(url, _reason(error))
 
@@ -193,6 +189,20 @@ def _file_system(url: Url) -> tuple[Any, str]:
     return files, str(kind._strip_protocol(url.text))
 
 
+def _listing(list_names: Callable[[Any, str], Iterator[str]]) -> Callable[[Url], Iterator[tuple[Url, str]]]:
+    """``Storage.list_files`` for a file system of fsspec; ``list_names`` has the names below a folder of it."""
+
+    def list_files(url: Url) -> Iterator[tuple[Url, str]]:
+        files, path = _file_system(url)
+        if not files.isdir(path):
+            yield url, ""
+            return
+        for name in list_names(files, path):
+            yield Url(name if "://" in name else files.unstrip_protocol(name)), name.removeprefix(path)
+
+    return list_files
+
+
 def _s3_names(files: Any, path: str) -> Iterator[str]:
     """Names below a prefix, in pages of a thousand: the listing of fsspec would load the whole bucket."""
     bucket, _, key = path.partition("/")
@@ -230,8 +240,8 @@ def _listed(files: Any, folder: str) -> set[tuple[str, bool]]:
 
 STORAGES = (
     Storage(("http", "https"), _web_page, None),
-    Storage(("s3", "s3a"), _stored_file, _s3_names),
-    Storage((), _stored_file, _walked),
+    Storage(("s3", "s3a"), _stored_file, _listing(_s3_names)),
+    Storage((), _stored_file, _listing(_walked)),
 )
 """Every kind of storage; the last one is for the protocols that no other one names."""
 

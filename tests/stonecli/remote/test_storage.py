@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,32 @@ class TestEveryStorage:
         assert name in SAMPLES, "add a function to SAMPLES that puts a recording there"
         url = SAMPLES[name](b"music", request, tmp_path)
         assert storage.storage_of(Url(url)) is row
-        assert found(url if row.list_names is None else url.removesuffix("/a.mp3")) == [(url, None)]
+        assert found(url if row.list_files is None else url.removesuffix("/a.mp3")) == [(url, None)]
         with fetched(Url(url)) as copy:
             assert copy.read_bytes() == b"music"
+
+
+def test_a_row_alone_adds_a_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec does not know its protocol."""
+
+    @contextmanager
+    def open_file(url: Url, _: float) -> Iterator[tuple[Any, int | None]]:
+        with Path(url.text.removeprefix("disk://")).open("rb") as source:
+            yield source, None
+
+    def list_files(url: Url) -> Iterator[tuple[Url, str]]:
+        top = Path(url.text.removeprefix("disk://"))
+        for path in [path for path in sorted(top.rglob("*")) if path.is_file()] if top.is_dir() else [top]:
+            yield Url(f"disk://{path.as_posix()}"), "" if path == top else path.relative_to(top).as_posix()
+
+    row = storage.Storage(("disk",), open_file, list_files)
+    monkeypatch.setattr(storage, "STORAGES", (row, *storage.STORAGES))
+    for name in ("a.mp3", ".b.mp3", "c.txt", "d"):
+        (tmp_path / name).write_bytes(b"music")
+    top = f"disk://{tmp_path.as_posix()}"
+    assert found(top, f"{top}/d") == [(f"{top}/a.mp3", None), (f"{top}/d", None)]
+    with fetched(Url(f"{top}/a.mp3")) as copy:
+        assert copy.read_bytes() == b"music"
 
 
 # Finding recordings
