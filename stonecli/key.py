@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 Mode = Literal["major", "minor"]
 Notation = Literal["camelot", "openkey", "musical", "sharps", "flats"]
@@ -105,7 +105,12 @@ class Key:
             return self.open_key
         if notation == "musical":
             return self.musical
-        return (SHARP_NAMES if notation == "sharps" else FLAT_NAMES)[self.tonic] + ("m" if self.mode == "minor" else "")
+        minor = "m" if self.mode == "minor" else ""
+        if notation == "sharps":
+            return SHARP_NAMES[self.tonic] + minor
+        if notation == "flats":
+            return FLAT_NAMES[self.tonic] + minor
+        assert_never(notation)
 
     @property
     def relative(self) -> Key:

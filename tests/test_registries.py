@@ -17,8 +17,10 @@ from stonecli.cli.help import COMMANDS, program_help
 from stonecli.key import NOTATIONS, Key, Notation
 from stonecli.library.locations import Url, parse_location
 from stonecli.output import TABLE_SUFFIXES
+from stonecli.output.records import tag_record
 from stonecli.output.table_file import OutputFile
 from stonecli.remote.storage import STORAGES, storage_of
+from stonecli.tags.fields import OWN_SPELLINGS, with_key
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,11 +55,21 @@ class TestNotations:
     def test_the_type_names_each(self) -> None:
         assert get_args(Notation) == NOTATIONS
 
+    def test_no_two_are_the_same(self) -> None:
+        spelled = {notation: tuple(key.spelled(notation) for key in Key.all()) for notation in NOTATIONS}
+        assert len(set(spelled.values())) == len(NOTATIONS), "add a case to Key.spelled"
+
     @pytest.mark.parametrize("notation", NOTATIONS)
     def test_each_spells_24_keys_that_are_read_again(self, notation: Notation) -> None:
         spelled = [key.spelled(notation) for key in Key.all()]
         assert [Key.parse(text) for text in spelled] == list(Key.all())
         assert len(set(spelled)) == 24
+        assert all(text.isascii() and len(text) <= 3 for text in spelled), "the limit of ID3 TKEY"
+
+    @pytest.mark.parametrize("letter", sorted(text for text in OWN_SPELLINGS if len(text) == 1))
+    def test_a_single_letter_is_a_word_unless_it_is_the_key(self, letter: str) -> None:
+        assert with_key(f"{letter} - Side", "8A", "comment", "prepend") == f"8A - {letter} - Side"
+        assert with_key(f"{letter} - Side", "8A", "comment", "prepend", Key.parse(letter)) == "8A - Side"
 
     @pytest.mark.parametrize("notation", NOTATIONS)
     def test_each_is_in_help_and_documentation(self, notation: Notation) -> None:
@@ -84,11 +96,20 @@ class TestOutputFormats:
     @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
     def test_each_is_written(self, suffix: str, tmp_path: Path) -> None:
         path = tmp_path / f"keys{suffix}"
-        with OutputFile(path):
-            pass
-        assert path.is_file()
+        with OutputFile(path) as file:
+            for name in ("a.mp3", "b.mp3"):
+                file.write(tag_record(Path(name), None, "no such file", None))
+        text = path.read_text("utf-8")
+        assert "a.mp3" in text, "write the record in stonecli/output/table_file.py"
+        assert "b.mp3" in text
 
     @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
     def test_each_is_in_help_and_documentation(self, suffix: str) -> None:
         assert all(suffix in help_of(command) for command in ("tag", "convert", "compare"))
         assert suffix in (ROOT / "docs" / "formats.md").read_text("utf-8")
+
+
+class TestConfigurations:
+    @pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.toml")), ids=lambda path: path.stem)
+    def test_each_is_in_the_documentation(self, path: Path) -> None:
+        assert path.name in (ROOT / "docs" / "training.md").read_text("utf-8")

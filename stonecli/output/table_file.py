@@ -56,7 +56,7 @@ class OutputFile:
                 self._file.write(csv_line(csv_cells(tag_row(record), self._columns)))
             elif self._format == ".ndjson":
                 self._file.write(json.dumps(record) + "\n")
-            else:
+            elif self._format == ".json":
                 self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
         self._count += 1
 

@@ -33,7 +33,7 @@ _ENERGY = re.compile(r"(?:Energy )?(?:10|[1-9])(?= - |\s*[|/,;]|\s*\Z)", re.ASCI
 OWN_SPELLINGS = frozenset(key.spelled(notation) for key in Key.all() for notation in NOTATIONS)
 """Every text that stone writes for a key."""
 
-_LETTERS = frozenset("ABCDEFG")  # spellings that are words, too
+_LETTERS = frozenset(spelling for spelling in OWN_SPELLINGS if len(spelling) == 1)  # these are words, too
 
 
 def checked_utf8(data: bytes) -> bytes:
@@ -109,7 +109,7 @@ def written_spelling(text: str | None, field: Field, mode: WriteMode, current: K
 def _own_spellings(field: Field, current: Key | None) -> frozenset[str]:
     """The texts that count as written by stone."""
     own = OWN_SPELLINGS - _LETTERS
-    return own if current is None or field == "title" else own | {current.musical}
+    return own if current is None or field == "title" else own | {current.spelled(notation) for notation in NOTATIONS}
 
 
 def _without(text: str, field: Field, mode: WriteMode, own: frozenset[str]) -> str | None:

@@ -16,6 +16,7 @@ from stonecli.evaluation.labels import Label, Prediction, read_predictions, writ
 from stonecli.key import Key
 from stonecli.library.locations import Seen
 from stonecli.model.session import KeyModel
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.output.npz import save_npz
 from stonecli.output.sinks import Outputs, Targets
 from stonecli.tagging import TagResult
@@ -55,7 +56,7 @@ def written(tmp_path: Path, estimate_of: MakeEstimate, key_model: KeyModel, monk
         TagResult(Path("/music") / name, "kept", Key.parse("Am"), name, Key.parse("Am"), estimate_of("C"))
         for name in NAMES
     ]
-    for name in ("a.csv", "a.json", "a.ndjson"):
+    for name in (f"a{suffix}" for suffix in TABLE_SUFFIXES):
         with Outputs(Targets(tmp_path / name), "camelot", key_model) as outputs:
             for result in results:
                 outputs.note(result.path, result, None)
@@ -72,7 +73,7 @@ def paths() -> list[str]:
     return [f"/music/{name}" for name in NAMES]
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.ndjson", "a.m3u8", "a.xml", "a.html"])
+@pytest.mark.parametrize("name", [*(f"a{suffix}" for suffix in TABLE_SUFFIXES), "a.m3u8", "a.xml", "a.html"])
 def test_every_text_file_is_utf_8_without_raw_control_characters(written: Path, name: str) -> None:
     text = (written / name).read_bytes().decode("utf-8")
     assert RAW.findall(text) == []

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
+from stonecli.output import TABLE_SUFFIXES
 from stonecli.output.records import CSV_COLUMNS, tag_record
 from stonecli.output.table_file import OutputFile
 from stonecli.tagging import TagResult
@@ -62,7 +64,7 @@ def test_an_empty_table_has_its_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.txt", "out", "csv", "out.csv.gz"])
 def test_other_endings(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"must end in \.csv, \.json"):
+    with pytest.raises(ValueError, match=f"must end in {re.escape(', '.join(TABLE_SUFFIXES))}"):
         OutputFile(tmp_path / name)
 
 
