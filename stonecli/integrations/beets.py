@@ -112,7 +112,7 @@ class StonePlugin(plugins.BeetsPlugin):
 
     def commands(self) -> list[ui.Subcommand]:
         """The command ``beet stone``."""
-        command = ui.Subcommand("stone", help="detect the keys and tempi of tracks and write them")
+        command = ui.Subcommand("stone", help="detect the keys and tempos of tracks and write them")
         add = command.parser.add_option
         add(
             "-f",

@@ -71,7 +71,7 @@ class TagOptions:
     def __post_init__(self) -> None:
         check_rules(self.rules)
         if self.bpm_range is not None and not 0 < self.bpm_range[0] < self.bpm_range[1]:
-            raise ValueError(f"bpm_range must be two ascending tempi, not {self.bpm_range}")
+            raise ValueError(f"bpm_range must be two ascending tempos, not {self.bpm_range}")
         if self.bpm_range is not None and not self.bpm:
             raise ValueError("bpm_range needs bpm")
         if self.remove and self.bpm:

@@ -354,7 +354,7 @@ def test_a_range_asks_for_the_tempo_and_folds_it(beets: Beets, groove: Callable[
     beets.imported()
     assert beets.items()["one"]["bpm"] == 62
     beets.configure(stone={"bpm_range": "110-60"})
-    assert "bpm_range must be two tempi" in beets("stone", code=1)
+    assert "bpm_range must be two tempos" in beets("stone", code=1)
 
 
 def test_without_bpm_there_is_no_tempo(beets: Beets, groove: Callable[..., Path]) -> None:
