@@ -26,5 +26,6 @@ def completed_result(result: TagResult, own: KeyTags, given: CollectionTexts) ->
     """The result for a file with the tags ``own``, with the old key and the tempo of a collection if it has none."""
     new = completed(own, given)
     bpm = parse_bpm(given.bpm) if says_no_tempo(own.bpm_text) else None
-    result = replace(result, bpm=bpm or result.bpm, old_bpm_text=own.bpm_text)
+    differs = own.key is not None and parse_or_none(given.key) not in (own.key, None)
+    result = replace(result, bpm=bpm or result.bpm, old_bpm_text=own.bpm_text, differs_from_collection=differs)
     return result if new is own else replace(result, old_text=new.text, old_key=new.key, is_from_collection=True)

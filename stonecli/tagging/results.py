@@ -63,7 +63,8 @@ class TagResult:
             a file that has none. None if there is none.
         old_bpm_text: text of the tempo field before the run; None if there was none. Untrusted data.
         is_from_collection: whether ``old_text`` is from a rekordbox collection, because the file has no key. Only if
-            keys are converted or compared.
+            keys are converted or compared, as the next one.
+        differs_from_collection: whether the file has another key than a rekordbox collection says.
     """
 
     path: Location
@@ -75,6 +76,7 @@ class TagResult:
     bpm: float | None = None
     old_bpm_text: str | None = None
     is_from_collection: bool = False
+    differs_from_collection: bool = False
 
     @property
     def relation(self) -> Agreement | None:

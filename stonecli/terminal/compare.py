@@ -27,7 +27,7 @@ class ComparisonTable(TagTable):
 
     def row(self, result: TagResult) -> None:
         """Print one file."""
-        self._from_collection += result.is_from_collection
+        self._count_origin(result)
         detected = result.estimate.key if result.estimate else None
         confidence = result.estimate.confidence if result.estimate and detected else None
         relation = result.relation or no_relation(result)

@@ -68,7 +68,7 @@ class TagTable:
         self._notation = notation
         self._counts: Counter[str] = Counter()
         self._new_keys = self._new_tempi = 0  # that a preview shows
-        self._from_collection = 0  # keys
+        self._from_collection = self._other_keys = 0
         self._is_terminal = console.is_terminal
         if self._is_terminal:
             is_narrow = console.width < NARROW
@@ -106,7 +106,7 @@ class TagTable:
     def row(self, result: TagResult) -> None:
         """Print one file."""
         self._counts[result.status] += 1
-        self._from_collection += result.is_from_collection
+        self._count_origin(result)
         gets_tempo = self._bpm and result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
         self._new_tempi += gets_tempo
         self._new_keys += result.status in _NEW_KEYS
@@ -152,11 +152,19 @@ class TagTable:
             self._print(line)
         self._print_origin()
 
+    def _count_origin(self, result: TagResult) -> None:
+        self._from_collection += result.is_from_collection
+        self._other_keys += result.differs_from_collection
+
     def _print_origin(self) -> None:
-        """Print how many of the old keys are not in the files, unless this is a pipe."""
+        """Print how many of the old keys are from a collection, or not those of it, unless this is a pipe."""
         if self._is_terminal and self._from_collection:
             what = "key is" if self._from_collection == 1 else "keys are"
             self._print(Text(f"{self._from_collection:,} old {what} from the rekordbox XML, not from the tags"))
+        if self._is_terminal and self._other_keys:
+            what = "file has" if self._other_keys == 1 else "files have"
+            line = f"{self._other_keys:,} {what} another key than the rekordbox XML; the key in the file counts"
+            self._print(Text(line, WARNING))
 
     def _key_cells(self, key: Key | None) -> Text:
         if key is None:

@@ -122,6 +122,8 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
     foreign = TagResult(Path("d.mp3"), "detected", key, "Em", key, estimate_of("Em"), is_from_collection=True)
     table.row(foreign)
     table.row(foreign)
+    other = TagResult(Path("e.mp3"), "detected", key, "Em", key, estimate_of("Em"), differs_from_collection=True)
+    table.row(other)
     relations = dict.fromkeys(("same", "relative", "fifth", "parallel", "clash"), 0) | {"fifth": 1, "clash": 3}
     print_counts(console, ComparisonSummary(6, 0, False, None, relations, 2))  # type: ignore[arg-type]
     table.summary(0, write=False)
@@ -131,7 +133,7 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
     assert lines[1].endswith("80% fifth")
     assert lines[2].split() == ["b.mp3", "9A", "-", "no", "key"]
     assert lines[3].endswith("no tag key")
-    assert lines[7:] == [
+    assert lines[8:] == [
         "relation files share",
         "same 0 0%",
         "relative 0 0%",
@@ -140,6 +142,7 @@ def test_the_table_on_a_terminal(estimate_of: MakeEstimate) -> None:
         "clash 3 75%",
         "not compared 2 no readable key in the tags, or none detected",
         "2 old keys are from the rekordbox XML, not from the tags",
+        "1 file has another key than the rekordbox XML; the key in the file counts",
     ]
 
 

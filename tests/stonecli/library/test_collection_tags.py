@@ -13,6 +13,7 @@ import pytest
 from mutagen.flac import FLAC
 
 from stonecli.key import Key
+from stonecli.tagging import convert_library
 from stonecli.tags import read_tags
 from tests.fixture_types import CopySong, Invoke
 
@@ -138,6 +139,20 @@ def test_the_key_in_the_file_wins(invoke: Invoke, song: CopySong, tmp_path: Path
     assert (converted["old_key"], converted["key"]["camelot"]) == ("F", "7B")
     (track,) = json.loads(invoke("mix", source, "--json").stdout)["tracks"]
     assert (track["key"]["camelot"], track["key_from"], track["bpm"]) == ("7B", "tag", 100.0)
+
+
+@pytest.mark.usefixtures("no_analysis")
+def test_another_key_than_that_of_the_collection_is_counted(song: CopySong, tmp_path: Path) -> None:
+    keys = {"a": ("Gm", "6A"), "b": ("Gm", "Abm"), "c": ("Gm", "loud"), "d": ("", "Gm")}
+    tracks = {}
+    for name, (own, given) in keys.items():
+        tracks[with_tags(song("flac", name), **({"initialkey": own} if own else {}))] = {"Tonality": given}
+    found: list[bool] = []
+    convert_library(
+        [collection(tmp_path / "in.xml", tracks)],
+        on_result=lambda outcome: found.append(bool(outcome.result and outcome.result.differs_from_collection)),
+    )
+    assert found == [False, True, False, False]
 
 
 def test_the_keys_of_the_collection_are_compared(invoke: Invoke, foreign: Path, tmp_path: Path) -> None:
