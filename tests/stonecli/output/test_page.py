@@ -607,6 +607,14 @@ def test_outlines_lie_above_the_sectors(page: Any) -> None:
     assert outlined == [4, 4, True, "outlines"]
 
 
+def test_scrollbars_have_the_colors_of_the_page(page: Any) -> None:
+    """Firefox draws white ones on a dark page otherwise."""
+    color = "return getComputedStyle(document.getElementById(arguments[0])).scrollbarColor"
+    assert all(
+        page.execute_script(color, name).endswith(" rgba(0, 0, 0, 0)") for name in ("table", "more", "order-box")
+    )
+
+
 READABLE = 4.5  # WCAG 2.2, success criterion 1.4.3: contrast of text
 # For all texts on the page: what it says, its class or tag, and the contrast to what is behind it.
 CONTRASTS = """
