@@ -243,7 +243,7 @@ def test_a_model_of_key_signatures_has_a_matrix_of_twelve(
         ("--predictions", "nowhere/p.csv", "no such folder"),
         ("--predictions", "labels.csv", "is an input of this command"),
         ("--against", "nowhere.csv", "no such file"),
-        ("--against", "c.wav", "not a key model"),
+        ("--against", "c.wav", "not an ONNX model"),
         ("--model", "nowhere.onnx", "no such file"),
     ],
 )
