@@ -187,9 +187,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
+        grooves = read_grooves(options.grooves or options.corpus / FOLDER)
         renderings = read_renderings(options.renderings)
         library = Library.load(options.corpus, list(SKETCH_SOURCES), False, None, Counter())
-        grooves = read_grooves(options.grooves or options.corpus / FOLDER)
         sketches = draw_sketches(Renderer(library, grooves, settings_of(options.seed)), options.sketches)
         examples = sketches.joined(renderings.repeated(options.repeat))
         networks = [train(examples, TempoNetConfig(), options.epochs, seed) for seed in range(options.networks)]

@@ -220,8 +220,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = settings_of(options.seed, options.held_out, options.instruments)
     try:
         fluidsynth.check_installed(settings.held_out)
+        grooves = read_grooves(options.grooves or options.corpus / FOLDER)  # first, because the library takes a minute
         library = Library.load(options.corpus, list(SOURCES), settings.held_out, None, Counter())
-        grooves = read_grooves(options.grooves or options.corpus / FOLDER)
         grooves = [groove for number, groove in enumerate(grooves) if (number % 10 == 0) == settings.held_out]
         numbers = range(options.start, options.start + options.count)
         for done, _ in enumerate(render_all(Renderer(library, grooves, settings), options.out, numbers), 1):

@@ -122,6 +122,11 @@ class TestPredictions:
         assert found.answers == (Key.parse("Am").index, None, Key.parse("C").index, None)
         assert (found.unmatched, found.kept) == (0, 1)
 
+    @pytest.mark.parametrize("status", ["kept", "incomplete", "tempo missing"])
+    def test_keys_that_the_files_had_are_counted(self, status: str, tmp_path: Path) -> None:
+        file = labels_file(tmp_path, f"path,key,status\na.mp3,C,{status}\n", "them.csv")
+        assert read_predictions(file, [label("a.mp3", "C")], Path("music")).kept == 1
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

@@ -10,7 +10,16 @@ import torch
 
 from stonecli.errors import StoneError
 from stonecli.tempo.periodicity import CHANNELS, TEMPI
-from stonecli_train.tempo.fit import Examples, load_networks, read_renderings, save_networks, shifted, targets, train
+from stonecli_train.tempo.fit import (
+    Examples,
+    load_networks,
+    main,
+    read_renderings,
+    save_networks,
+    shifted,
+    targets,
+    train,
+)
 from stonecli_train.tempo.network import FIRST, GRID, LAST, OUTPUT_TEMPI, TempoNet, TempoNetConfig, pooled
 
 SMALL = TempoNetConfig(hidden=8, dropout=0.0)
@@ -75,3 +84,9 @@ def test_networks_survive_a_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_without_renderings_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoneError, match="no renderings"):
         read_renderings(tmp_path)
+
+
+def test_missing_performances_are_named_before_all_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--renderings", str(tmp_path), "--corpus", str(tmp_path), "--out", str(tmp_path / "tempo.pt")]
+    assert main(options) == 1
+    assert str(tmp_path / "groove.zip") in capsys.readouterr().err
