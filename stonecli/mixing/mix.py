@@ -112,9 +112,9 @@ class TrackReader:
         """
         with opened(path) as music:
             try:
-                tags = read_tags(music)
+                tags, has_readable_tags = read_tags(music), True
             except TagError:
-                tags = KeyTags("", None, None)  # the audio may be valid
+                tags, has_readable_tags = KeyTags("", None, None), False  # but it may be music
             given = self.collection.of(path)
             key = completed(tags, given).key
             source: KeySource = "tag" if tags.key else "collection" if key else "detected"
@@ -122,7 +122,7 @@ class TrackReader:
             info = replace(info, bpm=info.bpm or parse_bpm(given.bpm))
             needs_tempo = self.bpm and info.bpm is None
             estimate: KeyEstimate | None
-            if key is None or needs_tempo:
+            if key is None or needs_tempo or not has_readable_tags:  # a file that is no music fails here
                 limits = self.bpm_range if needs_tempo else None
                 options = TagOptions(overwrite=True, bpm=needs_tempo, bpm_range=limits)
                 result = Tagger(self.model, options, cache=self.cache)(music)
@@ -274,7 +274,7 @@ def _read(
     locations = [Path(path) for path in paths]
     findings, chosen = _find(locations, named, options.playlist_name)
     music = [finding.path for finding in findings if finding.error is None]
-    _check_positions(chosen, len(music))
+    _check_positions(chosen, named, len(music))
     tracks: list[MixTrack] = []
     left_out: list[LeftOut] = []
 
@@ -308,11 +308,17 @@ def _read(
     return tracks, left_out, {name: track_of(tracks, path) for name, path in chosen.items()}
 
 
-def _check_positions(chosen: Mapping[str, Path], count: int) -> None:
+def _as_typed(name: str, path: StrPath) -> str:
+    """A choice as the caller wrote it: ``start a.mp3`` or ``at 3=a.mp3``."""
+    return f"{name}{'=' if name.startswith('at ') else ' '}{path}"
+
+
+def _check_positions(chosen: Mapping[str, Path], named: Mapping[str, StrPath | None], count: int) -> None:
     """Raise an error if the positions cannot be met by ``count`` files, of which some may turn out to have no key.
 
     Args:
         chosen: files by ``start``, ``end`` or ``at`` with a position.
+        named: what the caller wrote for each.
         count: number of files.
     """
     files: dict[int, str] = {}
@@ -322,7 +328,7 @@ def _check_positions(chosen: Mapping[str, Path], count: int) -> None:
         if option == "compatible":
             continue
         position = int(number) if number else 1 if option == "start" else count
-        shown = f"{name}={path}" if number else f"{name} {path}"
+        shown = _as_typed(name, named[name] or path)
         if position > count:
             raise ValueError(f"{shown}: there are only {count} files")
         file = path.resolve()
@@ -346,10 +352,10 @@ def _named(wanted: Path, music: Sequence[Path], option: str) -> Path:
     by_stem = [path for path in music if _parts(path.with_suffix(""))[-len(parts) :] == parts]
     found = by_name or by_stem
     if not found:
-        raise ValueError(f"{option} {wanted}: no such file, and none with this name in the given paths")
+        raise ValueError(f"{_as_typed(option, wanted)}: no such file, and none with this name in the given paths")
     if len(found) > 1:
         names = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
-        raise ValueError(f"{option} {wanted}: {len(found)} files have this name; choose one: {names}")
+        raise ValueError(f"{_as_typed(option, wanted)}: {len(found)} files have this name; choose one: {names}")
     return found[0]
 
 

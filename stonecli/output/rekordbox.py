@@ -22,7 +22,8 @@ from stonecli.library.collection_tags import normalized
 from stonecli.library.crates import file_url_path, tracks_of
 from stonecli.library.rekordbox import Collection, CollectionTrack, Span, read_collection
 from stonecli.output.playlist import PlaylistEntry, file_uri
-from stonecli.tags.tempo_text import parse_bpm
+from stonecli.spelling import says_no_key
+from stonecli.tags.tempo_text import says_no_tempo
 from stonecli.util.atomic_file import atomic_file, atomic_text_file
 
 _KINDS = {
@@ -85,7 +86,8 @@ def update_rekordbox(
     """Write the collection ``source`` to ``path`` with the keys of the entries as ``Tonality``, and return a name.
 
     Everything else stays as it is, byte for byte: playlists, cues, grids, unknown attributes and elements. A track
-    whose ``Tonality`` names another key than its entry keeps it. Tracks that the collection does not have are added.
+    whose ``Tonality`` names another key than its entry, or none that stone can read, keeps it. Tracks that the
+    collection does not have are added.
 
     Args:
         source: XML that rekordbox or another program has exported; it is not changed.
@@ -97,8 +99,8 @@ def update_rekordbox(
             None for no playlist.
         source_playlist: the playlist of ``source`` that the entries are from. If the collection has a file twice, the
             new playlist refers to the track that is in it. None for the whole collection.
-        bpm: whether ``AverageBpm`` is set to the tempo of the entries, where it is missing or unreadable.
-        overwrite: whether other keys and tempi in the collection are replaced, too.
+        bpm: whether ``AverageBpm`` is set to the tempo of the entries, where it is missing.
+        overwrite: whether other keys and tempos in the collection are replaced, too.
         respell: whether each key that the collection has for a track of ``source_playlist`` is written in the notation,
             also if its entry has another key, or if it has none.
 
@@ -252,11 +254,15 @@ def _quoted(value: str) -> bytes:
 def _changes(
     track: CollectionTrack, entry: PlaylistEntry, notation: Notation, *, bpm: bool, overwrite: bool
 ) -> dict[str, str]:
-    """The new values for a track; without ``overwrite``, a key that it has is only respelled, and a tempo is kept."""
+    """The new values for a track; without ``overwrite``, a key that it has is only respelled.
+
+    A text that stone cannot read may name any key or tempo, so it is kept, too.
+    """
     changes = {}
-    if entry.key is not None and (overwrite or parse_or_none(track.key_text) in (entry.key, None)):
+    has_key = not says_no_key(track.key_text)
+    if entry.key is not None and (overwrite or not has_key or parse_or_none(track.key_text) == entry.key):
         changes["Tonality"] = entry.key.spelled(notation)
-    if bpm and entry.info.bpm and (overwrite or parse_bpm(track.bpm_text) is None):
+    if bpm and entry.info.bpm and (overwrite or says_no_tempo(track.bpm_text)):
         changes["AverageBpm"] = f"{entry.info.bpm:.2f}"
     return changes
 

@@ -57,7 +57,7 @@ class Outputs:
         bpm: whether the tempo is estimated, too.
         collection: the rekordbox XML that the tracks are from. ``targets.rekordbox`` then has all that is in it.
         playlist_name: the playlist of the collection that is processed; None for all of it.
-        overwrite: whether keys and tempi that the collection has are replaced.
+        overwrite: whether keys and tempos that the collection has are replaced.
         respell: whether keys that the collection has are written in the notation, also for files without a result.
 
     Attributes:

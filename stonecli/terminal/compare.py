@@ -10,7 +10,7 @@ from rich.text import Text
 
 from stonecli.spelling import says_no_key
 from stonecli.terminal.colors import WARNING, key_style
-from stonecli.terminal.table import TagTable, padded
+from stonecli.terminal.table import MAX_KEY_TEXT, TagTable, padded
 from stonecli.util.text import printable, shortened
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ class ComparisonTable(TagTable):
         if not self._is_terminal:
             self._plain(
                 str(result.path),
-                result.old_key.spelled(self._notation) if result.old_key else result.old_text or "",
+                (
+                    result.old_key.spelled(self._notation)
+                    if result.old_key
+                    else shortened(result.old_text or "", MAX_KEY_TEXT)
+                ),
                 detected.spelled(self._notation) if detected else "",
                 "" if confidence is None else f"{confidence:.2f}",
                 relation,

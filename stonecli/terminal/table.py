@@ -27,6 +27,7 @@ KEY_WIDTH, MUSICAL_WIDTH, BAR_WIDTH, PERCENT_WIDTH, STATUS_WIDTH = 4, 5, 10, 5, 
 BPM_WIDTH = 8  # cells, with the space before it
 NARROW = 100  # cells; a narrower terminal shows no bars and a shorter old key, and so more of the file's name
 MIN_FILE_WIDTH = 16
+MAX_KEY_TEXT = 200  # cells of a key text in a pipe; a collection may have a text of several MB
 _STATUS_STYLES = {
     "written": "bold",
     "detected": "",
@@ -117,7 +118,7 @@ class TagTable:
         if not self._is_terminal:
             self._plain(
                 str(result.path),
-                result.old_text or "",
+                shortened(result.old_text or "", MAX_KEY_TEXT),
                 new.spelled(self._notation) if new else "",
                 *(["" if confidence is None else f"{confidence:.2f}"] if self.HAS_CONFIDENCE else []),
                 *([bpm] if self._bpm else []),

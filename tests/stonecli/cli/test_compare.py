@@ -153,3 +153,13 @@ def test_a_text_for_no_key_is_no_key(invoke: Invoke, song: CopySong, text: str) 
     file["initialkey"] = text
     file.save()
     assert rows(invoke("compare", path).stdout)[0][-1] == "no tag key"
+
+
+@pytest.mark.parametrize("command", ["compare", "convert"])
+def test_a_long_key_text_is_cut(invoke: Invoke, song: CopySong, command: str, tmp_path: Path) -> None:
+    path = song("flac", "x")
+    (tmp_path / "in.xml").write_text(
+        f'<DJ_PLAYLISTS><COLLECTION Entries="1"><TRACK TrackID="1" Location="file://localhost{path.as_posix()}"'
+        f' Tonality="{"x" * 100_000}"/></COLLECTION><PLAYLISTS/></DJ_PLAYLISTS>'
+    )
+    assert 100 < len(invoke(command, tmp_path / "in.xml").stdout.splitlines()[1]) < 1000

@@ -118,7 +118,7 @@ def test_the_first_and_the_last_detected_key_are_used(invoke: Invoke, music: Mak
         (["--at", "0=a"], "--at must be a position and a track, such as 15=peak.mp3"),
         (["--at", "2"], "--at must be a position and a track"),
         (["--at", "2=a", "--at", "02=b"], "--at must not name a position twice"),
-        (["--at", "2=none"], "--at 2 none: no such file, and none with this name"),
+        (["--at", "2=none"], "--at 2=none: no such file, and none with this name"),
         (["--at", "6=a"], "there are only 5 files"),
         (["--at", "2=a", "--at", "3=a"], "this track already has a position"),
         (["--at", "1=a", "--start", "b"], "another track has this position"),
@@ -237,13 +237,13 @@ class TestOrder:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--at", "99=a"], "--at 99={a}: there are only 5 files"),
-        (["--start", "a", "--end", "a"], "--end {a}: this track already has a position (start)"),
-        (["--start", "a", "--at", "1=b"], "--at 1={b}: another track has this position (start)"),
-        (["--end", "a", "--at", "5=b"], "--at 5={b}: another track has this position (end)"),
-        (["--start", "a", "--at", "2=a"], "--at 2={a}: this track already has a position (start)"),
-        (["--end", "a", "--at", "2=a"], "--at 2={a}: this track already has a position (end)"),
-        (["--at", "2=a", "--at", "3=a"], "--at 3={a}: this track already has a position (at 2)"),
+        (["--at", "99=a"], "--at 99=a: there are only 5 files"),
+        (["--start", "a", "--end", "a"], "--end a: this track already has a position (start)"),
+        (["--start", "a", "--at", "1=b"], "--at 1=b: another track has this position (start)"),
+        (["--end", "a", "--at", "5=b"], "--at 5=b: another track has this position (end)"),
+        (["--start", "a", "--at", "2=a"], "--at 2=a: this track already has a position (start)"),
+        (["--end", "a", "--at", "2=a"], "--at 2=a: this track already has a position (end)"),
+        (["--at", "2=a", "--at", "3=a"], "--at 3=a: this track already has a position (at 2)"),
     ],
 )
 def test_impossible_positions_are_refused_at_once(
@@ -264,6 +264,23 @@ def test_the_new_playlist_of_a_collection_is_named(invoke: Invoke, crate: Path, 
     assert result.exit_code == 0
     assert result.stderr == "stone: the collection has a playlist Saturday; the new one is named Saturday (stone)\n"
     assert '<NODE Name="Saturday (stone)" Type="1"' in (tmp_path / "Saturday.xml").read_text()
+
+
+def test_a_file_that_is_no_music_is_left_out(invoke: Invoke, tmp_path: Path) -> None:
+    """Even if a collection has a key for it."""
+    for name, content in {"text.mp3": b"not music", "empty.mp3": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    tracks = "".join(
+        f'<TRACK TrackID="{number}" Location="file://localhost{(tmp_path / name).as_posix()}" Tonality="Am"/>'
+        for number, name in enumerate(["text.mp3", "empty.mp3"], 1)
+    )
+    (tmp_path / "in.xml").write_text(
+        f'<DJ_PLAYLISTS><COLLECTION Entries="2">{tracks}</COLLECTION><PLAYLISTS/></DJ_PLAYLISTS>'
+    )
+    result = invoke("mix", tmp_path / "in.xml")
+    assert (result.exit_code, names(result)) == (1, [])
+    assert "text.mp3: " in result.stderr
+    assert "empty.mp3: the file is empty" in result.stderr
 
 
 def test_a_mix_from_a_collection_to_a_collection(invoke: Invoke, crate: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def collection(crate: Path, tmp_path: Path) -> Path:
     """A rekordbox XML with the same files in two playlists."""
     tracks = "".join(
         f'<TRACK TrackID="{number}" Location="file://localhost{quote((crate.parent / name).as_posix())}"'
-        ' Tonality="x" AverageBpm="99.00"><TEMPO Inizio="0.1" Bpm="99.00"/></TRACK>'
+        ' Tonality="" AverageBpm="99.00"><TEMPO Inizio="0.1" Bpm="99.00"/></TRACK>'
         for number, name in enumerate(("a b.flac", "c.mp3", "none.mp3"), 1)
     )
     path = tmp_path / "rekordbox.xml"
@@ -168,7 +168,7 @@ class TestRekordboxOutput:
             file.save()
         before = collection.read_text()
         invoke("tag", collection, "--rekordbox", tmp_path / "out.xml")
-        expected = before.replace('Tonality="x"', 'Tonality="1A"', 1).replace('Tonality="x"', 'Tonality="7A"', 1)
+        expected = before.replace('Tonality=""', 'Tonality="1A"', 1).replace('Tonality=""', 'Tonality="7A"', 1)
         assert (tmp_path / "out.xml").read_text() == expected
         assert collection.read_text() == before
         invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")

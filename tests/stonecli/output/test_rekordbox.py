@@ -186,6 +186,23 @@ class TestUpdate:
         assert [track["Tonality"] for track in tracks] == ["Abm", "11A", "8A"]
         assert [track["AverageBpm"] for track in tracks] == [127.98, 125.5, None]
 
+    @pytest.mark.parametrize(("key", "bpm"), [("8A/9A", "about 120"), ("A dorian", "1e999")])
+    def test_a_text_that_cannot_be_read_is_kept(self, key: str, bpm: str, source: Path) -> None:
+        assert self.texts_of_abm(source, key, bpm) == (key, bpm)
+
+    @pytest.mark.parametrize(("key", "bpm"), [("o", "0.00"), (" ", "")])
+    def test_a_text_for_no_key_or_tempo_is_replaced(self, key: str, bpm: str, source: Path) -> None:
+        assert self.texts_of_abm(source, key, bpm) == ("1A", "125.50")
+
+    @staticmethod
+    def texts_of_abm(source: Path, key: str, bpm: str) -> tuple[str | None, str | None]:
+        """What becomes of two texts in a collection if its track is in A flat minor at 125.5 BPM."""
+        source.write_text(source.read_text().replace("'Abm'", f"'{key}'").replace('"127.98"', f'"{bpm}"', 1))
+        entries = [PlaylistEntry(source.parent / "a.mp3", Key.parse("Abm"), TrackInfo(bpm=125.5))]
+        update_rekordbox(source, source.parent / "out.xml", entries, "camelot", bpm=True)
+        track = next(ElementTree.parse(source.parent / "out.xml").iter("TRACK"))  # noqa: S314
+        return track.get("Tonality"), track.get("AverageBpm")
+
     def test_a_key_of_the_collection_is_respelled(self, source: Path, tmp_path: Path) -> None:
         entries = [PlaylistEntry(tmp_path / "a.mp3", Key.parse("G#m"), TrackInfo())]
         update_rekordbox(source, tmp_path / "out.xml", entries, "openkey")
