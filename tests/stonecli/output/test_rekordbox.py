@@ -196,7 +196,7 @@ class TestUpdate:
 
     @staticmethod
     def texts_of_abm(source: Path, key: str, bpm: str) -> tuple[str | None, str | None]:
-        """What becomes of two texts in a collection if its track is in A flat minor at 125.5 BPM."""
+        """The texts that replace two others in a collection, for a track in A flat minor at 125.5 BPM."""
         source.write_text(source.read_text().replace("'Abm'", f"'{key}'").replace('"127.98"', f'"{bpm}"', 1))
         entries = [PlaylistEntry(source.parent / "a.mp3", Key.parse("Abm"), TrackInfo(bpm=125.5))]
         update_rekordbox(source, source.parent / "out.xml", entries, "camelot", bpm=True)
