@@ -30,6 +30,7 @@ import torch
 from stonecli.detection.pooling import pooled_posterior, recording_probabilities
 from stonecli.evaluation.metrics import calibration_error, mirex_score, reliability, scores, track_points
 from stonecli.key import Key
+from stonecli.util.atomic_file import atomic_file
 from stonecli_export.onnx_file import AudioNetwork
 from stonecli_export.pitch_fork import find_class_order
 from stonecli_export.published import read_checkpoint
@@ -150,7 +151,8 @@ def draw_reliability(table: Sequence[tuple[float, float, int]], path: Path) -> N
     for x, y, number in table:
         axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=7, color="white")
     axes.set(xlim=(0, 1.05), ylim=(-0.05, 1.05), xlabel="confidence", ylabel="share of right keys")
-    figure.savefig(path)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix(".") or "svg")
 
 
 def main() -> None:

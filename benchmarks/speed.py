@@ -50,6 +50,7 @@ from stonecli.jobs import default_jobs, run  # noqa: E402
 from stonecli.model import session as model  # noqa: E402
 from stonecli.model.runtime import onnxruntime  # noqa: E402
 from stonecli.model.session import Device, KeyModel  # noqa: E402
+from stonecli.util.atomic_file import atomic_text_file  # noqa: E402
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 STONE = [sys.executable, "-m", "stonecli"]
@@ -523,7 +524,9 @@ def main() -> None:
             for name, of in found.items():
                 print(f"{name:40}{1000 * of['least']:6.0f} ms, median {1000 * of['median']:4.0f}, {of['ratio']:.2f}")
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        with atomic_text_file(options.json) as file:
+            json.dump(results, file, indent=1)
+            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
     context = context_frames(checkpoint)
     model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes), context=context)
     describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path), context)
-    model_path.write_bytes(model.SerializeToString())
+    with atomic_file(model_path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
 
 
 def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:

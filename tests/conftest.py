@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tests.fixture_types import (
     Encode,
     Fingerprint,
     Invoke,
+    LimitFileSize,
     MakeEstimate,
     MakeModel,
     MakeMusic,
@@ -455,3 +456,22 @@ def tiny_model() -> MakeModel:
         return path
 
     return build
+
+
+@pytest.fixture
+def no_room() -> LimitFileSize:
+    """A context manager in which no file grows beyond a kilobyte, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        sys.dont_write_bytecode = True  # Python would cut its .pyc files, and could not read them the next time
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            sys.dont_write_bytecode = False
+
+    return limited

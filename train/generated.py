@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from stonecli.errors import StoneError
 from stonecli.jobs import default_jobs, run
 from stonecli.key import Key
+from stonecli.util.atomic_file import atomic_text_file
 from stonecli_train.corpus.plain import plain_excerpt
 from stonecli_train.features import save_atomically, track_features
 from stonecli_train.parallel import ALONE, Processes, gather_objects
@@ -59,13 +59,14 @@ def generate(
             progress(done, len(missing))
     gather_objects(None, processes)  # waits for the others
     made = _made(folder)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "key"))
-    writer.writerows((made[number].name, Key.from_index(_key_index(made[number])).name) for number in range(count))
     labels = folder / "labels.csv"
     if processes.is_first:
-        labels.write_text(text.getvalue(), encoding="utf-8")
+        with atomic_text_file(labels) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("path", "key"))
+            writer.writerows(
+                (made[number].name, Key.from_index(_key_index(made[number])).name) for number in range(count)
+            )
     gather_objects(None, processes)
     return labels
 

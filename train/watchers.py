@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stonecli.errors import StoneError, describe
+from stonecli.errors import StoneError, describe, naming
 from stonecli.util.atomic_file import atomic_file
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
@@ -78,7 +78,7 @@ class CsvLog(Watcher):
             values = {name: getattr(scores, name) for name in ("mirex", "accuracy", "signature", "ksea")}
             row |= {name: f"{value:.4f}" for name, value in values.items()}
         is_new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, LOG_COLUMNS)
             if is_new:
                 writer.writeheader()

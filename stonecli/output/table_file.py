@@ -63,17 +63,17 @@ class OutputFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        is_incomplete = isinstance(error, OSError) and error.filename == str(self._path)  # a row was not written
         try:
             with naming(self._path), self._file:
                 if self._format == ".json":
                     self._file.write("\n]\n" if self._count else "[]\n")
-        except OSError as last:
-            error = error or last
+        except OSError:
+            is_incomplete = True
             raise
         finally:
-            self.is_unfinished |= error is not None
-            is_full = isinstance(error, OSError) and error.filename == str(self._path)  # the disk; rows are missing
-            if is_full or (self.is_unfinished and self._path.exists()):
+            self.is_unfinished |= is_incomplete or error is not None
+            if is_incomplete or (self.is_unfinished and self._path.exists()):
                 self._temporary.unlink()
             else:
                 publish(self._temporary, self._path)

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from stonecli.detection.chroma import Chroma
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.key import MAJOR_NAMES, Key
 from stonecli.plots.confusion import require_matplotlib
+from stonecli.util.atomic_file import atomic_file
 from stonecli.util.key_colors import key_hex
 from stonecli.util.text import clock, printable, shortened
 
@@ -52,25 +54,29 @@ class Picture:
 
 
 def save_analysis_plot(path: Path, pictures: Sequence[Picture], theme: Theme = "light") -> None:
-    """Save plots to ``path`` (.png, .svg or .pdf); only a PDF can have more than one, one per page.
+    """Save plots to ``path`` (.png, .svg or .pdf) atomically; only a PDF can have more than one, one per page.
 
     Raises:
         PlotError: matplotlib is not installed.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     require_matplotlib()
     from matplotlib import rc_context
     from matplotlib.backends.backend_pdf import PdfPages
 
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "stone"}):
+    kind = path.suffix.lower().removeprefix(".")
+    with atomic_file(path) as temporary, warnings.catch_warnings(), rc_context({"svg.hashsalt": "stone"}):
         warnings.filterwarnings("ignore", "Glyph")  # no font here may have the characters of a name
-        if path.suffix.lower() == ".pdf":
-            with PdfPages(path) as pages:
+        if kind == "pdf":
+            content = BytesIO()  # after a failed write, matplotlib fails to close a PDF
+            with PdfPages(content) as pages:
                 for picture in pictures:
                     pages.savefig(_draw(picture, theme))
+            temporary.write_bytes(content.getvalue())
         else:
             (picture,) = pictures
-            _draw(picture, theme).savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+            metadata = {"Date": None} if kind == "svg" else None
+            _draw(picture, theme).savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
 
 
 def _draw(picture: Picture, theme: Theme) -> Figure:

@@ -47,7 +47,7 @@ def atomic_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
         publish(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # from a write, as on a full disk
+        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary)):  # a write names no file
             error.filename = str(path)
         raise
     if durable and os.name == "posix":

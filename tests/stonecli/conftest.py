@@ -3,14 +3,13 @@
 import http.server
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixture_types import LimitFileSize, Serve
+from tests.fixture_types import Serve
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +55,3 @@ def serve() -> Iterator[Serve]:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture
-def no_room() -> LimitFileSize:
-    """A context manager in which no file grows beyond a kilobyte, as on a full disk."""
-    resource = pytest.importorskip("resource")
-
-    @contextmanager
-    def limited() -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return limited

@@ -24,6 +24,7 @@ from stonecli_train.loop import EpochReport  # noqa: E402
 from stonecli_train.losses import dft, signatures  # noqa: E402
 from stonecli_train.metrics import Scores, track_profile  # noqa: E402
 from stonecli_train.watchers import LOG_COLUMNS, CsvLog, TensorBoardLog  # noqa: E402
+from tests.fixture_types import LimitFileSize  # noqa: E402
 
 CPU = torch.device("cpu")
 Config = Callable[..., TrainConfig]
@@ -64,6 +65,13 @@ def test_the_csv_log(tmp_path: Path, network: ChromaNet) -> None:
         "0.1250",
         "0.7500",
     ]
+
+
+def test_a_full_disk_is_named(tmp_path: Path, network: ChromaNet, no_room: LimitFileSize) -> None:
+    (tmp_path / "log.csv").write_text("epoch\n" * 170)
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        CsvLog(tmp_path / "log.csv").on_epoch(report(1, labeled=True), network)
+    assert caught.value.filename == str(tmp_path / "log.csv")
 
 
 def read(folder: Path) -> Any:

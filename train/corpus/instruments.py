@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 
 from stonecli.jobs import run
+from stonecli.util.atomic_file import atomic_text_file
 from stonecli_train.corpus import kits, lmms
 from stonecli_train.corpus.kits import is_held_out
 from stonecli_train.corpus.notes import Check, checked_notes, find_loop
@@ -54,6 +56,8 @@ def render_preset(preset: lmms.Preset, out: Path) -> str:
         StoneError: the preset cannot be read, or LMMS fails; the next run tries it again.
         OSError: it cannot be written.
     """
+    from stonecli_train.features import save_atomically
+
     stem = f"{zlib.crc32(preset.id.encode()):08x}"
     record, sound = out / f"{stem}.json", out / f"{stem}.npy"
     if record.exists():
@@ -64,19 +68,22 @@ def render_preset(preset: lmms.Preset, out: Path) -> str:
         check = "too few notes sound as asked"
     about = {"name": preset.name, "bank": preset.bank, "synth": preset.synth}
     if isinstance(check, str):
-        record.write_text(json.dumps({**about, "left_out": check}), "utf-8")
+        _write_json(record, {**about, "left_out": check})
         return check
     notes = np.round(check.notes * 32767.0).astype(np.int16)
     loops = [find_loop(note, RATE, HELD) if check.sustains else None for note in check.notes]
-    with (out / f".{stem}.tmp").open("wb") as file:
-        np.save(file, notes)
-    (out / f".{stem}.tmp").replace(sound)
+    save_atomically(sound, notes)
     row = {
         **about, "file": sound.name, "pitches": check.pitches, "octaves": check.octaves, "sustains": check.sustains,
         "attack": round(check.attack, 3), "loops": loops,
     }  # fmt: skip
-    record.write_text(json.dumps(row), "utf-8")
+    _write_json(record, row)
     return "kept"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_text_file(path) as file:
+        json.dump(content, file)
 
 
 def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
@@ -98,8 +105,7 @@ def write_index(out: Path) -> Counter[str]:
             row["held_out"] = is_held_out(row["name"])
             presets.append(row)
     drum_kits = [json.loads(record.read_text("utf-8")) for record in sorted(out.glob("kit_*.json"))]
-    (out / ".index.tmp").write_text(json.dumps({"rate": RATE, "instruments": presets, "kits": drum_kits}), "utf-8")
-    (out / ".index.tmp").replace(out / INDEX)
+    _write_json(out / INDEX, {"rate": RATE, "instruments": presets, "kits": drum_kits})
     counts = Counter(str(row["family"]) for row in presets)
     counts["kits"] = len(drum_kits)
     return counts

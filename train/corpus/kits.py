@@ -16,6 +16,7 @@ import soundfile
 import soxr
 
 from stonecli.errors import StoneError
+from stonecli.util.atomic_file import atomic_text_file
 from stonecli_train.corpus import fluidsynth
 from stonecli_train.corpus.arrange import Part, Tone
 
@@ -163,6 +164,8 @@ def is_held_out(name: str) -> bool:
 
 def write_kits(out: Path, rate: int) -> int:
     """Write the installed kits to ``out``, each with its record; returns their number."""
+    from stonecli_train.features import save_atomically
+
     count = 0
     for name, kit in installed_kits(rate):
         stem = "kit_" + re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
@@ -179,8 +182,9 @@ def write_kits(out: Path, rate: int) -> int:
                 hits.setdefault(sound, []).append(spans)
         samples = np.concatenate(joined)
         scaled = np.round(samples * (32767.0 * 0.9 / float(np.abs(samples).max()))).astype(np.int16)
-        np.save(out / f"{stem}.npy", scaled)
+        save_atomically(out / f"{stem}.npy", scaled)
         record = {"name": name, "file": f"{stem}.npy", "hits": hits, "held_out": is_held_out(name)}
-        (out / f"{stem}.json").write_text(json.dumps(record), "utf-8")
+        with atomic_text_file(out / f"{stem}.json") as file:
+            json.dump(record, file)
         count += 1
     return count

@@ -73,7 +73,10 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
     if keeps_audio:
         import soundfile
 
-        soundfile.write(out / f"{stem}.flac", rendering.samples, RATE)
+        sound = io.BytesIO()  # libsndfile does not tell a full disk from other errors
+        soundfile.write(sound, rendering.samples, RATE, format="FLAC")
+        with atomic_file(out / f"{stem}.flac") as temporary:
+            temporary.write_bytes(sound.getvalue())
     save_atomically(features, track_features(rendering.samples, VQTConfig(), corrects_tuning=True))
     if rendering.annotation is not None:
         save_atomically(out / f"{stem}{SCORE}", rendering.annotation)

@@ -153,10 +153,14 @@ def shifted(values: Floats, steps: npt.NDArray[np.int64]) -> Floats:
 
 
 def save_networks(networks: Sequence[TempoNet], path: Path) -> None:
-    """Write the networks, whose logits are averaged, to a checkpoint."""
+    """Write the networks, whose logits are averaged, to a checkpoint.
+
+    Raises:
+        OSError: it cannot be written; an older file is unchanged.
+    """
     content = [{"config": asdict(network.config), "weights": network.state_dict()} for network in networks]
-    with atomic_file(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_networks(path: Path) -> list[TempoNet]:

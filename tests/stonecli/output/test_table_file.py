@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stonecli.errors import StoneError
 from stonecli.key import Key
 from stonecli.model.session import KeyModel
 from stonecli.output import TABLE_SUFFIXES
@@ -117,3 +118,20 @@ def test_a_full_disk_is_named(
     assert caught.value.filename == str(path)
     assert path.read_text() == "the table of last time"
     assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(("ending", "times"), [("csv", 10), ("json", 2), ("ndjson", 2)])
+def test_a_failed_run_on_a_full_disk_leaves_no_file(
+    tmp_path: Path, records: list[dict[str, Any]], ending: str, times: int, no_room: LimitFileSize
+) -> None:
+    """The rows are still buffered when the run ends, so that they are written only then."""
+
+    def run() -> None:
+        with OutputFile(tmp_path / f"x.{ending}") as file:
+            for record in times * records:
+                file.write(record)
+            raise StoneError("the run has failed")
+
+    with pytest.raises(OSError, match="File too large"), no_room():
+        run()
+    assert not [*tmp_path.iterdir()]

@@ -11,6 +11,7 @@ import pytest
 from stonecli.detection.chroma import Chroma
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.plots.analysis import Picture, Theme, _draw, save_analysis_plot
+from tests.fixture_types import LimitFileSize
 
 pytest.importorskip("matplotlib", reason="needs matplotlib (pip install '.[plot]')")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,6 +43,19 @@ def test_no_two_texts_overlap_and_all_are_on_the_page(
         assert 0 <= box.y0 < box.y1 <= figure.bbox.height, text
     for (one, first), (other, second) in itertools.combinations(boxes, 2):
         assert not first.overlaps(second), (one, other)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.SVG", "a.pdf"])
+def test_a_full_disk_is_named_and_the_old_plot_stays(
+    estimate_of: EstimateOf, tmp_path: Path, no_room: LimitFileSize, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("the plot of last time")
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        save_analysis_plot(path, [picture(estimate_of("Am"))])
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "the plot of last time"
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_formats(estimate_of: EstimateOf, tmp_path: Path) -> None:

@@ -62,10 +62,41 @@ def test_a_text_file_is_utf_8_with_unix_line_ends(tmp_path: Path) -> None:
 
 def test_no_other_module_renames_temporary_files() -> None:
     """Music files have a way of their own: a verified copy. Folders are renamed by the code that makes them."""
-    pattern = re.compile(r"mkstemp\(|NamedTemporaryFile\(|os\.replace\(|os\.rename\(|temporary\)?\.replace\(")
+    pattern = re.compile(
+        r"mkstemp\(|NamedTemporaryFile\(|os\.replace\(|os\.rename\(|temporary\)?\.replace\(|\.tmp\"\)\.replace\("
+    )
     modules = [path for folder in ("stonecli", "train", "export") for path in sorted((ROOT / folder).rglob("*.py"))]
     found = {path.relative_to(ROOT).as_posix() for path in modules if pattern.search(path.read_text("utf-8"))}
     assert found == {"stonecli/util/atomic_file.py", "stonecli/tags/edit/atomic_replace.py"}
+
+
+NOT_ATOMIC = {  # files in temporary folders, rows that are appended, and no file of the user's at all
+    "stonecli/cli/common.py",
+    "stonecli/cli/models.py",
+    "stonecli/remote/storage.py",
+    "stonecli/tags/undo/worker_journals.py",
+    "train/corpus/fluidsynth.py",
+    "train/corpus/game_music.py",
+    "train/corpus/lmms.py",
+    "train/corpus/mma.py",
+    "train/watchers.py",
+}
+
+
+def test_no_other_module_writes_files_in_place() -> None:
+    """After an error in the middle of a write in place, the old file is gone and the new one is damaged."""
+    writes = re.compile(
+        r"write_(text|bytes)\(|open\([^)]*[\"'][wax]b?[\"']|savefig\(|\bPdfPages\((?!content)|(np|numpy)\.savez?\(|torch\.save\("
+        r"|soundfile\.write\(|to_(parquet|csv)\("
+    )
+    elsewhere = re.compile(r"temporary|\((content, )?(file|sound)\b|\bpages\.|``|archive\.open|\(file, ")
+    modules = [path for folder in ("stonecli", "train", "export") for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules
+        if any(writes.search(line) and not elsewhere.search(line) for line in path.read_text("utf-8").splitlines())
+    }
+    assert found == NOT_ATOMIC
 
 
 @pytest.mark.parametrize("option", ["--html", "--rekordbox"])

@@ -21,8 +21,19 @@ from stonecli_train.tempo.fit import (
     train,
 )
 from stonecli_train.tempo.network import FIRST, GRID, LAST, OUTPUT_TEMPI, TempoNet, TempoNetConfig, pooled
+from tests.fixture_types import LimitFileSize
 
 SMALL = TempoNetConfig(hidden=8, dropout=0.0)
+
+
+def test_a_full_disk_is_named_and_the_old_networks_stay(tmp_path: Path, no_room: LimitFileSize) -> None:
+    path = tmp_path / "tempo.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="File too large") as caught, no_room():
+        save_networks([TempoNet(SMALL)], path)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [path]
 
 
 class TestTargets:
