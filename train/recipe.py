@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stonecli.errors import StoneError
+from stonecli.errors import StoneError, describe
+from stonecli.evaluation.labels import read_labels
 from stonecli.jobs import default_jobs
 from stonecli.util.atomic_file import atomic_text_file
-from stonecli_train.errors import message
+from stonecli_train.errors import ArgumentsError, message
 
 CONFIGS = Path(__file__).with_name("configs")
 RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model
@@ -133,6 +134,40 @@ def _read_needs(table: dict[str, Any]) -> Needs:
     return Needs(**values)
 
 
+def check_arguments(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings: Path | None) -> None:
+    """Refuse the arguments of :func:`follow` with which a step would fail, maybe after hours.
+
+    Raises:
+        ArgumentsError: a folder is a file or cannot be written, ``out`` was made by another recipe, ``recordings`` is
+            not a CSV of labels with files that exist or no step scores them, or ``jobs`` is less than 1.
+        OSError: the list of finished steps cannot be read.
+    """
+    if jobs < 1:
+        raise ArgumentsError(f"--jobs must be at least 1, not {jobs}")
+    for option, folder in (("--out", out), ("--corpus", corpus)):
+        existing = _existing(folder)
+        if not existing.is_dir():
+            raise ArgumentsError(f"{option} {folder}: {existing} is not a folder")
+        if not os.access(existing, os.W_OK):
+            raise ArgumentsError(f"{option} {folder}: no permission to write in the folder {existing}")
+    _finished_steps(steps, out)
+    if recordings is None:
+        return
+    if not any(step.is_for_recordings for step in steps):
+        raise ArgumentsError("--recordings: this recipe does not score recordings")
+    try:
+        labels, _ = read_labels(recordings)
+    except (StoneError, OSError) as error:
+        raise ArgumentsError(f"--recordings {recordings}: {describe(error)}") from error
+    if not any(label.path.exists() for label in labels):
+        raise ArgumentsError(f"--recordings {recordings}: none of its files exists, as {labels[0].path}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the closest folder above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
 def missing(needs: Needs, out: Path) -> list[str]:
     """The missing requirements on this machine: one line per kind, with the command that installs it."""
     lines = []
@@ -147,7 +182,7 @@ def missing(needs: Needs, out: Path) -> list[str]:
     memory = _memory_gb()
     if memory is not None and memory < needs.memory_gb:
         lines.append(f"memory: about {needs.memory_gb:g} GB, and this machine has {memory:.1f} GB")
-    free = shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free / GB
+    free = shutil.disk_usage(_existing(out)).free / GB
     used = _size(out) / GB
     if free + used < needs.disk_gb:
         lines.append(f"disk: about {needs.disk_gb:g} GB in {out}, where {free + used:.1f} GB are free or already used")
@@ -191,15 +226,13 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings
         recordings: labels of the user's own recordings, for steps that score them; None skips these steps.
 
     Raises:
-        StoneError: a step failed, or ``out`` was made by another recipe.
+        StoneError: a step failed.
+        ArgumentsError: ``out`` was made by another recipe.
         OSError: ``out`` cannot be written.
         KeyboardInterrupt: a step was interrupted.
     """
     out.mkdir(parents=True, exist_ok=True)
-    done = _read_done(out / DONE)
-    before = [(name, tuple(command)) for name, command in done.items()]
-    if before != [(step.name, step.command) for step in steps if not step.is_for_recordings][: len(before)]:
-        raise StoneError(f"{out}: made by another recipe, or another version of this one; use another --out")
+    done = _finished_steps(steps, out)
     values = {"out": str(out), "corpus": str(corpus), "configs": str(CONFIGS), "jobs": str(jobs)}
     values["recordings"] = str(recordings)
     for number, step in enumerate(steps, 1):
@@ -211,11 +244,21 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings
         if code in INTERRUPTED:
             raise KeyboardInterrupt
         if code:
-            raise StoneError(f"step {step.name} failed with exit code {code}; run the same command again to resume")
+            failure = f"step {step.name} failed with exit code {code}"
+            if gone := _gone_input(step, done, values):
+                raise StoneError(f"{failure}: {gone}, from a finished step, is gone; restore it or use another --out")
+            raise StoneError(f"{failure}; run the same command again to resume")
         if not step.is_for_recordings:
             done[step.name] = list(step.command)
             _write_done(out / DONE, done)
         print(f"{number}/{len(steps)} {step.name}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
+
+
+def _gone_input(step: Step, done: dict[str, list[str]], values: dict[str, str]) -> str | None:
+    """A file or folder that the step and a finished step name, and that does not exist any more."""
+    named = {part for command in done.values() for part in command if part.startswith("{out}/")}
+    inputs = [path for part in step.command for path in named if part == path or part.startswith(f"{path}/")]
+    return next((path for part in inputs if not Path(path := part.format(**values)).exists()), None)
 
 
 def _run(command: list[str]) -> int:
@@ -254,7 +297,20 @@ def _read_done(path: Path) -> dict[str, list[str]]:
         done: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): [str(part) for part in command] for name, command in done.items()}
     except (ValueError, AttributeError, TypeError):
-        raise StoneError(f"{path}: not a list of finished steps; use another --out") from None
+        raise ArgumentsError(f"{path}: not a list of finished steps; use another --out") from None
+
+
+def _finished_steps(steps: Sequence[Step], out: Path) -> dict[str, list[str]]:
+    """The finished steps in the folder: the first ones of ``steps``, with their commands.
+
+    Raises:
+        ArgumentsError: they are not the first ones of ``steps``, or cannot be read.
+    """
+    done = _read_done(out / DONE)
+    before = [(name, tuple(command)) for name, command in done.items()]
+    if before != [(step.name, step.command) for step in steps if not step.is_for_recordings][: len(before)]:
+        raise ArgumentsError(f"{out}: made by another recipe, or another version of this one; use another --out")
+    return done
 
 
 def _write_done(path: Path, done: dict[str, list[str]]) -> None:
@@ -269,6 +325,9 @@ def _print_plan(recipe: Recipe, out: Path, scores_recordings: bool) -> None:
     steps = [
         step for step in recipe.steps if step.name not in done and (scores_recordings or not step.is_for_recordings)
     ]
+    if not steps:
+        print(f"plan: nothing to do; {out} has the results of all steps", flush=True)
+        return
     print(
         f"plan: {len(steps)} of {len(recipe.steps)} steps, about {_duration(steps) or 'a minute'} on two cores,"
         f" {needs.memory_gb:g} GB of memory, {needs.disk_gb:g} GB of disk in {out}"
@@ -287,13 +346,18 @@ def _print_plan(recipe: Recipe, out: Path, scores_recordings: bool) -> None:
 def _duration(steps: Sequence[Step]) -> str:
     """The time that the steps take together; empty if the recipe does not say."""
     minutes = sum(step.minutes for step in steps)
-    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:g} minutes" if minutes else ""
+    if minutes >= 90:
+        return f"{minutes / 60:.1f} hours"
+    return "1 minute" if minutes == 1 else f"{minutes:g} minutes" if minutes else ""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted."""
+    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted.
+
+    It is 2 if an argument is wrong; then nothing was started.
+    """
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.recipe", description=__doc__.split("\n")[0])
-    parser.add_argument("recipe", type=Path, nargs="?", default=RECIPE, help="(default: that of the built-in model)")
+    parser.add_argument("recipe", type=Path, nargs="?", help="recipe file (default: that of the built-in model)")
     parser.add_argument("--tiny", action="store_true", help="follow the tiny recipe, which takes a minute")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
     parser.add_argument(
@@ -307,8 +371,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     out: Path = options.out
+    corpus: Path = options.corpus or out / "corpora"
     try:
-        recipe = read_recipe(TINY if options.tiny else options.recipe)
+        if options.tiny and options.recipe:
+            raise ArgumentsError(f"--tiny is a recipe of its own; give either it or {options.recipe}")
+        try:
+            recipe = read_recipe(TINY if options.tiny else options.recipe or RECIPE)
+        except (StoneError, OSError) as error:
+            raise ArgumentsError(message(error)) from error
+        check_arguments(recipe.steps, corpus, out, options.jobs, options.recordings)
         _print_plan(recipe, out, options.recordings is not None)
         if options.install and (packages := missing_packages(recipe.needs.debian)):
             install_packages(packages)
@@ -317,7 +388,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.check:
             print("nothing is missing")
         else:
-            follow(recipe.steps, options.corpus or out / "corpora", out, options.jobs, options.recordings)
+            follow(recipe.steps, corpus, out, options.jobs, options.recordings)
+    except ArgumentsError as error:
+        print(message(error), file=sys.stderr)
+        return 2
     except (StoneError, OSError) as error:
         print(error if isinstance(error, StoneError) else message(error), file=sys.stderr)
         return 1

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +23,23 @@ pytest.importorskip("torch")
 from stonecli.cli.main import app
 from stonecli.errors import StoneError
 from stonecli_train.checkpoint import load_checkpoint
-from stonecli_train.recipe import CONFIGS, DONE, RECIPE, TINY, follow, main, missing, missing_packages, read_recipe
+from stonecli_train.errors import ArgumentsError
+from stonecli_train.recipe import (
+    CONFIGS,
+    DONE,
+    RECIPE,
+    TINY,
+    Step,
+    check_arguments,
+    follow,
+    main,
+    missing,
+    missing_packages,
+    read_recipe,
+)
 
 TEMPO = RECIPE.with_name("recipe_tempo.toml")
+SCORE = 'zipfile -c "{out}/score.zip" {recordings}'  # of a recipe: reads any file
 
 
 def write(path: Path, *steps: tuple[str, str]) -> Path:
@@ -268,15 +284,123 @@ class TestNeeds:
 
 def test_recordings_are_scored_only_if_there_are_any(words: Path, tmp_path: Path) -> None:
     """A step with {recordings} is skipped without the option, runs every time with it, and is never done."""
-    score = 'json.tool --no-indent {recordings} "{out}/score.txt"'
-    recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("score", score))
+    recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("score", SCORE))
     arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert not (tmp_path / "out" / "score.txt").exists()
+    assert not (tmp_path / "out" / "score.zip").exists()
     for word in ("one", "two"):
-        assert main([*arguments, "--recordings", str(words / f"{word}.json")]) == 0
-        assert (tmp_path / "out" / "score.txt").read_text().strip() == f'"{word}"'
+        labels = words / f"{word}.csv"
+        labels.write_text("path,key\none.json,Am\n")
+        assert main([*arguments, "--recordings", str(labels)]) == 0
+        assert zipfile.ZipFile(tmp_path / "out" / "score.zip").namelist() == [labels.name]
     assert list(json.loads((tmp_path / "out" / DONE).read_text())) == ["first"]
+
+
+class TestArguments:
+    """Wrong arguments end the command with one line, before anything is started or printed."""
+
+    @pytest.fixture
+    def refused(self, words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+        """The line, for arguments after those that are right: ``refused("--jobs", "0")``."""
+        recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("score", SCORE))
+
+        def run(*arguments: str | Path, recipe: Path = recipe, check: bool = True) -> str:
+            right = [str(recipe), "--out", str(tmp_path / "out"), *["--check"] * check]
+            assert main([*right, *map(str, arguments)]) == 2
+            out, errors = capfd.readouterr()
+            assert not out
+            assert not (tmp_path / "out" / "one.txt").exists()
+            (line,) = errors.splitlines()
+            return line
+
+        return run
+
+    @pytest.mark.parametrize("check", [True, False])
+    @pytest.mark.parametrize("jobs", ["0", "-1"])
+    def test_jobs(self, refused: Callable[..., str], jobs: str, check: bool) -> None:
+        assert refused("--jobs", jobs, check=check) == f"--jobs must be at least 1, not {jobs}"
+
+    @pytest.mark.parametrize("option", ["--out", "--corpus"])
+    def test_a_file_is_not_a_folder(self, refused: Callable[..., str], words: Path, option: str) -> None:
+        file = words / "one.json"
+        assert refused(option, file) == f"{option} {file}: {file} is not a folder"
+        assert refused(option, file / "x") == f"{option} {file / 'x'}: {file} is not a folder"
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+    def test_a_folder_without_permission(self, words: Path, tmp_path: Path) -> None:
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        words.chmod(0o555)
+        steps = (Step("first", ("json.tool",)),)
+        with pytest.raises(ArgumentsError, match="no permission to write in the folder"):
+            check_arguments(steps, tmp_path, words / "new", 1, None)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (None, "no such file or folder"),
+            ("no labels", "line 1: no column path"),
+            ("path,key\none.json,H\n", "line 2: not a key: 'H'"),
+            ("path,key\nno.mp3,Am\n", "none of its files exists"),
+        ],
+    )
+    def test_recordings(self, refused: Callable[..., str], words: Path, content: str | None, reason: str) -> None:
+        labels = words / "labels.csv"
+        if content is not None:
+            labels.write_text(content)
+        assert refused("--recordings", labels).startswith(f"--recordings {labels}: {reason}")
+
+    def test_recordings_that_no_step_scores(self, refused: Callable[..., str], words: Path, tmp_path: Path) -> None:
+        recipe = write(tmp_path / "s.toml", ("first", saying("one")))
+        assert refused("--recordings", words / "one.json", recipe=recipe).endswith("does not score recordings")
+
+    def test_tiny_and_a_recipe(self, refused: Callable[..., str]) -> None:
+        assert refused("--tiny").startswith("--tiny is a recipe of its own")
+
+    @pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), ("[", "not a TOML file")])
+    def test_no_recipe(self, refused: Callable[..., str], tmp_path: Path, content: str | None, reason: str) -> None:
+        path = tmp_path / "s.toml"
+        if content is not None:
+            path.write_text(content)
+        assert refused(recipe=path).startswith(f"{path}: {reason}")
+
+    def test_the_folder_of_another_recipe(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / DONE).write_text(json.dumps({"first": ["json.tool", "--help"]}))
+        assert "made by another recipe" in refused()
+
+
+def test_a_lost_file_of_a_finished_step_is_named(
+    words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Running the same command again would not help."""
+    made, again = "{out}/one.txt", "{out}/two.txt"
+    recipe = write(
+        tmp_path / "r.toml", ("first", f"json.tool {{corpus}}/one.json {made}"), ("second", f"json.tool {made} {again}")
+    )
+    arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    (tmp_path / "out" / DONE).write_text(json.dumps({"first": ["json.tool", "{corpus}/one.json", made]}))
+    (tmp_path / "out" / "one.txt").unlink()
+    assert main(arguments) == 1
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'out' / 'one.txt'}, from a finished step, is gone" in line
+    assert "run the same command again" not in line
+
+
+def test_a_finished_folder_has_nothing_to_do(words: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = write(tmp_path / "r.toml", ("first", saying("one")), ("score", SCORE))
+    arguments = [str(recipe), "--corpus", str(words), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    capfd.readouterr()
+    assert main(arguments) == 0
+    assert capfd.readouterr().out == f"plan: nothing to do; {tmp_path / 'out'} has the results of all steps\n"
+
+
+def test_one_minute_is_singular(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r.toml").write_text("[[step]]\nname = 'a'\nminutes = 1\nrun = 'x'")
+    assert main([str(tmp_path / "r.toml"), "--out", str(tmp_path), "--check"]) == 0
+    assert capfd.readouterr().out.splitlines()[1] == "  1 x x, about 1 minute"
 
 
 @pytest.mark.slow
