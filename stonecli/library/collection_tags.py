@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +38,18 @@ class CollectionTags:
     texts: Mapping[str, CollectionTexts] = field(default_factory=dict)
 
     def of(self, path: Path) -> CollectionTexts:
-        """The texts for a file; they are empty if no collection has it. Links to the file are resolved."""
+        """The texts for a file; empty if no collection has it. Links are followed, also those in a collection."""
         if not self.texts:
             return CollectionTexts()
         found = self.texts.get(normalized(path))
-        return found or self.texts.get(normalized(Path(os.path.realpath(path)))) or CollectionTexts()
+        return found or self._texts_by_real_path.get(_real(path)) or CollectionTexts()
+
+    @cached_property
+    def _texts_by_real_path(self) -> Mapping[str, CollectionTexts]:
+        found: dict[str, CollectionTexts] = {}
+        for path, texts in self.texts.items():
+            found.setdefault(_real(Path(path)), texts)
+        return found
 
 
 NO_COLLECTION = CollectionTags()
@@ -77,6 +85,11 @@ def _add(track: CollectionTrack, texts: dict[str, CollectionTexts]) -> None:
         name = normalized(path)
         known = texts.get(name, CollectionTexts())
         texts[name] = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text)
+
+
+def _real(path: Path) -> str:
+    """The :func:`normalized` path without links."""
+    return normalized(Path(os.path.realpath(path))) if "\0" not in str(path) else str(path)
 
 
 def normalized(path: Path) -> str:

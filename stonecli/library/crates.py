@@ -96,9 +96,13 @@ def tracks_of(collection: Collection, playlist_name: str | None) -> Iterator[Col
         yield from collection.tracks
         return
     found = collection.playlists
-    if len(found) > 1:
-        exact = [one for one in found if one.name.casefold() == playlist_name.strip("/").casefold()]
-        found = exact or found
+    wanted = playlist_name.strip("/")
+    choices = (
+        [one for one in found if one.name == wanted],
+        [one for one in found if one.name.rpartition("/")[2] == wanted],
+        [one for one in found if one.name.casefold() == wanted.casefold()],
+    )
+    found = next((choice for choice in choices if len(choice) == 1), found)
     if len(found) != 1:
         names = [one.name for one in found] or collection.names
         listed = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")

@@ -130,6 +130,16 @@ class TestRespelling:
         assert tonalities(tmp_path / "out.xml") == ["Abm", "1A", "Abm"]
 
 
+@pytest.mark.usefixtures("no_analysis")
+def test_links_are_followed_both_ways(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
+    file = song("flac", "x")
+    (tmp_path / "link").symlink_to(file.parent)
+    linked = tmp_path / "link" / file.name
+    for listed, given in ((linked, file), (file, linked)):
+        source = collection(tmp_path / "in.xml", {listed: {"Tonality": "Abm"}, tmp_path / "a\0.mp3": {"Tonality": "C"}})
+        assert records(invoke("convert", given, source, "--json").stdout)["x"]["old_key"] == "Abm"
+
+
 def test_the_key_in_the_file_wins(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
     file = with_tags(song("flac", "own"), initialkey="F", bpm="100")  # all songs are in D minor
     source = collection(tmp_path / "in.xml", {file: {"Tonality": "Abm", "AverageBpm": "128.00"}})

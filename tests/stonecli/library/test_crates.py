@@ -163,6 +163,16 @@ class TestCollections:
         ]
         assert names_in(crate, text, ".xml", "Clubs/Sunday") == ["b c.flac"]
 
+    def test_the_exact_spelling_of_a_name_counts(self, crate: Path) -> None:
+        nodes = "".join(
+            f'<NODE Name="{name}" Type="1" KeyType="0" Entries="1"><TRACK Key="{key}"/></NODE>'
+            for key, name in enumerate(("P", "p"), 1)
+        )
+        text = xml(crate, playlists=f'<NODE Name="Bars" Type="0" Count="2">{nodes}</NODE>')
+        assert names_in(crate, text, ".xml", "P") == ["a.mp3"]
+        assert names_in(crate, text, ".xml", "p") == ["b c.flac"]
+        assert names_in(crate, text, ".xml", "Bars/p") == ["b c.flac"]
+
     def test_tracks_of_online_services_are_named(self, crate: Path) -> None:
         tracks = '<TRACK TrackID="4" Location="file://localhosttidal:tracks:5"/>'
         found = names_in(crate, xml(crate, tracks), ".xml")
