@@ -245,7 +245,7 @@ def test_a_read_only_file_system(make: CopySample, monkeypatch: pytest.MonkeyPat
         return real(name, flags, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(TagError, match=r"^read-only file system$"):
+    with pytest.raises(TagError, match=r"^the disk is mounted read-only"):
         write_key(path, A_MINOR)
     monkeypatch.undo()
     assert path.read_bytes() == content

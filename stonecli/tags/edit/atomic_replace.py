@@ -42,6 +42,8 @@ _LETTERS = string.ascii_lowercase + string.digits
 _MIN_AGE_SECONDS = 60.0  # a copy that was changed more recently may still be in use
 _PERMISSIONS = 0o777  # mode bits that decide who may use a file; a share may clear the other bits
 _TIME_STEP_NS = 2 * 10**9  # FAT stores times in steps of 2 s
+_READ_ONLY_DISK = "the disk is mounted read-only; mount it writable, or copy the file to another disk"
+_CLOSED_FOLDER = "no permission to write in its folder, where stone writes a copy first; make the folder writable"
 
 
 class Journal(Protocol):
@@ -62,17 +64,28 @@ def refuse_unsafe(path: Path, status: os.stat_result) -> None:
     """Raise an error if the file at ``path``, which has this status, must not be replaced.
 
     Raises:
-        TagError: the file is write-protected (which counts for root as well), the user may not write it (although write
-            permission for the folder would be enough to replace it), or it has other hard links.
+        TagError: the disk is mounted read-only, the file is write-protected (which counts for root as well), the user
+            may not write it (although write permission for the folder would be enough to replace it), or it has other
+            hard links.
     """
-    if not status.st_mode & stat.S_IWUSR:
-        raise TagError("the file is read-only; make it writable first")
-    if not os.access(path, os.W_OK):
+    is_protected = not status.st_mode & stat.S_IWUSR
+    if is_protected or not os.access(path, os.W_OK):
         if not os.access(path, os.F_OK):  # moved or removed since the status was read
             raise TagError(reason(OSError(errno.ENOENT, os.strerror(errno.ENOENT))))
-        raise TagError("no permission to write the file")
+        if _is_mounted_read_only(path):
+            raise TagError(_READ_ONLY_DISK)
+        raise TagError(
+            "the file is read-only; make it writable first" if is_protected else "no permission to write the file"
+        )
     if status.st_nlink > 1:
         raise TagError("the file has other hard links, which would keep the old content; replace it with a copy first")
+
+
+def _is_mounted_read_only(path: Path) -> bool:
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    return False
 
 
 def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool = False) -> None:
@@ -87,7 +100,7 @@ def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool =
     """
     refuse_unsafe(path, status)
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise TagError(reason(OSError(errno.EACCES, os.strerror(errno.EACCES))))  # as creating the copy would
+        raise TagError(_CLOSED_FOLDER)  # as creating the copy would
     _try_folder(path.parent, status.st_dev, status.st_mode, status.st_uid, status.st_gid, preserve_mtime)
 
 
@@ -95,12 +108,9 @@ def check_writable(path: Path, status: os.stat_result, *, preserve_mtime: bool =
 def _try_folder(folder: Path, device: int, mode: int, uid: int, gid: int, preserve_mtime: bool) -> None:
     temporary = None
     try:
-        try:
-            handle = os.open(folder, os.O_RDWR | os.O_TMPFILE, mode & _PERMISSIONS)  # type: ignore[attr-defined,unused-ignore]
-        except (OSError, AttributeError):  # a network share, or a system other than Linux
-            handle, temporary = _create(folder, mode)
-    except OSError as error:
-        raise TagError(reason(error)) from error
+        handle = os.open(folder, os.O_RDWR | os.O_TMPFILE, mode & _PERMISSIONS)  # type: ignore[attr-defined,unused-ignore]
+    except (OSError, AttributeError):  # a network share, or a system other than Linux
+        handle, temporary = _create(folder, mode)
     try:
         _set_owner_and_mode(temporary or handle, mode, uid, gid)
         if preserve_mtime:
@@ -134,8 +144,8 @@ def replace_file(
         journal: gets the undo record before the rename.
 
     Raises:
-        TagError: the file has changed since ``before``, its owner, permissions or attributes could not be kept, or
-            another run is writing it.
+        TagError: the file has changed since ``before``, its owner, permissions or attributes could not be kept,
+            another run is writing it, or the copy cannot be created.
         OSError: the copy cannot be written or renamed. Unless the journal has a record, the file is unchanged.
     """
     if not try_lock(file):
@@ -211,12 +221,20 @@ def _create(folder: Path, mode: int) -> tuple[int, Path]:
     """Create an empty file in the folder and return its descriptor and path.
 
     It has ``mode`` from the start, as far as the umask allows, since a share may refuse to change it later.
+
+    Raises:
+        TagError: it cannot be created.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
         path = folder / f"{PREFIX}{''.join(secrets.choice(_LETTERS) for _ in range(8))}{SUFFIX}"
-        with contextlib.suppress(FileExistsError):
+        try:
             return os.open(path, flags, mode & _PERMISSIONS), path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            texts = {errno.EACCES: _CLOSED_FOLDER, errno.EROFS: _READ_ONLY_DISK}
+            raise TagError(texts.get(error.errno or 0, reason(error))) from error
 
 
 def _rename(temporary: Path, path: Path, copied: os.stat_result) -> None:

@@ -285,7 +285,8 @@ class TestPermissions:
         assert result.returncode == 1
         assert sorted(line.casefold() for line in result.stderr.splitlines()) == [
             f"{closed}: permission denied",
-            f"{locked}/b.mp3: permission denied",
+            f"{locked}/b.mp3: no permission to write in its folder, where stone writes a copy first;"
+            " make the folder writable",
             f"{secret}: permission denied",
         ]
         assert key_in(folder / "good.mp3") == "7A"
@@ -293,3 +294,25 @@ class TestPermissions:
         for path in (closed / "a.mp3", locked / "b.mp3", secret):
             assert after[str(path)] == before[str(path)]
         assert sorted(entry.name for entry in locked.iterdir()) == ["b.mp3"]
+
+    @pytest.mark.skipif(os.name != "posix", reason="permissions")
+    @pytest.mark.parametrize(
+        "command",
+        [("convert", "--write-tags", "--notation", "openkey"), ("tag", "--remove", "--write-tags"), ("undo",)],
+        ids=lambda command: command[0],
+    )
+    def test_a_folder_without_permission_is_named(
+        self, command: tuple[str, ...], stone: RunStone, songs: Mapping[str, Path], folder: Path
+    ) -> None:
+        path = folder / "a.mp3"
+        shutil.copy(songs["mp3"], path)
+        assert stone("tag", "--write-tags", path).returncode == 0
+        content = path.read_bytes()
+        folder.chmod(0o555)
+        try:
+            result = stone(*command, *[path] * (command[0] != "undo"), weak=True)
+        finally:
+            folder.chmod(0o755)
+        assert result.returncode == 1
+        assert f"{path}: no permission to write in its folder, where stone writes a copy first" in result.stderr
+        assert path.read_bytes() == content

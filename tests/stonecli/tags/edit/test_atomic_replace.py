@@ -3,6 +3,7 @@
 import ctypes
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -167,6 +168,30 @@ def test_a_file_of_another_user_is_refused(
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner, group, mode)
     assert song.read_bytes() == content
     assert left_over() == []
+
+
+MOUNTED = """
+mount -t tmpfs none "$1" && cp "$2" "$1/song" && chmod "$3" "$1/song" && mount -o remount,ro "$1" || exit 77
+exec "$4" -c "$5" "$1/song" "$6"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("unshare") is None, reason="needs unshare, to mount a disk")
+@pytest.mark.parametrize("mode", ["644", "444"])
+def test_a_disk_that_is_mounted_read_only_is_named(song: Path, tmp_path: Path, mode: str) -> None:
+    """On a mounted image of a CD, for example, all files are read-only, too; chmod would not help."""
+    journal = UndoJournal(tmp_path / "undo.sqlite3")
+    assert write_key(song, A_MINOR, journal=journal.start(""))
+    journal.close()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command: list[str | Path] = ["unshare", "--mount", *["--map-root-user"] * (os.geteuid() != 0), "sh", "-c", MOUNTED]
+    command += ["sh", disk, song, mode, sys.executable, WRITER, journal.path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    written, removed, _ = done.stdout.splitlines()  # the last one is about the file on the other disk
+    assert written == removed == "the disk is mounted read-only; mount it writable, or copy the file to another disk"
 
 
 @pytest.mark.parametrize("group", [0, 3456])
