@@ -43,10 +43,9 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def analyze(
-    files: Annotated[
-        list[Path],
+    names: Annotated[
+        list[str],
         typer.Argument(
-            readable=False,
             metavar="PATH...",
             help="Analyze these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
         ),
@@ -110,13 +109,13 @@ def analyze(
 
     Shows the most likely keys, the tuning, and how the key changes over time.
     """
-    named, paths = files, listed(files, null)
+    paths = listed(names, null, "analyze")
     targets = AnalysisFiles(npz, html, plot, theme)
     check_quiet(as_json=as_json, quiet=quiet)
     source_collection(paths, playlist_name, None)
     _check(targets, paths, playlist_name)
     if not paths:
-        fail_without_music(named)
+        fail_without_music(names)
     silence_native_stderr()
 
     from stonecli.detection.many import analyze as analyze_files

@@ -99,16 +99,20 @@ def fail_without_music(names: Iterable[str | Path]) -> NoReturn:
     fail(f"no music files found{where}")
 
 
-def listed(paths: list[Path], null: bool) -> list[Path]:
-    """``paths``, with ``-`` replaced by the lines, or NUL-separated names, of standard input.
+def listed(names: list[str], null: bool, command: str) -> list[Path]:
+    """The paths that ``names`` gives to ``stone {command}``, as :func:`listed_names`; a URL is wrong usage."""
+    from stonecli.library.locations import parse_location
 
-    Names are bytes, as in the file system; empty ones are skipped.
-    """
-    return [Path(name) for name in listed_names([str(path) for path in paths], null)]
+    locations = list(map(parse_location, listed_names(names, null)))
+    refuse_addresses(locations, f"stone {command} works with files on this computer; stone tag also analyzes URLs")
+    return [location for location in locations if isinstance(location, Path)]
 
 
 def listed_names(names: list[str], null: bool) -> Iterator[str]:
-    """As :func:`listed`, but as an iterator of texts, for endless lists and for URLs."""
+    """``names``, with ``-`` replaced by the lines, or NUL-separated names, of standard input.
+
+    Names are bytes, as in the file system; empty ones are skipped. The list may be endless.
+    """
     if null and "-" not in names:
         from typer import BadParameter
 

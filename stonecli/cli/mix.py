@@ -58,10 +58,9 @@ def _numbered(texts: list[str] | None) -> dict[int, str]:
 
 @one_line_errors
 def mix(
-    paths: Annotated[
-        list[Path],
+    names: Annotated[
+        list[str],
         typer.Argument(
-            readable=False,
             metavar="PATH...",
             help="Mix these files, folders, playlists or rekordbox XML, or - for a list on stdin.",
         ),
@@ -160,7 +159,7 @@ def mix(
         raise typer.BadParameter(
             "cannot be combined with --start, --end, --at, --playlist or --rekordbox", param_hint="--compatible"
         )
-    given, paths = paths, listed(paths, null)
+    paths = listed(names, null, "mix")
     check_inputs(paths, playlist)
     collection = source_collection(paths, playlist_name, rekordbox)
     silence_native_stderr()
@@ -173,7 +172,7 @@ def mix(
     options = mixing.MixOptions(rules, wants_bpm, bpm_range if wants_bpm else None, jobs, not no_cache, playlist_name)
     key_model = load_model(model, device)
     files = MixFiles(playlist, rekordbox, collection)
-    with MixScreen(files, options, notation, given, as_json=as_json, quiet=quiet) as screen:
+    with MixScreen(files, options, notation, names, as_json=as_json, quiet=quiet) as screen:
         started, done, result = screen.start, screen.advance, screen.note
         if compatible:
             found = mixing.compatible(

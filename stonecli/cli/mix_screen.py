@@ -56,7 +56,7 @@ class MixScreen:
         files: MixFiles,
         options: MixOptions,
         notation: Notation,
-        given: Sequence[Path],
+        given: Sequence[str],
         *,
         as_json: bool,
         quiet: bool = False,

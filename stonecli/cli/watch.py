@@ -11,6 +11,7 @@ import typer
 from stonecli.cli.common import EXIT_USAGE, check_quiet, fail, load_model, one_line_errors, silence_native_stderr
 from stonecli.cli.options import DeviceOption, ModelOption, QuietOption, json_option, number, takes_tag_options
 from stonecli.cli.tag_screen import OutputMode, TagScreen
+from stonecli.library.locations import parse_location
 
 if TYPE_CHECKING:
     from stonecli.tagging import TagOptions
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 @one_line_errors
 @takes_tag_options
 def watch(
-    folder: Annotated[
-        Path, typer.Argument(readable=False, metavar="FOLDER", help="Watch this folder and its subfolders.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="FOLDER", help="Watch this folder and its subfolders.")],
     options: TagOptions,
     settle: Annotated[
         float,
@@ -51,11 +50,7 @@ def watch(
     stone tag. To restore everything that one watch has written, run stone undo.
     """
     check_quiet(as_json=as_json, quiet=quiet)
-    if not folder.is_dir():
-        problem = "a file, not a folder; use stone tag" if folder.exists() else "no such folder; create it first"
-        fail(f"{folder}: {problem}", EXIT_USAGE)
-    if not os.access(folder, os.R_OK):
-        fail(f"{folder}: you may not read this folder; check its permissions", EXIT_USAGE)
+    folder = _folder(name)
     silence_native_stderr()
 
     from stonecli.output.sinks import Targets
@@ -81,3 +76,16 @@ def watch(
             on_warning=screen.info,
         )
     screen.summarize()
+
+
+def _folder(name: str) -> Path:
+    """The folder that the user has named; wrong usage if it cannot be watched."""
+    folder = parse_location(name)
+    if not isinstance(folder, Path):
+        fail(f"{folder} is a URL: stone watch works with folders on this computer", EXIT_USAGE)
+    if not folder.is_dir():
+        problem = "a file, not a folder; use stone tag" if folder.exists() else "no such folder; create it first"
+        fail(f"{folder}: {problem}", EXIT_USAGE)
+    if not os.access(folder, os.R_OK):
+        fail(f"{folder}: you may not read this folder; check its permissions", EXIT_USAGE)
+    return folder

@@ -24,13 +24,13 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_a_dash_is_replaced_by_the_lines_of_stdin(stdin: Callable[..., Any]) -> None:
     stdin(b"b.mp3\n\n c d.mp3\n-\nbytes\xff.mp3\n")
-    found = listed([Path("a"), Path("-"), Path("z")], null=False)
+    found = listed(["a", "-", "z"], null=False, command="mix")
     assert [os.fsencode(path) for path in found] == [b"a", b"b.mp3", b" c d.mp3", b"-", b"bytes\xff.mp3", b"z"]
 
 
 def test_names_with_line_breaks(stdin: Callable[..., Any]) -> None:
     stdin(b"new\nline.mp3\0b\r.mp3\0")
-    assert listed([Path("-")], null=True) == [Path("new\nline.mp3"), Path("b\r.mp3")]
+    assert listed(["-"], null=True, command="mix") == [Path("new\nline.mp3"), Path("b\r.mp3")]
 
 
 def test_a_list_from_windows_names_the_same_files(
@@ -38,17 +38,17 @@ def test_a_list_from_windows_names_the_same_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stdin(b"a.mp3\r\n\r\nb.mp3\r\nc.mp3\r")
-    assert listed([Path("-")], null=False) == [Path("a.mp3"), Path("b.mp3"), Path("c.mp3")]
+    assert listed(["-"], null=False, command="mix") == [Path("a.mp3"), Path("b.mp3"), Path("c.mp3")]
     if sys.platform != "win32":
         (tmp_path / "b.mp3\r").touch()
         stdin(b"a.mp3\r\nb.mp3\r\n")
-        assert listed([Path("-")], null=False) == [Path("a.mp3"), Path("b.mp3\r")]
+        assert listed(["-"], null=False, command="mix") == [Path("a.mp3"), Path("b.mp3\r")]
 
 
 def test_without_a_dash() -> None:
-    assert listed([Path("/x/-"), Path("a")], null=False) == [Path("/x/-"), Path("a")]
+    assert listed(["/x/-", "a"], null=False, command="mix") == [Path("/x/-"), Path("a")]
     with pytest.raises(typer.BadParameter):
-        listed([Path("a")], null=True)
+        listed(["a"], null=True, command="mix")
 
 
 @pytest.mark.parametrize(

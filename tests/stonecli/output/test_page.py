@@ -574,6 +574,24 @@ return [...document.querySelectorAll("button, input, select, audio")].filter(ele
 """
 
 
+def test_a_long_title_does_not_fill_the_sheet_of_a_track(browser: Any, tmp_path: Path) -> None:
+    """The key and the buttons stay in view; the list has one line per track."""
+    info = TrackInfo(title="word " * 600, artist="name " * 600, genre="genre " * 600)
+    save_page(tmp_path / "a.html", [page_track(tmp_path / "a.mp3", Key.parse("Am"), None, info, "kept")])
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get((tmp_path / "a.html").as_uri())
+    browser.find_element("css selector", ".row .name").click()
+    for element in ("h2", ".facts", ".actions", "#close"):
+        box = browser.execute_script(
+            "const { top, bottom, right } = document.querySelector('#more').querySelector(arguments[0])"
+            ".getBoundingClientRect(); return [top, bottom, right]",
+            element,
+        )
+        assert 0 < box[0] < box[1] < 844, element
+        assert box[2] <= 390, element
+
+
 def test_a_finger_hits_every_target_on_a_phone(page: Any) -> None:
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

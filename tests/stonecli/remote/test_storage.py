@@ -353,6 +353,16 @@ def test_tags_are_not_written_to_addresses(invoke: Invoke, memory: Any, songs: M
     assert memory.cat("/a.flac") == songs["flac"].read_bytes()
 
 
+@pytest.mark.parametrize("command", ["mix", "analyze", "watch", "convert"])
+def test_commands_for_files_name_a_url_as_typed(command: str, invoke: Invoke) -> None:
+    """A path would lose one slash of two."""
+    for url in ("http://127.0.0.1:9//a.flac", "s3://bucket//a.flac"):
+        result = invoke(command, url)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"stone: {url} is a URL: ")
+        assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_list_may_contain_urls(
     stone_command: list[str], serve: Serve, songs: Mapping[str, Path], tmp_path: Path
 ) -> None:
