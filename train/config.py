@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from stonecli.errors import StoneError
+from stonecli.util.small_text import read_small_text
 from stonecli_train.chromanet import BINS_PER_OCTAVE, ChromaNetConfig
 from stonecli_train.gin import parse_gin
 from stonecli_train.old_names import with_current_names
@@ -233,7 +234,7 @@ def load_config(path: Path) -> TrainConfig:
         OSError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
+        text = read_small_text(path)
         if path.suffix.lower() == ".gin":
             return config_from_gin(parse_gin(text.splitlines()))
         return config_from_dict(tomllib.loads(text))

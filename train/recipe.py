@@ -30,6 +30,7 @@ from stonecli.errors import StoneError, describe
 from stonecli.evaluation.labels import read_labels
 from stonecli.jobs import default_jobs
 from stonecli.util.atomic_file import atomic_text_file
+from stonecli.util.small_text import read_small_text
 from stonecli_train.errors import ArgumentsError, message
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -107,7 +108,7 @@ def read_recipe(path: Path) -> Recipe:
         OSError: it cannot be read.
     """
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(read_small_text(path))
         steps = tuple(
             Step(str(row["name"]), tuple(shlex.split(row["run"])), float(row.get("minutes", 0.0)))
             for row in content["step"]
@@ -294,7 +295,7 @@ def _read_done(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        done: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        done: dict[str, list[str]] = json.loads(read_small_text(path))
         return {str(name): [str(part) for part in command] for name, command in done.items()}
     except (ValueError, AttributeError, TypeError):
         raise ArgumentsError(f"{path}: not a list of finished steps; use another --out") from None

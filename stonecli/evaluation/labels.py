@@ -6,7 +6,9 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import TextIO
 
 from stonecli.errors import CrateError, LabelsError, TagError
 from stonecli.evaluation.metrics import NO_KEY, relation
@@ -22,6 +24,7 @@ from stonecli.util.text import unescaped
 
 PREDICTION_COLUMNS = ("path", "key", "camelot", "confidence", "label", "relation", "genre", "source", "error")
 TEMPO_COLUMNS = ("tempo", "tempo_label")
+MAX_CHARACTERS, MAX_LINE = 64 << 20, 1 << 20  # of a table, and of one of its lines
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}  # spreadsheets in many countries write semicolons
 _NO_KEY_WORDS = frozenset({"", "-", "–", "none", "no key", "n", "x"})  # n in chord files, x in mir_eval
 
@@ -96,13 +99,13 @@ def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[
     row. The names of the columns are case-folded.
 
     Raises:
-        LabelsError: a column is missing or exists twice, or a line is not valid CSV.
+        LabelsError: a column is missing or exists twice, a line is not valid CSV, or the file is too large.
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        delimiter = _delimiter(next((line for line in file if line.strip()), ""))
+        delimiter = _delimiter(next((line for line in _lines(file) if line.strip()), ""))
         file.seek(0)
-        reader = csv.reader(file, delimiter=delimiter)
+        reader = csv.reader(_lines(file), delimiter=delimiter)
         header: list[str] | None = None
         line = 1
         try:
@@ -124,6 +127,21 @@ def read_rows(path: Path, *, keys_are_optional: bool = False) -> Iterator[tuple[
             raise LabelsError(f"line {line}: not valid CSV: {error}") from error
         if header is None:
             raise LabelsError("the file is empty")
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a table; a disk image or an endless device would fill the memory with one of them."""
+    total = 0
+    for number in count(1):
+        line = file.readline(MAX_LINE + 1)
+        total += len(line)
+        if len(line) > MAX_LINE:
+            raise LabelsError(f"line {number} is longer than {MAX_LINE:,} characters, so this is not a table")
+        if total > MAX_CHARACTERS:
+            raise LabelsError(f"larger than {MAX_CHARACTERS >> 20} MB, so not a table of labels or keys")
+        if not line:
+            return
+        yield line
 
 
 def read_labels(path: Path, playlist_name: str | None = None) -> tuple[list[Label], list[int]]:

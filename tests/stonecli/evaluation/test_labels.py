@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from stonecli.errors import LabelsError
+from stonecli.evaluation import labels
 from stonecli.evaluation.labels import (
+    MAX_LINE,
     PREDICTION_COLUMNS,
     Label,
     Prediction,
@@ -97,6 +99,23 @@ class TestLabels:
         with pytest.raises(LabelsError) as caught:
             read_labels(labels_file(tmp_path, text))
         assert str(caught.value) == message
+
+    def test_a_long_line_is_not_read_to_its_end(self, tmp_path: Path) -> None:
+        path = labels_file(tmp_path, "path,key\na,C\n" + "\0" * (MAX_LINE + 1))
+        with pytest.raises(LabelsError, match="line 3 is longer than 1,048,576 characters, so this is not a table"):
+            read_labels(path)
+
+    @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device")
+    def test_an_endless_device_is_refused(self) -> None:
+        with pytest.raises(LabelsError, match="line 1 is longer than"):
+            read_labels(Path("/dev/zero"))
+
+    def test_a_table_has_a_maximum_size(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = labels_file(tmp_path, "path,key\n" + "".join(f"{number},C\n" for number in range(1000)))
+        assert len(read_labels(path)[0]) == 1000
+        monkeypatch.setattr(labels, "MAX_CHARACTERS", 5000)
+        with pytest.raises(LabelsError, match="larger than"):
+            read_labels(path)
 
 
 class TestPredictions:
