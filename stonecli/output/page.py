@@ -52,11 +52,14 @@ def page_track(
     error: str | None = None,
     old_text: str | None = None,
     old_key: Key | None = None,
+    *,
+    is_from_collection: bool = False,
 ) -> dict[str, Any]:
     """The data of one track for the script of the page; keys by ``Key.index``, -1 for no key.
 
     ``key`` is the key of the track, and ``estimate`` the detected one; in a kept file they may differ. ``old_text`` is
     the key text in the file before the run, and ``old_key`` the key that it names.
+    ``is_from_collection`` tells that both are from a rekordbox collection, because the file has no key.
     """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
@@ -70,6 +73,7 @@ def page_track(
         "detected": _index(estimate.key) if estimate else None,
         "old": None if old_text is None else printable(old_text),
         "tag": _index(old_key),
+        "collection": is_from_collection,
         "in": _index(first),
         "out": _index(last),
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,

@@ -300,6 +300,23 @@ def test_a_kept_file_shows_both_keys(browser: Any, tmp_path: Path, estimate_of: 
     assert all("not analyzed" not in text for text in (*texts[:3], *texts[4:]))
 
 
+def test_a_key_from_a_collection_is_not_called_a_tag(browser: Any, tmp_path: Path, estimate_of: EstimateOf) -> None:
+    major, estimates = Key.parse("C"), (estimate_of("Dm"), None)
+    tracks = [
+        page_track(tmp_path / "a.mp3", major, found, TrackInfo(), "kept", None, "8B", major, is_from_collection=True)
+        for found in estimates
+    ]
+    save_page(tmp_path / "a.html", tracks)
+    browser.get((tmp_path / "a.html").as_uri())
+    for row in range(len(tracks)):
+        browser.find_elements("css selector", ".row")[row].click()
+        text = " ".join(browser.find_element("id", "more").text.split())
+        assert "Key in the rekordbox XML: 8B" in text
+        assert "Key in the file" not in text
+        assert "its tags" not in text
+    assert "the key is the one in the rekordbox XML." in text
+
+
 RELATIONS = {"Am": "same", "C": "relative", "Em": "fifth", "Dm": "fifth", "A": "parallel", "Bbm": "clash"}
 
 
