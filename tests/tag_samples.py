@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from mutagen import id3
 from mutagen.apev2 import APEv2
+from mutagen.flac import FLAC
 from mutagen.ogg import OggPage
 
 from stonecli.tags.edit.audio_digest import audio_digest
@@ -172,3 +173,12 @@ def decoded() -> BytesOf:
 def left_over(tmp_path: Path) -> ListLeftovers:
     """The names of temporary files that were not cleaned up."""
     return lambda: [path.name for path in tmp_path.iterdir() if path.name.startswith(".stone-")]
+
+
+def tagged(path: Path, **texts: str) -> Path:
+    """A FLAC file with these texts."""
+    file = FLAC(path)
+    for name, text in texts.items():
+        file[name] = text
+    file.save()
+    return path

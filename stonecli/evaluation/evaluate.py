@@ -58,7 +58,7 @@ class Evaluation:
         overall: scores of all tracks with a key label; the count is 0 if there are only tempi.
         genres, sources: scores by name, "" for tracks without one; empty if no track has one.
         confusion: from :func:`stonecli.evaluation.metrics.confusion_matrix`.
-        tempo: scores of the tempi; None if no label has one.
+        tempo: scores of the tempos; None if no label has one.
     """
 
     overall: Scores

@@ -1,5 +1,5 @@
-"""Score estimated tempi: Accuracy 1 and Accuracy 2 (Gouyon et al., *An experimental comparison of audio tempo induction
-algorithms*, IEEE TASLP 2006)."""
+"""Score estimated tempos: Accuracy 1 and Accuracy 2 (Gouyon et al., *An experimental comparison of audio tempo
+induction algorithms*, IEEE TASLP 2006)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTORS = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)  # metrical levels that Accuracy 2 accep
 
 @dataclass(frozen=True)
 class TempoScores:
-    """The scores of the tempi of a group of tracks.
+    """The scores of the tempos of a group of tracks.
 
     Attributes:
         count: number of tracks with a true tempo.

@@ -1,4 +1,4 @@
-"""The keys and tempi that rekordbox collections have for files. They count where a file has none in its own tags."""
+"""The keys and tempos that rekordbox collections have for files. They count where a file has none in its own tags."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NO_COLLECTION = CollectionTags()
 
 
 def read_collection_tags(paths: Iterable[object], playlist_name: str | None = None) -> CollectionTags:
-    """The keys and tempi in the rekordbox XML among ``paths``. The first track of a file that has one counts.
+    """The keys and tempos in the rekordbox XML among ``paths``. The first track of a file that has one counts.
 
     A collection that cannot be read is skipped, since finding its music reports the error.
 

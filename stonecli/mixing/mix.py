@@ -64,7 +64,7 @@ class MixOptions:
     Attributes:
         rules: weights of key and tempo, and the largest change of tempo.
         bpm: whether the tempo of files whose tags contain none is estimated.
-        bpm_range: lowest and highest tempo that estimated tempi are halved or doubled into; None: as estimated.
+        bpm_range: lowest and highest tempo that estimated tempos are halved or doubled into; None: as estimated.
         jobs: number of files processed in parallel; None for one per CPU core.
         use_cache: whether to use the result cache.
         playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
@@ -93,8 +93,8 @@ class TrackReader:
         model: analyzes files whose tags contain no key.
         cache: the result cache, or None.
         bpm: whether files without a tempo in their tags are analyzed, too.
-        bpm_range: estimated tempi are halved or doubled into this range; None: they stay as estimated.
-        collection: keys and tempi of files that have none in their tags.
+        bpm_range: estimated tempos are halved or doubled into this range; None: they stay as estimated.
+        collection: keys and tempos of files that have none in their tags.
     """
 
     model: KeyModel
@@ -193,7 +193,7 @@ def mix(
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
 
-    Keys and tempi are from the tags of the files, or else from the rekordbox XML among the paths.
+    Keys and tempos are from the tags of the files, or else from the rekordbox XML among the paths.
 
     Args:
         paths: files, folders and crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``). Folders are searched.

@@ -22,7 +22,7 @@ from stonecli.tempo.refine import refine_tempo
 
 TEMPO_VERSION = 6  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
-USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempi that people call the beat
+USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempos that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
 SHARPNESS = 2.2  # posterior exponent of the confidence
 DOUBT_WEIGHT = 0.1  # of the logit of "no tempo" in the evidence of a beat
@@ -128,5 +128,5 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _near(probabilities: npt.NDArray[np.float64], tempi: npt.NDArray[np.float64], bpm: float) -> float:
-    """Probability of the tempi within the tolerance of ``bpm``."""
+    """Probability of the tempos within the tolerance of ``bpm``."""
     return float(probabilities[np.abs(tempi / bpm - 1.0) <= TOLERANCE].sum())

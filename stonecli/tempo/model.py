@@ -46,7 +46,7 @@ class TempoModel:
             raise ModelError("not a tempo model: no stone metadata") from error
 
     def logits(self, periodicity: Floats) -> Floats:
-        """Logits of the tempi and of no tempo, float32 [n + 1], for :func:`stonecli.tempo.periodicity.periodicity`.
+        """Logits of the tempos and of no tempo, float32 [n + 1], for :func:`stonecli.tempo.periodicity.periodicity`.
 
         Raises:
             ModelError: the model cannot be run.

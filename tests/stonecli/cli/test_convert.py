@@ -15,17 +15,9 @@ from mutagen.id3 import GEOB, ID3, TKEY, TXXX
 from stonecli.key import NOTATIONS, Key
 from stonecli.tags import FieldRule, read_tags, write_key
 from tests.fixture_types import CopySong, Fingerprint, Invoke
+from tests.tag_samples import tagged
 
 MIXED_IN_KEY = b'{"algorithm":94,"key":"5A","source":"mixedinkey"}'
-
-
-def tagged(path: Path, **texts: str) -> Path:
-    """A FLAC file with these texts."""
-    file = FLAC(path)
-    for name, text in texts.items():
-        file[name] = text
-    file.save()
-    return path
 
 
 def statuses(stdout: str) -> dict[str, str]:

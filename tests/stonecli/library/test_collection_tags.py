@@ -1,4 +1,4 @@
-"""Keys and tempi that only a rekordbox XML has: ``stone convert``, ``compare`` and ``mix`` use them."""
+"""Keys and tempos that only a rekordbox XML has: ``stone convert``, ``compare`` and ``mix`` use them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from mutagen.flac import FLAC
 
 from stonecli.key import Key
 from stonecli.tagging import convert_library
 from stonecli.tags import read_tags
 from tests.fixture_types import CopySong, Invoke
+from tests.tag_samples import tagged
 
 SPELLINGS = {"Abm": "G# minor", "4A": "F minor", "1m": "A minor", "F#m": "F# minor", "Gbmin": "F# minor"}
 
@@ -44,15 +44,6 @@ def collection(path: Path, tracks: Mapping[Path, Mapping[str, str]], members: tu
         f'<NODE Name="Sat" Type="1" KeyType="0" Entries="{len(members)}">{keys}</NODE>'
         "</NODE></PLAYLISTS></DJ_PLAYLISTS>"
     )
-    return path
-
-
-def with_tags(path: Path, **texts: str) -> Path:
-    """A FLAC file with these texts."""
-    file = FLAC(path)
-    for name, text in texts.items():
-        file[name] = text
-    file.save()
     return path
 
 
@@ -99,7 +90,7 @@ class TestRespelling:
     """Each key in the XML is written in the notation, whatever happens to its file."""
 
     def test_missing_and_unwritable_files_and_other_keys(self, invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
-        other, broken = with_tags(song("flac", "other"), initialkey="Am"), tmp_path / "broken.flac"
+        other, broken = tagged(song("flac", "other"), initialkey="Am"), tmp_path / "broken.flac"
         broken.write_bytes(b"no music")
         tracks = {
             tmp_path / "missing.wav": {"Tonality": "Abm"},
@@ -141,7 +132,7 @@ def test_links_are_followed_both_ways(invoke: Invoke, song: CopySong, tmp_path: 
 
 
 def test_the_key_in_the_file_wins(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
-    file = with_tags(song("flac", "own"), initialkey="F", bpm="100")  # all songs are in D minor
+    file = tagged(song("flac", "own"), initialkey="F", bpm="100")  # all songs are in D minor
     source = collection(tmp_path / "in.xml", {file: {"Tonality": "Abm", "AverageBpm": "128.00"}})
     compared = records(invoke("compare", source, "--json").stdout)["own"]
     assert (compared["old_key"], compared["old_key_from"], compared["relation"]) == ("F", "tag", "relative")
@@ -156,7 +147,7 @@ def test_another_key_than_that_of_the_collection_is_counted(song: CopySong, tmp_
     keys = {"a": ("Gm", "6A"), "b": ("Gm", "Abm"), "c": ("Gm", "loud"), "d": ("", "Gm")}
     tracks = {}
     for name, (own, given) in keys.items():
-        tracks[with_tags(song("flac", name), **({"initialkey": own} if own else {}))] = {"Tonality": given}
+        tracks[tagged(song("flac", name), **({"initialkey": own} if own else {}))] = {"Tonality": given}
     found: list[bool] = []
     convert_library(
         [collection(tmp_path / "in.xml", tracks)],
@@ -212,7 +203,7 @@ def test_a_folder_and_its_collection(invoke: Invoke, song: CopySong, tmp_path: P
 
 
 def test_the_text_for_no_key_in_a_file_gives_way(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
-    file = with_tags(song("flac", "off"), initialkey="o")
+    file = tagged(song("flac", "off"), initialkey="o")
     source = collection(tmp_path / "in.xml", {file: {"Tonality": "Dm"}})
     assert records(invoke("compare", source, "--json").stdout)["off"]["relation"] == "same"
     assert invoke("convert", source, "--write-tags").exit_code == 0
