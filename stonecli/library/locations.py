@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more, because C:// is a drive
+_NAME = "[A-Za-z][A-Za-z0-9+.-]+"  # two letters or more, because C:// is a drive
+_SCHEME = re.compile(f"({_NAME}(?:::{_NAME})*)://")  # several in a chained URL of fsspec, such as simplecache::s3://
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from the configuration files of their own tools, or from those of fsspec. The we
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,13 @@ _SILENT_SECONDS = 60  # without data from a web server
 _MAX_NAMES, _MAX_DEPTH = 10_000_000, 100  # limits for listing a storage
 _KINDS = ("file", "directory")
 _PAGES = ("text/html", "application/xhtml+xml")
+_CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]*://")
+# Protocols of fsspec for files in another file, or on top of another storage.
+_LAYERS = ("zip", "tar", "libarchive", "dir", "reference", "simplecache", "filecache", "blockcache", "cached")
+NO_CHAIN = (
+    "archives and chained URLs (with ::) are not supported; "
+    "give the URL of a recording or a folder, such as s3://bucket/song.flac, or unpack the archive"
+)
 WEB_FOLDER = "web folders are not searched; give the URL of each file (stone tag - reads a list), or mount the folder"
 
 
@@ -174,7 +182,9 @@ def _stored_file(url: Url, _deadline: float) -> Iterator[tuple[Any, int | None]]
 
 
 def _file_system(url: Url) -> tuple[Any, str]:
-    """The file system of a URL, and the name in it. A chain (``zip://…::https://…``) is a valid name."""
+    """The file system of a URL, and the name in it."""
+    if url.protocol in _LAYERS or _CHAIN.search(url.text):
+        raise StorageError(NO_CHAIN)
     try:
         import fsspec
     except ImportError:

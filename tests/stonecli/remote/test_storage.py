@@ -301,7 +301,6 @@ def test_servers_that_declare_a_false_size(serve: Serve, name: str, error: str) 
         ("http://127.0.0.1:9/a.mp3", "[Cc]onnect"),
         ("nonsense://a.mp3", "not known"),
         ("memory://gone.mp3", "no such file"),
-        ("zip://a.mp3::memory://x.zip", "irectory|o such file"),
         ("http://[/a.mp3", "Invalid"),
     ],
 )
@@ -309,6 +308,29 @@ def test_urls_without_a_recording_are_errors(memory: Any, text: str, error: str)
     with pytest.raises(StorageError, match=error) as caught, fetched(Url(text)):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zip://a::file:///x.zip",
+        "zip://a.mp3::memory://x.zip",
+        "zip::https://host/x.zip",
+        "tar://a.mp3",
+        "simplecache::s3://bucket/a.mp3",
+        "memory://a::memory://b",
+    ],
+)
+def test_a_chained_url_says_what_can_be_given(text: str) -> None:
+    location = parse_location(text)
+    assert isinstance(location, Url)
+    with pytest.raises(StorageError) as caught, fetched(location):
+        pass
+    errors = [found.error for found in find_recordings([location]) if found.error]
+    assert {str(caught.value), *errors} == {
+        "archives and chained URLs (with ::) are not supported; "
+        "give the URL of a recording or a folder, such as s3://bucket/song.flac, or unpack the archive"
+    }
 
 
 def test_a_size_beyond_the_limit_is_not_fetched(s3: Any) -> None:
