@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from stonecli.errors import CrateError
 from stonecli.library.crates import file_url_path, is_collection, tracks_of
+from stonecli.library.file_index import FileIndex, normalized
 from stonecli.library.rekordbox import CollectionTrack, read_collection
 
 
@@ -32,24 +31,14 @@ class CollectionTags:
     """The texts of collections by file. It can be pickled.
 
     Attributes:
-        texts: by the :func:`normalized` path of the file.
+        texts: those of each file that a collection has a key or a tempo for.
     """
 
-    texts: Mapping[str, CollectionTexts] = field(default_factory=dict)
+    texts: FileIndex[CollectionTexts] = field(default_factory=FileIndex)
 
     def of(self, path: Path) -> CollectionTexts:
-        """The texts for a file; empty if no collection has it. Links are followed, also those in a collection."""
-        if not self.texts:
-            return CollectionTexts()
-        found = self.texts.get(normalized(path))
-        return found or self._texts_by_real_path.get(_real(path)) or CollectionTexts()
-
-    @cached_property
-    def _texts_by_real_path(self) -> Mapping[str, CollectionTexts]:
-        found: dict[str, CollectionTexts] = {}
-        for path, texts in self.texts.items():
-            found.setdefault(_real(Path(path)), texts)
-        return found
+        """The texts for a file; empty if no collection has it."""
+        return self.texts.get(path) or CollectionTexts()
 
 
 NO_COLLECTION = CollectionTags()
@@ -65,7 +54,7 @@ def read_collection_tags(paths: Iterable[object], playlist_name: str | None = No
         paths: files, folders, crates and URLs; only collections are read.
         playlist_name: if a collection has a file twice, the track in this playlist counts.
     """
-    texts: dict[str, CollectionTexts] = {}
+    found: dict[str, tuple[Path, CollectionTexts]] = {}
     for path in paths:
         if not isinstance(path, str | os.PathLike) or not is_collection(Path(path)) or not Path(path).is_file():
             continue
@@ -75,23 +64,14 @@ def read_collection_tags(paths: Iterable[object], playlist_name: str | None = No
         except (OSError, CrateError):
             continue
         for track in (*in_playlist, *collection.tracks):
-            _add(track, texts)
-    return CollectionTags(texts)
+            _add(track, found)
+    return CollectionTags(FileIndex(found.values()))
 
 
-def _add(track: CollectionTrack, texts: dict[str, CollectionTexts]) -> None:
+def _add(track: CollectionTrack, found: dict[str, tuple[Path, CollectionTexts]]) -> None:
+    """Add the texts of a track to those of its file, by the :func:`normalized` path."""
     path = file_url_path(track.location) if track.key_text or track.bpm_text else None
     if path is not None:
-        name = normalized(path)
-        known = texts.get(name, CollectionTexts())
-        texts[name] = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text)
-
-
-def _real(path: Path) -> str:
-    """The :func:`normalized` path without links."""
-    return normalized(Path(os.path.realpath(path))) if "\0" not in str(path) else str(path)
-
-
-def normalized(path: Path) -> str:
-    """The absolute path, equal for spellings that differ in accents, and on Windows in case."""
-    return os.path.normcase(unicodedata.normalize("NFC", os.path.normpath(path.absolute())))
+        first, known = found.get(normalized(path), (path, CollectionTexts()))
+        texts = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text)
+        found[normalized(path)] = (first, texts)

@@ -18,8 +18,8 @@ from xml.etree import ElementTree  # only written here, never parsed
 from stonecli import __version__
 from stonecli.errors import CrateError, OutputError
 from stonecli.key import Notation, parse_or_none
-from stonecli.library.collection_tags import normalized
 from stonecli.library.crates import file_url_path, tracks_of
+from stonecli.library.file_index import FileIndex
 from stonecli.library.rekordbox import Collection, CollectionTrack, Span, read_collection
 from stonecli.output.playlist import PlaylistEntry, file_uri
 from stonecli.spelling import says_no_key
@@ -309,15 +309,10 @@ def _edits_of_tracks(
 
 def _entries_of(collection: Collection, entries: Sequence[PlaylistEntry]) -> Iterator[PlaylistEntry | None]:
     """The entry of each track of the collection, by its file; None for a track that is not among the entries."""
-    by_path = {normalized(entry.path): entry for entry in entries}
-    by_real_path: dict[str, PlaylistEntry] = {}
+    by_file = FileIndex((entry.path, entry) for entry in entries)
     for track in collection.tracks:
         path = file_url_path(track.location)
-        found = None if path is None else by_path.get(normalized(path))
-        if path is not None and found is None:  # a link, or another spelling of the path
-            by_real_path = by_real_path or {normalized(Path(os.path.realpath(one.path))): one for one in entries}
-            found = None if "\0" in str(path) else by_real_path.get(normalized(Path(os.path.realpath(path))))
-        yield found
+        yield None if path is None else by_file.get(path)
 
 
 def _track(number: str, entry: PlaylistEntry, notation: Notation) -> ElementTree.Element:

@@ -122,10 +122,11 @@ class TestRespelling:
 
 
 @pytest.mark.usefixtures("no_analysis")
-def test_links_are_followed_both_ways(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", ["link", "Me\u0301lanie"])
+def test_links_are_followed_both_ways(invoke: Invoke, song: CopySong, tmp_path: Path, link: str) -> None:
     file = song("flac", "x")
-    (tmp_path / "link").symlink_to(file.parent)
-    linked = tmp_path / "link" / file.name
+    (tmp_path / link).symlink_to(file.parent)
+    linked = tmp_path / link / file.name
     for listed, given in ((linked, file), (file, linked)):
         source = collection(tmp_path / "in.xml", {listed: {"Tonality": "Abm"}, tmp_path / "a\0.mp3": {"Tonality": "C"}})
         assert records(invoke("convert", given, source, "--json").stdout)["x"]["old_key"] == "Abm"
