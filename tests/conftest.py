@@ -460,14 +460,14 @@ def tiny_model() -> MakeModel:
 
 @pytest.fixture
 def no_room() -> LimitFileSize:
-    """A context manager in which no file grows beyond a kilobyte, as on a full disk."""
+    """A context manager in which no file grows beyond a number of bytes, by default a kilobyte, as on a full disk."""
     resource = pytest.importorskip("resource")
 
     @contextmanager
-    def limited() -> Iterator[None]:
+    def limited(size: int = 1 << 10) -> Iterator[None]:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         sys.dont_write_bytecode = True  # Python would cut its .pyc files, and could not read them the next time
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         try:
             yield
         finally:

@@ -26,7 +26,7 @@ Fingerprint = Callable[[Path], dict[str, tuple[int, int, str]]]
 """``fingerprint``: mode, modification time and SHA-256 of each file in a folder, by path."""
 Serve = Callable[[Any], str]
 """``serve``: the address of a web server for a folder or with a handler."""
-LimitFileSize = Callable[[], AbstractContextManager[None]]
+LimitFileSize = Callable[..., AbstractContextManager[None]]
 """``no_room``: a context in which no file grows beyond a kilobyte."""
 
 

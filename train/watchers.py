@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stonecli.errors import StoneError, describe, naming
-from stonecli.util.atomic_file import atomic_file
+from stonecli.util.atomic_file import atomic_file, remove_if_empty
 from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Track
@@ -77,12 +77,15 @@ class CsvLog(Watcher):
         if scores:
             values = {name: getattr(scores, name) for name in ("mirex", "accuracy", "signature", "ksea")}
             row |= {name: f"{value:.4f}" for name, value in values.items()}
-        is_new = not self._path.exists()
-        with naming(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, LOG_COLUMNS)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        try:
+            with naming(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, LOG_COLUMNS)
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError:
+            remove_if_empty(self._path)
+            raise
 
 
 class TensorBoardLog(Watcher):

@@ -50,8 +50,11 @@ class ParquetFolder:
         self.statuses: set[str] = set()
 
     def __enter__(self) -> ParquetFolder:
+        is_new = not self._path.exists()
         self._path.mkdir(exist_ok=True)
         with ExitStack() as stack:
+            if is_new:
+                stack.callback(self._remove_if_empty)
             self._log = stack.enter_context(ResumableLog(self._path / _PENDING))
             for rest in self._path.glob(".part-*.tmp"):
                 rest.unlink()
@@ -81,6 +84,10 @@ class ParquetFolder:
                 self._make_part()
             with suppress(OSError):  # Windows cannot delete open files
                 (self._path / _PENDING).unlink()
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):  # not empty
+            self._path.rmdir()
 
     def _read_part(self, part: Path) -> None:
         from pyarrow import ArrowException

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from stonecli.errors import OutputError, naming
 from stonecli.library.locations import Seen
+from stonecli.util.atomic_file import remove_if_empty
 from stonecli.util.locks import try_lock
 
 _RECORD_START = b'{"path"'
@@ -19,7 +20,8 @@ _RECORD_START = b'{"path"'
 class ResumableLog:
     """A context manager with :meth:`write`: one object per line, each written at once.
 
-    Existing records are kept. An incomplete last line, after a crash or a power failure, is removed.
+    Existing records are kept. An incomplete last line, after a crash or a power failure, is removed. A new file without
+    records, for instance on a full disk, is deleted at the end.
 
     Args:
         path: the file.
@@ -37,6 +39,7 @@ class ResumableLog:
         self.statuses: set[str] = set()
 
     def __enter__(self) -> ResumableLog:
+        self._is_new = not self._path.exists()
         self._file: BinaryIO = self._path.open("a+b", buffering=0)
         try:
             _lock(self._file, self._path)
@@ -69,11 +72,16 @@ class ResumableLog:
         self._file.seek(0, os.SEEK_END)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it is in the file when this returns."""
+        """Append a record; it is in the file when this returns. After an error, nothing of it is."""
         line = memoryview(json.dumps(record).encode() + b"\n")
+        complete = os.fstat(self._file.fileno()).st_size
         with naming(self._path):
-            while line:
-                line = line[self._file.write(line) or 0 :]
+            try:
+                while line:
+                    line = line[self._file.write(line) or 0 :]
+            except OSError:
+                self._file.truncate(complete)
+                raise
 
     def clear(self) -> None:
         """Remove all records, after they were stored elsewhere."""
@@ -87,6 +95,8 @@ class ResumableLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with naming(self._path), self._file:
+            if self._is_new:  # before it is closed, because then another run may write to it
+                remove_if_empty(self._path)
             self.sync()
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Write records to the file of ``--output``: CSV, JSON or NDJSON, depending on its extension.
 
 The file appears only when the run ends, so a reader never sees half a file. A run that does not finish never replaces a
-file: its rows are saved only where there was none.
+file: its rows, if there are any, are saved only where there was none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from stonecli.util.csv_text import csv_cells, csv_line
 
 class OutputFile:
     """A context manager with :meth:`write`; its exit replaces the file, or, after an error, only creates it.
+
+    After an error without any records, no file is created either.
 
     Args:
         path: .csv, .json (one array) or .ndjson (one object per line).
@@ -73,7 +75,7 @@ class OutputFile:
             raise
         finally:
             self.is_unfinished |= is_incomplete or error is not None
-            if is_incomplete or (self.is_unfinished and self._path.exists()):
+            if is_incomplete or (self.is_unfinished and (not self._count or self._path.exists())):
                 self._temporary.unlink()
             else:
                 publish(self._temporary, self._path)

@@ -83,6 +83,13 @@ def publish(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+def remove_if_empty(path: Path) -> None:
+    """Delete a file that was created to append to it, if nothing could be written. Errors are ignored."""
+    with suppress(OSError):  # Windows cannot delete open files
+        if not path.stat().st_size:
+            path.unlink()
+
+
 def umask() -> int:
     """The process's umask; ``mkstemp`` does not use it."""
     mask = os.umask(0)

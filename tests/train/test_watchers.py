@@ -74,6 +74,15 @@ def test_a_full_disk_is_named(tmp_path: Path, network: ChromaNet, no_room: Limit
     assert caught.value.filename == str(tmp_path / "log.csv")
 
 
+def test_a_full_disk_leaves_no_empty_log(tmp_path: Path, network: ChromaNet, no_room: LimitFileSize) -> None:
+    log = CsvLog(tmp_path / "log.csv")
+    with pytest.raises(OSError, match="File too large"), no_room(0):
+        log.on_epoch(report(1, labeled=True), network)
+    assert not [*tmp_path.iterdir()]
+    log.on_epoch(report(1, labeled=True), network)
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,step,")
+
+
 def read(folder: Path) -> Any:
     events = accumulators.EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
     events.Reload()

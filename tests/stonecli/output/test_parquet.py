@@ -184,6 +184,16 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
         assert len(folder.seen) == 1
 
 
+def test_a_full_disk_leaves_no_empty_folder(
+    tmp_path: Path, records: list[dict[str, Any]], no_room: LimitFileSize
+) -> None:
+    (tmp_path / "old.parquet").mkdir()
+    for name in ("new.parquet", "old.parquet"):
+        with ParquetFolder(tmp_path / name) as folder, pytest.raises(OSError, match="File too large"), no_room(0):
+            folder.write(records[-1])
+    assert [*tmp_path.rglob("*")] == [tmp_path / "old.parquet"]
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     path = tmp_path / "x.parquet"

@@ -82,7 +82,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 
 @settings(max_examples=20)  # each is flushed to the disk
-@given(st.lists(st.dictionaries(st.text(), st.text() | st.none() | st.floats(allow_nan=False))))
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.none() | st.floats(allow_nan=False)), min_size=1))
 def test_any_record_is_read_back(tmp_path_factory: pytest.TempPathFactory, extras: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("log") / "x.ndjson"
     records = [
@@ -94,7 +94,7 @@ def test_any_record_is_read_back(tmp_path_factory: pytest.TempPathFactory, extra
         assert list(log.records()) == records
 
 
-def test_a_full_disk_is_named_and_costs_the_line_that_it_cuts(tmp_path: Path, no_room: LimitFileSize) -> None:
+def test_a_full_disk_is_named_and_leaves_no_part_of_a_line(tmp_path: Path, no_room: LimitFileSize) -> None:
     path = tmp_path / "x.ndjson"
     record = {"path": "/a.mp3", "error": "x" * 400}
     with ResumableLog(path) as log:
@@ -103,5 +103,21 @@ def test_a_full_disk_is_named_and_costs_the_line_that_it_cuts(tmp_path: Path, no
         with pytest.raises(OSError, match="File too large") as caught, no_room():
             log.write(record)
     assert caught.value.filename == str(path)
+    assert path.read_bytes().endswith(b"\n")
     with ResumableLog(path) as log:
         assert list(log.records()) == [record] * 2
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path, no_room: LimitFileSize) -> None:
+    new, old = tmp_path / "new.ndjson", tmp_path / "old.ndjson"
+    old.touch()
+    for path in (new, old):
+        with ResumableLog(path) as log, pytest.raises(OSError, match="File too large"), no_room(0):
+            log.write({"path": "/a.mp3"})
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("old.ndjson", 0)]
+
+
+def test_a_run_without_records_leaves_no_file(tmp_path: Path) -> None:
+    with ResumableLog(tmp_path / "x.ndjson"):
+        pass
+    assert not [*tmp_path.iterdir()]

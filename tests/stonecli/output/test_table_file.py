@@ -93,6 +93,13 @@ def test_an_interrupted_run_keeps_the_finished_rows(tmp_path: Path, records: lis
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.json"]
 
 
+@pytest.mark.parametrize("ending", ["csv", "json", "ndjson"])
+def test_a_failed_run_without_rows_leaves_no_file(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(KeyboardInterrupt), OutputFile(tmp_path / f"x.{ending}"):
+        raise KeyboardInterrupt
+    assert not [*tmp_path.iterdir()]
+
+
 def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
     written(tmp_path / "out.csv", [])
