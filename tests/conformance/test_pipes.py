@@ -8,9 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from stonecli.cli.help import COMMANDS
 from stonecli.tags import read_tags
+from tests.fixture_types import CopySong
+from tests.tag_samples import tagged
 
 pty = pytest.importorskip("pty")
+
+ROWS = [
+    ["tag", "MUSIC"],
+    ["tag", "MUSIC", "--json"],
+    ["analyze", "MUSIC"],
+    ["compare", "MUSIC"],
+    ["convert", "MUSIC"],
+    ["mix", "MUSIC"],
+    ["watch", "MUSIC"],
+    ["evaluate", "LABELS"],
+    ["undo", "--list"],
+    ["models"],
+    ["cache"],
+    ["config", "path"],
+]
+"""Every command that prints rows; ``tag`` also as JSON, which is printed in another way."""
 
 
 @pytest.fixture
@@ -84,9 +103,19 @@ class TestReaderThatLeaves:
         assert (result.returncode, result.stderr) == (0, "")
         assert len((tmp_path / "keys.csv").read_text("utf-8-sig").splitlines()) == 7
 
-    def test_a_preview_ends_at_once(self, stone_command: list[str], folder: Path) -> None:
-        result = self.without_reader(stone_command, "tag", folder)
-        assert (result.returncode, result.stderr) == (1, "")
+    @pytest.mark.parametrize("line", ROWS, ids=" ".join)
+    def test_a_command_that_prints_rows_ends_at_once(
+        self, stone_command: list[str], song: CopySong, tmp_path: Path, line: list[str]
+    ) -> None:
+        file, labels = tagged(song("flac"), initialkey="Am"), tmp_path / "labels.csv"
+        labels.write_text(f"path,key\n{file},Am\n")
+        paths = {"MUSIC": str(file.parent), "LABELS": str(labels)}
+        result = self.without_reader(stone_command, *(paths.get(word, word) for word in line))
+        told = f"stone: watching {file.parent}; press Ctrl-C to stop\n" if line[0] == "watch" else ""
+        assert (result.returncode, result.stderr) == (1, told)
+
+    def test_every_command_that_prints_rows_is_tested(self) -> None:
+        assert {line[0] for line in ROWS} == set(COMMANDS) - {"train", "export"}
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
     def test_a_full_disk_is_an_error_after_the_work(self, stone_command: list[str], folder: Path) -> None:

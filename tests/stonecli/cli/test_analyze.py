@@ -184,21 +184,6 @@ def test_nothing_is_written(invoke: Invoke, song: Song, fingerprint: Fingerprint
     assert fingerprint(paths[0].parent) == before
 
 
-def test_a_closed_pipe_prints_no_traceback(stone_command: list[str], song: Song) -> None:
-    process = subprocess.Popen(
-        [*stone_command, "analyze", *[str(song("flac"))] * 3, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert process.wait(60) == 1
-
-
 def test_a_model_of_signatures(invoke: Invoke, song: Song, tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "ks.onnx", count=12)
     record = json.loads(invoke("analyze", song("flac"), "--json", "--model", model).stdout)

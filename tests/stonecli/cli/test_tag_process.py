@@ -78,25 +78,6 @@ class TestEnd:
         assert set(folder.iterdir()) == set(contents)  # and no temporary file
         assert [*tmp_path.glob(".*.tmp")] == []
 
-    def test_a_closed_pipe_prints_no_traceback(
-        self, stone_command: list[str], songs: Mapping[str, Path], folder: Path
-    ) -> None:
-        for number in range(4):
-            shutil.copy(songs["mp3"], folder / f"{number}.mp3")
-        for options in (["--json"], []):
-            process = subprocess.Popen(
-                [*stone_command, "tag", "--jobs", "1", *options, str(folder)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stdout is not None
-            process.stdout.close()
-            assert process.stderr is not None
-            assert process.stderr.read() == ""
-            process.stderr.close()
-            assert process.wait(60) == 1
-
     def test_nothing_on_standard_input(self, stone_command: list[str]) -> None:
         for command in ("tag", "mix", "analyze"):
             done = subprocess.run([*stone_command, command, "-"], input=b"", capture_output=True, check=False)
