@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class CacheDatabase:
 
     Attributes:
         was_damaged: whether the database was damaged and created again.
+        error: the first error that was ignored because it only costs time; None if there was none.
 
     Raises:
         OSError, sqlite3.Error: it cannot be created.
@@ -44,6 +45,7 @@ class CacheDatabase:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.was_damaged = False
+        self.error: OSError | sqlite3.Error | None = None
         self._lock = threading.Lock()
         make_private_folder(self.path.parent)
         try:
@@ -149,11 +151,14 @@ class CacheDatabase:
         """Allow one thread at a time and ignore errors of SQLite; a damaged database is created again."""
         with self._lock:
             try:
-                yield
-            except sqlite3.Error as error:
-                if _is_damage(error):
-                    with suppress(OSError, sqlite3.Error):
-                        self._recreate()
+                try:
+                    yield
+                except sqlite3.Error as error:
+                    if not _is_damage(error):
+                        raise
+                    self._recreate()
+            except (OSError, sqlite3.Error) as error:
+                self.error = self.error or error
 
     def _prune(self) -> None:
         numbers = [

@@ -7,7 +7,8 @@ stat fingerprint of a file (size, times and inode) is the same, the file is not 
 hash, hash of the model and version of the detection.
 
 It is one SQLite file in the user's cache folder. Its errors only cost time: a file whose result cannot be read is
-analyzed, a result that cannot be written is dropped, a damaged database is deleted and created again.
+analyzed, a result that cannot be written is dropped, a damaged database is deleted and created again. The user gets one
+warning per run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from stonecli.cache.database import CacheDatabase, delete_database
 from stonecli.cache.records import decode_estimate, decode_tempo, encode_estimate, encode_tempo
 from stonecli.detection.detect import DETECTION_VERSION
 from stonecli.detection.estimate import KeyEstimate
+from stonecli.errors import reason
 from stonecli.library.music_file import MusicFile
 from stonecli.model.session import KeyModel
 from stonecli.tags.edit.old_digest import OldDigest
@@ -62,9 +66,13 @@ class ResultCache:
         self._database = CacheDatabase(self.path)
 
     @property
-    def was_damaged(self) -> bool:
-        """Whether the database was damaged and created again."""
-        return self._database.was_damaged
+    def warning(self) -> str | None:
+        """One line for the user if the cache could not be used, or was damaged and created again; None otherwise."""
+        if self._database.error:
+            return _unusable(self.path, self._database.error)
+        if self._database.was_damaged:
+            return f"the result cache {self.path} was damaged or from another version, so stone started a new one"
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ResultCache, (self.path,)
@@ -206,12 +214,31 @@ class ResultCache:
         return row is not None
 
 
-def open_cache() -> ResultCache | None:
-    """The user's cache; None if it cannot be opened: then every file is analyzed."""
+@contextmanager
+def opened_cache(on_warning: Callable[[str], None] | None = None) -> Iterator[ResultCache | None]:
+    """The user's cache, closed at the end of the block; None if it cannot be opened: then every file is analyzed.
+
+    Args:
+        on_warning: called at most once, with one line that says why the cache cannot be used and what to do: before the
+            block if that is known by then, otherwise after it.
+    """
+    path = cache_folder() / FILE_NAME
+    cache = None
     try:
-        return ResultCache()
-    except (OSError, sqlite3.Error):
-        return None
+        cache = ResultCache(path)
+        warning = cache.warning
+    except (OSError, sqlite3.Error) as error:
+        warning = _unusable(path, error)
+    warn = on_warning or (lambda _: None)
+    if warning:
+        warn(warning)
+    try:
+        yield cache
+    finally:
+        if cache is not None:
+            cache.close()
+            if not warning and cache.warning:
+                warn(cache.warning)
 
 
 def empty_cache() -> ResultCache:
@@ -229,6 +256,11 @@ def empty_cache() -> ResultCache:
         return ResultCache(path)
     results.clear()
     return results
+
+
+def _unusable(path: Path, error: Exception) -> str:
+    what = f"the result cache {path} cannot be used ({reason(error)}), so the next run may analyze the same files again"
+    return f"{what}; check its permissions and the free disk space, or move it away"
 
 
 def _name(path: Path) -> bytes:

@@ -33,9 +33,8 @@ def cache(
     try:
         with closing(empty_cache() if action == "clear" else ResultCache()) as results:
             count = results.count()
-            if results.was_damaged and action == "show":
-                note = "stone: the cache was damaged or from another version, so stone started a new one"
-                error_console().print(Text(note), soft_wrap=True)
+            if results.warning and action == "show":
+                error_console().print(Text(f"stone: {printable(results.warning)}"), soft_wrap=True)
     except sqlite3.Error as error:  # such as a locked file or a full disk; stone tag then runs without the cache
         fail(f"{path}: {reason(error)}")
     line = f"{printable(str(path))}: {count} results, {path.stat().st_size / 1e6:.1f} MB"

@@ -86,6 +86,7 @@ def convert(
             on_start=screen.start,
             on_done=screen.advance,
             on_result=screen.show,
+            on_warning=screen.info,
             playlist_name=playlist_name,
         )
         screen.finish(summary)

@@ -176,7 +176,14 @@ def mix(
         started, done, result = screen.start, screen.advance, screen.note
         if compatible:
             found = mixing.compatible(
-                paths, compatible, options, model=key_model, on_start=started, on_done=done, on_result=result
+                paths,
+                compatible,
+                options,
+                model=key_model,
+                on_start=started,
+                on_done=done,
+                on_result=result,
+                on_warning=screen.info,
             )
             screen.show_compatible(found)
         else:
@@ -190,5 +197,6 @@ def mix(
                 on_start=started,
                 on_done=done,
                 on_result=result,
+                on_warning=screen.info,
             )
             screen.show_mix(order)

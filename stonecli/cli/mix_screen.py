@@ -130,7 +130,7 @@ class MixScreen:
         limit, over_limit = self._options.rules.max_tempo_change, sum(one.is_over_limit for one in mix.transitions)
         if over_limit:
             what = "transition changes" if over_limit == 1 else "transitions change"
-            self._info(f"{over_limit} {what} the tempo by more than {limit:g} %")
+            self.info(f"{over_limit} {what} the tempo by more than {limit:g} %")
         self._end(has_keys=bool(mix.tracks))
 
     def _save(self, mix: Mix) -> None:
@@ -153,11 +153,12 @@ class MixScreen:
                 bpm=self._options.bpm,
             )
             if name != rekordbox.stem:
-                self._info(f"the collection has a playlist {rekordbox.stem}; the new one is named {name}")
+                self.info(f"the collection has a playlist {rekordbox.stem}; the new one is named {name}")
         elif rekordbox:
             save_rekordbox(rekordbox, entries, self._notation, rekordbox.stem)
 
-    def _info(self, text: str) -> None:
+    def info(self, text: str) -> None:
+        """Print a message to standard error, except with --quiet."""
         if not self._quiet:
             self._errors.info(text)
 

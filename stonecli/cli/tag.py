@@ -133,6 +133,7 @@ def tag(
                 on_start=screen.start,
                 on_done=screen.advance,
                 on_result=screen.show,
+                on_warning=screen.info,
                 playlist_name=playlist_name,
             )
             screen.finish(summary)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +247,10 @@ class StonePlugin(plugins.BeetsPlugin):
         )
         pairs = ((item, _path(item)) for item in items)
         with (
-            open_tagger(_load_model(settings.model), options) as (tagger, _),
+            open_tagger(_load_model(settings.model), options, on_warning=partial(self._log.warning, "{}")) as (
+                tagger,
+                _,
+            ),
             in_threads(lambda pair: tagger(pair[1]), pairs, settings.jobs) as outcomes,
         ):
             for outcome in outcomes:

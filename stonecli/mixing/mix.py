@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from stonecli.cache.results import ResultCache, open_cache
+from stonecli.cache.results import ResultCache, opened_cache
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
@@ -190,6 +190,7 @@ def mix(
     on_start: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: Callable[[Outcome[Location, MixTrack]], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Mix:
     """The music below ``paths`` in an order that mixes well. No file is changed.
 
@@ -206,6 +207,7 @@ def mix(
         on_done: called for each processed file as soon as it is done, for a progress bar.
         on_result: called with the outcome of each file, in the calling thread. Files that fail or have no key are not
             in the mix.
+        on_warning: called with one line if the result cache cannot be used; the run goes on without it.
 
     Raises:
         ValueError: a track that is named does not exist, cannot be read or has no key; one track has two positions, or
@@ -216,7 +218,7 @@ def mix(
     named = {"start": start, "end": end, **{f"at {position}": path for position, path in (at or {}).items()}}
     if at and min(at) < 1:
         raise ValueError("at must be 1 or more")
-    tracks, left_out, found = _read(paths, named, options, model, on_start, on_done, on_result)
+    tracks, left_out, found = _read(paths, named, options, model, on_start, on_done, on_result, on_warning)
     positions = {position: found[f"at {position}"] for position in at or ()}
     result = harmonic_mix(tracks, found.get("start"), found.get("end"), positions, options.rules)
     return replace(result, left_out=tuple(left_out))
@@ -231,17 +233,20 @@ def compatible(
     on_start: Callable[[int], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: Callable[[Outcome[Location, MixTrack]], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Compatible:
     """The music below ``paths`` that mixes with one track. No file is changed.
 
     Args:
         track: a file inside or outside ``paths``, or the name of one of the files.
-        paths, options, model, on_start, on_done, on_result: see :func:`mix`.
+        paths, options, model, on_start, on_done, on_result, on_warning: see :func:`mix`.
 
     Raises:
         ValueError: the track does not exist, cannot be read or has no key. Others: see :func:`mix`.
     """
-    tracks, left_out, found = _read(paths, {"compatible": track}, options, model, on_start, on_done, on_result)
+    tracks, left_out, found = _read(
+        paths, {"compatible": track}, options, model, on_start, on_done, on_result, on_warning
+    )
     chosen = found["compatible"]
     if chosen.track is None:
         raise ValueError(f"{track}: no key detected, so no track can be compared with it")
@@ -269,6 +274,7 @@ def _read(
     on_start: Callable[[int], None] | None,
     on_done: Callable[[], None] | None,
     on_result: Callable[[Outcome[Location, MixTrack]], None] | None,
+    on_warning: Callable[[str], None] | None,
 ) -> tuple[list[MixTrack], list[LeftOut], dict[str, MixTrack]]:
     """The tracks of all files, the files without a key, and the track of each name that is not None."""
     locations = [Path(path) for path in paths]
@@ -291,10 +297,8 @@ def _read(
     for finding in findings:
         if finding.error is not None:
             collect(Outcome(finding.location, None, finding.error))
-    cache = open_cache() if options.use_cache else None
     with ExitStack() as stack:
-        if cache is not None:
-            stack.enter_context(closing(cache))
+        cache = stack.enter_context(opened_cache(on_warning)) if options.use_cache else None
         collection = read_collection_tags(locations, options.playlist_name)
         key_model = default_model() if model is None else model
         reader = TrackReader(key_model, cache, options.bpm, options.bpm_range, collection)

@@ -34,6 +34,7 @@ def tag_library(
     on_start: Callable[[Sequence[Location]], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
+    on_warning: Callable[[str], None] | None = None,
     playlist_name: str | None = None,
 ) -> TagSummary:
     """Detect the keys of all music below ``paths`` and, if ``options`` say so, write them to the tags.
@@ -51,6 +52,7 @@ def tag_library(
         on_done: called for each processed file as soon as it is done, for a progress bar.
         on_result: called with the outcome of each file in the order in which they were found, in the calling thread.
             An outcome has ``item`` (the path or URL), ``result`` and ``error``: one line, or None.
+        on_warning: called with one line if the result cache cannot be used; the run goes on without it.
         playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Returns:
@@ -63,7 +65,7 @@ def tag_library(
     from stonecli.remote.storage import find_recordings
 
     locations = [path if isinstance(path, Url) else parse_location(os.fspath(path)) for path in paths]
-    with open_tagger(model, options) as (tagger, run):
+    with open_tagger(model, options, on_warning=on_warning) as (tagger, run):
         if isinstance(tagger, Converter):
             tagger = replace(tagger, collection=read_collection_tags(locations, playlist_name))
         leftovers: list[Path] = []
@@ -96,6 +98,7 @@ def convert_library(
     on_start: Callable[[Sequence[Location]], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
+    on_warning: Callable[[str], None] | None = None,
     playlist_name: str | None = None,
 ) -> TagSummary:
     """Write the keys that the music below ``paths`` already has in other notations, or to other fields.
@@ -108,7 +111,7 @@ def convert_library(
     Args:
         paths: files, folders and crates, see :func:`tag_library`; URLs are never written to, so each is an error.
         options: ``rules`` are the fields with their notations. Without ``write`` this is a preview.
-        on_start, on_done, on_result, playlist_name: see :func:`tag_library`.
+        on_start, on_done, on_result, on_warning, playlist_name: see :func:`tag_library`.
 
     Returns:
         The number of files and failures, whether the run was interrupted, and its number for undo.
@@ -123,6 +126,7 @@ def convert_library(
         on_start=on_start,
         on_done=on_done,
         on_result=on_result,
+        on_warning=on_warning,
         playlist_name=playlist_name,
     )
 
@@ -150,6 +154,7 @@ def compare_library(
     on_start: Callable[[Sequence[Location]], None] | None = None,
     on_done: Callable[[], None] | None = None,
     on_result: OnResult | None = None,
+    on_warning: Callable[[str], None] | None = None,
     playlist_name: str | None = None,
 ) -> ComparisonSummary:
     """Compare the keys in the tags of all music below ``paths`` with the detected ones. No file is changed.
@@ -162,8 +167,8 @@ def compare_library(
         only: pass only results with one of these relations to ``on_result``; None for all. Errors are always passed.
         min_confidence: pass only results with at least this confidence.
         model: None for the built-in one.
-        on_start, on_done, on_result, playlist_name: see :func:`tag_library`. A result has ``old_key``, ``estimate``
-            and ``relation``.
+        on_start, on_done, on_result, on_warning, playlist_name: see :func:`tag_library`. A result has ``old_key``,
+            ``estimate`` and ``relation``.
 
     Returns:
         The counts of all files, also of those that were not passed to ``on_result``.
@@ -196,6 +201,7 @@ def compare_library(
         on_start=on_start,
         on_done=on_done,
         on_result=collect,
+        on_warning=on_warning,
         playlist_name=playlist_name,
     )
     relations = {relation: counts[relation] for relation in AGREEMENTS}

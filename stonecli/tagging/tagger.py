@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from stonecli.cache.content_hash import hash_content
-from stonecli.cache.results import CacheEntry, ResultCache, open_cache
+from stonecli.cache.results import CacheEntry, ResultCache, opened_cache
 from stonecli.detection.detect import detect_key
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
@@ -267,6 +267,7 @@ def open_tagger(
     *,
     description: str = "",
     cancelled: Callable[[], bool] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[FileAction, JournalRun | None]]:
     """A tagger with an open result cache, and the open run of the undo journal: None without ``options.write``.
 
@@ -277,6 +278,7 @@ def open_tagger(
         options: what to do.
         description: what the run does, for ``stone undo --list``. Default: :attr:`TagOptions.description`.
         cancelled: see :class:`Tagger`.
+        on_warning: called with one line if the result cache cannot be used; see ``opened_cache``.
 
     Raises:
         JournalError: the undo journal cannot be used; without it nothing is written.
@@ -284,7 +286,6 @@ def open_tagger(
     """
     with ExitStack() as stack:
         run = stack.enter_context(recorded(description or options.description)) if options.write else None
-        cache = open_cache() if options.use_cache and not options.remove else None
-        if cache is not None:
-            stack.enter_context(closing(cache))
+        is_cached = options.use_cache and not options.remove and (options.write or not options.convert)
+        cache = stack.enter_context(opened_cache(on_warning)) if is_cached else None
         yield make_tagger(model, options, run, cache, cancelled), run

@@ -45,7 +45,7 @@ def watch_folder(
         existing: process the files that are there at the start, too.
         on_start: called once when the folder is being watched.
         on_result: called with the outcome of each file as it is done, in the calling thread.
-        on_warning: called with one line when something limits the watch.
+        on_warning: called with one line when something limits the watch, or the result cache cannot be used.
 
     Returns:
         The number of files and failures, and the number of the run for undo.
@@ -59,7 +59,7 @@ def watch_folder(
 
     counter, ended, warn = ResultCounter(on_result), Event(), on_warning or (lambda text: None)
     with ExitStack() as stack:
-        tagger, run = stack.enter_context(open_tagger(model, options, cancelled=ended.is_set))
+        tagger, run = stack.enter_context(open_tagger(model, options, cancelled=ended.is_set, on_warning=warn))
         watcher = stack.enter_context(
             FolderWatcher(Path(folder), settle_seconds, polling=polling, existing=existing, warn=warn)
         )

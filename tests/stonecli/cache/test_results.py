@@ -14,7 +14,7 @@ from mutagen.flac import FLAC
 
 from stonecli.cache import database, results
 from stonecli.cache.content_hash import hash_content
-from stonecli.cache.results import FILE_NAME, CacheEntry, ResultCache, open_cache
+from stonecli.cache.results import FILE_NAME, CacheEntry, ResultCache, opened_cache
 from stonecli.detection.detect import DETECTION_VERSION
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
@@ -258,7 +258,9 @@ class TestDamage:
         assert opened.estimate(bytes([7]), MODEL) is None
         opened.put(b"newer", MODEL, estimate_of("Am"))
         assert opened.estimate(b"newer", MODEL) is not None
-        assert opened.was_damaged
+        assert (
+            opened.warning == f"the result cache {path} was damaged or from another version, so stone started a new one"
+        )
         opened.close()
 
     def test_two_processes_find_the_damage_at_once(self, tmp_path: Path, estimate_of: EstimateOf) -> None:
@@ -296,10 +298,38 @@ class TestDamage:
             cache._database.change("UPDATE estimates SET estimate = ?", (data,))
             assert cache.estimate(b"identity", MODEL) is None
 
-    def test_without_a_usable_folder_there_is_no_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "file").touch()
-        monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "file" / "below"))
-        assert open_cache() is None
+    @pytest.mark.parametrize("kind", ["folder is a file", "folder", "pipe"])
+    def test_without_a_usable_file_there_is_a_warning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "cache"))
+        path = tmp_path / "cache" / FILE_NAME
+        if kind == "folder is a file":
+            path.parent.touch()
+        elif kind == "folder":
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir()
+            os.mkfifo(path) if hasattr(os, "mkfifo") else pytest.skip("no named pipes")
+        warnings: list[str] = []
+        with opened_cache(warnings.append) as cache:
+            assert cache is None
+        (warning,) = warnings
+        assert warning.startswith(f"the result cache {path} cannot be used (")
+
+    def test_an_error_after_the_start_is_a_warning_at_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimate_of: EstimateOf
+    ) -> None:
+        monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path))
+        warnings: list[str] = []
+        with opened_cache(warnings.append) as cache:
+            assert cache is not None
+            cache._database.row("PRAGMA query_only = ON")
+            for name in (b"a", b"b"):
+                cache.put(name, MODEL, estimate_of("Am"))
+            assert warnings == []
+        (warning,) = warnings
+        assert "(attempt to write a readonly database)" in warning
 
     def test_a_cache_that_cannot_be_written_is_not_an_error(
         self, cache: ResultCache, key_model: KeyModel, song: Song, estimated: list[Path]

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from tests.fixture_types import MakeModel, RunStone
+from tests.tag_samples import tagged
 
 Invoke = Callable[..., Result]
 Song = Callable[..., Path]
@@ -17,6 +18,11 @@ Song = Callable[..., Path]
 
 def cache_file() -> Path:
     return Path(os.environ["STONE_CACHE_DIR"]) / "results.sqlite3"
+
+
+def replaced() -> str:
+    """The line about a damaged cache."""
+    return f"stone: the result cache {cache_file()} was damaged or from another version, so stone started a new one\n"
 
 
 @pytest.fixture
@@ -103,11 +109,41 @@ def test_a_damaged_cache_is_not_an_error(invoke: Invoke, song: Song) -> None:
     first = invoke("tag", path)
     cache_file().write_bytes(b"damaged" * 1000)
     again = invoke("tag", path)
-    assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, "")
-    shutil.rmtree(cache_file().parent)
+    assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, replaced())
+    assert invoke("tag", path).stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["tag"], ["tag", "--json"], ["compare"], ["convert", "--write-tags"], ["mix"]])
+def test_an_unusable_cache_is_told_once(
+    invoke: Invoke, song: Song, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tagged(song("flac"), initialkey="A minor").parent
+    tagged(song("flac", "other"), initialkey="Am")
+    monkeypatch.setenv("STONE_CACHE_DIR", str(tmp_path / "cache"))
     cache_file().parent.touch()
-    again = invoke("tag", path)
-    assert (again.exit_code, again.stdout, again.stderr) == (0, first.stdout, "")
+    result = invoke(*arguments, folder)
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        f"stone: the result cache {cache_file()} cannot be used (not a directory), so the next run may analyze the "
+        "same files again; check its permissions and the free disk space, or move it away"
+    )
+    quiet = [argument for argument in arguments if argument != "--json"]
+    assert invoke(*quiet, "--quiet", folder).stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on Unix")
+def test_a_cache_that_may_not_be_written_is_told_once(stone: RunStone, song: Song, tmp_path: Path) -> None:
+    paths = [song("flac"), song("mp3")]
+    assert stone("tag", paths[0]).returncode == 0
+    for path, mode in ((cache_file(), 0o400), (cache_file().parent, 0o500)):
+        path.chmod(mode)
+    try:
+        result = stone("tag", *paths, weak=True)
+    finally:
+        cache_file().parent.chmod(0o700)
+    assert (result.returncode, result.stderr.count("\n")) == (0, 1)
+    assert result.stderr.startswith(f"stone: the result cache {cache_file()} cannot be used (")
 
 
 @pytest.mark.parametrize("arguments", [["cache"], ["cache", "clear"], ["tag"]], ids=" ".join)
@@ -130,10 +166,10 @@ def test_a_cache_with_damaged_pages_is_replaced(
     result = invoke(*arguments, *([path] if arguments == ["tag"] else []))
     assert result.exit_code == 0
     if arguments == ["tag"]:
-        assert (result.stdout, result.stderr) == (first.stdout, "")
+        assert (result.stdout, result.stderr) == (first.stdout, replaced())
     else:
         assert result.stdout.startswith(f"{cache_file()}: 0 results, ")
-        assert len(result.stderr.splitlines()) == (0 if "clear" in arguments else 1)
+        assert result.stderr == ("" if "clear" in arguments else replaced())
     again = invoke("tag", path)
     assert (again.stdout, again.stderr) == (first.stdout, "")
     result = invoke("cache")
@@ -154,7 +190,7 @@ def test_a_damaged_cache_is_replaced_by_the_next_process(stone: RunStone, invoke
         result = stone(*command)
         assert result.returncode == 0, result.stderr
         if command[0] == "tag":
-            assert (result.stdout, result.stderr) == (first.stdout, "")
+            assert (result.stdout, result.stderr) == (first.stdout, replaced())
         assert invoke("cache").stdout.startswith(f"{cache_file()}: {count} results, ")
 
 

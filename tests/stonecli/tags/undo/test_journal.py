@@ -534,7 +534,7 @@ class TestDatabase:
 
     def test_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(JournalError, match=r"cannot be created: not a directory|cannot be created: file exists"):
+        with pytest.raises(JournalError, match="cannot be created: not a directory"):
             UndoJournal(tmp_path / "file" / "below" / FILE_NAME)
 
     def test_it_can_be_sent_to_another_process(self, make: CopySample, undo_journal: UndoJournal) -> None:
