@@ -5,6 +5,7 @@ This module only reads and writes the file; the command line checks names and va
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,16 @@ def _not_toml(error: Exception) -> ConfigError:
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file():
-            if path.exists():
-                raise ConfigError("is not a regular file; delete it")
-            return ""
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError("is not a regular file; delete it")
+        if status.st_size > MAX_BYTES:
             raise ConfigError(f"is larger than {MAX_BYTES >> 20} MiB; delete it")
         # Editors on Windows put a byte order mark in front, which is not TOML.
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
+    except FileNotFoundError:
+        return ""
+    except OSError as error:  # also if its folder may not be read, or is a file
         raise ConfigError(reason(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("is not UTF-8; save it in that encoding or delete it") from error

@@ -302,3 +302,13 @@ def test_a_configured_null_only_applies_to_lists(invoke: Invoke, song: Song, sto
     )
     assert (listed.returncode, listed.stderr) == (0, b"")
     assert invoke("tag", "--null", path).exit_code == 2
+
+
+def test_a_file_instead_of_the_folder(
+    invoke: Invoke, song: Song, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STONE_CONFIG_DIR", str(tmp_path / "config"))
+    (tmp_path / "config").touch()
+    for line in (["tag", song("flac")], ["config", "set", "tag.bpm", "true"]):
+        result = invoke(*line)
+        assert (result.exit_code, result.stderr) == (2, f"stone: {config_path()}: not a directory\n")
