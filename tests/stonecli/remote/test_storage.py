@@ -321,7 +321,7 @@ def test_urls_without_a_recording_are_errors(memory: Any, text: str, error: str)
         "memory://a::memory://b",
     ],
 )
-def test_a_chained_url_says_what_can_be_given(text: str) -> None:
+def test_a_chained_url_is_refused_with_advice(text: str) -> None:
     location = parse_location(text)
     assert isinstance(location, Url)
     with pytest.raises(StorageError) as caught, fetched(location):
