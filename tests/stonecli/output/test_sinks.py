@@ -9,8 +9,14 @@ def test_a_failed_write_does_not_affect_other_files(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     targets = Targets(tmp_path / "a.csv", gone / "a.m3u8", tmp_path / "a.xml", tmp_path / "a.html")
-    with pytest.raises(FileNotFoundError) as caught, Outputs(targets, "camelot", None):
-        gone.rmdir()
+
+    def run() -> None:
+        with Outputs(targets, "camelot", None) as outputs:
+            outputs.note(tmp_path / "a.mp3", None, "no such file")
+            gone.rmdir()
+
+    with pytest.raises(FileNotFoundError) as caught:
+        run()
     assert caught.value.filename == str(gone / "a.m3u8")  # not the temporary file
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.html", "a.xml"]
 
