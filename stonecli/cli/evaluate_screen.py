@@ -78,6 +78,10 @@ class EvaluationScreen:
         if repeated:
             lines = ", ".join(str(line) for line in repeated[:10]) + (", ..." if len(repeated) > 10 else "")
             self._errors.note(self._labels, f"tracks listed twice count once (line {lines})")
+        for track in self._tracks:
+            if track.key is not None and track.other_key is not None:
+                self._errors.two_keys(track.location, track.key, track.other_key, "musical")
+        self._errors.finish()
         return self._tracks
 
     def read_answers(self, tracks: list[Label]) -> Answers:

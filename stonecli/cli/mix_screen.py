@@ -95,11 +95,14 @@ class MixScreen:
         self._advance()
 
     def note(self, outcome: Outcome[Location, MixTrack]) -> None:
-        """Print the file if it failed or has no key."""
+        """Print the file if it failed, or has no key or two."""
         if outcome.error is not None:
             self._errors.show(outcome.item, outcome.error)
         elif outcome.result is not None and outcome.result.track is None:
             self._errors.note(outcome.item, NO_KEY)
+        elif outcome.result is not None and outcome.result.track and outcome.result.other_key and not self._quiet:
+            key = outcome.result.track.key
+            self._errors.two_keys(outcome.item, key, outcome.result.other_key, self._notation)
 
     def show_compatible(self, found: Compatible) -> None:
         """Print the tracks that mix with one, and end with an exit code if files failed."""

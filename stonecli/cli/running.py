@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from stonecli.key import Key, Notation
     from stonecli.library.locations import Location
 
 
-MAX_ENTRIES = 20  # of playlists and collections that are shown if they fail
+MAX_ENTRIES = 20  # of playlists and collections that are shown if they fail, and of files with two different keys
 
 
 class Errors:
     """Shows the files that failed on standard error, one line each, and counts them.
 
     Of the entries of playlists and collections that cannot be read, only the first ``MAX_ENTRIES`` are shown: if the
-    drive with the music is missing, there may be thousands. :meth:`finish` shows the number of the others.
+    drive with the music is missing, there may be thousands. So are files with two different keys. :meth:`finish` shows
+    the number of the others.
 
     Args:
         console: None for standard error; its console is created with the first line, because importing Rich is slow.
@@ -39,7 +41,7 @@ class Errors:
         self._console = console
         self.count = 0
         self._shown: set[str] = set()
-        self._entries = 0
+        self._entries = self._two_keys = 0
 
     @property
     def console(self) -> Console:
@@ -65,11 +67,14 @@ class Errors:
             self.console.print(text, soft_wrap=True)
 
     def finish(self) -> None:
-        """Show how many entries of playlists and collections were not shown."""
+        """Show how many entries of playlists and collections, and files with two keys, were not shown."""
         hidden, self._entries = self._entries - MAX_ENTRIES, 0
         if hidden > 0:
             what = "entry" if hidden == 1 else "entries"
             self.info(f"{hidden:,} more {what} of playlists or collections cannot be read; is the drive connected?")
+        hidden, self._two_keys = self._two_keys - MAX_ENTRIES, 0
+        if hidden > 0:
+            self.info(f"{hidden:,} more {'file has' if hidden == 1 else 'files have'} two different keys")
 
     def info(self, text: str) -> None:
         """Show a message about the run."""
@@ -86,6 +91,17 @@ class Errors:
         from stonecli.util.text import printable
 
         self.console.print(Text(f"{printable(str(path))}: {text}"), soft_wrap=True)
+
+    def two_keys(self, path: Location, key: Key, other: Key, notation: Notation) -> None:
+        """Show a file that has two different keys, of which the first one counts."""
+        self._two_keys += 1
+        if self._two_keys <= MAX_ENTRIES:
+            self.note(path, f"{different_keys(key, other, notation)}; the first one counts")
+
+
+def different_keys(key: Key, other: Key, notation: Notation) -> str:
+    """What is wrong with a file that has both keys."""
+    return f"two different keys ({key.spelled(notation)} and {other.spelled(notation)})"
 
 
 def listed_were(paths: Iterable[Path]) -> str:

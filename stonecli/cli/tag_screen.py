@@ -20,7 +20,7 @@ from stonecli.cli.common import (
     output_console,
     print_json,
 )
-from stonecli.cli.running import Errors, listed_were, progress_bar, unbroken_output
+from stonecli.cli.running import Errors, different_keys, listed_were, progress_bar, unbroken_output
 from stonecli.key import Notation
 
 if TYPE_CHECKING:
@@ -184,8 +184,12 @@ class TagScreen:
                 self.errors.note(location, note)
         if result is not None and self._options.convert and result.status == "unreadable key":
             self.errors.note(location, f"not a key: {(result.old_text or '')[:40]!r}; left as it is")
-        if result is not None and result.status == "different keys":
-            self.errors.note(location, "two different keys; left as it is")
+        if result is not None and result.old_key is not None and result.other_key is not None:
+            if result.status == "different keys":
+                problem = different_keys(result.old_key, result.other_key, self._notation)
+                self.errors.note(location, f"{problem}; left as it is")
+            elif not self._mode.quiet and not self._options.overwrite:  # otherwise neither of them counts
+                self.errors.two_keys(location, result.old_key, result.other_key, self._notation)
         if error is not None:
             self.errors.show(location, error)
 
@@ -204,7 +208,8 @@ class TagScreen:
         self._outputs.is_unfinished = summary.interrupted
 
     def summarize(self) -> None:
-        """Print the last lines of the table."""
+        """Print the last lines of the notes and of the table."""
+        self.errors.finish()
         if self._shows_table:
             self._table.summary(self.errors.count, self._options.write)
 
@@ -217,7 +222,6 @@ class TagScreen:
         """
         if not summary.files and not summary.interrupted and not (self._results and len(self._results.seen)):
             fail_without_music(names)
-        self.errors.finish()
         self.summarize()
         self.detail(f"{time.monotonic() - self._started:.1f} s, {summary.failed} failed")
         if summary.interrupted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TextIO
@@ -16,7 +16,7 @@ from stonecli.key import Key, parse_or_none
 from stonecli.library.crates import entry_of, is_collection, is_crate, read_crate, tracks_of
 from stonecli.library.locations import Location, Url, parse_location
 from stonecli.library.rekordbox import read_collection
-from stonecli.tags import read_key
+from stonecli.tags import read_tags
 from stonecli.tags.tempo_text import parse_bpm, says_no_tempo
 from stonecli.util.atomic_file import atomic_file
 from stonecli.util.csv_text import csv_cells, csv_line
@@ -43,6 +43,7 @@ class Label:
         genre, source: as written in the CSV; empty without one.
         line: line number in the CSV, from 1.
         tempo: the true tempo in beats per minute; None without one.
+        other_key: another key of the track in its crate or tags; ``key`` counts. None if there is only one.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Label:
     source: str
     line: int
     tempo: float | None = None
+    other_key: Key | None = None
 
     @property
     def location(self) -> Location:
@@ -218,20 +220,26 @@ def read_crate_labels(path: Path, playlist_name: str | None = None) -> list[Labe
         raise LabelsError(str(error)) from error
     for number, (entry, key_text, genre, tempo) in enumerate(rows, 1):
         path = Path(str(entry.location))
-        key = parse_or_none(key_text) or _key_in_tags(path)
+        key, other = parse_or_none(key_text), None
+        if key is None:
+            key, other = _keys_in_tags(path)
         if key is not None or not path.exists():
-            label = Label(path, str(entry.location), key, genre, "", number, tempo if key is not None else None)
-            tracks.setdefault(_normalized(path), label)
+            label = Label(path, str(entry.location), key, genre, "", number, tempo if key is not None else None, other)
+            first = tracks.setdefault(_normalized(path), label)
+            if key not in (first.key, None) and first.key is not None and first.other_key is None:
+                tracks[_normalized(path)] = replace(first, other_key=key)
     if not any(label.key is not None for label in tracks.values()):
         raise LabelsError("no track has a key, neither in the crate nor in its tags")
     return list(tracks.values())
 
 
-def _key_in_tags(path: Path) -> Key | None:
+def _keys_in_tags(path: Path) -> tuple[Key | None, Key | None]:
+    """The key in the tags of the file, and another one in them; each None if there is none."""
     try:
-        return read_key(path)
+        tags = read_tags(path)
     except TagError:
-        return None
+        return None, None
+    return tags.key, tags.other_key
 
 
 def read_predictions(path: Path, tracks: Sequence[Label], folder: Path) -> Predictions:

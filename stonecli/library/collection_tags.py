@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stonecli.errors import CrateError
+from stonecli.key import Key, parse_or_none
 from stonecli.library.crates import file_url_path, is_collection, tracks_of
 from stonecli.library.file_index import FileIndex, normalized
 from stonecli.library.rekordbox import CollectionTrack, read_collection
@@ -20,10 +21,12 @@ class CollectionTexts(NamedTuple):
     Attributes:
         key: the text of ``Tonality``; "" if it is missing.
         bpm: the text of ``AverageBpm``; "" if it is missing.
+        other_key: the key of another track of the same file, if it differs; ``key`` counts.
     """
 
     key: str = ""
     bpm: str = ""
+    other_key: Key | None = None
 
 
 @dataclass(frozen=True)
@@ -73,5 +76,7 @@ def _add(track: CollectionTrack, found: dict[str, tuple[Path, CollectionTexts]])
     path = file_url_path(track.location) if track.key_text or track.bpm_text else None
     if path is not None:
         first, known = found.get(normalized(path), (path, CollectionTexts()))
-        texts = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text)
+        key, new = parse_or_none(known.key), parse_or_none(track.key_text)
+        other = known.other_key or (new if key is not None and new != key else None)
+        texts = CollectionTexts(known.key or track.key_text, known.bpm or track.bpm_text, other)
         found[normalized(path)] = (first, texts)

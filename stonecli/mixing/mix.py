@@ -14,6 +14,7 @@ from stonecli.cache.results import ResultCache, opened_cache
 from stonecli.detection.estimate import KeyEstimate
 from stonecli.errors import TagError
 from stonecli.jobs import Outcome, in_threads, stopped_by_signals
+from stonecli.key import Key
 from stonecli.library.collection_tags import NO_COLLECTION, CollectionTags, read_collection_tags
 from stonecli.library.locations import Location
 from stonecli.library.music_file import opened
@@ -49,12 +50,14 @@ class MixTrack:
         track: key, tuning and tempo; None if it has no key.
         info: title, artist and other metadata from the tags.
         seconds: duration in seconds; None if unknown.
+        other_key: another key in the tags; that of ``track`` counts. None if all fields name the same key.
     """
 
     path: Path
     track: Track | None
     info: TrackInfo
     seconds: float | None
+    other_key: Key | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ class TrackReader:
             except TagError:
                 tags, has_readable_tags = KeyTags("", None, None), False  # but it may be music
             given = self.collection.of(path)
-            key = completed(tags, given).key
+            known = completed(tags, given)
+            key = known.key
             source: KeySource = "tag" if tags.key else "collection" if key else "detected"
             info = read_info(music)
             info = replace(info, bpm=info.bpm or parse_bpm(given.bpm))
@@ -136,7 +140,7 @@ class TrackReader:
             return MixTrack(path, None, info, seconds)
         cents = estimate.tuning_cents if estimate else None
         track = Track(path, used, source, cents, info.bpm, *end_keys(used, estimate))
-        return MixTrack(path, track, info, seconds)
+        return MixTrack(path, track, info, seconds, known.other_key)
 
 
 LeftOut = Outcome[Location, MixTrack]

@@ -602,6 +602,7 @@ function drawMore() {
   }
   if (track.old !== null)
     more.append(make("div", "", (track.collection ? "Key in the rekordbox XML: " : track.status === "written" ? "Key in the file before: " : "Key in the file: ") + track.old + (track.relation === null ? "" : " (" + relations.names[track.relation] + ")")));
+  if (track.other !== null) more.append(make("div", "", "Two different keys: the other one is " + track.other));
   if (track.cents !== null) more.append(make("div", "faint", "A = " + (440 * 2 ** (track.cents / 1200)).toFixed(1) + " Hz (" + signed(Math.round(track.cents)) + " cents)"));
   if (track.key >= 0 && !track.isAnalyzed) more.append(paragraph("stone has not analyzed this track: the key is the one in " + (track.collection ? "the rekordbox XML. " : "its tags. "), ...howToAnalyze("it")));
   if (track.key >= 0) {

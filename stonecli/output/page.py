@@ -54,12 +54,14 @@ def page_track(
     old_key: Key | None = None,
     *,
     is_from_collection: bool = False,
+    other_key: Key | None = None,
 ) -> dict[str, Any]:
     """The data of one track for the script of the page; keys by ``Key.index``, -1 for no key.
 
     ``key`` is the key of the track, and ``estimate`` the detected one; in a kept file they may differ. ``old_text`` is
     the key text in the file before the run, and ``old_key`` the key that it names.
     ``is_from_collection`` tells that both are from a rekordbox collection, because the file has no key.
+    ``other_key`` is another key that the tags had.
     """
     first, last = end_keys(key, estimate) if key is not None else (None, None)
     return {
@@ -74,6 +76,7 @@ def page_track(
         "old": None if old_text is None else printable(old_text),
         "tag": _index(old_key),
         "collection": is_from_collection,
+        "other": None if other_key is None else other_key.camelot,
         "in": _index(first),
         "out": _index(last),
         "confidence": round(estimate.confidence, 3) if estimate and estimate.key else None,

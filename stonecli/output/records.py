@@ -108,7 +108,7 @@ def tag_record(
     ``key`` is the key of the file: its own if it was kept, the detected one otherwise. The fields of the analysis
     (confidence, alternatives, segments) belong to ``detected_key``, which is None if none was detected. ``tag_key`` is
     the key that ``old_key``, the text in the tags before the run, names; ``old_key_from`` is ``collection`` if this
-    text is from a rekordbox collection instead.
+    text is from a rekordbox collection instead. ``other_tag_key`` is another key that the tags had.
     """
     record = estimate_record(path, result.estimate if result else None, error, model)
     origin = None if result is None or result.old_text is None else "collection" if result.is_from_collection else "tag"
@@ -125,6 +125,7 @@ def tag_record(
         "tag_key": key_record(result.old_key) if result else None,
         "relation": result.relation if result else None,
         "old_key_from": origin,
+        "other_tag_key": key_record(result.other_key) if result else None,
     }
 
 

@@ -122,10 +122,18 @@ class Outputs:
 
             status = result.status if result else "error"
             old_text, old_key = (result.old_text, result.old_key) if result else (None, None)
-            is_from_collection = result is not None and result.is_from_collection
             self._tracks.append(
                 page_track(
-                    path, key, estimate, info, status, error, old_text, old_key, is_from_collection=is_from_collection
+                    path,
+                    key,
+                    estimate,
+                    info,
+                    status,
+                    error,
+                    old_text,
+                    old_key,
+                    is_from_collection=result is not None and result.is_from_collection,
+                    other_key=result.other_key if result else None,
                 )
             )
 

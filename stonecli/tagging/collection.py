@@ -19,7 +19,7 @@ def completed(old: KeyTags, given: CollectionTexts) -> KeyTags:
     """
     if old.key is not None or old.is_unreadable or says_no_key(given.key):
         return old
-    return replace(old, text=given.key, key=parse_or_none(given.key))
+    return replace(old, text=given.key, key=parse_or_none(given.key), other_key=given.other_key)
 
 
 def completed_result(result: TagResult, own: KeyTags, given: CollectionTexts) -> TagResult:
@@ -28,4 +28,6 @@ def completed_result(result: TagResult, own: KeyTags, given: CollectionTexts) ->
     bpm = parse_bpm(given.bpm) if says_no_tempo(own.bpm_text) else None
     differs = own.key is not None and parse_or_none(given.key) not in (own.key, None)
     result = replace(result, bpm=bpm or result.bpm, old_bpm_text=own.bpm_text, differs_from_collection=differs)
-    return result if new is own else replace(result, old_text=new.text, old_key=new.key, is_from_collection=True)
+    if new is own:
+        return result
+    return replace(result, old_text=new.text, old_key=new.key, other_key=new.other_key, is_from_collection=True)

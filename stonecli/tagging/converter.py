@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stonecli.cache.results import ResultCache
 from stonecli.key import parse_or_none
@@ -53,7 +53,8 @@ class Converter:
         if other is not None:
             if parse_or_none(other) is None:
                 return TagResult(music.path, "unreadable key", None, other, None, None)
-            return TagResult(music.path, "different keys", old.key, old.text, old.key, None)
+            found = TagResult(music.path, "different keys", old.key, old.text, old.key, None)
+            return replace(found, other_key=parse_or_none(other))
         write = self.options.write
         content_hash = self.cache.content_hash(music) if self.cache and write else None
         changed = write_tags(
@@ -68,4 +69,4 @@ class Converter:
         if self.cache and content_hash and changed:  # new tags, and the same recording
             self.cache.record(music, content_hash)
         status = "unchanged" if not changed else "written" if write else "convertible"
-        return TagResult(music.path, status, old.key, old.text, old.key, None)
+        return TagResult(music.path, status, old.key, old.text, old.key, None, other_key=old.other_key)

@@ -65,6 +65,7 @@ class TagResult:
         is_from_collection: whether ``old_text`` is from a rekordbox collection, because the file has no key. Only if
             keys are converted or compared, as the next one.
         differs_from_collection: whether the file has another key than a rekordbox collection says.
+        other_key: another key that the tags had before the run; ``old_key`` counts. None if all fields named one key.
     """
 
     path: Location
@@ -77,6 +78,7 @@ class TagResult:
     old_bpm_text: str | None = None
     is_from_collection: bool = False
     differs_from_collection: bool = False
+    other_key: Key | None = None
 
     @property
     def relation(self) -> Agreement | None:

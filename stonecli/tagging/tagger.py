@@ -67,9 +67,7 @@ class Tagger:
             status = self._act(music, estimate, self._new_bpm(old, estimate))
             if self.cache and content_hash and status == "written":  # new tags, and the same recording
                 self.cache.record(music, content_hash)
-            return TagResult(
-                music.path, status, estimate.key, old.text, old.key, estimate, self._bpm(old, estimate), old.bpm_text
-            )
+            return self._result(music, old, status, estimate.key, estimate)
 
     def _wants_tempo(self, old: KeyTags) -> bool:
         """Whether the tempo is to be estimated and written."""
@@ -133,8 +131,22 @@ class Tagger:
         status = self._complete(music, old.key, self._new_bpm(old, known.estimate))
         if self.cache and known.content_hash and status == "written":
             self.cache.record(music, known.content_hash)
-        bpm = self._bpm(old, known.estimate)
-        return TagResult(music.path, status, old.key, old.text, old.key, known.estimate, bpm, old.bpm_text)
+        return self._result(music, old, status, old.key, known.estimate)
+
+    def _result(
+        self, music: MusicFile, old: KeyTags, status: Status, key: Key | None, estimate: KeyEstimate | None
+    ) -> TagResult:
+        return TagResult(
+            music.path,
+            status,
+            key,
+            old.text,
+            old.key,
+            estimate,
+            self._bpm(old, estimate),
+            old.bpm_text,
+            other_key=old.other_key,
+        )
 
     def _complete(self, music: MusicFile, key: Key | None, bpm: float | None) -> Status:
         """Write the key that the file already has to its other fields, and the tempo; this needs no analysis.

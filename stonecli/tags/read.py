@@ -54,6 +54,11 @@ class Snapshot:
         texts = [text for text in (*self.keys, *self.also) if text.strip()]
         return next((text for text in texts if not says_no_key(text)), texts[0] if texts else None)
 
+    def conflicts(self, key: Key) -> Iterator[str]:
+        """The texts of the key fields that writing a key replaces, except those that name ``key`` or mean "no key"."""
+        texts = (text for text in (*self.keys, *self.followers) if not says_no_key(text))
+        return (text for text in texts if parse_or_none(text) != key)
+
     def combined(self, other: Snapshot) -> Snapshot:
         """This snapshot together with one of a second tag of the file, in which all key fields are followers."""
         return replace(
@@ -78,7 +83,7 @@ class Snapshot:
 
 
 def read_key(path: Source) -> Key | None:
-    """The key in the tags of a file, given by its path or open; None if there is none.
+    """The key in the tags of a file, given by its path or open; None if there is none. Of several keys, the first.
 
     Raises:
         TagError: the file cannot be opened, is not music, or its tags are damaged.
@@ -96,7 +101,8 @@ def read_tags(path: Source) -> KeyTags:
         container = sniff(music.file)
         found = snapshot(music.file, container)
     key = parse_or_none(found.text) if found.text is not None else None
-    return KeyTags(container, found.text, key, found.bpm_text)
+    others = map(parse_or_none, found.conflicts(key)) if key is not None else ()
+    return KeyTags(container, found.text, key, found.bpm_text, next((other for other in others if other), None))
 
 
 def bpm_in(tags: Any, family: TagFamily) -> float | None:

@@ -45,12 +45,15 @@ class KeyTags:
         key: the key that ``text`` names; None if there is no text or it names no key.
         bpm_text: raw text of the first tempo field that says more than "no tempo", or else of the first tempo field;
             None if there is none. Untrusted.
+        other_key: another key in the fields that stone writes or updates, although ``key`` counts. None if all of them
+            name the same key.
     """
 
     container: str
     text: str | None
     key: Key | None
     bpm_text: str | None = None
+    other_key: Key | None = None
 
     @property
     def is_unreadable(self) -> bool:

@@ -12,7 +12,6 @@ from typing import BinaryIO
 from stonecli.errors import TagError
 from stonecli.key import Key, parse_or_none
 from stonecli.library.music_file import CHANGED_MEANWHILE, Source, opened, refuse_changed
-from stonecli.spelling import says_no_key
 from stonecli.tags.edit.atomic_replace import Journal, check_writable, refuse_unsafe, replace_file
 from stonecli.tags.edit.audio_digest import is_same_audio
 from stonecli.tags.edit.splice import UnchangedRange
@@ -99,8 +98,7 @@ def conflicting_text(path: Source, key: Key, rules: Sequence[FieldRule]) -> str 
         now = snapshot(music.file, sniff(music.file))
     for rule in rules:
         if rule.field == "key":
-            texts = [text for text in (*now.keys, *now.followers) if not says_no_key(text)]
-            if other := next((text for text in texts if parse_or_none(text) != key), None):
+            if other := next(now.conflicts(key), None):
                 return other
         else:
             spelling = written_spelling(now.texts.get(rule.field), rule.field, rule.mode, key)

@@ -317,6 +317,17 @@ def test_a_key_from_a_collection_is_not_called_a_tag(browser: Any, tmp_path: Pat
     assert "the key is the one in the rekordbox XML." in text
 
 
+def test_two_different_keys_of_a_file_are_shown(browser: Any, tmp_path: Path) -> None:
+    minor, other = Key.parse("Am"), Key.parse("Em")
+    save_page(
+        tmp_path / "a.html",
+        [page_track(tmp_path / "a.mp3", minor, None, TrackInfo(), "kept", None, "Am", minor, other_key=other)],
+    )
+    browser.get((tmp_path / "a.html").as_uri())
+    browser.find_element("css selector", ".row").click()
+    assert "Two different keys: the other one is 9A" in browser.find_element("id", "more").text
+
+
 RELATIONS = {"Am": "same", "C": "relative", "Em": "fifth", "Dm": "fifth", "A": "parallel", "Bbm": "clash"}
 
 

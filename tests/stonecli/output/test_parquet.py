@@ -42,11 +42,11 @@ def write(path: Path, records: list[dict[str, Any]], rows: int = 4) -> None:
 
 
 def plain(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as Parquet has it: no text has lone surrogates, and no ``old_key_from`` (docs/formats.md)."""
+    """The record as Parquet has it: no lone surrogates, and not the fields of JSON alone (docs/formats.md)."""
     return {
         name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
         for name, value in record.items()
-        if name != "old_key_from"
+        if name not in ("old_key_from", "other_tag_key")
     }
 
 

@@ -67,8 +67,9 @@ def test_an_error_has_the_same_fields(key_model: KeyModel) -> None:
 def test_the_record_of_a_tagged_file(estimate_of: EstimateOf, key_model: KeyModel) -> None:
     result = TagResult(Path("a"), "written", Key.parse("Am"), "8B", Key.parse("C"), estimate_of("Am"))
     record = tag_record(Path("a"), result, None, key_model)
-    assert list(record) == [*CONTRACT, "old_key", "status", "detected_key", "tag_key", "relation", "old_key_from"]
-    assert record["old_key_from"] == "tag"
+    added = ["old_key", "status", "detected_key", "tag_key", "relation", "old_key_from", "other_tag_key"]
+    assert list(record) == [*CONTRACT, *added]
+    assert (record["old_key_from"], record["other_tag_key"]) == ("tag", None)
     assert (record["key"], record["old_key"], record["status"]) == (AM, "8B", "written")
 
 
