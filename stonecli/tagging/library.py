@@ -44,7 +44,8 @@ def tag_library(
 
     Args:
         paths: files, folders, crates (``.m3u``, ``.m3u8``, ``.pls``, rekordbox ``.xml``) and URLs (``s3://``,
-            ``https://``). Folders are searched. URLs are never written to.
+            ``https://``). Folders are searched. URLs are never written to. A key in a collection does not count as the
+            key of the file.
         options: what to do.
         model: None for the built-in one.
         skip: files that are in it are skipped; those that are found are added.

@@ -245,3 +245,13 @@ def test_a_stream_with_a_label_is_named_as_it_is(invoke: Invoke, crate: Path, tm
     result = invoke("evaluate", collection, "--json")
     assert result.stderr.startswith("http://example.org/radio.mp3: ")
     assert locations_in(result.stdout) == ["http://example.org/radio.mp3"]
+
+
+def test_a_key_in_the_collection_alone_is_not_kept(invoke: Invoke, collection: Path, tmp_path: Path) -> None:
+    collection.write_text(collection.read_text().replace('Tonality=""', 'Tonality="1A"'))
+    options = ["--playlist-name", "Sat", "--write-tags", "--json"]
+    (line,) = invoke("tag", collection, *options, "--rekordbox", tmp_path / "out.xml").stdout.splitlines()
+    record = json.loads(line)
+    assert (record["status"], record["old_key"], record["key"]["camelot"]) == ("written", None, "7A")
+    assert (tmp_path / "out.xml").read_text() == collection.read_text()  # which keeps its own key
+    assert json.loads(invoke("tag", collection, *options).stdout)["status"] == "kept"
