@@ -352,11 +352,7 @@ def _duration(steps: Sequence[Step]) -> str:
     return "1 minute" if minutes == 1 else f"{minutes:g} minutes" if minutes else ""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted.
-
-    It is 2 if an argument is wrong; then nothing was started.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.recipe", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path, nargs="?", help="recipe file (default: that of the built-in model)")
     parser.add_argument("--tiny", action="store_true", help="follow the tiny recipe, which takes a minute")
@@ -370,7 +366,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--install", action="store_true", help="install missing Debian packages first (needs root)")
     parser.add_argument("--check", action="store_true", help="only print the plan and what is missing")
     parser.add_argument("--jobs", type=int, default=default_jobs(), help="processes (default: one per core)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted.
+
+    It is 2 if an argument is wrong; then nothing was started.
+    """
+    options = _parser().parse_args(arguments)
     out: Path = options.out
     corpus: Path = options.corpus or out / "corpora"
     try:

@@ -66,30 +66,11 @@ def read_tune(text: str, source: str, origin: str) -> Passage:
     Raises:
         ValueError: it cannot be read, changes its key, or is too short.
     """
-    fields: dict[str, str] = {}
-    body: list[str] = []
-    for raw in text.splitlines():
-        line = raw.partition("%")[0].strip()
-        if re.match(r"[A-Za-z+]:", line) and not line.startswith("|"):
-            name, value = line[0], line[2:].strip()
-            if name == "K" and "K" in fields and value and value != fields["K"]:
-                raise ValueError("the key changes")
-            if name == "V" and body:
-                raise ValueError("more than one voice")
-            fields.setdefault(name, value)
-        elif line and "K" in fields:
-            body.append(line)
-    if "K" not in fields:
-        raise ValueError("no key")
+    fields, body = _fields_and_body(text)
     key, sharps = parse_key(fields["K"])
-    bar = {"C": Fraction(4), "C|": Fraction(4)}.get(fields.get("M", "C"))
-    if bar is None:
-        metre = re.match(r"(\d+)/(\d+)", fields["M"])
-        if not metre:
-            raise ValueError("no metre")
-        bar = Fraction(4 * int(metre[1]), int(metre[2]))
+    bar = _bar_length(fields.get("M", "C"))
     unit = Fraction(4) * Fraction(fields["L"]) if "L" in fields else Fraction(1, 2)
-    notes, names, length, first_bar = _Scanner(sharps, unit, bar).scan(" ".join(body))
+    notes, names, length, first_bar = _Scanner(sharps, unit, bar).scan(body)
     if length < 16 or len(notes) < 16:
         raise ValueError("too short")
     ends = [start for start, _ in names[1:]] + [length] * bool(names)
@@ -108,6 +89,36 @@ def read_tune(text: str, source: str, origin: str) -> Passage:
         beats_per_bar=3 if bar in (3, Fraction(9, 4), Fraction(9, 2)) else 4 if bar.denominator == 1 else 3,
         bar_start=first_bar,
     )
+
+
+def _fields_and_body(text: str) -> tuple[dict[str, str], str]:
+    """The fields of the header by their letter, ``K`` among them, and the music after it."""
+    fields: dict[str, str] = {}
+    body: list[str] = []
+    for raw in text.splitlines():
+        line = raw.partition("%")[0].strip()
+        if re.match(r"[A-Za-z+]:", line) and not line.startswith("|"):
+            name, value = line[0], line[2:].strip()
+            if name == "K" and "K" in fields and value and value != fields["K"]:
+                raise ValueError("the key changes")
+            if name == "V" and body:
+                raise ValueError("more than one voice")
+            fields.setdefault(name, value)
+        elif line and "K" in fields:
+            body.append(line)
+    if "K" not in fields:
+        raise ValueError("no key")
+    return fields, " ".join(body)
+
+
+def _bar_length(metre: str) -> Fraction:
+    """The length of a bar in beats, from the field ``M``."""
+    if metre in ("C", "C|"):
+        return Fraction(4)
+    match = re.match(r"(\d+)/(\d+)", metre)
+    if not match:
+        raise ValueError("no metre")
+    return Fraction(4 * int(match[1]), int(match[2]))
 
 
 class _Scanner:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stonecli.key import Key
@@ -32,19 +32,42 @@ def read_chorale(text: str, origin: str) -> Passage:
     """
     kinds, records = humdrum.parse_humdrum(text)
     spines = [index for index, kind in enumerate(kinds) if kind == "**kern"]
+    timed = list(humdrum.times(records, spines))
     key: Key | None = None
-    bar, first_bar, end = 4.0, None, 0.0
-    notes: list[Note] = []
-    open_ties: dict[tuple[int, int], int] = {}  # (voice, pitch) -> index in notes
-    for now, record in humdrum.times(records, spines):
-        if record.is_bar and first_bar is None:
-            first_bar = now
+    bar = 4.0
+    for _, record in timed:
         if record.is_interpretation or record.is_bar:
             for spine in spines:
                 found = humdrum.key_of(record.spines[spine][0])
                 if found and key is None:
                     key = Key(pitch_class(found), "minor" if found[0].islower() else "major")
                 bar = humdrum.metre_of(record.spines[spine][0]) or bar
+    notes, end = _notes_of(timed, spines)
+    if key is None:
+        raise ValueError("no key")
+    if len(notes) < 60:
+        raise ValueError("too short")
+    passage = Passage(
+        keys=((0.0, key),),
+        length=end,
+        source=SOURCE,
+        origin=origin,
+        notes=tuple(notes),
+        beats_per_bar=3 if bar == 3 else 4,
+        bar_start=next((now for now, record in timed if record.is_bar), 0.0),
+    )
+    if not agrees_with_notes(passage.histogram(), key):
+        raise ValueError("the key does not fit the notes")
+    return passage
+
+
+def _notes_of(timed: Sequence[tuple[float, humdrum.Record]], spines: Sequence[int]) -> tuple[list[Note], float]:
+    """The notes, tied ones as one, and the end of the last note or rest, in beats."""
+    notes: list[Note] = []
+    end = 0.0
+    open_ties: dict[tuple[int, int], int] = {}  # (voice, pitch) -> index in notes
+    for now, record in timed:
+        if record.is_interpretation or record.is_bar:
             continue
         for voice, spine in enumerate(reversed(spines)):
             for token in record.spines[spine]:
@@ -62,19 +85,4 @@ def read_chorale(text: str, origin: str) -> Passage:
                         notes.append(Note(now, length, pitch, voice))
                     if "[" in token or "_" in token:
                         open_ties[voice, pitch] = held
-    if key is None:
-        raise ValueError("no key")
-    if len(notes) < 60:
-        raise ValueError("too short")
-    passage = Passage(
-        keys=((0.0, key),),
-        length=end,
-        source=SOURCE,
-        origin=origin,
-        notes=tuple(notes),
-        beats_per_bar=3 if bar == 3 else 4,
-        bar_start=first_bar or 0.0,
-    )
-    if not agrees_with_notes(passage.histogram(), key):
-        raise ValueError("the key does not fit the notes")
-    return passage
+    return notes, end

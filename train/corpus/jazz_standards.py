@@ -5,7 +5,7 @@ progressions only). The key is the chart's; charts without a tonic chord are ski
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,30 @@ def read_chart(song: dict[str, Any], origin: str) -> Passage:
     beats = {"4/4": 4, "3/4": 3, "2/4": 2, "6/4": 6}.get(song.get("TimeSignature") or "4/4")
     if beats is None:
         raise ValueError("no usual metre")
+    chords, length = _chords_of(song["Sections"], beats)
+    if len(chords) < 4:
+        raise ValueError("too short")
+    third = 4 if key.mode == "major" else 3
+    passage = Passage(
+        keys=((0.0, key),),
+        length=length,
+        source=SOURCE,
+        origin=f"{origin}: {song.get('Title', '')[:60]}",
+        chords=tuple(chords),
+        beats_per_bar=3 if beats == 3 else 4,
+    )
+    if not any(chord.root == key.tonic and third in chord.intervals for chord in chords):
+        raise ValueError("no tonic chord")
+    if diatonic_share(passage.histogram(), key) < 0.75:
+        raise ValueError("the key does not fit the chords")
+    return passage
+
+
+def _chords_of(sections: Sequence[dict[str, Any]], beats: int) -> tuple[list[Chord], float]:
+    """The chords of all sections, each with its first ending, and their length in beats; a repeated chord lasts."""
     chords: list[Chord] = []
     now = 0.0
-    for section in song["Sections"]:
+    for section in sections:
         texts = [section["MainSegment"]["Chords"], *(ending["Chords"] for ending in section.get("Endings", [])[:1])]
         for bar in "|".join(texts).split("|"):
             names = [name.strip() for name in bar.split(",") if name.strip()] or ["%"]
@@ -55,19 +76,4 @@ def read_chart(song: dict[str, Any], origin: str) -> Passage:
                     last = chords[-1]
                     chords[-1] = Chord(last.start, now + length - last.start, last.root, last.intervals, last.bass)
                 now += length
-    if len(chords) < 4:
-        raise ValueError("too short")
-    third = 4 if key.mode == "major" else 3
-    passage = Passage(
-        keys=((0.0, key),),
-        length=now,
-        source=SOURCE,
-        origin=f"{origin}: {song.get('Title', '')[:60]}",
-        chords=tuple(chords),
-        beats_per_bar=3 if beats == 3 else 4,
-    )
-    if not any(chord.root == key.tonic and third in chord.intervals for chord in chords):
-        raise ValueError("no tonic chord")
-    if diatonic_share(passage.histogram(), key) < 0.75:
-        raise ValueError("the key does not fit the chords")
-    return passage
+    return chords, now

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from stonecli_train.corpus.arrange import Role, Tone
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Kind = Literal["supersaw", "saw", "pulse", "organ", "pluck", "fm", "808", "flute"]
 
 TRAINING_KINDS: dict[Role, tuple[Kind, ...]] = {
@@ -27,6 +28,7 @@ HELD_OUT_KINDS: dict[Role, tuple[Kind, ...]] = {
     role: (("pulse", "flute", "pulse") if role != "bass" else ("pulse",)) for role in TRAINING_KINDS
 }
 TABLE = 4096  # samples of one period
+_BLOCK = 64  # samples of a voice with constant pitch and level
 _HARMONICS = np.arange(1, TABLE // 4)
 
 # Three formants of five vowels in Hz (Peterson and Barney 1952, men).
@@ -173,13 +175,40 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
 
     With ``spoken``, the pitch falls within each syllable.
     """
-    block = 64
-    blocks = -(-samples // block)
-    pitch, level = np.zeros(blocks), np.zeros(blocks)
-    vowel = np.zeros(blocks)
+    contours = _contours(rng, tones, -(-samples // _BLOCK), rate, spoken)
+    if contours is None:
+        return np.zeros(samples, dtype=np.float32)
+    pitch, level, vowel = contours
+    frequency, level, vowel = (
+        np.repeat(values, _BLOCK)[:samples] for values in (440.0 * 2.0 ** ((pitch - 69) / 12.0), level, vowel)
+    )
+    phase = np.cumsum(frequency) / rate
+    partials = min(max(3, int(0.45 * rate / float(frequency.max()))), 60)
+    spectrum = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
+    spectrum[1 : partials + 1] = 1.0 / np.arange(1, partials + 1)
+    table = np.fft.irfft(spectrum)
+    breath = rng.uniform(0.005, 0.04) * rng.standard_normal(samples) * float(np.std(table))
+    source = (table[(phase * TABLE).astype(np.int64) & (TABLE - 1)] + breath) * level
+    size = fast_length(samples)
+    transform = np.fft.rfft(source, size)
+    hertz = np.fft.rfftfreq(size, 1.0 / rate)
+    formant_scale = rng.uniform(0.95, 1.25)
+    chosen = rng.choice(len(_VOWELS), 2, replace=False)
+    voice = np.zeros(samples)
+    for index, weight in zip(chosen.tolist(), (1.0 - vowel, vowel), strict=True):
+        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[index], formant_scale), size)[:samples]
+    scaled: Floats = (voice / max(float(np.sqrt(np.mean(voice**2))), 1e-9) * 0.2).astype(np.float32)
+    return scaled
+
+
+def _contours(
+    rng: np.random.Generator, tones: Sequence[Tone], blocks: int, rate: int, spoken: bool
+) -> tuple[Doubles, Doubles, Doubles] | None:
+    """Per block: pitch, level, and share of the second vowel; None if no tone sounds."""
+    pitch, level, vowel = np.zeros(blocks), np.zeros(blocks), np.zeros(blocks)
     center = rng.normal(0.0, 0.08)
     for tone in tones:
-        first, last = int(tone.start * rate / block), min(blocks, int((tone.start + tone.duration) * rate / block))
+        first, last = int(tone.start * rate / _BLOCK), min(blocks, int((tone.start + tone.duration) * rate / _BLOCK))
         if last <= first:
             continue
         line = np.full(last - first, tone.pitch + center + rng.normal(0.0, 0.06))
@@ -188,45 +217,26 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
         pitch[first:last], level[first:last] = line, tone.velocity / 127.0
         vowel[first:last] = rng.random()
     if not level.any():
-        return np.zeros(samples, dtype=np.float32)
+        return None
     held = np.maximum.accumulate(np.where(pitch > 0, np.arange(blocks), 0))
     first_pitch = pitch[np.argmax(pitch > 0)]
     pitch = np.where(pitch[held] > 0, pitch[held], first_pitch)
-    smooth = max(1, int(rng.uniform(0.02, 0.08) * rate / block))
+    smooth = max(1, int(rng.uniform(0.02, 0.08) * rate / _BLOCK))
     pitch, level, vowel = (_smoothed(values, smooth) for values in (pitch, level, vowel))
-    seconds = np.arange(blocks) * block / rate
+    seconds = np.arange(blocks) * _BLOCK / rate
     if not spoken:
         pitch = pitch + rng.uniform(0, 0.45) * np.sin(2 * np.pi * rng.uniform(4.8, 6.4) * seconds)
-    frequency = np.repeat(440.0 * 2.0 ** ((pitch - 69) / 12.0), block)[:samples]
-    phase = np.cumsum(frequency) / rate
-    count = max(3, int(0.45 * rate / float(frequency.max())))
-    spectrum = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
-    spectrum[1 : min(count, 60) + 1] = 1.0 / np.arange(1, min(count, 60) + 1)
-    table = np.fft.irfft(spectrum)
-    breath = rng.uniform(0.005, 0.04) * rng.standard_normal(samples) * float(np.std(table))
-    source = table[(phase * TABLE).astype(np.int64) & (TABLE - 1)] + breath
-    source *= np.repeat(level, block)[:samples]
-    size = fast_length(samples)
-    transform = np.fft.rfft(source, size)
-    hertz = np.fft.rfftfreq(size, 1.0 / rate)
-    formant_scale = rng.uniform(0.95, 1.25)
-    chosen = rng.choice(len(_VOWELS), 2, replace=False)
-    share = np.repeat(vowel, block)[:samples]
-    voice = np.zeros(samples)
-    for index, weight in zip(chosen.tolist(), (1.0 - share, share), strict=True):
-        voice += weight * np.fft.irfft(transform * _formants(hertz, _VOWELS[index], formant_scale), size)[:samples]
-    scaled: Floats = (voice / max(float(np.sqrt(np.mean(voice**2))), 1e-9) * 0.2).astype(np.float32)
-    return scaled
+    return pitch, level, vowel
 
 
-def _formants(hertz: npt.NDArray[np.floating], vowel: tuple[int, ...], formant_scale: float) -> npt.NDArray[np.float64]:
+def _formants(hertz: npt.NDArray[np.floating], vowel: tuple[int, ...], formant_scale: float) -> Doubles:
     response = np.full(len(hertz), 0.03)
     for center, width, height in zip(vowel, (90.0, 130.0, 200.0), (1.0, 0.6, 0.3), strict=True):
         response += height / (1.0 + ((hertz - center * formant_scale) / width) ** 2)
     return response
 
 
-def _smoothed(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+def _smoothed(values: Doubles, width: int) -> Doubles:
     padded = np.pad(values, (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, np.full(width, 1.0 / width), "valid")
 

@@ -16,6 +16,7 @@ Doubles = npt.NDArray[np.float64]
 
 BLOCK = 64  # samples with constant pitch and level
 PHRASE_GAP = 0.25  # seconds of silence that end a phrase
+FALL_SECONDS = 0.18  # of the end of a phrase
 
 # Formants in Hz of sung vowels: a, e, i, o, u, schwa (Peterson and Barney 1952, men; the upper two hardly vary).
 _VOWELS = (
@@ -128,25 +129,7 @@ def _contours(
         if length <= 0:
             continue
         pitch[start:] = tone.pitch + rng.normal(0.0, singer.offset)
-        time = np.arange(length) / a_second
-        if opens and rng.random() < singer.scoops:
-            bend[start : start + length] -= singer.scoop_depth * np.exp(-time / rng.uniform(0.03, 0.12))
-        elif not opens and before != tone.pitch:
-            glide = singer.glide * rng.uniform(0.5, 1.6)
-            bend[start : start + length] += (
-                (before - tone.pitch) * 0.5 * (1.0 - np.tanh((time - 0.4 * glide) / (0.35 * glide)))
-            )
-        elif rng.random() < 0.15:  # an ornament from above or below within a phrase
-            bend[start : start + length] += rng.choice([-1.0, -0.6, 0.7]) * np.exp(-time / 0.05)
-        set_in = np.clip((time - singer.vibrato_delay) / 0.35, 0.0, 1.0)
-        bend[start : start + length] += (
-            singer.vibrato * set_in * np.sin(2 * np.pi * singer.vibrato_rate * time + rng.uniform(0, 6.3))
-        )
-        if closes and rng.random() < singer.falls:
-            tail = min(length, round(0.18 * a_second))
-            bend[end - tail : end] -= (
-                rng.uniform(1.5, 5.0) * np.linspace(0.0, 1.0, end - start)[-tail:] ** 2 if end <= blocks else 0.0
-            )
+        _bend(rng, bend[start : start + length], a_second, singer, before - tone.pitch, opens, closes)
         loud = (tone.velocity / 127.0) ** 1.2 * float(np.exp(rng.normal(0.0, 0.15)))
         level[start : start + length] = loud * (0.75 + 0.25 * np.sin(np.pi * np.linspace(0.1, 1.0, length)))
         vowels[int(rng.integers(len(vowels))), start : start + length] = 1.0
@@ -166,6 +149,28 @@ def _contours(
     smooth = max(3, round(rng.uniform(0.02, 0.05) * a_second))
     blended = np.array([_smoothed(shares, max(3, round(0.06 * a_second))) for shares in vowels])
     return pitch + bend + wander + flutter, _smoothed(level, smooth), _smoothed(noise, 4), blended
+
+
+def _bend(
+    rng: np.random.Generator, bend: Doubles, a_second: float, singer: Singer, step: int, opens: bool, closes: bool
+) -> None:
+    """Add scoop, glide or ornament, vibrato and fall of one tone to its ``bend``, in semitones per block.
+
+    ``step`` is the pitch of the tone before, counted from this one; the tone ``opens`` or ``closes`` a phrase.
+    """
+    time = np.arange(len(bend)) / a_second
+    if opens and rng.random() < singer.scoops:
+        bend -= singer.scoop_depth * np.exp(-time / rng.uniform(0.03, 0.12))
+    elif not opens and step:
+        glide = singer.glide * rng.uniform(0.5, 1.6)
+        bend += step * 0.5 * (1.0 - np.tanh((time - 0.4 * glide) / (0.35 * glide)))
+    elif rng.random() < 0.15:  # an ornament from above or below within a phrase
+        bend += rng.choice([-1.0, -0.6, 0.7]) * np.exp(-time / 0.05)
+    onset = np.clip((time - singer.vibrato_delay) / 0.35, 0.0, 1.0)
+    bend += singer.vibrato * onset * np.sin(2 * np.pi * singer.vibrato_rate * time + rng.uniform(0, 6.3))
+    if closes and rng.random() < singer.falls:
+        tail = min(len(bend), round(FALL_SECONDS * a_second))
+        bend[-tail:] -= rng.uniform(1.5, 5.0) * np.linspace(0.0, 1.0, len(bend))[-tail:] ** 2
 
 
 def _say_consonant(
