@@ -56,6 +56,19 @@ def _numbered(texts: list[str] | None) -> dict[int, str]:
     return {int(number): track for number, _, track in (text.partition("=") for text in texts or ())}
 
 
+def _check(
+    playlist: Path | None, rekordbox: Path | None, compatible: Path | None, fixed: object, *, as_json: bool, quiet: bool
+) -> None:
+    """Wrong usage if a file cannot be created, or if options exclude each other; ``fixed`` tracks need an order."""
+    check_quiet(as_json=as_json, quiet=quiet)
+    check_target(playlist, "--playlist")
+    check_target(rekordbox, "--rekordbox")
+    if compatible and (playlist or rekordbox or fixed):
+        raise typer.BadParameter(
+            "cannot be combined with --start, --end, --at, --playlist or --rekordbox", param_hint="--compatible"
+        )
+
+
 @one_line_errors
 def mix(
     names: Annotated[
@@ -152,16 +165,10 @@ def mix(
     Uses the keys and tempos in the tags, or else in the rekordbox XML, and analyzes files without a key. No music file
     is changed. The page docs/mixing.md explains the costs.
     """
-    for target, option in ((playlist, "--playlist"), (rekordbox, "--rekordbox")):
-        check_target(target, option)
-    check_quiet(as_json=as_json, quiet=quiet)
-    if compatible and (start or end or at or playlist or rekordbox):
-        raise typer.BadParameter(
-            "cannot be combined with --start, --end, --at, --playlist or --rekordbox", param_hint="--compatible"
-        )
+    _check(playlist, rekordbox, compatible, start or end or at, as_json=as_json, quiet=quiet)
     paths = listed(names, null, "mix")
     check_inputs(paths, playlist)
-    collection = source_collection(paths, playlist_name, rekordbox)
+    files = MixFiles(playlist, rekordbox, source_collection(paths, playlist_name, rekordbox))
     silence_native_stderr()
 
     from stonecli.mixing import mix as mixing
@@ -171,18 +178,16 @@ def mix(
     rules = CostRules(key_weight, tempo_weight, max_tempo_change)
     options = mixing.MixOptions(rules, wants_bpm, bpm_range if wants_bpm else None, jobs, not no_cache, playlist_name)
     key_model = load_model(model, device)
-    files = MixFiles(playlist, rekordbox, collection)
     with MixScreen(files, options, notation, names, as_json=as_json, quiet=quiet) as screen:
-        started, done, result = screen.start, screen.advance, screen.note
         if compatible:
             found = mixing.compatible(
                 paths,
                 compatible,
                 options,
                 model=key_model,
-                on_start=started,
-                on_done=done,
-                on_result=result,
+                on_start=screen.start,
+                on_done=screen.advance,
+                on_result=screen.note,
                 on_warning=screen.info,
             )
             screen.show_compatible(found)
@@ -194,9 +199,9 @@ def mix(
                 end=end,
                 at=_numbered(at),
                 model=key_model,
-                on_start=started,
-                on_done=done,
-                on_result=result,
+                on_start=screen.start,
+                on_done=screen.advance,
+                on_result=screen.note,
                 on_warning=screen.info,
             )
             screen.show_mix(order)
