@@ -100,7 +100,7 @@ class Errors:
 
 
 def different_keys(key: Key, other: Key, notation: Notation) -> str:
-    """What is wrong with a file that has both keys."""
+    """The problem of a file that has both keys."""
     return f"two different keys ({key.spelled(notation)} and {other.spelled(notation)})"
 
 
