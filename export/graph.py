@@ -161,10 +161,10 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
     levels: list[str] = []
     for block, size in enumerate(config.kernels):
         down, conv = f"time_downsampling_blocks.{block}", f"convnext_blocks.{block}"
-        stride, apart, step = config.pace(block)
+        stride, dilation, kernel_dilation = config.stride_and_dilations(block)
         x = _norm(graph, x, weights, f"{down}.norm")
-        x = graph.op("Gelu", _pairs(graph, x, weights, f"{down}.conv", stride, apart))
-        branch = _depthwise(graph, x, weights, f"{conv}.dwconv", config.out_channels[block], size, step)
+        x = graph.op("Gelu", _downsample(graph, x, weights, f"{down}.conv", stride, dilation))
+        branch = _depthwise(graph, x, weights, f"{conv}.dwconv", config.out_channels[block], size, kernel_dilation)
         branch = _norm(graph, branch, weights, f"{conv}.norm")
         branch = graph.op("Gelu", _pointwise(graph, branch, weights, f"{conv}.pwconv1"))
         branch = _pointwise(graph, branch, weights, f"{conv}.pwconv2", weights[f"{conv}.gamma"])
@@ -262,22 +262,22 @@ def _conv(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, *
     return graph.op("Conv", x, kernel, bias, **attributes)
 
 
-def _pairs(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, stride: int, step: int) -> str:
+def _downsample(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, stride: int, dilation: int) -> str:
     """The convolution of a ``TimeDownsamplingBlock``."""
-    return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], **_apart(step))
+    return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], **_dilations(dilation))
 
 
-def _apart(step: int) -> dict[str, Any]:
-    return {"dilations": [step, 1]} if step > 1 else {}
+def _dilations(dilation: int) -> dict[str, Any]:
+    return {"dilations": [dilation, 1]} if dilation > 1 else {}
 
 
 def _depthwise(
-    graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, channels: int, size: int, step: int
+    graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, channels: int, size: int, dilation: int
 ) -> str:
-    """A depthwise convolution with replicated edges and the dilation ``step`` over frames."""
+    """A depthwise convolution with replicated edges, and with ``dilation`` over frames."""
     # ONNX Runtime is five times as fast with a multiple of four channels, so channels are added and dropped again.
     spare = -channels % CHANNEL_STEP
-    frames, bins = size // 2 * step, size // 2
+    frames, bins = size // 2 * dilation, size // 2
     edges = [0, 0, frames, bins, 0, spare, frames, bins]
     padded = graph.op("Pad", x, graph.constant(edges), mode="edge")
     kernel, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
@@ -285,7 +285,9 @@ def _depthwise(
         f"{prefix}.weight": np.concatenate([kernel, np.zeros((spare, *kernel.shape[1:]))]),
         f"{prefix}.bias": np.concatenate([bias, np.zeros(spare)]),
     }
-    out = _conv(graph, padded, filled, prefix, group=channels + spare, kernel_shape=[size, size], **_apart(step))
+    out = _conv(
+        graph, padded, filled, prefix, group=channels + spare, kernel_shape=[size, size], **_dilations(dilation)
+    )
     return graph.slice(out, 1, 0, channels) if spare else out
 
 

@@ -1,7 +1,8 @@
-"""Memory that training frees is kept for the next step, instead of going back to the system after every layer.
+"""Keeps the memory that training frees for the next step, instead of returning it to the system after every layer.
 
-The large tensors of a layer are mapped and unmapped by glibc one by one, and the kernel fills each with zeros again: a
-third of the time of a step. With the settings below the second step has no page faults (docs/performance.md).
+By default, glibc maps and unmaps each large tensor of a layer, and the kernel fills it with zeros every time. This
+takes a third of the time of a step. With the settings below, there are no page faults after the first step
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import ctypes
 import platform
 
-# Parameters of mallopt(3), by number, in the order in which they have to be set.
+# Parameters of mallopt(3), by number, in the order in which they must be set.
 _SETTINGS = {
-    -8: 1,  # M_ARENA_MAX: all threads share what is kept
-    -4: 0,  # M_MMAP_MAX: no tensor is mapped for itself
-    -1: -1,  # M_TRIM_THRESHOLD: nothing goes back to the system
+    -8: 1,  # M_ARENA_MAX: all threads share the freed memory
+    -4: 0,  # M_MMAP_MAX: no tensor gets a mapping of its own
+    -1: -1,  # M_TRIM_THRESHOLD: no memory is returned to the system
     -2: 64 << 20,  # M_TOP_PAD: grow in steps of 64 MB
 }
 
 
 def keep_freed_memory() -> bool:
-    """Set glibc's allocator up for training; False where it is another one (musl, macOS, Windows, jemalloc)."""
+    """Configure glibc's allocator for training; returns False for any other (musl, macOS, Windows, jemalloc)."""
     if platform.libc_ver()[0] != "glibc":
         return False
     try:

@@ -1,4 +1,4 @@
-"""Augmentation of log-VQT features that preserves the key: effects of studios, speakers and drummers."""
+"""Augmentation of log-VQT features that preserves the key: equalizers, noise, drums, small loudspeakers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy.typing as npt
 
 Features = npt.NDArray[np.uint8]
 
-
 ENVELOPE_BINS = 13  # an octave: the mean over it has no pitch
 
 
 def augmented(segment: Features, rng: np.random.Generator, other: Features | None = None) -> Features:
-    """A changed copy of ``segment``, uint8 [frames, bins]; every change is random.
+    """A randomly augmented copy of ``segment``, uint8 [frames, bins].
 
-    Partials that stand out less, as under voices, drums and dense arrangements; the spectrum tilted; the lowest or
-    highest bins dimmed (small speakers, dull recordings); broadband hits in a beat (drums); a noise floor; compressed
-    or expanded levels. With another recording: its long-term spectrum instead of the segment's own, and its changes
-    of level over time, both without its pitches.
+    Each of these changes is made at random: a spectral tilt; attenuation of the lowest or highest bins (small
+    loudspeakers, dull recordings); broadband hits in a beat (drums); a noise floor; compression or expansion of the
+    levels. With ``other``, also: less prominent partials, as under voices, drums and dense arrangements; the long-term
+    spectrum of ``other`` instead of the segment's own; and the changes of its level over time. The pitches of ``other``
+    are smoothed out.
 
     Args:
         segment: uint8 [frames, bins].
         rng: random generator.
-        other: a real recording of the same size, in any key, whose timbre renderings are matched to.
+        other: segment of a recording in any key, of the same shape, whose timbre is imitated; None for none.
     """
     frames, bins = segment.shape
     level = segment.astype(np.float32) / 255.0

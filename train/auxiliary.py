@@ -1,8 +1,8 @@
 """Auxiliary heads: losses on the score and the style of renderings; dropped at export.
 
 A network that also predicts chord, bass and melody must model harmony; for the key alone, a histogram of pitches may be
-enough (Caruana, *Multitask Learning*, Machine Learning 1997). The heads are not part of ``ChromaNet``: a checkpoint has
-them in the state of the run, for resuming it.
+enough (Caruana, *Multitask Learning*, Machine Learning 1997). The heads are not part of ``ChromaNet``: a checkpoint
+stores them in the state of the run, from which training resumes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AuxiliaryHeads(nn.Module):
     """Losses of chord, bass, melody and style from the block outputs of a ``ChromaNet``.
 
     Args:
-        config: of the network.
+        config: configuration of the network.
     """
 
     def __init__(self, config: ChromaNetConfig) -> None:
@@ -45,8 +45,8 @@ class AuxiliaryHeads(nn.Module):
         """Scalar losses ``score`` and ``style``; 0 if the batch has no such labels.
 
         Args:
-            outputs: of ``ChromaNet.blocks`` for the first view.
-            batch: labeled, with ``score`` and ``styles``.
+            outputs: output of each block for the first view, from ``ChromaNet.blocks``.
+            batch: a labeled batch with ``score`` and ``styles``.
         """
         return {"score": self._score_loss(outputs[self._block], batch), "style": self._style_loss(outputs, batch)}
 
@@ -73,19 +73,20 @@ class AuxiliaryHeads(nn.Module):
 
 
 def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Targets of the heads for each frame: distributions, and their masks.
+    """Target distributions of the heads for each frame, and their masks.
 
     Args:
-        score: uint8 [rows, moments, 4] of ``stonecli_train.corpus.annotation``, evenly over the segment.
+        score: uint8 [rows, score frames, 4], labels of ``stonecli_train.corpus.annotation``, evenly over the segment.
         shifts: int64 [rows], bins cropped from below.
-        frames: of the block's output; moments beyond the last whole frame do not count.
+        frames: number of frames of the block's output; score frames beyond the last whole one are ignored.
 
     Returns:
-        float32 [rows, frames, 5, 12]: of the first three rows of twelve together, of the fourth and of the fifth, each
-        summing to one where it counts; float32 [rows, frames, 3], 1 where chord, bass and melody count.
+        float32 [rows, frames, 5, 12]: distributions over the chord (the first three rows of twelve together), the bass
+        (the fourth row) and the melody (the fifth), each with the sum 1 where it is known; float32 [rows, frames, 3]:
+        1 where chord, bass and melody are known, otherwise 0.
     """
-    rows, moments, _ = score.shape
-    per_frame = max(1, moments // frames)
+    rows, score_frames, _ = score.shape
+    per_frame = max(1, score_frames // frames)
     inside = score[:, : per_frame * frames].long().reshape(rows, frames, per_frame, -1)
     root, quality, bass, melody = inside.unbind(dim=-1)
     kinds = torch.where(quality == MAJOR, 0, torch.where(quality == MINOR, 1, 2))
@@ -98,7 +99,7 @@ def score_targets(score: Tensor, shifts: Tensor, frames: int) -> tuple[Tensor, T
 
 
 def _histogram(pitch_classes: Tensor, shifts: Tensor) -> Tensor:
-    """Count of each pitch class relative to the crop, float32 [rows, frames, 12], of int64 [rows, frames, moments]."""
+    """Histogram of pitch classes relative to the crop: int64 [rows, frames, n] -> float32 [rows, frames, 12]."""
     is_known = pitch_classes != UNKNOWN
     indices = (pitch_classes - LOWEST_PITCH_CLASS - shifts[:, None, None]) % BINS_PER_OCTAVE
     hot = functional.one_hot(indices, BINS_PER_OCTAVE).float() * is_known[..., None]

@@ -1,4 +1,6 @@
-"""Averages the checkpoints of one run: python -m stonecli_train.average A.pt B.pt --out MEAN.pt
+"""Averages the weights of checkpoints of one run.
+
+    python -m stonecli_train.average A.pt B.pt --out MEAN.pt
 
 A checkpoint that is given twice has twice the weight.
 
@@ -33,12 +35,12 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         StoneError: there are no checkpoints, or they have different architectures.
     """
     if not checkpoints:
-        raise StoneError("nothing to average")
+        raise StoneError("there are no checkpoints to average")
     last = checkpoints[-1]
-    # The temperature is calibration's, and dense_blocks does not change the weights.
+    # Calibration sets the temperature, and dense_blocks does not change the weights: neither has to agree.
     kinds = [(replace(each.chromanet, temperature=1.0, dense_blocks=0), each.vqt, each.classes) for each in checkpoints]
     if any(kind != kinds[-1] for kind in kinds):
-        raise StoneError("checkpoints of different architectures have no average")
+        raise StoneError("the checkpoints have different architectures or classes and cannot be averaged")
     weights = {}
     for name, tensor in last.weights.items():
         stacked = torch.stack([each.weights[name] for each in checkpoints])
@@ -49,8 +51,8 @@ def average(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 def main(arguments: Sequence[str]) -> int:
     """Exit code after writing the average."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.average", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="checkpoints of stone train")
+    parser.add_argument("--out", type=Path, required=True, help="write the averaged checkpoint to this file")
     options = parser.parse_args(arguments)
     try:
         save_checkpoint(average([load_checkpoint(path) for path in options.checkpoints]), options.out)

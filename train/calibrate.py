@@ -95,7 +95,7 @@ def window_logits(checkpoint: Checkpoint, features: npt.NDArray[np.uint8]) -> Fl
     """Logits of a track's windows at temperature 1, float32 [windows, classes].
 
     Args:
-        checkpoint: of the network.
+        checkpoint: the trained network and its window length.
         features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
     network = checkpoint.network()
@@ -160,7 +160,7 @@ def fit_exponents(recordings: Iterable[Floats], temperature: float) -> Exponents
 
     Args:
         recordings: logits of the windows of each recording, float32 [windows, classes].
-        temperature: of the windows.
+        temperature: temperature of the softmax.
 
     Raises:
         StoneError: no recording is long enough.
@@ -197,9 +197,9 @@ def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperatu
     """Find the temperature with the lowest Brier score, and the rejection threshold for it.
 
     Args:
-        logits: of each track's windows, float32 [windows, classes].
+        logits: logits of the windows of each track, float32 [windows, classes].
         classes: class index of each track's key; None for a track without a key.
-        temperature: use this one instead of the best.
+        temperature: the temperature to use; None for the one with the lowest Brier score.
 
     Raises:
         StoneError: no track has a key.
@@ -208,7 +208,7 @@ def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperatu
     without_key = [rows for rows, index in zip(logits, classes, strict=True) if index is None]
     truth = np.array([index for index in classes if index is not None])
     if not tonal:
-        raise StoneError("no tracks with a key to calibrate on")
+        raise StoneError("the labels have no track with a key, which calibration needs")
 
     def brier(temperature: float) -> float:
         confidence, answer = confidences(tonal, temperature)
@@ -231,23 +231,27 @@ def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperatu
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.calibrate", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--labels", type=Path, required=True, help="CSV of held-out renderings")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of stone train with 24 keys")
+    parser.add_argument("--labels", type=Path, required=True, help="CSV with the labels of held-out renderings")
+    parser.add_argument("--out", type=Path, required=True, help="write the calibrated checkpoint to this file")
     parser.add_argument(
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="cached features (.npy) of unlabeled recordings",
+        help="cached features (.npy) of unlabeled recordings, to fit the posterior exponent (default: exponent 1)",
     )
-    parser.add_argument("--window-seconds", type=float, help="window for recordings (default: that of the training)")
     parser.add_argument(
-        "--dense-blocks", type=int, help="last blocks of the network that skip no frame (stonecli_train.chromanet)"
+        "--window-seconds", type=float, help="window length of the model in seconds (default: that of the training)"
     )
-    parser.add_argument("--temperature", type=float, help="(default: the one that fits the renderings best)")
+    parser.add_argument(
+        "--dense-blocks", type=int, help="number of last blocks that skip no frame (default: that of the training)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, help="temperature of the softmax (default: the one that fits the renderings best)"
+    )
     parser.add_argument("--major-odds", type=float, default=1.0, help="prior odds of major against minor (default: 1)")
-    parser.add_argument("--license", default=None)
-    parser.add_argument("--trained-on", default=None, help="one line for the model card")
+    parser.add_argument("--license", default=None, help="license of the weights (default: that of the checkpoint)")
+    parser.add_argument("--trained-on", default=None, help="one line for the model card (default: as trained)")
     return parser
 
 
@@ -263,24 +267,24 @@ def main(arguments: Sequence[str]) -> int:
             chromanet = replace(checkpoint.chromanet, dense_blocks=options.dense_blocks)
             checkpoint = replace(checkpoint, chromanet=chromanet)
         if checkpoint.classes is None or checkpoint.chromanet.rows != 2:
-            raise StoneError("only a model of 24 keys that was trained with labels can be calibrated")
+            raise StoneError("only a model of 24 keys that was trained with labels (ks_mode) can be calibrated")
         order = [Key.parse(name) for name in checkpoint.classes]
         bins = checkpoint.vqt.n_bins
         labels = labeled_features(options.labels, bins)
         features = recorded_features(options.recordings, bins) if options.recordings else []
         logits = [window_logits(checkpoint, load_features(path, bins)) for path, _ in labels]
-        found = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
+        calibration = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
         unchanged = Exponents(1.0, 0.0, float("nan"), float("nan"))
         recordings = (window_logits(checkpoint, load_first_windows(path, checkpoint)) for path in features)
-        power = fit_exponents(recordings, found.temperature) if options.recordings else unchanged
+        exponents = fit_exponents(recordings, calibration.temperature) if options.recordings else unchanged
         save_checkpoint(
             replace(
                 checkpoint,
                 major_prior_odds=options.major_odds,
-                posterior_exponent=power.exponent,
-                exponent_per_doubling=power.per_doubling,
-                chromanet=replace(checkpoint.chromanet, temperature=found.temperature),
-                rejection_threshold=found.rejection_threshold,
+                posterior_exponent=exponents.exponent,
+                exponent_per_doubling=exponents.per_doubling,
+                chromanet=replace(checkpoint.chromanet, temperature=calibration.temperature),
+                rejection_threshold=calibration.rejection_threshold,
                 license=options.license if options.license is not None else checkpoint.license,
                 trained_on=options.trained_on if options.trained_on is not None else checkpoint.trained_on,
                 state={},
@@ -290,16 +294,16 @@ def main(arguments: Sequence[str]) -> int:
     except (StoneError, OSError, ValueError) as error:
         print(message(error), file=sys.stderr)
         return 1
-    print(found, *([power] if options.recordings else []), sep="\n")
+    print(calibration, *([exponents] if options.recordings else []), sep="\n")
     return 0
 
 
 def labeled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
-    """The rows of a CSV, as from ``read_labels``, after checking that each file holds features.
+    """The rows of a CSV, as from ``read_labels``, after checking that each file contains features.
 
     Raises:
         DataError: the labels are invalid.
-        AudioError: a row's file does not hold features of ``bins`` bins.
+        AudioError: a row's file does not contain features of ``bins`` bins.
         OSError: a file cannot be read.
     """
     rows = read_labels(labels)
@@ -309,7 +313,7 @@ def labeled_features(labels: Path, bins: int) -> list[tuple[Path, Key | None]]:
 
 
 def recorded_features(folder: Path, bins: int) -> list[Path]:
-    """The .npy files in ``folder`` sorted by name, after checking that each holds features.
+    """The .npy files in ``folder`` sorted by name, after checking that each contains features.
 
     Raises:
         StoneError: the folder does not exist, or has no .npy files.
@@ -317,7 +321,7 @@ def recorded_features(folder: Path, bins: int) -> list[Path]:
     """
     paths = sorted(folder.glob("*.npy"))
     if not paths:
-        raise StoneError(f"{folder}: " + ("no .npy files in it" if folder.is_dir() else "no such folder"))
+        raise StoneError(f"{folder}: " + ("the folder has no .npy files" if folder.is_dir() else "no such folder"))
     for path in paths:
         load_features(path, bins)
     return paths

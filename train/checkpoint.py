@@ -1,4 +1,4 @@
-"""Checkpoints: what a network is, how its input is made, and its weights, in one file that cannot run code.
+"""Checkpoints: architecture, input features and weights of a network, in one file that cannot run code.
 
 A checkpoint is written by ``torch.save`` as plain dictionaries, lists, numbers, strings and tensors, and read with
 ``weights_only=True``: an unpickler that builds nothing else. The hyper-parameters in it rebuild the network.
@@ -34,41 +34,41 @@ FORMAT_VERSION = 1
 TrainType = Literal["ks", "ks_mode"]
 
 _OPTIONAL = ("rejection_threshold", "posterior_exponent", "exponent_per_doubling", "major_prior_odds")
-"""Attributes that the first checkpoints of this version lack."""
+"""Attributes that were added after the first checkpoints of this version."""
 
 MAX_WINDOW_SECONDS = 600.0
 MAX_VALUES = 1_000_000  # in lists and dictionaries; a run with its optimizer has a few thousand
 
 
 class CheckpointError(StoneError):
-    """The file is not a usable checkpoint; nothing in it was executed."""
+    """The file is not a valid checkpoint; nothing in it was executed."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and all that is needed to run it.
+    """A trained network and everything needed to run it.
 
     Attributes:
         chromanet: hyper-parameters of the network.
-        weights: its state dictionary.
-        vqt: hyper-parameters of the transform in front of it.
+        weights: state dictionary of the network.
+        vqt: hyper-parameters of the VQT that computes its input.
         frames_averaged: VQT frames averaged into one before the network.
-        corrects_tuning: whether the input is to be resampled to A = 440 Hz first.
+        corrects_tuning: whether the audio must be resampled to A = 440 Hz first.
         window_seconds: length of the windows that it was trained on.
-        classes: names of the classes in output order, or None where training without labels leaves them open.
-        circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None where unknown or unused.
-        rejection_threshold: minimum of the largest mean probability, 0..1; below, a recording has no key
+        classes: names of the classes in output order; None if they are unknown, as after training without labels.
+        circle_type: 1 or 7 for the circle of semitones or fifths in the CPSD loss; None if unknown or unused.
+        rejection_threshold: minimum of the largest mean probability, 0..1; below it, a recording has no key
             (``stonecli_train.calibrate``).
         posterior_exponent, exponent_per_doubling: exponent of the pooled posterior (``stonecli.detection.pooling``,
             ``stonecli_train.calibrate``).
         major_prior_odds: prior odds of major against minor; 1 if equally likely.
         trained_on: one line for the model card.
-        license: of the weights.
+        license: license of the weights.
         config: the resolved training configuration.
-        state: what resuming needs (optimizer, counters); empty in a checkpoint that is only for use.
+        state: training state for resuming (optimizer, counters); empty in a checkpoint for inference only.
 
     Raises:
-        ValueError, TypeError: the parts do not fit together, or are of another type.
+        ValueError, TypeError: the attributes contradict each other, are out of range or have the wrong type.
     """
 
     chromanet: ChromaNetConfig
@@ -91,28 +91,31 @@ class Checkpoint:
     def __post_init__(self) -> None:
         for name in ("weights", "config", "state"):
             if not isinstance(getattr(self, name), dict):
-                raise TypeError(f"{name} is no dictionary")
+                raise TypeError(f"{name} must be a dictionary")
         if not isinstance(self.trained_on, str) or not isinstance(self.license, str):
-            raise TypeError("trained_on and license are text")
+            raise TypeError("trained_on and license must be strings")
         if not isinstance(self.rejection_threshold, float) or not 0.0 <= self.rejection_threshold < 1.0:
-            raise ValueError(f"rejection_threshold must be 0 up to 1, not {self.rejection_threshold!r}")
+            raise ValueError(f"rejection_threshold must be at least 0 and below 1, not {self.rejection_threshold!r}")
         for name, high, low in (
             ("posterior_exponent", 10.0, 0.01), ("exponent_per_doubling", 10.0, 0.0), ("major_prior_odds", 100.0, 0.01),
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, float) or not low <= value <= high:
-                raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
+                raise ValueError(f"{name} must be from {low} to {high}, not {value!r}")
         if not isinstance(self.circle_type, int | None):
-            raise TypeError(f"circle_type is a number, not {type(self.circle_type).__name__}")
+            raise TypeError(f"circle_type must be an integer, not {type(self.circle_type).__name__}")
         if self.classes is not None and not all(isinstance(name, str) for name in self.classes):
-            raise TypeError("the names of classes are text")
+            raise TypeError("the names of the classes must be strings")
         if self.vqt.bins_per_octave != BINS_PER_OCTAVE or self.chromanet.n_bins > self.vqt.n_bins:
-            raise ValueError(f"a network of {self.chromanet.n_bins} semitones cannot see this transform")
+            raise ValueError(
+                f"a network with {self.chromanet.n_bins} semitone bins does not fit a VQT with {self.vqt.n_bins} bins,"
+                f" {self.vqt.bins_per_octave} per octave"
+            )
         if not isinstance(self.frames_averaged, int) or self.frames_averaged < 1:
-            raise ValueError(f"frames_averaged is at least 1, not {self.frames_averaged!r}")
+            raise ValueError(f"frames_averaged must be at least 1, not {self.frames_averaged!r}")
         longest = max(self.window_seconds, self.minimum_samples / self.vqt.sample_rate)
         if not 0 < self.window_seconds <= longest <= MAX_WINDOW_SECONDS:
-            raise ValueError(f"windows are 0 to {MAX_WINDOW_SECONDS:.0f} s long, not {longest} s")
+            raise ValueError(f"windows must be above 0 and at most {MAX_WINDOW_SECONDS:.0f} s long, not {longest} s")
 
     @property
     def train_type(self) -> TrainType:
@@ -121,12 +124,12 @@ class Checkpoint:
 
     @property
     def minimum_samples(self) -> int:
-        """Shortest audio that the transform can take and that leaves the network one frame."""
+        """Minimum number of audio samples: enough for the transform, and for one output frame of the network."""
         frames = self.chromanet.min_frames * self.frames_averaged
         return max((frames - 1) * self.vqt.hop_length, self.vqt.min_samples)
 
     def without_gate(self) -> Checkpoint:
-        """The network as it was trained: what ``stonecli_train.gate`` fitted to it is left out."""
+        """The checkpoint without the gate that ``stonecli_train.gate`` fitted after training."""
         weights = {name: value for name, value in self.weights.items() if not name.startswith("gate.")}
         return replace(self, chromanet=replace(self.chromanet, gate_channels=0, gate_statistics=2), weights=weights)
 
@@ -147,7 +150,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write ``checkpoint`` to ``path`` atomically: after any failure the old file is whole.
+    """Write ``checkpoint`` to ``path`` atomically; after an error, an older file is unchanged.
 
     Raises:
         OSError: the file cannot be written.
@@ -169,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint of ``stone train`` at ``path``.
 
     Raises:
-        CheckpointError: it is not one, or was written by a newer version; ``filename`` is the file.
+        CheckpointError: the file is not a checkpoint, or was written by a newer version; ``filename`` is the file.
         OSError: the file cannot be read.
     """
     with named(path):
@@ -186,7 +189,7 @@ def checkpoint_from_content(content: Mapping[str, Any]) -> Checkpoint:
         raise CheckpointError("not a checkpoint of stone train")
     version = content.get("version")
     if not isinstance(version, int) or version != FORMAT_VERSION:
-        raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is not known to this version of stone")
+        raise CheckpointError(f"checkpoint version {reprlib.repr(version)} is unknown; update stone")
     try:
         names = {name: CHECKPOINT_NAMES.get(name, name) for name in Checkpoint.__dataclass_fields__}
         absent = {name for name in _OPTIONAL if names[name] not in content}
@@ -207,7 +210,7 @@ def load_untrusted(path: Path) -> dict[str, Any]:
     Only plain values and tensors are built, and plain numbers from the numpy scalars that published checkpoints hold.
 
     Raises:
-        CheckpointError: the file is no such dictionary, is damaged, or contains other objects.
+        CheckpointError: the file is damaged, contains other objects, or is not a dictionary.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -225,13 +228,13 @@ def load_untrusted(path: Path) -> dict[str, Any]:
                 "not a readable checkpoint: damaged, or another kind of file; choose a .pt file of stone train"
             ) from error
     if not isinstance(content, dict):
-        raise CheckpointError("not a checkpoint: no dictionary in it")
+        raise CheckpointError("not a checkpoint: it does not contain a dictionary")
     _check_extent(content)
     return content
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Refuse an archive that unpacks to more than it is: ``torch.save`` never compresses, and its records lie apart."""
+    """Refuse an archive that is larger when unpacked: ``torch.save`` neither compresses nor overlaps records."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -247,15 +250,15 @@ def _check_archive(file: BinaryIO) -> None:
 
 def _check_extent(content: dict[str, Any]) -> None:
     """Refuse a structure of more than ``MAX_VALUES``: a few bytes of pickle can nest one list in itself 2^60 times."""
-    waiting: list[Any] = [content]
+    pending: list[Any] = [content]
     seen = 0
-    while waiting:
-        value = waiting.pop()
+    while pending:
+        value = pending.pop()
         if isinstance(value, Mapping | list | tuple | set | frozenset):
             seen += len(value)
             if seen > MAX_VALUES:
                 raise CheckpointError(f"not a checkpoint: it holds more than {MAX_VALUES} values")
-            waiting += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+            pending += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
 
 
 def file_sha256(path: Path) -> str:
@@ -265,11 +268,11 @@ def file_sha256(path: Path) -> str:
 
 
 class _Float64:
-    """Stands for ``numpy.dtype`` in a pickle: knows only float64, so that no data type can be made up."""
+    """Replaces ``numpy.dtype`` in a pickle and accepts only float64, so that a file cannot define data types."""
 
     def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
         if name not in ("f8", "float64"):
-            raise ValueError(f"a number of type {name!r}")
+            raise ValueError(f"unsupported data type {name!r}")
         self.byteorder = "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -277,12 +280,12 @@ class _Float64:
 
 
 def _float64_scalar(dtype: _Float64, data: bytes | str) -> float:
-    """Stands for numpy's maker of scalars: the number in eight bytes (a string where protocol 2 wrote them so)."""
+    """Replaces numpy's constructor of scalars: decodes eight bytes, which pickle protocol 2 stores as a string."""
     (number,) = struct.unpack(f"{dtype.byteorder}d", data.encode("latin-1") if isinstance(data, str) else data)
     return float(number)
 
 
-# Under the names that numpy 1 and numpy 2 pickle a float64 by.
+# By the names that numpy 1 and numpy 2 use for a float64 in a pickle.
 _NUMPY_SCALARS: list[Any] = [
     (_float64_scalar, "numpy.core.multiarray.scalar"),
     (_float64_scalar, "numpy._core.multiarray.scalar"),

@@ -31,20 +31,20 @@ class ChromaNetConfig:
         normalization: ``"affine"``: layer norm over bins and channels of each frame, with learned scale and offset
             (the published 12-class network); ``"plain"``: layer norm over channel, bin and frame, nothing learned
             (the published 24-class networks).
-        n_bins: VQT bins seen, a multiple of 12.
-        out_channels: channels after each block.
+        n_bins: number of VQT bins in the input, a multiple of 12.
+        out_channels: number of output channels of each block.
         kernels: size of each block's square depthwise kernel, odd.
-        temperature: of the softmax.
+        temperature: temperature of the softmax.
         drop_path: probability that a residual branch is dropped in training (stochastic depth).
-        head_channels: width of a ``CircularHead`` between the blocks and the classifier; 0, as published, for the mean
-            over octaves alone.
+        head_channels: width of a ``CircularHead`` between the blocks and the classifier; 0, as published, for only the
+            mean over octaves.
         gate_channels: width of a ``TonalGate``, which ``stonecli_train.gate`` fits to a trained network; 0, as
             published, for none.
-        gate_statistics: statistics per channel in its input: 2, or 4 with those over time.
-        dense_blocks: number of last blocks that use every pair of neighboring frames instead of every second one, with
-            the layers after them dilated accordingly: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR
-            2014, section 3.5). Halving drops odd frames, in the last blocks up to half of a window; with the same
-            weights this is the mean over all frames at which the halvings could start. 0, as published, for none.
+        gate_statistics: number of statistics per channel in the gate's input: 2, or 4 with those over time.
+        dense_blocks: number of last blocks that downsample with stride 1 instead of 2, with the layers after them
+            dilated accordingly: the a trous algorithm (Sermanet et al., *OverFeat*, ICLR 2014, section 3.5). Stride 2
+            drops odd frames, in the last blocks up to half of a window. With the same weights, dense blocks give the
+            mean over all frames at which the downsampling could start. 0, as published, for none.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
@@ -63,33 +63,33 @@ class ChromaNetConfig:
 
     def __post_init__(self) -> None:
         if self.rows not in (1, 2):
-            raise ValueError(f"rows is 1 or 2, not {self.rows}")
+            raise ValueError(f"rows must be 1 or 2, not {self.rows}")
         if self.normalization not in ("affine", "plain"):
-            raise ValueError(f"normalization is 'affine' or 'plain', not {self.normalization!r}")
+            raise ValueError(f"normalization must be 'affine' or 'plain', not {self.normalization!r}")
         if self.n_bins <= 0 or self.n_bins % BINS_PER_OCTAVE:
-            raise ValueError(f"n_bins is a multiple of {BINS_PER_OCTAVE}, not {self.n_bins}")
+            raise ValueError(f"n_bins must be a multiple of {BINS_PER_OCTAVE}, not {self.n_bins}")
         if not self.out_channels or len(self.out_channels) != len(self.kernels):
-            raise ValueError("out_channels and kernels have one entry for each block")
+            raise ValueError("out_channels and kernels must have one entry per block")
         if min(self.out_channels) < 1 or any(size < 1 or size % 2 == 0 for size in self.kernels):
-            raise ValueError("channels are positive and kernel sizes odd")
+            raise ValueError("out_channels must be positive and kernels odd")
         if self.head_channels < 0:
-            raise ValueError("head_channels is 0 or above")
+            raise ValueError("head_channels must be at least 0")
         if self.gate_channels < 0:
-            raise ValueError("gate_channels is 0 or above")
+            raise ValueError("gate_channels must be at least 0")
         if self.gate_statistics not in (2, 4):
-            raise ValueError(f"gate_statistics is 2 or 4, not {self.gate_statistics}")
+            raise ValueError(f"gate_statistics must be 2 or 4, not {self.gate_statistics}")
         if not 0 <= self.dense_blocks <= len(self.out_channels):
-            raise ValueError(f"dense_blocks is from 0 to the number of blocks, not {self.dense_blocks}")
+            raise ValueError(f"dense_blocks must be from 0 to the number of blocks, not {self.dense_blocks}")
         if not self.temperature > 0 or not 0 <= self.drop_path < 1:
-            raise ValueError("temperature is above 0 and drop_path in 0..1")
+            raise ValueError("temperature must be above 0, and drop_path at least 0 and below 1")
 
     @property
     def min_frames(self) -> int:
-        """Minimum number of input frames, which leaves one after all halvings."""
+        """Minimum number of input frames: one remains after all blocks."""
         return 1 << len(self.out_channels)
 
-    def pace(self, block: int) -> tuple[int, int, int]:
-        """Stride and dilation of the pairs of frames, and dilation of the ConvNeXt kernel: 2, 1, 1 where it halves."""
+    def stride_and_dilations(self, block: int) -> tuple[int, int, int]:
+        """Stride and dilation of a block's downsampling, and dilation of its ConvNeXt kernel; 2, 1, 1 if not dense."""
         dense = self.dense_blocks - (len(self.out_channels) - block)
         return (2, 1, 1) if dense < 0 else (1, 1 << dense, 2 << dense)
 
@@ -108,11 +108,13 @@ class ChromaNet(nn.Module):
         self.config = config = config or ChromaNetConfig()
         inputs = (1, *config.out_channels[:-1])
         self.time_downsampling_blocks = nn.ModuleList(
-            TimeDownsamplingBlock(channels, out, _norm(config, channels), *config.pace(block)[:2])
+            TimeDownsamplingBlock(channels, out, _norm(config, channels), *config.stride_and_dilations(block)[:2])
             for block, (channels, out) in enumerate(zip(inputs, config.out_channels, strict=True))
         )
         self.convnext_blocks = nn.ModuleList(
-            ConvNeXtBlock(channels, size, config.drop_path, _norm(config, channels), config.pace(block)[2])
+            ConvNeXtBlock(
+                channels, size, config.drop_path, _norm(config, channels), config.stride_and_dilations(block)[2]
+            )
             for block, (channels, size) in enumerate(zip(config.out_channels, config.kernels, strict=True))
         )
         channels, octaves = config.out_channels[-1], config.n_bins // BINS_PER_OCTAVE
@@ -130,12 +132,12 @@ class ChromaNet(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Class scores divided by the temperature, [batch, 12 * rows]; for losses that need them before the softmax.
 
-        With a gate, they are smaller where the sound is less tonal: at 0 all classes are equally likely.
+        A gate scales them down for sounds that are less tonal; at 0, all classes are equally likely.
         """
         return self.logits_of(self.blocks(x))
 
     def scores(self, x: Tensor) -> Tensor:
-        """Raw scores [batch, rows, 12, 1]: the part that sees each item alone, and may be run in parallel.
+        """Class scores before batch norm, [batch, rows, 12, 1]; each depends on its own item of the batch only.
 
         Training uses these. The gate is not included: it is fitted later to the fixed network.
         """
@@ -143,7 +145,7 @@ class ChromaNet(nn.Module):
         return pooled
 
     def logits_of(self, outputs: list[Tensor]) -> Tensor:
-        """``logits`` of what ``blocks`` gave."""
+        """``logits`` computed from the output of ``blocks``, [batch, 12 * rows]."""
         logits = self.normalize(self.classifier(self.head(outputs[-1])))
         if self.gate is not None:
             logits = logits * self.gate(block_levels(outputs, self.config.gate_statistics))
@@ -158,9 +160,9 @@ class ChromaNet(nn.Module):
         return outputs
 
     def normalize(self, scores: Tensor) -> Tensor:
-        """Logits [batch, 12 * rows] of ``scores``: in training, batch norm sees the whole batch here."""
-        normed: Tensor = self.batch_norm(scores)
-        return normed.flatten(1) / self.config.temperature
+        """Logits [batch, 12 * rows] of the ``scores`` of the whole batch, by batch norm and temperature."""
+        normalized: Tensor = self.batch_norm(scores)
+        return normalized.flatten(1) / self.config.temperature
 
 
 class ConvNeXtBlock(nn.Module):
@@ -168,19 +170,26 @@ class ConvNeXtBlock(nn.Module):
 
     The edges are replicated, not padded with zeros: zero is -80 dB, which would be a visible edge.
 
-    ``drawn`` says which items of a batch, of how many, the input holds, where it does not hold all of them: an item's
-    branch is then dropped or kept as if the whole batch went through at once.
-    Frames of the kernel are ``step`` apart.
+    Args:
+        channels: number of channels.
+        kernel_size: size of the square depthwise kernel, odd.
+        drop_path: probability that the residual branch of an item is dropped in training.
+        norm: normalization of the branch.
+        dilation: dilation of the kernel over frames.
+
+    Attributes:
+        batch_slice: which items of the whole batch the input contains, and the size of the whole batch; None if it
+            contains all. Drop path then makes the same choice per item as if the whole batch were processed at once.
     """
 
-    def __init__(self, channels: int, kernel_size: int, drop_path: float, norm: nn.Module, step: int = 1) -> None:
+    def __init__(self, channels: int, kernel_size: int, drop_path: float, norm: nn.Module, dilation: int = 1) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(
             channels,
             channels,
             kernel_size,
-            padding=(kernel_size // 2, kernel_size // 2 * step),
-            dilation=(1, step),
+            padding=(kernel_size // 2, kernel_size // 2 * dilation),
+            dilation=(1, dilation),
             groups=channels,
             padding_mode="replicate",
         )
@@ -189,28 +198,30 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), 0.1))
         self.drop_path = drop_path
-        self.drawn: tuple[slice, int] | None = None
+        self.batch_slice: tuple[slice, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, as large as ``x``."""
+        """The output of the block, of the same shape as ``x``."""
         branch = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         branch = self.gamma * self.pwconv2(functional.gelu(self.pwconv1(branch)))
-        return x + _drop_path(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0, self.drawn)
+        return x + _drop_path(branch.permute(0, 3, 1, 2), self.drop_path if self.training else 0.0, self.batch_slice)
 
 
 class TimeDownsamplingBlock(nn.Module):
     """gelu(conv(norm(x))) with a kernel of 1 bin by 2 frames: [batch, c, bins, n] -> [batch, out, bins, n // 2].
 
-    With a ``stride`` of 1, of every pair of frames that are ``step`` apart: n - step frames.
+    With a ``stride`` of 1, the output has n - ``dilation`` frames.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.Module, stride: int = 2, step: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: nn.Module, stride: int = 2, dilation: int = 1
+    ) -> None:
         super().__init__()
         self.norm = norm
-        self.conv = nn.Conv2d(in_channels, out_channels, (1, 2), stride=(1, stride), dilation=(1, step))
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, 2), stride=(1, stride), dilation=(1, dilation))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, with fewer frames."""
+        """The output of the block, with fewer frames."""
         return functional.gelu(self.conv(self.norm(x)))
 
 
@@ -223,13 +234,13 @@ class OctavePool(nn.Module):
 
 
 class CircularHead(nn.Module):
-    """Classifier input with separate octaves, followed by a circular convolution over pitch classes.
+    """Mixes the channels of all octaves, followed by a circular convolution over the pitch classes.
 
-    [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves forgets whether a note
-    was in the bass, and no block before it spans the octave from end to end. Here each pitch class is a mixture of all
-    octaves' channels, followed by one circular convolution over the twelve. Shifting the input by a bin shifts the
-    output by an index, except for bins that pass into the next octave. The network learns to be invariant to that,
-    because training crops cover more than an octave.
+    [batch, channels, bins, n] -> [batch, width, 12, 1]. Not in the papers. The mean over octaves loses whether a note
+    was in the bass, and no block before it spans a whole octave. Here each pitch class is a mixture of the channels of
+    all octaves, followed by one circular convolution over the twelve. Shifting the input by one bin shifts the output
+    by one index, except for bins that move to the next octave. The network learns to be invariant to that, because
+    training crops cover more than an octave.
     """
 
     def __init__(self, channels: int, octaves: int, width: int) -> None:
@@ -240,7 +251,7 @@ class CircularHead(nn.Module):
         nn.init.normal_(self.around.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channels of the twelve pitch classes, from the lowest bin's on."""
+        """Channels of the twelve pitch classes, ascending from that of the lowest bin."""
         folded = x.mean(dim=-1, keepdim=True).reshape(len(x), -1, BINS_PER_OCTAVE, 1)
         mixed = functional.gelu(self.mix(self.norm(folded)))
         circle = torch.cat([mixed, mixed[:, :, : BINS_PER_OCTAVE - 1]], dim=2)
@@ -249,10 +260,10 @@ class CircularHead(nn.Module):
 
 
 class TonalGate(nn.Module):
-    """How tonal a sound is, from 0 (drums, noise, speech) to 1 (music in a key).
+    """Tonality gate: 0 for drums, noise and speech, 1 for music in a key.
 
     ``block_levels`` [batch, n] -> [batch, 1]. Not in the papers. A ringing drum is one loud pitch: the classifier
-    predicts a key from it, but the blocks before it can tell a drum by its envelope and overtones.
+    predicts a key for it, but the blocks before it distinguish a drum by its envelope and overtones.
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -265,16 +276,16 @@ class TonalGate(nn.Module):
         self.out = nn.Linear(width, 1)
 
     def forward(self, levels: Tensor) -> Tensor:
-        """The gate."""
+        """The gate, 0..1, [batch, 1]."""
         return torch.sigmoid(self.score(levels))
 
     def score(self, levels: Tensor) -> Tensor:
-        """Its logit, [batch, 1]."""
-        score: Tensor = self.out(functional.gelu(self.hidden(self.normed(levels))))
+        """The logit of the gate, [batch, 1]."""
+        score: Tensor = self.out(functional.gelu(self.hidden(self.standardized(levels))))
         return score
 
-    def normed(self, levels: Tensor) -> Tensor:
-        """The levels as the hidden layer gets them, [batch, n]."""
+    def standardized(self, levels: Tensor) -> Tensor:
+        """The standardized and clipped levels, which are the input of the hidden layer, [batch, n]."""
         return ((levels - self.mean) / self.deviation).clamp(-GATE_RANGE, GATE_RANGE)
 
 
@@ -298,7 +309,7 @@ class ItemNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalized ``x``, [batch, channels, bins, frames]."""
         if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-            return functional.group_norm(x, 1)  # the same sum, which leaves channels last; layer norm copies it
+            return functional.group_norm(x, 1)  # the same values; layer_norm would copy a channels-last tensor
         return functional.layer_norm(x, x.shape[1:])
 
 
@@ -309,11 +320,16 @@ def octave_pool(x: Tensor) -> Tensor:
 
 
 def block_levels(outputs: Sequence[Tensor], statistics: int) -> Tensor:
-    """The input of a ``TonalGate``: levels of each channel of each block; where the pitches lie is lost.
+    """The input of a ``TonalGate``: statistics of each channel of each block, which do not depend on the pitches.
 
-    [batch, statistics * channels of all blocks], block by block: of the averages over frames the mean and the deviation
-    over bins; of 4 ``statistics`` then the deviation over frames of the mean over bins (what comes and goes together,
-    as a drum does), and the mean over bins of the deviation over frames.
+    Args:
+        outputs: output of each block, [batch, channels, bins, frames].
+        statistics: 2 or 4 per channel.
+
+    Returns:
+        [batch, statistics * channels of all blocks], block by block: the mean and the standard deviation over bins of
+        the mean over frames; with 4 ``statistics``, also the standard deviation over frames of the mean over bins
+        (broadband changes, as of a drum), and the mean over bins of the standard deviation over frames.
     """
     levels = []
     for output in outputs:
@@ -336,10 +352,10 @@ def _norm(config: ChromaNetConfig, channels: int) -> nn.Module:
     return FrameNorm(config.n_bins, channels) if config.normalization == "affine" else ItemNorm()
 
 
-def _drop_path(branch: Tensor, probability: float, drawn: tuple[slice, int] | None) -> Tensor:
-    """``branch`` dropped as a whole for each item with ``probability``, else scaled up to keep its mean."""
+def _drop_path(branch: Tensor, probability: float, batch_slice: tuple[slice, int] | None) -> Tensor:
+    """``branch``, dropped per item with ``probability``, otherwise scaled up to preserve its mean."""
     if probability == 0.0:
         return branch
-    items, total = drawn or (slice(None), branch.shape[0])
+    items, total = batch_slice or (slice(None), branch.shape[0])
     kept = torch.rand(total, device=branch.device)[items, None, None, None] >= probability
     return branch * kept.to(branch.dtype) / (1.0 - probability)

@@ -42,7 +42,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConfigError(StoneError):
-    """The configuration is invalid; the message names the mistake and may suggest a fix."""
+    """The configuration is invalid; the message names the setting and may suggest a fix."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -50,9 +50,9 @@ class InputConfig:
     """The input of the network.
 
     Attributes:
-        window_seconds: length of a segment.
-        shortest_seconds: each batch is truncated to a random length from this up to ``window_seconds``, because the
-            last windows of recordings vary in length; 0 for no truncation.
+        window_seconds: length of a segment in seconds.
+        shortest_seconds: minimum length of a batch. Each batch is truncated to a random length from this up to
+            ``window_seconds``, because the last windows of recordings vary in length; 0 for no truncation.
         frames_averaged: VQT frames averaged into one.
         corrects_tuning: whether tracks are resampled to A = 440 Hz.
     """
@@ -71,23 +71,24 @@ class LossConfig:
         name: ``stone`` (12 classes), ``semi_tone``, ``skey`` or ``cross_entropy`` (24 classes; needs
             labels, and uses the loss of ``semi_tone`` for unlabeled tracks).
         circle: 7 for the circle of fifths, 1 for that of semitones.
-        mode_weight: of Semi-TONE's mode loss.
-        skey_weights: of S-KEY's three terms, before the constants of its code (1, 1.5 and 20).
+        mode_weight: weight of Semi-TONE's mode loss.
+        skey_weights: weights of S-KEY's three terms; its code multiplies them by 1, 1.5 and 20.
         skey_chroma: the chroma for S-KEY's pseudo-label of the mode: ``log`` levels, as published, the square ``root``
             of the magnitude, or the ``linear`` magnitude. Area under the ROC curve of the mode, given the signature, on
             264 recordings: 0.919, 0.927 and 0.909.
-        skey_tonic: which two pitch classes it compares: ``index``, as published, uses the index of the likeliest
-            signature as a pitch class; ``scale`` finds both tonics by fitting a major scale to the batch.
-        smoothing: for ``cross_entropy``: probability given to related keys, in the proportions of the MIREX score.
-        labeled_weight: of the loss of a labeled batch.
-        unlabeled_weight: for ``cross_entropy``: of the loss of an unlabeled one.
-        unlabeled: for ``cross_entropy``, the target of unlabeled tracks: ``views`` for that of ``semi_tone``,
-            ``mean_teacher`` for the prediction of the run's own averaged weights for two segments, ``pseudo_labels``
-            for the predictions that other checkpoints made beforehand (``stonecli_train.pseudo_labels``).
+        skey_tonic: the two pitch classes that this pseudo-label compares: ``index``, as published, uses the index of
+            the likeliest signature as a pitch class; ``scale`` finds both tonics by fitting a major scale to the batch.
+        smoothing: for ``cross_entropy``: label smoothing, the probability of related keys in the proportions of the
+            MIREX score.
+        labeled_weight: weight of the loss of a labeled batch.
+        unlabeled_weight: for ``cross_entropy``: weight of the loss of an unlabeled batch.
+        unlabeled: for ``cross_entropy``: the target of unlabeled tracks. ``views`` compares views as ``semi_tone``
+            does, ``mean_teacher`` uses the prediction of the run's own averaged weights for two segments, and
+            ``pseudo_labels`` the predictions of other checkpoints, made before (``stonecli_train.pseudo_labels``).
         min_confidence: for ``mean_teacher`` and ``pseudo_labels``: segments with a lower confidence are skipped.
-        chroma_agrees: for ``pseudo_labels``: segments whose chroma is in the other mode are skipped
+        chroma_agrees: for ``pseudo_labels``: whether to skip segments whose chroma is in the other mode
             (``stonecli_train.pseudo_labels.confirmed_by_chroma``).
-        score_weight, style_weight: for ``cross_entropy``: of the auxiliary losses of renderings
+        score_weight, style_weight: for ``cross_entropy``: weights of the auxiliary losses of renderings
             (``stonecli_train.auxiliary``); 0 for none.
     """
 
@@ -112,18 +113,18 @@ class DataConfig:
     """Batches.
 
     Attributes:
-        batch_size: tracks in a batch, over all processes together.
-        micro_batch: windows that go through the network at once (a track of a batch has one to three); 0 for as many as
-            the memory holds. It changes memory and time, but gradients only by rounding.
-        validation_share: of the tracks.
-        workers: processes that make batches; 0 for none.
-        augment: whether levels are tilted, bands dimmed and drum hits added to the features,
-            separately in every segment; labeled ones also get the timbre (not the pitches) of unlabeled tracks.
+        batch_size: number of tracks in a batch, over all processes together.
+        micro_batch: windows that the network processes at once (a track of a batch has one to three); 0 for as many as
+            fit into memory. It changes memory and time, but gradients only by rounding.
+        validation_share: share of the tracks that is used for validation.
+        workers: number of processes that prefetch batches; 0 to make batches in the training process.
+        augment: whether to augment the features, each segment separately: spectral tilt, attenuated bands, drum hits,
+            noise. Labeled segments also get the timbre (not the pitches) of unlabeled tracks.
         balance_modes: whether major and minor tracks are drawn equally often (labeled batches only).
         unlabeled_every: with both kinds of tracks, one batch out of this number is unlabeled. An unlabeled batch has
             three views and costs as much as three labeled ones.
         no_key_share: share of tracks without a key in labeled batches, if there are any.
-        tempo: with ``augment``, the maximum factor of the time stretch, faster or slower, at the same pitch.
+        tempo: with ``augment``, the maximum factor of time stretching, faster or slower, at the same pitch.
     """
 
     batch_size: Count = 128
@@ -143,20 +144,20 @@ class OptimizerConfig:
 
     Attributes:
         epochs: maximum number of epochs.
-        train_steps, val_steps: batches in an epoch, and in a validation.
+        train_steps, val_steps: number of batches per epoch, and per validation.
         lr: learning rate after the warm-up.
-        min_lr: at the end of its cosine.
-        warmup_epochs: of linear rise.
-        cosine_epochs: epoch at which the cosine of the learning rate ends; 0 for the last epoch.
-        betas: of Adam.
-        weight_decay, weight_decay_end: cosine from one to the other, on kernels only.
-        weight_decay_epochs: epoch at which that cosine ends; 0 for the last epoch.
-        clip: largest norm of the gradient.
-        clip_per: of which gradient: of each ``parameter``, as published, or of the whole ``network``.
-        ema: decay of the average of weights that is validated and kept; 0 for none.
-        patience: epochs without a better validation after which training stops; 0 for never.
-        snapshot_epochs: epochs after which a checkpoint is kept as ``epoch_NUMBER.pt``, repeatedly; 0 for never.
-        seed: of all random numbers.
+        min_lr: learning rate at the end of the cosine schedule.
+        warmup_epochs: length of the linear warm-up.
+        cosine_epochs: epoch at which the cosine schedule of the learning rate ends; 0 for the last epoch.
+        betas: coefficients of Adam's running averages.
+        weight_decay, weight_decay_end: start and end of the cosine schedule of the weight decay, on kernels only.
+        weight_decay_epochs: epoch at which that schedule ends; 0 for the last epoch.
+        clip: maximum norm of the gradient.
+        clip_per: which gradient is clipped: that of each ``parameter``, as published, or of the whole ``network``.
+        ema: decay of the exponential moving average of the weights, which is validated and saved; 0 for none.
+        patience: number of epochs without a better validation after which training stops; 0 for never.
+        snapshot_epochs: interval in epochs at which a checkpoint is saved as ``epoch_NUMBER.pt``; 0 for never.
+        seed: seed of all random numbers.
     """
 
     epochs: Count = 100
@@ -216,13 +217,13 @@ class TrainConfig:
         return int(seconds * self.vqt.sample_rate) // self.vqt.hop_length + 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings: for checkpoints and JSON."""
+        """The configuration as nested dictionaries, lists, numbers and strings, for checkpoints and JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     @property
     def sha256(self) -> str:
-        """Hash of all values, in hexadecimal."""
+        """SHA-256 of all values, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
@@ -230,7 +231,7 @@ def load_config(path: Path) -> TrainConfig:
     """The configuration in a .toml or .gin file.
 
     Raises:
-        ConfigError: a mistake in the file.
+        ConfigError: the file is invalid.
         OSError: the file cannot be read.
     """
     try:
@@ -269,11 +270,15 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
     except ValidationError as error:
         raise _config_error(error) from error
     except TypeError as error:  # a date, for example
-        raise ConfigError(f"a value is neither a number, a text nor a list: {error}") from error
+        raise ConfigError(f"a value is neither a number, a string nor a list: {error}") from error
 
 
 def override(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """``config`` with single values replaced, named ``table__field``; None leaves a value unchanged."""
+    """``config`` with the given values of ``table__field`` replaced; None leaves a value unchanged.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
     tables: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         if value is not None:
@@ -288,12 +293,12 @@ def override(config: TrainConfig, **changes: Any) -> TrainConfig:
 
 
 def with_values(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
-    """``config`` with values replaced by texts like ``loss.mode_weight=2`` or ``network.kernels=[5, 5, 3]``.
+    """``config`` with values replaced by assignments like ``loss.mode_weight=2`` or ``network.kernels=[5, 5, 3]``.
 
-    The part behind ``=`` is TOML; a text needs no quotes.
+    The part after ``=`` is a TOML value; a string needs no quotes.
 
     Raises:
-        ConfigError: a text has another form, an unknown name, or a value of the wrong type.
+        ConfigError: an assignment has another form, an unknown name, or a value of the wrong type.
     """
     values = config.as_dict()
     for assignment in assignments:
@@ -342,10 +347,13 @@ _GIN_IGNORED = (
 
 
 def config_from_gin(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of the original's gin parameters, ``Module.param`` -> literal.
+    """The configuration from the gin parameters of the published code, ``Module.param`` -> literal.
 
     Missing values come from the matching published configuration: S-KEY if the transform is called ``VQT`` or the
     weights of its loss are given, Semi-TONE if ``dataset_type_train`` is given, and STONE otherwise.
+
+    Raises:
+        ConfigError: a parameter is unknown or unsupported, or its value is invalid.
     """
     short = {
         ".".join(name.split(".")[-2:]): name for name in values
@@ -371,7 +379,7 @@ _ADAPTER = TypeAdapter(TrainConfig)
 
 
 def _config_error(error: ValidationError) -> ConfigError:
-    """The first mistake as one line: the setting, what is allowed, and the invalid value."""
+    """The first error of Pydantic as one line: the setting, what is allowed, and the invalid value."""
     first = error.errors()[0]
     *parents, name = map(str, first["loc"]) if first["loc"] else [""]
     setting = ".".join(part for part in (*parents, name) if part)
@@ -398,19 +406,19 @@ def _suggestion(name: str, known: list[str]) -> str:
 def _check(config: TrainConfig) -> None:
     rows = 1 if config.loss.name == "stone" else 2
     if config.network.rows != rows:
-        raise ConfigError(f"the {config.loss.name} loss is for network.rows = {rows}")
+        raise ConfigError(f"the {config.loss.name} loss needs network.rows = {rows}")
     if config.network.gate_channels:
-        raise ConfigError(
-            "network.gate_channels is for stonecli_train.gate, which fits a gate to a network that is trained"
-        )
+        raise ConfigError("network.gate_channels must be 0; stonecli_train.gate fits a gate after the training")
     if config.network.n_bins >= config.vqt.n_bins:
-        raise ConfigError("network.n_bins has to be below vqt.n_bins: transposition is a crop")
+        raise ConfigError("network.n_bins must be below vqt.n_bins, because transpositions are crops of the bins")
     if config.input.shortest_seconds > config.input.window_seconds:
-        raise ConfigError("input.shortest_seconds is from 0 to input.window_seconds")
+        raise ConfigError("input.shortest_seconds must be from 0 to input.window_seconds")
     for name, frames in (("window", config.segment_frames), ("shortest", config.shortest_frames)):
         if frames // config.input.frames_averaged < config.network.min_frames:
-            raise ConfigError(f"input.{name}_seconds is too short for the number of halvings of the frames")
+            raise ConfigError(
+                f"input.{name}_seconds is too short: the network needs {config.network.min_frames} averaged frames"
+            )
     if config.vqt.bins_per_octave != BINS_PER_OCTAVE:
-        raise ConfigError(f"vqt.bins_per_octave is {BINS_PER_OCTAVE}: the network counts in semitones")
+        raise ConfigError(f"vqt.bins_per_octave must be {BINS_PER_OCTAVE}, because a bin of the network is a semitone")
     if config.loss.unlabeled == "mean_teacher" and config.loss.name != "cross_entropy":
-        raise ConfigError(f"loss.unlabeled = mean_teacher is for the cross_entropy loss, not for {config.loss.name}")
+        raise ConfigError(f"loss.unlabeled = mean_teacher needs the cross_entropy loss, not {config.loss.name}")

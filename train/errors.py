@@ -1,4 +1,4 @@
-"""Errors with the file that they are about, and the one-line message that a command prints."""
+"""Errors of training, with the file that they are about, and the one-line message that a command prints."""
 
 from __future__ import annotations
 

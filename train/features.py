@@ -1,7 +1,7 @@
-"""Caches the log-VQT of tracks on disk as uint8, so that tracks are decoded only once.
+"""Caches the log-VQT of tracks on disk as uint8, so that each track is decoded only once.
 
-A value of 255 is the track's loudest bin, 0 is 80 dB below it. The absolute level of the track is lost, but the
-network's first normalization removes it anyway. One second of music takes 4.2 kB.
+A value of 255 is the level of the track's loudest bin, 0 is 80 dB below it. The absolute level of the track is lost,
+but the first normalization of the network removes it anyway. One second of music takes 4.2 kB.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from stonecli_train.errors import named
 from stonecli_train.vqt import BLOCK, VQT, VQTConfig
 
 FORMAT_VERSION = 1
-MAX_SECONDS = 1800.0  # of a track; the rest is not used in training
-CHUNK_SECONDS = 60.0
+MAX_SECONDS = 1800.0  # maximum length of a track; the rest is not used in training
+CHUNK_SECONDS = 60.0  # audio that is transformed at once
 
 Features = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of files, computed once and kept in ``folder``.
+    """A folder with the features of recordings, each computed once.
 
-    An entry is named by the file's path, size and modification time and by the transform: a changed file gets a new
-    one. Entries are written atomically, so an interrupted run leaves no partial ones.
+    The name of an entry depends on the path, size and modification time of the file and on the transform, so a changed
+    file gets a new entry. Entries are written atomically, so an interrupted run leaves no partial ones.
 
     Attributes:
-        folder: of the cache; created if missing.
+        folder: the folder; created if missing.
         vqt: the transform.
         corrects_tuning: whether tracks are resampled to A = 440 Hz first.
     """
@@ -61,19 +61,19 @@ class FeatureCache:
         return self.folder / f"{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
 
     def features(self, path: Path) -> Path:
-        """The cache file of the recording, created if missing or damaged: uint8 [frames, bins].
+        """The path of the recording's features, uint8 [frames, bins], computed if missing or damaged.
 
-        For a .npy file with features (from ``stonecli_train.corpus.render``), it is that file.
+        A .npy file with features (from ``stonecli_train.corpus.render``) is its own cache file.
 
         Raises:
-            AudioError: the recording cannot be decoded, or is silent; the .npy file holds something else.
-            OSError: it cannot be read, or the cache cannot be written.
+            AudioError: the recording cannot be decoded or is silent, or a .npy file does not contain features.
+            OSError: the recording cannot be read, or the cache cannot be written.
         """
         if path.suffix == ".npy":
             load_features(path, self.vqt.n_bins)
             return path
         entry = self.entry(path)
-        if not _is_whole(entry, self.vqt.n_bins):
+        if not _is_valid(entry, self.vqt.n_bins):
             save_atomically(
                 entry, track_features(read_track(path, self.vqt.sample_rate), self.vqt, self.corrects_tuning)
             )
@@ -84,21 +84,24 @@ def load_features(path: Path, bins: int) -> Features:
     """The features at ``path``, uint8 [frames, ``bins``], at least one frame, memory-mapped.
 
     Raises:
-        AudioError: it holds something else; which file it was is in ``filename``.
-        OSError: it cannot be read.
+        AudioError: the file does not contain such features; ``filename`` is the file.
+        OSError: the file cannot be read.
     """
     with named(path):
         try:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:  # not a .npy file, or truncated
-            raise AudioError(f"not features of {bins} bins in a .npy file") from error
+            raise AudioError(f"not features of {bins} bins: not a readable .npy file") from error
         if features.dtype != np.uint8 or features.ndim != 2 or not len(features) or features.shape[1] != bins:
-            raise AudioError(f"not features of {bins} bins: {features.dtype} {list(features.shape)}")
-    whole: Features = features
-    return whole
+            raise AudioError(
+                f"not features of {bins} bins: must be uint8 [frames, {bins}], not {features.dtype}"
+                f" {list(features.shape)}"
+            )
+    valid: Features = features
+    return valid
 
 
-def _is_whole(entry: Path, bins: int) -> bool:
+def _is_valid(entry: Path, bins: int) -> bool:
     try:
         load_features(entry, bins)
     except (OSError, AudioError):  # missing, or truncated by a system crash
@@ -107,15 +110,15 @@ def _is_whole(entry: Path, bins: int) -> bool:
 
 
 def read_track(path: Path, sample_rate: int) -> Samples:
-    """The recording as mono float32 [n], at most MAX_SECONDS of it; errors as ``stonecli.audio.decode.read_audio``."""
-    blocks, held = [], 0
+    """The first MAX_SECONDS of a recording, mono float32 [samples]; errors as ``stonecli.audio.decode.read_audio``."""
+    blocks, length = [], 0
     for block in read_audio(path, sample_rate):
         blocks.append(block)
-        held += len(block)
-        if held >= MAX_SECONDS * sample_rate:
+        length += len(block)
+        if length >= MAX_SECONDS * sample_rate:
             break
     if not blocks:
-        raise AudioError("there is no audio in it")
+        raise AudioError("the file contains no audio")
     return np.concatenate(blocks)
 
 
@@ -140,7 +143,7 @@ def track_features(samples: Samples, config: VQTConfig, corrects_tuning: bool) -
 
 
 def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]]:
-    """The VQT in chunks, each with a margin that covers the longest kernel, so that chunks join seamlessly."""
+    """Log-VQT of the track in chunks, float32 [frames, bins] each; a margin around each covers the longest kernel."""
     hop = config.hop_length
     chunk = int(CHUNK_SECONDS * config.sample_rate) // hop * hop
     margin = -(-(BLOCK << (config.octaves - 1)) // hop) * hop  # samples that the lowest octave's kernels span
@@ -148,11 +151,11 @@ def _levels(samples: Samples, config: VQTConfig) -> list[npt.NDArray[np.float32]
     parts = []
     for start in range(0, len(samples), chunk):
         before = min(start, margin)
-        piece = samples[start - before : start + chunk + margin]
-        if len(piece) < margin:  # a short remainder; reflection at the edge needs more samples
-            piece = np.pad(piece, (0, margin - len(piece)))
+        padded = samples[start - before : start + chunk + margin]
+        if len(padded) < margin:  # a short remainder; reflection at the edge needs more samples
+            padded = np.pad(padded, (0, margin - len(padded)))
         with torch.inference_mode():
-            magnitude = transform.magnitude(torch.from_numpy(np.ascontiguousarray(piece))[None])[0].numpy().T
+            magnitude = transform.magnitude(torch.from_numpy(np.ascontiguousarray(padded))[None])[0].numpy().T
         frames = min(chunk, len(samples) - start) // hop + (start + chunk >= len(samples))
         level = 10.0 * np.log10(np.maximum(magnitude, 1e-10)) / 80.0 + 1.0
         parts.append(level[before // hop : before // hop + frames].astype(np.float32))
@@ -165,10 +168,10 @@ def _transform(config: VQTConfig) -> VQT:
 
 
 def save_atomically(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write ``array`` to a .npy file, atomically.
+    """Write ``array`` to a .npy file atomically; creates the folder if it is missing.
 
     Raises:
-        OSError: it cannot be written; an older file is unchanged.
+        OSError: the file cannot be written; an older file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:

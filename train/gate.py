@@ -1,15 +1,17 @@
-"""Fits a tonality gate to a checkpoint: python -m stonecli_train.gate A.pt ... --out B.pt
+"""Fits a tonality gate to a checkpoint.
 
-A key network predicts a key for any loud pitch, even that of a drum; training it otherwise reduces its accuracy. So
-the network is not changed, and a ``TonalGate`` on its blocks is fitted to separate music from drums, noise and speech:
-a logistic regression with one hidden layer, with equal weight for both classes. Recordings without labels count as
-music if the checkpoint is confident of their key. Without such recordings in the training data, one recording in twenty
-is rejected, because renderings sound different.
+    python -m stonecli_train.gate CALIBRATED.pt --labels RENDERS/labels.csv --recordings CACHE --out GATED.pt
 
-Half of the examples are shorter than a window, down to half a second; otherwise, one in five such pieces of music is
-rejected. Some examples are augmented or band-limited to a telephone. After fitting, the bias is raised until nearly all
-windows of music pass, and the score is scaled up for sharper decisions: intermediate values would weight windows by
-something other than their key.
+A key network predicts a key for any loud pitch, even that of a drum, and training it not to do so reduces its accuracy.
+So the network stays unchanged, and a ``TonalGate`` on its blocks is fitted to separate music from drums, noise and
+speech: a logistic regression with one hidden layer, with equal weight for both classes. Recordings without labels count
+as music if the checkpoint is confident of their key. Without such recordings in the training data, one recording in
+twenty is rejected, because renderings sound different.
+
+Half of the examples are shorter than a window, down to half a second; with whole windows only, one in five short pieces
+of music is rejected. Some examples are augmented or band-limited as by a telephone. After fitting, the bias is raised
+until nearly all windows of music pass, and the score is scaled up for sharper decisions: intermediate values would
+weight windows by something other than their key.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ DROPOUT = 0.1
 TARGETS = (0.01, 0.99)  # label smoothing
 SCORE_SCALE = 3.0  # scale of the fitted score
 RIDGE = 30.0  # regularization of the regression that adapts a gate; by cross-validation on 6,900 windows and pieces
-MAX_BLOCKED = 0.001  # maximum share of the windows with a key below 0.5
+MAX_BLOCKED = 0.001  # maximum share of the windows with a key that the gate blocks (below 0.5)
 
 Floats = npt.NDArray[np.float32]
 Features = npt.NDArray[np.uint8]
@@ -74,21 +76,21 @@ class Fit:
     """A fitted gate, and its accuracy on the training windows.
 
     Attributes:
-        gate: in evaluation mode.
-        tonal: share of the windows with a key that are above 0.5.
-        keyless: share of the windows without one that are below.
+        gate: the gate, in evaluation mode.
+        passed: share of the windows with a key that pass (above 0.5).
+        blocked: share of the windows without a key that are blocked.
     """
 
     gate: TonalGate
-    tonal: float
-    keyless: float
+    passed: float
+    blocked: float
 
 
 def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features) -> tuple[Floats, float]:
     """``block_levels`` of each window of a track, float32 [windows, n], and its largest mean probability, 0..1.
 
     Args:
-        network: of the checkpoint; not changed.
+        network: the network of the checkpoint; not changed.
         checkpoint: gives the window length.
         features: uint8 [frames, bins] of ``stonecli_train.features``.
     """
@@ -103,8 +105,10 @@ def window_levels(network: ChromaNet, checkpoint: Checkpoint, features: Features
 
 
 def pieces(checkpoint: Checkpoint, features: Features, random: np.random.Generator) -> Iterator[Features]:
-    """Three segments of a track, uint8 [frames, bins], at most one window long: one unchanged, one augmented as in
-    training, one band-limited to a telephone; the lengths are log-uniform."""
+    """Three random segments of a track, uint8 [frames, bins], with log-uniform lengths of at most one window.
+
+    The first is unchanged, the second augmented as in training, the third band-limited as by a telephone.
+    """
     shortest = window_frames(replace(checkpoint, window_seconds=SHORTEST_SECONDS))
     longest = max(shortest, window_frames(checkpoint))
     for change in (None, augmented, band_limited):
@@ -119,20 +123,20 @@ def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
 
     Args:
         tonal, keyless: levels of sounds with and without a key.
-        seed: of the initial weights, the order and dropout.
+        seed: seed of the initial weights, the order and dropout.
 
     Raises:
         StoneError: one class has no windows.
     """
     if not len(tonal.windows) or not len(keyless.windows):
-        raise StoneError("a gate needs windows with a key and windows without one")
+        raise StoneError("fitting a gate needs tracks with a key and tracks without one (key none)")
     groups = [tonal.windows, tonal.pieces, keyless.windows, keyless.pieces]
     levels = torch.from_numpy(np.concatenate(groups))
     sizes = torch.tensor([len(group) for group in groups])
     group_of = torch.repeat_interleave(torch.arange(4), sizes)
     low, high = TARGETS
     target = torch.where(group_of < 2, high, low)
-    parts = (sizes.view(2, 2) > 0).sum(dim=1).repeat_interleave(2)  # of a kind: windows, or windows and pieces
+    parts = (sizes.view(2, 2) > 0).sum(dim=1).repeat_interleave(2)  # non-empty groups per class: windows and pieces
     weight = (len(levels) / (2 * parts * sizes.clamp(min=1)))[group_of]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -152,26 +156,26 @@ def fit(tonal: Levels, keyless: Levels, seed: int = 0) -> Fit:
         gate.out.bias.add_(max(0.0, -float(np.quantile(passing, MAX_BLOCKED))))
         for weights in gate.out.parameters():
             weights.mul_(SCORE_SCALE)
-        passed, opened = (gate(torch.from_numpy(kind.windows))[:, 0] > 0.5 for kind in (tonal, keyless))
-    return Fit(gate, float(passed.float().mean()), float((~opened).float().mean()))
+        passed, falsely_passed = (gate(torch.from_numpy(levels.windows))[:, 0] > 0.5 for levels in (tonal, keyless))
+    return Fit(gate, float(passed.float().mean()), float((~falsely_passed).float().mean()))
 
 
 def adapted(gate: TonalGate, before: Floats, after: Floats) -> TonalGate:
-    """Adapt a gate to a fine-tuned network: its output for the levels ``after`` matches ``gate`` on those ``before``.
+    """A gate for a fine-tuned network, whose output for the levels ``after`` matches that of ``gate`` for ``before``.
 
     The hidden layer is fitted by ridge regression towards the old weights. This needs no labels, and keeps what the
     gate learned from thousands of sounds when only hundreds are available.
 
     Args:
-        gate: of the old network; not changed.
-        before, after: ``block_levels`` of the same sounds, float32 [sounds, n].
+        gate: the gate of the old network; not changed.
+        before, after: ``block_levels`` of the same sounds by the old and the new network, float32 [sounds, n].
     """
     new = TonalGate(after.shape[1], gate.hidden.out_features).eval()
     new.load_state_dict(gate.state_dict())
     with torch.no_grad():
         new.mean.add_(torch.from_numpy((after - before).mean(axis=0)))
-        inputs = new.normed(torch.from_numpy(after))
-        missing = gate.hidden(gate.normed(torch.from_numpy(before))) - new.hidden(inputs)
+        inputs = new.standardized(torch.from_numpy(after))
+        missing = gate.hidden(gate.standardized(torch.from_numpy(before))) - new.hidden(inputs)
         inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1).double()
         penalty = RIDGE * torch.eye(inputs.shape[1], dtype=torch.float64)
         change = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ missing.double()).float()
@@ -218,15 +222,20 @@ def with_gate(checkpoint: Checkpoint, gate: TonalGate) -> Checkpoint:
 
 
 def adapted_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Path]) -> TonalGate:
-    """Adapt the gate of ``origin`` to a ``checkpoint`` that was fine-tuned from it, using the features of ``sounds``.
+    """The gate of ``origin``, adapted to a ``checkpoint`` that was fine-tuned from it.
+
+    Args:
+        origin: the earlier checkpoint, with a gate.
+        checkpoint: the fine-tuned checkpoint.
+        sounds: .npy files with features, for which both gates should have the same output.
 
     Raises:
-        StoneError: the origin has no matching gate.
-        AudioError, OSError: a file does not hold features, or cannot be read.
+        StoneError: the origin has no gate for a network of this architecture.
+        AudioError, OSError: a file does not contain features, or cannot be read.
     """
     gate, channels = origin.network().gate, checkpoint.chromanet.out_channels
     if gate is None or (origin.chromanet.out_channels, origin.chromanet.gate_statistics) != (channels, STATISTICS):
-        raise StoneError("the gate of that checkpoint is not for this network")
+        raise StoneError("the checkpoint of --like has no gate for a network of this architecture")
     levels = []
     for each in (origin.without_gate(), checkpoint):
         collector = _Collector(each)  # draws the same pieces for both
@@ -238,19 +247,21 @@ def adapted_gate(origin: Checkpoint, checkpoint: Checkpoint, sounds: Sequence[Pa
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.gate", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="calibrated; its confidence tells which recordings are music")
-    parser.add_argument("--labels", type=Path, required=True, help="CSV of renderings, some without a key")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("checkpoint", type=Path, help="calibrated checkpoint, which decides which recordings are music")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="CSV with the labels of renderings, some without a key (none)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="write the checkpoint with its gate to this file")
     parser.add_argument(
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="cached features (.npy) of unlabeled recordings",
+        help="cached features (.npy) of unlabeled recordings, as more examples of music (default: none)",
     )
     parser.add_argument(
-        "--like", type=Path, metavar="CKPT", help="adapt the gate of this earlier checkpoint instead of fitting one"
+        "--like", type=Path, metavar="CKPT", help="adapt the gate of this earlier checkpoint (default: fit a new gate)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the fit (default: 0)")
     return parser
 
 
@@ -268,7 +279,7 @@ def main(arguments: Sequence[str]) -> int:
             sounds = [path for path, _ in labels] + recordings
             origin = load_checkpoint(options.like)
             if origin.window_seconds != checkpoint.window_seconds:
-                raise StoneError(f"{options.like.name} has windows of another length than {options.checkpoint.name}")
+                raise StoneError(f"{options.like.name} and {options.checkpoint.name} have different window lengths")
             gate = adapted_gate(origin, checkpoint, sounds)
             save_checkpoint(with_gate(checkpoint, gate), options.out)
             print(f"adapted the gate of {options.like.name} with {len(sounds)} sounds")
@@ -283,7 +294,7 @@ def main(arguments: Sequence[str]) -> int:
     except (StoneError, OSError, ValueError) as error:
         print(message(error), file=sys.stderr)
         return 1
-    print(f"{found.tonal:.3f} of the windows with a key pass, {found.keyless:.3f} of those without are blocked")
+    print(f"{found.passed:.3f} of the windows with a key pass, {found.blocked:.3f} of those without a key are blocked")
     if options.recordings:
         print(f"{confident} recordings counted as music")
     return 0

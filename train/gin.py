@@ -1,4 +1,4 @@
-"""Reads gin files of the published code, literals only."""
+"""Parses the gin configuration files of the published code, literals only."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def parse_gin(lines: Iterable[str]) -> dict[str, Any]:
         try:
             values[name.strip()] = ast.literal_eval(literal.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-            raise ValueError(f"line {number}: no literal: {literal.strip()[:60]}") from error
+            raise ValueError(f"line {number}: not a Python literal: {literal.strip()[:60]}") from error
     return values

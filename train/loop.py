@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom: batches, loss, step, average of weights, validation, checkpoints."""
+"""The training loop: batches, loss, optimizer step, average of the weights, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stonecli_train.chromanet import ChromaNet
 from stonecli_train.config import TrainConfig
 from stonecli_train.data import Batch, Split, StepDataset, Track
 from stonecli_train.metrics import Scores, score_network
-from stonecli_train.micro_batch import MicroBatches, in_parts, micro_batch_size
+from stonecli_train.micro_batch import MicroBatches, in_chunks, micro_batch_size
 from stonecli_train.old_names import OPTIMIZER_STATE, with_current_names
 from stonecli_train.parallel import Processes, any_process, gather_rows, sum_gradients
 from stonecli_train.schedules import clip_gradients, learning_rate, new_optimizer, weight_decay
@@ -43,13 +43,13 @@ class EpochReport:
     """Results of an epoch.
 
     Attributes:
-        epoch: its number, from 1.
-        step: steps done in all.
-        losses: means over the epoch, by term.
+        epoch: number of the epoch, from 1.
+        step: total number of steps so far.
+        losses: mean losses over the epoch, by term.
         validation: mean losses on the validation tracks, by term.
-        scores: on labeled validation tracks; None without any.
-        minutes: of training since this run was started or resumed.
-        is_best: whether its validation is the best so far.
+        scores: scores on the labeled validation tracks; None without any.
+        minutes: minutes of training since this run was started or resumed.
+        is_best: whether the validation is the best so far.
     """
 
     epoch: int
@@ -68,7 +68,7 @@ class Watcher:
     """
 
     def on_resume(self, step: int) -> None:
-        """Called before the first step, and when the run restarts from ``step``; later steps are reported again."""
+        """Called before the first step, and when the run goes back to ``step``; later steps are then reported again."""
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
         """Called after every step."""
@@ -85,7 +85,15 @@ class Watcher:
 
 @dataclass
 class Progress:
-    """Progress of a run; saved in its checkpoints."""
+    """Progress of a run; saved in its checkpoints.
+
+    Attributes:
+        step: number of optimizer steps done.
+        best: lowest value of the validation criterion so far.
+        bad_epochs: epochs since then.
+        recoveries: number of returns to the best checkpoint after a loss that was not finite.
+        is_tuned: whether the run started from the weights of a checkpoint.
+    """
 
     step: int = 0
     best: float = math.inf
@@ -99,14 +107,14 @@ class Run:
     """One training run.
 
     Attributes:
-        config: of the run.
-        folder: of its checkpoints, ``last.pt`` and ``best.pt``.
+        config: configuration of the run.
+        folder: folder of the checkpoints, ``last.pt`` and ``best.pt``.
         unlabeled, labeled: training tracks.
         validation_unlabeled, validation_labeled: validation tracks.
-        device: of the network.
+        device: device of the network.
         processes: this process and the number of processes of the run.
         watchers: observers of the run, in the first process only.
-        stop: called after every step; True saves and ends the run.
+        stop: called after every step; if it returns True, the run is saved and ends.
         trained_on: one line for the model card.
         start: checkpoint with the initial weights of a new run; None for random ones.
         batches: source of batches instead of the tracks (``stonecli_train.data.WaveformTracks``).
@@ -150,14 +158,14 @@ class Run:
         self.micro_batch = micro_batch_size(self.config, self.device)
 
     def train(self) -> Progress:
-        """Train until the epochs are over, validation gets no better, or ``stop`` says so; resumes what is in the
-        folder.
+        """Train to the last epoch, or until the patience is exhausted or ``stop`` returns True; returns the progress.
+
+        A run that was saved in the folder is resumed.
 
         Raises:
-            TrainError: the folder holds a run of another architecture, or ``start`` is of one, or the loss is not
-                finite.
-            DataError: the tracks are not what the loss learns from, or is validated with; before the first step.
-            OSError: a checkpoint cannot be written; the old one is whole.
+            TrainError: the run in the folder or ``start`` has another architecture, or the loss is not finite.
+            DataError: the loss cannot be trained or validated on these tracks; raised before the first step.
+            OSError: a checkpoint cannot be written; the old one is unchanged.
         """
         self.validation_data()  # raise errors now instead of after the first epoch
         self.resume()
@@ -176,13 +184,13 @@ class Run:
         stream = self.new_stream()
         while self.progress.step < config.epochs * config.train_steps:
             if config.patience and self.progress.bad_epochs >= config.patience:
-                self.say(f"no better validation for {config.patience} epochs: stopped")
+                self.notify(f"stopped: the validation has not improved for {config.patience} epochs")
                 break
             seen: list[dict[str, float]] = []
             while not seen or self.progress.step % config.train_steps:  # an epoch, or its remainder
                 losses = self.train_step(next(stream))
                 if not math.isfinite(losses["total"]):
-                    self.go_back_to_best()
+                    self.restore_best()
                     stream = self.new_stream()
                     seen.clear()
                     continue
@@ -201,7 +209,7 @@ class Run:
                 break
 
     def new_stream(self) -> Iterator[Batch]:
-        """Training batches from the present step on; replaces the stream before it."""
+        """Training batches from the current step on; closes the previous stream."""
         self.close_stream()
         for watcher in self.watchers:
             watcher.on_resume(self.progress.step)
@@ -209,7 +217,7 @@ class Run:
         data = self.batches or StepDataset(
             self.unlabeled, self.labeled, self.config, purpose, self.processes.rank, self.processes.count
         )
-        self.stream = batch_stream(data, self.progress.step, self.config.data.workers, self.say, self.stop)
+        self.stream = batch_stream(data, self.progress.step, self.config.data.workers, self.notify, self.stop)
         return self.stream
 
     def close_stream(self) -> None:
@@ -227,11 +235,11 @@ class Run:
         )
 
     def must_stop(self) -> bool:
-        """Whether ``stop`` says so in any process."""
+        """Whether ``stop`` returns True in any process."""
         return any_process(self.stop(), self.processes, self.device)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimizer; the losses as numbers. A loss that is not finite changes nothing."""
+        """Make one step of the optimizer; returns the losses by term. A loss that is not finite changes no weights."""
         config, step = self.config.optimizer, self.progress.step
         lr, decay = learning_rate(step, config), weight_decay(step, config)
         for group in self.optimizer.param_groups:
@@ -255,7 +263,7 @@ class Run:
         return losses
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
-        """The terms of the loss for the rows of all processes, and how to go back from it to the weights."""
+        """The terms of the loss over the rows of all processes, and a function that backpropagates the total loss."""
         inputs = view_inputs(batch, self.config)
         if self.auxiliary is not None and batch.is_scored:
             self.reseed()
@@ -267,17 +275,17 @@ class Run:
         )
         raw = parts.scores
         shared = gather_rows(raw.reshape(*trained.shape[:2], *raw.shape[1:]), self.processes)
-        everyone = batch if self.processes.count == 1 else self.gathered(batch)
+        whole_batch = batch if self.processes.count == 1 else self.gathered(batch)
         chroma = batch_chroma(inputs, batch, self.config)
         if chroma is not None:
             chroma = gather_rows(chroma[None], self.processes)[0]
         logits = self.network.normalize(shared.flatten(0, 1)).reshape(*shared.shape[:2], -1)
         if has_teacher:
             logits = torch.cat([self.teacher_logits(inputs[:2]), logits])
-        return batch_loss(logits, chroma, everyone, self.config), parts.backward
+        return batch_loss(logits, chroma, whole_batch, self.config), parts.backward
 
     def reseed(self) -> None:
-        """Make the random numbers of drop path depend on the step alone."""
+        """Seed the random numbers of drop path by the step."""
         seed_everything(self.config.optimizer.seed, self.progress.step, self.progress.recoveries)
 
     def losses_with_auxiliary(self, batch: Batch, inputs: Tensor, network: ChromaNet) -> dict[str, Tensor]:
@@ -295,26 +303,27 @@ class Run:
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """Logits of the averaged weights for the views of all processes, [views, rows, classes]."""
         with torch.no_grad(), self.autocast():
-            logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch).float()
+            logits = in_chunks(self.average.logits, inputs.flatten(0, 1), self.micro_batch).float()
         return gather_rows(logits.reshape(*inputs.shape[:2], -1), self.processes)
 
     def gathered(self, batch: Batch) -> Batch:
-        """The labels and shifts of all processes, in the order of ``gather_rows``; the segments stay as they are."""
+        """``batch`` with the labels and shifts of all processes, in the order of ``gather_rows``."""
         shifts = gather_rows(batch.shifts[None], self.processes)[0]
         labels = gather_rows(batch.labels[None], self.processes)[0] if batch.is_labeled else batch.labels
         return replace(batch, labels=labels, shifts=shifts)
 
     def update_average(self) -> None:
-        """Move the averaged weights towards the present ones; early on the average is short, unless it is a model's."""
+        """Update the exponential moving average of the weights; its decay starts low unless the run is fine-tuned."""
         decay = self.config.optimizer.ema
         if decay and not self.progress.is_tuned:
             decay = min(decay, (1 + self.progress.step) / (20 + self.progress.step))
         with torch.no_grad():
-            for mean, now in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+            for mean, current in pairs:
                 if mean.dtype.is_floating_point:
-                    mean.lerp_(now, 1.0 - decay)
+                    mean.lerp_(current, 1.0 - decay)
                 else:
-                    mean.copy_(now)
+                    mean.copy_(current)
 
     def finish_epoch(self, losses: dict[str, float], minutes: float) -> None:
         """Validate the averaged weights, save, and report."""
@@ -324,7 +333,7 @@ class Run:
         scores = None
         if self.validation_labeled:
             scores = score_network(self.average, self.validation_labeled, config, self.device)
-        # The best epoch is chosen by the validation loss, or with labels by the score.
+        # With labels, the score decides which epoch is the best, otherwise the validation loss.
         criterion = (
             validation["total"] if scores is None else -(scores.mirex if config.network.rows == 2 else scores.ksea)
         )
@@ -341,14 +350,14 @@ class Run:
             watcher.on_epoch(report, self.average)
 
     def validate(self) -> dict[str, float]:
-        """Mean losses of the averaged weights on validation tracks; every process computes the same."""
+        """Mean losses of the averaged weights on the validation tracks, by term; the same in every process."""
         data = self.validation_data()
         seen: list[dict[str, float]] = []
         with torch.inference_mode():
             for step in range(self.config.optimizer.val_steps):
                 batch = data[step].to(self.device)
                 inputs = view_inputs(batch, self.config)
-                logits = in_parts(self.average.logits, inputs.flatten(0, 1), self.micro_batch)
+                logits = in_chunks(self.average.logits, inputs.flatten(0, 1), self.micro_batch)
                 logits = logits.reshape(*inputs.shape[:2], -1)
                 terms = batch_loss(logits, batch_chroma(inputs, batch, self.config), batch, self.config)
                 seen.append({name: float(value) for name, value in terms.items()})
@@ -384,7 +393,7 @@ class Run:
         return Split.of([*self.unlabeled, *self.labeled], [*self.validation_unlabeled, *self.validation_labeled])
 
     def save(self, name: str) -> None:
-        """Write a checkpoint into the folder, atomically; the first process does."""
+        """Write a checkpoint to the folder atomically, in the first process only."""
         if self.processes.is_first:
             save_checkpoint(self.checkpoint(), self.folder / name)
 
@@ -393,13 +402,13 @@ class Run:
         path = self.folder / "last.pt"
         if path.exists():
             self.restore(load_checkpoint(path))
-            self.say(f"resumed after step {self.progress.step}")
+            self.notify(f"resumed after step {self.progress.step}")
 
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Load only the weights of a checkpoint; its windows, data and objective may differ.
 
         Raises:
-            TrainError: it has another architecture, or its outputs are other keys.
+            TrainError: it has another architecture or other classes.
         """
         mine, theirs = self.config, checkpoint.without_gate()
         ours = (mine.network, mine.vqt, mine.input.frames_averaged, mine.input.corrects_tuning)
@@ -410,7 +419,7 @@ class Run:
         if ours != (chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
             raise TrainError("the checkpoint of --from has another architecture than the configuration")
         if self.labeled and theirs.classes not in (None, class_names(mine)):
-            raise TrainError("the outputs of the checkpoint of --from are other keys than the labels")
+            raise TrainError("the checkpoint of --from has other classes than the labels need")
         for network in (self.network, self.average):
             network.load_state_dict(theirs.weights)
         self.progress.is_tuned = True
@@ -436,10 +445,10 @@ class Run:
             self.scaler.load_state_dict(theirs.state["scaler"])
             self.progress = Progress(**theirs.state["progress"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise TrainError(f"{self.folder}: holds a checkpoint that cannot be resumed; {advice}") from error
+            raise TrainError(f"{self.folder}: the checkpoint in it cannot be resumed; {advice}") from error
 
-    def go_back_to_best(self) -> None:
-        """After a loss that is not finite, return to the best checkpoint and continue with other random numbers.
+    def restore_best(self) -> None:
+        """Return to the best checkpoint after a loss that is not finite, and continue with other random numbers.
 
         Raises:
             TrainError: there is no best checkpoint, or this has happened too often.
@@ -450,15 +459,15 @@ class Run:
             raise TrainError(f"the loss is not finite at step {step}; lower the learning rate (--lr)")
         self.restore(load_checkpoint(path))
         self.progress.recoveries = recoveries
-        self.say(f"the loss was not finite at step {step}; back to the best checkpoint, step {self.progress.step}")
+        self.notify(f"the loss was not finite at step {step}; back to the best checkpoint, step {self.progress.step}")
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Send a message to the watchers."""
         for watcher in self.watchers:
             watcher.on_message(text)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Half precision on CUDA; nothing on the CPU, where it is slower."""
+        """Autocast to half precision on CUDA; a null context on the CPU, where half precision is slower."""
         dtype = self._half_precision()
         return torch.autocast("cuda", dtype=dtype) if dtype else nullcontext()
 
@@ -499,17 +508,17 @@ def check_settings(checkpoint: Checkpoint, config: TrainConfig, folder: Path, al
     theirs, advice = checkpoint, "choose another --name, or the same configuration"
     ours = (config.network, config.vqt, config.input.frames_averaged, config.input.corrects_tuning)
     if ours != (theirs.chromanet, theirs.vqt, theirs.frames_averaged, theirs.corrects_tuning):
-        raise TrainError(f"{folder}: holds a run of another architecture; {advice}")
+        raise TrainError(f"{folder}: the run in it has another architecture; {advice}")
     changes = _changes(config.as_dict(), with_current_names(theirs.config))
     if "loss.name" in changes:
-        raise TrainError(f"{folder}: holds a run with the {changes['loss.name']} loss; {advice}")
+        raise TrainError(f"{folder}: the run in it uses the {changes['loss.name']} loss; {advice}")
     if changes and not allows_changes:
         shown = ", ".join(f"{name} = {value}" for name, value in changes.items())
         raise TrainError(f"{folder}: this run was started with {shown}; {_CONFIRM}")
 
 
 def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """The earlier values of changed settings, by ``table.name``; new settings do not count."""
+    """The earlier values of changed settings by ``table.name``; settings that did not exist yet are ignored."""
     changes = {}
     for table, values in ours.items():
         before = theirs.get(table)
@@ -520,14 +529,14 @@ def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 
 
 def seed_everything(seed: int, step: int, recoveries: int = 0) -> None:
-    """Seed the random numbers by the seed, the step and the number of returns to the best checkpoint only."""
+    """Seed Python's and PyTorch's random numbers by the seed, the step and the number of recoveries."""
     state = int(np.random.SeedSequence([seed, step, recoveries]).generate_state(1)[0])
     random.seed(state)
     torch.manual_seed(state)
 
 
 def _means(steps: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Means by name; each over the steps that have it."""
+    """Mean of each term, over the steps that have it."""
     names = {name for step in steps for name in step}
     return {name: float(np.mean([step[name] for step in steps if name in step])) for name in sorted(names)}
 

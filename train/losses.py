@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 CLASSES = 12  # key signatures
-MIN_PROBABILITY = math.exp(-80.0)  # inside logarithms; exp(-88) is the smallest that float32 still holds
-MODE_WEIGHT = 1.5  # of the mode loss in Semi-TONE [1]
-SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # of CPSD, mode and balance in S-KEY [2], times the two constants below
+MIN_PROBABILITY = math.exp(-80.0)  # lower limit in logarithms; exp(-88) is the smallest that float32 can represent
+MODE_WEIGHT = 1.5  # weight of the mode loss in Semi-TONE [1]
+SKEY_WEIGHTS = (1.0, 1.7, 1.0)  # weights of CPSD, mode and balance in S-KEY [2], times the two constants below
 SKEY_MODE_FACTOR = 1.5
 SKEY_BALANCE_FACTOR = 20.0
 PUBLISHED_RELATIVE = 3  # semitones from the first to the second of the two bins that S-KEY's code compares
@@ -112,8 +112,8 @@ def first_mode(ksp: Tensor) -> Tensor:
 def mode_loss(views: Views) -> Tensor:
     """Disagreement of the views about the mode, which transposition does not change ([1]); scalar, >= 0.
 
-    Binary cross-entropies between the modes: the first view (the label, where there is one) against each of the others
-    with weight 1, the others against each other with weight 1/2 each way.
+    Binary cross-entropies between the modes: the first view (the label in supervised training) against each of the
+    others with weight 1, the others against each other with weight 1/2 in both directions.
     """
     first, second, transposed = (first_mode(ksp) for ksp in (views.first, views.second, views.transposed))
     return (
@@ -157,7 +157,7 @@ def rotated_chroma(chroma: Tensor, ksp: Tensor) -> Tensor:
     rotated[p] = sum_q ksp[q] chroma[(p + q) mod 12]: transposing the track does not change it.
 
     Args:
-        chroma: energy of the pitch classes, [batch, 12], counted from the lowest bin that the network saw.
+        chroma: energy of the pitch classes, [batch, 12], counted from the lowest bin of the network's input.
         ksp: [batch, 12] or [batch, 24] of the same view.
     """
     weights = signatures(ksp.detach()).float()
@@ -169,10 +169,10 @@ def tonic_offset(rotated: Tensor) -> int:
     """Index of the major tonic in the rotated chroma, 0..11: where a major scale fits the whole batch best.
 
     Without labels, the mapping from KSP indices to key signatures is arbitrary. The published code compares two fixed
-    bins regardless (:func:`published_mode_labels`); this finds the two tonics by the scale instead.
+    bins regardless (:func:`published_mode_labels`); this function finds the two tonics by the scale instead.
 
     Args:
-        rotated: of :func:`rotated_chroma`, [batch, 12], or a sum of such.
+        rotated: result of :func:`rotated_chroma`, [batch, 12], or its sum over the batch.
     """
     profile = rotated.reshape(-1, CLASSES).sum(dim=0)
     fits = [float(profile[[(tonic + step) % CLASSES for step in MAJOR_SCALE]].sum()) for tonic in range(CLASSES)]
@@ -180,11 +180,12 @@ def tonic_offset(rotated: Tensor) -> int:
 
 
 def mode_pseudo_labels(rotated: Tensor, offset: int) -> Tensor:
-    """Pseudo-labels of the mode, float [batch], 1 for major: 1 where the major tonic has more energy than the tonic of
-    the relative minor, three semitones below.
+    """Pseudo-labels of the mode, float [batch], 1 for major and 0 for minor.
+
+    A label is 1 if the major tonic has more energy than the tonic of the relative minor, three semitones below.
 
     Args:
-        rotated: of :func:`rotated_chroma`, [batch, 12].
+        rotated: result of :func:`rotated_chroma`, [batch, 12].
         offset: index of the major tonic in it, see :func:`tonic_offset`.
     """
     major, minor = rotated[:, offset % CLASSES], rotated[:, (offset + MINOR_TONIC) % CLASSES]
@@ -194,11 +195,11 @@ def mode_pseudo_labels(rotated: Tensor, offset: int) -> Tensor:
 def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
     """Pseudo-labels of the mode as S-KEY's code makes them, float [batch], 1 for the first row of the KSP ([2]).
 
-    The index q of the likeliest key signature is used as a pitch class: 1 where the chroma has more energy at q than
-    three semitones above it. No gradient.
+    The index q of the likeliest key signature is used as a pitch class: a label is 1 if the chroma has more energy at q
+    than three semitones above it. No gradient.
 
     Args:
-        chroma: [batch, 12], counted from the lowest bin that the network saw.
+        chroma: [batch, 12], counted from the lowest bin of the network's input.
         ksp: [batch, 12] or [batch, 24] of the same music.
     """
     index = signatures(ksp.detach()).argmax(dim=1, keepdim=True)
@@ -207,9 +208,9 @@ def published_mode_labels(chroma: Tensor, ksp: Tensor) -> Tensor:
 
 
 def balance_loss(ksp: Tensor) -> Tensor:
-    """Bias of the whole batch to one mode, scalar 0..1/4 ([2]): (p - 1/2)^2 of the mean mode probability p.
+    """Bias of the whole batch towards one mode, scalar 0..1/4 ([2]): (p - 1/2)^2 of the mean mode probability p.
 
-    Without it, calling everything major (or minor) would be a solution.
+    Without it, a constant mode would be a solution.
     """
     return (first_mode(ksp).mean() - 0.5) ** 2
 
@@ -224,9 +225,9 @@ def skey_loss(
 
     Args:
         views: KSPs [batch, 24].
-        label: of :func:`published_mode_labels` or :func:`mode_pseudo_labels`, float [batch].
+        label: pseudo-labels from :func:`published_mode_labels` or :func:`mode_pseudo_labels`, float [batch].
         circle: 1 or 7.
-        weights: w, of the three terms.
+        weights: weights w of the three terms.
     """
     key = key_loss(views, circle)
     profiles = (views.first, views.second, views.transposed)

@@ -17,7 +17,7 @@ from stonecli_train.data import Track, cut
 from stonecli_train.views import class_names, network_input
 
 MAX_WINDOWS = 16  # per track, evenly spaced
-MAX_TRACKS = 300  # scored per epoch; thousands of tracks took a third of the training time
+MAX_TRACKS = 300  # per epoch; scoring thousands of tracks took a third of the training time
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Scores:
     """Scores over tracks, each 0..1, and the confusion matrix.
 
     Attributes:
-        mirex: MIREX weighted score; for 12 classes with every prediction counted as the major key.
-        accuracy: share of keys that are right; likewise.
+        mirex: MIREX weighted score; for 12 classes, every prediction counts as the major key.
+        accuracy: share of keys that are right; the same applies.
         signature: share of key signatures that are right.
         ksea: (right + fifths / 2) / all on key signatures.
         confusion: int [24, 25], see ``stonecli.evaluation.metrics.confusion_matrix``.
-        tracks: how many.
+        tracks: number of scored tracks.
     """
 
     mirex: float
@@ -42,18 +42,24 @@ class Scores:
 
 
 def score_network(network: ChromaNet, tracks: Sequence[Track], config: TrainConfig, device: torch.device) -> Scores:
-    """Scores of the mean answer over windows spread over each track; ``network`` is in evaluation mode.
+    """Scores of the mean prediction over windows spread over each track.
 
-    Of more than MAX_TRACKS tracks with a key, that many are scored, always the same.
+    At most MAX_TRACKS tracks with a key are scored, always the same ones.
+
+    Args:
+        network: in evaluation mode, on ``device``.
+        tracks: validation tracks; those without a key are ignored.
+        config: configuration of the run.
+        device: device of the network.
     """
     keys = [Key.parse(name.split("/")[0]) for name in class_names(config)]
-    truth, answers = [], []
+    truth, predictions = [], []
     known = [(track, track.key) for track in tracks if track.key is not None]
     for index in np.linspace(0, max(0, len(known) - 1), min(len(known), MAX_TRACKS)).astype(int):
         track, key = known[index]
         truth.append(key.index)
-        answers.append(keys[int(track_profile(network, track, config, device).argmax())].index)
-    reference, estimate = np.array(truth), np.array(answers)
+        predictions.append(keys[int(track_profile(network, track, config, device).argmax())].index)
+    reference, estimate = np.array(truth), np.array(predictions)
     values = scores(reference, estimate)
     return Scores(
         mirex=values["mirex"],

@@ -1,10 +1,10 @@
-"""Scores of a batch whose gradients are computed a few windows at a time, as those of the whole batch.
+"""Gradients of a whole batch, computed a few windows at a time (in micro-batches) to bound memory.
 
-Batch norm and the losses see the whole batch, so that micro-batches cannot simply be averaged. As in GradCache (Gao et
-al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021) there are two passes: the
-scores of all windows without a graph, from which the loss gives their gradient; then every micro-batch again, with a
-graph, which takes that gradient to the weights. Activations of one micro-batch at a time are in memory; the price is a
-second forward pass.
+Batch norm and the losses depend on the whole batch, so the gradients of micro-batches cannot simply be averaged. As in
+GradCache (Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*, RepL4NLP 2021), there
+are two passes. The first computes the scores of all windows without a graph, and the gradient of the loss with respect
+to these scores. The second computes every micro-batch again, with a graph, and backpropagates that gradient to the
+weights. The activations of only one micro-batch are in memory; the cost is a second forward pass.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from stonecli_train.chromanet import ChromaNet, ConvNeXtBlock
 from stonecli_train.config import TrainConfig
 from stonecli_train.parallel import Processes
 
-CPU_FRAMES = 16_000  # of the network's input that go through it at once: 24 windows of 15 s, about 1 GB
+CPU_FRAMES = 16_000  # input frames that the network processes at once: 24 windows of 15 s, about 1 GB
 CUDA_FRAMES_PER_GIB = 8_000  # the same, for each GiB of the GPU's memory
 
 
 def micro_batch_size(config: TrainConfig, device: torch.device) -> int:
-    """Windows that go through the network at once: ``data.micro_batch``, or what the device has memory for."""
+    """Number of windows that the network processes at once: ``data.micro_batch``, or as many as the memory allows."""
     if config.data.micro_batch:
         return config.data.micro_batch
     frames = CPU_FRAMES
@@ -34,24 +34,24 @@ def micro_batch_size(config: TrainConfig, device: torch.device) -> int:
     return max(1, frames // max(1, config.segment_frames // config.input.frames_averaged))
 
 
-def in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:
-    """``function`` of ``inputs``, at most ``size`` rows at a time; for functions that see each row alone."""
+def in_chunks(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> Tensor:
+    """``function(inputs)``, computed for at most ``size`` rows at a time; the rows must be independent."""
     return torch.cat([function(inputs[start : start + size]) for start in range(0, len(inputs), size)])
 
 
 class MicroBatches:
-    """Scores of all windows of a step, and the way back from their gradient to the weights.
+    """Scores of all windows of a step, and the backpropagation of their gradient to the weights.
 
     Args:
         network: in training mode.
-        inputs: float32 [windows, 1, bins, frames], those of this process.
-        size: of a micro-batch, in windows.
-        processes: which share the batch; drop path draws for all of them.
-        precision: makes the context of mixed precision.
-        reseed: called before every micro-batch, so that each pass draws the same random numbers.
+        inputs: float32 [windows, 1, bins, frames], the windows of this process.
+        size: number of windows in a micro-batch.
+        processes: the processes that share the batch; drop path draws for all of them.
+        precision: returns the context of mixed precision.
+        reseed: called before every micro-batch, so that both passes draw the same random numbers.
 
     Attributes:
-        scores: float32 [windows, rows, 12, 1], to compute the loss of.
+        scores: float32 [windows, rows, 12, 1], from which the caller computes the loss.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MicroBatches:
             self.scores.requires_grad_()
 
     def backward(self, total: Tensor) -> None:
-        """Add the gradient of ``total``, a loss of ``scores``, to the weights'."""
+        """Backpropagate ``total``, a loss computed from ``scores``, to the weights."""
         total.backward()  # type: ignore[no-untyped-call]
         if self._is_whole:
             return
@@ -93,7 +93,7 @@ class MicroBatches:
         own = slice(rank + start * count, rank + (end - 1) * count + 1, count)
         for module in self._network.modules():
             if isinstance(module, ConvNeXtBlock):
-                module.drawn = (own, len(self._inputs) * count)
+                module.batch_slice = (own, len(self._inputs) * count)
         self._reseed()
         with self._precision():
             return self._network.scores(self._inputs[start:end]).float()

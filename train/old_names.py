@@ -1,6 +1,6 @@
-"""Earlier names in the files that users have: checkpoints and training configurations.
+"""Earlier names in the files of users: checkpoints and training configurations.
 
-This is the only module that knows them. Everything else uses the names of the dataclasses.
+This is the only module that contains them. All others use the names of the dataclasses.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _VALUES = {
 
 
 def with_current_names(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a configuration, with today's names of tables, settings and values.
+    """The tables of a configuration, with the current names of tables, settings and values.
 
-    A setting that is given under both names keeps its old name, so that it is reported as unknown.
+    If a setting is given under both names, the old one stays, so that it is reported as unknown.
     """
     renamed: dict[str, Any] = {}
     for table, values in tables.items():

@@ -1,4 +1,4 @@
-"""Data-parallel training under ``torchrun``: one process per device, each with its rows of every batch."""
+"""Data-parallel training with ``torchrun``: one process per device, each with its rows of every batch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-MAX_WAIT = timedelta(days=7)  # for slower processes to finish decoding
+MAX_WAIT = timedelta(days=7)  # timeout for the slowest process to finish decoding
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Rank of this process in the training run.
+    """Rank of this process, and the number of processes of the training run.
 
     Attributes:
         rank: 0 for the process that reports and saves.
         count: number of processes.
-        local_rank: rank on this machine, which is the index of its GPU.
+        local_rank: rank on this machine, which is also the index of its GPU.
     """
 
     rank: int = 0
@@ -34,14 +34,14 @@ class Processes:
         return self.rank == 0
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def join_processes(device_type: str) -> Processes:
-    """The processes that ``torchrun`` started, connected with each other; otherwise this process only."""
+    """Initialize the process group of ``torchrun``; without ``torchrun``, returns a single process."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        return ALONE
+        return SINGLE_PROCESS
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device_type == "cuda":
         torch.cuda.set_device(local_rank)
@@ -51,7 +51,7 @@ def join_processes(device_type: str) -> Processes:
 
 
 def leave_processes() -> None:
-    """Disconnect; does nothing for a single process."""
+    """Destroy the process group; does nothing for a single process."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -69,15 +69,15 @@ def gather_rows(rows: Tensor, processes: Processes) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], processes: Processes) -> None:
-    """Add up the gradients of all processes, in every one of them."""
+    """Replace the gradients by their sums over all processes (all-reduce)."""
     if processes.count == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    together = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(together)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
     start = 0
     for gradient in gradients:
-        gradient.copy_(together[start : start + gradient.numel()].reshape(gradient.shape))
+        gradient.copy_(flat[start : start + gradient.numel()].reshape(gradient.shape))
         start += gradient.numel()
 
 

@@ -1,4 +1,4 @@
-"""Worker processes that do not outlive the process that started them, whatever ends it."""
+"""Ends worker processes together with the process that started them, however that one ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from multiprocessing import connection
 
 
 def end_with_parent() -> None:
-    """End this worker process at once when the process that started it ends, also when that one is killed."""
+    """End this worker process as soon as the process that started it ends or is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()

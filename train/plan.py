@@ -1,4 +1,4 @@
-"""Estimates the steps, hours and memory of a run before its first step."""
+"""Estimates the steps, hours and memory of a training run before its first step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stonecli_train.loop import Run
 from stonecli_train.views import windows_per_row
 
 BASE_GB = 0.9  # Python, PyTorch, features of the tracks in use; measured
-TRIAL_FRAMES = 4_000  # of the network's input, to measure its speed
-LONG_HOURS = 24.0
-LAPTOPS = {"stone": "laptop_ks", "semi_tone": "laptop_ks_mode", "skey": "laptop_skey"}
+TRIAL_FRAMES = 4_000  # input frames with which the speed is measured
+LONG_HOURS = 24.0  # a run on a CPU that takes longer gets the advice to use a smaller configuration
+LAPTOP_CONFIGS = {"stone": "laptop_ks", "semi_tone": "laptop_ks_mode", "skey": "laptop_skey"}
 _FLOAT = 4
 
 
@@ -24,10 +24,10 @@ class Plan:
     """The remaining work of a run.
 
     Attributes:
-        steps: of training.
-        windows: through the network for each of them, in this process.
-        hours: estimated, by the speed of a few windows; without validation's scores and without decoding.
-        gigabytes: of memory at the peak, estimated; of the GPU's where there is one.
+        steps: number of training steps.
+        windows: windows per step, in this process.
+        hours: estimated from the speed of a few windows; without decoding, and without scoring in the validation.
+        gigabytes: estimated peak memory, on the GPU if there is one.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -47,23 +47,24 @@ class Plan:
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than a day on a CPU."""
+        """Whether the run takes more than a day on a CPU."""
         return self.device == "cpu" and self.hours > LONG_HOURS
 
 
 def advice(plan: Plan, config: TrainConfig) -> str:
-    """Advice about a published set-up that takes days on this machine, in one line; empty for other runs."""
-    if not plan.is_long or config.input.frames_averaged > 1 or config.loss.name not in LAPTOPS:
+    """One line of advice if a published configuration would take days on this machine; otherwise empty."""
+    if not plan.is_long or config.input.frames_averaged > 1 or config.loss.name not in LAPTOP_CONFIGS:
         return ""
-    return f"this is the published set-up; for a laptop start another run with --config {LAPTOPS[config.loss.name]}"
+    laptop = LAPTOP_CONFIGS[config.loss.name]
+    return f"this is the published configuration; for a laptop, start another run with --config {laptop}"
 
 
-def plan_of(run: Run, steps_done: int = 0) -> Plan:
-    """The plan of a run; measures the speed of a few windows, and does not change the run.
+def estimate_plan(run: Run, steps_done: int = 0) -> Plan:
+    """The plan of a run, from the measured speed of a few windows; the run is not changed.
 
     Args:
-        run: before training.
-        steps_done: in the checkpoint that it resumes from.
+        run: the run, before training.
+        steps_done: number of steps in the checkpoint that it resumes from.
     """
     config = run.config
     optimizer = config.optimizer
@@ -84,20 +85,20 @@ def plan_of(run: Run, steps_done: int = 0) -> Plan:
 
 
 def window_bytes(network: ChromaNetConfig, frames: int) -> int:
-    """Memory for the activations of one window in training, float32, and for what its layers use besides."""
+    """Bytes of memory for one window in training: float32 activations, and temporary tensors of the layers."""
     values = 0
     channels_in = 1
     for channels in network.out_channels:
         after = max(1, frames // 2)
-        # The norm and its input; then of the block: two norms' worth, the kernel's padded input, and the four times
-        # as wide hidden layer with its input and gelu.
+        # Downsampling: the norm and its input. ConvNeXt block: two norms, the padded input of the kernel, and the
+        # hidden layer, which is four times as wide, with its input and GELU.
         values += network.n_bins * (2 * frames * channels_in + after * channels * (6 + 3 * 4))
         frames, channels_in = after, channels
     return values * _FLOAT
 
 
 def _seconds_per_window(run: Run, frames: int) -> tuple[float, float]:
-    """Seconds for the forward pass of a window, and for forward and backward together; the second of two trials."""
+    """Seconds per window for the forward pass, and for forward and backward together; the second of two trials."""
     count = max(1, min(run.micro_batch, TRIAL_FRAMES // max(1, frames)))
     inputs = torch.rand(count, 1, run.config.network.n_bins, frames, device=run.device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)

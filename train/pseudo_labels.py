@@ -1,9 +1,9 @@
-"""Pseudo-labels of unlabeled recordings: the predictions of trained networks, fixed before training starts.
+"""Pseudo-labels of unlabeled recordings: the predictions of trained networks, made before training starts.
 
 Self-training (Xie et al., *Self-training with Noisy Student improves ImageNet classification*, CVPR 2020): several
 teachers, each applied to several transpositions of a segment and of its neighbors, are more accurate than a student
-that sees one segment, changed by ``stonecli_train.augment``. A fixed teacher does not drift with the student, unlike
-the mean teacher of ``stonecli_train.views``.
+that is trained on one augmented segment (``stonecli_train.augment``). A fixed teacher does not drift with the student,
+unlike the mean teacher of ``stonecli_train.views``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.chromanet import BINS_PER_OCTAVE, average_frames
 from stonecli_train.features import save_atomically
 
-TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; the features allow up to 15
+TRANSPOSITIONS = (0, 4, 8, 12)  # semitones down; 15 are possible with the default features
 STEP_SECONDS = 12.0  # from one segment to the next
 NEIGHBORS = (0.5, 1.0, 0.5)  # weights of a segment and its neighbors: modulations are rarer than errors
 MAX_SEGMENTS = 60  # maximum number of segments per recording, evenly spaced
 KEYS = 24
-LOWEST_PITCH_CLASS = 9  # of the features: A
+LOWEST_PITCH_CLASS = 9  # pitch class of the lowest bin: A
 RELATIVE_SEMITONES = 3  # from a minor tonic to that of its relative major
-MIN_SIGNATURE = 0.6  # minimum probability of the likeliest key signature for a pseudo-label to agree
+MIN_SIGNATURE = 0.6  # minimum probability of the likeliest key signature for a pseudo-label to be confirmed
 MIN_DIFFERENCE = 0.05  # minimum log-energy difference between the two tonics for the chroma to decide
-RULE_SLOPE = 6.0  # slope of the probability of minor over that difference
+RULE_SLOPE = 6.0  # slope of the logistic function from that difference to the probability of minor
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,25 +55,28 @@ class TeacherEnsemble:
     """An ensemble of trained networks.
 
     Args:
-        checkpoints: of 24 classes with names, all with the same input.
-        frames: VQT frames in a segment.
-        folder: where answers are stored, named by recording, networks and segment.
+        checkpoints: models of 24 keys with class names, all for the same features.
+        frames: number of VQT frames in a segment.
+        folder: cache of the predictions; a file name depends on the recording, the networks and the segment length.
 
     Raises:
-        StoneError: a checkpoint does not predict keys, or the checkpoints have different inputs.
+        StoneError: a checkpoint does not predict keys, or the checkpoints were trained on different features.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], frames: int, folder: Path) -> None:
         if not checkpoints:
-            raise StoneError("no teachers")
+            raise StoneError("there are no teacher checkpoints")
         first = checkpoints[0]
         for each in checkpoints:
             if each.classes is None or each.chromanet.rows != 2:
-                raise StoneError("a teacher is a model of 24 keys that was trained with labels")
+                raise StoneError("a teacher must be a model of 24 keys that was trained with labels (ks_mode)")
             if (each.vqt, each.corrects_tuning) != (first.vqt, first.corrects_tuning):
                 raise StoneError("the teachers were trained on different features")
             if each.chromanet.n_bins + max(TRANSPOSITIONS) > each.vqt.n_bins:
-                raise StoneError(f"the features leave no room for {max(TRANSPOSITIONS)} semitones")
+                raise StoneError(
+                    f"a teacher's features have too few bins: {each.chromanet.n_bins} and {max(TRANSPOSITIONS)}"
+                    f" for transpositions are needed, not {each.vqt.n_bins}"
+                )
         self.checkpoints = tuple(checkpoints)
         self._networks = [each.network() for each in checkpoints]
         self._orders = [[Key.parse(name).index for name in each.classes or ()] for each in checkpoints]
@@ -88,10 +91,10 @@ class TeacherEnsemble:
         self._digest = digest.hexdigest()
 
     def pseudo_labels(self, features: Path) -> PseudoLabels:
-        """Pseudo-labels for the recording whose features are at ``features``, cached in ``folder``.
+        """Pseudo-labels for the recording whose features are at ``features``, from the cache if possible.
 
         Raises:
-            OSError: features or answers cannot be read or written.
+            OSError: the features cannot be read, or the predictions cannot be written.
         """
         name = hashlib.sha256(f"{features.resolve()} {features.stat().st_mtime_ns} {self._digest}".encode())
         entry = self._folder / f"{name.hexdigest()[:32]}.npy"
@@ -119,17 +122,17 @@ class TeacherEnsemble:
         seconds = self._frames * config.hop_length / config.sample_rate
         keys = np.empty((len(starts), KEYS), dtype=np.float32)
         for index in range(len(starts)):
-            around = padded[index : index + len(NEIGHBORS)]
-            mean = pooled_posterior(around.reshape(-1, KEYS), np.repeat(NEIGHBORS, predicted.shape[1]))
+            neighbors = padded[index : index + len(NEIGHBORS)]
+            mean = pooled_posterior(neighbors.reshape(-1, KEYS), np.repeat(NEIGHBORS, predicted.shape[1]))
             keys[index] = np.mean(
                 [recording_probabilities(mean, seconds, each) for each in self.checkpoints], axis=0, dtype=np.float32
             )
         return PseudoLabels(starts, keys)
 
     def _predict(self, segment: npt.NDArray[np.uint8]) -> Floats:
-        """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [answers, 24]."""
+        """Probabilities by ``Key.index`` of each teacher for each transposition, float32 [predictions, 24]."""
         level = torch.from_numpy(segment.astype(np.float32)).T / 255.0
-        answers = []
+        predictions = []
         for checkpoint, network, order in zip(self.checkpoints, self._networks, self._orders, strict=True):
             averaged = average_frames(level, checkpoint.frames_averaged)
             bins = checkpoint.chromanet.n_bins
@@ -140,27 +143,27 @@ class TeacherEnsemble:
             for probabilities, shift in zip(predicted, TRANSPOSITIONS, strict=True):
                 by_index = np.empty(KEYS, dtype=np.float32)
                 by_index[[_transposed(index, shift) for index in order]] = probabilities
-                answers.append(by_index)
-        return np.stack(answers)
+                predictions.append(by_index)
+        return np.stack(predictions)
 
 
 def confirmed_by_chroma(
     pseudo_labels: PseudoLabels, features: npt.NDArray[np.uint8], frames: int, bins: int
 ) -> PseudoLabels:
-    """The pseudo-labels whose mode the chroma confirms: two estimators with different errors.
+    """The pseudo-labels whose mode the chroma confirms: the two estimators make different errors.
 
-    The rule is S-KEY's (Kong et al., 2025, ``stonecli_train.losses``): of the two tonics of the likeliest signature,
-    the one whose pitch class has more energy. On 264 recordings, the teacher had the right mode in 89 % of all cases,
-    and in 92 % of those where the rule agreed. A segment is dropped if the rule gives the other mode or is undecided,
-    or if the teachers are not confident of the signature. The other segments keep only the likeliest signature with the
-    teachers' probability, so less confident ones have less weight. The share of its minor key is the mean of the
-    teachers' and the rule's.
+    The chroma rule is that of S-KEY (Kong et al., 2025, ``stonecli_train.losses``): the tonic is that pitch class, of
+    the two tonics of the likeliest signature, which has more energy. On 264 recordings, the teachers had the right mode
+    in 89 % of all cases, and in 92 % of those in which the rule agreed. A segment is dropped if the rule gives the
+    other mode or is undecided, or if the teachers are not confident of the signature. A pseudo-label that is confirmed
+    keeps only the two keys of the likeliest signature, with the teachers' probability of the signature as their sum, so
+    less confident labels have less weight. The share of the minor key is the mean of the teachers' and the rule's.
 
     Args:
-        pseudo_labels: of a recording.
-        features: of it, uint8 [frames, bins].
-        frames: of a segment.
-        bins: number of bins to use, from the lowest.
+        pseudo_labels: pseudo-labels of a recording.
+        features: features of the recording, uint8 [frames, bins].
+        frames: number of frames in a segment.
+        bins: number of bins to use, from the lowest; a multiple of 12.
     """
     starts, keys = [], []
     for start, probabilities in zip(pseudo_labels.starts.tolist(), pseudo_labels.keys, strict=True):

@@ -1,10 +1,12 @@
-"""From an empty folder to a model with one command: ``python -m stonecli_train.recipe --out FOLDER``.
+"""Trains a model from scratch with one command, by the steps of a recipe.
 
-A recipe is a TOML file: a table ``[needs]`` with what must be installed, and a list of steps, each a command of this
-repository. ``train/recipe.toml`` makes the built-in model; ``train/recipe_tiny.toml`` takes the same route in a minute.
-The command first prints a plan (steps, hours, memory, disk, packages, downloads) and what is missing. Each step runs in
-a process of its own. Finished steps are recorded in FOLDER/done.json: the same command resumes at the step that was
-interrupted, even after FOLDER was moved to another machine.
+    python -m stonecli_train.recipe --out FOLDER
+
+A recipe is a TOML file: a table ``[needs]`` with the requirements, and a list of steps, each a command of this
+repository. ``train/recipe.toml`` makes the built-in model; ``train/recipe_tiny.toml`` has the same kinds of steps and
+takes a minute. The command first prints a plan (steps, hours, memory, disk, packages, downloads) and what is missing.
+Each step runs in a separate process. Finished steps are recorded in FOLDER/done.json: the same command resumes at the
+step that was interrupted, even after FOLDER was moved to another machine.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from stonecli.util.small_text import read_small_text
 from stonecli_train.errors import ArgumentsError, message
 
 CONFIGS = Path(__file__).with_name("configs")
-RECIPE = Path(__file__).with_suffix(".toml")  # of the built-in model
+RECIPE = Path(__file__).with_suffix(".toml")  # the recipe of the built-in model
 TINY = RECIPE.with_name("recipe_tiny.toml")
 DONE = "done.json"
 INTERRUPTED = (130, -signal.SIGINT, -signal.SIGTERM)  # exit codes of an interrupted step
@@ -45,13 +47,13 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Step:
-    """One command.
+    """One command of a recipe.
 
     Attributes:
-        name: under which it is recorded when it is done.
+        name: unique name, recorded when the step is done.
         command: a module and its arguments, with the placeholders ``{out}``, ``{corpus}``, ``{configs}``, ``{jobs}``
             and ``{recordings}`` for values from the command line, so that the folders may be moved.
-        minutes: on two CPU cores, about.
+        minutes: approximate duration on two CPU cores; 0 if unknown.
     """
 
     name: str
@@ -59,30 +61,34 @@ class Step:
     minutes: float = 0.0
 
     def arguments(self, values: dict[str, str]) -> list[str]:
-        """Arguments of Python, with the placeholders filled in."""
+        """Arguments for the Python interpreter, with ``values`` in place of the placeholders.
+
+        Raises:
+            LookupError, ValueError: a placeholder is unknown or malformed.
+        """
         return ["-m", *(part.format(**values) for part in self.command)]
 
     @property
     def kind(self) -> str:
-        """Its kind in one word: the last part of its module, or the command of ``stone``."""
+        """Kind of the step in one word: the last part of its module, or the command of ``stone``."""
         return self.command[1] if self.command[0] == "stonecli" else self.command[0].rpartition(".")[2]
 
     @property
     def is_for_recordings(self) -> bool:
-        """Whether it scores the user's own recordings; such a step runs every time it is asked for."""
+        """Whether the step scores recordings of the user; such a step runs each time ``--recordings`` is given."""
         return any(OWN_RECORDINGS in part for part in self.command)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """The requirements of a recipe, besides stone itself.
+    """Requirements of a recipe, besides stone itself.
 
     Attributes:
-        memory_gb: of RAM, about, with two jobs.
-        disk_gb: in the output folder, about.
-        python: modules of the extra ``corpus``, which includes those of ``train``.
+        memory_gb: approximate RAM with two jobs, in GB.
+        disk_gb: approximate disk space of the output folder, in GB.
+        python: Python modules, all in the extra ``corpus``, which includes the extra ``train``.
         debian: packages of Debian and Ubuntu.
-        downloads: what the steps download, with licenses; printed at the start.
+        downloads: descriptions of the downloads, with licenses; printed at the start.
     """
 
     memory_gb: float = 0.0
@@ -123,7 +129,7 @@ def read_recipe(path: Path) -> Recipe:
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoneError(f"{path}: not a list of steps with a name and a command: {error}") from None
     if not steps or len({step.name for step in steps}) < len(steps) or not all(step.command for step in steps):
-        raise StoneError(f"{path}: every step needs a name of its own and a command")
+        raise StoneError(f"{path}: every step needs a unique name and a command")
     return Recipe(steps, needs)
 
 
@@ -136,11 +142,11 @@ def _read_needs(table: dict[str, Any]) -> Needs:
 
 
 def check_arguments(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings: Path | None) -> None:
-    """Refuse the arguments of :func:`follow` with which a step would fail, maybe after hours.
+    """Refuse arguments of :func:`run_steps` with which a step would fail, possibly after hours.
 
     Raises:
         ArgumentsError: a folder is a file or cannot be written, ``out`` was made by another recipe, ``recordings`` is
-            not a CSV of labels with files that exist or no step scores them, or ``jobs`` is less than 1.
+            not a CSV of labels with existing files, no step scores recordings, or ``jobs`` is below 1.
         OSError: the list of finished steps cannot be read.
     """
     if jobs < 1:
@@ -161,16 +167,16 @@ def check_arguments(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, r
     except (StoneError, OSError) as error:
         raise ArgumentsError(f"--recordings {recordings}: {describe(error)}") from error
     if not any(label.path.exists() for label in labels):
-        raise ArgumentsError(f"--recordings {recordings}: none of its files exists, as {labels[0].path}")
+        raise ArgumentsError(f"--recordings {recordings}: none of its files exists, such as {labels[0].path}")
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the closest folder above it that exists."""
+    """The folder, or its closest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def missing(needs: Needs, out: Path) -> list[str]:
-    """The missing requirements on this machine: one line per kind, with the command that installs it."""
+    """The missing requirements, one line per kind, with the command that installs them; empty if nothing is missing."""
     lines = []
     modules = [name for name in needs.python if importlib.util.find_spec(name) is None]
     if modules:
@@ -191,7 +197,7 @@ def missing(needs: Needs, out: Path) -> list[str]:
 
 
 def missing_packages(packages: Sequence[str]) -> list[str]:
-    """Those of some Debian packages that are not installed."""
+    """Those of ``packages`` that are not installed; all of them on a system without dpkg."""
     if not packages or shutil.which("dpkg-query") is None:
         return list(packages)
     command = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages]
@@ -204,7 +210,7 @@ def install_packages(packages: Sequence[str]) -> None:
     """Install Debian packages with apt-get.
 
     Raises:
-        StoneError: the user is not root, there is no apt-get, or it fails; its own messages are on the screen.
+        StoneError: the user is not root, or apt-get is missing or fails; apt-get prints its own messages.
     """
     if shutil.which("apt-get") is None:
         raise StoneError("--install needs apt-get (Debian or Ubuntu)")
@@ -216,15 +222,15 @@ def install_packages(packages: Sequence[str]) -> None:
             raise StoneError(f"apt-get {command[0]} failed with exit code {code}")
 
 
-def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings: Path | None = None) -> None:
-    """Run the steps that are not done yet.
+def run_steps(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings: Path | None = None) -> None:
+    """Run the steps that are not done yet, in order.
 
     Args:
-        steps: in this order.
+        steps: steps of the recipe.
         corpus: folder of the scores.
-        out: folder of everything that is made.
-        jobs: processes, or threads of the network.
-        recordings: labels of the user's own recordings, for steps that score them; None skips these steps.
+        out: folder of all outputs.
+        jobs: number of processes, or of threads in training.
+        recordings: CSV with the labels of recordings of the user, for steps that score them; None skips these steps.
 
     Raises:
         StoneError: a step failed.
@@ -246,8 +252,10 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings
             raise KeyboardInterrupt
         if code:
             failure = f"step {step.name} failed with exit code {code}"
-            if gone := _gone_input(step, done, values):
-                raise StoneError(f"{failure}: {gone}, from a finished step, is gone; restore it or use another --out")
+            if missing_input := _missing_input(step, done, values):
+                raise StoneError(
+                    f"{failure}: {missing_input}, made by a finished step, is missing; restore it or use another --out"
+                )
             raise StoneError(f"{failure}; run the same command again to resume")
         if not step.is_for_recordings:
             done[step.name] = list(step.command)
@@ -255,15 +263,15 @@ def follow(steps: Sequence[Step], corpus: Path, out: Path, jobs: int, recordings
         print(f"{number}/{len(steps)} {step.name}: {(time.monotonic() - start) / 60:.1f} min", flush=True)
 
 
-def _gone_input(step: Step, done: dict[str, list[str]], values: dict[str, str]) -> str | None:
-    """A file or folder that the step and a finished step name, and that does not exist any more."""
+def _missing_input(step: Step, done: dict[str, list[str]], values: dict[str, str]) -> str | None:
+    """A missing file or folder that a finished step has made and that ``step`` reads; None if there is none."""
     named = {part for command in done.values() for part in command if part.startswith("{out}/")}
     inputs = [path for part in step.command for path in named if part == path or part.startswith(f"{path}/")]
     return next((path for part in inputs if not Path(path := part.format(**values)).exists()), None)
 
 
 def _run(command: list[str]) -> int:
-    """Exit code of a command. Ctrl-C reaches it too; SIGTERM is passed on as Ctrl-C. Either way it ends first."""
+    """Exit code of a command, which ends before this function: Ctrl-C reaches it, SIGTERM is passed on as Ctrl-C."""
     with subprocess.Popen(command) as child:  # noqa: S603
         before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
         try:
@@ -277,7 +285,7 @@ def _run(command: list[str]) -> int:
 
 
 def _memory_gb() -> float | None:
-    """The machine's memory; None where the system does not say."""
+    """Memory of the machine in GB; None if the system does not report it."""
     if sys.platform == "win32":
         return None
     try:
@@ -287,7 +295,7 @@ def _memory_gb() -> float | None:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """Size of all files in a folder, in bytes; 0 if it does not exist."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
 
 
@@ -302,10 +310,10 @@ def _read_done(path: Path) -> dict[str, list[str]]:
 
 
 def _finished_steps(steps: Sequence[Step], out: Path) -> dict[str, list[str]]:
-    """The finished steps in the folder: the first ones of ``steps``, with their commands.
+    """The commands of the finished steps in the folder, by name.
 
     Raises:
-        ArgumentsError: they are not the first ones of ``steps``, or cannot be read.
+        ArgumentsError: they are not the first steps of ``steps``, or cannot be read.
     """
     done = _read_done(out / DONE)
     before = [(name, tuple(command)) for name, command in done.items()]
@@ -320,7 +328,7 @@ def _write_done(path: Path, done: dict[str, list[str]]) -> None:
 
 
 def _print_plan(recipe: Recipe, out: Path, scores_recordings: bool) -> None:
-    """Print what the steps that are not done take, and what the recipe needs."""
+    """Print the duration of the remaining steps, and the requirements of the recipe."""
     needs = recipe.needs
     done = _read_done(out / DONE)
     steps = [
@@ -345,7 +353,7 @@ def _print_plan(recipe: Recipe, out: Path, scores_recordings: bool) -> None:
 
 
 def _duration(steps: Sequence[Step]) -> str:
-    """The time that the steps take together; empty if the recipe does not say."""
+    """Total duration of the steps in words; empty if the recipe does not state it."""
     minutes = sum(step.minutes for step in steps)
     if minutes >= 90:
         return f"{minutes / 60:.1f} hours"
@@ -355,13 +363,13 @@ def _duration(steps: Sequence[Step]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.recipe", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path, nargs="?", help="recipe file (default: that of the built-in model)")
-    parser.add_argument("--tiny", action="store_true", help="follow the tiny recipe, which takes a minute")
-    parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
+    parser.add_argument("--tiny", action="store_true", help="run the tiny recipe, which takes a minute")
+    parser.add_argument("--out", type=Path, required=True, help="folder of all outputs")
     parser.add_argument(
-        "--corpus", type=Path, help="folder of the scores; downloads what is missing (default: OUT/corpora)"
+        "--corpus", type=Path, help="folder of the scores; missing ones are downloaded (default: OUT/corpora)"
     )
     parser.add_argument(
-        "--recordings", type=Path, metavar="CSV", help="score the model on your labeled recordings, too"
+        "--recordings", type=Path, metavar="CSV", help="also score the model on your labeled recordings"
     )
     parser.add_argument("--install", action="store_true", help="install missing Debian packages first (needs root)")
     parser.add_argument("--check", action="store_true", help="only print the plan and what is missing")
@@ -370,16 +378,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code of the command: 0 when all steps are done, 1 if something is missing or fails, 130 when interrupted.
+    """Exit code of the command.
 
-    It is 2 if an argument is wrong; then nothing was started.
+    0: all steps are done; 1: a requirement is missing or a step failed; 2: an argument is wrong, and no step was
+    started; 130: interrupted.
     """
     options = _parser().parse_args(arguments)
     out: Path = options.out
     corpus: Path = options.corpus or out / "corpora"
     try:
         if options.tiny and options.recipe:
-            raise ArgumentsError(f"--tiny is a recipe of its own; give either it or {options.recipe}")
+            raise ArgumentsError(f"give either --tiny or {options.recipe}, not both")
         try:
             recipe = read_recipe(TINY if options.tiny else options.recipe or RECIPE)
         except (StoneError, OSError) as error:
@@ -393,7 +402,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.check:
             print("nothing is missing")
         else:
-            follow(recipe.steps, corpus, out, options.jobs, options.recordings)
+            run_steps(recipe.steps, corpus, out, options.jobs, options.recordings)
     except ArgumentsError as error:
         print(message(error), file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""AdamW with its two groups of parameters, its schedules, and clipping of gradients."""
+"""AdamW with two parameter groups, its schedules, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from stonecli_train.config import OptimizerConfig
 
 
 def new_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW in two groups, as published: tensors of two and more dimensions decay, biases and vectors do not.
+    """AdamW with two parameter groups, as published: weight decay for tensors of two or more dimensions, but not for
+    biases and vectors.
 
-    The scale of the affine layer norm has two dimensions and therefore decays, in the published code too.
+    The scale of the affine layer norm has two dimensions and therefore decays, as in the published code.
     """
     decaying: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -26,7 +27,7 @@ def new_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """Linear warm-up to ``lr``, then a cosine to ``min_lr`` at ``cosine_epochs``, constant from there."""
+    """Learning rate at a step: linear warm-up to ``lr``, a cosine to ``min_lr`` at ``cosine_epochs``, then constant."""
     warmup = config.warmup_epochs * config.train_steps
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -35,15 +36,15 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
 
 
 def weight_decay(step: int, config: OptimizerConfig) -> float:
-    """A cosine from ``weight_decay`` to ``weight_decay_end`` at ``weight_decay_epochs``, constant from there."""
+    """Weight decay at a step: a cosine to ``weight_decay_end`` at ``weight_decay_epochs``, then constant."""
     end = (config.weight_decay_epochs or config.epochs) * config.train_steps
     return _cosine(config.weight_decay, config.weight_decay_end, step / end)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> None:
-    """Scale gradients down to a norm of ``clip``: all together, or those of each parameter alone.
+    """Scale gradients down to a norm of at most ``clip``, over the whole network or per parameter (``clip_per``).
 
-    Of a parameter alone, as published, entries that are not numbers become 0 first.
+    Per parameter, as published, entries that are NaN or infinite are first replaced (``torch.nan_to_num``).
     """
     if config.clip_per == "network":
         nn.utils.clip_grad_norm_(parameters, config.clip)

@@ -1,4 +1,4 @@
-"""Train a model with one call: :func:`train` is what ``stone train`` runs.
+"""Trains a model with one call: ``stone train`` calls :func:`train`.
 
 >>> from pathlib import Path
 >>> from stonecli_train import choose_config, train
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib  # noqa: F401  (TensorBoard's figures need both; a missing package is reported before the run)
+import matplotlib  # noqa: F401  (for TensorBoard's figures; a missing package is reported before the run)
 import tensorboard  # type: ignore[import-untyped]  # noqa: F401
 import torch
 
@@ -43,10 +43,10 @@ from stonecli_train.data import Track, WaveformTracks, check_tracks, collect_tra
 from stonecli_train.errors import ArgumentsError
 from stonecli_train.features import FeatureCache
 from stonecli_train.loop import Run, Watcher, check_settings, stored_split
-from stonecli_train.own_code import load_loaders
 from stonecli_train.parallel import Processes, join_processes, leave_processes
-from stonecli_train.plan import advice, plan_of
+from stonecli_train.plan import advice, estimate_plan
 from stonecli_train.pseudo_labels import TeacherEnsemble
+from stonecli_train.user_code import load_loaders
 from stonecli_train.watchers import CsvLog, TensorBoardLog, load_watcher
 
 OnProgress = Callable[[str, int, int], None]
@@ -58,7 +58,7 @@ class Trained:
     """The state of a run when :func:`train` returns.
 
     Attributes:
-        folder: of ``best.pt``, ``last.pt`` and ``log.csv``.
+        folder: folder of ``best.pt``, ``last.pt`` and ``log.csv``.
         step: number of steps done so far.
         is_interrupted: whether a signal stopped the run; the same call resumes it.
     """
@@ -82,16 +82,16 @@ def choose_config(
 
     Args:
         train_type: ``ks`` for 12 key signatures, ``ks_mode`` for 24 keys.
-        path: a .toml or .gin file, or the name of a built-in configuration, such as ``laptop_ks``. None: STONE for
-            ``ks``, Semi-TONE for ``ks_mode`` with labels, S-KEY without; without any data, a small configuration for
-            generated music.
-        data, labels, loader: as of :func:`train`; they only decide which configuration is the default.
-        values: replaces values by texts such as ``loss.mode_weight=2``.
-        changes: replaces values by name, such as ``optimizer__lr=1e-3``; None leaves a value as it is.
+        path: a .toml or .gin file, or the name of a built-in configuration, such as ``laptop_ks``. None for the
+            default: STONE for ``ks``, Semi-TONE for ``ks_mode`` with labels, S-KEY for ``ks_mode`` without labels, and
+            a small configuration for generated music if there is no data at all.
+        data, labels, loader: as for :func:`train`; they only decide which configuration is the default.
+        values: assignments that replace values, such as ``loss.mode_weight=2``.
+        changes: values to replace by name, such as ``optimizer__lr=1e-3``; None leaves a value unchanged.
 
     Raises:
         ConfigError: the configuration is invalid.
-        ArgumentsError: it is for the other train type, or the file cannot be read.
+        ArgumentsError: the configuration is for the other train type, or the file cannot be read.
     """
     if path is not None:
         try:
@@ -111,10 +111,10 @@ def choose_config(
 
 @contextmanager
 def _only_run(folder: Path) -> Iterator[None]:
-    """Keep other processes from training the run in ``folder``.
+    """Prevent other processes from training the run in ``folder``.
 
     Raises:
-        ArgumentsError: one is training it.
+        ArgumentsError: another process is training it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -143,33 +143,33 @@ def train(
     on_progress: OnProgress = lambda what, done, count: None,
     on_message: OnMessage = lambda text: None,
 ) -> Trained:
-    """Train a model, or resume the run of the same name.
+    """Train a model, or resume the run of the same name; returns the state of the run.
 
-    Ctrl-C, SIGTERM and SIGHUP end the run after the current step, with ``last.pt`` saved. Under ``torchrun``, each of
-    its processes calls this function.
+    Ctrl-C, SIGTERM and SIGHUP end the run after the current step and save ``last.pt``. With ``torchrun``, each process
+    calls this function.
 
     Args:
         config: all settings of the run (:func:`choose_config`).
-        data: folder of music without labels.
+        data: folder of unlabeled music.
         labels: CSV with the columns ``path`` and ``key``. Without ``data``, ``labels`` and ``loader``, the run trains
             on music that stone generates.
         loader: ``MODULE:FUNCTION`` of your own data loader, instead of ``data`` and ``labels``.
-        name: of the run.
+        name: name of the run.
         save_dir: folder of the results: ``models/TYPE/CIRCLE/NAME`` and ``tensorboard/TYPE/CIRCLE/NAME``.
         cache: folder of the features; None for ``cache`` in ``save_dir``.
         start: checkpoint whose weights a new run starts with; None for random weights.
         teachers: checkpoints that label ``data`` first; needs ``loss.unlabeled = "pseudo_labels"``.
-        allow_changes: resume a run although its settings or its tracks have changed.
+        allow_changes: whether to resume a run although its settings or its tracks have changed.
         watchers: observers of the run, or ``MODULE:CLASS`` of your own; ``log.csv`` and TensorBoard are always written.
-        threads: CPU threads; None for PyTorch's default.
+        threads: number of CPU threads; None for PyTorch's default.
         device: ``auto``, ``cpu`` or ``cuda``.
-        on_progress: called while the data is prepared, with what happens (``decoding``, ``generating``), the number of
-            recordings that this process has done, and their total.
+        on_progress: called while the data is prepared, with the task (``decoding`` or ``generating``), the number of
+            recordings that this process has finished, and their total.
         on_message: called with each message about the data, one line.
 
     Raises:
         ArgumentsError: the arguments contradict each other or the configuration.
-        StoneError: the data, a checkpoint or the run cannot be used; see ``Run.train``.
+        StoneError: the data or a checkpoint is unusable, or the training fails (``Run.train``).
         OSError: a folder cannot be written or a file cannot be read.
     """
     _check_arguments(config, data, labels, loader, name, teachers, device)
@@ -191,7 +191,7 @@ def train(
         if not processes.is_first:
             on_message, on_progress, watchers = _nothing, _nothing, ()
         elif loader is not None and processes.count > 1:
-            raise ArgumentsError("--loader needs a run of one process: its batches cannot be shared")
+            raise ArgumentsError("--loader works only with one process: run stone train without torchrun")
         if processes.is_first:
             stack.enter_context(_only_run(folder))
         target = torch.device(kind, processes.local_rank) if kind == "cuda" else torch.device("cpu")
@@ -235,9 +235,9 @@ def train(
             allows_changes=allow_changes,
         )
         if processes.is_first:
-            plan = plan_of(run, last.state["progress"]["step"] if last is not None else 0)
+            plan = estimate_plan(run, last.state["progress"]["step"] if last is not None else 0)
             for line in filter(None, (str(plan), advice(plan, config))):
-                run.say(line)
+                run.notify(line)
         progress = run.train()
     return Trained(folder, progress.step, bool(received))
 
@@ -246,7 +246,7 @@ def check_writable(folder: Path) -> None:
     """Create a folder, and check that files can be written to it.
 
     Raises:
-        OSError: it cannot be written; ``filename`` is the folder.
+        OSError: the folder cannot be created or written; ``filename`` is the folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -284,9 +284,9 @@ def _prepare(
     on_progress: OnProgress,
     on_message: OnMessage,
 ) -> _Tracks:
-    """Decode or generate the music, label it with the teachers, and split it as the run did before."""
+    """The tracks of the run: decoded or generated, pseudo-labeled by the teachers, and split as in ``last``."""
     if data is None and labels is None:
-        own = "for your own: --data FOLDER, --labels CSV, or both"
+        own = "to train on your own, give --data FOLDER, --labels CSV, or both"
         on_message(
             f"stone: training on {generated.EXCERPTS} excerpts of music that stone generates; {own}"
             " (see docs/training.md)"
@@ -332,7 +332,7 @@ def _check_arguments(
             '--teacher needs loss.unlabeled = "pseudo_labels" in the --config, and this setting needs --teacher'
         )
     if teachers and data is None:
-        raise ArgumentsError("--teacher needs music without labels; add --data FOLDER")
+        raise ArgumentsError("--teacher needs unlabeled music; add --data FOLDER")
     if device == "cuda" and not torch.cuda.is_available():
         raise ArgumentsError("PyTorch finds no CUDA device; use --device cpu")
 
@@ -355,7 +355,7 @@ def _nothing(*_: object) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[list[int]]:
-    """While open, signals that ask a program to end are collected in the list; a second Ctrl-C interrupts at once.
+    """Collect the signals that ask a program to end in the list; a second Ctrl-C interrupts at once.
 
     Unlike ``stonecli.jobs.stopped_by_signals``, a second SIGTERM changes nothing: torchrun and a scheduler may
     both send one, and the step must be saved.

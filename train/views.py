@@ -1,4 +1,4 @@
-"""Makes the views that the losses compare from batches of segments: crops of the VQT are transpositions."""
+"""Makes the views that the losses compare from a batch of segments; a crop of the VQT is a transposition."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from stonecli_train.losses import (
     tonic_offset,
 )
 
-LOWEST_PITCH_CLASS = 9  # of the VQT's lowest bin: A
+LOWEST_PITCH_CLASS = 9  # pitch class of the VQT's lowest bin: A
 
 
 def network_input(segments: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
-    """Crops of ``segments`` as the network takes them, float32 [rows, 1, n_bins, frames] in 0..1.
+    """Input of the network: crops of ``segments``, float32 [rows, 1, n_bins, averaged frames] in 0..1.
 
     Args:
         segments: uint8 [rows, frames, bins].
         shifts: int64 [rows], bins cropped from below: each one transposes down by a semitone.
-        config: of the run.
+        config: configuration of the run.
     """
     level = average_frames(segments.float().transpose(1, 2) / 255.0, config.input.frames_averaged)
     bins = shifts[:, None] + torch.arange(config.network.n_bins, device=shifts.device)
@@ -39,10 +39,11 @@ def network_input(segments: Tensor, shifts: Tensor, config: TrainConfig) -> Tens
 
 
 def view_inputs(batch: Batch, config: TrainConfig) -> Tensor:
-    """Network inputs for a batch, float32 [views, rows, 1, n_bins, frames].
+    """Network inputs for the views of a batch, float32 [views, rows, 1, n_bins, frames].
 
-    Unlabeled: first segment, second segment, first segment transposed. Labeled: the segment, the segment transposed;
-    for ``cross_entropy`` or with pseudo-labels, only the segment.
+    The views of an unlabeled batch are the first segment, the second segment, and the first segment transposed; those
+    of a labeled batch are the segment and the segment transposed. With ``cross_entropy`` or pseudo-labels, the segment
+    is the only view.
     """
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
     if batch.has_pseudo_labels or (batch.is_labeled and config.loss.name == "cross_entropy"):
@@ -66,14 +67,14 @@ def windows_per_row(config: TrainConfig, has_unlabeled: bool, has_labeled: bool)
 
 
 def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
-    """The terms of the objective, scalars, ``total`` among them.
+    """The terms of the loss, scalars by name; ``total`` is the one to minimize.
 
     Args:
-        logits: of the network for ``inputs``, [views, rows, classes]; with a teacher, the first two views of an
-            unlabeled batch are the teacher's, and only the third is the network's.
-        chroma: of :func:`batch_chroma`, [rows, 12]; used by S-KEY only.
-        batch: rows in the same order.
-        config: of the run.
+        logits: logits for :func:`view_inputs`, [views, rows, classes]. With a mean teacher, the first two views of an
+            unlabeled batch are the teacher's logits, and the third is the network's.
+        chroma: result of :func:`batch_chroma`, [rows, 12]; used by S-KEY only.
+        batch: the batch, with its rows in the same order.
+        config: configuration of the run.
     """
     loss = config.loss
     plain, transposed = batch.shifts[:, 0], batch.shifts[:, 1]
@@ -101,8 +102,7 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
     if loss.name == "cross_entropy" and loss.unlabeled == "mean_teacher":
         return {"total": loss.unlabeled_weight * mean_teacher_loss(logits, shift, loss.min_confidence)}
     if loss.name == "cross_entropy":
-        first, second, moved = (relative_rows(profile) for profile in profiles)
-        views = Views(first, second, moved, shift)
+        views = Views(*(relative_rows(profile) for profile in profiles), shift)
         terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
         return terms | {"total": loss.unlabeled_weight * terms["total"]}
     if chroma is None:
@@ -127,9 +127,9 @@ def mean_teacher_loss(logits: Tensor, shift: Tensor, min_confidence: float) -> T
     have equal weight, so that a biased teacher does not bias the network further.
 
     Args:
-        logits: [3, rows, 24]: the teacher's for both segments, the network's for the transposed first one.
+        logits: [3, rows, 24]: those of the teacher for both segments, those of the network for the transposed first.
         shift: integer [rows], semitones from the key in the transposed segment up to that in the first.
-        min_confidence: minimum confidence of the teacher; rows below it are ignored. If all are, the loss is 0.
+        min_confidence: minimum confidence of the teacher; rows below it are ignored. The loss is 0 if no row remains.
     """
     predicted = functional.softmax(logits[:2].detach().float(), dim=-1).mean(dim=0)
     indices = (torch.arange(BINS_PER_OCTAVE, device=shift.device) + shift[:, None]) % BINS_PER_OCTAVE
@@ -153,12 +153,12 @@ def relative_rows(profile: Tensor) -> Tensor:
 
 
 def batch_chroma(inputs: Tensor, batch: Batch, config: TrainConfig) -> Tensor | None:
-    """Chroma of both segments, averaged, float32 [rows, 12]; None where the loss does not use one.
+    """Mean chroma of both segments, float32 [rows, 12]; None if the loss does not use it.
 
     Args:
-        inputs: of :func:`view_inputs`.
-        batch: the batch that they were made of.
-        config: of the run.
+        inputs: result of :func:`view_inputs` for the batch.
+        batch: the batch.
+        config: configuration of the run.
     """
     if config.loss.name != "skey" or batch.is_labeled:
         return None
@@ -167,11 +167,12 @@ def batch_chroma(inputs: Tensor, batch: Batch, config: TrainConfig) -> Tensor | 
 
 
 def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
-    """Mean of each pitch class over octaves and frames, from the lowest bin on, float32 [rows, 12].
+    """Chroma: the mean of each pitch class over octaves and frames, float32 [rows, 12], ascending from the lowest bin.
 
     Args:
         inputs: log-VQT [rows, 1, bins, frames] in 0..1, where 1 is the maximum and 0 is 80 dB below it.
-        scale: quantity to average: ``log`` levels as they are, ``root`` of the magnitude, or the ``linear`` magnitude.
+        scale: quantity to average: the ``log`` levels, the square ``root`` of the magnitude, or the ``linear``
+            magnitude.
     """
     levels = inputs[:, 0].float()
     if scale != "log":
@@ -182,9 +183,9 @@ def segment_chroma(inputs: Tensor, scale: str) -> Tensor:
 def label_indices(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
     """Index of each label among the network's outputs for its crop, int64 [rows].
 
-    The first row of outputs is major: index p is the key whose tonic is p semitones above the crop's lowest bin. In the
-    second row, each minor key is in the column of its relative major, because the CPSD losses sum the rows to key
-    signatures; for ``cross_entropy`` it is in that of its parallel major, so that a column is a tonic.
+    The first row of outputs is major: index p is the key whose tonic is p semitones above the lowest bin of the crop.
+    In the second row, each minor key is in the column of its relative major, because the CPSD losses sum the rows to
+    key signatures. For ``cross_entropy``, it is in the column of its parallel major, so that each column is a tonic.
     """
     tonic, minor = labels % 12, labels >= 12
     if config.loss.name != "cross_entropy":
@@ -194,10 +195,10 @@ def label_indices(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor
 
 
 def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tensor:
-    """Target KSPs of the labels, float32 [rows, classes], each summing to one.
+    """Target KSPs of the labels, float32 [rows, classes], each with the sum 1.
 
-    One-hot; for ``cross_entropy`` with label smoothing to the keys that score in MIREX, in its proportions:
-    0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel. Without a key, the target is uniform.
+    They are one-hot. For ``cross_entropy``, label smoothing gives a share to the keys that score in MIREX, in its
+    proportions: 0.5 for each fifth, 0.3 for the relative, 0.2 for the parallel key. The target of "no key" is uniform.
     """
     if (labels == NO_KEY_INDEX).any():
         profiles = label_profiles(labels.clamp(max=NO_KEY_INDEX - 1), shifts, config)
@@ -222,7 +223,7 @@ def label_profiles(labels: Tensor, shifts: Tensor, config: TrainConfig) -> Tenso
 
 
 def pseudo_label_profiles(pseudo_labels: Tensor, shifts: Tensor) -> Tensor:
-    """Target KSPs of the teachers, float32 [rows, 24]: ``pseudo_labels`` in the order of the outputs for each crop.
+    """Target KSPs of pseudo-labels, float32 [rows, 24], in the order of the network's outputs for each crop.
 
     Args:
         pseudo_labels: float32 [rows, 24] by ``Key.index``.
@@ -234,7 +235,7 @@ def pseudo_label_profiles(pseudo_labels: Tensor, shifts: Tensor) -> Tensor:
 
 
 def class_names(config: TrainConfig) -> tuple[str, ...]:
-    """Names of the outputs in order, as trained with labels; ``export`` verifies them with a pitch fork."""
+    """Names of the classes in output order after training with labels; the pitch fork of the export verifies them."""
     from stonecli.key import Key
 
     majors = [Key((LOWEST_PITCH_CLASS + index) % 12, "major") for index in range(12)]

@@ -2,12 +2,12 @@
 
 Published pipeline: nnAudio's VQT (Schörkhuber et al., *A Matlab Toolbox for Efficient Perfect Reconstruction
 Time-Frequency Transforms with Log-Frequency Resolution*, AES 2014; Cheuk et al., *nnAudio*, IEEE Access 2020) with
-gamma = 0, 12 bins an octave from 27.5 Hz (A0), hop 512 at 22.05 kHz, then decibels with an 80 dB floor.
+gamma = 0, 12 bins per octave from 27.5 Hz (A0), hop 512 at 22.05 kHz, then decibels with an 80 dB floor.
 
 nnAudio filters with one-channel convolutions, the worst case for a convolution library. Here the signal is split into
-blocks, adjacent blocks are concatenated, and one banded (Toeplitz) matrix does the filtering of a whole
-block: decimation by two and the kernels of an octave are both a single matrix product. Only pad, reshape, slice,
-concatenate and matmul are used, so that the transform exports to ONNX as it stands.
+blocks, adjacent blocks are concatenated, and one banded (Toeplitz) matrix filters a whole block: decimation by two is a
+single matrix product, and so are the kernels of an octave. Only pad, reshape, slice, concatenate and matmul are used,
+so the transform exports to ONNX without changes.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class VQTConfig:
     """Parameters of the transform.
 
     Attributes:
-        sample_rate: of the input, in Hz.
+        sample_rate: sample rate of the input, in Hz.
         hop_length: samples from one frame to the next; a multiple of 2 ** (octaves - 1).
         fmin: center frequency of the lowest bin, in Hz.
         n_bins: number of bins.
-        bins_per_octave: bins in an octave.
+        bins_per_octave: number of bins per octave.
 
     Raises:
-        ValueError: the top bin lies above the Nyquist frequency, the hop is no multiple of 2 ** (octaves - 1), or the
-            kernels are longer than a block.
+        ValueError: a value is not positive, the top bin lies above the Nyquist frequency, the hop is not a multiple of
+            2 ** (octaves - 1), or the kernels are longer than a block.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
@@ -57,21 +57,27 @@ class VQTConfig:
 
     def __post_init__(self) -> None:
         if not (self.sample_rate > 0 and self.hop_length > 0 and self.fmin > 0 and self.bins_per_octave > 0):
-            raise ValueError("sample rate, hop, lowest frequency and bins per octave are above 0")
+            raise ValueError("sample_rate, hop_length, fmin and bins_per_octave must be above 0")
         if self.n_bins < self.bins_per_octave:
-            raise ValueError(f"at least one octave of {self.bins_per_octave} bins is computed, not {self.n_bins} bins")
+            raise ValueError(f"n_bins must be at least one octave ({self.bins_per_octave}), not {self.n_bins}")
         top = self.fmin * 2.0 ** ((self.n_bins - 1) / self.bins_per_octave)
         if top > self.sample_rate / 2:
-            raise ValueError(f"the top bin ({top:.0f} Hz) lies above half the sample rate ({self.sample_rate} Hz)")
+            raise ValueError(
+                f"n_bins of {self.n_bins} is too large: the top bin ({top:.0f} Hz) lies above half the sample rate"
+                f" ({self.sample_rate} Hz)"
+            )
         if self.hop_length % 2 ** (self.octaves - 1):
-            raise ValueError(f"the hop of {self.hop_length} cannot be halved {self.octaves - 1} times")
+            raise ValueError(f"hop_length must be a multiple of {2 ** (self.octaves - 1)}, not {self.hop_length}")
         longest = self.kernel_length(self.n_bins - self.bins_per_octave)
         if longest > BLOCK:
-            raise ValueError(f"a kernel of {longest} samples does not fit into {BLOCK}: raise n_bins or lower the rate")
+            raise ValueError(
+                f"n_bins of {self.n_bins} is too small: a kernel of {longest} samples exceeds {BLOCK};"
+                " raise n_bins or lower sample_rate"
+            )
 
     @property
     def octaves(self) -> int:
-        """Number of octaves that are computed, the lowest of them perhaps in part."""
+        """Number of computed octaves; the lowest may be incomplete."""
         return -(-self.n_bins // self.bins_per_octave)
 
     @property
@@ -81,7 +87,7 @@ class VQTConfig:
 
     @property
     def min_samples(self) -> int:
-        """Shortest audio: decimated to the lowest octave it can still be reflected at its edges."""
+        """Minimum number of samples: after decimation to the lowest octave, the audio can be reflected at its edges."""
         return (BLOCK // 2 + 1) << (self.octaves - 1)
 
     def frequency(self, index: int) -> float:
@@ -117,7 +123,7 @@ class VQT(nn.Module):
         self.register_buffer("scale", _float32(np.sqrt(_kernel_lengths(config))[:, None]), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The log-VQT; shapes and range as said above.
+        """The log-VQT; shapes and range as described above.
 
         Raises:
             ValueError: the audio is shorter than ``config.min_samples``.
@@ -125,13 +131,17 @@ class VQT(nn.Module):
         return self.decibels(self.magnitude(audio))
 
     def decibels(self, magnitude: Tensor) -> Tensor:
-        """The log-VQT of what ``magnitude`` returns, or of a part of its frames; shapes and range as said above."""
+        """The log-VQT of the output of ``magnitude``, or of some of its frames; shapes and range as described above."""
         decibels = 10.0 * torch.log10(torch.clamp(magnitude, min=AMPLITUDE_FLOOR))
         floor = torch.amax(decibels, dim=(1, 2), keepdim=True) - DB_RANGE
         return torch.maximum(decibels, floor) / DB_RANGE + 1.0
 
     def magnitude(self, audio: Tensor) -> Tensor:
-        """The linear magnitude, float32 [batch, n_bins, frames], each bin times the root of its kernel's length."""
+        """The linear magnitude times the square root of each bin's kernel length, float32 [batch, n_bins, frames].
+
+        Raises:
+            ValueError: the audio is shorter than ``config.min_samples``.
+        """
         config = self.config
         if audio.shape[1] < config.min_samples:
             raise ValueError(f"{audio.shape[1]} samples are too few: the transform needs {config.min_samples}")
@@ -165,7 +175,7 @@ class VQT(nn.Module):
 
 
 def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
-    """Every run of adjacent blocks times ``matrix``.
+    """The product of every run of adjacent blocks with ``matrix``.
 
     Args:
         signal: [batch, n]; a last, incomplete block is dropped.
@@ -185,7 +195,7 @@ def _block_product(signal: Tensor, matrix: Tensor, block: int) -> Tensor:
 
 
 def frame_block(hop: int) -> int:
-    """Samples in the blocks that an octave's frames are cut from: a multiple of the hop, a BLOCK or a little less."""
+    """Number of samples in a block of an octave: the largest multiple of the hop up to BLOCK, at least one hop."""
     return hop * max(1, BLOCK // hop)
 
 
@@ -199,7 +209,7 @@ def octave_kernels(config: VQTConfig) -> npt.NDArray[np.complex128]:
     for row in range(config.bins_per_octave):
         index = config.n_bins - config.bins_per_octave + row
         frequency, length = config.frequency(index), config.kernel_length(index)
-        # An odd kernel leans one sample to the left, as in the original.
+        # An odd kernel is off center by one sample to the left, as in the original.
         start = (BLOCK - length) // 2
         time = np.arange(length) - (length + 1) // 2 if length % 2 else np.arange(length) - length // 2
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
@@ -224,7 +234,7 @@ def _kernel_lengths(config: VQTConfig) -> Array:
 
 
 def _decimation_matrix(taps: Array) -> Array:
-    """Banded matrix that turns adjacent blocks into BLOCK / 2 decimated samples."""
+    """Banded matrix that maps adjacent blocks to BLOCK / 2 decimated samples."""
     outputs = BLOCK // 2
     rows = BLOCK * -(-(2 * (outputs - 1) + len(taps)) // BLOCK)
     matrix = np.zeros((rows, outputs))
@@ -234,7 +244,7 @@ def _decimation_matrix(taps: Array) -> Array:
 
 
 def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int) -> Array:
-    """Banded matrix that turns adjacent blocks into frames: per frame the real parts, then the imaginary ones."""
+    """Banded matrix that maps adjacent blocks to frames: per frame the real parts, then the imaginary parts."""
     block = frame_block(hop)
     frames = block // hop
     rows = block * -(-((frames - 1) * hop + BLOCK) // block)

@@ -1,4 +1,4 @@
-"""Watchers of a training run: a CSV log, TensorBoard, the terminal."""
+"""Watchers of a training run: a CSV log, TensorBoard, and classes of the user."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from stonecli_train.data import Track
 from stonecli_train.loop import EpochReport, Watcher
 from stonecli_train.losses import dft, signatures
 from stonecli_train.metrics import track_profile
-from stonecli_train.own_code import own_object
+from stonecli_train.user_code import load_object
 
 
 class WatcherError(StoneError):
-    """A watcher of the user's own cannot be made."""
+    """A user's watcher cannot be loaded."""
 
 
 def load_watcher(name: str, config: TrainConfig, run: str) -> Watcher:
-    """The watcher that ``MODULE:CLASS`` names, called with the configuration and the run's name.
+    """A new watcher of the class that ``MODULE:CLASS`` names, made with the configuration and the name of the run.
 
-    The module is looked for where Python looks and in the current folder.
+    Python also looks for the module in the current folder.
 
     Raises:
         WatcherError: there is no such class, it is not a :class:`Watcher`, or its constructor fails.
     """
     try:
-        watcher = own_object(name)(config, run)
+        watcher = load_object(name)(config, run)
     except Exception as error:  # whatever the user's code raises
         raise WatcherError(f"--watcher {name}: {describe(error)}") from error
     if not isinstance(watcher, Watcher):
@@ -46,13 +46,13 @@ LOG_COLUMNS = ("epoch", "step", "minutes", "train_total", "val_total", "mirex", 
 
 
 class CsvLog(Watcher):
-    """Adds one line per epoch to a CSV file; a resumed run continues it from where it resumes."""
+    """Appends one line per epoch to a CSV file, which a resumed run continues."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_resume(self, step: int) -> None:
-        """Remove the lines of later epochs, which come again."""
+        """Remove the lines of later epochs, which will be trained again."""
         if not self._path.exists():
             return
         with self._path.open(newline="", encoding="utf-8") as file:
@@ -64,7 +64,7 @@ class CsvLog(Watcher):
                 csv.writer(file).writerows(kept)
 
     def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
-        """Write the line."""
+        """Append the line of the epoch."""
         scores = report.scores
         row: dict[str, Any] = {
             "epoch": report.epoch,
@@ -89,7 +89,7 @@ class CsvLog(Watcher):
 
 
 class TensorBoardLog(Watcher):
-    """Losses, schedules, scores, the confusion matrix as an image, and KSPs of validation tracks on the circle."""
+    """Writes losses, schedules, scores, the confusion matrix and a plot of KSPs on the circle for TensorBoard."""
 
     def __init__(self, folder: Path, config: TrainConfig, tracks: list[Track], device: torch.device) -> None:
         self._folder = folder
@@ -104,22 +104,22 @@ class TensorBoardLog(Watcher):
         return SummaryWriter(str(self._folder), purge_step=step)
 
     def on_resume(self, step: int) -> None:
-        """Tell TensorBoard to forget this and later steps of the same folder, which come again."""
+        """Make TensorBoard discard this and later steps of the same folder, which will be trained again."""
         self._writer.close()
         self._writer = self._new_writer(step)
 
     def on_step(self, step: int, losses: dict[str, float], lr: float, weight_decay: float) -> None:
-        """Losses and schedules."""
+        """Write losses and schedules."""
         values = {f"train/{name}": value for name, value in losses.items()}
         for name, value in (values | {"schedule/lr": lr, "schedule/weight_decay": weight_decay}).items():
             self._writer.add_scalar(name, value, step)
 
     def on_message(self, text: str) -> None:
-        """The text."""
+        """Write the message."""
         self._writer.add_text("messages", text)
 
     def on_epoch(self, report: EpochReport, network: ChromaNet) -> None:
-        """Validation, confusion matrix and the circle."""
+        """Write the validation, the confusion matrix and the plot of KSPs."""
         values = {f"validation/{name}": value for name, value in report.validation.items()}
         if report.scores:
             scores = report.scores
@@ -135,7 +135,7 @@ class TensorBoardLog(Watcher):
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush and close the file."""
         self._writer.close()
 
     def _circle(self, network: ChromaNet) -> Any:

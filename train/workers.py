@@ -1,4 +1,4 @@
-"""Worker processes that prefetch batches, and never outlive the process that started them.
+"""Worker processes that prefetch batches, and end with the training process.
 
 Each worker makes the batch of every n-th step and sends it through its own pipe. A thread of the training process reads
 one batch ahead while the worker makes the next. When the training process ends for any reason, the pipe breaks and the
@@ -46,13 +46,14 @@ def batch_stream(
     report: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Batch, None, None]:
-    """Batches from step ``start`` on, without end, prefetched by ``workers`` processes (0: made in this process).
-
-    Closing the generator ends the workers within seconds.
+    """The batches of step ``start`` and all later steps, without end; closing the generator ends the workers.
 
     Args:
+        data: batches by step.
+        start: the first step.
+        workers: number of worker processes that prefetch batches; 0 to make them in this process.
         report: called with a message when a worker was killed.
-        stop: returns whether the run should end; then the call does not wait for slow workers.
+        stop: returns whether the run should end, so that slow workers are not waited for.
 
     Raises:
         WorkerError: a batch could not be made; the message is one line, with the worker's traceback as a note.
@@ -79,7 +80,7 @@ class _Failure:
 
 
 class _Worker:
-    """A worker process as the training process sees it."""
+    """A worker process, and the end of its pipe in the training process."""
 
     def __init__(self, process: Any, pipe: Any) -> None:
         self._process = process
@@ -132,7 +133,7 @@ class _Worker:
         return Batch(*(torch.from_numpy(array) for array in answer))
 
     def _lose(self, report: Callable[[str], None]) -> None:
-        """Continue without a worker whose pipe has broken."""
+        """Clean up after a worker whose pipe is broken; raises WorkerError if it ended with an error."""
         code = None
         if self._process.pid is not None:
             self._process.join(_END_SECONDS)
@@ -179,7 +180,7 @@ def _read(pipe: Any, answers: queue.Queue[Any]) -> None:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Block Ctrl-C in processes started in this context; the training process handles it."""
+    """Block SIGINT in processes that are started in this context: the training process handles Ctrl-C."""
     if sys.platform == "win32":
         yield
         return

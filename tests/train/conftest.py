@@ -30,7 +30,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 def shared() -> Path:
     """The folder beside the repository that holds published checkpoints; the test is skipped without it."""
     if not (SHARED / "checkpoints" / "golden.npz").exists():
-        pytest.skip(f"the published checkpoints and their recorded answers are not here ({SHARED})")
+        pytest.skip(f"the published checkpoints and their recorded outputs are missing ({SHARED})")
     return SHARED
 
 

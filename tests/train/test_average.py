@@ -52,7 +52,7 @@ def test_checkpoints_that_cannot_be_averaged(
     save_checkpoint(checkpoint(other, 1), tmp_path / "b.pt")
     torch.save({"weights": {}}, tmp_path / "foreign.pt")
     for second, reason in (
-        ("b.pt", "checkpoints of different architectures have no average\n"),
+        ("b.pt", "the checkpoints have different architectures or classes and cannot be averaged\n"),
         ("none.pt", f"{tmp_path / 'none.pt'}: no such file or folder\n"),
         ("foreign.pt", f"{tmp_path / 'foreign.pt'}: not a checkpoint of stone train\n"),
     ):

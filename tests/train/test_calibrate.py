@@ -73,7 +73,7 @@ def test_a_temperature_that_is_given_is_taken() -> None:
 
 
 def test_without_any_key() -> None:
-    with pytest.raises(StoneError, match="no tracks with a key"):
+    with pytest.raises(StoneError, match="no track with a key"):
         calibrate([np.zeros((1, 24), dtype=np.float32)], [None])
 
 
@@ -198,7 +198,11 @@ def test_missing_recordings(
     (tmp_path / "labels.csv").write_text("path,key\nwhole.npy,C\n")
     (tmp_path / "empty").mkdir()
     arguments = [str(tmp_path / "a.pt"), "--labels", str(tmp_path / "labels.csv"), "--out", str(tmp_path / "b.pt")]
-    for name, reason in (("none", "no such folder"), ("a.pt", "no such folder"), ("empty", "no .npy files in it")):
+    for name, reason in (
+        ("none", "no such folder"),
+        ("a.pt", "no such folder"),
+        ("empty", "the folder has no .npy files"),
+    ):
         assert command.main([*arguments, "--recordings", str(tmp_path / name)]) == 1
         assert capsys.readouterr().err == f"{tmp_path / name}: {reason}\n"
 

@@ -56,8 +56,8 @@ def test_it_tells_one_kind_from_the_other_on_others_of_the_kind() -> None:
 
 def test_where_kinds_are_alike_music_passes() -> None:
     found = fit(levels(5000, 0.3, 0), levels(5000, -0.3, 1))
-    assert found.tonal == pytest.approx(0.999, abs=0.0005)
-    assert 0.01 < found.keyless < 0.6
+    assert found.passed == pytest.approx(0.999, abs=0.0005)
+    assert 0.01 < found.blocked < 0.6
 
 
 def test_a_gate_is_open_or_shut() -> None:
@@ -72,8 +72,8 @@ def test_the_gate_learns_from_pieces_and_is_set_by_windows() -> None:
     tonal = Levels(rows(500, 2.0, 0), rows(300, 0.0, 1) + 2 * apart)
     keyless = Levels(rows(100, -2.0, 2), np.concatenate([rows(300, 0.0, 3) - 2 * apart, rows(30, 2.0, 4)]))
     found = fit(tonal, keyless)
-    assert found.tonal >= 0.998
-    assert found.keyless > 0.98
+    assert found.passed >= 0.998
+    assert found.blocked > 0.98
     without = fit(Levels(tonal.windows, rows(0, 0, 0)), Levels(keyless.windows, rows(0, 0, 0))).gate
     with torch.inference_mode():
         passed = found.gate(torch.from_numpy(rows(500, 0.0, 5) + 2 * apart))[:, 0] > 0.5
@@ -107,7 +107,7 @@ def test_a_fit_repeats_and_does_not_advance_the_generator() -> None:
 
 @pytest.mark.parametrize("kinds", [(0, 5), (5, 0)])
 def test_one_kind_alone(kinds: tuple[int, int]) -> None:
-    with pytest.raises(StoneError, match="with a key and windows without"):
+    with pytest.raises(StoneError, match="with a key and tracks without"):
         fit(levels(kinds[0], 0.0, 0), levels(kinds[1], 0.0, 0))
 
 
@@ -173,10 +173,10 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     assert later[0] > 0.5 * after[0]
     assert later[1] < 0.3 * later[0]
     assert main([*arguments, "--like", str(tmp_path / "a.pt")]) == 1
-    assert "not for this network" in capsys.readouterr().err
+    assert "no gate for a network of this architecture" in capsys.readouterr().err
     save_checkpoint(replace(made, window_seconds=made.window_seconds + 1.0), tmp_path / "longer.pt")
     assert main([*arguments, "--like", str(tmp_path / "longer.pt")]) == 1
-    assert "longer.pt has windows of another length" in capsys.readouterr().err
+    assert "longer.pt and later.pt have different window lengths" in capsys.readouterr().err
     assert plain.chromanet == tiny_checkpoint.chromanet
     assert {*plain.weights} == {*tiny_checkpoint.weights}
 

@@ -51,6 +51,6 @@ def test_literals_are_read() -> None:
 )
 def test_nothing_is_run_and_the_line_is_named(value: str, tmp_path: Path) -> None:
     touched = tmp_path / "touched"
-    with pytest.raises(ValueError, match="line 2: no literal"):
+    with pytest.raises(ValueError, match="line 2: not a Python literal"):
         parse_gin(["A.b = 1", f"A.c = {value.format(touched)}"])
     assert not touched.exists()

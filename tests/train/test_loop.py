@@ -112,7 +112,7 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 def test_unusable_validation_tracks_are_refused_first(start: Any, tiny_config: Config) -> None:
     run = start(tiny_config("cross_entropy"), data="labeled")
     run.validation_labeled = [replace(track, key=None, keyless=True) for track in run.validation_labeled]
-    with pytest.raises(DataError, match="others to validate with"):
+    with pytest.raises(DataError, match="for training and validation"):
         run.train()
     assert recorder(run).steps == []
 
@@ -373,7 +373,7 @@ def test_another_architecture_under_the_same_name(
 def test_another_objective_under_the_same_name(start: Any, tiny_config: Config) -> None:
     """The outputs of one mean other keys than those of the other."""
     start(tiny_config("semi_tone"), data="labeled").train()
-    with pytest.raises(TrainError, match="with the semi_tone loss; choose another --name"):
+    with pytest.raises(TrainError, match="uses the semi_tone loss; choose another --name"):
         start(tiny_config("cross_entropy"), data="labeled").train()
 
 
@@ -438,7 +438,7 @@ def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, train
     with pytest.raises(TrainError, match="another architecture than the configuration"):
         start(other, data="labeled", start=trained).train()
     turned = replace(trained, classes=(*trained.classes[1:], trained.classes[0]))
-    with pytest.raises(TrainError, match="are other keys"):
+    with pytest.raises(TrainError, match="has other classes"):
         start(tiny_config("cross_entropy"), data="labeled", start=turned).train()
 
 
@@ -545,10 +545,10 @@ def test_it_stops_early(start: Any, tiny_config: Config, monkeypatch: pytest.Mon
     config = tiny_config(optimizer__epochs=9, optimizer__train_steps=1, optimizer__patience=2)
     run = start(config)
     assert run.train().step == 4
-    assert recorder(run).messages == ["no better validation for 2 epochs: stopped"]
+    assert recorder(run).messages == ["stopped: the validation has not improved for 2 epochs"]
     again = start(config)
     assert again.train().step == 4
-    assert recorder(again).messages == ["resumed after step 4", "no better validation for 2 epochs: stopped"]
+    assert recorder(again).messages == ["resumed after step 4", "stopped: the validation has not improved for 2 epochs"]
     longer = start(override(config, optimizer__patience=3))
     monkeypatch.setattr(Run, "validate", lambda self: {"total": 9.0})
     assert longer.train().step == 5

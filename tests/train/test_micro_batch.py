@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: E402
 from stonecli_train.config import CONFIGS as FOLDER  # noqa: E402
 from stonecli_train.config import TrainConfig, default_config, load_config, override  # noqa: E402
 from stonecli_train.loop import Run  # noqa: E402
-from stonecli_train.micro_batch import in_parts, micro_batch_size  # noqa: E402
+from stonecli_train.micro_batch import in_chunks, micro_batch_size  # noqa: E402
 from tests.train.fixture_types import MakeTracks  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_parts_are_put_together() -> None:
         sizes.append(len(part))
         return 2 * part
 
-    assert torch.equal(in_parts(double, rows, 3), 2 * rows)
+    assert torch.equal(in_chunks(double, rows, 3), 2 * rows)
     assert sizes == [3, 3, 1]
 
 

@@ -17,7 +17,7 @@ from stonecli_train.config import (  # noqa: E402
     override,
 )
 from stonecli_train.loop import Run  # noqa: E402
-from stonecli_train.plan import LAPTOPS, Plan, advice, plan_of, window_bytes  # noqa: E402
+from stonecli_train.plan import LAPTOP_CONFIGS, Plan, advice, estimate_plan, window_bytes  # noqa: E402
 from stonecli_train.views import windows_per_row  # noqa: E402
 from tests.train.fixture_types import MakeTracks  # noqa: E402
 
@@ -31,10 +31,10 @@ def run(tmp_path: Path, make_tracks: MakeTracks, tiny_config: Config) -> Run:
 
 
 def test_steps_and_windows_of_a_run(run: Run) -> None:
-    plan = plan_of(run)
+    plan = estimate_plan(run)
     assert (plan.steps, plan.windows, plan.device) == (10, 24, "cpu")
-    assert plan_of(run, steps_done=7).steps == 3
-    assert plan_of(run, steps_done=10).hours == 0
+    assert estimate_plan(run, steps_done=7).steps == 3
+    assert estimate_plan(run, steps_done=10).hours == 0
     assert 0 < plan.hours < 0.1
     assert 0.5 < plan.gigabytes < 1.0
     assert str(plan).startswith("plan: 10 steps of 24 windows, about 0.0 hours and 0.")
@@ -43,7 +43,7 @@ def test_steps_and_windows_of_a_run(run: Run) -> None:
 
 def test_planning_changes_nothing(run: Run) -> None:
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
-    plan_of(run)
+    estimate_plan(run)
     assert all(torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
     assert all(parameter.grad is None for parameter in run.network.parameters())
 
@@ -53,8 +53,8 @@ def test_a_published_set_up_on_a_cpu_is_told_of_a_smaller_one() -> None:
     assert str(days) == "plan: 51,200 steps of 384 windows, about 300 hours and 1.9 GB of memory"
     for name in ("ks", "ks_mode", "skey"):
         config = default_config(name)
-        assert advice(days, config).endswith(f"--config {LAPTOPS[config.loss.name]}")
-        smaller = load_config(CONFIGS / f"{LAPTOPS[config.loss.name]}.toml")
+        assert advice(days, config).endswith(f"--config {LAPTOP_CONFIGS[config.loss.name]}")
+        smaller = load_config(CONFIGS / f"{LAPTOP_CONFIGS[config.loss.name]}.toml")
         assert smaller.train_type == config.train_type
         assert advice(days, smaller) == ""
     assert advice(Plan(51_200, 384, 300.0, 9.0, "cuda"), default_config("ks")) == ""

@@ -52,7 +52,7 @@ def save(tmp_path: Path) -> Save:
 def test_teachers_detect_the_key_of_each_chunk(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    pseudo_labels = TeacherEnsemble(checkpoints, FRAMES, tmp_path / "kept").pseudo_labels(save("a.npy", features))
+    pseudo_labels = TeacherEnsemble(checkpoints, FRAMES, tmp_path / "cache").pseudo_labels(save("a.npy", features))
     assert pseudo_labels.starts[0] == 0
     assert pseudo_labels.starts[-1] == len(features) - FRAMES  # nothing is left out
     np.testing.assert_allclose(pseudo_labels.keys.sum(axis=1), 1.0, atol=1e-5)
@@ -64,7 +64,7 @@ def test_teachers_detect_the_key_of_each_chunk(
 def test_a_transposed_recording_has_transposed_labels(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    teachers = TeacherEnsemble(checkpoints[-1:], FRAMES, tmp_path / "kept")
+    teachers = TeacherEnsemble(checkpoints[-1:], FRAMES, tmp_path / "cache")
     plain = teachers.pseudo_labels(save("plain.npy", features))
     higher = teachers.pseudo_labels(save("higher.npy", np.roll(features, 2, axis=1)))
     for before, after in zip(plain.keys[[0, -1]], higher.keys[[0, -1]], strict=True):
@@ -74,24 +74,24 @@ def test_a_transposed_recording_has_transposed_labels(
 def test_labels_are_cached_and_damaged_ones_recomputed(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    path, kept = save("a.npy", features), tmp_path / "kept"
-    first = TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path)
-    (entry,) = kept.iterdir()
+    path, cache = save("a.npy", features), tmp_path / "cache"
+    first = TeacherEnsemble(checkpoints[:1], FRAMES, cache).pseudo_labels(path)
+    (entry,) = cache.iterdir()
     written = entry.stat().st_mtime_ns
-    again = TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path)
+    again = TeacherEnsemble(checkpoints[:1], FRAMES, cache).pseudo_labels(path)
     assert entry.stat().st_mtime_ns == written
     assert np.array_equal(first.starts, again.starts)
     assert np.array_equal(first.keys, again.keys)
     entry.write_bytes(entry.read_bytes()[:200])
-    assert np.array_equal(first.keys, TeacherEnsemble(checkpoints[:1], FRAMES, kept).pseudo_labels(path).keys)
-    TeacherEnsemble(checkpoints[-1:], FRAMES, kept).pseudo_labels(path)  # other networks say something else
-    assert len(list(kept.iterdir())) == 2
+    assert np.array_equal(first.keys, TeacherEnsemble(checkpoints[:1], FRAMES, cache).pseudo_labels(path).keys)
+    TeacherEnsemble(checkpoints[-1:], FRAMES, cache).pseudo_labels(path)  # other networks say something else
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_recording_shorter_than_a_chunk_has_no_label(
     checkpoints: list[Checkpoint], features: npt.NDArray[np.uint8], save: Save, tmp_path: Path
 ) -> None:
-    pseudo_labels = TeacherEnsemble(checkpoints[:1], FRAMES, tmp_path / "kept").pseudo_labels(
+    pseudo_labels = TeacherEnsemble(checkpoints[:1], FRAMES, tmp_path / "cache").pseudo_labels(
         save("a.npy", features[: FRAMES - 1])
     )
     assert (pseudo_labels.starts.shape, pseudo_labels.keys.shape) == ((0,), (0, 24))
@@ -99,13 +99,13 @@ def test_a_recording_shorter_than_a_chunk_has_no_label(
 
 def test_who_cannot_teach(checkpoints: list[Checkpoint], tmp_path: Path) -> None:
     one = checkpoints[0]
-    with pytest.raises(StoneError, match="no teachers"):
+    with pytest.raises(StoneError, match="no teacher checkpoints"):
         TeacherEnsemble([], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="trained with labels"):
         TeacherEnsemble([replace(one, classes=None)], FRAMES, tmp_path)
     with pytest.raises(StoneError, match="different features"):
         TeacherEnsemble([one, replace(one, corrects_tuning=not one.corrects_tuning)], FRAMES, tmp_path)
-    with pytest.raises(StoneError, match="no room"):
+    with pytest.raises(StoneError, match="too few bins"):
         TeacherEnsemble([replace(one, chromanet=replace(one.chromanet, n_bins=96))], FRAMES, tmp_path)
 
 

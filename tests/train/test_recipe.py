@@ -31,11 +31,11 @@ from stonecli_train.recipe import (
     TINY,
     Step,
     check_arguments,
-    follow,
     main,
     missing,
     missing_packages,
     read_recipe,
+    run_steps,
 )
 
 TEMPO = RECIPE.with_name("recipe_tempo.toml")
@@ -125,12 +125,12 @@ def test_a_signal_stops_the_recipe(tmp_path: Path) -> None:
 def test_the_folder_of_another_recipe_is_refused(words: Path, tmp_path: Path) -> None:
     one = read_recipe(write(tmp_path / "r.toml", ("first", saying("one")))).steps
     other = read_recipe(write(tmp_path / "s.toml", ("first", saying("two")))).steps
-    follow(one, words, tmp_path / "out", 1)
+    run_steps(one, words, tmp_path / "out", 1)
     with pytest.raises(StoneError, match="made by another recipe"):
-        follow(other, words, tmp_path / "out", 1)
+        run_steps(other, words, tmp_path / "out", 1)
     (tmp_path / "out" / DONE).write_text("[1")
     with pytest.raises(StoneError, match="not a list of finished steps"):
-        follow(one, words, tmp_path / "out", 1)
+        run_steps(one, words, tmp_path / "out", 1)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ class TestArguments:
         assert refused("--recordings", words / "one.json", recipe=recipe).endswith("does not score recordings")
 
     def test_tiny_and_a_recipe(self, refused: Callable[..., str]) -> None:
-        assert refused("--tiny").startswith("--tiny is a recipe of its own")
+        assert refused("--tiny").startswith("give either --tiny or ")
 
     @pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), ("[", "not a TOML file")])
     def test_no_recipe(self, refused: Callable[..., str], tmp_path: Path, content: str | None, reason: str) -> None:
@@ -384,7 +384,7 @@ def test_a_lost_file_of_a_finished_step_is_named(
     (tmp_path / "out" / "one.txt").unlink()
     assert main(arguments) == 1
     line = capfd.readouterr().err.splitlines()[-1]
-    assert f"{tmp_path / 'out' / 'one.txt'}, from a finished step, is gone" in line
+    assert f"{tmp_path / 'out' / 'one.txt'}, made by a finished step, is missing" in line
     assert "run the same command again" not in line
 
 

@@ -15,7 +15,7 @@ from stonecli.key import Key, Mode
 from stonecli_train.corpus.harmony import ChordName, parse_symbol, pitch_class
 from stonecli_train.corpus.score import Chord, Note, Passage, Skipped
 
-_MODES: dict[str, tuple[Mode, int]] = {  # first three letters -> mode by the third, fifths from major
+_MODES: dict[str, tuple[Mode, int]] = {  # first three letters -> mode by its third, fifths relative to major
     "": ("major", 0), "maj": ("major", 0), "ion": ("major", 0), "m": ("minor", -3), "min": ("minor", -3),
     "aeo": ("minor", -3), "mix": ("major", -1), "dor": ("minor", -2), "phr": ("minor", -4), "lyd": ("major", 1),
 }  # fmt: skip
@@ -31,7 +31,7 @@ _TOKEN = re.compile(
 
 
 def read_tunes(text: str, source: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
-    """The tunes of an ABC file; those that cannot be read are counted in ``skipped``."""
+    """The tunes of an ABC file; tunes that cannot be read are counted in ``skipped``."""
     for tune in re.split(r"(?m)^(?=X:)", text):
         if not tune.startswith("X:"):
             continue
@@ -42,18 +42,18 @@ def read_tunes(text: str, source: str, origin: str, skipped: Skipped) -> Iterato
 
 
 def parse_key(text: str) -> tuple[Key, int]:
-    """Key (tonic and third) and number of sharps, flats negative, of a ``K:`` field such as ``A Mixolydian``.
+    """Key, with the mode by its third, and number of sharps (negative: flats) of a ``K:`` field like ``A Mixolydian``.
 
     Raises:
-        ValueError: no such key.
+        ValueError: the field is not a key.
     """
     match = re.match(r"\s*([A-G])([#b]?)\s*([A-Za-z]*)", text)
     if not match:
-        raise ValueError(f"no key: {text[:20]!r}")
+        raise ValueError(f"not a key: {text[:20]!r}")
     name = match[3].lower()
     word = name if name == "m" else name[:3]
     if word not in _MODES:
-        raise ValueError(f"no key: {text[:20]!r}")
+        raise ValueError(f"not a key: {text[:20]!r}")
     mode, fifths = _MODES[word]
     tonic = pitch_class(match[1] + match[2])
     index = _SHARPS.index(match[1]) - 1 + (7 if match[2] == "#" else -7 if match[2] == "b" else 0)
@@ -61,10 +61,10 @@ def parse_key(text: str) -> tuple[Key, int]:
 
 
 def read_tune(text: str, source: str, origin: str) -> Passage:
-    """The passage of one tune, from ``X:`` to the next.
+    """The passage of one tune, whose text starts with ``X:``.
 
     Raises:
-        ValueError: it cannot be read, changes its key, or is too short.
+        ValueError: the tune cannot be read, changes its key, or is too short.
     """
     fields, body = _fields_and_body(text)
     key, sharps = parse_key(fields["K"])
@@ -92,7 +92,11 @@ def read_tune(text: str, source: str, origin: str) -> Passage:
 
 
 def _fields_and_body(text: str) -> tuple[dict[str, str], str]:
-    """The fields of the header by their letter, ``K`` among them, and the music after it."""
+    """The fields of the header by letter, and the music that follows it, as one line.
+
+    Raises:
+        ValueError: the tune has no key, changes its key, or has several voices.
+    """
     fields: dict[str, str] = {}
     body: list[str] = []
     for raw in text.splitlines():
@@ -111,13 +115,17 @@ def _fields_and_body(text: str) -> tuple[dict[str, str], str]:
     return fields, " ".join(body)
 
 
-def _bar_length(metre: str) -> Fraction:
-    """The length of a bar in beats, from the field ``M``."""
-    if metre in ("C", "C|"):
+def _bar_length(meter: str) -> Fraction:
+    """The length of a bar in quarter notes for a value of the field ``M``.
+
+    Raises:
+        ValueError: the meter is unknown.
+    """
+    if meter in ("C", "C|"):
         return Fraction(4)
-    match = re.match(r"(\d+)/(\d+)", metre)
+    match = re.match(r"(\d+)/(\d+)", meter)
     if not match:
-        raise ValueError("no metre")
+        raise ValueError("unknown meter")
     return Fraction(4 * int(match[1]), int(match[2]))
 
 
@@ -135,14 +143,14 @@ class _Scanner:
         self._chords: list[tuple[float, ChordName | None]] = []
         self._factor = Fraction(1)  # of the next note, by broken rhythm
         self._tuplet: tuple[int, Fraction] = (0, Fraction(1))  # remaining notes, factor
-        self._last: tuple[int, Fraction] = (0, Fraction(0))  # first index of the last event in _notes, its length
+        self._last: tuple[int, Fraction] = (0, Fraction(0))  # index of the last event's first note, and its length
         self._tied = False
         self._group: list[int] | None = None  # pitches inside [ ]
         self._group_length = Fraction(0)
         self._first_bar: Fraction | None = None
 
     def scan(self, body: str) -> tuple[list[Note], list[tuple[float, ChordName | None]], float, float]:
-        """Notes, chord names by their beat, the length in beats, and the first bar line's beat."""
+        """Notes, chord names with their beats, the length in beats, and the beat of the first bar line."""
         index = 0
         while index < len(body):
             match = _TOKEN.match(body, index)
@@ -152,11 +160,11 @@ class _Scanner:
                 index += 1
                 continue
             index = match.end()
-            self._take(match)
+            self._read_token(match)
         length = float(self._now)
         return self._notes, self._chords, length, float(self._first_bar or 0) % float(self._bar)
 
-    def _take(self, match: re.Match[str]) -> None:
+    def _read_token(self, match: re.Match[str]) -> None:
         kind = match.lastgroup
         if match["chord"]:
             name = match["chord"].strip('"').strip()
@@ -212,12 +220,12 @@ class _Scanner:
             length *= factor
             self._tuplet = (left - 1, factor)
         first = self._last[0]
-        held = self._notes[first:] if self._tied else []
+        tied = self._notes[first:] if self._tied else []
         self._tied = False
-        if held and pitches and {note.pitch for note in held} == set(pitches):
+        if tied and pitches and {note.pitch for note in tied} == set(pitches):
             self._notes[first:] = [
                 Note(note.start, float(Fraction(note.duration).limit_denominator(960) + length), note.pitch)
-                for note in held
+                for note in tied
             ]
         else:
             self._last = (len(self._notes), length)
@@ -225,7 +233,7 @@ class _Scanner:
         self._now += length
 
     def _break(self, marks: str) -> None:
-        """``a>b``: the note before becomes longer by half, the next one shorter; ``<`` the other way."""
+        """Broken rhythm: ``a>b`` lengthens the previous note by half and shortens the next one, ``a<b`` vice versa."""
         change = 1 - Fraction(1, 2 ** len(marks))
         first, length = self._last
         before, self._factor = (1 + change, 1 - change) if marks[0] == ">" else (1 - change, 1 + change)
@@ -235,7 +243,7 @@ class _Scanner:
 
 
 def _length(text: str) -> Fraction:
-    """Factor of a note length such as ``3/2``, ``/``, ``//`` or ``4``; 1 for none."""
+    """The factor of a note length such as ``3/2``, ``/``, ``//`` or ``4``; 1 for an empty text."""
     if not text:
         return Fraction(1)
     head, slashes, tail = text.partition("/")
@@ -247,13 +255,13 @@ def _length(text: str) -> Fraction:
     return Fraction(numerator, int(digits) if digits else 2 ** (1 + extra))
 
 
-def with_chords(passage: Passage) -> bool:
+def has_chords(passage: Passage) -> bool:
     """Whether chord names cover most of the tune."""
     covered = sum(chord.duration for chord in passage.chords)
     return covered > 0.7 * passage.length
 
 
-def begins_or_ends_on_tonic(chords: tuple[Chord, ...], key: Key) -> bool:
+def starts_or_ends_on_tonic(chords: tuple[Chord, ...], key: Key) -> bool:
     """Whether the last chord, or the first one, is the tonic triad of ``key``."""
     third = 4 if key.mode == "major" else 3
     return any(chord.root == key.tonic and third in chord.intervals for chord in (chords[0], chords[-1]))

@@ -11,12 +11,15 @@ from stonecli_train.corpus.levels import active_rms, as_loud_as
 
 Floats = npt.NDArray[np.float32]
 
-_TAPS = 512  # of a cabinet's impulse response
-_BANDS = 2048
+_TAPS = 512  # length of a cabinet's impulse response, in samples
+_BANDS = 2048  # frequency resolution of its design
 
 
 def amplified(rng: np.random.Generator, samples: Floats, rate: int, drive_db: float) -> Floats:
-    """The guitar with low cut, distortion (``drive_db`` 5 is warm, 40 metal) and a random cabinet, at its old level."""
+    """The guitar with low cut, distortion and a random cabinet, at its original level, float32 [samples].
+
+    ``drive_db`` 5 is a warm sound, 40 is metal.
+    """
     level = active_rms(samples, rate)
     if level < 1e-6:
         return samples
@@ -37,8 +40,8 @@ def amplified(rng: np.random.Generator, samples: Floats, rate: int, drive_db: fl
 def cabinet(rng: np.random.Generator, rate: int) -> Floats:
     """Minimum-phase impulse response of a miked guitar cabinet, float32 [taps].
 
-    It resonates at 80 to 140 Hz, is hollow around 500 Hz, has presence at 2 to 4 kHz and little above 4 to 6 kHz;
-    the microphone position adds ripples.
+    Its response has a resonance at 80 to 140 Hz, a dip around 500 Hz, a presence peak at 2 to 4 kHz and a steep
+    roll-off above 4 to 6 kHz; the position of the microphone adds ripples.
     """
     hertz = np.maximum(np.fft.rfftfreq(_BANDS, 1.0 / rate), 10.0)
     octaves = np.log2(hertz)

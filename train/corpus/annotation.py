@@ -12,14 +12,14 @@ from stonecli_train.corpus.score import Chord
 
 FRAME_SECONDS = 0.25
 UNKNOWN = 255
-NO_KEY = "none"  # the label of a recording that has no key
-SCORE = ".score"  # suffix of the file with the annotation of a rendering, instead of ``.npy``
+NO_KEY = "none"  # label of a recording without a key
+SCORE = ".score"  # suffix of the file with the annotation of a rendering, in the format of ``.npy``
 COLUMNS = ("root", "quality", "bass", "melody")
 MAJOR, MINOR, OTHER = 0, 1, 2
-"""Qualities of a chord: with a major third, with a minor third and a perfect fifth, anything else."""
+"""Qualities of a chord: with a major third; with a minor third and a perfect fifth; all others."""
 
 _PITCHED: tuple[Role, ...] = ("bass", "chords", "lead", "voice", "sung")
-_BLUR_SECONDS = 0.05  # tolerance for tones that start late in a frame
+_TOLERANCE_SECONDS = 0.05  # for tones that start shortly after the center of a frame
 
 Annotation = npt.NDArray[np.uint8]
 
@@ -28,8 +28,8 @@ def annotate(parts: Sequence[Part], chords: Sequence[Chord], bpm: float, seconds
     """Labels at the center of each frame, uint8 [frames, 4] by ``COLUMNS``; ``UNKNOWN`` where nothing sounds.
 
     Args:
-        parts: of the arrangement, in seconds.
-        chords: in beats; empty for a score without chords.
+        parts: parts of the arrangement, in seconds.
+        chords: chords of the score, in beats; empty for a score without chords.
         bpm: quarter notes per minute.
         seconds: length of the excerpt.
     """
@@ -54,7 +54,7 @@ def annotate(parts: Sequence[Part], chords: Sequence[Chord], bpm: float, seconds
 
 
 def quality(intervals: Sequence[int]) -> int:
-    """``MAJOR``, ``MINOR`` or ``OTHER``."""
+    """Quality of a chord with these ``intervals`` above the root: ``MAJOR``, ``MINOR`` or ``OTHER``."""
     within = {value % 12 for value in intervals}
     if 4 in within and 8 not in within:
         return MAJOR
@@ -62,8 +62,8 @@ def quality(intervals: Sequence[int]) -> int:
 
 
 def _pitches(tones: Sequence[Tone], times: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """MIDI pitch of the tone at each time, -1 where none sounds; the later onset wins where two overlap."""
+    """MIDI pitch at each time, int64 [times], -1 in silence; if tones overlap, the one with the later onset counts."""
     pitches = np.full(len(times), -1, dtype=np.int64)
     for tone in tones:
-        pitches[(times >= tone.start - _BLUR_SECONDS) & (times < tone.start + tone.duration)] = tone.pitch
+        pitches[(times >= tone.start - _TOLERANCE_SECONDS) & (times < tone.start + tone.duration)] = tone.pitch
     return pitches

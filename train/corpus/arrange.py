@@ -1,4 +1,4 @@
-"""Passage and style -> parts in seconds, ready for a synthesizer."""
+"""Arranges a passage in a style: from chords and melody in beats to parts in seconds, for the synthesizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stonecli_train.corpus.vocals import harmony, held_chords, with_blue_thirds
 
 Role = Literal["bass", "chords", "lead", "drums", "sung", "spoken", "voice"]
 
-LOWEST, HIGHEST = 24, 108  # MIDI; parts are put into this range by octaves
+LOWEST, HIGHEST = 24, 108  # MIDI range of all parts; notes outside are transposed by octaves
 _RANGES: dict[Role, tuple[int, int]] = {
     "bass": (26, 60), "chords": (36, 96), "lead": (43, 100), "sung": (43, 81), "spoken": (40, 64), "voice": (30, 100),
     "drums": (27, 87),
@@ -39,14 +39,14 @@ _GUITARS = frozenset({"power", "chug", "riff_guitar"})
 _GUITAR_PROGRAMS = frozenset(range(24, 32))
 
 _KEYBOARDS = frozenset(range(8))
-_BAND_LOOPS = frozenset({"pop", "rock", "folk", "blues", "groove"})  # of styles that bands play
+_BAND_LOOPS = frozenset({"pop", "rock", "folk", "blues", "groove"})  # loops of the styles that bands play
 
 _TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7)}
 
 
 @dataclass(frozen=True, slots=True)
 class Tone:
-    """A note to be played: start and duration in seconds, MIDI pitch, velocity 1..127."""
+    """A note to render: start and duration in seconds, MIDI pitch, velocity 1..127."""
 
     start: float
     duration: float
@@ -59,12 +59,12 @@ class Part:
     """The notes of one instrument.
 
     Attributes:
-        role: what it is in the arrangement.
-        tones: ascending in time.
-        program: General MIDI, from 0; ignored for drums and voices.
-        gain: 0..1.2.
-        synthesized: whether a numpy synthesizer plays it instead of a soundfont.
-        amplified: whether it goes through the amplifier simulation.
+        role: role in the arrangement.
+        tones: the notes, ascending in time.
+        program: General MIDI program, counted from 0; ignored for drums and voices.
+        gain: linear gain in the mix, 0..1.2.
+        synthesized: whether a numpy synthesizer plays the part instead of a soundfont.
+        amplified: whether the part goes through the amplifier simulation.
     """
 
     role: Role
@@ -81,7 +81,13 @@ def tempo_of(rng: np.random.Generator, style: Style) -> float:
 
 
 def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float) -> tuple[Part, ...]:
-    """The parts of ``passage`` in ``style``. The passage begins at beat 0 and is as long as the excerpt.
+    """The parts of ``passage`` in ``style``, in seconds.
+
+    Args:
+        rng: random generator of the excerpt.
+        passage: starts at beat 0 and is as long as the excerpt.
+        style: the style.
+        bpm: tempo in quarter notes per minute.
 
     Raises:
         ValueError: the passage has no chords.
@@ -102,7 +108,7 @@ def arrange(rng: np.random.Generator, passage: Passage, style: Style, bpm: float
         hits = draw_drums(rng, pattern, passage.length, passage.beats_per_bar, passage.bar_start)
         if rng.random() < 0.25:
             hits += draw_percussion(rng, passage.length, passage.beats_per_bar, passage.bar_start)
-        loud = 10.0 ** (rng.uniform(-8, 6) / 20.0)  # drums are often the loudest of all
+        loud = 10.0 ** (rng.uniform(-8, 6) / 20.0)  # drums are often the loudest part
         parts.append(
             Part("drums", clock.tones(hits, "drums"), 0, 0.8 * loud, rng.random() < max(0.12, 0.7 * style.synth))
         )
@@ -125,8 +131,8 @@ def arrange_score(rng: np.random.Generator, passage: Passage, bpm: float) -> tup
         PADS,
     )
     palette = palettes[int(rng.integers(len(palettes)))]
-    one = int(rng.choice(palette))
-    mixes = rng.random() < 0.5
+    shared_program = int(rng.choice(palette))
+    has_mixed_programs = rng.random() < 0.5
     voices = sorted({note.voice for note in passage.notes})
     parts = []
     for voice in voices:
@@ -134,7 +140,7 @@ def arrange_score(rng: np.random.Generator, passage: Passage, bpm: float) -> tup
         if popular:
             parts += _popular_voice(rng, voice, notes, clock)
             continue
-        program = int(rng.choice(palette)) if mixes else one
+        program = int(rng.choice(palette)) if has_mixed_programs else shared_program
         parts.append(Part("voice", clock.tones(notes, "voice"), program, rng.uniform(0.6, 1.1), rng.random() < 0.08))
     if popular and rng.random() < 0.75:
         pattern = str(rng.choice(["rock", "beat", "house", "hiphop", "half", "slow", "dnb"]))
@@ -175,12 +181,9 @@ def _popular_voice(rng: np.random.Generator, voice: int, notes: list[Note], cloc
         Part("bass", clock.tones(low, "bass"), bass, rng.uniform(0.7, 1.1), rng.random() < 0.25),
     ]
     if rng.random() < 0.4:
-        held = [replace(note, duration=note.duration * 2.5) for note in high]
-        parts.append(
-            Part(
-                "chords", clock.tones(held, "chords"), int(rng.choice(PADS)), rng.uniform(0.3, 0.7), rng.random() < 0.3
-            )
-        )
+        sustained = [replace(note, duration=note.duration * 2.5) for note in high]
+        tones = clock.tones(sustained, "chords")
+        parts.append(Part("chords", tones, int(rng.choice(PADS)), rng.uniform(0.3, 0.7), rng.random() < 0.3))
     return parts
 
 
@@ -194,13 +197,13 @@ class _Clock:
     def __init__(self, rng: np.random.Generator, bpm: float, swing: float) -> None:
         self._rng = rng
         self._beat = 60.0 / bpm
-        self._late = float(rng.uniform(0.1, 0.17)) if rng.random() < swing else 0.0
-        self._loose = float(rng.choice([0.0, 0.004, 0.012]))
+        self._swing_delay = float(rng.uniform(0.1, 0.17)) if rng.random() < swing else 0.0  # beats
+        self._jitter = float(rng.choice([0.0, 0.004, 0.012]))  # seconds
 
     def tones(self, notes: list[Note], role: Role) -> tuple[Tone, ...]:
         """The notes in seconds and in the range of ``role``, ascending in time."""
         low, high = _RANGES[role]
-        offsets = self._rng.normal(0.0, self._loose, len(notes)) if self._loose else np.zeros(len(notes))
+        offsets = self._rng.normal(0.0, self._jitter, len(notes)) if self._jitter else np.zeros(len(notes))
         shift = 0
         if notes and role != "drums":  # transpose the whole part, so that the melody is preserved
             middle = float(np.median([note.pitch for note in notes]))
@@ -210,7 +213,7 @@ class _Clock:
                 shift -= 12
         tones = []
         for note, offset in zip(notes, offsets.tolist(), strict=True):
-            beat = note.start + (self._late if abs(note.start % 1 - 0.5) < 0.01 else 0.0)
+            beat = note.start + (self._swing_delay if abs(note.start % 1 - 0.5) < 0.01 else 0.0)
             pitch = note.pitch + shift
             while pitch < LOWEST:
                 pitch += 12
@@ -283,7 +286,7 @@ def _layer(scene: Scene, name: str, clock: _Clock, silences: list[tuple[float, f
 
 
 def strummed(rng: np.random.Generator, tones: tuple[Tone, ...], seconds: float) -> tuple[Tone, ...]:
-    """The tones with strummed chords: simultaneous onsets are spread ``seconds`` apart, mostly from low to high.
+    """The tones with strummed chords: simultaneous onsets are ``seconds`` apart, mostly from low to high.
 
     Velocities vary between strings; the tones of a chord still end together.
     """
@@ -303,7 +306,7 @@ def strummed(rng: np.random.Generator, tones: tuple[Tone, ...], seconds: float) 
 
 
 def _voices(scene: Scene, clock: _Clock, silences: list[tuple[float, float]]) -> list[Part]:
-    """A singer with the melody, a rapper without one."""
+    """A singer with the melody and backing vocals, and a rapper, with the probabilities of the style."""
     rng, style, parts = scene.rng, scene.style, []
     if rng.random() < style.sung:
         notes = list(scene.passage.melody)

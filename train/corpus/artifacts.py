@@ -1,4 +1,4 @@
-"""Noise and artifacts of recordings: noise, mains hum and vinyl crackle."""
+"""Artifacts of recordings: noise, mains hum and vinyl crackle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLICK = np.exp(-np.arange(40) / 6.0)
 
 
 def noise(rng: np.random.Generator, samples: Floats, rate: int, below_db: float, slope: float) -> Floats:
-    """Noise only, ``below_db`` below the level of ``samples``; ``slope`` is 0 for white, 1 for pink."""
+    """Noise without the music, ``below_db`` below the level of ``samples``; ``slope`` is 0 for white, 1 for pink."""
     sound = rng.standard_normal(len(samples))
     if slope:
         size = fast_length(len(samples))
@@ -26,7 +26,7 @@ def noise(rng: np.random.Generator, samples: Floats, rate: int, below_db: float,
 
 
 def crackle(rng: np.random.Generator, samples: Floats, rate: int, clicks: float) -> Floats:
-    """Crackle only: ``clicks`` per second, with peaks up to that of the music."""
+    """Crackle without the music, with ``clicks`` per second, float32 [samples]."""
     out = np.zeros(len(samples), dtype=np.float32)
     count = int(rng.poisson(clicks * len(samples) / rate))
     heights = rng.exponential(1.5 * rms(samples), count) * rng.choice([-1.0, 1.0], count)
@@ -37,7 +37,7 @@ def crackle(rng: np.random.Generator, samples: Floats, rate: int, clicks: float)
 
 
 def hum(rng: np.random.Generator, samples: Floats, rate: int) -> Floats:
-    """Mains hum only, 26 dB below the music: 50 or 60 Hz with harmonics."""
+    """Mains hum without the music and 26 dB below it: 50 or 60 Hz with harmonics, float32 [samples]."""
     time = np.arange(len(samples)) / rate
     mains = float(rng.choice([50.0, 60.0]))
     waves = sum(np.sin(2 * np.pi * mains * number * time) / number for number in (1, 2, 3, 5))

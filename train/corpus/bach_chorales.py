@@ -28,7 +28,7 @@ def read_chorale(text: str, origin: str) -> Passage:
     """The passage of one file; voice 0 is the highest.
 
     Raises:
-        ValueError: it cannot be read, or its key is missing or does not fit the notes.
+        ValueError: the file cannot be read, or its key is missing or does not fit the notes.
     """
     kinds, records = humdrum.parse_humdrum(text)
     spines = [index for index, kind in enumerate(kinds) if kind == "**kern"]
@@ -41,7 +41,7 @@ def read_chorale(text: str, origin: str) -> Passage:
                 found = humdrum.key_of(record.spines[spine][0])
                 if found and key is None:
                     key = Key(pitch_class(found), "minor" if found[0].islower() else "major")
-                bar = humdrum.metre_of(record.spines[spine][0]) or bar
+                bar = humdrum.meter_of(record.spines[spine][0]) or bar
     notes, end = _notes_of(timed, spines)
     if key is None:
         raise ValueError("no key")
@@ -62,7 +62,7 @@ def read_chorale(text: str, origin: str) -> Passage:
 
 
 def _notes_of(timed: Sequence[tuple[float, humdrum.Record]], spines: Sequence[int]) -> tuple[list[Note], float]:
-    """The notes, tied ones as one, and the end of the last note or rest, in beats."""
+    """The notes, tied ones joined, and the end of the last note or rest in quarter notes."""
     notes: list[Note] = []
     end = 0.0
     open_ties: dict[tuple[int, int], int] = {}  # (voice, pitch) -> index in notes
@@ -76,13 +76,13 @@ def _notes_of(timed: Sequence[tuple[float, humdrum.Record]], spines: Sequence[in
                     continue
                 end = max(end, now + length)
                 for pitch in humdrum.pitches(token):
-                    held = open_ties.pop((voice, pitch), None) if "]" in token or "_" in token else None
-                    if held is not None:
-                        before = notes[held]
-                        notes[held] = Note(before.start, now + length - before.start, pitch, voice)
+                    tied = open_ties.pop((voice, pitch), None) if "]" in token or "_" in token else None
+                    if tied is not None:
+                        before = notes[tied]
+                        notes[tied] = Note(before.start, now + length - before.start, pitch, voice)
                     else:
-                        held = len(notes)
+                        tied = len(notes)
                         notes.append(Note(now, length, pitch, voice))
                     if "[" in token or "_" in token:
-                        open_ties[voice, pitch] = held
+                        open_ties[voice, pitch] = tied
     return notes, end

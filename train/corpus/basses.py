@@ -38,17 +38,17 @@ def bass_16(scene: Scene) -> list[Note]:
 
 
 def bass_8(scene: Scene) -> list[Note]:
-    """Eighths."""
+    """Steady eighths."""
     return _bass(scene, [index / 2 for index in range(8)], 0.45)
 
 
 def bass_long(scene: Scene) -> list[Note]:
-    """Long notes."""
+    """Long notes, one or two per bar."""
     return _bass(scene, ([0], [0, 2], [0, 1.5, 2])[int(scene.rng.integers(3))], 3.8)
 
 
 def bass_root_fifth(scene: Scene) -> list[Note]:
-    """Root and fifth in turn."""
+    """Alternating root and fifth."""
     lowest = int(scene.choice([28, 31, 33]))
     return [
         Note(beat, 0.9, near(chord.bass, lowest) + (7 if index % 2 and chord.bass == chord.root else 0), velocity=92)
@@ -57,7 +57,7 @@ def bass_root_fifth(scene: Scene) -> list[Note]:
 
 
 def bass_808(scene: Scene) -> list[Note]:
-    """The long, sparse sine of hip hop."""
+    """The long, sparse notes of an 808 bass in hip hop."""
     return _bass(scene, ([0, 2.5], [0, 0.75, 2.5], [0])[int(scene.rng.integers(3))], 1.9)
 
 
@@ -75,7 +75,7 @@ def bass_riff(scene: Scene) -> list[Note]:
 
 
 def octaves(scene: Scene) -> list[Note]:
-    """The octave bass of disco."""
+    """The octave bass of disco: root on the beat, octave off the beat."""
     lowest = int(scene.choice([28, 31, 33]))
     return [
         Note(beat, 0.4, near(chord.bass, lowest) + 12 * int(beat % 1 >= 0.5), velocity=95)
@@ -84,7 +84,7 @@ def octaves(scene: Scene) -> list[Note]:
 
 
 def walk(scene: Scene) -> list[Note]:
-    """A walking bass: the root at each change, chord tones and passing notes between."""
+    """A walking bass: the bass note at each chord change, chord tones and passing notes between."""
     lowest = int(scene.choice([28, 31]))
     notes = []
     for beat, chord in scene.hits([0, 1, 2, 3]):

@@ -20,7 +20,7 @@ from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipp
 
 SOURCE = "cocopops"
 MIN_BEATS = 24.0
-_CERTAIN = 0.7  # share of the tonic's chords that have the third of the mode
+_MIN_THIRD_SHARE = 0.7  # minimum share of the tonic's chords that have the third of the mode
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Song:
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """Single-key passages of the songs in ``root``, a folder or zip with ``*.hum``; the rest is counted as skipped."""
+    """Single-key passages of the songs in ``root``, a folder or zip with ``*.hum``; ``skipped`` counts the others."""
     for name, content in CorpusFiles(root, lambda name: name.endswith(".hum") and "beatles" not in name.lower()):
         try:
             yield from read_song(content.decode("utf-8", "replace"), Path(name).name, skipped)
@@ -60,7 +60,7 @@ def read_song(text: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
     timed = _by_durations(kinds, records) if has_durations else _by_bars(records)
     song = _Song()
     for now, record in timed:
-        _take(song, now, record, harte, kern)
+        _add_record(song, now, record, harte, kern)
     song.length = max(song.length, max((start for start, _ in song.chords), default=0.0))
     ends = [start for start, _ in song.tonics[1:]] + [song.length] * bool(song.tonics)
     for (start, tonic), end in zip(song.tonics, ends, strict=True):
@@ -72,7 +72,7 @@ def read_song(text: str, origin: str, skipped: Skipped) -> Iterator[Passage]:
 
 
 def _by_durations(kinds: tuple[str, ...], records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
-    """Billboard: chords and notes have durations."""
+    """Each record with its beat, in the Billboard corpus, where chords and notes have durations."""
     spines = [index for index, kind in enumerate(kinds) if kind in ("**harm", "**kern")]
     end = 0.0
     for now, record in humdrum.times(records, spines):
@@ -85,7 +85,7 @@ def _by_durations(kinds: tuple[str, ...], records: list[humdrum.Record]) -> Iter
 
 
 def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Record]]:
-    """Rolling Stone corpus: the lines of a bar divide it evenly."""
+    """Each record with its beat, in the Rolling Stone corpus, where the lines of a bar divide it evenly."""
     now, bar = 0.0, 4.0
     pending: list[humdrum.Record] = []
 
@@ -100,7 +100,7 @@ def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Rec
             pending.clear()
             yield now, record
         elif record.is_interpretation:
-            bar = next((metre for spine in record.spines if (metre := humdrum.metre_of(spine[0]))), bar)
+            bar = next((meter for spine in record.spines if (meter := humdrum.meter_of(spine[0]))), bar)
             yield now, record
         else:
             pending.append(record)
@@ -109,7 +109,7 @@ def _by_bars(records: list[humdrum.Record]) -> Iterator[tuple[float, humdrum.Rec
         yield now + bar, humdrum.Record(tuple(("=",) for _ in pending[-1].spines))
 
 
-def _take(song: _Song, now: float, record: humdrum.Record, harte: int, kern: int | None) -> None:
+def _add_record(song: _Song, now: float, record: humdrum.Record, harte: int, kern: int | None) -> None:
     token = record.spines[harte][0]
     song.length = max(song.length, now)
     if record.is_bar:
@@ -118,7 +118,7 @@ def _take(song: _Song, now: float, record: humdrum.Record, harte: int, kern: int
         found = humdrum.key_of(token)
         if found and (not song.tonics or song.tonics[-1][1] != pitch_class(found)):
             song.tonics.append((now, pitch_class(found)))
-        song.bar = next((metre for spine in record.spines if (metre := humdrum.metre_of(spine[0]))), song.bar)
+        song.bar = next((meter for spine in record.spines if (meter := humdrum.meter_of(spine[0]))), song.bar)
         return
     if token not in (".", "r"):
         song.chords.append((now, parse_harte(token)))
@@ -166,4 +166,4 @@ def _mode(tonic: int, chords: list[Chord], melody: list[Note]) -> Mode | None:
     if not major + minor:
         return None
     share = major / (major + minor)
-    return "major" if share >= _CERTAIN else "minor" if share <= 1 - _CERTAIN else None
+    return "major" if share >= _MIN_THIRD_SHARE else "minor" if share <= 1 - _MIN_THIRD_SHARE else None

@@ -1,4 +1,4 @@
-"""Lossy codecs at low bit rates: MP3, AAC, Vorbis and Opus by ffmpeg, and GSM (telephone)."""
+"""Lossy codecs at low bit rates: MP3, AAC, Vorbis and Opus with ffmpeg, and GSM (telephone)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stonecli.errors import StoneError
 Floats = npt.NDArray[np.float32]
 
 GSM = "gsm"
-_SECONDS_LIMIT = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Codec:
 
     Attributes:
         encoder, container: names in ffmpeg.
-        rate: sampling rate of its input, in Hz.
+        rate: sampling rate of the encoder, in Hz.
         kilobits: bit rates to draw from, in kbit/s.
         weight: relative probability of being drawn.
     """
@@ -45,14 +45,14 @@ CODECS: dict[str, Codec] = {
 
 
 def draw_codec(rng: np.random.Generator) -> tuple[str, int]:
-    """Name of a codec and kbit/s."""
+    """A random codec: its name in ``CODECS``, and a bit rate in kbit/s."""
     weights = np.array([codec.weight for codec in CODECS.values()])
     name = list(CODECS)[int(rng.choice(len(CODECS), p=weights / weights.sum()))]
     return name, int(rng.choice(CODECS[name].kilobits))
 
 
 def coded(samples: Floats, rate: int, name: str, kilobits: int) -> Floats:
-    """The samples after encoding and decoding, same length; GSM ignores ``kilobits``.
+    """The samples after encoding and decoding, float32 of the same length; GSM ignores ``kilobits``.
 
     Raises:
         StoneError: ffmpeg failed.
@@ -71,7 +71,7 @@ def coded(samples: Floats, rate: int, name: str, kilobits: int) -> Floats:
 def _ffmpeg(data: bytes, *arguments: str) -> bytes:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "error", "-threads", "1", *arguments]
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=_SECONDS_LIMIT, check=False)  # noqa: S603
+        done = subprocess.run(command, input=data, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         raise StoneError(f"ffmpeg: {error}") from error
     if done.returncode:

@@ -2,9 +2,9 @@
 
     python -m stonecli_train.corpus.download FOLDER --source pop909 --source cocopops
 
-writes ``FOLDER/SOURCE.zip``, which ``stonecli_train.corpus.render --corpus FOLDER`` reads. The zip contains only the
-scores, the repository's license, and ``SOURCE.txt`` with the address, the commit and the license in short. A corpus
-that is already there, as a folder or a zip, is not downloaded again.
+This writes ``FOLDER/SOURCE.zip``, which ``stonecli_train.corpus.render --corpus FOLDER`` reads. The zip contains only
+the scores, the license and readme of the repository, and ``SOURCE.txt`` with its URL, the commit and the license. A
+corpus that exists, as a folder or a zip, is not downloaded again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from stonecli.util.web import network_error, open_url
 from stonecli_train.corpus import bach_chorales, cocopops, grooves, jazz_standards, nottingham, pop909
 from stonecli_train.errors import message
 
-MAX_BYTES = 512 << 20  # of a repository's archive
-MAX_SECONDS = 3600.0
+MAX_BYTES = 512 << 20  # maximum size of a repository's archive
+MAX_SECONDS = 3600.0  # maximum duration of a download
 HOST = "https://github.com"
 _BLOCK = 1 << 20
 
 
 class DownloadError(StoneError):
-    """A corpus cannot be downloaded, or is not what was expected."""
+    """A corpus cannot be downloaded, or its archive does not contain the expected files."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Corpus:
     """A corpus of scores.
 
     Attributes:
-        repository: owner and name.
-        commit: the version that is downloaded.
-        scores: patterns of the paths of the scores; ``*`` matches ``/``, too.
-        count: number of these files at that commit.
-        license: in short.
-        folder: is removed from the start of the paths.
+        repository: owner and name on GitHub.
+        commit: hash of the commit to download.
+        scores: patterns of the paths of the scores; ``*`` also matches ``/``.
+        count: number of scores at that commit.
+        license: short name of the license.
+        folder: prefix to remove from the paths.
     """
 
     repository: str
@@ -109,16 +109,16 @@ CORPORA: dict[str, Corpus] = {
         "CC BY 4.0",
     ),
 }
-"""Everything that can be downloaded, by the name of the source. music21 includes its own corpus."""
+"""All corpora that can be downloaded, by the name of the source; the package music21 includes its own corpus."""
 
 
 def download(source: str, folder: Path, host: str = HOST) -> bool:
-    """Whether the corpus was downloaded; False if it is in ``folder`` already.
+    """Download a corpus; returns False if it already exists in ``folder``, otherwise True.
 
     Args:
         source: a key of ``CORPORA``.
-        folder: gets ``SOURCE.zip``, complete or not at all.
-        host: where the repositories are: a mirror with the same paths, or GitHub.
+        folder: folder in which ``SOURCE.zip`` is written, atomically.
+        host: URL of GitHub, or of a mirror with the same paths.
 
     Raises:
         DownloadError: the server or the network fails, or the archive does not contain the corpus.
@@ -140,7 +140,7 @@ def download(source: str, folder: Path, host: str = HOST) -> bool:
 
 
 def _receive(url: str, file: IO[bytes]) -> None:
-    """Write what is at ``url`` to ``file``."""
+    """Download ``url`` to ``file``."""
     deadline = time.monotonic() + MAX_SECONDS
     try:
         with open_url(url, deadline) as response:
@@ -150,7 +150,7 @@ def _receive(url: str, file: IO[bytes]) -> None:
                     raise DownloadError(f"{url} is larger than {MAX_BYTES >> 20} MB")
     except urllib.error.HTTPError as error:
         error.close()
-        raise DownloadError(f"{url}: the server says {error.code} {error.reason}") from error
+        raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from error
     except WebError as error:
         raise DownloadError(f"{url}: {error}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -158,11 +158,11 @@ def _receive(url: str, file: IO[bytes]) -> None:
 
 
 def _select(repository: zipfile.ZipFile, corpus: Corpus, target: Path) -> None:
-    """Write the scores and the license in an archive, whose files are all in one folder, to a zip at ``target``."""
+    """Copy the scores, license and readme from a repository's archive, which has one top folder, to a new zip."""
     names = {name.partition("/")[2]: name for name in repository.namelist() if not name.endswith("/")}
     scores = [name for name in names if any(fnmatchcase(name, pattern) for pattern in corpus.scores)]
     if len(scores) != corpus.count:
-        raise DownloadError(f"{corpus.repository}: {len(scores)} scores instead of {corpus.count} in the archive")
+        raise DownloadError(f"{corpus.repository}: the archive has {len(scores)} scores instead of {corpus.count}")
     about = f"{HOST}/{corpus.repository}\ncommit {corpus.commit}\nlicense: {corpus.license}\n"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("SOURCE.txt", about)
@@ -173,26 +173,31 @@ def _select(repository: zipfile.ZipFile, corpus: Corpus, target: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code of the command: 0 if all corpora are there, else 1."""
+    """Exit code of the command: 0 if all corpora exist, 1 after an error."""
     parser = argparse.ArgumentParser(
         prog="python -m stonecli_train.corpus.download", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--source", action="append", choices=list(CORPORA), help="repeatable (default: all)")
+    parser.add_argument("folder", type=Path, help="folder of the corpora")
+    parser.add_argument(
+        "--source", action="append", choices=list(CORPORA), help="download only this corpus; repeatable (default: all)"
+    )
     parser.add_argument("--host", default=HOST, help=f"download from a mirror with the same paths (default: {HOST})")
     options = parser.parse_args(arguments)
     for source in options.source or CORPORA:
         corpus = CORPORA[source]
         try:
-            state = "downloaded" if download(source, options.folder, options.host) else "there already"
+            state = "downloaded" if download(source, options.folder, options.host) else "already downloaded"
         except (StoneError, OSError) as error:
-            there = options.folder / f"{source}.zip"
+            target = options.folder / f"{source}.zip"
             print(f"{source}: {message(error)}", file=sys.stderr)
-            print(f"Download the scores of {HOST}/{corpus.repository} yourself, as {there},", file=sys.stderr)
-            print("or render without this source; run the same command again to resume.", file=sys.stderr)
+            print(
+                f"Download the scores from {HOST}/{corpus.repository} yourself and save them as {target},",
+                file=sys.stderr,
+            )
+            print("or render without this source. Run the same command again to resume.", file=sys.stderr)
             return 1
         print(
-            f"{source}: {state}; files: {corpus.count}, from {corpus.repository}, license: {corpus.license}", flush=True
+            f"{source}: {state}; {corpus.count} files from {corpus.repository}, license: {corpus.license}", flush=True
         )
     return 0
 

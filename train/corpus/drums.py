@@ -1,4 +1,4 @@
-"""Converts drum patterns to General MIDI percussion notes, in beats."""
+"""Draws drum parts: General MIDI percussion notes in beats, from the patterns of ``styles.DRUMS``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ CRASH = 49
 def draw_drums(
     rng: np.random.Generator, pattern: str, beats: float, beats_per_bar: int, bar_start: float
 ) -> list[Note]:
-    """A pattern of ``styles.DRUMS`` for ``beats`` beats with fills, small changes and a crash now and then."""
+    """The notes of a drum pattern over ``beats`` beats, with random fills, small changes and crash cymbals.
+
+    Args:
+        rng: random generator of the excerpt.
+        pattern: key of ``styles.DRUMS``; in bars of three beats, the waltz is used instead.
+        beats: length.
+        beats_per_bar: 3 or 4.
+        bar_start: beat at which a bar starts.
+    """
     rows = DRUMS["waltz"] if beats_per_bar == 3 else DRUMS[pattern]
     sounds = tuple(int(rng.choice(pool)) for pool in (KICKS, SNARES, HATS))
     if pattern in ("brushes", "swing"):

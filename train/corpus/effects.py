@@ -16,7 +16,7 @@ from stonecli_train.corpus.tape import saturated, wavering
 
 Floats = npt.NDArray[np.float32]
 
-EQUALISER_HZ = (60.0, 200.0, 600.0, 2000.0, 6000.0)  # shelves at both ends, bells between
+EQUALIZER_HZ = (60.0, 200.0, 600.0, 2000.0, 6000.0)  # center frequencies; the first and last bands are shelves
 OLD = frozenset(
     ("jazz", "blues", "folk", "country", "soul", "bossa", "latin", "reggae", "orchestra", "chamber", "strings", "choir",
      "solo", "solo_piano", "classical_piano")
@@ -29,32 +29,32 @@ LOUD = frozenset(
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of an excerpt, in this order; None, 0 or () disables one.
+    """Effects of an excerpt, in signal order; None, 0 or () disables one.
 
     Attributes:
         cents: detuning; applied by the caller, because it changes the length (``tape.detuned``).
-        saturation_db: drive of a tape.
-        equaliser: gains in dB at ``EQUALISER_HZ``.
-        ratio: of the compressor over the whole mix.
-        limited_db: limiter threshold below the peak; a larger value gives a louder record.
-        clipped_db: amount of hard clipping of the peaks.
-        wow: cents up and down.
-        room, wet_db: size 0..1 of a room in which the record is played, and its level beside the direct sound.
-        low_pass, high_pass: corner frequencies in Hz.
-        poles: of these filters, 6 dB per octave each.
-        sampler_rate: of a lo-fi sampler, Hz.
-        bits: of the sampler.
-        noise_db: level of noise below the music's.
-        noise_slope: 0 for white, 1 for pink.
+        saturation_db: drive of the tape saturation.
+        equalizer: gains in dB at ``EQUALIZER_HZ``.
+        ratio: compression ratio of the mix.
+        limited_db: limiter threshold in dB below the peak; a larger value gives a louder master.
+        clipped_db: hard clipping threshold in dB below the peak.
+        wow: maximum pitch deviation of wow and flutter, in cents.
+        room, wet_db: size 0..1 of the room in which the record is played, and its level relative to the direct sound.
+        low_pass, high_pass: cutoff frequencies in Hz.
+        poles: number of poles of these filters, 6 dB per octave each.
+        sampler_rate: sampling rate of a lo-fi sampler, in Hz.
+        bits: bit depth of the sampler.
+        noise_db: level of the noise in dB below the music.
+        noise_slope: 0 for white, 1 for pink noise.
         crackles: vinyl clicks per second.
         hum: whether there is mains hum.
-        codec, kilobits: of ``stonecli_train.corpus.codecs``.
-        level_db: of the peak below full scale.
+        codec, kilobits: codec and bit rate in kbit/s (``stonecli_train.corpus.codecs``).
+        level_db: level of the peak in dB below 0.9.
     """
 
     cents: float = 0.0
     saturation_db: float = 0.0
-    equaliser: tuple[float, ...] = ()
+    equalizer: tuple[float, ...] = ()
     ratio: float = 1.0
     limited_db: float = 0.0
     clipped_db: float = 0.0
@@ -76,11 +76,11 @@ class Effects:
 
 
 def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
-    """A random chain for that style: most are nearly in tune and clean, some are neither."""
+    """A random chain of effects for a style; most chains are nearly in tune and clean."""
     old, loud = style in OLD and rng.random() < 0.4, style in LOUD and rng.random() < 0.8
-    narrow = rng.random() < 0.06  # telephone, small radio
+    is_band_limited = rng.random() < 0.06  # telephone, small radio
     low_pass, high_pass = None, None
-    if narrow:
+    if is_band_limited:
         low_pass, high_pass = float(rng.uniform(3000, 4000)), float(rng.uniform(250, 450))
     else:
         if rng.random() < (0.7 if old else 0.3):
@@ -88,13 +88,13 @@ def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
         if rng.random() < 0.3:
             high_pass = float(rng.uniform(40, 250))
     codec, kilobits = draw_codec(rng) if rng.random() < 0.22 else (None, 32)
-    if narrow and rng.random() < 0.3:
+    if is_band_limited and rng.random() < 0.3:
         codec = GSM
     cents = rng.normal(0.0, 9.0) if rng.random() < 0.6 else rng.uniform(-46.0, 46.0)
     return Effects(
         cents=float(np.clip(cents, -46.0, 46.0)),
         saturation_db=float(rng.uniform(2, 14)) if rng.random() < (0.6 if old else 0.22) else 0.0,
-        equaliser=tuple(rng.uniform(-8, 8, len(EQUALISER_HZ)).tolist()) if rng.random() < 0.45 else (),
+        equalizer=tuple(rng.uniform(-8, 8, len(EQUALIZER_HZ)).tolist()) if rng.random() < 0.45 else (),
         ratio=float(rng.uniform(1.5, 6.0)) if rng.random() < 0.5 else 1.0,
         limited_db=float(rng.uniform(3, 14) if loud else rng.uniform(1, 8))
         if rng.random() < (0.8 if loud else 0.25)
@@ -105,7 +105,7 @@ def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
         wet_db=float(rng.uniform(-15, 0)),
         low_pass=low_pass,
         high_pass=high_pass,
-        poles=4 if narrow else int(rng.integers(1, 4)),
+        poles=4 if is_band_limited else int(rng.integers(1, 4)),
         sampler_rate=float(rng.uniform(9000, 16000)) if rng.random() < 0.03 else None,
         bits=float(rng.uniform(6, 10)) if rng.random() < 0.03 else 0.0,
         noise_db=float(rng.uniform(14, 50)) if rng.random() < (0.7 if old else 0.3) else None,
@@ -119,7 +119,7 @@ def draw_effects(rng: np.random.Generator, style: str = "") -> Effects:
 
 
 def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects: Effects) -> Floats:
-    """The excerpt with all effects except detuning; same length, with its peak ``level_db`` below 0.9.
+    """The excerpt with all effects except detuning, float32 [samples] of the same length.
 
     Raises:
         StoneError: ffmpeg failed.
@@ -145,10 +145,10 @@ def apply_effects(rng: np.random.Generator, samples: Floats, rate: int, effects:
 
 
 def mastering(effects: Effects) -> list[pb.Plugin]:
-    """Equaliser, compressor, limiter, clipping, for samples with a peak of 0.9."""
+    """Plugins for mastering: equalizer, compressor, limiter, clipping, for samples with a peak of 0.9."""
     chain: list[pb.Plugin] = []
-    if effects.equaliser:
-        low, *bells, high = zip(EQUALISER_HZ, effects.equaliser, strict=True)
+    if effects.equalizer:
+        low, *bells, high = zip(EQUALIZER_HZ, effects.equalizer, strict=True)
         chain.append(pb.LowShelfFilter(*low))
         chain += [pb.PeakFilter(hertz, decibels, 0.7) for hertz, decibels in bells]
         chain.append(pb.HighShelfFilter(*high))
@@ -162,7 +162,7 @@ def mastering(effects: Effects) -> list[pb.Plugin]:
 
 
 def filters(effects: Effects) -> list[pb.Plugin]:
-    """Band limiting, and reduction of sampling rate and bit depth."""
+    """Plugins that limit the bandwidth, the sampling rate and the bit depth."""
     chain: list[pb.Plugin] = []
     if effects.low_pass:
         chain += [pb.LowpassFilter(effects.low_pass) for _ in range(effects.poles)]

@@ -1,4 +1,4 @@
-"""Renders one excerpt, which depends on (seed, number) only."""
+"""Renders one excerpt, which depends on the settings of the run and its number only."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from stonecli_train.corpus.plain import RATE, synthesized
 from stonecli_train.corpus.sources import Excerpt, Library, RejectedError
 from stonecli_train.corpus.tape import detuned
 
-ATTEMPTS = 12
+MAX_ATTEMPTS = 12
 SAMPLED_SHARE = 0.52  # share of suitable parts that sampled instruments play
 MIN_RMS = 0.01  # at a peak of 0.9
-MIN_TONAL_SHARE = 0.25  # of the frames: drums alone have no key
+MIN_TONAL_SHARE = 0.25  # minimum share of tonal frames; drums alone have no key
 _MARGIN = 1.03  # detuning by 50 cents shortens by 2.9 %
 
 Floats = npt.NDArray[np.float32]
 
 
 class UnsuitableError(StoneError):
-    """No attempt gave a usable excerpt; it is skipped, and other excerpts are not affected."""
+    """No attempt gave a usable excerpt; this one is skipped, and the others are not affected."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Settings:
     """Settings of all excerpts of a run.
 
     Attributes:
-        sources: names with their shares.
-        seconds: length of an excerpt.
-        seed: of the run.
-        held_out: use the timbres, loops and pieces that are excluded from training.
-        soundfonts: False to play everything on the numpy synthesizers.
-        effects: False to render without effects.
-        instruments: folder of ``stonecli_train.corpus.instruments`` whose samples play about half of the parts, or
-        None.
+        sources: names of the sources with their shares.
+        seconds: length of an excerpt in seconds.
+        seed: random seed of the run.
+        held_out: whether to use the timbres, loops and pieces that are excluded from training.
+        soundfonts: whether to use soundfonts; otherwise, the numpy synthesizers play all parts.
+        effects: whether to apply effects.
+        instruments: folder of ``stonecli_train.corpus.instruments`` whose samples play about half of the parts; None
+            for none.
     """
 
     sources: tuple[tuple[str, float], ...]
@@ -60,12 +60,12 @@ class Rendering:
     """A rendered excerpt.
 
     Attributes:
-        key: of the music; None if it has none.
-        source, style: names.
-        origin: piece or loop.
-        samples: mono float32 at ``RATE``.
-        cents: detuning.
-        annotation: of ``stonecli_train.corpus.annotation``; None if there is no key.
+        key: key of the music; None if it has no key.
+        source, style: names of the source and the style.
+        origin: name of the piece, or the loop.
+        samples: mono float32 [samples] at ``RATE``.
+        cents: detuning in cents.
+        annotation: labels of ``stonecli_train.corpus.annotation``; None if there is no key.
     """
 
     key: Key | None
@@ -86,7 +86,7 @@ def source_of(settings: Settings, number: int) -> str:
 
 
 def render_excerpt(library: Library, settings: Settings, number: int) -> Rendering:
-    """Excerpt ``number`` of a run.
+    """Render excerpt ``number`` of a run.
 
     Raises:
         UnsuitableError: no attempt gave a usable excerpt.
@@ -95,7 +95,7 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
     """
     reason: Exception | None = None
     source = source_of(settings, number)
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         rng = np.random.default_rng([settings.seed, number, int(settings.held_out), attempt + 1])
         try:
             if source == keyless.SOURCE:
@@ -108,7 +108,7 @@ def render_excerpt(library: Library, settings: Settings, number: int) -> Renderi
             reason = error
     is_drawn = isinstance(reason, RejectedError | AudioError | ValueError)
     kind = UnsuitableError if is_drawn else StoneError
-    raise kind(f"nothing to render after {ATTEMPTS} attempts: {reason}")
+    raise kind(f"no usable excerpt after {MAX_ATTEMPTS} attempts: {reason}")
 
 
 def _rendering(rng: np.random.Generator, excerpt: Excerpt, settings: Settings) -> Rendering:
@@ -134,7 +134,7 @@ def _keyless(rng: np.random.Generator, settings: Settings) -> Rendering:
 
 
 def play(rng: np.random.Generator, parts: tuple[Part, ...], settings: Settings, style: str = "") -> Floats:
-    """The parts mixed as on a record, float32 [samples], a little longer than ``settings.seconds``.
+    """The mix of the rendered parts, mono float32 [samples] at ``RATE``, slightly longer than ``settings.seconds``.
 
     Raises:
         AudioError: the mix is silent.
@@ -181,7 +181,7 @@ def _check_sound(samples: Floats, chain: effects.Effects) -> None:
         raise AudioError("nearly silent")
     peaks = frame_peaks(normalized(samples), RATE)
     if peaks.tonal.mean() < MIN_TONAL_SHARE:
-        raise AudioError("nothing tonal")
+        raise AudioError("not tonal")
     estimate = cents_of(peaks.resultant)
     if estimate is not None and abs(estimate - chain.cents) > 50.0:
         raise AudioError("the tuning estimate is a semitone off")

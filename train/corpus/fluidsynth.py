@@ -24,13 +24,13 @@ Floats = npt.NDArray[np.float32]
 TICKS = 480  # per quarter note; at 120 BPM that is 960 ticks per second
 _TICKS_PER_SECOND = 2 * TICKS
 DRUM_CHANNEL = 9
-GAP = 0.5  # seconds between two parts; in the middle of it the first falls silent
+GAP = 0.5  # seconds between two parts; in the middle, all sound of the first is switched off
 _ALL_SOUND_OFF = 120  # MIDI controller
-SECONDS_LIMIT = 60.0  # of CPU that a run may take
+TIMEOUT_SECONDS = 60.0  # of one run
 
 
 class FluidSynthError(StoneError):
-    """FluidSynth does not work on this machine, whatever its input."""
+    """FluidSynth is not installed or does not work on this machine."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class SoundFont:
     """A soundfont of a Debian package.
 
     Attributes:
-        path: where the package puts it.
-        package: its name.
+        path: path of the installed file.
+        package: name of the Debian package.
         weight: relative probability of being drawn.
-        held_out: whether it is excluded from training.
+        held_out: whether the soundfont is excluded from training.
     """
 
     path: Path
@@ -60,7 +60,7 @@ SOUND_FONTS = (
 
 
 def installed_fonts(held_out: bool = False) -> list[SoundFont]:
-    """The installed soundfonts, for training or held out."""
+    """The installed soundfonts for training, or the held-out ones."""
     return [font for font in SOUND_FONTS if font.held_out == held_out and font.path.exists()]
 
 
@@ -77,7 +77,7 @@ def check_installed(held_out: bool = False) -> None:
     """
     if not is_installed(held_out):
         packages = " ".join(font.package for font in SOUND_FONTS if font.held_out == held_out)
-        raise FluidSynthError(f"FluidSynth or its soundfonts are not here: apt-get install fluidsynth {packages}")
+        raise FluidSynthError(f"FluidSynth or its soundfonts are missing: apt-get install fluidsynth {packages}")
 
 
 def draw_font(rng: np.random.Generator, held_out: bool = False) -> SoundFont:
@@ -96,7 +96,7 @@ def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
     """The parts one after another, each in its own time slot, as a standard MIDI file of type 0.
 
     Args:
-        parts: what to play; the mixer applies their gain.
+        parts: parts to play; the mixer applies their gain.
         seconds: duration of each part; later notes are dropped.
     """
     slot = round((seconds + GAP) * _TICKS_PER_SECOND)
@@ -122,7 +122,7 @@ def midi_file(parts: Sequence[Part], seconds: float) -> bytes:
 
 
 def _variable(value: int) -> bytes:
-    """A MIDI variable-length quantity."""
+    """``value`` as a MIDI variable-length quantity."""
     out = [value & 0x7F]
     while value := value >> 7:
         out.append(0x80 | (value & 0x7F))
@@ -146,14 +146,14 @@ def render_parts(parts: Sequence[Part], font: SoundFont, seconds: float, rate: i
             "-F", str(sound), str(font.path), str(score),
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, capture_output=True, timeout=SECONDS_LIMIT, check=False)  # noqa: S603
+            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False)  # noqa: S603
         except subprocess.TimeoutExpired as error:
-            raise StoneError("FluidSynth took too long") from error
+            raise StoneError(f"FluidSynth took longer than {TIMEOUT_SECONDS:.0f} s") from error
         if done.returncode or not sound.exists():
             raise FluidSynthError(f"FluidSynth failed: {done.stderr.decode(errors='replace')[-200:]}")
         raw = np.fromfile(sound, dtype="<f4")
     mono = raw[: len(raw) // 2 * 2].reshape(-1, 2).mean(axis=1).astype(np.float32)
     starts = [round(number * (seconds + GAP) * rate) for number in range(len(parts))]
     if len(mono) < starts[-1] + samples:  # FluidSynth renders two seconds past the end, and does not report a full disk
-        raise FluidSynthError(f"FluidSynth failed: its sound is cut off; is {tempfile.gettempdir()} full?")
+        raise FluidSynthError(f"FluidSynth failed: its audio is truncated; is {tempfile.gettempdir()} full?")
     return [mono[start : start + samples] for start in starts]

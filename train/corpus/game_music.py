@@ -1,11 +1,11 @@
-"""Unlabeled real music: the soundtracks of Debian's free games.
+"""Downloads unlabeled music: the soundtracks of Debian's free games.
 
     python -m stonecli_train.corpus.game_music FOLDER
 
-downloads each package with ``apt-get download`` (nothing is installed, no root is needed) and unpacks its music into
-FOLDER/PACKAGE together with Debian's copyright file. It skips packages that are already unpacked, and sound effects,
-which it recognizes by their length. ffmpeg renders tracker modules to Ogg Vorbis. docs/training.md lists which music
-was used for which model, and under which licenses.
+This downloads each package with ``apt-get download``, which installs nothing and needs no root, and unpacks its music
+to FOLDER/PACKAGE together with Debian's copyright file. It skips packages that are already unpacked, and sound effects,
+which it recognizes by their length. ffmpeg renders tracker modules to Ogg Vorbis. docs/training.md lists the music that
+was used for each model, with its licenses.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ PACKAGES = (
     "xonotic-data",
     "zaz-data",
     "0ad-data",
-    # Since stone_3: rock, techno and tracker modules, which were underrepresented.
+    # Used since stone_3: rock, techno and tracker modules, which were underrepresented.
     "a7xpg-data",
     "alienblaster-data",
     "amoebax-data",
@@ -142,17 +142,17 @@ PACKAGES = (
     "wizznic-data",
     "xblast-tnt-musics",
 )
-TRIES = 8  # consecutive failed packages after which the command gives up
+MAX_FAILURES = 8  # consecutive failed packages after which the command gives up
 SUFFIXES = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".m4a"})
 MODULES = frozenset({".mod", ".xm", ".it", ".s3m"})
 MIN_SECONDS = 40.0
-_ABSENT = "Unable to locate package"  # apt-get's message if this release does not have it
-_WORK = ".fetch-"  # start of the names of temporary folders
-MAX_MODULE_SECONDS = 600
+_NOT_FOUND = "Unable to locate package"  # apt-get's message if the Debian release does not have a package
+_TEMPORARY_PREFIX = ".fetch-"  # of the names of temporary folders
+MAX_MODULE_SECONDS = 600  # maximum length of a rendered tracker module
 
 
 class FetchError(StoneError):
-    """A package cannot be fetched."""
+    """A package cannot be downloaded."""
 
 
 def fetch_package(package: str, folder: Path) -> int:
@@ -167,15 +167,15 @@ def fetch_package(package: str, folder: Path) -> int:
     if target.is_dir():
         return sum(path.suffix in SUFFIXES for path in target.iterdir())
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_WORK) as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_TEMPORARY_PREFIX) as name:
         work = Path(name)
         command = ["apt-get", "download", package]
-        english = os.environ | {"LC_ALL": "C"}  # for _ABSENT
+        english = os.environ | {"LC_ALL": "C"}  # _NOT_FOUND is the English message
         download = subprocess.run(command, cwd=work, capture_output=True, check=False, env=english)  # noqa: S603
         archives = list(work.glob("*.deb"))
         if download.returncode or not archives:
             reason = download.stderr.decode(errors="replace").strip().splitlines()
-            raise FetchError(reason[-1].removeprefix("E: ") if reason else "apt-get download gave no package")
+            raise FetchError(reason[-1].removeprefix("E: ") if reason else "apt-get downloaded no package")
         subprocess.run(["dpkg-deb", "-x", str(archives[0]), "tree"], cwd=work, check=True)  # noqa: S603, S607
         out = work / "music"
         out.mkdir()
@@ -185,7 +185,7 @@ def fetch_package(package: str, folder: Path) -> int:
         for path in sorted((work / "tree").rglob("*")):
             if not path.is_file() or path.is_symlink():
                 continue
-            music = _played(path) if path.suffix.lower() in MODULES else path
+            music = _rendered(path) if path.suffix.lower() in MODULES else path
             if music.suffix.lower() in SUFFIXES and _is_music(music):
                 shutil.move(music, out / f"{count:03}_{music.name}")
                 count += 1
@@ -196,7 +196,7 @@ def fetch_package(package: str, folder: Path) -> int:
 
 
 def _unpack_music(archive: Path) -> None:
-    """Unpack the music of a zip into the zip's folder, without the members' paths; ignore files that are not a zip."""
+    """Unpack the music in a zip to the zip's folder, without the paths of its members; ignore files that are no zip."""
     try:
         with zipfile.ZipFile(archive) as members:
             for number, member in enumerate(members.infolist()):
@@ -208,7 +208,7 @@ def _unpack_music(archive: Path) -> None:
         return
 
 
-def _played(module: Path) -> Path:
+def _rendered(module: Path) -> Path:
     """Path of the tracker module rendered to Ogg Vorbis; the module's own path if ffmpeg cannot render it."""
     out = module.with_name(f"{module.name}.ogg")
     source = ["-f", "libopenmpt", "-i", f"file:{module}", "-t", str(MAX_MODULE_SECONDS)]
@@ -240,13 +240,13 @@ def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable
     """Download ``packages`` into ``folder`` and return the number of music files there.
 
     Raises:
-        FetchError: apt-get is not installed, or several packages in a row fail, as without a network. A release of
-            Debian may lack some packages; this alone is not an error.
+        FetchError: apt-get is not installed, or MAX_FAILURES packages in a row cannot be downloaded, as without a
+            network. Packages that the Debian release does not have are not errors.
     """
     missing = [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]
     if missing:
-        raise FetchError(f"needs {' and '.join(missing)} (Debian or Ubuntu): use music of your own")
-    for leftover in folder.glob(f"{_WORK}*"):  # of a process that was killed
+        raise FetchError(f"{' and '.join(missing)} not found (Debian or Ubuntu); use music of your own")
+    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):  # left by a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     total = fetched = failed = 0
     for package in packages:
@@ -254,23 +254,23 @@ def fetch_all(folder: Path, packages: Sequence[str] = PACKAGES, report: Callable
             count = fetch_package(package, folder)
         except FetchError as error:
             report(f"{package}: {error}")
-            failed += 0 if fetched and _ABSENT in str(error) else 1
-            if failed >= min(TRIES, len(packages)):
+            failed += 0 if fetched and _NOT_FOUND in str(error) else 1
+            if failed >= min(MAX_FAILURES, len(packages)):
                 advice = "run apt-get update, or check the network; then run the same command again to resume"
-                raise FetchError(f"{failed} packages in a row cannot be fetched ({error}): {advice}") from error
+                raise FetchError(f"{failed} packages in a row cannot be downloaded ({error}): {advice}") from error
             continue
         fetched, failed = fetched + 1, 0
         total += count
-        report(f"{package}: {count} tracks" if count else f"{package}: no music in it")
+        report(f"{package}: {count} tracks" if count else f"{package}: no music")
     return total
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Download all packages into the folder given on the command line; returns the exit code."""
+    """Exit code of the command: 0, or 1 after an error."""
     parser = argparse.ArgumentParser(
         prog="python -m stonecli_train.corpus.game_music", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of the music")
     folder = parser.parse_args(arguments).folder.absolute()  # apt-get and ffmpeg would read a leading dash as an option
     try:
         fetch_all(folder, report=partial(print, flush=True))

@@ -1,7 +1,8 @@
-"""The Groove MIDI Dataset: drummers who play to a metronome, on an electronic kit (Gillick et al. 2019, CC BY 4.0).
+"""Reads the Groove MIDI Dataset: drummers playing to a metronome on an electronic kit (CC BY 4.0).
 
-https://magenta.tensorflow.org/datasets/groove. The tempo is that of the metronome, and part of the file names:
-``1_funk_80_beat_4-4.mid``. Fills (``_fill_``) are too short to have a tempo, and are skipped.
+Gillick et al., *Learning to Groove with Inverse Sequence Transformations*, ICML 2019;
+https://magenta.tensorflow.org/datasets/groove. The tempo is that of the metronome, which the file names contain:
+``1_funk_80_beat_4-4.mid``. Fills (``_fill_``) are too short to have a tempo and are skipped.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from stonecli.errors import StoneError
 from stonecli_train.corpus.arrange import Tone
 from stonecli_train.corpus.score import CorpusFiles
 
-FOLDER = "groove"  # of the corpora
-MIN_BEATS = 16.0
+FOLDER = "groove"  # name of the folder or zip among the corpora
+MIN_BEATS = 16.0  # minimum length of a performance
 _NAME = re.compile(r"_(?P<bpm>\d+)_beat_(?P<beats>\d+)-4\.mid$")
-_GENERAL_MIDI = {22: 42, 26: 46}  # edges of the hi-hat, which General MIDI does not have
+_GENERAL_MIDI = {22: 42, 26: 46}  # strokes on the edge of the hi-hat, which General MIDI does not have
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Groove:
     """A performance.
 
     Attributes:
-        name: of the file.
-        bpm: of the metronome.
-        beats_per_bar: of its meter.
-        beats: length in whole bars.
-        tones: drum hits, ascending; start and duration in beats.
+        name: name of the file.
+        bpm: tempo of the metronome, in beats per minute.
+        beats_per_bar: number of beats per bar.
+        beats: length in beats, a multiple of ``beats_per_bar``.
+        tones: drum hits, ascending in time; start and duration in beats.
     """
 
     name: str
@@ -40,7 +41,13 @@ class Groove:
     tones: tuple[Tone, ...]
 
     def played(self, bpm: float, seconds: float, first_bar: int = 0) -> tuple[Tone, ...]:
-        """The hits at another tempo, from a bar on, repeated to fill ``seconds``; start and duration in seconds."""
+        """The hits at the tempo ``bpm``, repeated to fill ``seconds``; start and duration in seconds.
+
+        Args:
+            bpm: tempo in beats per minute.
+            seconds: length of the result.
+            first_bar: number of the bar at which it starts.
+        """
         beat = 60.0 / bpm
         offset = first_bar * self.beats_per_bar % self.beats
         out = []
@@ -59,8 +66,8 @@ def read_grooves(root: Path) -> list[Groove]:
     """The performances in ``root``, a folder or zip of the dataset, sorted by name.
 
     Raises:
-        StoneError: there are none.
-        OSError: it cannot be read.
+        StoneError: the folder has no performances.
+        OSError: the folder or zip cannot be read.
     """
     found = []
     for name, content in CorpusFiles(root, lambda name: _NAME.search(name) is not None):
@@ -68,7 +75,7 @@ def read_grooves(root: Path) -> list[Groove]:
         if groove is not None:
             found.append(groove)
     if not found:
-        raise StoneError(f"{root}: no performances; expected the MIDI files of the Groove MIDI Dataset")
+        raise StoneError(f"{root}: no performances found; it must contain the MIDI files of the Groove MIDI Dataset")
     return sorted(found, key=lambda groove: groove.name)
 
 
@@ -82,7 +89,7 @@ def read_groove(name: str, content: bytes) -> Groove | None:
 
     match = _NAME.search(name)
     if match is None:
-        raise ValueError(f"{name}: no tempo in the name")
+        raise ValueError(f"{name}: the file name has no tempo")
     file = mido.MidiFile(file=io.BytesIO(content), clip=True)
     tones = []
     for track in file.tracks:

@@ -40,7 +40,7 @@ def pitch_class(name: str) -> int:
     """Pitch class of a note name such as ``C#``, ``Bb``, ``E-`` (Humdrum's flat) or ``f+`` (Nottingham's sharp).
 
     Raises:
-        ValueError: no such note.
+        ValueError: ``name`` is not a note.
     """
     match = _PITCH.fullmatch(name[:1].upper() + name[1:])
     if not match:
@@ -54,7 +54,7 @@ def parse_harte(text: str) -> ChordName | None:
     """The chord in the syntax of Harte et al. (ISMIR 2005), such as ``B-:min7/b3``; None for ``N`` (no chord).
 
     Raises:
-        ValueError: not such a chord.
+        ValueError: ``text`` is not a chord of this syntax.
     """
     if text in ("N", "X"):
         return None
@@ -98,7 +98,7 @@ def parse_symbol(text: str) -> ChordName | None:
     A chord in brackets after it is an alternative, and ignored.
 
     Raises:
-        ValueError: not such a chord.
+        ValueError: ``text`` is not a chord of this syntax.
     """
     text = re.sub(r"\(.*?\)?$", "", text.strip()).strip() if text.strip()[:1] != "(" else text.strip().strip("()")
     if text.upper() in ("NC", "N.C.", "N"):
@@ -141,7 +141,7 @@ def _altered(intervals: tuple[int, ...], rest: str, text: str) -> tuple[int, ...
 
 _NUMERALS = ("I", "II", "III", "IV", "V", "VI", "VII")
 _ROMAN = re.compile(r"([b#]*)(VII|VI|IV|V|III|II|I|vii|vi|iv|v|iii|ii|i)(.*)")
-_FIGURES: dict[str, tuple[int, int]] = {  # of the figured bass -> (notes of the chord, inversion)
+_FIGURES: dict[str, tuple[int, int]] = {  # figured bass -> (number of notes in the chord, inversion)
     "": (3, 0), "6": (3, 1), "63": (3, 1), "64": (3, 2), "7": (4, 0), "65": (4, 1), "43": (4, 2), "42": (4, 3),
     "2": (4, 3), "9": (5, 0), "53": (3, 0),
 }  # fmt: skip
@@ -150,12 +150,12 @@ _FIGURES: dict[str, tuple[int, int]] = {  # of the figured bass -> (notes of the
 def parse_roman(text: str, tonic: int, mode: Mode) -> ChordName:
     """The chord of a roman numeral in a key: ``V65``, ``bVII``, ``iio6``, ``V7/V``, ``vii/o7``.
 
-    Degrees without an accidental are those of the major or natural minor scale (a leading tone chord, ``viio`` in
-    lower case in minor, stands on the raised seventh); with one, they are counted from the major scale, as popular
-    music is written. Sevenths are those of the scale, of ``V7`` always the minor one; ``maj7`` forces the major one.
+    Degrees without an accidental are those of the major or natural minor scale, but a leading-tone chord in minor
+    (``viio``) has the raised seventh as its root. Degrees with an accidental are relative to the major scale, as usual
+    in popular music. Sevenths are those of the scale, but that of ``V7`` is always minor; ``maj7`` forces a major one.
 
     Raises:
-        ValueError: not such a numeral.
+        ValueError: ``text`` is not a roman numeral of this syntax.
     """
     text = text.replace("ø", "/o").replace("°", "o")
     head, _, of = text.replace("/o", "ø").partition("/")
@@ -168,7 +168,7 @@ def parse_roman(text: str, tonic: int, mode: Mode) -> ChordName:
     accidental, numeral, rest = match.groups()
     step, is_minor = _NUMERALS.index(numeral.upper()), numeral.islower()
     third_fifth = (3, 7) if is_minor else (4, 7)
-    half = rest.startswith("ø")
+    is_half_diminished = rest.startswith("ø")
     if rest[:1] in ("o", "ø", "+"):
         third_fifth = (4, 8) if rest[0] == "+" else (3, 6)
     diminished, rest = third_fifth == (3, 6), rest.lstrip("oø+")
@@ -176,7 +176,7 @@ def parse_roman(text: str, tonic: int, mode: Mode) -> ChordName:
     if not accidental and mode == "minor" and step == 6 and (is_minor or diminished):
         degree = 11
     root = (tonic + degree + accidental.count("#") - accidental.count("b")) % 12
-    forced = rest.startswith("maj")
+    is_major_seventh = rest.startswith("maj")
     rest = rest.removeprefix("maj").replace("/", "")
     if rest in ("sus4", "sus2"):
         return ChordName(root, QUALITIES[rest], root)
@@ -189,7 +189,7 @@ def parse_roman(text: str, tonic: int, mode: Mode) -> ChordName:
     count, inversion = _FIGURES[rest]
     intervals = [0, *third_fifth]
     if count >= 4:
-        intervals.append(_seventh(root, tonic, mode, third_fifth, half, forced))
+        intervals.append(_seventh(root, tonic, mode, third_fifth, is_half_diminished, is_major_seventh))
     if count == 5:
         intervals.append(14)
     return ChordName(root, tuple(intervals), (root + intervals[inversion]) % 12)

@@ -33,10 +33,10 @@ class Record:
 
 
 def parse_humdrum(text: str) -> tuple[tuple[str, ...], list[Record]]:
-    """The exclusive interpretations (``**kern`` ...) of the spines, and the records.
+    """The exclusive interpretations of the spines (such as ``**kern``), and the records.
 
     Raises:
-        ValueError: not a Humdrum file, or lines do not fit its spines.
+        ValueError: the text is not a Humdrum file, or a line does not fit its spines.
     """
     kinds: tuple[str, ...] = ()
     columns: list[int] = []  # spine of each column
@@ -70,7 +70,7 @@ def _after_paths(columns: list[int], tokens: list[str]) -> list[int]:
     joining = False
     for column, mark in zip(columns, tokens, strict=True):
         if mark in ("*+", "*x"):
-            raise ValueError("spines are added or exchanged")
+            raise ValueError("spines that are added or exchanged are not supported")
         if mark == "*-":
             joining = False
         elif mark == "*v":
@@ -84,7 +84,7 @@ def _after_paths(columns: list[int], tokens: list[str]) -> list[int]:
 
 
 def times(records: Iterable[Record], spines: Iterable[int]) -> Iterator[tuple[float, Record]]:
-    """Each record with its time in quarter notes, which follows from the durations in ``spines``."""
+    """Each record with its time in quarter notes, computed from the durations in ``spines``."""
     spines = tuple(spines)
     ends: dict[tuple[int, int], float] = {}
     now = 0.0
@@ -100,13 +100,13 @@ def times(records: Iterable[Record], spines: Iterable[int]) -> Iterator[tuple[fl
             for index in range(len(record.spines[spine]), 9):
                 ends.pop((spine, index), None)
         is_grace = any("q" in token for spine in spines for token in record.spines[spine])
-        coming = [end for end in ends.values() if end > now + 1e-6]
-        if coming and not is_grace:
-            now = min(coming)
+        later = [end for end in ends.values() if end > now + 1e-6]
+        if later and not is_grace:
+            now = min(later)
 
 
 def duration(token: str) -> float | None:
-    """Quarter notes of a token with a recip duration (``4.``, ``8``, ``0``); None for grace notes or without one."""
+    """Duration of a token such as ``4.``, ``8`` or ``0`` in quarter notes; None for a grace note or no duration."""
     if "q" in token:
         return None
     match = _RECIP.search(token)
@@ -119,7 +119,7 @@ def duration(token: str) -> float | None:
 
 
 def pitches(token: str) -> list[int]:
-    """MIDI numbers of a ``**kern`` token, several for a chord; none for rests and null tokens."""
+    """MIDI pitches of a ``**kern`` token, several for a chord; empty for rests and null tokens."""
     out = []
     for part in token.split():
         match = _PITCH.search(part)
@@ -131,12 +131,12 @@ def pitches(token: str) -> list[int]:
 
 
 def key_of(token: str) -> str | None:
-    """Tonic with its case, such as ``b-``, of a key interpretation ``*b-:``; None for other tokens."""
+    """The tonic in a key interpretation, such as ``b-`` in ``*b-:`` (lower case: minor); None for other tokens."""
     match = re.fullmatch(r"\*([A-Ga-g][#-]*):", token)
     return match[1] if match else None
 
 
-def metre_of(token: str) -> float | None:
-    """Quarter notes of a bar by a time signature ``*M6/8``; None for other tokens."""
+def meter_of(token: str) -> float | None:
+    """Quarter notes per bar in a time signature such as ``*M6/8``; None for other tokens."""
     match = re.fullmatch(r"\*M(\d+)/(\d+)", token)
     return int(match[1]) * 4.0 / int(match[2]) if match and int(match[2]) else None

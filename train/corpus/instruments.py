@@ -1,10 +1,10 @@
-"""Sampled instruments from real synthesizers, and real drum kits, for ``stonecli_train.corpus.render --instruments``.
+"""Samples synthesizers and drum kits, for ``stonecli_train.corpus.render --instruments``.
 
     python -m stonecli_train.corpus.instruments OUT --jobs 1
 
-writes for each preset that plays in tune ``HASH.npy`` (int16 [notes, samples]) with its record ``HASH.json``, for each
-kit ``kit_NAME.npy`` (int16 [samples]) with its record, and ``index.json`` over all records. Run the
-same command again to resume an interrupted run.
+This writes ``HASH.npy`` (int16 [notes, samples]) for each preset that plays in tune, ``kit_NAME.npy`` (int16 [samples])
+for each kit, a metadata file ``.json`` for each of them, and ``index.json`` with all metadata. Run the same command
+again to resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -32,53 +32,54 @@ from stonecli_train.corpus.sampler import INDEX, RATE, instrument_family
 from stonecli_train.parent import end_with_parent
 
 PITCHES = tuple(range(24, 97, 4))  # MIDI: a note every four semitones
-HELD, REST = 2.5, 1.5  # seconds: length of a note, and the gap before the next for its release
-KEPT = 2.6  # seconds of each note that are stored
+NOTE_SECONDS, GAP_SECONDS = 2.5, 1.5  # length of a note, and the gap before the next one for its release
+STORED_SECONDS = 2.6  # stored length of each note
+RENDERED, EXISTS = "rendered", "already rendered"  # outcomes of a preset
 MIN_NOTES = 8  # minimum number of PITCHES with the requested pitch class
-_LEFT_OUT_BANKS = frozenset({"Arpeggios", "Drums", "Noises", "Cormi Noise", "Splitted", "Splited", "Kicker",
+_EXCLUDED_BANKS = frozenset({"Arpeggios", "Drums", "Noises", "Cormi Noise", "Splitted", "Splited", "Kicker",
                              "AudioFileProcessor"})  # fmt: skip
-_LEFT_OUT_WORDS = ("arp", "drum", "noise", "sequence", "seq ", "kick", "snare", "hihat", "chord", "fifth", "5th")
+_EXCLUDED_WORDS = ("arp", "drum", "noise", "sequence", "seq ", "kick", "snare", "hihat", "chord", "fifth", "5th")
 
 
 def wanted_presets(count: int | None = None) -> list[lmms.Preset]:
     """The first ``count`` presets, ordered by hash, whose names suggest a pitched instrument."""
     wanted = [
         preset for preset in lmms.presets()
-        if preset.bank not in _LEFT_OUT_BANKS and not any(word in preset.name.casefold() for word in _LEFT_OUT_WORDS)
+        if preset.bank not in _EXCLUDED_BANKS and not any(word in preset.name.casefold() for word in _EXCLUDED_WORDS)
     ]  # fmt: skip
     return sorted(wanted, key=lambda preset: zlib.crc32(preset.id.encode()))[:count]
 
 
 def render_preset(preset: lmms.Preset, out: Path) -> str:
-    """Outcome for ``preset``: ``kept``, ``there already``, or why it was rejected.
+    """Sample a preset; returns ``RENDERED``, ``EXISTS``, or the reason for its rejection.
 
     Raises:
         StoneError: the preset cannot be read, or LMMS fails; the next run tries it again.
-        OSError: it cannot be written.
+        OSError: the files cannot be written.
     """
     from stonecli_train.features import save_atomically
 
     stem = f"{zlib.crc32(preset.id.encode()):08x}"
     record, sound = out / f"{stem}.json", out / f"{stem}.npy"
     if record.exists():
-        return "there already"
-    samples, rate = lmms.play(preset, PITCHES, HELD, REST)
-    check = checked_notes(_notes(samples, rate), PITCHES, RATE, HELD)
+        return EXISTS
+    samples, rate = lmms.play(preset, PITCHES, NOTE_SECONDS, GAP_SECONDS)
+    check = checked_notes(_notes(samples, rate), PITCHES, RATE, NOTE_SECONDS)
     if isinstance(check, Check) and len(check.pitches) < MIN_NOTES:
-        check = "too few notes sound as asked"
+        check = "too few notes with the requested pitch"
     about = {"name": preset.name, "bank": preset.bank, "synth": preset.synth}
     if isinstance(check, str):
         _write_json(record, {**about, "left_out": check})
         return check
     notes = np.round(check.notes * 32767.0).astype(np.int16)
-    loops = [find_loop(note, RATE, HELD) if check.sustains else None for note in check.notes]
+    loops = [find_loop(note, RATE, NOTE_SECONDS) if check.sustains else None for note in check.notes]
     save_atomically(sound, notes)
     row = {
         **about, "file": sound.name, "pitches": check.pitches, "octaves": check.octaves, "sustains": check.sustains,
         "attack": round(check.attack, 3), "loops": loops,
     }  # fmt: skip
     _write_json(record, row)
-    return "kept"
+    return RENDERED
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -89,14 +90,14 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _notes(samples: lmms.Floats, rate: int) -> lmms.Floats:
     """The notes of one LMMS run, float32 [notes, samples at RATE]."""
     resampled = soxr.resample(samples, rate, RATE, quality="HQ")
-    step, kept = round((HELD + REST) * RATE), round(KEPT * RATE)
+    step, kept = round((NOTE_SECONDS + GAP_SECONDS) * RATE), round(STORED_SECONDS * RATE)
     resampled = np.pad(resampled, (0, max(0, len(PITCHES) * step - len(resampled))))
     notes: lmms.Floats = resampled[: len(PITCHES) * step].reshape(len(PITCHES), step)[:, :kept].astype(np.float32)
     return notes
 
 
 def write_index(out: Path) -> Counter[str]:
-    """Rebuild ``index.json`` from the records in ``out``; returns the number of presets per family, and of kits."""
+    """Rebuild ``index.json`` from the metadata in ``out``; returns the number of presets per family, and of kits."""
     presets = []
     for record in sorted(out.glob("[0-9a-f]*.json")):
         row = json.loads(record.read_text("utf-8"))
@@ -114,14 +115,14 @@ def write_index(out: Path) -> Counter[str]:
 def render_all(
     presets: Sequence[lmms.Preset], out: Path, jobs: int = 1, report: Callable[[str], None] = print
 ) -> Counter[str]:
-    """Render ``presets``; returns how many were kept, already existed, or were rejected, by reason."""
+    """Sample ``presets``; returns the number of presets per outcome (:func:`render_preset`)."""
     counts: Counter[str] = Counter()
     with ProcessPoolExecutor(jobs, initializer=end_with_parent) as executor:
         task = partial(render_preset, out=out)
         for done, outcome in enumerate(run(task, presets, executor=executor, in_flight=2 * jobs), start=1):
             counts[f"failed: {outcome.error}" if outcome.error is not None else str(outcome.result)] += 1
             if done % 100 == 0:
-                write_index(out)  # so that rendering can begin
+                write_index(out)  # so that other commands can already use the finished presets
                 report(f"{done} of {len(presets)}: {dict(counts)}")
     return counts
 
@@ -131,13 +132,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m stonecli_train.corpus.instruments", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, help="presets that are tried; all without it")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("out", type=Path, help="folder of the samples")
+    parser.add_argument("--count", type=int, help="number of presets to try (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
     options = parser.parse_args(arguments)
     presets = wanted_presets(options.count)
     if not lmms.is_installed() or not presets:
-        print(f"LMMS or its presets are not here: apt-get install {' '.join(lmms.PACKAGES)}", file=sys.stderr)
+        print(f"LMMS or its presets are missing: apt-get install {' '.join(lmms.PACKAGES)}", file=sys.stderr)
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
     written = kits.write_kits(options.out, RATE)

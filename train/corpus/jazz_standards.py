@@ -30,15 +30,16 @@ def read_chart(song: dict[str, Any], origin: str) -> Passage:
     """The passage of one chart.
 
     Raises:
-        ValueError: there is no key, tonic chord or usual meter, a chord cannot be read, or the key does not fit.
-        KeyError, TypeError: not a chart.
+        ValueError: the chart has no key, no tonic chord or an unusual meter, a chord cannot be read, or the key does
+            not fit the chords.
+        KeyError, TypeError: ``song`` is not a chart.
     """
     if not song.get("Key"):
         raise ValueError("no key")
     key = Key.parse(song["Key"])
     beats = {"4/4": 4, "3/4": 3, "2/4": 2, "6/4": 6}.get(song.get("TimeSignature") or "4/4")
     if beats is None:
-        raise ValueError("no usual metre")
+        raise ValueError("unusual meter")
     chords, length = _chords_of(song["Sections"], beats)
     if len(chords) < 4:
         raise ValueError("too short")
@@ -59,7 +60,7 @@ def read_chart(song: dict[str, Any], origin: str) -> Passage:
 
 
 def _chords_of(sections: Sequence[dict[str, Any]], beats: int) -> tuple[list[Chord], float]:
-    """The chords of all sections, each with its first ending, and their length in beats; a repeated chord lasts."""
+    """The chords of all sections, each with its first ending, and their total length in beats; repeats are joined."""
     chords: list[Chord] = []
     now = 0.0
     for section in sections:

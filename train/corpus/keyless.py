@@ -32,12 +32,13 @@ _VOWELS = ("a", "e", "i", "o", "u", "ai", "ou")
 
 
 def draw_keyless(rng: np.random.Generator, seconds: float, rate: int, held_out: bool, play: Play) -> tuple[str, Floats]:
-    """A kind (``drums``, ``noise`` or ``speech``) and its sound, float32 [seconds * rate].
+    """A random sound without a key: its kind (``drums``, ``noise`` or ``speech``), and float32 [seconds * rate].
 
     Args:
-        rng: of the excerpt.
-        seconds, rate: length, and sampling rate in Hz.
-        held_out: use the voices that are excluded from training.
+        rng: random generator of the excerpt.
+        seconds: length in seconds; drums may be slightly longer.
+        rate: sampling rate in Hz.
+        held_out: whether to use the voices that are excluded from training.
         play: renders the parts of an arrangement.
 
     Raises:
@@ -62,7 +63,7 @@ def _drums(rng: np.random.Generator, seconds: float) -> Part:
 
 
 def _noise(rng: np.random.Generator, count: int, rate: int) -> Floats:
-    """Noise of a random slope (0 white, 1 pink, 2 brown) whose level swells at times, like wind, surf or a crowd."""
+    """Noise with a random spectral slope (0 white, 1 pink, 2 brown); half of it swells like wind, surf or a crowd."""
     size = synth.fast_length(count)
     hertz = np.maximum(np.fft.rfftfreq(size, 1.0 / rate), 20.0)
     shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * hertz ** (-0.5 * rng.uniform(0.0, 2.0)), size)
@@ -77,11 +78,11 @@ def _speech(rng: np.random.Generator, seconds: float, rate: int, held_out: bool)
     if shutil.which(SPEECH_PROGRAM) is None or rng.random() < 0.15:
         return synth.sing(rng, _syllables(rng, seconds), count, rate, spoken=True)
     voices = [_voice(rng, held_out) for _ in range(int(rng.integers(1, 3)))]
-    said: list[Floats] = []
-    while sum(map(len, said)) < count:
-        said.append(_say(_text(rng), voices[int(rng.integers(len(voices)))], rate))
-        said.append(np.zeros(int(rng.uniform(0.0, 0.8) * rate) + 1, dtype=np.float32))
-    return np.concatenate(said)[:count]
+    speech: list[Floats] = []
+    while sum(map(len, speech)) < count:
+        speech.append(_say(_text(rng), voices[int(rng.integers(len(voices)))], rate))
+        speech.append(np.zeros(int(rng.uniform(0.0, 0.8) * rate) + 1, dtype=np.float32))
+    return np.concatenate(speech)[:count]
 
 
 def _voice(rng: np.random.Generator, held_out: bool) -> tuple[str, ...]:
@@ -108,7 +109,7 @@ def _say(text: str, voice: tuple[str, ...], rate: int) -> Floats:
     except (subprocess.SubprocessError, soundfile.LibsndfileError) as error:
         raise StoneError(f"{SPEECH_PROGRAM}: {error}") from error
     if len(samples) == 0:
-        raise StoneError(f"{SPEECH_PROGRAM}: said nothing")
+        raise StoneError(f"{SPEECH_PROGRAM}: the output is empty")
     spoken: Floats = samples if own_rate == rate else soxr.resample(samples, own_rate, rate, quality="MQ")
     return spoken
 

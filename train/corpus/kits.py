@@ -1,4 +1,4 @@
-"""Real drum kits: the one-shots of Debian's Hydrogen kits and of the AVL soundfonts, by General MIDI percussion."""
+"""Reads sampled drum kits: the one-shots of Debian's Hydrogen kits and of the AVL soundfonts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ PACKAGES = ("hydrogen-data", "hydrogen-drumkits", "avldrums.lv2-soundfont")
 HYDROGEN_KITS = Path("/usr/share/hydrogen/data/drumkits")
 AVL_FONTS = Path("/usr/lib/lv2/avldrums.lv2")
 MAX_LAYERS = 4
-SECONDS = 2.0  # of the longest one-shot
+SECONDS = 2.0  # maximum length of a one-shot
 
-# Sounds by patterns of instrument names; the first match wins.
-_HELD_OUT_EACH = 5  # one preset or kit out of five is excluded from training
+_HELD_OUT_EVERY = 5  # one preset or kit out of this number is excluded from training
+
+# Sounds by patterns of instrument names; the first match counts.
 _SOUNDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
@@ -59,8 +60,8 @@ SOUND_OF: dict[int, str] = {
     45: "tom_mid", 47: "tom_mid", 48: "tom_high", 50: "tom_high", 42: "hat_closed", 44: "hat_pedal", 46: "hat_open",
     49: "crash", 51: "ride", 53: "bell", 54: "tambourine", 56: "cowbell", 57: "crash", 70: "shaker",
 }  # fmt: skip
-"""The sound for each note of General MIDI's percussion that the corpus plays."""
-INSTEAD: dict[str, tuple[str, ...]] = {
+"""The sound for each General MIDI percussion note that the corpus uses."""
+SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "stick": ("snare",), "clap": ("snare",), "hat_open": ("crash", "hat_closed"), "hat_pedal": ("hat_closed",),
     "hat_closed": ("hat_pedal", "shaker"), "tom_low": ("tom_mid", "tom_high", "kick"),
     "tom_mid": ("tom_low", "tom_high", "snare"), "tom_high": ("tom_mid", "tom_low", "snare"),
@@ -86,7 +87,7 @@ def installed_kits(rate: int) -> Iterator[tuple[str, Kit]]:
 
 
 def read_hydrogen(description: Path, rate: int) -> Kit:
-    """The sounds of a Hydrogen kit by its ``drumkit.xml``; unreadable or unknown ones are skipped."""
+    """The sounds of a Hydrogen kit, from its ``drumkit.xml``; unreadable or unknown sounds are skipped."""
     try:
         text = re.sub(r'\sxmlns="[^"]*"', "", description.read_text("utf-8", errors="replace"), count=1)
         root = ET.fromstring(text)  # noqa: S314  files of a Debian package; expat bounds entities
@@ -139,8 +140,8 @@ def _trimmed(samples: Floats, rate: int) -> Floats | None:
 def _avl_kit(font: Path, rate: int) -> Kit:
     """The sounds of a soundfont whose first preset is a kit; FluidSynth plays them one by one."""
     step = SECONDS + 0.5
-    struck = [(key, velocity) for key in _AVL_KEYS for velocity in _AVL_VELOCITIES]
-    tones = tuple(Tone(index * step, SECONDS, key, velocity) for index, (key, velocity) in enumerate(struck))
+    strokes = [(key, velocity) for key in _AVL_KEYS for velocity in _AVL_VELOCITIES]
+    tones = tuple(Tone(index * step, SECONDS, key, velocity) for index, (key, velocity) in enumerate(strokes))
     try:
         source = fluidsynth.SoundFont(font, PACKAGES[-1], 1.0)
         sound = fluidsynth.render_parts([Part("voice", tones)], source, len(tones) * step, rate)[0]
@@ -148,7 +149,7 @@ def _avl_kit(font: Path, rate: int) -> Kit:
         return {}
     kit: Kit = {}
     for key in _AVL_KEYS:
-        indices = [index for index, (other, _) in enumerate(struck) if other == key]
+        indices = [index for index, (other, _) in enumerate(strokes) if other == key]
         clips = [sound[round(index * step * rate) : round((index + 1) * step * rate)] for index in indices]
         shots = [shot for clip in clips if (shot := _trimmed(clip, rate)) is not None]
         if shots:
@@ -159,28 +160,28 @@ def _avl_kit(font: Path, rate: int) -> Kit:
 def is_held_out(name: str) -> bool:
     """Whether a preset or kit is excluded from training, together with those of the same name in other banks."""
     plain = re.sub(r"[^a-z]+", "", name.casefold()) or name
-    return zlib.crc32(plain.encode()) % _HELD_OUT_EACH == 0
+    return zlib.crc32(plain.encode()) % _HELD_OUT_EVERY == 0
 
 
 def write_kits(out: Path, rate: int) -> int:
-    """Write the installed kits to ``out``, each with its record; returns their number."""
+    """Write the installed kits to ``out``, each with its metadata; returns their number."""
     from stonecli_train.features import save_atomically
 
     count = 0
     for name, kit in installed_kits(rate):
         stem = "kit_" + re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
-        joined: list[Floats] = []
+        all_shots: list[Floats] = []
         hits: dict[str, list[list[list[int]]]] = {}
         start = 0
-        for sound, ways in sorted(kit.items()):
-            for way in ways:
+        for sound, articulations in sorted(kit.items()):
+            for layers in articulations:
                 spans = []
-                for shot in way:
+                for shot in layers:
                     spans.append([start, start + len(shot)])
-                    joined.append(shot)
+                    all_shots.append(shot)
                     start += len(shot)
                 hits.setdefault(sound, []).append(spans)
-        samples = np.concatenate(joined)
+        samples = np.concatenate(all_shots)
         scaled = np.round(samples * (32767.0 * 0.9 / float(np.abs(samples).max()))).astype(np.int16)
         save_atomically(out / f"{stem}.npy", scaled)
         record = {"name": name, "file": f"{stem}.npy", "hits": hits, "held_out": is_held_out(name)}

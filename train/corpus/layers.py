@@ -35,7 +35,7 @@ def pad(scene: Scene) -> list[Note]:
 
 
 def chorale(scene: Scene) -> list[Note]:
-    """Four voices with the chord's bass, led to the nearest tones."""
+    """Four-part harmony: the bass of each chord, and three upper voices that move to the nearest chord tones."""
     notes, before = [], [53.0, 60.0, 69.0]
     for chord in scene.passage.chords:
         tones = chord.pitch_classes
@@ -78,7 +78,7 @@ def bubble(scene: Scene) -> list[Note]:
 
 
 def comp(scene: Scene) -> list[Note]:
-    """Accompaniment in jazz and soul; it plays at every chord change."""
+    """Comping in jazz and soul, with a chord at every chord change."""
     patterns = ([0, 1.5], [1, 2.5], [0.5, 2, 3.5], [0, 2], [0, 1, 2, 3], [0, 2.5])
     notes = _stabs(scene, patterns, (0.4, 0.8, 1.0, 2.0))
     struck = {round(note.start, 2) for note in notes}
@@ -105,7 +105,7 @@ def block(scene: Scene) -> list[Note]:
 
 
 def strum(scene: Scene) -> list[Note]:
-    """A guitar's six strings, down on the beats and up between."""
+    """A strummed guitar, with downstrokes on the beats and upstrokes between."""
     pattern = ([0, 1, 1.5, 2.5, 3, 3.5], [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5], [0, 1, 2, 3], [0, 1.5, 2, 3.5])[
         int(scene.rng.integers(4))
     ]
@@ -139,7 +139,7 @@ def power(scene: Scene) -> list[Note]:
 
 
 def chug(scene: Scene) -> list[Note]:
-    """Palm-muted tonic or root in fast notes with chords between."""
+    """Fast palm-muted notes on the tonic or root, with power chords between."""
     step, tonic = scene.choice([0.25, 0.5, 0.5]), near(scene.passage.key.tonic, 38)
     pattern = scene.rng.random(16) < scene.rng.uniform(0.4, 0.8)
     on_tonic = scene.rng.random() < 0.5
@@ -156,12 +156,12 @@ def chug(scene: Scene) -> list[Note]:
 
 
 def riff(scene: Scene) -> list[Note]:
-    """A synthesizer's riff."""
+    """A riff of a synthesizer."""
     return draw_riff(scene.rng, scene.passage.key, scene.chords, scene.beats, int(scene.choice([36, 45, 48, 57])))
 
 
 def riff_guitar(scene: Scene) -> list[Note]:
-    """A guitar's riff, alone or in fifths, with the bass an octave lower."""
+    """A riff of a guitar, in single notes or fifths, sometimes doubled an octave lower."""
     notes = draw_riff(scene.rng, scene.passage.key, scene.chords, scene.beats, 40)
     if scene.rng.random() < 0.5:
         notes = [*notes, *(Note(note.start, note.duration, note.pitch + 7) for note in notes)]
@@ -176,7 +176,7 @@ def hook(scene: Scene) -> list[Note]:
 
 
 def drone(scene: Scene) -> list[Note]:
-    """Tonic and fifth, held or pulsing."""
+    """Tonic and fifth, sustained or pulsing."""
     tonic, step = near(scene.passage.key.tonic, int(scene.choice([36, 48]))), scene.choice([0.5, 4.0, 8.0])
     third = tonic + 12 + (4 if scene.passage.key.mode == "major" else 3)
     shape = [tonic, tonic + 7] + [third] * (scene.rng.random() < 0.5)
@@ -232,7 +232,7 @@ def alberti(scene: Scene) -> list[Note]:
 
 
 def ostinato(scene: Scene) -> list[Note]:
-    """Repeated notes of low strings."""
+    """A repeated broken chord, as of low strings."""
     return _broken(scene, (0.25, 0.5), 43, 0.7)
 
 
@@ -248,7 +248,7 @@ def montuno(scene: Scene) -> list[Note]:
 
 
 def double_stop(scene: Scene) -> list[Note]:
-    """Now and then two notes of the chord, as a fiddler plays them."""
+    """Two notes of the chord once or twice per bar, as a fiddler plays them."""
     lowest = int(scene.choice([55, 57, 60, 62]))
     return [
         Note(beat, 0.8, pitch, velocity=70)
@@ -258,7 +258,7 @@ def double_stop(scene: Scene) -> list[Note]:
 
 
 def shuffle(scene: Scene) -> list[Note]:
-    """Boogie: root with fifth and sixth in turn."""
+    """Boogie: the root with alternating fifth and sixth."""
     return [
         Note(beat, 0.45, pitch, velocity=86)
         for beat, chord in scene.hits([index / 2 for index in range(8)])

@@ -15,24 +15,27 @@ LEVELS_DB: dict[Role, float] = {
 Floats = npt.NDArray[np.float32]
 
 _BLOCK_SECONDS = 0.05
-_FEW = 4096  # samples whose squares can be summed in float32 without much error
-_SOUNDING = 0.01  # of the loudest block's power: 20 dB below
+_SUM_SAMPLES = 4096  # samples whose squares can be summed in float32 without much error
+_GATE = 0.01  # power relative to the loudest block, below which a block is silent: -20 dB
 
 
 def rms(samples: Floats) -> float:
     """Root mean square; 0 for an empty array."""
-    return float(np.sqrt(_powers(samples, _FEW).sum(dtype=np.float64) / max(len(samples), 1)))
+    return float(np.sqrt(_powers(samples, _SUM_SAMPLES).sum(dtype=np.float64) / max(len(samples), 1)))
 
 
 def active_rms(samples: Floats, rate: int) -> float:
-    """Gated RMS: silent blocks are ignored, so that rests do not lower the level of a part."""
+    """Gated RMS: silent blocks are ignored, so rests do not lower the level of a part; 0 for an empty array."""
     block = max(1, round(_BLOCK_SECONDS * rate))
     powers = _powers(samples, block)[: max(1, len(samples) // block)] / block
-    return float(np.sqrt(powers[powers >= _SOUNDING * powers.max()].mean(dtype=np.float64))) if len(powers) else 0.0
+    return float(np.sqrt(powers[powers >= _GATE * powers.max()].mean(dtype=np.float64))) if len(powers) else 0.0
 
 
 def _powers(samples: Floats, block: int) -> Floats:
-    """Sums of squares of each ``block`` samples and of the rest. (Not by BLAS, whose sums depend on its threads.)"""
+    """Sum of squares of each block of ``block`` samples and of the remainder.
+
+    The sums are not computed with BLAS, because its results depend on the number of threads.
+    """
     whole = len(samples) // block * block
     blocks, rest = samples[:whole].reshape(-1, block), samples[whole:]
     powers = np.einsum("ij,ij->i", blocks, blocks)
@@ -46,14 +49,14 @@ def peak(samples: Floats) -> float:
 
 def normalized(samples: Floats, height: float = 0.9) -> Floats:
     """The samples scaled to a peak of ``height``; silence is unchanged."""
-    now = peak(samples)
-    return samples * np.float32(height / now) if now > 0 else samples
+    before = peak(samples)
+    return samples * np.float32(height / before) if before > 0 else samples
 
 
 def as_loud_as(samples: Floats, other: Floats) -> Floats:
     """The samples scaled to the RMS of ``other``; silence is unchanged."""
-    now = rms(samples)
-    return samples * np.float32(rms(other) / now) if now > 0 else samples
+    before = rms(samples)
+    return samples * np.float32(rms(other) / before) if before > 0 else samples
 
 
 def gain_of(decibels: float) -> np.float32:

@@ -1,7 +1,7 @@
-"""Renders presets of real synthesizers with LMMS, without its window.
+"""Renders presets of synthesizers with LMMS, without its window.
 
-LMMS 1.2 plays its own synthesizers (TripleOscillator, Organic, BitInvader, OpulenZ ...) and ZynAddSubFX. A project with
-one track is written around the preset; the same preset gives the same samples every time.
+LMMS 1.2 plays its own synthesizers (TripleOscillator, Organic, BitInvader, OpulenZ ...) and ZynAddSubFX. This module
+writes a project with one track that uses the preset. The same preset gives the same samples every time.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Floats = npt.NDArray[np.float32]
 PROGRAM = "lmms"
 PACKAGES = ("lmms", "lmms-common", "zynaddsubfx-data", "yoshimi-data")
 LMMS_PRESETS = Path("/usr/share/lmms/presets")
-ZYN_BANKS = (Path("/usr/share/zynaddsubfx/banks"), Path("/usr/share/yoshimi/banks"))  # the second where it has more
-SECONDS_LIMIT = 120.0  # that a run may take
-ATTEMPTS = 4  # LMMS 1.2 crashes or renders silence in about 1 % of runs; a retry helps
+ZYN_BANKS = (Path("/usr/share/zynaddsubfx/banks"), Path("/usr/share/yoshimi/banks"))  # the first has precedence
+TIMEOUT_SECONDS = 120.0  # of one run
+MAX_ATTEMPTS = 4  # LMMS 1.2 crashes or renders silence in about 1 % of runs; a retry helps
 
 _RATE = 44100  # Hz, the lowest rate that LMMS renders
-_LARGEST_PRESET = 8 << 20  # bytes of XML
-_TICKS_A_BAR, _SECONDS_A_BAR = 192, 2.0  # at 120 quarter notes a minute
-_TICKS_PER_SECOND = _TICKS_A_BAR / _SECONDS_A_BAR
+_MAX_PRESET_BYTES = 8 << 20  # bytes of XML
+_TICKS_PER_BAR, _SECONDS_PER_BAR = 192, 2.0  # at 120 quarter notes per minute
+_TICKS_PER_SECOND = _TICKS_PER_BAR / _SECONDS_PER_BAR
 _LMMS_KEY = -12  # LMMS calls the A of 440 Hz 57, MIDI 69
 
-# A part of ZynAddSubFX as it is when the program starts.
+# Default parameters of a part of ZynAddSubFX.
 _ZYN_PART = {
     "volume": 96, "panning": 64, "min_key": 0, "max_key": 127, "key_shift": 64, "rcv_chn": 0, "velocity_sensing": 64,
     "velocity_offset": 64, "key_limit": 20,
@@ -50,10 +50,10 @@ class Preset:
     """A preset of a synthesizer.
 
     Attributes:
-        synth: its plugin, or ``ZynAddSubFX``.
-        bank: its folder.
-        name: without number and extension.
-        path: its file, ``.xpf`` of LMMS or ``.xiz`` of ZynAddSubFX.
+        synth: name of the LMMS plugin, or ``ZynAddSubFX``.
+        bank: name of the folder.
+        name: name without number and file extension.
+        path: the file, ``.xpf`` of LMMS or ``.xiz`` of ZynAddSubFX.
     """
 
     synth: str
@@ -63,7 +63,7 @@ class Preset:
 
     @property
     def id(self) -> str:
-        """A name that no other preset has."""
+        """A unique name."""
         return f"{self.synth}/{self.bank}/{self.path.stem}"
 
 
@@ -73,7 +73,7 @@ def is_installed() -> bool:
 
 
 def presets() -> Iterator[Preset]:
-    """The installed presets by name; only the first of several with the same bank and name."""
+    """The installed presets, sorted by path; of presets with the same bank and name, only the first."""
     for path in sorted(LMMS_PRESETS.glob("*/*.xp[ft]")):
         yield Preset(path.parent.name, path.parent.name, path.stem, path)
     seen = set()
@@ -86,14 +86,14 @@ def presets() -> Iterator[Preset]:
                 yield Preset("ZynAddSubFX", bank, name, path)
 
 
-def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tuple[Floats, int]:
-    """The ``pitches`` one after the other, mono float32, and the sampling rate in Hz.
+def play(preset: Preset, pitches: Sequence[int], note_seconds: float, gap_seconds: float) -> tuple[Floats, int]:
+    """The rendered notes one after the other, mono float32 [samples], and the sampling rate in Hz.
 
     Args:
-        preset: the instrument.
-        pitches: MIDI; a preset may play all of them octaves higher or lower.
-        held: seconds from the start of a note to its end.
-        rest: seconds from there to the next note.
+        preset: the preset.
+        pitches: MIDI pitches; a preset may play all of them octaves higher or lower.
+        note_seconds: seconds from note-on to note-off.
+        gap_seconds: seconds from note-off to the next note-on.
 
     Raises:
         StoneError: the preset cannot be read, or LMMS fails or takes too long.
@@ -101,31 +101,31 @@ def play(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> tu
     with tempfile.TemporaryDirectory(prefix="stone-") as name:
         folder = Path(name)
         project, sound = folder / "preset.mmp", folder / "preset.wav"
-        project.write_bytes(_project(preset, pitches, held, rest))
+        project.write_bytes(_project(preset, pitches, note_seconds, gap_seconds))
         command = [PROGRAM, "--allowroot", "render", str(project), "-o", str(sound), "-f", "wav", "-s", str(_RATE)]
-        # A private home folder: LMMS writes a configuration and would read the user's.
+        # With a temporary home folder, LMMS neither reads nor writes the configuration of the user.
         environment = {**os.environ, "HOME": name, "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": name}
         try:
-            for _ in range(ATTEMPTS):
+            for _ in range(MAX_ATTEMPTS):
                 sound.unlink(missing_ok=True)
                 done = subprocess.run(  # noqa: S603
-                    command, capture_output=True, timeout=SECONDS_LIMIT, check=False, env=environment, cwd=folder
+                    command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False, env=environment, cwd=folder
                 )
                 if done.returncode == 0 and _is_audible(sound):
                     break
         except OSError as error:
-            raise StoneError(f"LMMS is not here: apt-get install {' '.join(PACKAGES)}") from error
+            raise StoneError(f"LMMS is missing: apt-get install {' '.join(PACKAGES)}") from error
         except subprocess.TimeoutExpired as error:
-            raise StoneError("LMMS took too long") from error
+            raise StoneError(f"LMMS took longer than {TIMEOUT_SECONDS:.0f} s") from error
         if done.returncode or not sound.exists():
-            raise StoneError(f"LMMS ended with {done.returncode} and without a sound")
+            raise StoneError(f"LMMS failed with exit code {done.returncode}, or wrote no audio")
         try:
             samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise StoneError(f"LMMS wrote no sound: {error}") from error
-    wanted = round(len(pitches) * (held + rest) * rate)
-    mono = samples.mean(axis=1)[:wanted]
-    return np.pad(mono, (0, wanted - len(mono))).astype(np.float32), int(rate)
+            raise StoneError(f"LMMS wrote invalid audio: {error}") from error
+    count = round(len(pitches) * (note_seconds + gap_seconds) * rate)
+    mono = samples.mean(axis=1)[:count]
+    return np.pad(mono, (0, count - len(mono))).astype(np.float32), int(rate)
 
 
 def _is_audible(sound: Path) -> bool:
@@ -136,12 +136,12 @@ def _is_audible(sound: Path) -> bool:
     return bool(np.abs(samples).max(initial=0.0) > 0.0)
 
 
-def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -> bytes:
+def _project(preset: Preset, pitches: Sequence[int], note_seconds: float, gap_seconds: float) -> bytes:
     is_zyn = preset.path.suffix == ".xiz"
     root = _parsed(preset.path)
     instrument_track = _zyn_track(root) if is_zyn else root.find(".//instrumenttrack")
     if instrument_track is None:
-        raise StoneError("not a preset")
+        raise StoneError(f"{preset.path}: not a preset of LMMS or ZynAddSubFX")
     for switch in instrument_track.iter():  # disable chords and arpeggios
         for name in ("chord-enabled", "arp-enabled"):
             if name in switch.attrib:
@@ -153,17 +153,15 @@ def _project(preset: Preset, pitches: Sequence[int], held: float, rest: float) -
     container = ET.SubElement(ET.SubElement(project, "song"), "trackcontainer", type="song")
     track = ET.SubElement(container, "track", type="0", name="preset", muted="0", solo="0")
     track.append(instrument_track)
-    step = round((held + rest) * _TICKS_PER_SECOND)
-    bars = -(-len(pitches) * step // _TICKS_A_BAR)
+    step = round((note_seconds + gap_seconds) * _TICKS_PER_SECOND)
+    bars = -(-len(pitches) * step // _TICKS_PER_BAR)
     pattern = ET.SubElement(
-        track, "pattern", type="1", pos="0", len=str(bars * _TICKS_A_BAR), muted="0", name="", steps="16"
+        track, "pattern", type="1", pos="0", len=str(bars * _TICKS_PER_BAR), muted="0", name="", steps="16"
     )
     shift = 0 if is_zyn else _LMMS_KEY  # LMMS passes its key number to ZynAddSubFX as a MIDI note
+    length = str(round(note_seconds * _TICKS_PER_SECOND))
     for index, pitch in enumerate(pitches):
-        ET.SubElement(
-            pattern, "note", key=str(pitch + shift), pos=str(index * step), len=str(round(held * _TICKS_PER_SECOND)),
-            vol="100", pan="0",
-        )  # fmt: skip
+        ET.SubElement(pattern, "note", key=str(pitch + shift), pos=str(index * step), len=length, vol="100", pan="0")
     written: bytes = ET.tostring(project, encoding="utf-8", xml_declaration=True)
     return written
 
@@ -173,16 +171,16 @@ def _parsed(path: Path) -> ET.Element:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
-                raw = file.read(_LARGEST_PRESET)
+                raw = file.read(_MAX_PRESET_BYTES)
         elif path.suffix == ".xpt":  # Qt's: four bytes of length before a zlib stream
-            raw = zlib.decompressobj().decompress(raw[4:], _LARGEST_PRESET)
-        return ET.fromstring(raw[:_LARGEST_PRESET].lstrip())  # noqa: S314  files of a Debian package; expat bounds entities
+            raw = zlib.decompressobj().decompress(raw[4:], _MAX_PRESET_BYTES)
+        return ET.fromstring(raw[:_MAX_PRESET_BYTES].lstrip())  # noqa: S314  files of a Debian package; expat bounds entities
     except (OSError, EOFError, zlib.error, ET.ParseError) as error:
-        raise StoneError(f"cannot be read: {error}") from error
+        raise StoneError(f"{path}: the preset cannot be read: {error}") from error
 
 
 def _zyn_track(root: ET.Element) -> ET.Element | None:
-    """The instrument of a ``.xiz`` as the first part of a whole ZynAddSubFX, which LMMS keeps in a track."""
+    """An LMMS track with ZynAddSubFX whose first part is the instrument of a ``.xiz``; None if the file has none."""
     instrument = root.find("INSTRUMENT")
     if instrument is None:
         return None

@@ -1,4 +1,4 @@
-"""Melodies over chords, riffs and hooks: notes in beats, drawn from scales of the key."""
+"""Draws melodies over chords, riffs and hooks: notes in beats, from scales of the key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _SCALES: dict[Mode, tuple[tuple[int, ...], ...]] = {
     ),
 }  # fmt: skip
 _BLUE: tuple[tuple[int, ...], ...] = ((0, 3, 5, 7, 10), (0, 2, 3, 4, 5, 7, 9, 10))  # sung over major chords
-BLUE_LOOPS = ("rock", "blues", "groove", "pop", "jazz", "beds")  # of styles whose melodies may be blue
+BLUE_LOOPS = (
+    "rock",
+    "blues",
+    "groove",
+    "pop",
+    "jazz",
+    "beds",
+)  # loops of the styles whose melodies may have blue notes
 _CLASSICAL: dict[Mode, tuple[int, ...]] = {"major": SCALES["major"], "minor": (0, 2, 3, 5, 7, 8, 11)}
 _RIFFS: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "major": ((0, 4, 7, 9, 10), (0, 3, 4, 5, 7, 10), (0, 2, 4, 7, 9), (0, 4, 5, 7, 10), (0, 4, 7)),
@@ -37,17 +44,17 @@ class ChordLookup:
         self._starts = [chord.start for chord in chords]
 
     def at(self, beat: float) -> Chord | None:
-        """The chord at ``beat``, or None."""
+        """The chord that sounds at ``beat``; None if there is none."""
         index = bisect_right(self._starts, beat + 1e-6) - 1
         chord = self._chords[index] if index >= 0 else None
         return chord if chord is not None and beat < chord.end - 1e-6 else None
 
 
 def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, loops: str = "") -> list[Note]:
-    """A melody of ``beats`` beats: a motif of steps and rests that is varied, chord tones on the beats.
+    """A random melody of ``beats`` beats: variations of a motif of steps and rests, with many chord tones on the beats.
 
-    ``loops`` is that of the style: classical melodies stay in the scale; those in rock and related styles may use the
-    minor third in a major key.
+    ``loops`` is the attribute of the style. Classical melodies stay in the scale; those in rock and related styles may
+    use the minor third in a major key.
     """
     scales = _SCALES[key.mode] + (_BLUE if key.mode == "major" and loops in BLUE_LOOPS else ())
     degrees = _CLASSICAL[key.mode] if loops == "classical" else scales[int(rng.integers(len(scales)))]
@@ -91,7 +98,7 @@ def draw_melody(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: 
 
 
 def draw_riff(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float, lowest: int) -> list[Note]:
-    """A repeated riff of 2 to 8 beats: mostly the tonic, with few other pitches, always including the third.
+    """A random riff of 2 to 8 beats, repeated: mostly the tonic, with few other pitches, always including the third.
 
     Some riffs are transposed with the chord roots.
     """
@@ -124,7 +131,7 @@ def draw_riff(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: fl
 
 
 def draw_hook(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: float) -> list[Note]:
-    """The sampled loop of a rap bed: 4 or 8 beats of a broken chord or scale, repeated."""
+    """A random hook as in the sampled loop of a rap track: 4 or 8 beats of a broken chord or scale, repeated."""
     length = float(rng.choice([4, 8, 8]))
     home = int(rng.integers(55, 76))
     scale = [(key.tonic + degree) % 12 for degree in _SCALES[key.mode][int(rng.integers(4))]]
@@ -149,5 +156,5 @@ def draw_hook(rng: np.random.Generator, key: Key, chords: ChordLookup, beats: fl
 
 
 def _nearest(pitch: int, allowed: list[int]) -> int:
-    """The pitch nearest to ``pitch`` whose pitch class is ``allowed``."""
+    """The pitch nearest to ``pitch`` whose pitch class is in ``allowed``."""
     return min(range(pitch - 6, pitch + 6), key=lambda value: (value % 12 not in allowed, abs(value - pitch)))

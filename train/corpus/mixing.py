@@ -1,4 +1,4 @@
-"""Mixes the parts of an arrangement as on a record: channel strips, levels by style, ducking, a shared room."""
+"""Mixes the parts of an arrangement: channel strips, levels by style, ducking, a shared reverb."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stonecli_train.corpus.strips import draw_strip
 Floats = npt.NDArray[np.float32]
 
 _SPREAD_DB = 2.5  # standard deviation of a part's level
-_WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, the level that the compressors expect
+_WORK_LEVEL = 0.1  # RMS in a channel strip: -20 dB, for which the compressors are set
 DRUMS_IN_FRONT = frozenset(
     ("hiphop", "trap", "rap_bed", "rnb", "reggaeton", "dance_pop", "disco", "metal", "metal_riff", "house", "techno",
      "trance", "drum_and_bass", "electro", "punk", "funk")
@@ -31,22 +31,22 @@ ACOUSTIC = frozenset(
     ("jazz", "bossa", "folk", "solo", "solo_piano", "solo_guitar", "orchestra", "strings", "choir", "classical_piano",
      "chamber")
 )  # fmt: skip
-_SENDS: dict[Role, float] = {"drums": 0.35, "bass": 0.1, "sung": 1.0, "spoken": 0.5}  # 1 for all others
+_SENDS: dict[Role, float] = {"drums": 0.35, "bass": 0.1, "sung": 1.0, "spoken": 0.5}  # send level of the reverb; else 1
 
 
 def mix(rng: np.random.Generator, parts: Sequence[Part], stems: Sequence[Floats], rate: int, style: str = "") -> Floats:
     """The mix of the parts, float32 [samples]; silence if all parts are silent.
 
     Args:
-        rng: of the excerpt.
-        parts: of the arrangement.
-        stems: audio of each part, of equal length, at any level.
+        rng: random generator of the excerpt.
+        parts: parts of the arrangement.
+        stems: audio of each part, float32 [samples] of equal length, at any level.
         rate: sampling rate in Hz.
-        style: its name; empty for none.
+        style: name of the style; empty for none.
     """
     mixed, send = np.zeros_like(stems[0]), np.zeros_like(stems[0])
     strength = rng.uniform(0.2, 0.9) if rng.random() < (0.8 if style in ACOUSTIC else 0.35) else 0.0
-    duck = _drawn_ducking(rng, parts, len(mixed), rate, style)
+    duck = _draw_ducking(rng, parts, len(mixed), rate, style)
     for part, stem in zip(parts, stems, strict=True):
         sound = _channel(rng, part, stem, rate, strength)
         level = active_rms(sound, rate)
@@ -63,7 +63,7 @@ def mix(rng: np.random.Generator, parts: Sequence[Part], stems: Sequence[Floats]
 
 
 def draw_level(rng: np.random.Generator, part: Part, style: str) -> float:
-    """Level of a part in the mix, -16 to 16 dB."""
+    """A random level of a part in the mix, -16 to 16 dB, around the usual one of its role and style."""
     decibels = LEVELS_DB[part.role] + 20.0 * np.log10(max(part.gain, 0.1)) + rng.normal(0.0, _SPREAD_DB)
     if part.role == "drums":
         decibels += 2.0 * (style in DRUMS_IN_FRONT) - 4.0 * (style in DRUMS_BEHIND)
@@ -75,8 +75,14 @@ def draw_level(rng: np.random.Generator, part: Part, style: str) -> float:
 
 
 def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, release: float) -> Floats:
-    """Gain of a side-chain compressor, float32 [count]: ``1 - depth`` at each of ``kicks`` (seconds, ascending), then
-    back to 1 within about ``release`` seconds.
+    """Gain of a side-chain compressor, float32 [count]: ``1 - depth`` at each kick drum, then a rise back to 1.
+
+    Args:
+        kicks: times of the kick drums in seconds, ascending.
+        count: number of samples.
+        rate: sampling rate in Hz.
+        depth: maximum gain reduction, 0..1.
+        release: approximate time of the rise in seconds.
     """
     starts = np.array([round(kick * rate) for kick in kicks if 0 <= kick * rate < count], dtype=np.int64)
     gain = np.ones(count, dtype=np.float32)
@@ -84,12 +90,12 @@ def ducked_gain(kicks: Sequence[float], count: int, rate: int, depth: float, rel
     for start, end in zip(starts.tolist(), np.append(starts, count)[1:].tolist(), strict=True):
         length = min(end - start, len(curve))
         gain[start : start + length] = curve[:length]
-    attack = max(1, round(0.004 * rate))  # avoids a click at each kick drum
+    attack = max(1, round(0.004 * rate))  # smoothing, which avoids a click at each kick drum
     steps = np.cumsum(np.pad(gain, (attack, 0), mode="edge"), dtype=np.float64)
     return ((steps[attack:] - steps[:-attack]) / attack).astype(np.float32)
 
 
-def _drawn_ducking(rng: np.random.Generator, parts: Sequence[Part], count: int, rate: int, style: str) -> Floats | None:
+def _draw_ducking(rng: np.random.Generator, parts: Sequence[Part], count: int, rate: int, style: str) -> Floats | None:
     kicks = sorted(tone.start for part in parts if part.role == "drums" for tone in part.tones if tone.pitch in KICKS)
     if not kicks or rng.random() > (0.6 if style in DUCKED else 0.03):
         return None

@@ -1,8 +1,8 @@
 """Accompaniment by MMA (Musical MIDI Accompaniment): bass, chord and drum patterns written by musicians.
 
-MMA is a separate program (GPL, Debian package ``mma``); its library has several hundred grooves, each a band with its
-instruments. The songs, their melodies and their singers are those of ``stonecli_train.corpus.songs`` and
-``stonecli_train.corpus.arrange``; charts of a corpus can be accompanied as well.
+MMA is a separate program (GPL, Debian package ``mma``). Its library has several hundred grooves, each for a band with
+its instruments. The songs, their melodies and their singers come from ``stonecli_train.corpus.songs`` and
+``stonecli_train.corpus.arrange``; MMA can also accompany the charts of a corpus.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from stonecli_train.corpus.score import Chord
 SOURCE = "mma"
 LIBRARY = Path("/usr/share/mma/lib")
 BEATS_PER_BAR = 4
-SECONDS_LIMIT = 30.0  # of CPU that a run may take
-_HELD_OUT_SHARE = 5  # every fifth file of the library
-_NOT_SONGS = ("intro", "end", "fill")  # in the names of grooves for a few bars
-_FIRST_EFFECT = 112  # General MIDI programs from here on are percussion and noises, which have no pitch that counts
-_OWN_PROGRAM = 0.7  # share of parts that keep the groove's instrument; the others get one of the style
+TIMEOUT_SECONDS = 30.0  # of one run
+_HELD_OUT_EVERY = 5  # one file of the library out of this number is held out
+_NOT_SONGS = ("intro", "end", "fill")  # words in the names of grooves for a few bars only
+_FIRST_EFFECT = 112  # General MIDI programs from here on are percussion and noises without a definite pitch
+_OWN_PROGRAM_SHARE = 0.7  # share of chord parts that keep the groove's instrument; the others get one of the style
 
 GROOVES: dict[str, tuple[str, ...]] = {
     "house": ("casio/house", "casio/latinhouse", "casio/dance1", "casio/dance2", "casio/dancepop3"),
@@ -75,7 +75,7 @@ _NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 class MMAError(StoneError):
-    """MMA is not installed, or cannot accompany its input."""
+    """MMA is not installed, or fails."""
 
 
 def check_installed() -> None:
@@ -85,7 +85,7 @@ def check_installed() -> None:
         MMAError: they are not; the message names the package.
     """
     if shutil.which("mma") is None or not LIBRARY.is_dir():
-        raise MMAError("MMA or its library is not here: apt-get install mma")
+        raise MMAError("MMA or its library is missing: apt-get install mma")
 
 
 def styles_with_grooves(names: Sequence[str], held_out: bool) -> tuple[str, ...]:
@@ -94,10 +94,10 @@ def styles_with_grooves(names: Sequence[str], held_out: bool) -> tuple[str, ...]
 
 
 def draw_grooves(rng: np.random.Generator, style: str, held_out: bool) -> tuple[str, ...]:
-    """One or two grooves of one file of the library that suits ``style``, as MMA names them.
+    """Names of one or two random grooves of a library file that suits ``style``.
 
     Raises:
-        MMAError: MMA's library does not have the file.
+        MMAError: MMA's library does not have the file, or the file has no grooves.
         ValueError: the style has no grooves (``styles_with_grooves``).
     """
     files = [file for file in GROOVES.get(style, ()) if _is_held_out(file) == held_out]
@@ -126,15 +126,15 @@ def accompany(
     """The accompaniment of ``chords`` by the grooves: bass, chords and drums.
 
     Args:
-        rng: draws the variations.
-        chords: in beats, from beat 0 on; chord onsets are rounded to the nearest beat.
-        beats: length.
-        changes: (first beat, groove), ascending, the first at 0; each from the next bar line on.
-        bpm: quarter notes a minute.
-        programs: instruments that replace the groove's in some chord parts.
+        rng: random generator of the excerpt.
+        chords: chords in beats from 0; their onsets are rounded to the nearest beat.
+        beats: length in beats.
+        changes: (first beat, groove), ascending, the first at 0; a groove starts at the next bar line.
+        bpm: tempo in quarter notes per minute.
+        programs: General MIDI programs that replace the groove's in some chord parts.
 
     Raises:
-        MMAError: MMA is not installed, fails, or plays nothing.
+        MMAError: MMA is not installed, fails, or plays no pitched part.
     """
     text = chart(chords, beats, changes, bpm, int(rng.integers(1 << 20)))
     with tempfile.TemporaryDirectory(prefix="stone-") as name:
@@ -143,7 +143,7 @@ def accompany(
         try:
             done = subprocess.run(  # noqa: S603
                 ["mma", "-w", "-m", "2000", str(source), "-f", str(score)],  # noqa: S607
-                capture_output=True, timeout=SECONDS_LIMIT, check=False,
+                capture_output=True, timeout=TIMEOUT_SECONDS, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise MMAError(f"MMA failed: {error}") from error
@@ -151,12 +151,12 @@ def accompany(
             raise MMAError(f"MMA failed: {(done.stdout + done.stderr).decode(errors='replace')[-300:].strip()}")
         parts = _read_parts(score, 60.0 / bpm)
     if not any(part.role != "drums" for part in parts):
-        raise MMAError("MMA played nothing with a pitch")
+        raise MMAError("MMA played no pitched part")
     return tuple(_with_program(rng, part, programs) for part in parts)
 
 
 def chart(chords: Sequence[Chord], beats: float, changes: Sequence[tuple[float, str]], bpm: float, seed: int) -> str:
-    """The text that MMA reads: bars of four beats with a chord, ``/`` for the one before, or ``z`` for none."""
+    """The chart in MMA's syntax: per beat of each bar a chord, ``/`` for the previous chord, or ``z`` for none."""
     starts: dict[int, str] = {}
     for chord in chords:
         starts[round(chord.start)] = chord_name(chord)
@@ -178,7 +178,7 @@ def chart(chords: Sequence[Chord], beats: float, changes: Sequence[tuple[float, 
 
 
 def chord_name(chord: Chord) -> str:
-    """The chord in MMA's spelling, with its bass where that is not the root."""
+    """The chord in MMA's spelling, with its bass if that is not the root."""
     intervals = tuple(sorted(set(chord.intervals)))
     suffix = _SUFFIXES.get(intervals)
     if suffix is None:
@@ -209,8 +209,8 @@ def _read_parts(score: Path, seconds_per_beat: float) -> list[Part]:
                     start, velocity = sounding.pop(message.note)
                     seconds = (now - start) / file.ticks_per_beat * seconds_per_beat
                     if LOWEST <= message.note <= HIGHEST:
-                        begin = start / file.ticks_per_beat * seconds_per_beat
-                        tones.append(Tone(begin, max(0.04, seconds), message.note, velocity))
+                        start_seconds = start / file.ticks_per_beat * seconds_per_beat
+                        tones.append(Tone(start_seconds, max(0.04, seconds), message.note, velocity))
                 if message.type == "note_on" and message.velocity:
                     sounding[message.note] = (now, message.velocity)
         if tones and (role == "drums" or program < _FIRST_EFFECT):
@@ -220,7 +220,7 @@ def _read_parts(score: Path, seconds_per_beat: float) -> list[Part]:
 
 
 def _role(track: str) -> Role:
-    """Role of an MMA track by its name: the kind of pattern, then the name that the groove's author chose."""
+    """Role of an MMA track, from its name, which starts with the kind of pattern."""
     kind = track.split("-")[0].lower()
     if kind.startswith("drum"):
         return "drums"
@@ -230,10 +230,10 @@ def _role(track: str) -> Role:
 def _with_program(rng: np.random.Generator, part: Part, programs: Sequence[int]) -> Part:
     """The part at a random gain, sometimes on another instrument or on a synthesizer."""
     loud = 10.0 ** (rng.uniform(-8, 6) / 20.0) if part.role == "drums" else rng.uniform(0.45, 1.1)
-    own = part.role != "chords" or rng.random() < _OWN_PROGRAM
-    program = part.program if own else int(programs[int(rng.integers(len(programs)))])
+    keeps_program = part.role != "chords" or rng.random() < _OWN_PROGRAM_SHARE
+    program = part.program if keeps_program else int(programs[int(rng.integers(len(programs)))])
     return Part(part.role, part.tones, program, 0.8 * loud if part.role == "drums" else loud, rng.random() < 0.15)
 
 
 def _is_held_out(file: str) -> bool:
-    return zlib.crc32(file.encode()) % _HELD_OUT_SHARE == 0
+    return zlib.crc32(file.encode()) % _HELD_OUT_EVERY == 0

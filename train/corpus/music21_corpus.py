@@ -1,9 +1,9 @@
-"""Music with a certain key from the corpus of the PyPI package music21 (BSD for the code; each encoding has its own
-terms, some not for commercial use, see ``music21/corpus/license.txt``).
+"""Reads music with an unambiguous key from the corpus of the PyPI package music21, without importing it.
 
-Read without importing music21: the fiddle tunes of *Ryan's Mammoth Collection* and *Aird's Airs* and the tunes of
-*O'Neill's* (ABC; modal keys by tonic and third), and the analyses of Bach's chorales in RomanText, which give the
-local keys. The analyses of Monteverdi's madrigals are not used: the madrigals predate major and minor keys.
+The code of music21 has the BSD license; each encoding has its own terms, some not for commercial use
+(``music21/corpus/license.txt``). Used are the fiddle tunes of *Ryan's Mammoth Collection* and *Aird's Airs* and the
+tunes of *O'Neill's* (ABC; modal keys by tonic and third), and the analyses of Bach's chorales in RomanText, which give
+the local keys. The analyses of Monteverdi's madrigals are not used, because the madrigals predate major and minor keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def installed_corpus() -> Path:
     """The folder of the corpus in the installed music21.
 
     Raises:
-        StoneError: it is not installed.
+        StoneError: music21 is not installed.
     """
     spec = find_spec("music21")
     if spec is None or not spec.submodule_search_locations:
@@ -38,7 +38,7 @@ def installed_corpus() -> Path:
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
-    """The passages in ``root``, a music21 corpus folder or a zip of one; the rest is counted in ``skipped``."""
+    """The passages in ``root``, a music21 corpus folder or a zip of one; others are counted in ``skipped``."""
     wanted = CorpusFiles(root, lambda name: name.startswith(_FOLDERS) and name.endswith((".abc", ".rntxt")))
     for name, content in wanted:
         text = content.decode("utf-8", "replace")
@@ -60,13 +60,13 @@ def read_romantext(text: str, origin: str) -> Passage:
     """The passage of a RomanText analysis (Tymoczko et al., ISMIR 2019).
 
     Raises:
-        ValueError: it cannot be read, or has no key at its start.
+        ValueError: the text cannot be read, or has no key or no chords.
     """
-    metre = re.search(r"(?m)^Time Signature:\s*(\d+)/(\d+)", text)
-    if not metre or len(re.findall(r"(?m)^Time Signature:", text)) > 1:
-        raise ValueError("no single metre")
-    bar = int(metre[1]) * 4 / int(metre[2])
-    beat = 4 / int(metre[2])
+    meter = re.search(r"(?m)^Time Signature:\s*(\d+)/(\d+)", text)
+    if not meter or len(re.findall(r"(?m)^Time Signature:", text)) > 1:
+        raise ValueError("no meter, or more than one")
+    bar = int(meter[1]) * 4 / int(meter[2])
+    beat = 4 / int(meter[2])
     key: Key | None = None
     keys: list[tuple[float, Key]] = []
     names: list[tuple[float, ChordName]] = []

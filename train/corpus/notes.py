@@ -1,4 +1,4 @@
-"""Sampled notes: pitch check, sustain check and loop points."""
+"""Checks the pitch and the sustain of sampled notes, and finds loop points."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Loop: TypeAlias = tuple[int, int]
 
 LOOP_FADE = 0.1  # seconds of cross-fade from the end of a loop to its start
 
-_WINDOWS = ((0.06, 0.6), (1.0, 1.6), (1.8, 2.4))  # in seconds: where the pitch of a note is measured
+_WINDOWS = ((0.06, 0.6), (1.0, 1.6), (1.8, 2.4))  # windows in which the pitch of a note is measured, in seconds
 _MIN_LEVEL = 10.0 ** (-30.0 / 20.0)  # minimum level of a window relative to the note's loudest window
 _MIN_CLARITY = 0.6  # minimum periodicity, 0..1
-_MIN_PEAK = 1e-3  # of full scale
+_MIN_PEAK = 1e-3  # relative to full scale
 _SUSTAINED = 10.0 ** (-15.0 / 20.0)  # minimum final level of a sustained note, relative to its loudest block
-_BLOCK = 0.02  # seconds, of the envelope
+_BLOCK = 0.02  # seconds per value of the envelope
 
 
 @dataclass(frozen=True, eq=False)
 class Check:
-    """The notes of a preset with the requested pitch class.
+    """The notes of a preset that have the requested pitch class.
 
     Attributes:
-        pitches: as measured, MIDI with a fraction.
-        notes: float32 [notes, samples], the loudest with a peak of 0.9.
-        octaves: offset from the requested pitches.
-        sustains: whether they sustain until note-off.
-        attack: seconds until 70 % of the peak level.
+        pitches: measured MIDI pitch of each note, with a fraction.
+        notes: float32 [notes, samples], scaled to a peak of 0.9.
+        octaves: offset from the requested pitches, in octaves.
+        sustains: whether the notes sustain until note-off.
+        attack: time to 70 % of the peak level, in seconds.
     """
 
     pitches: list[float]
@@ -42,41 +42,41 @@ class Check:
     attack: float
 
 
-def checked_notes(notes: Floats, asked: Sequence[int], rate: int, held: float) -> Check | str:
-    """The notes whose pitch class is within 50 cents of the one ``asked`` for; or the reason why there are none.
+def checked_notes(notes: Floats, requested: Sequence[int], rate: int, note_seconds: float) -> Check | str:
+    """The notes whose pitch class is within 50 cents of the requested one; or the reason why there are none.
 
     Args:
         notes: float32 [notes, samples].
-        asked: requested MIDI pitch of each.
-        rate: in Hz.
-        held: seconds from the start of a note to its end.
+        requested: requested MIDI pitch of each note.
+        rate: sampling rate in Hz.
+        note_seconds: seconds from note-on to note-off.
     """
     if float(np.abs(notes).max(initial=0.0)) < _MIN_PEAK or not np.isfinite(notes).all():
         return "silent"
-    found = [_deviation(note, pitch, rate) for note, pitch in zip(notes, asked, strict=True)]
+    found = [_deviation(note, pitch, rate) for note, pitch in zip(notes, requested, strict=True)]
     kept = [index for index, deviation in enumerate(found) if deviation is not None]
     if not kept:
-        return "no pitch as asked"
+        return "no note with the requested pitch"
     deviations = np.array([found[index] for index in kept], dtype=np.float64)
     octaves = round(float(np.median(np.round(deviations / 12.0))))
-    detuned = float(np.median((deviations + 6.0) % 12.0 - 6.0))
-    right = notes[kept]
-    levels = np.array([_envelope(note, rate) for note in right])
+    detuning = float(np.median((deviations + 6.0) % 12.0 - 6.0))
+    kept_notes = notes[kept]
+    levels = np.array([_envelope(note, rate) for note in kept_notes])
     loudest = np.maximum(levels.max(axis=1), 1e-9)
-    end = int(held / _BLOCK)
-    lasting = levels[:, max(0, end - 20) : end].mean(axis=1) / loudest
+    end = int(note_seconds / _BLOCK)
+    final_levels = levels[:, max(0, end - 20) : end].mean(axis=1) / loudest
     attacks = (levels >= 0.7 * loudest[:, None]).argmax(axis=1) * _BLOCK
     return Check(
-        pitches=[round(asked[index] + 12.0 * octaves + detuned, 3) for index in kept],
-        notes=(right * np.float32(0.9 / np.abs(right).max())).astype(np.float32),
+        pitches=[round(requested[index] + 12.0 * octaves + detuning, 3) for index in kept],
+        notes=(kept_notes * np.float32(0.9 / np.abs(kept_notes).max())).astype(np.float32),
         octaves=octaves,
-        sustains=bool(np.median(lasting) > _SUSTAINED),
+        sustains=bool(np.median(final_levels) > _SUSTAINED),
         attack=float(np.median(attacks)),
     )
 
 
-def _deviation(note: Floats, asked: int, rate: int) -> float | None:
-    """Semitones from the pitch ``asked`` for to the measured one, in any octave; None if their classes differ."""
+def _deviation(note: Floats, requested: int, rate: int) -> float | None:
+    """Semitones from the requested pitch to the measured one, in any octave; None if the pitch classes differ."""
     windows = [note[int(start * rate) : int(end * rate)] for start, end in _WINDOWS]
     levels = [float(np.sqrt(np.mean(window**2))) if len(window) else 0.0 for window in windows]
     if max(levels) < _MIN_PEAK:
@@ -86,7 +86,7 @@ def _deviation(note: Floats, asked: int, rate: int) -> float | None:
         if level < _MIN_LEVEL * max(levels):
             continue
         pitch, clarity = pitch_of(window, rate)
-        deviation = pitch - asked
+        deviation = pitch - requested
         if clarity < _MIN_CLARITY or abs((deviation + 6.0) % 12.0 - 6.0) > 0.5:
             return None
         deviations.append(deviation)
@@ -94,10 +94,10 @@ def _deviation(note: Floats, asked: int, rate: int) -> float | None:
 
 
 def pitch_of(samples: Floats, rate: int) -> tuple[float, float]:
-    """MIDI pitch with a fraction, and its clarity 0..1, of one note.
+    """MIDI pitch of one note, with a fraction, and its clarity 0..1; both are 0 if the samples are not periodic.
 
-    It is the first high peak of the normalized square difference function of McLeod and Wyvill, *A smarter way to find
-    pitch* (2005).
+    The period is the first high peak of the normalized square difference function (McLeod and Wyvill, *A smarter way to
+    find pitch*, ICMC 2005).
     """
     count = len(samples)
     longest = min(count // 2, rate // 20)  # 20 Hz
@@ -132,26 +132,26 @@ def _envelope(note: Floats, rate: int) -> npt.NDArray[np.float64]:
     return np.sqrt(power)
 
 
-def find_loop(note: Floats, rate: int, held: float) -> Loop:
-    """Loop points of a sustained note for the smoothest transition.
+def find_loop(note: Floats, rate: int, note_seconds: float) -> Loop:
+    """Loop points of a sustained note, in samples, for the smoothest transition.
 
-    The loop ends just before the note does. Its start maximizes the correlation of the preceding audio with the audio
-    before the loop end.
+    The loop ends just before note-off. Its start maximizes the correlation of the audio before it with the audio before
+    the loop end.
     """
-    fade, end = int(LOOP_FADE * rate), int((held - 0.03) * rate)
-    earliest, latest = int(0.3 * held * rate), int(0.75 * held * rate)
+    fade, end = int(LOOP_FADE * rate), int((note_seconds - 0.03) * rate)
+    earliest, latest = int(0.3 * note_seconds * rate), int(0.75 * note_seconds * rate)
     pattern = note[end - fade : end].astype(np.float64)
-    field = note[earliest - fade : latest].astype(np.float64)
-    size = 1 << (len(field) + fade).bit_length()
-    products = np.fft.irfft(np.fft.rfft(field, size) * np.conj(np.fft.rfft(pattern, size)), size)[: latest - earliest]
-    squares = np.concatenate(([0.0], np.cumsum(field**2)))
+    search = note[earliest - fade : latest].astype(np.float64)
+    size = 1 << (len(search) + fade).bit_length()
+    products = np.fft.irfft(np.fft.rfft(search, size) * np.conj(np.fft.rfft(pattern, size)), size)[: latest - earliest]
+    squares = np.concatenate(([0.0], np.cumsum(search**2)))
     energy = squares[fade : fade + len(products)] - squares[: len(products)]
     start = earliest + int((products / np.sqrt(np.maximum(energy, 1e-9))).argmax())
     return start, end
 
 
 def looped(note: Floats, loop: Loop, fade: int, samples: int) -> Floats:
-    """The first ``samples`` samples of a note whose ``loop`` is repeated with a cross-fade of ``fade`` samples."""
+    """``samples`` samples of a note whose ``loop`` is repeated with a cross-fade of ``fade`` samples, float32."""
     start, end = loop
     rising = np.linspace(0.0, 1.0, fade, dtype=np.float32)
     seam = note[end - fade : end] * (1.0 - rising) + note[start - fade : start] * rising

@@ -1,6 +1,6 @@
-"""Music from numpy alone: generated progressions in many styles, played by the built-in synthesizers.
+"""Renders generated progressions in many styles with the built-in numpy synthesizers only.
 
-It needs no soundfonts, downloads or the extra ``corpus``: ``stone train`` without data trains on it.
+This needs no soundfonts, no downloads and not the extra ``corpus``: ``stone train`` without data trains on this music.
 ``stonecli_train.corpus.excerpt`` renders the same scores with channel strips, rooms, tape and codecs.
 """
 
@@ -18,9 +18,9 @@ from stonecli_train.corpus.arrange import Part
 from stonecli_train.corpus.levels import LEVELS_DB, active_rms, gain_of
 from stonecli_train.corpus.sources import GENERATED, Library
 
-RATE = 22050  # Hz, of VQTConfig's defaults
-PLAIN_VOICES = 0.2  # share of the singers that use the simpler synthesis
-_ATTEMPTS = 12
+RATE = 22050  # Hz, the default of VQTConfig
+PLAIN_VOICE_SHARE = 0.2  # share of the singers that use the simpler synthesis
+_MAX_ATTEMPTS = 12
 _SPREAD_DB = 3.0  # standard deviation of a part's level
 _WORK_LEVEL = 0.1  # RMS of a part
 
@@ -28,18 +28,19 @@ Floats = npt.NDArray[np.float32]
 
 
 def plain_excerpt(seed: int, number: int, seconds: float, held_out: bool = False) -> tuple[Key, Floats]:
-    """Excerpt ``number`` of a seed: its key, and its samples, mono float32 [seconds * RATE], peak 0.9, A = 440 Hz.
+    """Key and samples of excerpt ``number`` of a seed: mono float32 [seconds * RATE], peak 0.9, A = 440 Hz.
 
     Args:
-        seed, number: the excerpt depends on these and ``held_out`` only.
-        seconds: its length.
-        held_out: draw from the loops and timbres that are excluded from training.
+        seed: random seed.
+        number: number of the excerpt, which depends on all arguments only.
+        seconds: length in seconds.
+        held_out: whether to use the loops and timbres that are excluded from training.
 
     Raises:
         StoneError: every attempt was silent; this does not happen with lengths of a few seconds or more.
     """
     count = round(seconds * RATE)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_MAX_ATTEMPTS):
         rng = np.random.default_rng([seed, number, int(held_out), attempt])
         excerpt = _library(held_out).draw(rng, GENERATED, seconds)
         mixed = np.zeros(count, dtype=np.float32)
@@ -54,7 +55,9 @@ def plain_excerpt(seed: int, number: int, seconds: float, held_out: bool = False
         peak = float(np.abs(mixed).max())
         if pitched and peak > 0.0:
             return excerpt.passage.key, mixed * np.float32(0.9 / peak)
-    raise StoneError(f"nothing sounds in excerpt {number} of seed {seed} after {_ATTEMPTS} attempts")
+    raise StoneError(
+        f"excerpt {number} of seed {seed} is silent after {_MAX_ATTEMPTS} attempts; render longer excerpts"
+    )
 
 
 @cache
@@ -63,8 +66,8 @@ def _library(held_out: bool) -> Library:
 
 
 def synthesized(rng: np.random.Generator, part: Part, count: int, held_out: bool) -> Floats:
-    """The sound of a part, played by the built-in synthesizers, float32 [count] at ``RATE``."""
-    if part.role == "spoken" or (part.role == "sung" and rng.random() < PLAIN_VOICES):
+    """Audio of a part from the built-in synthesizers, float32 [count] at ``RATE``."""
+    if part.role == "spoken" or (part.role == "sung" and rng.random() < PLAIN_VOICE_SHARE):
         return synth.sing(rng, part.tones, count, RATE, spoken=part.role == "spoken")
     if part.role == "sung":
         return voices.sing(rng, part.tones, count, RATE)

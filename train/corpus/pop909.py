@@ -1,8 +1,8 @@
-"""POP909: piano arrangements of 909 Chinese pop songs in MIDI, with chords and keys by software:
-https://github.com/music-x-lab/POP909-Dataset (MIT). Passages whose key does not fit the notes are skipped.
+"""Reads POP909: piano arrangements of 909 Chinese pop songs in MIDI, with keys and chords estimated by software.
 
-``key_audio.txt`` has lines of start, end (seconds) and key; ``chord_midi.txt`` of start, end and chord in Harte's
-syntax. Beats are those of the MIDI file.
+https://github.com/music-x-lab/POP909-Dataset (MIT). Passages whose key does not fit the notes are skipped.
+``key_audio.txt`` has lines of start, end (seconds) and key; ``chord_midi.txt`` has lines of start, end and chord in
+Harte's syntax. Beats are those of the MIDI file.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from stonecli_train.corpus.harmony import parse_harte
 from stonecli_train.corpus.score import Chord, CorpusFiles, Note, Passage, Skipped, agrees_with_notes
 
 SOURCE = "pop909"
-MIN_BEATS = 32.0
+MIN_BEATS = 32.0  # minimum length of a passage
 VOICES = {"MELODY": 0, "BRIDGE": 1, "PIANO": 2}
 
 
 def read(root: Path, skipped: Skipped) -> Iterator[Passage]:
     """The songs in ``root``, a folder or zip of POP909; skipped passages are counted in ``skipped``."""
-    pieces: dict[str, dict[str, bytes]] = {}
+    songs: dict[str, dict[str, bytes]] = {}
     wanted = ("key_audio.txt", "chord_midi.txt", ".mid")
     for name, content in CorpusFiles(root, lambda name: name.endswith(wanted) and "versions" not in name):
         path = PurePosixPath(name)
         kind = "score" if path.suffix == ".mid" else path.stem
-        pieces.setdefault(str(path.parent), {}).setdefault(kind, content)
-    for name, files in sorted(pieces.items()):
+        songs.setdefault(str(path.parent), {}).setdefault(kind, content)
+    for name, files in sorted(songs.items()):
         if not {"key_audio", "score"} <= set(files):
             skipped[f"{SOURCE}: no key or no score"] += 1
             continue
@@ -127,6 +127,6 @@ def _read_chords(text: str, clock: _Clock) -> Iterator[Chord]:
 
 
 def _bar_start(chords: tuple[Chord, ...]) -> float:
-    """Beat of a 4/4 bar (0 to 3.75) at which most chords start."""
+    """Beat within a 4/4 bar (0 to 3.75) at which most chords start."""
     beats = Counter(round(chord.start * 4) % 16 / 4 for chord in chords)
     return max(beats, key=lambda beat: beats[beat]) if beats else 0.0

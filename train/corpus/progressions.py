@@ -1,8 +1,8 @@
-"""Chord loops and progressions of modern styles by roman numerals, in random keys.
+"""Chord loops and progressions of modern styles in roman numerals, in random keys.
 
-Degrees are those of the major or natural minor scale, with an accidental of the major scale (``bVII``, ``bII``). Modal
-loops are listed under the mode of their third: ``i IV`` is dorian and minor, ``I bVII IV I`` mixolydian and major.
-Every fifth loop of a list is excluded from training, for ``--held-out``.
+Degrees are those of the major or natural minor scale; degrees with an accidental are relative to the major scale
+(``bVII``, ``bII``). Modal loops are listed under the mode of their third: ``i IV`` is dorian and counts as minor,
+``I bVII IV I`` is mixolydian and counts as major. Every fifth loop of a list is held out, for ``--held-out``.
 """
 
 from __future__ import annotations
@@ -140,14 +140,14 @@ LOOPS: dict[str, dict[Mode, tuple[str, ...]]] = {
 
 
 def draw_loop(rng: np.random.Generator, group: str, mode: Mode, beats: float, held_out: bool) -> Passage:
-    """A loop of ``group`` in a random key of ``mode``, repeated for at least ``beats`` beats.
+    """A random loop of ``group`` in a random key of ``mode``, repeated for at least ``beats`` beats.
 
     Args:
         rng: random generator.
         group: key of ``LOOPS``.
-        mode: of the key.
-        beats: minimum length.
-        held_out: draw from the loops that are excluded from training.
+        mode: mode of the key.
+        beats: minimum length in beats.
+        held_out: whether to draw from the loops that are excluded from training.
     """
     loops = [loop for index, loop in enumerate(LOOPS[group][mode]) if (index % 5 == 3) == held_out]
     loop = loops[int(rng.integers(len(loops)))]
@@ -165,8 +165,8 @@ def draw_loop(rng: np.random.Generator, group: str, mode: Mode, beats: float, he
     return Passage(((0.0, key),), chords[-1].end, SOURCE, loop, chords=tuple(chords))
 
 
-def harmonised(passage: Passage, rng: np.random.Generator) -> Passage:
-    """A melody with simple chords under it: in each half bar the triad of the key that holds most of its notes."""
+def harmonized(passage: Passage, rng: np.random.Generator) -> Passage:
+    """The melody of ``passage`` with simple chords: for each bar, the triad of the key with most of its notes."""
     key = passage.key
     numerals = ("I", "V", "IV", "vi", "ii") if key.mode == "major" else ("i", "VII", "V", "iv", "VI", "III")
     names = [parse_roman(numeral, key.tonic, key.mode) for numeral in numerals]

@@ -2,11 +2,11 @@
 
     python -m stonecli_train.corpus.render --source all --corpus FOLDER --out FOLDER --count 20000 --seed 1 --jobs 2
 
-writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected), its
-metadata ``SEED_NUMBER.json``, for one with a key ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation`` in the
-same format), and ``labels.csv`` for all excerpts in the folder. With ``--audio`` it also writes ``SEED_NUMBER.flac``,
-and ``audio.csv`` for ``stone evaluate``. Excerpt i of a seed is always the same, so that a run can be interrupted,
-resumed and spread over processes. Another source needs another seed, or folder.
+This writes for each excerpt ``SEED_NUMBER.npy`` (uint8 [frames, bins], ``stonecli_train.features``, tuning corrected),
+its metadata ``SEED_NUMBER.json`` and, if it has a key, ``SEED_NUMBER.score`` (``stonecli_train.corpus.annotation``, in
+the same format), and ``labels.csv`` for all excerpts in the folder. With ``--audio``, it also writes
+``SEED_NUMBER.flac``, and ``audio.csv`` for ``stone evaluate``. An excerpt depends on the seed and its number only, so a
+run can be interrupted, resumed and distributed over processes. Another source needs another seed or folder.
 """
 
 from __future__ import annotations
@@ -33,28 +33,35 @@ from stonecli_train.corpus.styles import STYLES
 from stonecli_train.errors import message
 from stonecli_train.parent import end_with_parent
 
-if TYPE_CHECKING:  # imported where it is used: it needs what the extra ``corpus`` brings
+if TYPE_CHECKING:  # imported where it is used, because it needs the extra ``corpus``
     from stonecli_train.corpus.excerpt import Settings
 
 LABEL_COLUMNS = ("path", "key", "source", "style", "seed")
-RENDERED, THERE = "rendered", "there already"
-MIN_SECONDS, MAX_SECONDS = 1.0, 1800.0  # of an excerpt
-_REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can begin
+RENDERED, EXISTS = "rendered", "already rendered"
+MIN_SECONDS, MAX_SECONDS = 1.0, 1800.0  # range of the length of an excerpt
+_REPORT_EVERY = 200  # excerpts; labels.csv is then rebuilt too, so that training can start
 
 _library: Library | None = None  # of this worker process
 
 
 def stem_of(settings: Settings, number: int) -> str:
-    """Name of an excerpt's files, without ending."""
+    """Name of the files of an excerpt, without the extension."""
     return f"{'h' if settings.held_out else ''}{settings.seed}_{number:06d}"
 
 
 def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool, number: int) -> str:
-    """Render excerpt ``number`` into ``out``; returns ``RENDERED``, ``THERE``, or why it was skipped.
+    """Render excerpt ``number`` to ``out``; returns ``RENDERED``, ``EXISTS``, or the reason why it was skipped.
+
+    Args:
+        library: passages of the corpora.
+        settings: settings of the run.
+        out: folder of the excerpts.
+        keeps_audio: whether to store the audio as FLAC, too.
+        number: number of the excerpt.
 
     Raises:
-        StoneError: it cannot be rendered here.
-        OSError: it cannot be written.
+        StoneError: a program for rendering is missing or fails.
+        OSError: a file cannot be written.
     """
     from stonecli_train.corpus.annotation import NO_KEY, SCORE
     from stonecli_train.corpus.excerpt import UnsuitableError, render_excerpt
@@ -65,7 +72,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
     stem = stem_of(settings, number)
     features, record = out / f"{stem}.npy", out / f"{stem}.json"
     if features.exists() and record.exists():
-        return THERE
+        return EXISTS
     try:
         rendering = render_excerpt(library, settings, number)
     except UnsuitableError as error:
@@ -73,7 +80,7 @@ def render_to(library: Library, settings: Settings, out: Path, keeps_audio: bool
     if keeps_audio:
         import soundfile
 
-        sound = io.BytesIO()  # libsndfile does not tell a full disk from other errors
+        sound = io.BytesIO()  # libsndfile does not distinguish a full disk from other errors
         soundfile.write(sound, rendering.samples, RATE, format="FLAC")
         with atomic_file(out / f"{stem}.flac") as temporary:
             temporary.write_bytes(sound.getvalue())
@@ -94,8 +101,8 @@ def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None
     """Check that existing excerpts have the sources that this run would draw for them.
 
     Raises:
-        StoneError: one has another source, from another command with the same seed.
-        OSError: a record cannot be read.
+        StoneError: an excerpt has another source, from another command with the same seed.
+        OSError: metadata cannot be read.
     """
     from stonecli_train.corpus.excerpt import source_of
 
@@ -103,14 +110,15 @@ def check_sources(settings: Settings, out: Path, numbers: Iterable[int]) -> None
         stem = stem_of(settings, number)
         features, record = out / f"{stem}.npy", out / f"{stem}.json"
         if features.exists() and record.exists():
-            there, expected = json.loads(record.read_text("utf-8"))["source"], source_of(settings, number)
-            if there != expected:
-                reason = f"is there already, of {there} where {expected} is to come"
-                raise StoneError(f"{features}: {reason}: take another --seed or --out")
+            found, expected = json.loads(record.read_text("utf-8"))["source"], source_of(settings, number)
+            if found != expected:
+                raise StoneError(
+                    f"{features}: already rendered from {found} instead of {expected}; use another --seed or --out"
+                )
 
 
 def write_labels(out: Path) -> int:
-    """Rebuild ``labels.csv``, and ``audio.csv`` if the audio is stored, from the metadata in ``out``.
+    """Rebuild ``labels.csv``, and ``audio.csv`` if there is audio, from the metadata in ``out``.
 
     Returns:
         The number of rows of ``labels.csv``.
@@ -166,10 +174,10 @@ def render_all(
     keeps_audio: bool = False,
     report: Callable[[str], None] = print,
 ) -> Counter[str]:
-    """Render ``numbers`` into ``out``; returns how many were rendered, already existed or were skipped, by reason.
+    """Render the excerpts ``numbers`` to ``out``; returns the number of excerpts per outcome (:func:`render_to`).
 
     Raises:
-        StoneError: the machine cannot render or write an excerpt; finished excerpts are kept.
+        StoneError: an excerpt cannot be rendered or written; finished excerpts are kept.
         OSError: the folder or the labels cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -208,14 +216,14 @@ def _outcomes(
 
 
 def _stopped(number: int, reason: str | None) -> StoneError:
-    """The error that ends a run: a corpus of only the excerpts that worked would be biased."""
+    """The error that ends a run; skipping the excerpts that fail would bias the corpus."""
     return StoneError(
         f"excerpt {number}: {reason}; the rendered excerpts are kept; run the same command again to resume"
     )
 
 
 def _min_int(minimum: int) -> Callable[[str], int]:
-    """Converter of an option's text to an integer of at least ``minimum``."""
+    """A converter for argparse from text to an integer of at least ``minimum``."""
 
     def number(text: str) -> int:
         if int(text) < minimum:
@@ -226,7 +234,7 @@ def _min_int(minimum: int) -> Callable[[str], int]:
 
 
 def number_of_seconds(text: str) -> float:
-    """Length of an excerpt in seconds, from an option's text.
+    """Length of an excerpt in seconds, from the text of an option.
 
     Raises:
         argparse.ArgumentTypeError: the length is out of range.
@@ -234,33 +242,42 @@ def number_of_seconds(text: str) -> float:
     """
     seconds = float(text)
     if not MIN_SECONDS < seconds <= MAX_SECONDS:  # also rejects NaN
-        raise argparse.ArgumentTypeError(f"is above {MIN_SECONDS:.0f} and at most {MAX_SECONDS:.0f}, not {text}")
+        raise argparse.ArgumentTypeError(f"must be above {MIN_SECONDS:.0f} and at most {MAX_SECONDS:.0f}, not {text}")
     return seconds
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parser of the command line."""
+    """The parsed options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.corpus.render", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--source", required=True, choices=[GENERATED, songs.SOURCE, mma.SOURCE, *READERS, keyless.SOURCE, "all"]
+        "--source",
+        required=True,
+        choices=[GENERATED, songs.SOURCE, mma.SOURCE, *READERS, keyless.SOURCE, "all"],
+        help="source of the scores; all: a mix of styles and corpora",
     )
     parser.add_argument("--corpus", type=Path, help="folder with a folder or zip for each corpus")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=_min_int(1), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the renderings")
+    parser.add_argument("--count", type=_min_int(1), required=True, help="number of excerpts")
     parser.add_argument("--start", type=_min_int(0), default=0, help="number of the first excerpt (default: 0)")
-    parser.add_argument("--seed", type=_min_int(0), default=1)
-    parser.add_argument("--jobs", type=_min_int(1), default=1)
-    parser.add_argument("--seconds", type=number_of_seconds, default=24.0)
-    parser.add_argument("--style", action="append", choices=list(STYLES), help="render only this style; repeatable")
+    parser.add_argument("--seed", type=_min_int(0), default=1, help="random seed (default: 1)")
+    parser.add_argument("--jobs", type=_min_int(1), default=1, help="number of processes (default: 1)")
+    parser.add_argument(
+        "--seconds", type=number_of_seconds, default=24.0, help="length of an excerpt in seconds (default: 24)"
+    )
+    parser.add_argument(
+        "--style", action="append", choices=list(STYLES), help="render only this style; repeatable (default: all)"
+    )
     parser.add_argument(
         "--without", action="append", default=[], choices=list(READERS), help="exclude a source; repeatable"
     )
-    parser.add_argument("--held-out", action="store_true", help="render material that training never uses")
-    parser.add_argument("--no-soundfonts", action="store_true", help="only the numpy synthesizers")
+    parser.add_argument("--held-out", action="store_true", help="use material that training never uses")
+    parser.add_argument("--no-soundfonts", action="store_true", help="use only the numpy synthesizers")
     parser.add_argument(
-        "--instruments", type=Path, help="folder of stonecli_train.corpus.instruments, for about half the parts"
+        "--instruments",
+        type=Path,
+        help="folder of stonecli_train.corpus.instruments, to play about half of the parts (default: none)",
     )
-    parser.add_argument("--audio", action="store_true", help="also store the audio, as FLAC")
+    parser.add_argument("--audio", action="store_true", help="also store the audio as FLAC")
     return parser.parse_args(arguments)
 
 
@@ -270,10 +287,10 @@ def main(arguments: Sequence[str]) -> int:
     mix = MIX if options.source == "all" else {options.source: 1.0}
     mix = {name: share for name, share in mix.items() if name not in options.without}
     try:
-        import torch  # noqa: F401  (of the features; its absence is better known now)
+        import torch  # noqa: F401  (computes the features; a missing package is reported before rendering)
 
         if pop909.SOURCE in mix or mma.SOURCE in mix:
-            import mido  # noqa: F401  (of their scores)
+            import mido  # noqa: F401  (reads their scores)
 
         from stonecli_train.corpus.excerpt import Settings
         from stonecli_train.corpus.sampler import load_sampler
@@ -295,7 +312,7 @@ def main(arguments: Sequence[str]) -> int:
         if mma.SOURCE in mix:
             mma.check_installed()
         if not mix:
-            raise StoneError(f"--without leaves nothing of {options.source}")
+            raise StoneError(f"--without excludes all sources of --source {options.source}")
         options.out.mkdir(parents=True, exist_ok=True)
         numbers = range(options.start, options.start + options.count)
         check_sources(settings, options.out, numbers)
@@ -303,7 +320,7 @@ def main(arguments: Sequence[str]) -> int:
             load_sampler(options.instruments, options.held_out)  # raises before any rendering starts
         library = Library.load(options.corpus, list(mix), options.held_out, options.style, skipped)
         for reason, count in skipped.most_common():
-            print(f"left out: {count} x {reason}", flush=True)
+            print(f"skipped: {count} x {reason}", flush=True)
         counts = render_all(
             library, settings, options.out, numbers, options.jobs, options.audio, partial(print, flush=True)
         )
@@ -312,7 +329,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     for reason, count in counts.most_common():
         print(f"{count} x {reason}", flush=True)
-    return 0 if counts[RENDERED] + counts[THERE] else 1
+    return 0 if counts[RENDERED] + counts[EXISTS] else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plays parts with sampled instruments and kits: resamples the nearest sample, and loops it for longer notes."""
+"""Plays parts with sampled instruments and kits: resamples the nearest sample, and loops it for long notes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from stonecli.errors import StoneError
 from stonecli_train.corpus.arrange import Part, Role, Tone
-from stonecli_train.corpus.kits import INSTEAD, SOUND_OF
+from stonecli_train.corpus.kits import SOUND_OF, SUBSTITUTES
 from stonecli_train.corpus.notes import LOOP_FADE, looped
 
 Floats = npt.NDArray[np.float32]
 
 INDEX = "index.json"
-RATE = 22050  # Hz, of all samples
-FARTHEST = 8.0  # maximum transposition of a sample, in semitones
+RATE = 22050  # sampling rate of all samples, in Hz
+MAX_TRANSPOSITION = 8.0  # of a sample, in semitones
 _OPEN_FILES = 48  # maximum number of memory-mapped sample files, about 2 MB each
 
-# Families by patterns of preset names; the first match wins. The bank decides if no pattern matches the name.
+# Families by patterns of preset names; the first match counts. If no pattern matches the name, the bank decides.
 _NAMES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (family, re.compile(pattern, re.IGNORECASE))
     for family, pattern in (
@@ -60,11 +60,11 @@ _GROUPS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 _BASSES = ("bass", "bass", "bass", "bass", "bass", "bass", "synth", "organ")
 _CHOIR_PROGRAMS = frozenset({52, 53, 54, 91})
-_SLOW = 0.12  # attack in seconds above which short notes would be too quiet
+_MAX_ATTACK = 0.12  # attack in seconds above which short notes would be too quiet
 
 
 def instrument_family(bank: str, name: str, sustains: bool) -> str:
-    """Instrument family of a preset: by its name, then by its bank, then by whether it ``sustains``."""
+    """Instrument family of a preset, from its name, otherwise from its bank, otherwise from whether it ``sustains``."""
     for family, pattern in _NAMES:
         if pattern.search(name.replace("_", " ")):
             return family
@@ -76,11 +76,11 @@ class Instrument:
     """A sampled preset.
 
     Attributes:
-        name, family: of the preset.
-        path: file of its samples, int16 [notes, samples] at RATE.
-        pitches: MIDI with a fraction, ascending, of each note.
-        loops: one loop per note if the instrument sustains; empty if it decays.
-        attack: in seconds.
+        name, family: name and family of the preset.
+        path: file of the samples, int16 [notes, samples] at RATE.
+        pitches: MIDI pitch of each note, with a fraction, ascending.
+        loops: loop points of each note if the instrument sustains; empty if it decays.
+        attack: attack time in seconds.
     """
 
     name: str
@@ -91,19 +91,19 @@ class Instrument:
     attack: float
 
     def reaches(self, tones: Sequence[Tone]) -> bool:
-        """Whether every tone is close enough to a sample."""
+        """Whether every tone is within MAX_TRANSPOSITION of a sample."""
         low, high = min(tone.pitch for tone in tones), max(tone.pitch for tone in tones)
-        return self.pitches[0] - FARTHEST <= low and high <= self.pitches[-1] + FARTHEST
+        return self.pitches[0] - MAX_TRANSPOSITION <= low and high <= self.pitches[-1] + MAX_TRANSPOSITION
 
 
 @dataclass(frozen=True)
 class DrumKit:
-    """One-shots of a kit.
+    """The one-shots of a drum kit.
 
     Attributes:
-        name: of the kit.
-        path: of its samples, int16 [samples] at RATE.
-        hits: articulations by sound, each as sample ranges of its velocity layers from soft to loud.
+        name: name of the kit.
+        path: file of the samples, int16 [samples] at RATE.
+        hits: articulations by sound, each as the sample ranges of its velocity layers from soft to loud.
     """
 
     name: str
@@ -113,7 +113,7 @@ class DrumKit:
 
 @dataclass(frozen=True)
 class Sampler:
-    """The instruments of a folder that ``stonecli_train.corpus.instruments`` made.
+    """The instruments in a folder of ``stonecli_train.corpus.instruments``.
 
     Attributes:
         families: instruments by family.
@@ -132,11 +132,11 @@ class Sampler:
             wanted = ("choir", "choir", "pad")
         else:
             wanted = _GROUPS[part.program // 8]
-        shortest = float(np.median([tone.duration for tone in part.tones]))
+        duration = float(np.median([tone.duration for tone in part.tones]))
         for _ in range(4):
             pool = [
                 instrument for instrument in self.families.get(wanted[int(rng.integers(len(wanted)))], ())
-                if instrument.reaches(part.tones) and instrument.attack < max(_SLOW, 0.5 * shortest)
+                if instrument.reaches(part.tones) and instrument.attack < max(_MAX_ATTACK, 0.5 * duration)
             ]  # fmt: skip
             if pool:
                 return pool[int(rng.integers(len(pool)))]
@@ -145,7 +145,7 @@ class Sampler:
 
 @lru_cache(maxsize=4)
 def load_sampler(folder: Path, held_out: bool) -> Sampler:
-    """The presets and kits of ``folder`` for training, or the held-out ones.
+    """The presets and kits in ``folder`` for training, or the held-out ones.
 
     Raises:
         StoneError: the folder has no valid index of ``stonecli_train.corpus.instruments``.
@@ -162,7 +162,7 @@ def load_sampler(folder: Path, held_out: bool) -> Sampler:
         )
     except FileNotFoundError as error:
         raise StoneError(
-            f"{folder}: no {INDEX}; make it with: python -m stonecli_train.corpus.instruments {folder}"
+            f"{folder}: {INDEX} is missing; create it with: python -m stonecli_train.corpus.instruments {folder}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoneError(f"{folder / INDEX}: {error}") from error
@@ -206,7 +206,7 @@ def play_tones(rng: np.random.Generator, tones: Sequence[Tone], instrument: Inst
 
 
 def tone_of(instrument: Instrument, pitch: float, seconds: float, release: float) -> Floats:
-    """One note of ``seconds`` and its ``release``, float32 at RATE; shorter if the instrument decays sooner."""
+    """One note of ``seconds`` with its ``release``, float32 at RATE; shorter if the instrument decays earlier."""
     stored = _samples(instrument.path)
     index = int(np.abs(np.array(instrument.pitches) - pitch).argmin())
     ratio = 2.0 ** ((pitch - instrument.pitches[index]) / 12.0)
@@ -226,8 +226,8 @@ def tone_of(instrument: Instrument, pitch: float, seconds: float, release: float
 
 
 def _resampled(note: Floats, ratio: float, count: int) -> Floats:
-    """``count`` samples of the note at ``ratio`` times the speed, by cubic (Catmull-Rom) interpolation."""
-    if ratio > 1.0:  # aliasing is low: samples are transposed by a few semitones only
+    """``count`` samples of the note at ``ratio`` times its speed, by cubic (Catmull-Rom) interpolation."""
+    if ratio > 1.0:  # aliasing is low, because samples are transposed by a few semitones only
         count = min(count, int((len(note) - 3) / ratio))
     at = np.arange(count) * ratio
     whole = at.astype(np.int64)
@@ -244,44 +244,46 @@ def _resampled(note: Floats, ratio: float, count: int) -> Floats:
 def play_kit(rng: np.random.Generator, tones: Sequence[Tone], kits: Sequence[DrumKit], samples: int) -> Floats:
     """General MIDI percussion on one of ``kits``, float32 [samples] at RATE.
 
-    Sounds that the kit lacks come from another kit, or from its own nearest sound.
+    Sounds that the kit lacks come from another kit, or are replaced by a similar sound of the same kit.
     """
     kit = kits[int(rng.integers(len(kits)))]
     out = np.zeros(samples, dtype=np.float32)
     speed = 2.0 ** (rng.normal(0.0, 1.0) / 12.0)  # kits vary in tuning
-    ways: dict[str, list[Floats]] = {}
+    layers_of: dict[str, list[Floats]] = {}
     ringing: tuple[int, Floats] | None = None
     for tone in tones:
         start = int(tone.start * RATE)
         if start >= samples:
             continue
         sound = SOUND_OF.get(tone.pitch, "hat_closed")
-        if sound not in ways:
-            ways[sound] = _ways(rng, kit, kits, sound, speed)
-        layers = ways[sound]
+        if sound not in layers_of:
+            layers_of[sound] = _velocity_layers(rng, kit, kits, sound, speed)
+        layers = layers_of[sound]
         if not layers:
             continue
         index = min(len(layers) - 1, int(tone.velocity / 128.0 * len(layers)))
         shot = layers[index][: samples - start] * np.float32((tone.velocity / 127.0) ** 1.3)
         if sound.startswith("hat"):  # a hi-hat chokes its previous hit
             if ringing is not None and start < ringing[0] + len(ringing[1]):
-                rest = ringing[1][start - ringing[0] :]
-                closing = np.maximum(0.0, 1.0 - np.arange(len(rest), dtype=np.float32) / np.float32(RATE // 50))
-                out[start : start + len(rest)] -= rest * (1.0 - closing)
+                tail = ringing[1][start - ringing[0] :]
+                fade = np.maximum(0.0, 1.0 - np.arange(len(tail), dtype=np.float32) / np.float32(RATE // 50))
+                out[start : start + len(tail)] -= tail * (1.0 - fade)
             ringing = (start, shot)
         out[start : start + len(shot)] += shot
     return out
 
 
-def _ways(rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound: str, speed: float) -> list[Floats]:
-    """Velocity layers of one articulation of ``sound``, from soft to loud."""
+def _velocity_layers(
+    rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound: str, speed: float
+) -> list[Floats]:
+    """Velocity layers of a random articulation of ``sound``, from soft to loud; empty if no kit has the sound."""
     source, found = kit, kit.hits.get(sound)
     if not found and sound in ("clap", "tambourine", "shaker", "cowbell"):
         others = [other for other in kits if sound in other.hits]
         if others:
             source = others[int(rng.integers(len(others)))]
             found = source.hits[sound]
-    for other in INSTEAD.get(sound, ()):
+    for other in SUBSTITUTES.get(sound, ()):
         found = found or kit.hits.get(other)
     if not found:
         return []
@@ -295,5 +297,5 @@ def _ways(rng: np.random.Generator, kit: DrumKit, kits: Sequence[DrumKit], sound
 
 
 def suits(role: Role) -> bool:
-    """Whether sampled instruments can play parts of that role."""
+    """Whether sampled instruments can play parts of this role."""
     return role in ("bass", "chords", "lead", "voice")

@@ -19,7 +19,7 @@ class Scene:
     Attributes:
         rng: random generator of the excerpt.
         passage: chords, melody and key.
-        style: of the arrangement.
+        style: style of the arrangement.
         chords: lookup of the passage's chords.
     """
 
@@ -38,7 +38,7 @@ class Scene:
         return float(values[int(self.rng.integers(len(values)))])
 
     def hits(self, pattern: Sequence[float]) -> Iterator[tuple[float, Chord]]:
-        """The beats of a one-bar ``pattern`` in every bar where a chord sounds, with the chord."""
+        """Each beat of a one-bar ``pattern``, in every bar, at which a chord sounds, with the chord."""
         bar = float(self.passage.beats_per_bar)
         start = self.passage.bar_start - bar if self.passage.bar_start > 0 else 0.0
         while start < self.beats:
@@ -59,5 +59,5 @@ def voiced(chord: Chord, lowest: int) -> list[int]:
 
 
 def near(pitch_class: int, lowest: int) -> int:
-    """The lowest pitch of that class from ``lowest`` on."""
+    """The lowest pitch of a pitch class that is at least ``lowest``."""
     return lowest + (pitch_class - lowest) % 12

@@ -1,4 +1,4 @@
-"""The common form of every score that is rendered: a passage with its keys, chords, melody and notes, in beats."""
+"""The common representation of scores: a passage with its keys, chords, melody and notes, in beats."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import numpy.typing as npt
 from stonecli.errors import StoneError
 from stonecli.key import Key, Mode
 
-MAX_SCORE_BYTES = 64 << 20  # of one file in a zip; the largest score of the corpora has 2 MB
+MAX_SCORE_BYTES = 64 << 20  # maximum size of a file in a zip; the largest score of the corpora has 2 MB
 
 SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 """Semitones above the tonic: major and natural minor."""
 
-# Pitch classes that may occur in a key: also the flat seventh of mixolydian and rock, and the raised sixth and seventh
-# of dorian, melodic and harmonic minor.
+# Pitch classes that may occur in a key, including the flat seventh of mixolydian and rock, and the raised sixth and
+# seventh of dorian, melodic and harmonic minor.
 _WIDE_SCALES: dict[Mode, tuple[int, ...]] = {
     "major": (0, 2, 4, 5, 7, 9, 10, 11),
     "minor": (0, 2, 3, 5, 7, 8, 9, 10, 11),
@@ -36,7 +36,7 @@ _PROFILES: dict[Mode, tuple[float, ...]] = {
 }
 
 Skipped: TypeAlias = Counter[str]
-"""How many pieces a reader left out, by reason."""
+"""Number of pieces that a reader has skipped, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Chord:
     Attributes:
         start, duration: in beats of the passage.
         root: pitch class.
-        intervals: semitones above the root, 0 included, in the order of the chord's build.
+        intervals: semitones above the root, starting with 0, in chord order (third, fifth, seventh ...).
         bass: pitch class of the lowest note.
     """
 
@@ -58,12 +58,12 @@ class Chord:
 
     @property
     def end(self) -> float:
-        """In beats."""
+        """End in beats of the passage."""
         return self.start + self.duration
 
     @property
     def pitch_classes(self) -> tuple[int, ...]:
-        """Pitch classes from the root up."""
+        """Pitch classes of the chord, starting with the root."""
         return tuple((self.root + interval) % 12 for interval in self.intervals)
 
 
@@ -74,7 +74,7 @@ class Note:
     Attributes:
         start, duration: in beats of the passage.
         pitch: MIDI number.
-        voice: which of the score's parts has it, 0 for the first.
+        voice: index of its part in the score.
         velocity: 1..127.
     """
 
@@ -86,7 +86,7 @@ class Note:
 
     @property
     def end(self) -> float:
-        """In beats."""
+        """End in beats of the passage."""
         return self.start + self.duration
 
 
@@ -99,11 +99,12 @@ class Passage:
 
     Attributes:
         keys: (first beat, key), ascending; the first starts at 0.
-        length: in beats.
+        length: length in beats.
         source: name of the corpus.
         origin: file or title in the corpus.
-        chords, melody, notes: each ascending in time; ``notes`` are a whole score, ``melody`` one line for chords.
-        beats_per_bar: of the metre, in quarter notes.
+        chords, melody, notes: events, ascending in time; ``notes`` is a complete score, ``melody`` one line over the
+            chords.
+        beats_per_bar: length of a bar in quarter notes.
         bar_start: beat at which a bar starts.
     """
 
@@ -119,11 +120,11 @@ class Passage:
 
     @property
     def key(self) -> Key:
-        """The key that sounds for most of the time."""
+        """The key with the longest total duration."""
         return self.main_key()[0]
 
     def main_key(self) -> tuple[Key, float]:
-        """The key that sounds for most of the time, and its share of the passage, 0..1."""
+        """The key with the longest total duration, and its share of the passage, 0..1."""
         shares: dict[Key, float] = {}
         ends = [start for start, _ in self.keys[1:]] + [self.length]
         for (start, key), end in zip(self.keys, ends, strict=True):
@@ -132,7 +133,7 @@ class Passage:
         return key, shares[key] / max(self.length, 1e-9)
 
     def transposed(self, semitones: int) -> Passage:
-        """The passage moved up by ``semitones``."""
+        """The passage transposed up by ``semitones``."""
         return replace(
             self,
             keys=tuple((start, key.transposed(semitones)) for start, key in self.keys),
@@ -145,7 +146,7 @@ class Passage:
         )
 
     def excerpt(self, start: float, length: float) -> Passage:
-        """The part of ``length`` beats from ``start``, or up to the end of the passage; it starts at beat 0."""
+        """``length`` beats from ``start``, or up to the end of the passage, as a passage that starts at beat 0."""
         length = min(length, self.length - start)
         before = [key for beat, key in self.keys if beat <= start + 1e-6][-1]
         later = [(beat - start, key) for beat, key in self.keys if start + 1e-6 < beat < start + length]
@@ -178,13 +179,13 @@ def _cut(events: tuple[_Event, ...], start: float, length: float) -> Iterator[_E
 
 
 def diatonic_share(histogram: npt.NDArray[np.float64], key: Key) -> float:
-    """Share of ``histogram`` [12] that belongs to ``key`` in a wide sense: mixolydian, dorian, harmonic minor too."""
+    """Share of ``histogram`` [12] in the scale of ``key``, including mixolydian, dorian and harmonic minor, 0..1."""
     inside = [(key.tonic + degree) % 12 for degree in _WIDE_SCALES[key.mode]]
     return float(histogram[inside].sum() / max(histogram.sum(), 1e-9))
 
 
 def profile_correlations(histogram: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Correlation of ``histogram`` [12] with the profile of each key, float64 [24] by ``Key.index``."""
+    """Correlation of ``histogram`` [12] with Temperley's key profiles, float64 [24] by ``Key.index``, -1..1."""
     profiles = np.array([np.roll(_PROFILES[key.mode], key.tonic) for key in Key.all()])
     profiles -= profiles.mean(axis=1, keepdims=True)
     centered = histogram - histogram.mean()
@@ -196,13 +197,13 @@ def profile_correlations(histogram: npt.NDArray[np.float64]) -> npt.NDArray[np.f
 def agrees_with_notes(histogram: npt.NDArray[np.float64], key: Key) -> bool:
     """Whether ``key`` is a plausible label of music with this pitch class ``histogram`` [12].
 
-    Its profile must fit the notes about as well as that of the best key. Its relative and parallel keys, which share
-    most of its notes, may fit slightly better.
+    The correlation of its profile must be close to that of the best key. Its relative and parallel keys, which share
+    most of its notes, may have a slightly higher correlation.
     """
     correlations = profile_correlations(histogram)
     own, best = correlations[key.index], int(correlations.argmax())
-    akin = {key.index, key.relative.index, key.parallel.index}
-    return bool(own > 0.45 and correlations[best] - own < (0.15 if best in akin else 0.05))
+    related = {key.index, key.relative.index, key.parallel.index}
+    return bool(own > 0.45 and correlations[best] - own < (0.15 if best in related else 0.05))
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class CorpusFiles:
 
     Attributes:
         root: the folder or the zip.
-        accepts: whether to read a path inside, with ``/`` as the separator.
+        accepts: returns whether to read the file with this path inside the corpus, with ``/`` as the separator.
     """
 
     root: Path

@@ -1,9 +1,9 @@
-"""Generated songs: sections on chord loops in one key, arranged by one band, in the styles that DJs mix.
+"""Generated songs: sections of chord loops in one key, arranged for one band, in the styles that DJs mix.
 
 ``stonecli_train.corpus.progressions`` draws one loop per excerpt and starts at a random position in it. A song gives
 more cues to its key: the loop of the verse mostly starts on the tonic, drums and singers mark its start, and the
-sections share the key while their loops differ. The style is drawn first, then the mode, with the share of minor that
-the style has in libraries (``MINOR_SHARES``: our estimates, from what shops and charts list).
+sections share the key while their loops differ. The style is drawn first, then the mode, with the share of minor of the
+style in music libraries (``MINOR_SHARES``: our estimates from shops and charts).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _VAMPS: dict[str, float] = {
     "rock_riff": 0.25, "disco": 0.15, "dubstep": 0.3, "drum_and_bass": 0.2, "reggae": 0.15, "rnb": 0.12,
     "reggaeton": 0.15, "blues": 0.1, "latin": 0.1, "electro": 0.2,
 }  # fmt: skip
-_THIRDLESS = 0.25  # of the vamps have chords without a third
-_ANCHORED = 0.8  # of the main loops start on the tonic
-_AMBIGUOUS = 0.4  # of the main loops are among those below
-_SHARED_BASS = 0.12  # of the songs have one bass note under a whole section, the tonic or the fifth
+_THIRDLESS_SHARE = 0.25  # share of the vamps whose chords have no third
+_ANCHORED_SHARE = 0.8  # share of the main loops that start on the tonic
+_AMBIGUOUS_SHARE = 0.4  # share of the main loops that are drawn from _RELATIVES
+_PEDAL_SHARE = 0.12  # share of the songs with a pedal point under a section, on the tonic or the fifth
 
-# Loops that relative keys share, apart from their first chord: key detectors confuse these most.
+# Loops that relative keys share, apart from their first chord; key detectors confuse these most often.
 _RELATIVES: dict[Mode, tuple[str, ...]] = {
     "minor": (
         "i VI III VII",
@@ -126,8 +126,8 @@ class Song:
 
     Attributes:
         passage: starts at beat 0, with chords and melody.
-        sections: one after the other, over the whole passage.
-        is_sparse: whether few parts play besides bass, drums and voice.
+        sections: consecutive sections of the whole passage.
+        is_sparse: whether only one part plays besides bass, drums and voice.
     """
 
     passage: Passage
@@ -136,7 +136,7 @@ class Song:
 
 
 def draw_style(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[Style, Mode]:
-    """A random style among ``names`` and a mode, with the probability of minor from ``MINOR_SHARES``.
+    """A random style among ``names``, and a random mode, with the probability of minor from ``MINOR_SHARES``.
 
     Raises:
         ValueError: no name is a style with songs.
@@ -150,21 +150,21 @@ def draw_style(rng: np.random.Generator, names: tuple[str, ...]) -> tuple[Style,
 
 
 def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, held_out: bool) -> Song:
-    """A song of at least ``beats`` beats in a random key of ``mode``.
+    """A random song of at least ``beats`` beats in a random key of ``mode``.
 
     Args:
         rng: random generator.
-        style: of the song.
-        mode: of its key.
-        beats: minimum length.
-        held_out: draw from the loops that are excluded from training, every fifth of each list.
+        style: style of the song.
+        mode: mode of its key.
+        beats: minimum length in beats.
+        held_out: whether to draw from the loops that are excluded from training, every fifth of each list.
     """
     key = Key(int(rng.integers(12)), mode)
     numerals = _draw_loops(rng, style, mode, held_out)
     is_vamp = len(set(numerals["verse"].split())) == 1
-    thirdless = is_vamp and rng.random() < _THIRDLESS
+    thirdless = is_vamp and rng.random() < _THIRDLESS_SHARE
     step = 8.0 if is_vamp else float(rng.choice([2, 4, 4, 4]))
-    shared = str(rng.choice(["verse", "bridge", "break"])) if rng.random() < _SHARED_BASS else ""
+    pedal_kind = str(rng.choice(["verse", "bridge", "break"])) if rng.random() < _PEDAL_SHARE else ""
     form = _FORMS[int(rng.integers(len(_FORMS)))]
     index = int(rng.integers(len(form)))
     chords: list[Chord] = []
@@ -174,7 +174,7 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
         kind, bars = form[index % len(form)]
         end = now + bars * BEATS_PER_BAR
         chords += _section_chords(numerals[kind], key, now, end, step, thirdless and kind == "verse")
-        if kind == shared:
+        if kind == pedal_kind:
             tone = (key.tonic + int(rng.choice([0, 0, 7]))) % 12
             chords = [replace(chord, bass=tone) if chord.start >= now else chord for chord in chords]
         sections.append(Section(kind, now, end))
@@ -187,7 +187,7 @@ def draw_song(rng: np.random.Generator, style: Style, mode: Mode, beats: float, 
 
 
 def arrange_song(rng: np.random.Generator, song: Song, style: Style) -> tuple[tuple[Part, ...], float]:
-    """The parts of a song and its tempo in quarter notes a minute: one band, whose parts pause by sections."""
+    """The parts of a song, each of which pauses in some sections, and the tempo in quarter notes per minute."""
     bpm = tempo_of(rng, style)
     parts = arrange(rng, song.passage, style, bpm)
     beat = 60.0 / bpm
@@ -212,7 +212,7 @@ def arrange_song(rng: np.random.Generator, song: Song, style: Style) -> tuple[tu
 
 
 def _pauses(rng: np.random.Generator, kind: str, part: Part, leads: bool) -> bool:
-    """Whether ``part`` pauses in a section of that kind."""
+    """Whether ``part`` pauses in a section of this kind; the leading part never does."""
     if leads and part.role != "drums":  # at least one pitched part never pauses
         return False
     shares = {
@@ -242,8 +242,8 @@ def _draw_loops(rng: np.random.Generator, style: Style, mode: Mode, held_out: bo
     if rng.random() < _VAMPS.get(style.name, 0.03):
         main = vamp
     else:
-        near = kept(_RELATIVES[mode]) if rng.random() < _AMBIGUOUS else home
-        main = draw(near) if rng.random() < _ANCHORED else draw(away)
+        near = kept(_RELATIVES[mode]) if rng.random() < _AMBIGUOUS_SHARE else home
+        main = draw(near) if rng.random() < _ANCHORED_SHARE else draw(away)
     anchored = main.split()[0].rstrip("maj79") == tonic
     chorus = main if rng.random() < 0.45 else draw(home) if not anchored or rng.random() < 0.5 else draw(away)
     bridge = draw(away) if rng.random() < 0.7 else draw(home)
@@ -267,7 +267,7 @@ def _section_chords(loop: str, key: Key, start: float, end: float, step: float, 
 def _draw_tune(
     rng: np.random.Generator, style: Style, key: Key, chords: tuple[Chord, ...], sections: list[Section]
 ) -> list[Note]:
-    """One melody per kind of section, repeated with the section, biased to the tonic triad of the key."""
+    """The melody of the song: one per kind of section, repeated with the section, biased towards the tonic triad."""
     pull = rng.uniform(0.0, 0.35)
     drawn: dict[str, list[Note]] = {}
     tune: list[Note] = []
@@ -287,7 +287,7 @@ def _draw_tune(
 
 
 def _pulled(rng: np.random.Generator, notes: list[Note], key: Key, chords: ChordLookup, share: float) -> list[Note]:
-    """The notes, a ``share`` of them moved to the nearest of tonic, third and fifth that the chord allows."""
+    """The notes, a ``share`` of them moved to the nearest tone of the tonic triad that fits the chord."""
     home = {key.tonic, (key.tonic + (3 if key.mode == "minor" else 4)) % 12, (key.tonic + 7) % 12}
     out = []
     for number, note in enumerate(notes):

@@ -1,4 +1,4 @@
-"""Sources of excerpts: the corpora by name, and how a passage is drawn and arranged in a style."""
+"""Sources of excerpts: reads the corpora, draws passages, and arranges them in a style."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stonecli_train.corpus import (
     songs,
 )
 from stonecli_train.corpus.arrange import Part, arrange, arrange_score, tempo_of
-from stonecli_train.corpus.progressions import draw_loop, harmonised
+from stonecli_train.corpus.progressions import draw_loop, harmonized
 from stonecli_train.corpus.score import Note, Passage, Skipped, profile_correlations
 from stonecli_train.corpus.styles import STYLES
 
@@ -39,9 +39,9 @@ MIX: dict[str, float] = {
 }  # fmt: skip
 """Shares of the sources in ``--source all``."""
 CHARTS = (cocopops.SOURCE, jazz_standards.SOURCE)  # corpora that MMA can accompany, if they are available
-_CHART_SHARE = 0.35  # share of MMA's excerpts; the others use generated songs
+_CHART_SHARE = 0.35  # share of charts in MMA's excerpts; the others use generated songs
 
-HELD_OUT_SHARE = 10  # every tenth piece of a corpus is held out
+HELD_OUT_EVERY = 10  # one piece of a corpus out of this number is held out
 MIN_KEY_SHARE = 0.75  # minimum share of an excerpt in its main key
 MAX_PROFILE_ADVANTAGE = 0.25  # maximum advantage in correlation of another key's profile over that of the label
 MIN_CHORD_SHARE = 0.6  # minimum share of an excerpt with chords
@@ -114,8 +114,8 @@ class Library:
     """Draws excerpts from the passages of the corpora.
 
     Args:
-        passages: by source; the sources of generated progressions have none.
-        held_out: draw the pieces and loops that are excluded from training, instead of those for training.
+        passages: passages by source; generated sources have none.
+        held_out: whether to draw the pieces and loops that are excluded from training.
         styles: names of the styles to use; None for all.
     """
 
@@ -134,7 +134,13 @@ class Library:
     def load(
         cls, folder: Path | None, sources: Sequence[str], held_out: bool, styles: Sequence[str] | None, skipped: Skipped
     ) -> Library:
-        """The library of ``sources``, which are folders or zips in ``folder``.
+        """The library with the passages of ``sources``.
+
+        Args:
+            folder: folder with a folder or zip for each corpus; None for generated sources only.
+            sources: names of the sources.
+            held_out, styles: as for the class.
+            skipped: counts the skipped pieces by reason.
 
         Raises:
             StoneError: a source is missing.
@@ -152,7 +158,7 @@ class Library:
         return cls(passages, held_out, styles)
 
     def draw(self, rng: np.random.Generator, source: str, seconds: float) -> Excerpt:
-        """An excerpt of ``seconds`` from ``source`` in a random key and style.
+        """A random excerpt of ``seconds`` from ``source`` in a random key and style.
 
         Raises:
             RejectedError: the drawn passage is unsuitable.
@@ -173,14 +179,14 @@ class Library:
         if not passage.chords:
             if rng.random() < 0.3:
                 return _tune(rng, passage, seconds)
-            passage = harmonised(passage, rng)
+            passage = harmonized(passage, rng)
         name = self._style_for(rng, source, passage)
         style = STYLES[name]
         bpm = tempo_of(rng, style)
         section = _random_section(rng, passage, seconds * bpm / 60.0)
         covered = sum(chord.duration for chord in section.chords)
         if covered < MIN_CHORD_SHARE * section.length:
-            raise RejectedError(f"{source}: too little harmony")
+            raise RejectedError(f"{source}: too few chords")
         return Excerpt(section, arrange(rng, section, style, bpm), name, bpm)
 
     def _generated(self, rng: np.random.Generator, seconds: float) -> Excerpt:
@@ -241,13 +247,13 @@ class Library:
             names = _FOLK_STYLES if passage.melody else _CLASSICAL_STYLES
         allowed = [name for name in names if name in self._styles]
         if not allowed:
-            raise RejectedError(f"{source}: fits none of the styles")
+            raise RejectedError(f"{source}: no suitable style among those requested")
         return allowed[int(rng.integers(len(allowed)))]
 
 
 def is_held_out(origin: str) -> bool:
-    """Whether a piece of a corpus is excluded from training, by its name."""
-    return zlib.crc32(origin.encode()) % HELD_OUT_SHARE == 0
+    """Whether a piece of a corpus is excluded from training, by a hash of its ``origin``."""
+    return zlib.crc32(origin.encode()) % HELD_OUT_EVERY == 0
 
 
 def _read(folder: Path | None, source: str, skipped: Skipped) -> list[Passage]:
@@ -260,7 +266,7 @@ def _read(folder: Path | None, source: str, skipped: Skipped) -> list[Passage]:
         root = _root(folder, source)
         passages = list(READERS[source](root, skipped))
     except FileNotFoundError as error:
-        raise StoneError(f"{source}: not found as {folder}/{source} or a zip of it") from error
+        raise StoneError(f"{source}: neither {folder}/{source} nor {folder}/{source}.zip exists") from error
     if not passages:
         raise StoneError(f"{source}: no passages in {root}")
     return passages
@@ -282,10 +288,10 @@ def _random_section(rng: np.random.Generator, passage: Passage, beats: float) ->
     latest = max(0, int((passage.length - beats - passage.bar_start) / bar))
     section = passage.excerpt(passage.bar_start + bar * int(rng.integers(latest + 1)), beats)
     if section.length < 0.9 * beats or section.main_key()[1] < MIN_KEY_SHARE:
-        raise RejectedError(f"{passage.source}: the key changes in it")
+        raise RejectedError(f"{passage.source}: the key changes")
     correlations = profile_correlations(section.histogram())
     if correlations.max() - correlations[section.key.index] > MAX_PROFILE_ADVANTAGE:
-        raise RejectedError(f"{passage.source}: it sounds in another key than the whole piece")
+        raise RejectedError(f"{passage.source}: the notes fit another key better")
     return section
 
 
@@ -310,7 +316,7 @@ def _repeated(passage: Passage, beats: float) -> Passage:
 
 
 def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
-    """The notes as written, on random instruments."""
+    """An excerpt of a complete score, as written, on random instruments."""
     low, high = (65.0, 135.0) if passage.source == pop909.SOURCE else (55.0, 110.0)
     bpm = float(rng.uniform(low, high))
     section = _random_section(rng, passage, seconds * bpm / 60.0)
@@ -320,7 +326,7 @@ def _score(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerp
 
 
 def _tune(rng: np.random.Generator, passage: Passage, seconds: float) -> Excerpt:
-    """An unaccompanied tune."""
+    """An excerpt of an unaccompanied melody."""
     bpm = float(rng.uniform(70.0, 140.0))
     section = _random_section(rng, passage, seconds * bpm / 60.0)
     if len(section.melody) < 16:

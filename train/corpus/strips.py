@@ -1,4 +1,4 @@
-"""Channel strips of a mixer: the random effects of a part before mixing, by its instrument."""
+"""Channel strips: random effects on a part before mixing, by its instrument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHORUS_SPEED = 0.2  # depth times Hz; above this, a chorus is audibly out of tu
 
 
 def draw_strip(rng: np.random.Generator, part: Part) -> list[pb.Plugin]:
-    """Effects in signal order; none of them shifts the mean pitch or adds inharmonic tones."""
+    """Random plugins in signal order; none of them shifts the mean pitch or adds inharmonic tones."""
     if part.role == "drums":
         return _drums(rng)
     if part.role == "bass":

@@ -1,4 +1,4 @@
-"""The styles as data: tempo, layers, drums, instruments, and probabilities of synthesizers, singers and distortion."""
+"""Definitions of the styles: tempo, layers, drums, instruments, probabilities of synthesizers and singers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BOWED = (40, 41, 42, 110)
 VOICES = (52, 53, 54)
 KEYS = (*PIANOS, *ORGANS, 6, 7, 11)
 
-# Sixteenths of a bar: x hit, o soft hit.
+# Sixteenths of a bar: x is a hit, o a soft hit.
 DRUMS: dict[str, tuple[str, str, str]] = {  # kick, snare, hat
     "house": ("x...x...x...x...", "....x.......x...", "..x...x...x...x."),
     "techno": ("x...x...x...x...", "............x...", "o.x.o.x.o.x.o.x."),
@@ -60,16 +60,16 @@ DRUMS: dict[str, tuple[str, str, str]] = {  # kick, snare, hat
 
 @dataclass(frozen=True)
 class Style:
-    """How a passage is arranged.
+    """A style of arrangement.
 
     Attributes:
-        name: as in labels.csv.
+        name: name of the style, as in labels.csv.
         bpm: range of the tempo, in quarter notes per minute.
-        layers: names of functions in ``stonecli_train.corpus.layers``; most of them play.
+        layers: names of functions in ``stonecli_train.corpus.layers``; each plays with a probability of 88 %.
         loops: group of ``stonecli_train.corpus.progressions.LOOPS``.
-        drums: names of patterns above; none for a style without.
+        drums: keys of ``DRUMS``; empty for a style without drums.
         minor: share of minor keys among generated progressions.
-        chords, bass, lead: programs of those layers.
+        chords, bass, lead: General MIDI programs of these layers.
         synth: probability that a numpy synthesizer plays a part.
         sung: probability of a synthetic singer.
         spoken: probability of a rap-like voice.
@@ -77,7 +77,7 @@ class Style:
         swing: probability of swung eighths.
         extensions: probability that triads are extended with sevenths and ninths.
         weight: relative probability of being drawn.
-        charts: whether songs from corpora are arranged in it.
+        charts: whether songs of the corpora are arranged in this style.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Simple synthesizers in numpy: waves with a closing filter, FM, 808, plucked strings, voices, drums.
+"""Simple synthesizers in numpy: wavetables with a closing filter, FM, 808, plucked strings, voices, drums.
 
-Each part has one random timbre; each different note is computed once and mixed in wherever it occurs.
+Each part has one random timbre. Notes of the same pitch and duration are computed once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TRAINING_KINDS: dict[Role, tuple[Kind, ...]] = {
 HELD_OUT_KINDS: dict[Role, tuple[Kind, ...]] = {
     role: (("pulse", "flute", "pulse") if role != "bass" else ("pulse",)) for role in TRAINING_KINDS
 }
-TABLE = 4096  # samples of one period
-_BLOCK = 64  # samples of a voice with constant pitch and level
+TABLE = 4096  # samples per period of a wavetable
+_BLOCK = 64  # samples per block, in which the pitch and level of a voice are constant
 _HARMONICS = np.arange(1, TABLE // 4)
 
 # Three formants of five vowels in Hz (Peterson and Barney 1952, men).
@@ -37,16 +37,16 @@ _VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2
 
 @dataclass(frozen=True)
 class Timbre:
-    """The sound of a synthesizer.
+    """Parameters of a synthesizer.
 
     Attributes:
-        kind: of synthesis.
-        cutoff: in Hz above the fundamental, where harmonics roll off.
+        kind: kind of synthesis.
+        cutoff: frequency above the fundamental at which the harmonics roll off, in Hz.
         closing: seconds in which the filter closes; 0 for a steady sound.
-        attack, decay, release: seconds; ``decay`` 0 for a sustained note.
-        spread: detuning between the outermost of several waves, in cents.
-        ratio, index: of FM.
-        shape: slope of the harmonics, or seed of the drawbars.
+        attack, decay, release: envelope times in seconds; ``decay`` 0 for a sustained note.
+        spread: detuning between the outermost of several oscillators, in cents.
+        ratio, index: frequency ratio and modulation index of FM.
+        shape: selects the pulse width or pluck position, or is the seed of the drawbars.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Timbre:
 
 
 def draw_timbre(rng: np.random.Generator, role: Role, held_out: bool = False) -> Timbre:
-    """A random timbre for a part of that role."""
+    """A random timbre for a part of this role."""
     kinds = (HELD_OUT_KINDS if held_out else TRAINING_KINDS).get(role, ("saw",))
     kind = kinds[int(rng.integers(len(kinds)))]
     plucked = kind == "pluck" or rng.random() < 0.3
@@ -97,7 +97,7 @@ def play_tones(tones: Sequence[Tone], timbre: Timbre, samples: int, rate: int) -
 
 
 def tone_of(timbre: Timbre, pitch: int, seconds: float, rate: int) -> Floats:
-    """One note of ``seconds`` and its release, float32."""
+    """One note of ``seconds`` with its release, float32 [samples]."""
     count = int((seconds + timbre.release) * rate)
     time = np.arange(count, dtype=np.float32) / np.float32(rate)
     frequency = 440.0 * 2.0 ** ((pitch - 69) / 12.0)
@@ -139,7 +139,7 @@ def _waves(timbre: Timbre, frequency: float, time: Floats, rate: int) -> Floats:
 
 
 def _table(timbre: Timbre, frequency: float, cutoff: float, rate: int) -> Floats:
-    """One period, band-limited below the Nyquist frequency."""
+    """One period of the wave, band-limited below the Nyquist frequency, float32 [TABLE]."""
     number = _HARMONICS
     amplitude = 1.0 / number
     if timbre.kind == "pulse":
@@ -171,9 +171,9 @@ def _envelope(timbre: Timbre, time: Floats, seconds: float) -> Floats:
 
 
 def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: int, spoken: bool = False) -> Floats:
-    """A voice that glides from note to note with vibrato, through the formants of two vowels, float32 [samples].
+    """A voice that glides from note to note with vibrato, filtered by the formants of two vowels, float32 [samples].
 
-    With ``spoken``, the pitch falls within each syllable.
+    With ``spoken``, the pitch falls within each syllable and has no vibrato.
     """
     contours = _contours(rng, tones, -(-samples // _BLOCK), rate, spoken)
     if contours is None:
@@ -204,7 +204,7 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
 def _contours(
     rng: np.random.Generator, tones: Sequence[Tone], blocks: int, rate: int, spoken: bool
 ) -> tuple[Doubles, Doubles, Doubles] | None:
-    """Per block: pitch, level, and share of the second vowel; None if no tone sounds."""
+    """Pitch (MIDI number), level (0..1) and share of the second vowel (0..1) per block; None if no tone sounds."""
     pitch, level, vowel = np.zeros(blocks), np.zeros(blocks), np.zeros(blocks)
     center = rng.normal(0.0, 0.08)
     for tone in tones:

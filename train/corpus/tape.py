@@ -15,7 +15,7 @@ _CENTS_OF_SPEED = 1200.0 / np.log(2.0)  # cents per unit of relative speed error
 
 
 def detuned(samples: Floats, rate: int, cents: float) -> Floats:
-    """The samples detuned by ``cents``, with the length of a tape at that speed."""
+    """The samples resampled as by a tape that is detuned by ``cents``; a positive value makes them shorter."""
     if abs(cents) < 0.5:
         return samples
     moved: Floats = soxr.resample(samples, rate * 2.0 ** (cents / 1200.0), rate, quality="MQ")
@@ -23,20 +23,20 @@ def detuned(samples: Floats, rate: int, cents: float) -> Floats:
 
 
 def wavering(rng: np.random.Generator, samples: Floats, rate: int, cents: float) -> Floats:
-    """The samples with wow (about 0.5 to 1.5 Hz) and a third as much flutter, at most ``cents`` up and down.
+    """The samples with wow (about 0.5 to 1.5 Hz) and a third as much flutter, at most ``cents`` in either direction.
 
     The deviations average to zero, so the mean pitch is unchanged.
     """
     time = np.arange(len(samples)) / rate
-    late = np.zeros(len(samples))
+    delay = np.zeros(len(samples))  # seconds
     for share, slowest, fastest in ((0.75, 0.45, 1.5), (0.25, 5.0, 11.0)):
         hertz, phase = rng.uniform(slowest, fastest), rng.uniform(0.0, 2 * np.pi)
         depth = share * cents / _CENTS_OF_SPEED / (2 * np.pi * hertz)  # seconds
-        late += depth * np.sin(2 * np.pi * hertz * time + phase)
-    out: Floats = np.interp(time + late, time, samples).astype(np.float32)
+        delay += depth * np.sin(2 * np.pi * hertz * time + phase)
+    out: Floats = np.interp(time + delay, time, samples).astype(np.float32)
     return out
 
 
 def saturated(samples: Floats, rate: int, drive_db: float) -> Floats:
-    """Soft clipping of samples with a peak of 1, at their old level; ``drive_db`` 3 is gentle, 20 a fuzz."""
+    """The samples (peak 1) after soft clipping, at their original level; ``drive_db`` 3 is gentle, 20 a fuzz."""
     return as_loud_as(pedalboard.Distortion(drive_db)(samples, rate), samples)

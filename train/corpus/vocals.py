@@ -1,4 +1,4 @@
-"""Vocal lines: blue thirds, harmonies in thirds and sixths, sustained chords. Notes in beats."""
+"""Vocal lines: blue thirds, harmonies in thirds and sixths, sustained chords; all notes in beats."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stonecli.key import Key
 from stonecli_train.corpus.melodies import ChordLookup
 from stonecli_train.corpus.score import SCALES, Chord, Note
 
-_WORD_BEATS = 0.12  # duration of a blue third before it rises
+_MIN_BLUE_BEATS = 0.12  # minimum duration of a blue third before it rises
 
 
 def with_blue_thirds(rng: np.random.Generator, notes: Sequence[Note], key: Key, share: float) -> list[Note]:
-    """Notes in a major key, with a ``share`` of the thirds sung flat or approached from the minor third.
+    """The notes, in a major key, with a ``share`` of the thirds sung flat or approached from the minor third.
 
     The chords stay major, so the label stays major as well.
     """
@@ -29,14 +29,14 @@ def with_blue_thirds(rng: np.random.Generator, notes: Sequence[Note], key: Key, 
         if note.duration < 0.4 or rng.random() < 0.4:
             out.append(flat)
         else:
-            length = min(0.5 * note.duration, _WORD_BEATS + rng.uniform(0.0, 0.3))
+            length = min(0.5 * note.duration, _MIN_BLUE_BEATS + rng.uniform(0.0, 0.3))
             out.append(replace(flat, duration=length))
             out.append(replace(note, start=note.start + length, duration=note.duration - length))
     return out
 
 
 def harmony(notes: Sequence[Note], key: Key, chords: ChordLookup, above: bool) -> list[Note]:
-    """A second voice in thirds and sixths above or below the tune, in the key, or in the chord on its long notes."""
+    """A second voice in thirds and sixths above or below the notes; in the scale, or in the chord on long notes."""
     scale = {(key.tonic + degree) % 12 for degree in SCALES[key.mode]}
     sign = 1 if above else -1
     out = []
@@ -52,7 +52,7 @@ def harmony(notes: Sequence[Note], key: Key, chords: ChordLookup, above: bool) -
 
 
 def held_chords(chords: Sequence[Chord], lowest: int, voices: int = 3) -> list[list[Note]]:
-    """Lines of sustained chord tones, each moving to the nearest tone that no other line has."""
+    """Lines of sustained chord tones; each line moves to the nearest chord tone that no other line has."""
     lines: list[list[Note]] = [[] for _ in range(voices)]
     centers = [lowest + 4 * voice for voice in range(voices)]
     for chord in chords:

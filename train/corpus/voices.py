@@ -1,4 +1,7 @@
-"""Source-filter synthesis of singers: glides, drift, delayed vibrato, breath noise and doubled takes."""
+"""Source-filter synthesis of singers: glides, drift, delayed vibrato, breath noise and doubled takes.
+
+The source is a band-limited glottal pulse with noise; the filter has five formants per vowel.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Doubles = npt.NDArray[np.float64]
 
 BLOCK = 64  # samples with constant pitch and level
 PHRASE_GAP = 0.25  # seconds of silence that end a phrase
-FALL_SECONDS = 0.18  # of the end of a phrase
+FALL_SECONDS = 0.18  # duration of the fall at the end of a phrase
 
 # Formants in Hz of sung vowels: a, e, i, o, u, schwa (Peterson and Barney 1952, men; the upper two hardly vary).
 _VOWELS = (
@@ -35,15 +38,15 @@ class Singer:
         formant_scale: factor of the formant frequencies, 0.9 for a large man, 1.25 for a child.
         slope: spectral slope of the glottal pulse; a higher value is softer.
         ring: level of the singer's formant around 3 kHz.
-        vowels: of the lyrics, as indices of formants.
+        vowels: indices of the vowels in the lyrics.
         glide: time from one note to the next.
         scoops: probability that a phrase starts with a scoop from below.
         scoop_depth: depth of a scoop.
         vibrato, vibrato_rate, vibrato_delay: depth, rate in Hz, and onset.
-        drift: of the intonation.
+        drift: standard deviation of the slow intonation drift.
         offset: standard deviation of the intonation from note to note.
         breath: level of breath noise.
-        consonants: probability that a syllable starts with one.
+        consonants: probability that a syllable starts with a consonant.
         falls: probability that a phrase ends with a fall.
     """
 
@@ -87,7 +90,7 @@ def draw_singer(rng: np.random.Generator, tones: Sequence[Tone]) -> Singer:
 
 
 def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: int) -> Floats:
-    """The tones sung one at a time by one singer, sometimes in two or three takes, float32 [samples]."""
+    """The monophonic tones sung by a random singer, sometimes in two or three takes, float32 [samples]."""
     sung = [tone for tone in tones if tone.start * rate < samples]
     out: Floats = np.zeros(samples, dtype=np.float32)
     if not sung:
@@ -97,68 +100,78 @@ def sing(rng: np.random.Generator, tones: Sequence[Tone], samples: int, rate: in
     source = np.zeros(samples, dtype=np.float32)
     vowels: Doubles = np.zeros((0, blocks))
     for take in range(int(rng.choice([1, 1, 1, 2, 3]))):
-        late = 0.0 if take == 0 else float(rng.normal(0.0, 0.02))
-        pitch, level, noise, shares = _contours(rng, sung, singer, blocks, rate / BLOCK, late)
-        voiced = _source(pitch, singer, samples, rate) * _drawn_out(level, samples)
-        hiss = rng.standard_normal(samples, dtype=np.float32) * _drawn_out(noise + singer.breath * level, samples)
+        delay = 0.0 if take == 0 else float(rng.normal(0.0, 0.02))
+        pitch, level, noise, shares = _contours(rng, sung, singer, blocks, rate / BLOCK, delay)
+        voiced = _source(pitch, singer, samples, rate) * _interpolated(level, samples)
+        hiss = rng.standard_normal(samples, dtype=np.float32) * _interpolated(noise + singer.breath * level, samples)
         source += (voiced + hiss) * np.float32(1.0 if take == 0 else 0.6)
         vowels = vowels if take else shares
     transform = np.fft.rfft(source, fast_length(samples))
     hertz = np.fft.rfftfreq(fast_length(samples), 1.0 / rate)
     for index, vowel in enumerate(singer.vowels):
         shaped = np.fft.irfft(transform * _formants(hertz, vowel, singer), fast_length(samples))[:samples]
-        out += shaped * _drawn_out(vowels[index], samples)
+        out += shaped * _interpolated(vowels[index], samples)
     return out * np.float32(0.2 / max(float(np.sqrt(np.mean(out**2))), 1e-9))
 
 
 def _contours(
-    rng: np.random.Generator, tones: Sequence[Tone], singer: Singer, blocks: int, a_second: float, late: float
+    rng: np.random.Generator, tones: Sequence[Tone], singer: Singer, blocks: int, blocks_per_second: float, delay: float
 ) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """Per block: pitch, level, level of consonants and breath, and weights of the vowels [3, blocks]."""
+    """Contours of pitch, voice level, noise level [blocks], and weights of the vowels [vowels, blocks].
+
+    ``delay`` is the delay of the take in seconds.
+    """
     pitch = np.full(blocks, float(tones[0].pitch))
     level, noise, bend = np.zeros(blocks), np.zeros(blocks), np.zeros(blocks)
     vowels = np.zeros((len(singer.vowels), blocks))
-    starts = [min(blocks - 2, max(0, round((tone.start + late) * a_second))) for tone in tones]
+    starts = [min(blocks - 2, max(0, round((tone.start + delay) * blocks_per_second))) for tone in tones]
     ends_before, before = -1e9, tones[0].pitch
     for number, (tone, start) in enumerate(zip(tones, starts, strict=True)):
         following = starts[number + 1] if number + 1 < len(starts) else blocks
-        end = max(start + 4, min(following, blocks, round((tone.start + late + tone.duration) * a_second)))
-        closes = following - end > PHRASE_GAP * a_second
-        opens = start - ends_before > PHRASE_GAP * a_second
+        end = max(start + 4, min(following, blocks, round((tone.start + delay + tone.duration) * blocks_per_second)))
+        closes = following - end > PHRASE_GAP * blocks_per_second
+        opens = start - ends_before > PHRASE_GAP * blocks_per_second
         length = min(end, blocks) - start
         if length <= 0:
             continue
         pitch[start:] = tone.pitch + rng.normal(0.0, singer.offset)
-        _bend(rng, bend[start : start + length], a_second, singer, before - tone.pitch, opens, closes)
+        _bend(rng, bend[start : start + length], blocks_per_second, singer, before - tone.pitch, opens, closes)
         loud = (tone.velocity / 127.0) ** 1.2 * float(np.exp(rng.normal(0.0, 0.15)))
         level[start : start + length] = loud * (0.75 + 0.25 * np.sin(np.pi * np.linspace(0.1, 1.0, length)))
         vowels[int(rng.integers(len(vowels))), start : start + length] = 1.0
         if rng.random() < singer.consonants:
-            _say_consonant(rng, level, noise, start, loud, a_second)
+            _say_consonant(rng, level, noise, start, loud, blocks_per_second)
         if opens and rng.random() < 0.5:
-            taken = min(start, round(rng.uniform(0.15, 0.35) * a_second))
+            taken = min(start, round(rng.uniform(0.15, 0.35) * blocks_per_second))
             if taken > 2:
                 noise[start - taken : start] += 0.03 * np.sin(np.linspace(0.0, np.pi, taken))
         ends_before, before = end, tone.pitch
     silent = vowels.sum(axis=0) == 0
     vowels[0, silent] = 1.0
-    wander = _smoothed(rng.standard_normal(blocks), int(0.4 * a_second))
+    wander = _smoothed(rng.standard_normal(blocks), int(0.4 * blocks_per_second))
     wander *= singer.drift / max(float(wander.std()), 1e-9)
     flutter = _smoothed(rng.standard_normal(blocks), 6)
     flutter *= 0.03 / max(float(flutter.std()), 1e-9)
-    smooth = max(3, round(rng.uniform(0.02, 0.05) * a_second))
-    blended = np.array([_smoothed(shares, max(3, round(0.06 * a_second))) for shares in vowels])
+    smooth = max(3, round(rng.uniform(0.02, 0.05) * blocks_per_second))
+    blended = np.array([_smoothed(shares, max(3, round(0.06 * blocks_per_second))) for shares in vowels])
     return pitch + bend + wander + flutter, _smoothed(level, smooth), _smoothed(noise, 4), blended
 
 
 def _bend(
-    rng: np.random.Generator, bend: Doubles, a_second: float, singer: Singer, step: int, opens: bool, closes: bool
+    rng: np.random.Generator,
+    bend: Doubles,
+    blocks_per_second: float,
+    singer: Singer,
+    step: int,
+    opens: bool,
+    closes: bool,
 ) -> None:
     """Add scoop, glide or ornament, vibrato and fall of one tone to its ``bend``, in semitones per block.
 
-    ``step`` is the pitch of the tone before, counted from this one; the tone ``opens`` or ``closes`` a phrase.
+    ``step`` is the interval from this tone to the one before; ``opens`` and ``closes`` mark the first and last
+    tone of a phrase.
     """
-    time = np.arange(len(bend)) / a_second
+    time = np.arange(len(bend)) / blocks_per_second
     if opens and rng.random() < singer.scoops:
         bend -= singer.scoop_depth * np.exp(-time / rng.uniform(0.03, 0.12))
     elif not opens and step:
@@ -169,22 +182,22 @@ def _bend(
     onset = np.clip((time - singer.vibrato_delay) / 0.35, 0.0, 1.0)
     bend += singer.vibrato * onset * np.sin(2 * np.pi * singer.vibrato_rate * time + rng.uniform(0, 6.3))
     if closes and rng.random() < singer.falls:
-        tail = min(len(bend), round(FALL_SECONDS * a_second))
+        tail = min(len(bend), round(FALL_SECONDS * blocks_per_second))
         bend[-tail:] -= rng.uniform(1.5, 5.0) * np.linspace(0.0, 1.0, len(bend))[-tail:] ** 2
 
 
 def _say_consonant(
-    rng: np.random.Generator, level: Doubles, noise: Doubles, start: int, loud: float, a_second: float
+    rng: np.random.Generator, level: Doubles, noise: Doubles, start: int, loud: float, blocks_per_second: float
 ) -> None:
-    """A short gap in the voice with a noise burst or hiss."""
-    length = round(float(rng.choice([0.015, 0.03, 0.07, 0.1])) * a_second)
+    """Add a consonant: attenuate the voice briefly, and add a noise burst or hiss."""
+    length = round(float(rng.choice([0.015, 0.03, 0.07, 0.1])) * blocks_per_second)
     first = max(0, start - length // 2)
     level[first : first + length] *= float(rng.choice([0.0, 0.2, 0.6]))
     noise[first : first + length] += loud * rng.uniform(0.0, 0.25)
 
 
 def _source(pitch: Doubles, singer: Singer, samples: int, rate: int) -> Floats:
-    """The glottal source: a pulse, band-limited below the Nyquist frequency."""
+    """The glottal source, a pulse that is band-limited below the Nyquist frequency, float32 [samples]."""
     hertz = 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
     tops = np.array([*_TABLE_TOPS, 2000.0])
     tables = np.zeros((len(tops), TABLE), dtype=np.float32)
@@ -208,8 +221,8 @@ def _formants(hertz: npt.NDArray[np.floating], vowel: int, singer: Singer) -> Fl
     return response.astype(np.float32)
 
 
-def _drawn_out(values: Doubles, samples: int) -> Floats:
-    """Interpolates block values linearly to samples."""
+def _interpolated(values: Doubles, samples: int) -> Floats:
+    """Linear interpolation of block values to ``samples`` samples."""
     short = values.astype(np.float32)
     ramp = np.arange(BLOCK, dtype=np.float32) / np.float32(BLOCK)
     drawn: Floats = (short[:-1, None] + np.diff(short)[:, None] * ramp).ravel()[:samples]

@@ -20,9 +20,9 @@ class Batch:
         labels: int64 [rows], ``Key.index`` or ``NO_KEY_INDEX``; empty for an unlabeled batch.
         shifts: int64 [rows, 2], bins cropped from below for the plain and the transposed view, 0..15 each.
         pseudo_labels: float32 [rows, 24], the teachers' probabilities by ``Key.index``; empty without teachers.
-        score: uint8 [rows, moments, 4], ``stonecli_train.corpus.annotation`` of the segments of a labeled batch, one
-            moment per input frame of the network; empty if the run has no auxiliary losses.
-        styles: int64 [rows], ``Track.style``; empty if ``score`` is.
+        score: uint8 [rows, frames, 4], labels of ``stonecli_train.corpus.annotation`` for each input frame of the
+            network, for a labeled batch; empty if the run has no auxiliary losses.
+        styles: int64 [rows], ``Track.style``; empty if ``score`` is empty.
     """
 
     first: Tensor

@@ -13,13 +13,13 @@ from stonecli_train.errors import DataError
 
 
 def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
-    """The rows of a CSV with columns ``path`` (relative to the CSV, or absolute) and ``key`` (any spelling;
-    ``none`` for a recording without a key: None).
+    """Path and key of each recording in a CSV; the key is None for a recording without one.
 
-    A file that is listed again with the same key counts once.
+    The columns are ``path`` (absolute, or relative to the CSV) and ``key`` (any spelling, or ``none``). A file that is
+    listed again with the same key counts once.
 
     Raises:
-        DataError: a column is missing, a line has no valid key, or a file does not exist or is listed with two keys.
+        DataError: a column is missing, a key is invalid, or a file does not exist or is listed with two keys.
         OSError: the CSV cannot be read.
     """
     labels: dict[Path, tuple[Path, Key | None]] = {}
@@ -31,7 +31,9 @@ def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
             except (ValueError, OSError) as error:
                 raise LabelsError(f"line {line}: {reason(error)}") from error
             if before != key:
-                raise LabelsError(f"line {line}: {row['path']} is labeled {_name(key)}, but {_name(before)} before")
+                raise LabelsError(
+                    f"line {line}: {row['path']} is labeled {_name(key)}, but {_name(before)} in an earlier line"
+                )
     except LabelsError as error:
         raise DataError(f"{path.name}: {error}") from error
     if not labels:
@@ -40,9 +42,9 @@ def read_labels(path: Path) -> list[tuple[Path, Key | None]]:
 
 
 def read_styles(path: Path) -> dict[Path, int]:
-    """Index in ``STYLES`` of each rendering in a CSV of ``read_labels``, by resolved path.
+    """Index in ``STYLES`` of each rendering in a CSV of labels, by resolved path.
 
-    Rows with no style or an unknown one are skipped.
+    Rows without a style, or with an unknown one, are skipped.
 
     Raises:
         LabelsError, OSError: the CSV cannot be read.

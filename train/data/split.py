@@ -1,4 +1,4 @@
-"""Divides the tracks between training and validation, the same way in a resumed run."""
+"""Splits the tracks into training and validation sets; a resumed run keeps its split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stonecli_train.data.tracks import Track
 
 @dataclass(frozen=True)
 class Split:
-    """Which tracks a run trains on and which it validates with, in order, by ``Track.digest``."""
+    """The tracks for training and validation, in order, as ``Track.digest``."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -28,11 +28,15 @@ class Split:
 
     @classmethod
     def from_dict(cls, texts: Mapping[str, str]) -> Split:
-        """The split that ``as_dict`` gave; raises KeyError, TypeError or AttributeError for anything else."""
+        """The split that ``as_dict`` returned.
+
+        Raises:
+            KeyError, TypeError, AttributeError: ``texts`` has another form.
+        """
         return cls(tuple(texts["training"].split()), tuple(texts["validation"].split()))
 
     def difference(self, before: Split) -> str:
-        """A message about the changes from another split; empty if there are none."""
+        """Description of the changes since the split ``before``; empty if there are none."""
         if self == before:
             return ""
         ours, theirs = ({*split.training, *split.validation} for split in (self, before))
@@ -49,10 +53,16 @@ class Split:
 def split_tracks(
     tracks: Sequence[Track], share: float, seed: int, before: Split | None = None
 ) -> tuple[list[Track], list[Track]]:
-    """Training and validation tracks: each track is in one of them; both get at least one if there are two.
+    """Training and validation tracks; each list has at least one track if there are two or more.
 
-    Tracks of an earlier split stay where they were ``before``; new ones are for training. Tracks with and without a key
-    are split separately if one part would otherwise get only tracks without a key.
+    Tracks of the split ``before`` stay where they were, and new ones are for training. Tracks with and without a key
+    are split separately if one list would otherwise have only tracks without a key.
+
+    Args:
+        tracks: tracks to split.
+        share: share of validation tracks, 0..1.
+        seed: random seed.
+        before: the split of the run that is resumed; None for a new run.
     """
     if before is not None:
         known, held_out = set(before.training), set(before.validation)

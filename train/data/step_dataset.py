@@ -1,4 +1,4 @@
-"""Makes batches of feature segments from tracks; each batch depends on the step's number only.
+"""Makes batches of feature segments from tracks; each batch depends on the number of the step only.
 
 A batch is a function of (seed, step, row): a run resumed at step n gets the same batches, worker processes need no
 state, and each of several training processes makes only its own rows.
@@ -31,32 +31,35 @@ _NO_SCORE = np.zeros((0, len(COLUMNS)), dtype=np.uint8)
 
 
 def check_tracks(unlabeled: Sequence[Track], labeled: Sequence[Track], config: TrainConfig) -> None:
-    """Check that the loss can learn from these tracks.
+    """Check that the loss can be trained on these tracks.
 
     Raises:
         DataError: it cannot; the message says what to do.
     """
     if config.loss.name == "cross_entropy" and all(track.keyless for track in labeled):
-        raise DataError("the cross_entropy loss needs labels: keys to learn from, and others to validate with")
+        raise DataError("the cross_entropy loss needs labels: add tracks with a key, for training and validation")
     if config.loss.name != "cross_entropy" and any(track.keyless for track in labeled):
         raise DataError(
-            f"the {config.loss.name} loss cannot learn from tracks without a key, which the labels call {NO_KEY}: "
-            "leave them out, or take a --config with the cross_entropy loss (docs/training.md)"
+            f"the {config.loss.name} loss cannot learn from tracks without a key (label {NO_KEY}): "
+            "remove them, or use a --config with the cross_entropy loss (docs/training.md)"
         )
 
 
 class StepDataset(Dataset[Batch]):
     """Batch number ``step`` of a run; there is no last step.
 
-    With both kinds of tracks, labeled and unlabeled batches alternate: by default one each ([1] in
-    ``stonecli_train.losses``: "mix"), otherwise by ``unlabeled_every``. Tracks are drawn uniformly with replacement
-    (with ``balance_modes``, the mode first).
+    With both kinds of tracks, one batch out of ``data.unlabeled_every`` is unlabeled, by default every second one
+    ("mix" in [1] of ``stonecli_train.losses``). Tracks are drawn uniformly with replacement; with ``balance_modes``,
+    the mode is drawn first.
 
     Args:
         unlabeled, labeled: tracks; one list may be empty.
-        config: of the run.
-        purpose: numbers that separate the random streams of training, validation and restarts from the best checkpoint.
-        rank, world_size: this process's share of every batch.
+        config: configuration of the run.
+        purpose: numbers that separate the random streams of training, validation and recoveries.
+        rank, world_size: rank of this process and number of processes; each makes its own rows of every batch.
+
+    Raises:
+        DataError: the loss cannot be trained on these tracks, or the batch size is not a multiple of ``world_size``.
     """
 
     def __init__(
@@ -69,7 +72,10 @@ class StepDataset(Dataset[Batch]):
         world_size: int = 1,
     ) -> None:
         if config.data.batch_size % world_size:
-            raise DataError(f"a batch of {config.data.batch_size} cannot be shared by {world_size} processes")
+            raise DataError(
+                f"data.batch_size must be a multiple of the number of processes ({world_size}),"
+                f" not {config.data.batch_size}"
+            )
         check_tracks(unlabeled, labeled, config)
         self._keyless = [track for track in labeled if track.keyless]
         self._labeled = tuple(track for track in labeled if not track.keyless)
@@ -83,7 +89,7 @@ class StepDataset(Dataset[Batch]):
         self._config = config
         self._seed = [config.optimizer.seed, *purpose]
         self._rows = range(rank, config.data.batch_size, world_size)
-        self._scores: dict[Path, Segment] = {}  # a few hundred bytes each
+        self._scores: dict[Path, Segment] = {}  # cache by path, a few hundred bytes each
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of this process for one step."""
@@ -98,8 +104,8 @@ class StepDataset(Dataset[Batch]):
         )
         rows = [draw(np.random.default_rng([*self._seed, step, row])) for row in self._rows]
         first, second, labels, shifts, pseudo_labels, score, styles = zip(*rows, strict=True)
-        drawn = np.random.default_rng([*self._seed, step])  # the same in all processes
-        frames = int(drawn.integers(self._config.shortest_frames, self._config.segment_frames + 1))
+        shared_rng = np.random.default_rng([*self._seed, step])  # the same in all processes
+        frames = int(shared_rng.integers(self._config.shortest_frames, self._config.segment_frames + 1))
         return Batch(
             torch.from_numpy(np.stack(first)[:, :frames]),
             torch.from_numpy(np.stack(second)[:, :frames])
@@ -116,8 +122,8 @@ class StepDataset(Dataset[Batch]):
     ) -> tuple[Tensor, Tensor]:
         if not is_labeled or not self._config.has_auxiliary:
             return torch.empty(0), torch.empty(0)
-        moments = frames // self._config.input.frames_averaged
-        return torch.from_numpy(np.stack(score)[:, :moments]), torch.tensor(styles, dtype=torch.int64)
+        score_frames = frames // self._config.input.frames_averaged
+        return torch.from_numpy(np.stack(score)[:, :score_frames]), torch.tensor(styles, dtype=torch.int64)
 
     def _unlabeled_row(self, rng: np.random.Generator) -> _Row:
         features = self._load(self._unlabeled[int(rng.integers(len(self._unlabeled)))])
@@ -128,15 +134,16 @@ class StepDataset(Dataset[Batch]):
         return one, two, -1, shifts, _NO_PSEUDO_LABEL, _NO_SCORE, UNKNOWN_STYLE
 
     def _pseudo_labeled_row(self, rng: np.random.Generator) -> _Row:
-        """A segment with a pseudo-label, shifted by up to a quarter of its length; both modes are equally likely."""
+        """A segment with a pseudo-label, at a start jittered by up to a quarter of its length; both modes are equally
+        likely."""
         mode = self._pseudo_labels[int(rng.integers(len(self._pseudo_labels)))]
         track, indices = mode[int(rng.integers(len(mode)))]
         assert track.pseudo_labels is not None  # noqa: S101
         index = int(rng.choice(indices))
         features = self._load(track)
         frames = self._config.segment_frames
-        move = int(rng.integers(-(frames // 4), frames // 4 + 1))
-        start = min(max(0, int(track.pseudo_labels.starts[index]) + move), max(0, len(features) - frames))
+        jitter = int(rng.integers(-(frames // 4), frames // 4 + 1))
+        start = min(max(0, int(track.pseudo_labels.starts[index]) + jitter), max(0, len(features) - frames))
         segment = self._segment(features, start, rng, False)
         return (
             segment,
@@ -158,7 +165,7 @@ class StepDataset(Dataset[Batch]):
         return segment, segment, label, draw_shifts(self._spare, rng), _NO_PSEUDO_LABEL, score, track.style
 
     def _score(self, track: Track, played: npt.NDArray[np.int64]) -> Segment:
-        """The score labels of a rendering at the frames of its segment, uint8 [moments, 4]."""
+        """The score labels of a rendering for each averaged frame of its segment, uint8 [averaged frames, 4]."""
         path = track.features.with_suffix(SCORE)
         step = self._config.input.frames_averaged
         frames = played[: len(played) // step * step].reshape(-1, step)[:, step // 2]
@@ -167,9 +174,9 @@ class StepDataset(Dataset[Batch]):
         score = self._scores[path]
         out = np.full((len(frames), len(COLUMNS)), UNKNOWN, dtype=np.uint8)
         seconds = frames * self._config.vqt.hop_length / self._config.vqt.sample_rate
-        moments = (seconds / FRAME_SECONDS).astype(np.int64)
-        inside = moments < len(score)
-        out[inside] = score[moments[inside]]
+        indices = (seconds / FRAME_SECONDS).astype(np.int64)
+        inside = indices < len(score)
+        out[inside] = score[indices[inside]]
         return out
 
     @property
@@ -183,10 +190,10 @@ class StepDataset(Dataset[Batch]):
     def _played_segment(
         self, features: Segment, start: int, rng: np.random.Generator, is_labeled: bool
     ) -> tuple[npt.NDArray[np.int64], Segment]:
-        """The frames of ``features`` that a segment plays, int64 [frames], and the segment."""
+        """The indices of the frames of ``features`` that the segment consists of, int64 [frames], and the segment."""
         frames, tempo = self._config.segment_frames, self._config.data.tempo
         steady = start + np.arange(frames)
-        if len(features) < start + frames:  # a track that is shorter is repeated, as in ``cut``
+        if len(features) < start + frames:  # a track that ends earlier is repeated, as in ``cut``
             steady = start + np.arange(frames) % max(1, len(features) - start)
         if not self._config.data.augment:
             return steady, cut(features, start, frames)
@@ -201,8 +208,8 @@ class StepDataset(Dataset[Batch]):
             steady = start + played.astype(np.int64) % max(1, len(features) - start)
         other = None
         if is_labeled and self._unlabeled:
-            donor = self._load(self._unlabeled[int(rng.integers(len(self._unlabeled)))])
-            other = cut(donor, int(rng.integers(max(1, len(donor) - frames + 1))), frames)
+            recording = self._load(self._unlabeled[int(rng.integers(len(self._unlabeled)))])
+            other = cut(recording, int(rng.integers(max(1, len(recording) - frames + 1))), frames)
         return steady, augmented(segment, rng, other)
 
     def _draw_labeled(self, rng: np.random.Generator) -> Track:

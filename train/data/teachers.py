@@ -1,4 +1,4 @@
-"""Gives tracks without labels the pseudo-labels of teachers."""
+"""Adds the pseudo-labels of teachers to unlabeled tracks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _REPORT_EVERY = 100  # recordings
 def with_pseudo_labels(
     tracks: Sequence[Track], teachers: TeacherEnsemble, config: TrainConfig, report: Report = print
 ) -> list[Track]:
-    """The unlabeled tracks with the teachers' pseudo-labels, filtered as ``config.loss`` says.
+    """Copies of the unlabeled tracks with the pseudo-labels of the teachers.
+
+    Args:
+        tracks: unlabeled tracks.
+        teachers: the ensemble of teachers.
+        config: with ``loss.chroma_agrees``, only pseudo-labels that the chroma confirms are kept.
+        report: called with messages about the progress and the result.
 
     Raises:
-        DataError: no pseudo-label is confident enough.
-        OSError: features cannot be read, or pseudo-labels cannot be stored.
+        DataError: no pseudo-label has at least ``loss.min_confidence``.
+        OSError: features cannot be read, or pseudo-labels cannot be written.
     """
     found = []
     for number, track in enumerate(tracks, 1):

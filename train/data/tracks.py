@@ -1,4 +1,4 @@
-"""Finds the recordings to train on, and their features."""
+"""Finds the recordings to train on, and computes their features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stonecli.library.walk import find_music
 from stonecli_train.data.labels import read_labels, read_styles
 from stonecli_train.errors import DataError
 from stonecli_train.features import FeatureCache
-from stonecli_train.parallel import ALONE, Processes, gather_objects
+from stonecli_train.parallel import SINGLE_PROCESS, Processes, gather_objects
 from stonecli_train.pseudo_labels import PseudoLabels
 
 UNKNOWN_STYLE = -1
@@ -24,15 +24,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Track:
-    """A recording's features.
+    """A recording with its features and label.
 
     Attributes:
         features: .npy file of uint8 [frames, bins].
-        key: the label; None for an unlabeled track, and for one without a key.
-        keyless: whether its label is "no key".
-        pseudo_labels: the teachers' pseudo-labels of an unlabeled track, if any.
-        name: of the recording within its folder, by which a resumed run identifies it.
+        key: the labeled key; None for an unlabeled track, and for one that is labeled "no key".
+        keyless: whether the label is "no key".
+        pseudo_labels: pseudo-labels of an unlabeled track; None without teachers.
         style: index of a rendering's style in ``stonecli_train.corpus.styles.STYLES``, or ``UNKNOWN_STYLE``.
+        name: path of the recording relative to its folder, by which a resumed run identifies it.
     """
 
     features: Path
@@ -65,25 +65,27 @@ def collect_tracks(
     cache: FeatureCache,
     report: Report = print,
     *,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     check: Callable[[Sequence[Track], Sequence[Track]], None] = lambda unlabeled, labeled: None,
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> tuple[list[Track], list[Track]]:
     """Unlabeled and labeled tracks with their features in the cache.
 
-    Files that cannot be decoded are reported and skipped. A labeled file is not used as an unlabeled one as well. Each
+    Files that cannot be decoded are reported and skipped. A labeled file is not also used as an unlabeled one. Each
     of several processes decodes its share and waits for the others.
 
     Args:
-        folder, labels: of recordings without and with labels.
-        cache: of features.
+        folder: folder of unlabeled recordings; None for none.
+        labels: CSV of labeled recordings; None for none.
+        cache: cache of the features.
         report: called with a message per skipped file.
-        processes: of the training run.
-        check: called with the tracks before decoding, to report unsuitable data early.
+        processes: the processes of the training run.
+        check: called with the unlabeled and labeled tracks before decoding, to report unsuitable data early.
         progress: called with the number of recordings that this process has decoded, and their total.
 
     Raises:
         DataError: there is nothing to train on, or the labels are invalid.
+        OSError: the labels cannot be read, or the cache cannot be written.
     """
     items = _items(folder, labels, report)
     styles = read_styles(labels) if labels else {}
@@ -95,7 +97,7 @@ def collect_tracks(
         else:
             tracks.append(_track(item, features, styles))
     if not tracks:
-        raise DataError("no audio to train on" + (f" in {folder}" if folder else ""))
+        raise DataError("there is no audio to train on" + (f" in {folder}" if folder else ""))
     return _by_kind(tracks)
 
 
@@ -112,7 +114,7 @@ def _items(folder: Path | None, labels: Path | None, report: Report) -> list[_It
 
 
 def _relative(path: Path, beside: Path | None) -> str:
-    """The name of a recording within its folder, which stays the same when the folder is moved."""
+    """Path of a recording relative to its folder, which stays the same when the folder is moved."""
     base = beside.parent if beside else path.parent
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
@@ -120,20 +122,20 @@ def _relative(path: Path, beside: Path | None) -> str:
 def _decoded_by_all(
     items: Sequence[_Item], cache: FeatureCache, processes: Processes, progress: Callable[[int, int], None]
 ) -> list[tuple[Path | None, str | None]]:
-    """As ``_decoded``, each process with its share of the items."""
+    """The result of ``_decoded`` for all items, of which each process decodes its share."""
     parts = gather_objects(_decoded(items[processes.rank :: processes.count], cache, progress), processes)
     outcomes = [parts[index % len(parts)][index // len(parts)] for index in range(len(items))]
-    elsewhere = [
+    remote = [
         index for index, (features, _) in enumerate(outcomes) if features is not None and not features.exists()
     ]  # cached on another machine
-    again = dict(zip(elsewhere, _decoded([items[index] for index in elsewhere], cache, progress), strict=True))
-    return [again.get(index, old) for index, old in enumerate(outcomes)]
+    local = dict(zip(remote, _decoded([items[index] for index in remote], cache, progress), strict=True))
+    return [local.get(index, outcome) for index, outcome in enumerate(outcomes)]
 
 
 def _decoded(
     items: Sequence[_Item], cache: FeatureCache, progress: Callable[[int, int], None]
 ) -> list[tuple[Path | None, str | None]]:
-    """For each item, the path of its features, or the error."""
+    """Path of the features of each item, or the error message."""
     found = []
     with ThreadPoolExecutor(default_jobs()) as executor:
         outcomes = run(lambda item: cache.features(item.path), items, executor=executor, in_flight=2 * default_jobs())

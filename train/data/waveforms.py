@@ -16,26 +16,26 @@ from stonecli_train.data.batch import Batch
 from stonecli_train.data.segments import draw_shifts
 from stonecli_train.errors import DataError
 
-_ENDLESS = "it has to give batches without end"
+_ENDLESS = "it must yield batches without end"
 
 
 class WaveformTracks(Dataset[Batch]):
     """Batches of waveforms from the user's data loader, in the shapes of the published code.
 
-    ``source`` gives batches by step (``source[step]``) or one after the other (anything that can be iterated: a
-    generator, an ``IterableDataset``, a ``DataLoader``), and should not end. A batch is one of
+    ``source`` has the batch of each step (``source[step]``), or is an iterable of batches (such as an
+    ``IterableDataset`` or a ``DataLoader``) without end. A batch is one of
 
     - float32 [batch, samples, 2]: two segments of each track, without labels (``selfsupervised``);
     - (float32 [batch, samples, 1], list of key names): one segment of each, with labels (``supervised``);
-    - the original's dictionary ``{"audio": waveforms, "keymode": (names,)}`` of either kind, with names of "-1" where
-      there are no labels.
+    - the dictionary ``{"audio": waveforms, "keymode": (names,)}`` of the published code, of either kind, with the names
+      "-1" if there are no labels.
 
     Both kinds may alternate in any way (``mix``). A resumed run skips the batches that it has used: a source
-    with ``source[step]`` resumes at once and exactly; an iterated one must give the same batches again.
+    with ``source[step]`` resumes at once and exactly; an iterable must yield the same batches again.
 
     Args:
-        source: of the batches.
-        config: of the run.
+        source: the batches.
+        config: configuration of the run.
     """
 
     def __init__(self, source: Any, config: TrainConfig) -> None:
@@ -57,7 +57,7 @@ class WaveformTracks(Dataset[Batch]):
         if self._iterator is None or step < self._position:
             iterator = iter(source)
             if self._iterator is not None and iterator is self._iterator:
-                raise DataError("the data loader cannot start again: give an iterable instead of an iterator")
+                raise DataError("the data loader cannot be restarted: return an iterable instead of an iterator")
             self._iterator, self._position = iterator, 0
         try:
             while self._position < step:
@@ -72,15 +72,21 @@ class WaveformTracks(Dataset[Batch]):
         """The batch of one step.
 
         Raises:
-            DataError: the batch has an invalid shape.
+            DataError: the data loader has no such batch, or its shape or a key name is invalid.
         """
         audio, names = _waveforms(self._batch(step))
         if audio.ndim != 3 or audio.shape[2] != (2 if names is None else 1):
-            raise DataError("waveforms are [batch, samples, 2], or [batch, samples, 1] with labels")
+            raise DataError(
+                "waveforms must have the shape [batch, samples, 2], or [batch, samples, 1] with labels,"
+                f" not {list(audio.shape)}"
+            )
         if names is not None and len(names) != len(audio):
             raise DataError(f"{len(names)} labels for {len(audio)} waveforms")
         if audio.shape[1] < self._config.vqt.min_samples:
-            raise DataError(f"waveforms of {audio.shape[1]} samples are too short")
+            raise DataError(
+                f"waveforms of {audio.shape[1]} samples are too short; the transform needs"
+                f" {self._config.vqt.min_samples}"
+            )
         spare = self._config.vqt.n_bins - self._config.network.n_bins
         rng = np.random.default_rng([self._config.optimizer.seed, step])
         segments = [self._features(audio[:, :, channel]) for channel in range(audio.shape[2])]
@@ -103,7 +109,7 @@ class WaveformTracks(Dataset[Batch]):
 
 
 def _waveforms(item: Any) -> tuple[Tensor, Sequence[str] | None]:
-    """Waveforms and labels of a source's batch."""
+    """Waveforms of a batch, and its labels; None instead of labels for an unlabeled batch."""
     if isinstance(item, dict):  # the published format: labels as a tuple of one list, "-1" for no label
         audio, (names,) = item["audio"], item["keymode"]
         return audio, names if audio.shape[-1] == 1 else None

@@ -329,7 +329,7 @@ class TestOwnCode:
         for wrong, reason in (
             ("my_own_watchers:Other", "must be a subclass"),
             ("my_own_watchers:None_", "has no attribute"),
-            ("no_such_module:Mine", "there is no Python module no_such_module"),
+            ("no_such_module:Mine", "Python finds no module no_such_module"),
         ):
             assert reason in refused(invoke(*run, "--watcher", wrong), 1)
 

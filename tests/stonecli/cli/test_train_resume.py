@@ -175,7 +175,7 @@ class TestOtherRun:
         result = invoke(*train_arguments("skey", "--data", recordings / "music", "-g", other))
         assert result.exit_code == 1
         (line,) = lines(result.stderr)
-        assert line.startswith(f"stone: {last.parent}: holds a run of another architecture")
+        assert line.startswith(f"stone: {last.parent}: the run in it has another architecture")
         assert last.read_bytes() == before
 
     def test_a_run_with_other_settings_is_resumed_only_when_asked_to(

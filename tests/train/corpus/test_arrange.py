@@ -10,7 +10,7 @@ from stonecli_train.corpus.arrange import HIGHEST, LOWEST, arrange, arrange_scor
 from stonecli_train.corpus.drums import draw_drums
 from stonecli_train.corpus.layers import LAYERS
 from stonecli_train.corpus.melodies import ChordLookup, draw_hook, draw_melody, draw_riff
-from stonecli_train.corpus.progressions import LOOPS, draw_loop, harmonised
+from stonecli_train.corpus.progressions import LOOPS, draw_loop, harmonized
 from stonecli_train.corpus.scene import Scene
 from stonecli_train.corpus.score import Chord, Note, Passage, diatonic_share
 from stonecli_train.corpus.styles import DRUMS, STYLES
@@ -128,7 +128,7 @@ def test_a_tune_gets_chords_that_hold_its_notes() -> None:
     tune = Passage(
         ((0.0, C),), 16.0, "t", "t", melody=tuple(Note(float(index), 1.0, pitch) for index, pitch in enumerate(pitches))
     )
-    assert [chord.root for chord in harmonised(tune, rng(0)).chords] == [0, 5, 7, 0]
+    assert [chord.root for chord in harmonized(tune, rng(0)).chords] == [0, 5, 7, 0]
 
 
 def test_drums_keep_to_the_metre_and_end_in_time() -> None:

@@ -87,7 +87,7 @@ def test_a_corpus_that_is_there_is_not_downloaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (None, "the server says 404"),
+        (None, "the server answered 404"),
         (tunes(13), "13 scores instead of 14"),
         ({}, "0 scores instead of 14"),
     ],
@@ -117,10 +117,12 @@ def test_without_a_network_the_error_has_the_remedy(tmp_path: Path, capsys: pyte
     assert main([str(tmp_path), "--source", "pop909", "--host", "http://127.0.0.1:9"]) == 1
     errors = capsys.readouterr().err
     assert "refused" in errors.lower()
-    assert f"https://github.com/music-x-lab/POP909-Dataset yourself, as {tmp_path / 'pop909.zip'}" in errors
+    assert (
+        f"https://github.com/music-x-lab/POP909-Dataset yourself and save them as {tmp_path / 'pop909.zip'}" in errors
+    )
     (tmp_path / "pop909.zip").touch()
     assert main([str(tmp_path), "--source", "pop909"]) == 0
-    assert "there already; files: 2727, from music-x-lab/POP909-Dataset, license: MIT" in capsys.readouterr().out
+    assert "already downloaded; 2727 files from music-x-lab/POP909-Dataset, license: MIT" in capsys.readouterr().out
 
 
 def test_every_corpus_of_the_mix_can_be_downloaded() -> None:

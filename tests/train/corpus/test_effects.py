@@ -73,7 +73,7 @@ def test_nothing_done_is_nothing_but_the_level() -> None:
 @pytest.mark.parametrize(
     "chain",
     [
-        Effects(saturation_db=14.0), Effects(equaliser=(8.0, -8.0, 8.0, -8.0, 8.0)), Effects(ratio=6.0),
+        Effects(saturation_db=14.0), Effects(equalizer=(8.0, -8.0, 8.0, -8.0, 8.0)), Effects(ratio=6.0),
         Effects(limited_db=14.0), Effects(clipped_db=8.0), Effects(wow=15.0), Effects(room=0.9, wet_db=0.0),
         Effects(low_pass=2000.0, high_pass=250.0, poles=3), Effects(sampler_rate=9000.0), Effects(bits=6.0),
         Effects(noise_db=14.0), Effects(crackles=30.0), Effects(hum=True), Effects(codec="mp3", kilobits=24),
@@ -99,7 +99,7 @@ def test_filters_remove_their_bands() -> None:
         gains, aside = [0.0] * 5, 100 if hertz > 1000 else 9000
         gains[band] = 8.0
         tones = np.sin(2 * np.pi * hertz * TIME) + np.sin(2 * np.pi * aside * TIME)
-        out = apply_effects(rng(), tones.astype(np.float32), RATE, Effects(equaliser=(*gains,)))
+        out = apply_effects(rng(), tones.astype(np.float32), RATE, Effects(equalizer=(*gains,)))
         boosted = np.abs(np.fft.rfft(out))
         assert 20 * np.log10(boosted[2 * hertz] / boosted[2 * aside]) > 5.0
 

@@ -60,17 +60,17 @@ def test_every_font_is_either_for_training_or_held_out() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
-def test_a_sound_that_is_cut_off_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As FluidSynth leaves it on a full disk, and ends with 0."""
+def test_truncated_audio_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, FluidSynth writes truncated audio and exits with code 0."""
     program = tmp_path / "fluidsynth"
     program.write_text('#!/bin/sh\nwhile [ "$1" != -F ]; do shift; done\nhead -c 80000 /dev/zero > "$2"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(FluidSynthError, match="cut off"):
+    with pytest.raises(FluidSynthError, match="truncated"):
         render_parts(PARTS[:1], SOUND_FONTS[0], 5.0, RATE)
 
 
-@pytest.mark.skipif(not is_installed(), reason="FluidSynth or its soundfonts are not here")
+@pytest.mark.skipif(not is_installed(), reason="FluidSynth or its soundfonts are not installed")
 def test_each_part_is_alone_in_time_in_tune_and_as_loud_as_alone() -> None:
     font = draw_font(np.random.default_rng(0))
     late = Part("lead", (Tone(2.0, 1.5, 69, 100),), 19)  # an organ: it sounds at once

@@ -13,7 +13,15 @@ import soundfile
 
 pytest.importorskip("torch")
 
-from stonecli_train.corpus.game_music import TRIES, FetchError, _is_music, _played, _unpack_music, fetch_all, main
+from stonecli_train.corpus.game_music import (
+    MAX_FAILURES,
+    FetchError,
+    _is_music,
+    _rendered,
+    _unpack_music,
+    fetch_all,
+    main,
+)
 
 
 def tracker_module() -> bytes:
@@ -31,7 +39,7 @@ def test_a_tracker_module_is_played(tmp_path: Path) -> None:
         pytest.skip("this ffmpeg plays no tracker modules")
     module = tmp_path / "song.mod"
     module.write_bytes(tracker_module())
-    out = _played(module)
+    out = _rendered(module)
     assert out == tmp_path / "song.mod.ogg"
     samples, rate = soundfile.read(out)
     assert 7.0 < len(samples) / rate < 9.0
@@ -42,7 +50,7 @@ def test_a_tracker_module_is_played(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_module_stays_unchanged(tmp_path: Path) -> None:
     module = tmp_path / "song.mod"
     module.write_bytes(b"module example.org/game\n\ngo 1.22\n")
-    assert _played(module) == module
+    assert _rendered(module) == module
 
 
 def test_music_in_a_zip_lies_beside_it(tmp_path: Path) -> None:
@@ -70,7 +78,7 @@ def test_without_apt_it_ends_at_once(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([str(tmp_path / "games")]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "needs apt-get and dpkg-deb (Debian or Ubuntu): use music of your own"
+        "apt-get and dpkg-deb not found (Debian or Ubuntu); use music of your own"
     ]
 
 
@@ -84,9 +92,9 @@ def test_without_a_network_it_gives_up_after_a_few_packages(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([str(tmp_path / "games")]) == 1
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == TRIES
+    assert len(out.splitlines()) == MAX_FAILURES
     (line,) = err.splitlines()
-    assert line.startswith(f"{TRIES} packages in a row cannot be fetched (Unable to locate package ")
+    assert line.startswith(f"{MAX_FAILURES} packages in a row cannot be downloaded (Unable to locate package ")
     assert line.endswith("run apt-get update, or check the network; then run the same command again to resume")
 
 
@@ -106,8 +114,8 @@ def test_a_network_that_fails_later_is_an_error_too(
     (games / "first").mkdir(parents=True)
     (games / ".fetch-1234").mkdir()
     reported: list[str] = []
-    expected = pytest.raises(FetchError, match=f"^{TRIES} packages in a row cannot be fetched")
+    expected = pytest.raises(FetchError, match=f"^{MAX_FAILURES} packages in a row cannot be downloaded")
     with expected if is_error else nullcontext():
-        fetch_all(games, ["first", *(f"package-{number}" for number in range(2 * TRIES))], reported.append)
-    assert len(reported) == 1 + (TRIES if is_error else 2 * TRIES)
+        fetch_all(games, ["first", *(f"package-{number}" for number in range(2 * MAX_FAILURES))], reported.append)
+    assert len(reported) == 1 + (MAX_FAILURES if is_error else 2 * MAX_FAILURES)
     assert [path.name for path in games.iterdir()] == ["first"]  # a killed process left the other folder

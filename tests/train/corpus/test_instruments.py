@@ -35,13 +35,13 @@ def test_a_preset_becomes_notes_in_tune(
 ) -> None:
     preset = _preset(name)
     monkeypatch.setattr(instruments, "PITCHES", tuple(range(40, 80, 4)))
-    assert render_preset(preset, tmp_path) == "kept"
-    assert render_preset(preset, tmp_path) == "there already"
+    assert render_preset(preset, tmp_path) == instruments.RENDERED
+    assert render_preset(preset, tmp_path) == instruments.EXISTS
     (record,) = tmp_path.glob("*.json")
     row = json.loads(record.read_text("utf-8"))
     assert row["sustains"] == sustains
     notes = np.load(tmp_path / row["file"])
-    assert notes.shape == (len(row["pitches"]), round(instruments.KEPT * RATE))
+    assert notes.shape == (len(row["pitches"]), round(instruments.STORED_SECONDS * RATE))
     for note, pitch in zip(notes[3:9], row["pitches"][3:9], strict=True):
         measured = pitch_of(note[RATE // 10 : RATE // 2].astype(np.float32) / 32767, RATE)[0]
         assert abs((measured - pitch + 6) % 12 - 6) < 0.2
@@ -62,7 +62,7 @@ def test_the_command_writes_an_index_that_the_sampler_reads(
     (tmp_path / "x.xpf").write_text("<lmms-project>")
     assert main([str(tmp_path / "out"), "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "1 x kept" in printed
+    assert "1 x rendered" in printed
     assert "cannot be read" in printed
     assert len(list((tmp_path / "out").glob("*.json"))) == 2  # the record and the index
     families = load_sampler(tmp_path / "out", False).families | load_sampler(tmp_path / "out", True).families

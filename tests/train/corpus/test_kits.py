@@ -10,7 +10,7 @@ import soundfile
 
 from stonecli_train.corpus import kits
 from stonecli_train.corpus.drums import CRASH, HATS, KICKS, SNARES, TOMS, draw_percussion
-from stonecli_train.corpus.kits import INSTEAD, SOUND_OF, read_hydrogen, write_kits
+from stonecli_train.corpus.kits import SOUND_OF, SUBSTITUTES, read_hydrogen, write_kits
 
 RATE = 22050
 KIT = """<?xml version="1.0" encoding="UTF-8"?>
@@ -74,7 +74,7 @@ def test_every_drum_that_is_drawn_has_a_sound() -> None:
         reached: set[str] = set()
         queue = [sound]
         while queue:
-            new = set(INSTEAD.get(queue.pop(), ())) - reached
+            new = set(SUBSTITUTES.get(queue.pop(), ())) - reached
             reached |= new
             queue += new
         assert reached & {"kick", "snare", "hat_closed"}

@@ -17,7 +17,7 @@ from stonecli_train.corpus.sources import Library
 from stonecli_train.corpus.styles import STYLES
 
 needs_mma = pytest.mark.skipif(
-    shutil.which("mma") is None or not mma.LIBRARY.is_dir(), reason="MMA or its library is not here"
+    shutil.which("mma") is None or not mma.LIBRARY.is_dir(), reason="MMA or its library is not installed"
 )
 LOOP = tuple(
     Chord(4.0 * bar, 4.0, root, intervals, root)

@@ -185,7 +185,7 @@ def test_missing_soundfonts_are_reported_first(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
+@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not installed")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_fluidsynth_that_does_not_play_ends_the_run(
     jobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -245,11 +245,11 @@ def test_another_source_at_the_same_seed_is_refused(tmp_path: Path, capsys: pyte
     arguments = ["--no-soundfonts", "--seconds", "4", "--out", str(tmp_path), "--count", "2"]
     assert main(["--source", "styles", *arguments]) == 0
     assert main(["--source", "keyless", *arguments]) == 1
-    expected = f"{tmp_path / '1_000000.npy'}: is there already, of styles where keyless is to come: "
+    expected = f"{tmp_path / '1_000000.npy'}: already rendered from styles instead of keyless; "
     assert one_line(capsys).startswith(expected)
     assert main(["--source", "keyless", *arguments, "--seed", "2"]) == 0
     assert Counter(row["source"] for row in rows(tmp_path)) == {"styles": 2, "keyless": 2}
-    assert main(["--source", "styles", *arguments]) == 0  # its own may go on
+    assert main(["--source", "styles", *arguments]) == 0  # excerpts of the same source can be resumed
 
 
 def test_a_mix_is_known_by_the_sources_of_its_excerpts(tmp_path: Path) -> None:
@@ -258,14 +258,14 @@ def test_a_mix_is_known_by_the_sources_of_its_excerpts(tmp_path: Path) -> None:
     assert {row["source"] for row in rows(tmp_path)} == {"cocopops", "styles"}
     check_sources(mixed, tmp_path, range(6))
     for other in (replace(mixed, sources=GENERATED), replace(mixed, sources=mixed.sources[::-1])):
-        with pytest.raises(StoneError, match="take another --seed"):
+        with pytest.raises(StoneError, match="use another --seed"):
             check_sources(other, tmp_path, range(6))
 
 
 def test_a_mix_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1"]
     assert main(["--source", "pop909", "--without", "pop909", *arguments]) == 1
-    assert "nothing of pop909" in one_line(capsys)
+    assert "excludes all sources of --source pop909" in one_line(capsys)
 
 
 def test_the_commands_of_the_manual_write_different_files() -> None:
@@ -299,7 +299,7 @@ def test_the_built_in_model_agrees_with_numpy_renderings() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not here")
+@pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not installed")
 def test_the_built_in_model_agrees_with_soundfont_renderings() -> None:
     assert agreement(Settings(GENERATED, seconds=16.0, seed=1), range(24)) > 0.5
 

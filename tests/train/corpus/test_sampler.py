@@ -23,7 +23,7 @@ from stonecli_train.corpus.sampler import (
 )
 
 PITCHES = tuple(range(36, 85, 4))
-HELD = 2.5
+NOTE_SECONDS = 2.5
 
 
 def _note(pitch: float, falls: float) -> np.ndarray:
@@ -36,13 +36,13 @@ def _note(pitch: float, falls: float) -> np.ndarray:
 def _write_instrument(
     folder: Path, name: str, family: str, falls: float = 0.0, held_out: bool = False
 ) -> dict[str, Any]:
-    check = checked_notes(np.array([_note(pitch, falls) for pitch in PITCHES]), PITCHES, RATE, HELD)
+    check = checked_notes(np.array([_note(pitch, falls) for pitch in PITCHES]), PITCHES, RATE, NOTE_SECONDS)
     assert isinstance(check, Check)
     np.save(folder / f"{name}.npy", np.round(check.notes * 32767).astype(np.int16))
     return {
         "name": name, "family": family, "file": f"{name}.npy", "pitches": check.pitches, "sustains": check.sustains,
         "attack": check.attack, "held_out": held_out,
-        "loops": [find_loop(note, RATE, HELD) if check.sustains else None for note in check.notes],
+        "loops": [find_loop(note, RATE, NOTE_SECONDS) if check.sustains else None for note in check.notes],
     }  # fmt: skip
 
 

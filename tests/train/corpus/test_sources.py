@@ -85,7 +85,7 @@ def test_malformed_tunes_are_counted_and_the_rest_is_read(skipped: Skipped) -> N
     bad = TUNE.format(key="Hp").replace("X: 1", "X: 2")
     tunes = list(abc_notation.read_tunes(TUNE.format(key="D") + "\n" + bad + "\nX: 3\nK:C\nCD", "t", "t", skipped))
     assert len(tunes) == 1
-    assert skipped == {"t: no key": 1, "t: too short": 1}
+    assert skipped == {"t: not a key": 1, "t: too short": 1}
 
 
 def test_a_tune_with_a_borrowed_signature_is_skipped(tmp_path: Path, skipped: Skipped) -> None:
@@ -254,7 +254,7 @@ def test_pop909_times_become_beats_and_wrong_keys_are_dropped(tmp_path: Path, sk
 def test_the_real_corpora(source: str, minimum: int, min_minor: int, skipped: Skipped) -> None:
     folder = Path(__file__).resolve().parents[4] / "shared" / "corpus"
     if not (folder / f"{source}.zip").exists():
-        pytest.skip("the corpora are not here")
+        pytest.skip("the corpora are missing")
     passages = list(READERS[source](folder / source, skipped))
     assert len(passages) >= minimum
     assert sum(passage.key.mode == "minor" for passage in passages) >= min_minor
@@ -268,7 +268,7 @@ def test_the_real_corpora(source: str, minimum: int, min_minor: int, skipped: Sk
 
 
 def test_the_fiddle_tunes_of_music21(skipped: Skipped, tmp_path: Path) -> None:
-    pytest.importorskip("importlib.util").find_spec("music21") or pytest.skip("music21 is not here")
+    pytest.importorskip("importlib.util").find_spec("music21") or pytest.skip("music21 is not installed")
     source = music21_corpus.installed_corpus() / "ryansMammoth"
     target = tmp_path / "ryansMammoth"
     target.mkdir()

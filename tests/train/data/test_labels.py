@@ -56,7 +56,10 @@ class TestReadLabels:
             ("path,key\n\n\na.wav,C\nnone.wav,C\n", r"labels\.csv: line 5: no such file: none\.wav"),
             ("path,key\n,C\n", r"labels\.csv: line 2: no such file"),
             (f"path,key\n{'x' * 5000}.wav,C\n", r"labels\.csv: line 2: .*too long"),
-            ("path,key\na.wav,C\nb.wav,C\n./a.wav,Am\n", r"line 4: \./a\.wav is labeled A minor, but C major before"),
+            (
+                "path,key\na.wav,C\nb.wav,C\n./a.wav,Am\n",
+                r"line 4: \./a\.wav is labeled A minor, but C major in an",
+            ),
             ("path,key\n" + "x" * 200_000, r"labels\.csv: line 2: not valid CSV: field larger"),
             ("path,key\n", r"labels\.csv: the file contains no labels"),
             ("", r"labels\.csv: the file is empty"),
@@ -89,5 +92,5 @@ class TestReadLabels:
             (tmp_path / "a.wav", None),
             (tmp_path / "b.wav", Key(9, "minor")),
         ]
-        with pytest.raises(DataError, match="is labeled C major, but no key before"):
+        with pytest.raises(DataError, match="is labeled C major, but no key in an earlier line"):
             read_labels(labels("path,key\na.wav,none\n./a.wav,C\n"))

@@ -20,7 +20,7 @@ class TestWithPseudoLabels:
         checkpoint = load_checkpoint(Path(__file__).resolve().parents[3] / "checkpoints" / "stone_7.pt")
         tracks = make_tracks(tmp_path / "u", 3, labeled=False, frames=700)
         said: list[str] = []
-        teachers = TeacherEnsemble([checkpoint], 600, tmp_path / "kept")
+        teachers = TeacherEnsemble([checkpoint], 600, tmp_path / "cache")
         config = tiny_config("cross_entropy", loss__unlabeled="pseudo_labels", loss__min_confidence=0.0)
         found = with_pseudo_labels(tracks, teachers, config, said.append)
         assert [track.features for track in found] == [track.features for track in tracks]

@@ -120,7 +120,7 @@ class TestDataLoaders:
         assert torch.equal(tracks[3].first, expected[3])
         assert torch.equal(tracks[4].first, expected[4])
         if wrap == "generator":
-            with pytest.raises(DataError, match="give an iterable"):
+            with pytest.raises(DataError, match="return an iterable"):
                 tracks[0]
         else:
             assert torch.equal(tracks[0].first, expected[0])

@@ -17,12 +17,13 @@ class LoaderError(StoneError):
     """A data loader cannot be used."""
 
 
-def own_object(name: str) -> Any:
+def load_object(name: str) -> Any:
     """The object that ``MODULE:NAME`` names; the module may also be in the current folder.
 
     Raises:
         StoneError: the name has another form, or a module is missing.
-        AttributeError: there is no such object; or any exception of the module.
+        AttributeError: the module has no such object.
+        Exception: any exception that the module raises on import.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -31,23 +32,24 @@ def own_object(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise StoneError(f"there is no Python module {error.name}; run stone in its folder") from error
+        raise StoneError(f"Python finds no module {error.name}; install it or run stone in its folder") from error
     finally:
         sys.path.remove("")
 
 
 def load_loaders(name: str, config: TrainConfig) -> tuple[WaveformTracks, WaveformTracks]:
-    """Training and validation batches of the function that ``MODULE:FUNCTION`` names, called with the configuration.
+    """Training and validation batches from the function that ``MODULE:FUNCTION`` names.
 
-    The function returns two sources of batches; see ``stonecli_train.data.WaveformTracks`` for their shape.
+    The function is called with the configuration and returns two sources of batches
+    (``stonecli_train.data.WaveformTracks`` describes their shapes).
 
     Raises:
-        LoaderError: there is no such function, it fails, or returns something else.
+        LoaderError: there is no such function, it fails, or it returns something else.
     """
     from stonecli_train.data import WaveformTracks
 
     try:
-        function = own_object(name)
+        function = load_object(name)
     except Exception as error:  # user code can raise any exception
         raise LoaderError(f"--loader {name}: {describe(error)}") from error
     try:
