@@ -102,7 +102,8 @@ def batch_loss(logits: Tensor, chroma: Tensor | None, batch: Batch, config: Trai
     if loss.name == "cross_entropy" and loss.unlabeled == "mean_teacher":
         return {"total": loss.unlabeled_weight * mean_teacher_loss(logits, shift, loss.min_confidence)}
     if loss.name == "cross_entropy":
-        views = Views(*(relative_rows(profile) for profile in profiles), shift)
+        first, second, third = (relative_rows(profile) for profile in profiles)
+        views = Views(first, second, third, shift)
         terms = semi_tone_loss(views, loss.circle, loss.mode_weight)
         return terms | {"total": loss.unlabeled_weight * terms["total"]}
     if chroma is None:
