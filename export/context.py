@@ -1,20 +1,20 @@
-"""How much of its surroundings a window is given, so that the cut does not sound."""
+"""The context around a window: frames that are computed at both ends and then dropped."""
 
 from __future__ import annotations
 
 from stonecli_train.checkpoint import Checkpoint
 
-# 0.19 s of either side at the usual hop. The kernel of the lowest bin reaches 0.31 s, but what is left of its window
-# there weighs nothing: with twice as many no probability moved by more than 0.001.
+# 0.19 s on each side at the default hop. The kernel of the lowest bin extends to 0.31 s, but its window is near zero
+# there: twice as many frames changed no probability by more than 0.001.
 MIN_FRAMES = 8
 
 
 def context_frames(checkpoint: Checkpoint) -> int:
-    """Frames at either end of a window that are computed and dropped, a multiple of the frames averaged.
+    """Number of context frames at each end of a window, a multiple of ``frames_averaged``; 0 for published models.
 
-    At the edges of a window, the transform mirrors the audio and its decimations pad with silence: the first and last
-    frames contain artifacts that the network takes for a chord. With the real music around the window instead,
-    probabilities changed by up to 0.12. Published models get no context: their output stays exactly as published.
+    Without context, the transform reflects the audio at the edges of a window and its decimation pads with silence, so
+    the first and last frames contain artifacts that resemble a chord. With context, probabilities changed by up to
+    0.12. Published models have no context, so that their output stays exactly as published.
     """
     if is_as_published(checkpoint):
         return 0
@@ -22,5 +22,5 @@ def context_frames(checkpoint: Checkpoint) -> int:
 
 
 def is_as_published(checkpoint: Checkpoint) -> bool:
-    """Whether it was trained on single frames without a correction of the tuning, as STONE and S-KEY were."""
+    """Whether the checkpoint was trained on single frames without tuning correction, as STONE and S-KEY were."""
     return checkpoint.frames_averaged == 1 and not checkpoint.corrects_tuning

@@ -1,10 +1,9 @@
-"""The ONNX graph of a key model: audio in, probabilities out, the VQT inside.
+"""Builds the ONNX graph of a key model: from audio to probabilities, including the VQT.
 
 The graph is built node by node, not traced. So it is small, identical to the byte with every version of PyTorch, and
 its batch and sample axes are dynamic. Every export compares it with ``stonecli_train.vqt`` and
-``stonecli_train.chromanet`` (``stonecli_export.onnx_file``).
-Parameters are folded where that is exact: layer scale into the second pointwise convolution, batch norm and
-temperature into the classifier.
+``stonecli_train.chromanet`` (``stonecli_export.onnx_file``). Parameters are folded where that is exact: layer scale
+into the second pointwise convolution, batch norm and temperature into the classifier.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from stonecli_train.vqt import AMPLITUDE_FLOOR, BLOCK, DB_RANGE, LOWPASS_TAPS, V
 
 OPSET = 20
 NORM_EPSILON = 1e-5
-CHANNEL_STEP = 4
+CHANNEL_STEP = 4  # depthwise convolutions are padded to a multiple of this number of channels
 
 Array = npt.NDArray[Any]
 
@@ -45,10 +44,11 @@ def build_model(
         checkpoint: the checkpoint to export.
         major_tonic_bins: for 12 key signatures, the pitch class of each one's major tonic counted from the VQT's
             lowest bin, in output order. Adds the output ``major_share`` float32 [batch, 12]: the chroma energy at the
-            major tonic against that at the minor tonic of the same signature, 0..1 (S-KEY, section 3, uses the same
-            comparison as pseudo-label of the mode), so that a model of signatures can still name a key.
-        low_rate: if given, ``audio`` has half the rate, and the features are those of ``stonecli_export.low_rate_vqt``.
-        context: number of frames at either end of ``audio`` that are dropped (``stonecli_export.context``).
+            major tonic of each signature relative to the sum of both tonics, 0..1. With it, a model of signatures can
+            still name a key (S-KEY, section 3, uses the same comparison for its pseudo-labels of the mode).
+        low_rate: parameters of the VQT at half the sample rate (``stonecli_export.low_rate_vqt``), which is then the
+            rate of ``audio``; None for the VQT of training.
+        context: number of frames at each end of ``audio`` that are dropped (``stonecli_export.context``).
     """
     network = checkpoint.network()
     weights = {name: _array(value) for name, value in network.state_dict().items()}
@@ -84,7 +84,7 @@ def build_model(
 
 
 def _vqt_magnitude(graph: GraphBuilder, vqt: VQT) -> str:
-    """``VQT.magnitude`` before scaling and transposing, scaled: [batch, n_bins, frames]."""
+    """Nodes for ``VQT.magnitude`` of ``audio``, [batch, n_bins, frames]."""
     config = vqt.config
     lowpass = graph.constant(_array(vqt.lowpass_matrix), "lowpass_matrix")
     graph.op("Add", graph.divide(graph.length("audio", 1), config.hop_length), graph.constant([1]), name="frames")
@@ -117,7 +117,7 @@ def _without_context(graph: GraphBuilder, x: str, axis: int, frames: int) -> str
 
 
 def _log_magnitude(graph: GraphBuilder, magnitude: str) -> str:
-    """Decibels with the floor, scaled to about 0..1: the rest of ``VQT.forward``, [batch, bins, frames]."""
+    """Nodes for ``VQT.decibels`` of ``magnitude``, [batch, bins, frames]."""
     clamped = graph.op("Max", magnitude, graph.constant(AMPLITUDE_FLOOR))
     level = graph.op("Mul", graph.op("Log", clamped), graph.constant(float(10 / np.log(10) / DB_RANGE)))
     peak = graph.op("ReduceMax", level, graph.constant([1, 2]), keepdims=1)
@@ -136,12 +136,12 @@ def _averaged_decibels(graph: GraphBuilder, power: str, count: int) -> str:
         shape = graph.op("Concat", *(graph.constant([size]) for size in (0, -1, count)), graph.length(level, 2), axis=0)
         groups = graph.op("Reshape", graph.slice(level, 1, 0, whole), shape)
         level = graph.op("ReduceMean", groups, graph.constant([2]), keepdims=0)
-    # The constant is added after averaging, to fewer numbers.
+    # The constant is added after averaging, because there are fewer values then.
     return graph.op("Add", level, graph.constant(1.0))
 
 
 def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
-    """Means over ``count`` frames of [batch, bins, frames]: [batch, frames // count, bins]."""
+    """Mean of every ``count`` frames: [batch, bins, frames] -> [batch, frames // count, bins]."""
     if count > 1:
         whole = graph.op("Mul", graph.divide(graph.length(features, 2), count), graph.constant([count]))
         groups = graph.reshape(graph.slice(features, 2, 0, whole), [0, 0, -1, count])
@@ -150,9 +150,10 @@ def _average_frames(graph: GraphBuilder, features: str, count: int) -> str:
 
 
 def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: dict[str, Array]) -> None:
-    """``ChromaNet.forward`` of features [batch, 1, frames, bins]; the output is called ``probabilities``.
+    """Nodes for ``ChromaNet.forward`` of features [batch, 1, frames, bins]; the output is called ``probabilities``.
 
-    Unlike there, bins are the last axis: ONNX Runtime copies row by row, and a row of frames has only 40 to 1 values.
+    Unlike in PyTorch, bins are the last axis: ONNX Runtime copies row by row, and frames would give rows of 40 to 1
+    values.
     """
     weights = weights | {
         name: kernel.swapaxes(2, 3) for name, kernel in weights.items() if kernel.ndim == 4 and "_blocks." in name
@@ -191,29 +192,35 @@ def _chromanet(graph: GraphBuilder, x: str, config: ChromaNetConfig, weights: di
 
 
 def _block_levels(graph: GraphBuilder, x: str, over_time: str, statistics: int) -> list[str]:
-    """``block_levels`` of one block, each [batch, channels], of its output [batch, channels, frames, bins] and the mean
-    of that over frames."""
+    """``block_levels`` of one block, each [batch, channels].
+
+    Args:
+        graph: the graph to add to.
+        x: output of the block, [batch, channels, frames, bins].
+        over_time: its mean over frames, [batch, channels, bins].
+        statistics: 2 or 4 per channel.
+    """
     mean, deviation = _mean_and_deviation(graph, over_time)
     if statistics == 2:
         return [mean, deviation]
-    together = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
-    apart = graph.op("Sub", x, graph.op("Unsqueeze", over_time, graph.constant([2])))
-    square = graph.op("ReduceMean", graph.op("Mul", apart, apart), graph.constant([2]), keepdims=0)
-    over_bins = graph.op("ReduceMean", graph.op("Sqrt", square), graph.constant([2]), keepdims=0)
-    return [mean, deviation, _mean_and_deviation(graph, together)[1], over_bins]
+    over_bins = graph.op("ReduceMean", x, graph.constant([3]), keepdims=0)
+    centered = graph.op("Sub", x, graph.op("Unsqueeze", over_time, graph.constant([2])))
+    square = graph.op("ReduceMean", graph.op("Mul", centered, centered), graph.constant([2]), keepdims=0)
+    mean_deviation = graph.op("ReduceMean", graph.op("Sqrt", square), graph.constant([2]), keepdims=0)
+    return [mean, deviation, _mean_and_deviation(graph, over_bins)[1], mean_deviation]
 
 
 def _mean_and_deviation(graph: GraphBuilder, x: str) -> tuple[str, str]:
-    """Over the last axis of [batch, channels, n], each [batch, channels]."""
+    """Mean and standard deviation over the last axis of [batch, channels, n], each [batch, channels]."""
     last = graph.constant([2])
     mean = graph.op("ReduceMean", x, last, keepdims=1)
-    apart = graph.op("Sub", x, mean)
-    square = graph.op("ReduceMean", graph.op("Mul", apart, apart), last, keepdims=0)
+    centered = graph.op("Sub", x, mean)
+    square = graph.op("ReduceMean", graph.op("Mul", centered, centered), last, keepdims=0)
     return graph.op("Squeeze", mean, last), graph.op("Sqrt", square)
 
 
 def _tonal_gate(graph: GraphBuilder, levels: Sequence[str], weights: dict[str, Array]) -> str:
-    """``TonalGate.forward`` of ``levels``, each [batch, channels], concatenated: [batch, 1]."""
+    """Nodes for ``TonalGate.forward`` of the concatenated ``levels``, each [batch, channels]: [batch, 1]."""
     x = graph.op("Sub", graph.op("Concat", *levels, axis=1), graph.constant(weights["gate.mean"], "gate.mean"))
     x = graph.op("Div", x, graph.constant(weights["gate.deviation"], "gate.deviation"))
     x = graph.op("Clip", x, graph.constant(-GATE_RANGE), graph.constant(GATE_RANGE))
@@ -225,7 +232,7 @@ def _tonal_gate(graph: GraphBuilder, levels: Sequence[str], weights: dict[str, A
 
 
 def _circular_head(graph: GraphBuilder, x: str, weights: dict[str, Array]) -> str:
-    """``CircularHead.forward`` of channels and octaves folded together, [batch, n, 12] -> [batch, width, 12]."""
+    """Nodes for ``CircularHead.forward`` of the channels of all octaves: [batch, n, 12] -> [batch, width, 12]."""
     kernels = {f"head.{name}.weight": weights[f"head.{name}.weight"][:, :, :, 0] for name in ("mix", "around")}
     both = weights | kernels  # without the axis of frames
     mixed = graph.op("Gelu", _conv(graph, _norm(graph, x, both, "head.norm"), both, "head.mix"))
@@ -234,7 +241,7 @@ def _circular_head(graph: GraphBuilder, x: str, weights: dict[str, Array]) -> st
 
 
 def _folded_classifier(config: ChromaNetConfig, weights: dict[str, Array]) -> tuple[Array, Array]:
-    """Kernel [rows, channels] and bias [rows, 1] of the classifier with batch norm and temperature folded in."""
+    """Kernel [rows, channels] and bias [rows, 1] of the classifier, with batch norm and temperature folded in."""
     kernel, bias = weights["classifier.weight"][:, :, 0, 0], weights["classifier.bias"]
     if config.rows == 2:
         deviation = np.sqrt(weights["batch_norm.running_var"] + NORM_EPSILON)
@@ -244,13 +251,13 @@ def _folded_classifier(config: ChromaNetConfig, weights: dict[str, Array]) -> tu
 
 
 def _norm(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str) -> str:
-    if f"{prefix}.weight" in weights:  # FrameNorm: over bins and channels of each frame, learned
+    if f"{prefix}.weight" in weights:  # FrameNorm
         by_frame = graph.op("Transpose", x, perm=[0, 2, 3, 1])
         scale = graph.constant(weights[f"{prefix}.weight"], f"{prefix}.weight")
         offset = graph.constant(weights[f"{prefix}.bias"], f"{prefix}.bias")
         normed = graph.op("LayerNormalization", by_frame, scale, offset, axis=2, epsilon=NORM_EPSILON)
         return graph.op("Transpose", normed, perm=[0, 3, 1, 2])
-    flat = graph.reshape(x, [0, 1, -1])  # ItemNorm: one instance of one channel
+    flat = graph.reshape(x, [0, 1, -1])  # ItemNorm: instance norm with one channel
     one, zero = graph.constant([1.0]), graph.constant([0.0])
     normed = graph.op("InstanceNormalization", flat, one, zero, epsilon=NORM_EPSILON)
     return graph.op("Reshape", normed, graph.op("Shape", x))
@@ -263,7 +270,7 @@ def _conv(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, *
 
 
 def _downsample(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, stride: int, dilation: int) -> str:
-    """The convolution of a ``TimeDownsamplingBlock``."""
+    """Nodes for the convolution of a ``TimeDownsamplingBlock``."""
     return _conv(graph, x, weights, prefix, strides=[stride, 1], kernel_shape=[2, 1], **_dilations(dilation))
 
 
@@ -275,7 +282,7 @@ def _depthwise(
     graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: str, channels: int, size: int, dilation: int
 ) -> str:
     """A depthwise convolution with replicated edges, and with ``dilation`` over frames."""
-    # ONNX Runtime is five times as fast with a multiple of four channels, so channels are added and dropped again.
+    # ONNX Runtime is five times as fast with a multiple of four channels, so zero channels are added and dropped again.
     spare = -channels % CHANNEL_STEP
     frames, bins = size // 2 * dilation, size // 2
     edges = [0, 0, frames, bins, 0, spare, frames, bins]
@@ -301,12 +308,12 @@ def _pointwise(graph: GraphBuilder, x: str, weights: dict[str, Array], prefix: s
 
 
 def _major_share(graph: GraphBuilder, magnitude: str, n_bins: int, major_tonic_bins: Sequence[int]) -> None:
-    """The output ``major_share``: chroma energy at the major tonic of each signature over that of both tonics."""
+    """Nodes for ``major_share``: chroma energy at the major tonic of each signature over that at both tonics."""
     lowest = graph.slice(magnitude, 1, 0, n_bins)
     energy = graph.op("ReduceMean", graph.op("Mul", lowest, lowest), graph.constant([2]), keepdims=0)
     chroma = graph.reshape(energy, [0, n_bins // BINS_PER_OCTAVE, BINS_PER_OCTAVE])
     chroma = graph.op("ReduceMean", chroma, graph.constant([1]), keepdims=0)
-    chroma = graph.op("Add", chroma, graph.constant(1e-20))  # one half for silence, instead of 0 / 0
+    chroma = graph.op("Add", chroma, graph.constant(1e-20))  # 0.5 for silence instead of NaN
     major = graph.op("Gather", chroma, graph.constant([tonic % 12 for tonic in major_tonic_bins]), axis=1)
     minor = graph.op("Gather", chroma, graph.constant([(tonic - 3) % 12 for tonic in major_tonic_bins]), axis=1)
     graph.op("Div", major, graph.op("Add", major, minor), name="major_share")

@@ -22,13 +22,13 @@ class GraphBuilder:
         self.initializers: dict[str, onnx.TensorProto] = {}
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output, with the given name if there is one."""
+        """Add a node with one output, called ``name`` if given."""
         output = name or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
     def constant(self, values: Array | Sequence[int] | Sequence[float] | float, name: str | None = None) -> str:
-        """A constant: floats become float32, integers int64; unnamed constants of equal value are stored once."""
+        """Add a constant, float32 or int64; unnamed constants of equal value are stored once."""
         array = np.asarray(values)
         array = np.ascontiguousarray(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64)
         name = name or f"const_{array.dtype.kind}_" + "x".join(map(str, array.ravel().tolist())) + f"_{array.shape}"
@@ -57,7 +57,7 @@ class GraphBuilder:
         return self.op("Pad", x, self.constant([0, before, 0, after]), mode=mode)
 
     def block_product(self, signal: str, matrix: str, rows: int, block: int) -> str:
-        """``stonecli_train.vqt._block_product``: runs of blocks of ``signal`` times ``matrix`` [rows, n]."""
+        """Nodes for ``stonecli_train.vqt._block_product``: runs of blocks of ``signal`` times ``matrix`` [rows, n]."""
         whole = self.op("Mul", self.divide(self.length(signal, 1), block), self.constant([block]))
         blocks = self.reshape(self.slice(signal, 1, 0, whole), [0, -1, block])
         adjacent = rows // block

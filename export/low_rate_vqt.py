@@ -1,11 +1,11 @@
-"""The VQT at half the sample rate of training: features within a few thousandths at a fifth of the cost.
+"""The VQT at half the sample rate of training: a fifth of the cost, with features that differ by a few thousandths.
 
-The bins that the network sees end at 3.3 kHz; the 15 bins above only exist for transpositions in training. So 11.025
-kHz is sufficient. The transform is cheapest with two octaves per level: the kernels of an octave and of the one below
-it, which are twice as long, are one matrix. Then the rate is divided by four with 65 taps (``stonecli.audio.convert``):
-enough, because no bin of the next level is near the cutoff.
+The bins of the network's input end at 3.3 kHz; the 15 bins above only exist for transpositions in training. So a sample
+rate of 11.025 kHz is sufficient. The transform is cheapest with two octaves per level: one matrix has the kernels of an
+octave and those of the octave below, which are twice as long. Between levels, the signal is decimated by four with 65
+taps (``stonecli.audio.convert``), which suffices because no bin of the next level is near the cutoff.
 
-``stonecli_train.vqt`` is the definition: the Hann windows have the same length (rounded up at the rate of the octave),
+``stonecli_train.vqt`` is the reference: the Hann windows have the same length (rounded up at the rate of the octave),
 the same scale and the same centers.
 """
 
@@ -25,9 +25,9 @@ from stonecli_train.vqt import VQTConfig
 STEP = 4  # decimation factor between two levels
 LEVEL_OCTAVES = 2
 N_BINS = 84  # number of computed bins: the largest with all bins below HIGHEST_SHARE
-WIDTH = 256  # samples; length of the longest kernel of two octaves
-BLOCK = 32  # samples; adjacent blocks are the rows of a matrix product, and longer blocks would contain more zeros
-HIGHEST_SHARE = 0.35  # of the rate; up to here, decimation does not change the signal
+WIDTH = 256  # length of the longest kernel of two octaves, in samples
+BLOCK = 32  # samples; adjacent blocks are the rows of a matrix product; longer ones would need a matrix with more zeros
+HIGHEST_SHARE = 0.35  # frequency relative to the sample rate up to which decimation does not change the signal
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LowRateVQT:
 
     Attributes:
         original: the transform of training.
-        n_bins: number of bins that the network sees, from the lowest one.
+        n_bins: number of bins in the network's input, from the lowest one.
     """
 
     original: VQTConfig
@@ -100,8 +100,8 @@ class LowRateVQT:
         for row, index in enumerate(self.bins(level)):
             octave = (config.n_bins - 1 - index) // config.bins_per_octave
             length = config.kernel_length(index + octave * config.bins_per_octave)
-            # In seconds. In the original, a window of odd length is half a sample early, and the decimation, with
-            # an even number of taps, is half a sample late.
+            # Times in seconds. In the original, a window of odd length is half a sample early, and the decimation,
+            # with an even number of taps, is half a sample late.
             duration = length * 2**octave / config.sample_rate
             center = 0.5 * (2**octave * (1 - length % 2) - 1) / config.sample_rate
             time = (np.arange(WIDTH) - WIDTH // 2) / rate - center
@@ -124,7 +124,7 @@ def add_power(graph: GraphBuilder, vqt: LowRateVQT) -> str:
         block = max(hop, BLOCK)
         matrix = _frame_matrix(vqt.kernels(level), hop, block)
         padded = graph.pad(signal, WIDTH // 2, WIDTH // 2, "reflect")
-        if level:  # so that there are blocks for the last frame at any length
+        if level:  # the last frame needs complete blocks at any length
             padded = graph.pad(padded, 0, 2 * block)
         product = graph.block_product(padded, graph.constant(matrix, f"level_{level}"), len(matrix), block)
         squares = graph.op("Mul", product, product)
@@ -142,9 +142,9 @@ def _decimated(graph: GraphBuilder, signal: str, matrix: str, shape: tuple[int, 
     quarter = graph.divide(graph.length(signal, 1), STEP)
     parts = graph.block_product(graph.pad(signal, block // 2, 2 * block), matrix, block, block)
     both_axes, half = graph.constant([1, 2]), columns // 2
-    own = graph.op("Slice", parts, graph.constant([0, 0]), graph.constant([-1, half]), both_axes)
-    ahead = graph.op("Slice", parts, graph.constant([1, half]), graph.constant([END, END]), both_axes)
-    return graph.slice(graph.reshape(graph.op("Add", own, ahead), [0, -1]), 1, 0, quarter)
+    current = graph.op("Slice", parts, graph.constant([0, 0]), graph.constant([-1, half]), both_axes)
+    following = graph.op("Slice", parts, graph.constant([1, half]), graph.constant([END, END]), both_axes)
+    return graph.slice(graph.reshape(graph.op("Add", current, following), [0, -1]), 1, 0, quarter)
 
 
 def _frame_matrix(kernels: npt.NDArray[np.complex128], hop: int, block: int) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Checkpoint -> self-describing ONNX file, calibrated by the pitch fork and compared with PyTorch before it is kept."""
+"""Exports a checkpoint to a self-describing ONNX file; checks the class order by the pitch fork, and the outputs."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from stonecli_train.chromanet import ChromaNet, average_frames
 from stonecli_train.errors import named
 from stonecli_train.vqt import VQT
 
-AGREEMENT = 1e-4  # largest difference of a probability between ONNX and PyTorch
-LOW_RATE_AGREEMENT = 0.05  # and, in one window, between half the sample rate and the full one
+TOLERANCE = 1e-4  # maximum difference of a probability between ONNX and PyTorch
+LOW_RATE_TOLERANCE = 0.05  # maximum difference in one window between half the sample rate and the full one
 
 
 class ExportError(StoneError):
-    """The exported model does not do what the checkpoint does; no file was written."""
+    """The model cannot be exported, or differs from the checkpoint; no file was written."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The findings of an export.
+    """Result of an export.
 
     Attributes:
-        path: of the model file.
-        classes: names in output order.
-        order_was_known: whether the checkpoint stated or implied that order, or the pitch fork decided it.
+        path: path of the model file.
+        classes: names of the classes in output order.
+        order_was_known: True if the checkpoint stated or implied that order, False if the pitch fork found it.
         difference: largest difference of a probability between ONNX and PyTorch.
-        size: of the file, in bytes.
+        size: size of the file in bytes.
     """
 
     path: Path
@@ -59,11 +59,11 @@ class ExportReport:
 
 
 class AudioNetwork(nn.Module):
-    """The whole model in PyTorch: audio float32 [batch, samples] -> probabilities [batch, classes].
+    """The complete model in PyTorch: audio float32 [batch, samples] -> probabilities [batch, classes].
 
     Args:
-        checkpoint: what to run.
-        context: frames at either end of the audio that are dropped.
+        checkpoint: the checkpoint.
+        context: number of frames at each end of the audio that are dropped.
     """
 
     def __init__(self, checkpoint: Checkpoint, context: int = 0) -> None:
@@ -74,7 +74,7 @@ class AudioNetwork(nn.Module):
         self.context = context
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The probabilities; the network sees the lowest bins of the transform."""
+        """The probabilities, float32 [batch, classes]; the network uses the lowest bins of the transform."""
         magnitude = self.vqt.magnitude(audio)
         features = self.vqt.decibels(magnitude[:, :, self.context : magnitude.shape[2] - self.context])
         features = features[:, : self.chromanet.config.n_bins]
@@ -83,17 +83,17 @@ class AudioNetwork(nn.Module):
 
 
 def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path | None = None) -> ExportReport:
-    """Write the model of the checkpoint to ``model_path`` and return what was found.
+    """Write the model of a checkpoint to ``model_path``; returns the result of the export.
 
     Args:
-        checkpoint_path: of ``stone train``, or published by others (``stonecli_export.published``).
-        model_path: replaced atomically, and only when all checks have passed.
-        pitch_fork: a recording in C major that the model has to name, besides the synthesized fork.
+        checkpoint_path: a checkpoint of ``stone train``, or a published one (``stonecli_export.published``).
+        model_path: path of the model file, which is replaced atomically after all checks have passed.
+        pitch_fork: a recording in C major that the model must detect, besides the synthesized fork.
 
     Raises:
-        CheckpointError: no usable checkpoint; nothing in it was run.
-        ClassOrderError: the model contradicts itself or the order claimed for it.
-        ExportError: ONNX and PyTorch disagree.
+        CheckpointError: the file is not a valid checkpoint; nothing in it was run.
+        ClassOrderError: the model does not distinguish keys, or its class order is not the stated one.
+        ExportError: the outputs of ONNX and PyTorch differ, or the model would replace an input.
         AudioError: the recording cannot be decoded.
         OSError: a file cannot be read or written.
     """
@@ -102,7 +102,7 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
         checkpoint, classes, content, difference = _build(checkpoint_path)
     with atomic_file(model_path, durable=True) as temporary:
         temporary.write_bytes(content)
-        model = KeyModel(temporary, device="cpu")  # the runtime has to accept it
+        model = KeyModel(temporary, device="cpu")  # checks that the runtime accepts the file
         if pitch_fork is not None:
             with named(pitch_fork):
                 _check_with_recording(model, pitch_fork, classes)
@@ -110,14 +110,15 @@ def export_checkpoint(checkpoint_path: Path, model_path: Path, pitch_fork: Path 
 
 
 def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
-    """Write the model at the full rate, with the transform of training, to measure by it what speed has changed.
+    """Write the model with the transform of training at the full sample rate, as a reference for the fast model.
 
     Raises:
-        CheckpointError, OSError: as :func:`export_checkpoint`; classes have to be stated.
+        CheckpointError, OSError: as for :func:`export_checkpoint`.
+        ExportError: the checkpoint does not state its classes.
     """
     checkpoint = read_checkpoint(checkpoint_path)
     if checkpoint.classes is None:
-        raise ExportError("the checkpoint does not say what its classes are")
+        raise ExportError("the checkpoint does not state its classes")
     context = context_frames(checkpoint)
     model = build_model(checkpoint, _major_tonic_bins(checkpoint, checkpoint.classes), context=context)
     describe(model, checkpoint, checkpoint.classes, file_sha256(checkpoint_path), context)
@@ -126,7 +127,7 @@ def export_straightforward(checkpoint_path: Path, model_path: Path) -> None:
 
 
 def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, float]:
-    """The checkpoint, its classes by the pitch fork, the bytes of its model, and their difference from PyTorch."""
+    """The checkpoint, its classes, the bytes of the model, and the largest difference from PyTorch."""
     checkpoint = read_checkpoint(checkpoint_path)
     context = context_frames(checkpoint)
     network = AudioNetwork(checkpoint, context).eval()
@@ -142,20 +143,27 @@ def _build(checkpoint_path: Path) -> tuple[Checkpoint, tuple[str, ...], bytes, f
     tonics = _major_tonic_bins(checkpoint, classes)
     model = build_model(checkpoint, tonics, context=context)
     difference = _difference(model.SerializeToString(), predict, checkpoint, seconds)
-    if not difference <= AGREEMENT:
-        raise ExportError(f"ONNX and PyTorch differ by {difference:.1e} (allowed: {AGREEMENT:.0e})")
+    if not difference <= TOLERANCE:
+        raise ExportError(f"the outputs of ONNX and PyTorch differ by {difference:.1e} (maximum: {TOLERANCE:.0e})")
     low_rate = LowRateVQT.of(checkpoint)
-    if low_rate is not None:  # what goes into the file is half the rate, and was compared by way of the full one
+    if low_rate is not None:  # the file gets the model at half the rate, which is compared with a larger tolerance
         model = build_model(checkpoint, tonics, low_rate, context)
         distance = _low_rate_difference(model.SerializeToString(), predict, checkpoint, seconds)
-        if not distance <= LOW_RATE_AGREEMENT:
-            raise ExportError(f"half the sample rate changes probabilities by {distance:.3f}")
+        if not distance <= LOW_RATE_TOLERANCE:
+            raise ExportError(
+                f"half the sample rate changes probabilities by {distance:.3f} (maximum: {LOW_RATE_TOLERANCE})"
+            )
     describe(model, checkpoint, classes, file_sha256(checkpoint_path), context, low_rate)
     return checkpoint, classes, model.SerializeToString(deterministic=True), difference
 
 
 def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | None) -> None:
-    """Raise unless the model can go to ``model_path``, before anything slow starts."""
+    """Check that the model can be written and that the pitch fork exists, before anything slow starts.
+
+    Raises:
+        OSError: the path is a folder, its folder does not exist, or the pitch fork does not exist.
+        ExportError: the model would replace the checkpoint or the pitch fork.
+    """
     if model_path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(model_path))
     if not model_path.absolute().parent.is_dir():
@@ -164,7 +172,7 @@ def _check_target(model_path: Path, checkpoint_path: Path, pitch_fork: Path | No
         pitch_fork.stat()
     for source in (checkpoint_path, pitch_fork):
         if source is not None and model_path.exists() and model_path.samefile(source):
-            raise ExportError(f"the model would replace what it is made from ({source.name})")
+            raise ExportError(f"the model would replace its own input {source.name}; choose another file")
 
 
 def describe(
@@ -175,7 +183,7 @@ def describe(
     context: int = 0,
     low_rate: LowRateVQT | None = None,
 ) -> None:
-    """Put the description of docs/formats.md ("Model file") into the model's metadata."""
+    """Add the metadata of docs/formats.md ("Model file") to the model."""
     rate, minimum, hop = checkpoint.vqt.sample_rate, checkpoint.minimum_samples, checkpoint.vqt.hop_length
     if low_rate is not None:
         rate, minimum, hop = low_rate.sample_rate, max(-(-minimum // 2), low_rate.min_samples), low_rate.hop
@@ -204,10 +212,10 @@ def describe(
 
 
 def _major_tonic_bins(checkpoint: Checkpoint, classes: tuple[str, ...]) -> list[int] | None:
-    """For 12 key signatures, the bins of the major tonics above the VQT's lowest bin, in output order."""
+    """Bins of the major tonics above the VQT's lowest bin, in output order; None for a model of 24 keys."""
     if checkpoint.chromanet.rows == 2:
         return None
-    lowest = round(12 * np.log2(checkpoint.vqt.fmin / 440.0)) + 9  # pitch class of the lowest bin; A is 9
+    lowest = round(12 * np.log2(checkpoint.vqt.fmin / 440.0)) + 9  # pitch class of the lowest bin, where A is 9
     return [(Key.parse(name.split("/")[0]).tonic - lowest) % 12 for name in classes]
 
 
@@ -218,7 +226,7 @@ def _difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds
     shortest = checkpoint.minimum_samples + 2 * context_frames(checkpoint) * checkpoint.vqt.hop_length
     noise = np.random.default_rng(0).standard_normal(shortest).astype(np.float32)
     tune = play_key(Key(7, "minor"), 0, seconds, rate)
-    # Between pure tones there is nothing but rounding, which the logarithm makes large; a recording has noise there.
+    # Between pure tones there are only rounding errors, which the logarithm amplifies; recordings have noise there.
     tune += 1e-3 * np.random.default_rng(1).standard_normal(len(tune)).astype(np.float32)
     odd = max(shortest, len(tune) - 777)
     batches = [np.stack([tune, tune[::-1]]), tune[None, :odd], 0.1 * noise[None]]
@@ -227,7 +235,7 @@ def _difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds
         np.abs(session.run(["probabilities"], {"audio": np.ascontiguousarray(batch)})[0] - predict(batch.copy())).max()
         for batch in batches
     ]
-    return float(np.max(differences))  # not max(): it would pass over a NaN
+    return float(np.max(differences))  # unlike max(), this does not ignore NaN
 
 
 def _low_rate_difference(content: bytes, predict: object, checkpoint: Checkpoint, seconds: float) -> float:
@@ -251,5 +259,5 @@ def _check_with_recording(model: KeyModel, recording: Path, classes: tuple[str, 
     estimate = detect_key(recording, model)
     tonal = [window.classes for window in estimate.windows if window.tonal]
     if not tonal:
-        raise ExportError("there is no tonal music in the recording given as pitch fork")
+        raise ExportError("the recording given as pitch fork is not tonal")
     check_recording(np.mean(tonal, axis=0), classes, Key(0, "major"))

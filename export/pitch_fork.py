@@ -1,9 +1,9 @@
-"""The pitch fork: finds which output of a model means which key, with synthetic music whose key is known.
+"""The pitch fork: finds the class order of a model, with synthesized music in known keys.
 
 STONE is trained without labels, so the index of C major among its outputs is unknown; the paper finds it with one
 recording in C major, the pitch fork (ISMIR 2024, section 4.3). Here the fork is synthesized: a cadence with a scale
-above it, in several registers and timbres. It plays all 12 major keys and, for a model of 24 keys, all 12 minor keys:
-a network may have learned only some keys, and each of its two rows has an offset of its own.
+above it, in several registers and timbres, in all 12 major keys and, for a model of 24 keys, in all 12 minor keys. One
+key would not suffice: a network may have learned only some keys, and its two rows may have different offsets.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Floats = npt.NDArray[np.float32]
 Predict = Callable[[Floats], npt.NDArray[np.floating]]
 """Audio float32 [batch, samples] -> probabilities [batch, classes]."""
 
-MIN_CORRECT = 0.75  # share of keys that the order has to explain
-MIN_LEAD = 1.5  # factor by which the order has to beat the next best
+MIN_CORRECT = 0.75  # minimum share of the keys that the order must explain
+MIN_RATIO = 1.5  # minimum ratio of the mean probability with this order to that with the second best
 
 # Intervals of the chords above the tonic, in root position; the dominant of a minor key is major.
 _CADENCES: dict[Mode, tuple[tuple[int, ...], ...]] = {
@@ -36,15 +36,15 @@ _SCALES: dict[Mode, tuple[int, ...]] = {"major": (0, 2, 4, 5, 7, 9, 11, 12), "mi
 
 
 class ClassOrderError(StoneError):
-    """The model contradicts itself, or the order that is claimed for it; it is not exported."""
+    """The model does not distinguish keys, or its class order is not the stated one; it is not exported."""
 
 
 @dataclass(frozen=True)
 class _Timbre:
     partials: tuple[float, ...]  # amplitude of each harmonic
-    decay: float  # of the amplitude, per second
-    octave: int  # of the chords, MIDI
-    melody_octave: int
+    decay: float  # exponential decay rate of the amplitude, per second
+    octave: int  # MIDI pitch of the lowest C of the chords
+    melody_octave: int  # the same of the melody
 
 
 _TIMBRES = (
@@ -58,10 +58,10 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     """A cadence in ``key`` with its scale above and its roots below, float32 [samples], peak 1.
 
     Args:
-        key: of the cadence.
-        timbre: 0, 1 or 2: register and spectrum.
-        seconds: length; the cadence is repeated.
-        sample_rate: in Hz.
+        key: key of the cadence.
+        timbre: 0, 1 or 2, which selects register and spectrum.
+        seconds: length in seconds; the cadence is repeated.
+        sample_rate: sample rate in Hz.
     """
     sound = _TIMBRES[timbre]
     total = round(seconds * sample_rate)
@@ -83,7 +83,7 @@ def play_key(key: Key, timbre: int, seconds: float, sample_rate: int) -> Floats:
     return scaled
 
 
-@lru_cache(maxsize=256)  # all keys are made of the same few notes
+@lru_cache(maxsize=256)  # all keys use the same few notes
 def _tone(note: int, sound: _Timbre, seconds: float, sample_rate: int) -> npt.NDArray[np.float64]:
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     frequency = 440.0 * 2.0 ** ((note - 69) / 12)
@@ -104,46 +104,50 @@ def find_class_order(
     """Names of the classes in output order, as found by the pitch fork.
 
     Args:
-        predict: the model.
+        predict: the model, as a function from audio to probabilities.
         rows: 1 for 12 key signatures (names such as ``C major/A minor``), 2 for 24 keys (``C major``).
         seconds, sample_rate: length and rate of the audio for the model.
         claimed: the order that the checkpoint states or that is known for it, if any.
 
     Raises:
-        ClassOrderError: the model does not tell keys apart, or its order is not the claimed one.
+        ClassOrderError: the model does not distinguish keys, or its order is not the claimed one.
     """
     modes: tuple[Mode, ...] = ("major", "minor") if rows == 2 else ("major",)
     keys = [Key(tonic, mode) for mode in modes for tonic in range(12)]
-    answers = np.array([_mean_answer(predict, key, seconds, sample_rate) for key in keys])  # [keys, classes]
-    order = _best_order(answers, keys, rows)
+    predictions = np.array([_mean_prediction(predict, key, seconds, sample_rate) for key in keys])  # [keys, classes]
+    order = _best_order(predictions, keys, rows)
     if claimed is not None:
         _check_claim(claimed, order)
     return order
 
 
-def check_recording(answer: npt.NDArray[np.floating], order: Sequence[str], key: Key) -> None:
-    """Raise unless the mean answer [classes] to a recording in ``key`` names that key.
+def check_recording(prediction: npt.NDArray[np.floating], order: Sequence[str], key: Key) -> None:
+    """Check that the mean prediction [classes] for a recording in ``key`` is that key.
 
     Raises:
-        ClassOrderError: it names another.
+        ClassOrderError: it is another key.
     """
-    name = order[int(answer.argmax())]
+    name = order[int(prediction.argmax())]
     if key not in _keys_of(name):
         raise ClassOrderError(f"the recording given as pitch fork is in {key.name}, but the model detects {name}")
 
 
 def _check_claim(claimed: Sequence[str], order: Sequence[str]) -> None:
-    """Raise unless ``claimed``, in any spelling, names the same keys as ``order``."""
+    """Check that ``claimed``, in any spelling, names the same keys as ``order``.
+
+    Raises:
+        ClassOrderError: a name is invalid, or names another key.
+    """
     if len(claimed) != len(order):
         raise ClassOrderError(f"the checkpoint names {len(claimed)} classes, but the model has {len(order)}")
     for index, (theirs, ours) in enumerate(zip(claimed, order, strict=True)):
         try:
             same = _keys_of(theirs) == _keys_of(ours)
         except ValueError as error:
-            raise ClassOrderError(f"the checkpoint's name of output {index} is no key: {theirs[:40]!r}") from error
+            raise ClassOrderError(f"the checkpoint's name of output {index} is not a key: {theirs[:40]!r}") from error
         if not same:
             raise ClassOrderError(
-                f"the checkpoint says that output {index} is {theirs[:40]}, but the pitch fork finds {ours}"
+                f"the checkpoint states that output {index} is {theirs[:40]}, but the pitch fork finds {ours}"
             )
 
 
@@ -151,36 +155,39 @@ def _keys_of(name: str) -> frozenset[Key]:
     return frozenset(Key.parse(part) for part in name.split("/"))
 
 
-def _mean_answer(predict: Predict, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:
+def _mean_prediction(predict: Predict, key: Key, seconds: float, sample_rate: int) -> npt.NDArray[np.floating]:
     audio = np.stack([play_key(key, timbre, seconds, sample_rate) for timbre in range(len(_TIMBRES))])
     mean: npt.NDArray[np.floating] = predict(audio).mean(axis=0)
     return mean
 
 
-def _best_order(answers: npt.NDArray[np.floating], keys: Sequence[Key], rows: int) -> tuple[str, ...]:
-    """The order that explains the answers best. Indices ascend by semitones, because the network is a convolution."""
+def _best_order(predictions: npt.NDArray[np.floating], keys: Sequence[Key], rows: int) -> tuple[str, ...]:
+    """The order with the highest mean probability of the true keys.
+
+    Within a row, indices ascend by semitones, because the network is a convolution over pitch.
+    """
     modes = sorted({key.mode for key in keys})
     candidates = []
     for mode_of_row in permutations(modes, rows):
-        firsts, leads, total = [], [], 0.0
+        firsts, ratios, total = [], [], 0.0
         for row, mode in enumerate(mode_of_row):
             tonics = np.arange(12)
-            block = answers[[index for index, key in enumerate(keys) if key.mode == mode]]
+            block = predictions[[index for index, key in enumerate(keys) if key.mode == mode]]
             # The mean probability if ``first`` is the pitch class of index 0: tonic t has index (t - first) % 12.
             explained = [block[tonics, 12 * row + (tonics - first) % 12].mean() for first in range(12)]
             ranking = np.argsort(explained)
             firsts.append(int(ranking[-1]))
-            leads.append(explained[ranking[-1]] / max(explained[ranking[-2]], 1e-12))
+            ratios.append(explained[ranking[-1]] / max(explained[ranking[-2]], 1e-12))
             total += explained[ranking[-1]]
-        candidates.append((total, min(leads), firsts, mode_of_row))
-    _, lead, firsts, mode_of_row = max(candidates, key=lambda candidate: candidate[0])
+        candidates.append((total, min(ratios), firsts, mode_of_row))
+    _, ratio, firsts, mode_of_row = max(candidates, key=lambda candidate: candidate[0])
     order = [
         Key((first + index) % 12, mode) for first, mode in zip(firsts, mode_of_row, strict=True) for index in range(12)
     ]
-    right = np.mean([order[int(answer.argmax())] == key for answer, key in zip(answers, keys, strict=True)])
-    if right < MIN_CORRECT or lead < MIN_LEAD:
+    right = np.mean([order[int(found.argmax())] == key for found, key in zip(predictions, keys, strict=True)])
+    if right < MIN_CORRECT or ratio < MIN_RATIO:
         raise ClassOrderError(
-            f"the model does not tell keys apart: no order of its outputs explains more than {right:.0%} of the "
-            f"{len(keys)} keys that the pitch fork played"
+            f"the model does not distinguish keys: the best order of its outputs explains {right:.0%} of the "
+            f"{len(keys)} keys of the pitch fork; train it longer"
         )
     return tuple(key.name if rows == 2 else f"{key.name}/{key.relative.name}" for key in order)

@@ -1,6 +1,6 @@
-"""Read the published checkpoints of STONE, Semi-TONE and S-KEY, and those of early experiments of this project.
+"""Reads the published checkpoints of STONE, Semi-TONE and S-KEY, and those of early experiments of this project.
 
-They are recognized by content, never by name. This repository contains no part of the published ones.
+They are recognized by content, never by file name. This repository contains no part of the published ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from stonecli_train.chromanet import ChromaNetConfig
 from stonecli_train.gin import parse_gin
 from stonecli_train.vqt import VQTConfig, lowpass_filter, octave_kernels
 
-# The order that Semi-TONE was trained with (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have
-# the same position in the two rows, and the rows start with B minor and D major.
+# Class order of Semi-TONE (`keymode_to_num` in deezer/stone, src/stone24/stone.py): relative keys have the same index
+# in the two rows, and the rows start with B minor and D major.
 SEMI_TONE_CLASSES = (
     *(Key((11 + step) % 12, "minor").name for step in range(12)),
     *(Key((2 + step) % 12, "major").name for step in range(12)),
@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at ``path``: of ``stone train``, a published one, or one of the early experiments.
 
     Raises:
-        CheckpointError: it is not one of these, is damaged, or contains code.
+        CheckpointError: the file is not one of these, is damaged, or contains code.
         OSError: the file cannot be read.
     """
     content = load_untrusted(path)
@@ -115,7 +115,11 @@ def _from_published(content: Mapping[str, Any]) -> Checkpoint:
 
 
 def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
-    """Raise unless the checkpoint was trained with the same transform that the export uses."""
+    """Check that the checkpoint was trained with the same transform that the export uses.
+
+    Raises:
+        CheckpointError: its transform is another one.
+    """
     kernels = octave_kernels(config)
     ours = {
         "hcqt.cqt_kernels_real_0": torch.from_numpy(kernels.real),
@@ -125,4 +129,4 @@ def _check_transform(state: Mapping[str, Tensor], config: VQTConfig) -> None:
     for name, expected in ours.items():
         theirs = state[name].double().squeeze()
         if theirs.shape != expected.shape or not torch.allclose(theirs, expected, atol=1e-6):
-            raise CheckpointError(f"it was trained with another transform ({name.removeprefix('hcqt.')} differs)")
+            raise CheckpointError(f"trained with another transform ({name.removeprefix('hcqt.')} differs)")

@@ -39,7 +39,7 @@ from stonecli_train.tempo.network import (
     pooled,
 )
 
-AGREEMENT = 1e-4  # largest difference of a logit between ONNX and PyTorch
+TOLERANCE = 1e-4  # maximum difference of a logit between ONNX and PyTorch
 OPSET, IR_VERSION = 17, 8
 TRAINED_ON = (
     "rendered and sketched arrangements (this repository, MIT; chord charts of CoCoPops and JazzStandards, POP909), "
@@ -122,7 +122,7 @@ def export_tempo_model(checkpoint: Path, path: Path) -> None:
         inputs = pooled(torch.tensor(values)[None])
         expected = torch.stack([network(inputs)[0] for network in networks]).mean(dim=0).numpy()
     difference = float(np.abs(model.logits(values) - expected).max())
-    if not difference <= AGREEMENT:
+    if not difference <= TOLERANCE:
         raise StoneError(f"ONNX Runtime differs from PyTorch by {difference:.2g}")
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)

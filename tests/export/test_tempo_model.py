@@ -41,7 +41,7 @@ def test_the_file_gives_the_mean_logits_of_the_networks(checkpoint: Path, tmp_pa
 
 
 def test_a_model_that_differs_is_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempo_model, "AGREEMENT", -1.0)
+    monkeypatch.setattr(tempo_model, "TOLERANCE", -1.0)
     with pytest.raises(StoneError, match="differs from PyTorch"):
         export_tempo_model(checkpoint, tmp_path / "tempo.onnx")
     assert not (tmp_path / "tempo.onnx").exists()

@@ -132,7 +132,7 @@ def test_an_untrained_network_gives_one_line(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = ChromaNetConfig(out_channels=(2,), kernels=(3,))
     save_checkpoint(Checkpoint(config, ChromaNet(config).state_dict(), window_seconds=2.0), tmp_path / "x.pt")
-    assert_fails(run(tmp_path / "x.pt", tmp_path / "x.onnx"), 1, "x.pt", "does not tell keys apart")
+    assert_fails(run(tmp_path / "x.pt", tmp_path / "x.onnx"), 1, "x.pt", "does not distinguish keys")
 
 
 def test_the_target_may_not_be_the_checkpoint(checkpoint: Path) -> None:

@@ -88,7 +88,7 @@ class TestData:
     def test_a_folder_without_audio(self, train_arguments: Any, invoke: Any, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         line = refused(invoke(*train_arguments("stone", "--data", tmp_path / "empty")), 1)
-        assert line == f"no audio to train on in {tmp_path / 'empty'}"
+        assert line == f"there is no audio to train on in {tmp_path / 'empty'}"
 
     @pytest.mark.parametrize(
         ("text", "message"),
