@@ -1,7 +1,8 @@
 """Estimate the tempo of a recording while its key is detected: in the same pass, from the same samples.
 
 The network gives a rough tempo, or none. Music has several metrical levels, such as 87 and 174 beats per minute. People
-prefer levels near a usual tempo, so the scores of the network are combined with such a preference.
+prefer levels near a usual tempo, and those at which kick and snare alternate, so the scores of the network are combined
+with both.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import numpy.typing as npt
 
 from stonecli.audio.channels import Samples
 from stonecli.tempo.attacks import has_attacks
+from stonecli.tempo.backbeat import OCTAVES, backbeat
 from stonecli.tempo.model import TempoModel, default_tempo_model
 from stonecli.tempo.novelty import BandLevels, loudness, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 6  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 7  # increase it with every change that alters tempi: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempos that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
+BACKBEAT_WEIGHT = 20.0  # of the alternation of kick and snare beside both
 SHARPNESS = 2.2  # posterior exponent of the confidence
 DOUBT_WEIGHT = 0.1  # of the logit of "no tempo" in the evidence of a beat
 CONFIDENCE_WEIGHT = 0.5  # of the confidence in it
@@ -109,16 +112,23 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
     octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
     scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2
     rough = float(model.tempi[scores.argmax()])
-    bpm, stability, clarity = refine_tempo(onsets, frame_rate, rough)
-    probabilities = _softmax(SHARPNESS * scores)
-    near = {tempo: _near(probabilities, model.tempi, tempo) for tempo in (bpm, 2.0 * bpm, bpm / 2.0)}
+    pulse = refine_tempo(onsets, frame_rate, rough)
+    confidence = _near(_softmax(SHARPNESS * scores), model.tempi, pulse.bpm)
     doubt = float(logits[-1] - logits[:-1].max())
-    evidence = math.log(max(clarity, 1e-9)) - DOUBT_WEIGHT * doubt + CONFIDENCE_WEIGHT * near[bpm]
+    evidence = math.log(max(pulse.clarity, 1e-9)) - DOUBT_WEIGHT * doubt + CONFIDENCE_WEIGHT * confidence
     shortness = max(0.0, math.log(SHORT_SECONDS * frame_rate / len(levels)))
     if evidence < MIN_EVIDENCE + SHORT_WEIGHT * shortness:
         return NONE
-    alternative = max((2.0 * bpm, bpm / 2.0), key=lambda tempo: near[tempo])
-    return TempoEstimate(bpm, min(1.0, near[bpm]), alternative, stability)
+    alternation = backbeat(onsets, frame_rate, pulse.bpm)
+    for octave, bonus in zip(OCTAVES, BACKBEAT_WEIGHT * (alternation - alternation.min()), strict=True):
+        scores[_is_near(model.tempi, octave * rough)] += bonus
+    best = float(model.tempi[scores.argmax()])
+    if max(best, rough) > 1.5 * min(best, rough):  # another octave
+        pulse = refine_tempo(onsets, frame_rate, best)
+    probabilities = _softmax(SHARPNESS * scores)
+    near = {tempo: _near(probabilities, model.tempi, tempo) for tempo in (pulse.bpm, 2.0 * pulse.bpm, pulse.bpm / 2.0)}
+    alternative = max((2.0 * pulse.bpm, pulse.bpm / 2.0), key=lambda tempo: near[tempo])
+    return TempoEstimate(pulse.bpm, min(1.0, near[pulse.bpm]), alternative, pulse.stability)
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -129,4 +139,10 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _near(probabilities: npt.NDArray[np.float64], tempi: npt.NDArray[np.float64], bpm: float) -> float:
     """Probability of the tempos within the tolerance of ``bpm``."""
-    return float(probabilities[np.abs(tempi / bpm - 1.0) <= TOLERANCE].sum())
+    return float(probabilities[_is_near(tempi, bpm)].sum())
+
+
+def _is_near(tempi: npt.NDArray[np.float64], bpm: float) -> npt.NDArray[np.bool_]:
+    """Which tempos are within the tolerance of ``bpm``."""
+    near: npt.NDArray[np.bool_] = np.abs(tempi / bpm - 1.0) <= TOLERANCE
+    return near

@@ -53,6 +53,10 @@ class TestDrumLoop:
         assert min(abs(tempo.bpm - bpm), abs(tempo.alternative - bpm)) < 0.1
         assert max(tempo.bpm, tempo.alternative) == pytest.approx(2.0 * min(tempo.bpm, tempo.alternative))
 
+    @pytest.mark.parametrize("bpm", [75.0, 80.0, 170.0, 178.0])
+    def test_kick_and_snare_tell_the_octave(self, bpm: float) -> None:
+        assert tempo_of(drum_loop(bpm, 30.0)).bpm == pytest.approx(bpm, abs=0.1)
+
     @pytest.mark.parametrize("rate", [8000, 12_000, 16_000, 22_050, 44_100])
     def test_the_sample_rate_does_not_matter(self, rate: int) -> None:
         assert tempo_of(drum_loop(128.0, 20.0, rate), rate).bpm == pytest.approx(128.0, abs=0.1)
