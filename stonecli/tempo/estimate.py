@@ -26,7 +26,8 @@ TEMPO_VERSION = 7  # increase it with every change that alters tempi: it invalid
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempos that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
-BACKBEAT_WEIGHT = 20.0  # of the alternation of kick and snare beside both
+BACKBEAT_WEIGHT = 1.25  # of the alternation of kick and snare beside both
+CLEAR_BACKBEAT = 0.05  # alternation beyond which more of it says little more
 SHARPNESS = 2.2  # posterior exponent of the confidence
 DOUBT_WEIGHT = 0.1  # of the logit of "no tempo" in the evidence of a beat
 CONFIDENCE_WEIGHT = 0.5  # of the confidence in it
@@ -119,8 +120,8 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
     shortness = max(0.0, math.log(SHORT_SECONDS * frame_rate / len(levels)))
     if evidence < MIN_EVIDENCE + SHORT_WEIGHT * shortness:
         return NONE
-    alternation = backbeat(onsets, frame_rate, pulse.bpm)
-    for octave, bonus in zip(OCTAVES, BACKBEAT_WEIGHT * (alternation - alternation.min()), strict=True):
+    bonuses = BACKBEAT_WEIGHT * np.tanh(backbeat(onsets, frame_rate, pulse.bpm) / CLEAR_BACKBEAT)
+    for octave, bonus in zip(OCTAVES, bonuses - bonuses.min(), strict=True):
         scores[_is_near(model.tempi, octave * rough)] += bonus
     best = float(model.tempi[scores.argmax()])
     if max(best, rough) > 1.5 * min(best, rough):  # another octave
