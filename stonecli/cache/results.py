@@ -31,7 +31,7 @@ from stonecli.errors import reason
 from stonecli.library.music_file import MusicFile
 from stonecli.model.session import KeyModel
 from stonecli.tags.edit.old_digest import OldDigest
-from stonecli.util.app_dirs import cache_folder
+from stonecli.util.app_dirs import ADVICE, cache_folder
 from stonecli.util.locks import folder_lock
 
 FILE_NAME = "results.sqlite3"
@@ -260,7 +260,7 @@ def empty_cache() -> ResultCache:
 
 def _unusable(path: Path, error: Exception) -> str:
     what = f"the result cache {path} cannot be used ({reason(error)}), so the next run may analyze the same files again"
-    return f"{what}; check its permissions and the free disk space, or move it away"
+    return f"{what}; {ADVICE}"
 
 
 def _name(path: Path) -> bytes:

@@ -26,7 +26,7 @@ def cache(
 
     from stonecli.cache.results import FILE_NAME, ResultCache, empty_cache
     from stonecli.errors import reason
-    from stonecli.util.app_dirs import cache_folder
+    from stonecli.util.app_dirs import ADVICE, cache_folder
     from stonecli.util.text import printable
 
     path = cache_folder() / FILE_NAME
@@ -36,6 +36,6 @@ def cache(
             if results.warning and action == "show":
                 error_console().print(Text(f"stone: {printable(results.warning)}"), soft_wrap=True)
     except sqlite3.Error as error:  # such as a locked file or a full disk; stone tag then runs without the cache
-        fail(f"{path}: {reason(error)}")
+        fail(f"{path}: {reason(error)}; {ADVICE}")
     line = f"{printable(str(path))}: {count} results, {path.stat().st_size / 1e6:.1f} MB"
     output_console().print(Text(line), soft_wrap=True)

@@ -8,6 +8,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+ADVICE = "check its permissions and the free disk space, or move it away"
+"""What to do if one of the databases cannot be used."""
 _OWN_PREFIXES = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml", ".lock")
 
 

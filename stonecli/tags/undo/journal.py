@@ -27,7 +27,7 @@ from typing import Any
 from stonecli.errors import JournalError, TagError, reason
 from stonecli.tags.edit.splice import Splice
 from stonecli.tags.undo.record import Undo
-from stonecli.util.app_dirs import make_private_database, make_private_folder, state_folder
+from stonecli.util.app_dirs import ADVICE, make_private_database, make_private_folder, state_folder
 
 FILE_NAME = "undo.sqlite3"
 MAX_AGE_SECONDS = 365 * 86400.0  # older runs are deleted
@@ -319,7 +319,7 @@ class UndoJournal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise JournalError(f"the undo journal {self.path} cannot be used: {reason(error)}") from error
+            raise JournalError(f"the undo journal {self.path} cannot be used ({reason(error)}); {ADVICE}") from error
         except sqlite3.Error as error:
             raise JournalError(self._damaged(reason(error))) from error
 

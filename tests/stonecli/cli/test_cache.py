@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from stonecli.util.app_dirs import ADVICE
 from tests.fixture_types import MakeModel, RunStone
 from tests.tag_samples import tagged
 
@@ -91,7 +92,7 @@ def test_a_cache_that_cannot_be_used_is_one_line(
     with closing(sqlite3.connect(cache_file(), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = invoke("cache")
-        assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: database is locked\n")
+        assert (result.exit_code, result.stderr) == (1, f"stone: {cache_file()}: database is locked; {ADVICE}\n")
         result = invoke("cache", "clear")  # works all the same
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout.startswith(f"{cache_file()}: 0 results, ")
@@ -126,7 +127,7 @@ def test_an_unusable_cache_is_told_once(
     (line,) = result.stderr.splitlines()
     assert line == (
         f"stone: the result cache {cache_file()} cannot be used (not a directory), so the next run may analyze the "
-        "same files again; check its permissions and the free disk space, or move it away"
+        f"same files again; {ADVICE}"
     )
     quiet = [argument for argument in arguments if argument != "--json"]
     assert invoke(*quiet, "--quiet", folder).stderr == ""

@@ -520,7 +520,7 @@ class TestDatabase:
         reason = {
             "newer": "written by a newer version",
             "another program's": "belongs to another program",
-            "a folder": "cannot be used",
+            "a folder": "cannot be used .*; check its permissions and the free disk space, or move it away",
         }
 
         def use() -> None:
