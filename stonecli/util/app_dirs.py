@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ADVICE = "check its permissions and the free disk space, or move it away"
-"""What to do if one of the databases cannot be used."""
+"""The advice in errors of the undo journal and the result cache."""
 _OWN_PREFIXES = ("undo.sqlite3", "results.sqlite3", "cluster", "downloads", "models", "config.toml", ".lock")
 
 
