@@ -4,7 +4,7 @@ The scheduler, the workers and the client are separate processes, as on a cluste
 one is a sleep of that duration that returns a result of the real size. Measured are
 
 1. the cost per file for the scheduler and the client in batches of 1 to 128 (CPU time; no sleep);
-2. the growth of their memory, up to ``--files`` (100,000), extrapolated to a million;
+2. the growth of their memory, up to ``--files`` (100,000), extrapolated to a million files;
 3. files per second with 1, 2 and 4 workers that sleep 0.38 s per file, compared with sleeping alone;
 4. bytes per file: of a result in transit, in NDJSON, in Parquet, and of an undo record.
 """
@@ -46,13 +46,13 @@ from stonecli.tagging import TagResult
 from stonecli.tags import write_key
 from stonecli.tags.undo.journal import UndoJournal
 
-DECODE_SECONDS = 0.38  # CPU time of all that stone does with four minutes of MP3 (docs/performance.md)
+ANALYSIS_SECONDS = 0.38  # CPU time that stone takes for four minutes of MP3 (docs/performance.md)
 BATCHES = (1, 4, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
-class Pretended:
-    """Answers for a batch, after the time that an analysis would take."""
+class SimulatedAnalysis:
+    """Returns the answers for a batch after the time that an analysis would take."""
 
     seconds: float
     is_isolated: bool = False  # an attribute of Job
@@ -63,19 +63,19 @@ class Pretended:
 
 
 def result_for(location: Location) -> TagResult:
-    """A result of the usual size, unlike the others: five minutes with two changes of key."""
-    chance = np.random.default_rng(crc32(str(location).encode()))
-    shares = chance.dirichlet(np.ones(24)).astype(np.float32)
-    keys = [Key.from_index(int(index)) for index in chance.integers(24, size=3)]
-    ends = [0.0, *sorted(map(float, chance.uniform(30, 300, 3)))]
-    segments = tuple(Segment(ends[i], ends[i + 1], key, float(chance.uniform())) for i, key in enumerate(keys))
-    confidence, tuning, sureness = map(float, chance.uniform(size=3))
-    estimate = KeyEstimate(keys[0], confidence, shares, (), segments, 50 * tuning, ends[-1], sureness)
+    """A random result of the usual size, seeded by the location: up to five minutes with two key changes."""
+    rng = np.random.default_rng(crc32(str(location).encode()))
+    probabilities = rng.dirichlet(np.ones(24)).astype(np.float32)
+    keys = [Key.from_index(int(index)) for index in rng.integers(24, size=3)]
+    ends = [0.0, *sorted(map(float, rng.uniform(30, 300, 3)))]
+    segments = tuple(Segment(ends[i], ends[i + 1], key, float(rng.uniform())) for i, key in enumerate(keys))
+    confidence, tuning, concentration = map(float, rng.uniform(size=3))
+    estimate = KeyEstimate(keys[0], confidence, probabilities, (), segments, 50 * tuning, ends[-1], concentration)
     return TagResult(location, "detected", estimate.key, None, None, estimate)
 
 
 def names(count: int) -> Iterator[Found]:
-    """Paths as long as those of real libraries."""
+    """``count`` paths as long as those of real libraries."""
     for number in range(count):
         folder = f"/storage/music/Some Artist {number // 120:05}/2019 - An Album of Theirs"
         yield Found(Path(f"{folder}/{number % 12:02} - The Title of It {number:07}.mp3"), None)
@@ -111,8 +111,8 @@ def cluster(workers: int, threads: int) -> Iterator[tuple[Any, psutil.Process]]:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """CPU seconds and wall time of one run, and memory in MB at its end."""
+class Cost:
+    """CPU time of the scheduler and the client and wall time of one run in seconds, and their memory at its end."""
 
     scheduler: float
     client: float
@@ -121,9 +121,9 @@ class Spent:
     client_mb: float
 
 
-def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, seconds: float, output: Path) -> Spent:
-    """The cost of pretending to analyze N files, including all that the client does with a result."""
-    pretended = importlib.import_module("cluster").Pretended(seconds)  # by name: the workers import it as well
+def measure(client: Any, scheduler: psutil.Process, files: int, batch: int, seconds: float, output: Path) -> Cost:
+    """The cost of a simulated analysis of ``files`` files, including all that the client does with a result."""
+    analysis = importlib.import_module("cluster").SimulatedAnalysis(seconds)  # the workers import it by name as well
     this = psutil.Process()
 
     def cpu(process: psutil.Process) -> float:
@@ -133,29 +133,26 @@ def spend(client: Any, scheduler: psutil.Process, files: int, batch: int, second
     output.unlink(missing_ok=True)
     before, start = (cpu(scheduler), cpu(this)), time.perf_counter()
     with ResumableLog(output) as log:
-        going = ClusterRun(client, pretended, Prefetcher(names(files), 4096), max_batch_files=batch)
-        for outcome in going:
+        for outcome in ClusterRun(client, analysis, Prefetcher(names(files), 4096), max_batch_files=batch):
             if outcome.error is not None:
                 raise SystemExit(outcome.error)
             log.write(tag_record(outcome.item, outcome.result, None, None))
     wall = time.perf_counter() - start
     memory = [process.memory_info().rss / 1e6 for process in (scheduler, this)]
-    return Spent(cpu(scheduler) - before[0], cpu(this) - before[1], wall, *memory)
+    return Cost(cpu(scheduler) - before[0], cpu(this) - before[1], wall, *memory)
 
 
 def by_batch(folder: Path, files: int) -> None:
     """Measurement 1."""
     print(f"1. {files} files, 2 workers, no sleep; CPU milliseconds per file")
-    print("   batch  scheduler  client  (scheduler a batch)  files/s")
+    print("   batch  scheduler  client  (scheduler, per batch)  files/s")
     with cluster(2, 2) as (client, scheduler):
-        spend(client, scheduler, 200, 1, 0, folder / "warm.ndjson")
+        measure(client, scheduler, 200, 1, 0, folder / "warm.ndjson")
         for batch in BATCHES:
             count = min(files, 400 * batch)
-            spent = spend(client, scheduler, count, batch, 0, folder / "x.ndjson")
-            each, ours = 1000 * spent.scheduler / count, 1000 * spent.client / count
-            print(
-                f"   {batch:5}  {each:9.3f}  {ours:6.3f}  {each * batch:19.2f}  {count / spent.wall:7.0f}", flush=True
-            )
+            cost = measure(client, scheduler, count, batch, 0, folder / "x.ndjson")
+            each, ours = 1000 * cost.scheduler / count, 1000 * cost.client / count
+            print(f"   {batch:5}  {each:9.3f}  {ours:6.3f}  {each * batch:22.2f}  {count / cost.wall:7.0f}", flush=True)
 
 
 def by_count(folder: Path, files: int) -> None:
@@ -163,36 +160,36 @@ def by_count(folder: Path, files: int) -> None:
     print(f"2. batches of {MAX_BATCH_FILES}, 2 workers, no sleep; memory after N files, CPU milliseconds per file")
     print("      files  scheduler MB  client MB  scheduler ms  client ms  files/s")
     with cluster(2, 2) as (client, scheduler):
-        spend(client, scheduler, 200, MAX_BATCH_FILES, 0, folder / "warm.ndjson")
+        measure(client, scheduler, 200, MAX_BATCH_FILES, 0, folder / "warm.ndjson")
         share = files // 8
-        spent = [spend(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson")]
+        costs = [measure(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson")]
         for done in range(share, 9 * share, share):
-            last = spent[-1]
+            last = costs[-1]
             cost = f"{1000 * last.scheduler / share:12.3f}  {1000 * last.client / share:9.3f}"
             print(
                 f"   {done:8}  {last.scheduler_mb:12.0f}  {last.client_mb:9.0f}  {cost}  {share / last.wall:7.0f}",
                 flush=True,
             )
             if done < 8 * share:
-                spent.append(spend(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson"))
-    first, last = spent[0], spent[-1]
+                costs.append(measure(client, scheduler, share, MAX_BATCH_FILES, 0, folder / "x.ndjson"))
+    first, last = costs[0], costs[-1]
     more = (1e6 - files) / (files - share)
-    a_million = last.scheduler_mb + more * (last.scheduler_mb - first.scheduler_mb)
-    ours = last.client_mb + more * (last.client_mb - first.client_mb)
-    print(f"   a million, if both go on so: {a_million:.0f} and {ours:.0f} MB")
+    scheduler_mb = last.scheduler_mb + more * (last.scheduler_mb - first.scheduler_mb)
+    client_mb = last.client_mb + more * (last.client_mb - first.client_mb)
+    print(f"   extrapolated to a million files: {scheduler_mb:.0f} and {client_mb:.0f} MB")
 
 
 def by_workers(folder: Path, files: int) -> None:
     """Measurement 3."""
-    print(f"3. {files} files a worker thread, {DECODE_SECONDS} s each, 1 thread a worker")
-    print("   workers  files/s  of the maximum (sleeping alone)")
+    print(f"3. {files} files per worker, {ANALYSIS_SECONDS} s each, 1 thread per worker")
+    print("   workers  files/s  share of the maximum (sleeping alone)")
     for workers in (1, 2, 4):
         with cluster(workers, 1) as (client, scheduler):
-            spend(client, scheduler, 4 * workers, 1, 0, folder / "warm.ndjson")
+            measure(client, scheduler, 4 * workers, 1, 0, folder / "warm.ndjson")
             count = files * workers
-            spent = spend(client, scheduler, count, MAX_BATCH_FILES, DECODE_SECONDS, folder / "x.ndjson")
-            share = count * DECODE_SECONDS / workers / spent.wall
-            print(f"   {workers:7}  {count / spent.wall:7.2f}  {share:.3f}", flush=True)
+            cost = measure(client, scheduler, count, MAX_BATCH_FILES, ANALYSIS_SECONDS, folder / "x.ndjson")
+            share = count * ANALYSIS_SECONDS / workers / cost.wall
+            print(f"   {workers:7}  {count / cost.wall:7.2f}  {share:.3f}", flush=True)
 
 
 def by_bytes(folder: Path) -> None:
@@ -221,15 +218,15 @@ def by_bytes(folder: Path) -> None:
     journal.close()
     undo = (folder / "undo.sqlite3").stat().st_size / 200
     sizes = [(folder / "x.ndjson").stat().st_size / count, part.stat().st_size / count]
-    print(f"4. bytes per file: {sent:.0f} as a result on its way, {sizes[0]:.0f} in NDJSON, {sizes[1]:.0f} in Parquet")
+    print(f"4. bytes per file: {sent:.0f} in transit, {sizes[0]:.0f} in NDJSON, {sizes[1]:.0f} in Parquet")
     print(f"   {undo:.0f} as an undo record of a short path")
 
 
 def main() -> None:
-    """Run the four, or those that are named."""
+    """Run all four measurements, or that of ``--only``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=100_000, help="most files of the second measurement")
-    parser.add_argument("--only", type=int, choices=(1, 2, 3, 4), help="measure one")
+    parser.add_argument("--files", type=int, default=100_000, help="number of files in the second measurement")
+    parser.add_argument("--only", type=int, choices=(1, 2, 3, 4), help="run only this measurement")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stone-benchmark-") as name:
         folder = Path(name)

@@ -37,7 +37,7 @@ from stonecli_export.published import read_checkpoint
 from stonecli_train.calibrate import MIN_PROBABILITY, window_frames, window_lengths, window_logits
 from stonecli_train.checkpoint import Checkpoint
 
-SURE, HALF_SURE = 0.8, 0.5
+CONFIDENT, LIKELY = 0.8, 0.5  # confidences
 STEPS = (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6)  # semitones
 WHOLE_SECONDS = 500.0  # no track is longer
 
@@ -46,12 +46,12 @@ def class_keys(checkpoint: Checkpoint) -> list[Key]:
     """The key (for 12 classes: the major one) of each output, by the pitch fork."""
     network = AudioNetwork(checkpoint).eval()
 
-    def listen(audio: np.ndarray) -> np.ndarray:
+    def probabilities(audio: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return network(torch.from_numpy(audio)).numpy()
 
     seconds, rate = checkpoint.window_seconds, checkpoint.vqt.sample_rate
-    order = find_class_order(listen, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
+    order = find_class_order(probabilities, checkpoint.chromanet.rows, seconds, rate, checkpoint.classes)
     return [Key.parse(name.split("/")[0]) for name in order]
 
 
@@ -61,15 +61,15 @@ class Predictions:
 
     Attributes:
         probabilities: float32 [tracks, 24] by ``Key.index``, calibrated.
-        refused: bool [tracks], whether the mean probability is below the rejection threshold.
+        rejected: bool [tracks], whether the largest mean probability is below the rejection threshold.
     """
 
     probabilities: npt.NDArray[np.float32]
-    refused: npt.NDArray[np.bool_]
+    rejected: npt.NDArray[np.bool_]
 
     @property
     def answers(self) -> npt.NDArray[np.int64]:
-        """``Key.index`` of the most probable key of each track, int64 [tracks]; also of refused tracks."""
+        """``Key.index`` of the most probable key of each track, int64 [tracks]; also of rejected tracks."""
         return self.probabilities.argmax(axis=1)
 
 
@@ -85,7 +85,7 @@ def predict(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key
     size = window_frames(checkpoint)
     order = [key.index for key in keys]
     probabilities = np.zeros((len(tracks), 24), dtype=np.float32)
-    refused = np.zeros(len(tracks), dtype=bool)
+    rejected = np.zeros(len(tracks), dtype=bool)
     cut_by = checkpoint if windows else replace(checkpoint, window_seconds=WHOLE_SECONDS)
     for number, track in enumerate(tracks):
         logits = window_logits(cut_by, track.T) / checkpoint.chromanet.temperature
@@ -94,8 +94,8 @@ def predict(checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key
         lengths = np.array(window_lengths(track.shape[1], size) if windows else [track.shape[1]], dtype=np.float64)
         seconds = track.shape[1] / size * checkpoint.window_seconds
         probabilities[number, order] = recording_probabilities(pooled_posterior(softmax, lengths), seconds, checkpoint)
-        refused[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.rejection_threshold
-    return Predictions(probabilities, refused)
+        rejected[number] = np.average(softmax, axis=0, weights=lengths).max() < checkpoint.rejection_threshold
+    return Predictions(probabilities, rejected)
 
 
 def transposed(track: np.ndarray, semitones: int, as_tape: bool) -> np.ndarray:
@@ -114,15 +114,15 @@ def transposed(track: np.ndarray, semitones: int, as_tape: bool) -> np.ndarray:
 def equivariant(
     checkpoint: Checkpoint, tracks: Sequence[np.ndarray], keys: list[Key], found: np.ndarray, as_tape: bool
 ) -> np.ndarray:
-    """Whether the answer is given and transposed with the features, for each of ``STEPS``, bool [steps, tracks].
+    """Whether the answer is transposed with the features and not rejected, per step of ``STEPS``: bool [steps, tracks].
 
     ``found`` are the answers for the original tracks.
     """
-    alike = []
+    agrees = []
     for step in STEPS:
         predictions = predict(checkpoint, [transposed(track, step, as_tape) for track in tracks], keys)
-        alike.append((predictions.answers == (found + step) % 12 + found // 12 * 12) & ~predictions.refused)
-    return np.array(alike)
+        agrees.append((predictions.answers == (found + step) % 12 + found // 12 * 12) & ~predictions.rejected)
+    return np.array(agrees)
 
 
 def possible_points(truth: int) -> npt.NDArray[np.float64]:
@@ -199,26 +199,26 @@ def main() -> None:
         report[source] |= {"ksea_95": [round(100 * ksea_low, 1), round(100 * ksea_high, 1)]}
     if options.windows:
         right = found == truth
-        sure = confidence > SURE
+        confident = confidence > CONFIDENT
         report["confidence"] = {
             "expected_calibration_error": round(calibration_error(confidence, right), 3),
-            "answers_above_0.8": int(sure.sum()),
-            "right_of_those": round(float(right[sure].mean()), 3) if sure.any() else None,
-            "refused": int(predictions.refused.sum()),
+            "answers_above_0.8": int(confident.sum()),
+            "right_of_those": round(float(right[confident].mean()), 3) if confident.any() else None,
+            "rejected": int(predictions.rejected.sum()),
             "reliability": [tuple(round(value, 2) for value in row) for row in reliability(confidence, right)],
         }
         if options.plot:
             draw_reliability(reliability(confidence, right), options.plot)
     if options.windows and options.transposed:
-        given = ~predictions.refused
+        accepted = ~predictions.rejected
         for kind in ("pitch", "tape"):
-            alike = equivariant(checkpoint, tracks, keys, found, kind == "tape")
-            half_sure = given & (confidence >= HALF_SURE)
+            agrees = equivariant(checkpoint, tracks, keys, found, kind == "tape")
+            likely = accepted & (confidence >= LIKELY)
             report[f"transposed, {kind}"] = {
-                "alike": round(float(alike[:, given].mean()), 4),
-                "half_sure": int(half_sure.sum()),
-                "alike_of_those": round(float(alike[:, half_sure].mean()), 4),
-                "by_step": dict(zip(STEPS, alike[:, given].mean(axis=1).round(3).tolist(), strict=True)),
+                "equivariance": round(float(agrees[:, accepted].mean()), 4),
+                "answers_from_0.5": int(likely.sum()),
+                "equivariance_of_those": round(float(agrees[:, likely].mean()), 4),
+                "by_step": dict(zip(STEPS, agrees[:, accepted].mean(axis=1).round(3).tolist(), strict=True)),
             }
     if options.json:
         print(json.dumps(report))

@@ -44,12 +44,12 @@ from stonecli_train.checkpoint import Checkpoint
 from stonecli_train.data import read_labels
 from stonecli_train.features import load_features
 
-POWERS = np.exp(np.linspace(np.log(0.3), np.log(3.0), 47))
-POWERS_PER_DOUBLING = np.arange(0.0, 0.61, 0.05)
+EXPONENTS = np.exp(np.linspace(np.log(0.3), np.log(3.0), 47))
+EXPONENTS_PER_DOUBLING = np.arange(0.0, 0.61, 0.05)
 MIN_PROBABILITY = 1e-6
 DRAWS = 4000
 SOURCES = {"isophonics-beatles": "sixties", "gtzan-lerch": "gtzan"}
-SMALLEST_GROUP = 5  # tracks; smaller groups are not printed
+MIN_GROUP_TRACKS = 5  # smaller groups are not printed
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,8 +60,8 @@ class Track:
 
     Attributes:
         features: uint8 [bins, frames].
-        key: the right one.
-        groups: it counts for, ``all`` first.
+        key: the label.
+        groups: names of the groups that the track belongs to, ``all`` first.
     """
 
     features: npt.NDArray[np.uint8]
@@ -74,9 +74,9 @@ class Points:
     """The scores of a checkpoint on each track.
 
     Attributes:
-        loss: -log of the probability of the right key, float64 [tracks].
-        expected: MIREX points that the probabilities expect, 0..1, float64 [tracks].
-        mirex, exact: points of the answers, 0..1, float64 [tracks].
+        loss: negative log-probability of the right key, float64 [tracks].
+        expected: expected MIREX score under the probabilities, 0..1, float64 [tracks].
+        mirex, exact: MIREX score and exact match of the answer, 0..1, float64 [tracks].
     """
 
     loss: Floats
@@ -85,14 +85,14 @@ class Points:
     exact: Floats
 
     def columns(self) -> dict[str, Floats]:
-        """By name, the scores in percent."""
+        """The scores by name, in percent except for the loss."""
         return {
             "loss": self.loss, "expected": 100 * self.expected, "mirex": 100 * self.mirex, "exact": 100 * self.exact,
         }  # fmt: skip
 
 
 def recordings(folder: Path) -> Iterator[Track]:
-    """The real recordings whose features lie in ``folder``.
+    """The real recordings whose features are in ``folder``.
 
     Raises:
         OSError: a file is missing.
@@ -111,7 +111,7 @@ def renderings(labels: Path, bins: int) -> Iterator[Track]:
     """The renderings with a key that ``labels`` lists, grouped by style.
 
     Raises:
-        StoneError: a row is not what ``stonecli_train.corpus.render`` writes.
+        StoneError: a row does not have the format of ``stonecli_train.corpus.render``.
         OSError: a file is missing.
     """
     with labels.open(newline="", encoding="utf-8") as file:
@@ -122,35 +122,35 @@ def renderings(labels: Path, bins: int) -> Iterator[Track]:
 
 
 def points(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int64], windows: Floats) -> Points:
-    """Points of probabilities, after the powers that give the least loss.
+    """Points of probabilities after scaling with the exponents that minimize the loss.
 
     Args:
-        probabilities: float32 [tracks, 24] by ``Key.index``, the pooled ones as they are.
+        probabilities: float32 [tracks, 24] by ``Key.index``, pooled but not calibrated.
         truth: int64 [tracks], ``Key.index`` of the right key.
-        windows: float64 [tracks], how many windows each track has, at least 1.
+        windows: float64 [tracks], number of windows of each track, at least 1.
     """
     doublings = np.log2(windows)
     logarithms = np.log(probabilities.astype(np.float64).clip(MIN_PROBABILITY))
 
-    def raised(powers: tuple[float, float]) -> Floats:
-        power = (powers[0] + powers[1] * doublings)[:, None]
-        scaled = np.exp(power * (logarithms - logarithms.max(axis=1, keepdims=True)))
+    def raised(exponents: tuple[float, float]) -> Floats:
+        exponent = (exponents[0] + exponents[1] * doublings)[:, None]
+        scaled = np.exp(exponent * (logarithms - logarithms.max(axis=1, keepdims=True)))
         normalized: Floats = scaled / scaled.sum(axis=1, keepdims=True)
         return normalized
 
-    def losses(powers: tuple[float, float]) -> Floats:
-        right: Floats = raised(powers)[np.arange(len(truth)), truth]
+    def losses(exponents: tuple[float, float]) -> Floats:
+        right: Floats = raised(exponents)[np.arange(len(truth)), truth]
         return -np.log(right.clip(MIN_PROBABILITY))
 
-    choices = itertools.product(POWERS.tolist(), POWERS_PER_DOUBLING.tolist())
-    best = min(choices, key=lambda powers: float(losses(powers).mean()))
+    choices = itertools.product(EXPONENTS.tolist(), EXPONENTS_PER_DOUBLING.tolist())
+    best = min(choices, key=lambda exponents: float(losses(exponents).mean()))
     possible = np.array([possible_points(int(index)) for index in truth])
     answers = track_points(truth, probabilities.argmax(axis=1))
     return Points(losses(best), (raised(best) * possible).sum(axis=1), answers[:, 0], answers[:, 1])
 
 
 def analyze(checkpoint: Checkpoint, tracks: Sequence[Track]) -> Points:
-    """Points of a checkpoint of 24 keys on tracks."""
+    """The scores of a checkpoint with 24 classes on each track."""
     truth = np.array([track.key.index for track in tracks])
     plain = replace(checkpoint, posterior_exponent=1.0, exponent_per_doubling=0.0)
     predictions = predict(plain, [track.features for track in tracks], class_keys(checkpoint))
@@ -168,14 +168,14 @@ def interval(differences: Floats) -> tuple[float, float, float]:
 
 
 def group_members(tracks: Sequence[Track]) -> dict[str, npt.NDArray[np.bool_]]:
-    """For each group of at least ``SMALLEST_GROUP`` tracks, which ones belong to it, bool [tracks]."""
+    """Membership of each track in each group of at least ``MIN_GROUP_TRACKS`` tracks, bool [tracks] by name."""
     names = dict.fromkeys(group for track in tracks for group in track.groups)
     members = {name: np.array([name in track.groups for track in tracks]) for name in names}
-    return {name: chosen for name, chosen in members.items() if chosen.sum() >= SMALLEST_GROUP}
+    return {name: chosen for name, chosen in members.items() if chosen.sum() >= MIN_GROUP_TRACKS}
 
 
 def compare(found: dict[str, Points], tracks: Sequence[Track]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Per checkpoint, group and column: the mean, and for all but the first checkpoint difference, low and high."""
+    """The mean per checkpoint, group and column; except for the first, also the difference and its interval."""
     members = group_members(tracks)
     baseline = next(iter(found.values()))
     report: dict[str, dict[str, dict[str, list[float]]]] = {}
@@ -230,13 +230,15 @@ def read_with_odds(text: str) -> Checkpoint:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code after printing the scores of the checkpoints on the command line."""
+    """Print the scores of the checkpoints; the exit code, 1 if a file cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", metavar="CKPT[@ODDS]")
     parser.add_argument("--eval", type=Path, metavar="FOLDER", help="features of labeled real recordings")
     parser.add_argument("--renderings", type=Path, metavar="LABELS.csv", help="held-out renderings")
     parser.add_argument("--window-seconds", type=float, help="analyze in windows of this length")
-    parser.add_argument("--dense-blocks", type=int, help="of the network (train.chromanet)")
+    parser.add_argument(
+        "--dense-blocks", type=int, help="number of blocks at the end with stride 1, instead of the checkpoint's"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if not (options.eval or options.renderings):

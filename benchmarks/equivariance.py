@@ -1,11 +1,11 @@
-"""Measure the transposition equivariance of checkpoints: as ``robustness.py`` for models, without files in between.
+"""Measure the transposition equivariance of checkpoints, as ``robustness.py`` does for models, but on features.
 
     python benchmarks/equivariance.py CKPT.pt ... --labels LABELS.csv --music FOLDER --cache FOLDER
 
-The middle minute of the recordings in LABELS.csv, of ``--tracks`` others in FOLDER (the 47 of the model card), and of
-up to ``--others`` more, is transposed by speed, as by a tape, by -5, -2, 3 and 6 semitones. No answer is rejected here,
-so that no threshold hides what the network detects. The features take a while and are stored in the cache; the
-checkpoints need the same input for that.
+The middle minute of the recordings in LABELS.csv and of ``--tracks`` others in FOLDER (with 40, the 47 of the model
+card), and of up to ``--others`` more, is transposed as by a tape (with its speed) by -5, -2, 3 and 6 semitones. The
+rejection threshold is not applied, so this measures the network alone. The features are stored in the cache; all
+checkpoints have to use the same features.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ STEPS = (0, -5, -2, 3, 6)  # semitones
 Features = npt.NDArray[np.uint8]
 
 
-def moved_features(path: Path, checkpoint: Checkpoint, cache: Path) -> list[Features]:
-    """Features of the recording's middle minute, one for each of ``STEPS``, uint8 [frames, bins]; or none."""
+def transposed_features(path: Path, checkpoint: Checkpoint, cache: Path) -> list[Features]:
+    """Features of the middle minute, uint8 [frames, bins], for each of ``STEPS``; empty if it cannot be decoded."""
     config = checkpoint.vqt
     name = hashlib.sha256(f"{path.resolve()} {path.stat().st_mtime_ns} {STEPS} {config}".encode()).hexdigest()[:32]
     entries = [cache / f"{name}_{step}.npy" for step in STEPS]
@@ -52,8 +52,8 @@ def moved_features(path: Path, checkpoint: Checkpoint, cache: Path) -> list[Feat
     return [np.load(entry, allow_pickle=False) for entry in entries]
 
 
-def share_moved(checkpoint: Checkpoint, recordings: list[list[Features]]) -> float:
-    """Share of the transpositions that transpose the answer by the same interval, 0..1."""
+def equivariance(checkpoint: Checkpoint, recordings: list[list[Features]]) -> float:
+    """Share of the transpositions after which the answer is transposed by the same interval, 0..1."""
     keys = class_keys(checkpoint)
     agrees = []
     for versions in recordings:
@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--labels", type=Path, required=True, help="CSV with the column path")
     parser.add_argument("--music", type=Path, required=True, help="folder of other music")
-    parser.add_argument("--tracks", type=int, default=40, help="number of these for the first score")
-    parser.add_argument("--others", type=int, default=141, help="number of these for the second score")
+    parser.add_argument("--tracks", type=int, default=40, help="tracks of --music for the first score (default: 40)")
+    parser.add_argument("--others", type=int, default=141, help="those for the second score (default: 141)")
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -84,11 +84,11 @@ def main() -> None:
 
     checkpoints = [read_checkpoint(path) for path in options.checkpoints]
     with ProcessPoolExecutor() as executor:
-        of_file = partial(moved_features, checkpoint=checkpoints[0], cache=options.cache)
+        of_file = partial(transposed_features, checkpoint=checkpoints[0], cache=options.cache)
         found = [[each for each in executor.map(of_file, paths) if each] for paths in (first, second)]
     for path, checkpoint in zip(options.checkpoints, checkpoints, strict=True):
-        shares = [f"{share_moved(checkpoint, recordings):.1%} of {len(recordings)}" for recordings in found]
-        print(f"{path.name}: moves along with the transpositions: {', '.join(shares)}", flush=True)
+        shares = [f"{equivariance(checkpoint, recordings):.1%} of {len(recordings)}" for recordings in found]
+        print(f"{path.name}: equivariance {', '.join(shares)} recordings", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python benchmarks/fuzz_tags.py [--count 10000] [--seed 1] [--only flac] [--keep FOLDER]
 
 For each damaged file, this checks: every error is a TagError of one line; it takes less than 10 s; a refused file is
-unchanged; a written file reads back, has the same audio, and is restored byte for byte by undo. At the end, the memory
-has to be below 500 MB. A file that fails is stored in FOLDER under the name of its seed; ``--seed N --count 1`` makes
-it again.
+unchanged; a written file can be read, has the same audio, and is restored byte for byte by undo. At the end, the peak
+memory has to be below 500 MB. A file that fails is stored in FOLDER under the name of its seed; ``--seed N --count 1``
+generates it again.
 
 pytest runs 2,000 files in tests/conformance/test_fuzz.py, and ``pytest -m slow`` 10,000 or as many as ``STONE_FUZZ``.
 """
@@ -69,7 +69,7 @@ def make_samples(folder: Path) -> dict[str, bytes]:
         write_key(folder / name, Key.parse("3B"), [FieldRule(), FieldRule("comment"), FieldRule("grouping")])
         samples[name] = (folder / name).read_bytes()
         (folder / name).unlink()
-    # Without an ID3v2 tag, and with what else names the music: a new tag begins with that.
+    # Without an ID3v2 tag but with ID3v1, APEv2 or INFO fields, which are copied to a new tag.
     plain, wav = samples["mp3"].partition(b"\xff\xfb")[2], samples["wav"].partition(b"id3 ")[0]
     ape = APEv2()
     ape.update({"Title": "A - B", "Artist": "C", "Comment": "8A", "Year": "2001-05-03"})
@@ -83,12 +83,12 @@ def make_samples(folder: Path) -> dict[str, bytes]:
 
 
 def damaged(content: bytes, chance: random.Random, others: list[bytes]) -> bytes:
-    """The content after one to four accidents."""
+    """The content with one to four random changes."""
     data = bytearray(content)
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         if not data:
             break
-        near = min(len(data), chance.choice([16, 64, 600, 4000, len(data)]))  # most structure stands at the ends
+        near = min(len(data), chance.choice([16, 64, 600, 4000, len(data)]))  # most metadata is at the ends
         at = chance.randrange(near)
         at = at if chance.random() < 0.7 else len(data) - 1 - at
         length = chance.choice([1, 2, 4, 8, 100, 5000])
@@ -120,17 +120,21 @@ class Records(list[Undo]):
     """An undo journal in memory."""
 
     def add(self, path: Path, undo: Undo) -> int:
-        """Keep the record; its number."""
+        """Store the record; its number."""
         self.append(undo)
         return len(self) - 1
 
     def forget(self, number: int) -> None:
-        """Drop the record, which is the last one, of a change that was not made."""
+        """Delete the record, which is the last one: its change was not made."""
         del self[number]
 
 
 def examine(path: Path, content: bytes, chance: random.Random) -> str:
-    """The outcome for the file, ``refused`` or ``written``; raises if it is wrong."""
+    """The outcome for the file, ``refused`` or ``written``.
+
+    Raises:
+        AssertionError: a check failed.
+    """
     path.write_bytes(content)
     records = Records()
     start = time.monotonic()
@@ -149,7 +153,7 @@ def examine(path: Path, content: bytes, chance: random.Random) -> str:
                 act()
             except TagError:
                 if path.read_bytes() != before:
-                    raise AssertionError("refused, and changed") from None
+                    raise AssertionError("the file was refused but changed") from None
                 raise
             with path.open("rb") as file:
                 now = audio_digest(file, container)
@@ -157,26 +161,28 @@ def examine(path: Path, content: bytes, chance: random.Random) -> str:
                 raise AssertionError("the audio changed")
             audio = now
             if len(records) == count and path.read_bytes() != before:
-                raise AssertionError("changed without a record")
+                raise AssertionError("the file was changed without an undo record")
         result = "written"
     except TagError as error:
         text = str(error)
         if not text.isprintable() or not 5 < len(text) < 120:
-            raise AssertionError(f"no good reason: {text!r}") from None
+            raise AssertionError(
+                f"the error message is not a printable line of 6 to 119 characters: {text!r}"
+            ) from None
         result = "refused"
     for undo in reversed(records):
         undo_change(path, undo)
     if path.read_bytes() != content:
-        raise AssertionError("not undone")
+        raise AssertionError("the changes were not undone")
     if time.monotonic() - start > MAX_SECONDS:
-        raise AssertionError("it took too long")
+        raise AssertionError(f"it took more than {MAX_SECONDS:.0f} s")
     return result
 
 
 def fuzz(
     folder: Path, count: int, seed: int, only: str | None = None, keep: Path | None = None
 ) -> tuple[Counter[str], int]:
-    """How many were refused and written, by container, and how many failed, which are named on standard error."""
+    """The numbers of refused and written files by container, and that of failures, which are printed to stderr."""
     samples = make_samples(folder)
     names = [only] if only else sorted(samples)
     counts: Counter[str] = Counter()
@@ -196,16 +202,16 @@ def fuzz(
     left = [path.name for path in folder.iterdir() if path.name != "song"]
     if left:
         failures += 1
-        print(f"left behind: {left}", file=sys.stderr)
+        print(f"temporary files were not deleted: {left}", file=sys.stderr)
     megabytes = peak_megabytes()
     if megabytes > MAX_MEGABYTES:
         failures += 1
-        print(f"it took {megabytes:.0f} MB", file=sys.stderr)
+        print(f"the peak memory is {megabytes:.0f} MB, more than {MAX_MEGABYTES} MB", file=sys.stderr)
     return counts, failures
 
 
 def peak_megabytes() -> float:
-    """Most memory that this program has held. ``ru_maxrss`` counts what its parent held when it was started as well."""
+    """Peak memory of this process in MB; on Linux not by ``ru_maxrss``, which starts with that of the parent."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
@@ -213,16 +219,16 @@ def peak_megabytes() -> float:
 
 
 def main() -> None:
-    """Fuzz, and leave with 1 if anything failed."""
+    """Print the counts by container; exit with code 1 if a file failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", help="one container")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for files that fail")
+    parser.add_argument("--only", metavar="CONTAINER", help="damage only files of this container")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="store files that fail in FOLDER")
     wanted = parser.parse_args()
     start = time.monotonic()
-    # In memory if there is such a folder: a disk would be waited for seven times as long as the work takes.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (a name of its own in it)
+    # In memory if possible: on a disk, this takes eight times as long.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (a unique name is used in it)
     with tempfile.TemporaryDirectory(prefix="stone-fuzz-", dir=memory) as folder:
         counts, failures = fuzz(Path(folder), wanted.count, wanted.seed, wanted.only, wanted.keep)
     for name, number in sorted(counts.items()):

@@ -4,7 +4,7 @@
     python benchmarks/gpu.py windows [--device cuda]
     python benchmarks/gpu.py files FOLDER [--device cuda] [--count 100]
 
-Each part prints one JSON object per line. The music is made on the spot: chords with decay and noise, in all 24 keys.
+Each part prints one JSON object on one line. The music is synthesized: decaying chords with noise, in all 24 keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def music(key: Key, seconds: float, seed: int) -> npt.NDArray[np.float32]:
-    """Chords of a key, two seconds each, float32 with a peak of 0.9."""
+    """Chords of a key, two seconds each, float32 [samples] at ``RATE`` with a peak of 0.9."""
     rng = np.random.default_rng(seed)
     length = 2 * RATE
     time_ = np.arange(length) / RATE
@@ -52,7 +52,7 @@ def music(key: Key, seconds: float, seed: int) -> npt.NDArray[np.float32]:
 
 
 def windows_of(model: KeyModel, count: int) -> npt.NDArray[np.float32]:
-    """``count`` windows of the length that the model was trained on, and with the context that it wants."""
+    """``count`` windows with the length and context of the model, float32 [count, samples]."""
     info = model.info
     samples = info.window_samples + 2 * info.context_samples
     windows = []
@@ -64,7 +64,7 @@ def windows_of(model: KeyModel, count: int) -> npt.NDArray[np.float32]:
 
 
 def parity(device: Device) -> dict[str, Any]:
-    """How far probabilities of 48 windows differ between ``device`` and the CPU."""
+    """Differences of the probabilities of 48 windows between ``device`` and the CPU."""
     reference, model = KeyModel(device="cpu"), KeyModel(device=device)
     windows = windows_of(reference, 48)
     expected = reference(windows).classes
@@ -79,7 +79,7 @@ def parity(device: Device) -> dict[str, Any]:
 
 
 def windows_per_second(device: Device) -> dict[str, Any]:
-    """Windows per second by the size of a batch."""
+    """Windows per second by batch size."""
     model = KeyModel(device=device)
     windows = windows_of(model, max(BATCHES))
     rates = {}
@@ -95,7 +95,7 @@ def windows_per_second(device: Device) -> dict[str, Any]:
 
 
 def files(folder: Path, device: Device, count: int) -> dict[str, Any]:
-    """Files per second of ``stone tag`` on ``count`` recordings of a minute, and how many keys it finds."""
+    """Files per second of ``stone tag`` on ``count`` recordings of a minute, and the number of right keys."""
     keys = {}
     for number in range(count):
         path = folder / f"{number:03}.flac"
@@ -122,12 +122,12 @@ def files(folder: Path, device: Device, count: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure a part and print it."""
+    """Print the results of one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["parity", "windows", "files"])
-    parser.add_argument("folder", type=Path, nargs="?", help="for the recordings of the part files")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder for the recordings of the part files")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--count", type=int, default=100, help="recordings (default: 100)")
+    parser.add_argument("--count", type=int, default=100, help="number of recordings (default: 100)")
     options = parser.parse_args()
     if options.part == "parity":
         print(json.dumps(parity(options.device)))

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What a GPU gives, in at most ten minutes: bash benchmarks/gpu.sh [RESULTS.jsonl]
+# Measure stone on a GPU and the CPU, in at most ten minutes: bash benchmarks/gpu.sh [RESULTS.jsonl]
 #
-# Needs pip install '.[train,cuda]' and, for the GPU parts, an NVIDIA card. Without one the CPU parts run, and the last
-# line says so. Each part has a limit of its own; one that fails is reported, and the others run all the same.
+# Needs pip install '.[train,cuda]' and, for the GPU parts, an NVIDIA GPU. Without one only the CPU parts run, and the
+# last line says so. Each part has its own time limit; if one fails, this is reported, and the others still run.
 # PYTHON names the interpreter (default: python), FILES the number of recordings to tag (default: 100).
 set -u
 cd "$(dirname "$0")/.."

@@ -1,10 +1,10 @@
 """Measure how well key changes are found: ``python benchmarks/key_changes.py LABELS.csv [LABELS.csv ...]``.
 
-Each file of labels has ``path`` (relative to the file) and ``key``. Two or three of its recordings are joined,
-repeatedly: each starts at a random position and is transposed by whole semitones, so that neighbors, relatives and
-parallels occur and not only distant keys (with ``--any-keys``, keys are drawn at random); all have the same tuning. A
-join counts as found if a segment starts within 7.5 s of it. Every other recording of a file belongs to the second half:
-tune on one half, report the other. The single recordings show how often a change is reported where there is none
+Each file of labels has the columns ``path`` (relative to the file) and ``key``. Two or three of its recordings are
+concatenated, repeatedly: each starts at a random position and is transposed by whole semitones, so that fifths,
+relatives and parallels occur and not only distant keys (with ``--any-keys``, keys are drawn at random); all have the
+same tuning. A join counts as found if a segment starts within 7.5 s of it. Every other recording of a file belongs to
+the second half: tune on one half, report the other. The single recordings show how often a false change is reported
 (though their keys may change, as in a sonata).
 
 ``python -m stonecli_train.corpus.render --held-out --seconds 60 --audio`` makes renderings to join: the audio is the
@@ -36,8 +36,8 @@ from stonecli.model.session import KeyModel
 RATE = 22050
 NEAR_SECONDS = 7.5
 RELATIONS: tuple[Relation, ...] = ("far", "far", "fifth", "relative", "parallel", "diagonal")
-MAX_SEMITONES = 4  # transposition of a recording; more does not sound like music
-DETUNED_CENTS = 6.0  # standard deviation
+MAX_SEMITONES = 4  # transposition of a recording; more sounds unnatural
+DETUNING_CENTS = 6.0  # standard deviation
 
 Samples = npt.NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class Recording:
     samples: Samples
 
 
-def moved(samples: Samples, semitones: float) -> Samples:
+def transposed(samples: Samples, semitones: float) -> Samples:
     """The samples, transposed up by ``semitones``."""
     if abs(semitones) < 1e-3:
         return samples
@@ -72,7 +72,7 @@ def read_recordings(labels: Path) -> list[Recording]:
             samples = np.concatenate(list(read_audio(path, RATE)))
             cents = cents_of(frame_peaks(samples, RATE).resultant) or 0.0
             scaled = (0.9 * samples / max(1e-6, float(np.abs(samples).max()))).astype(np.float32)
-            found.append(Recording(key, moved(scaled, -cents / 100)))
+            found.append(Recording(key, transposed(scaled, -cents / 100)))
     return found
 
 
@@ -94,18 +94,18 @@ def joined(
         recording = pool[int(random.integers(len(pool)))]
         steps = np.arange(-MAX_SEMITONES, MAX_SEMITONES + 1)
         if keys:
-            there = [relation(keys[-1], recording.key.transposed(int(step))) for step in steps]
+            possible = [relation(keys[-1], recording.key.transposed(int(step))) for step in steps]
             wanted = ["same"] if any_keys else [RELATIONS[int(random.integers(len(RELATIONS)))]]
-            steps = steps[[(name in wanted) != any_keys for name in there]]
+            steps = steps[[(name in wanted) != any_keys for name in possible]]
         if not len(steps):
             continue
         semitones = int(random.choice(steps))
         keys.append(recording.key.transposed(semitones))
-        pieces.append(excerpt(moved(recording.samples, semitones), random.uniform(40, 90), random))
-    cents = random.normal(0, DETUNED_CENTS)
+        pieces.append(excerpt(transposed(recording.samples, semitones), random.uniform(40, 90), random))
+    cents = random.normal(0, DETUNING_CENTS)
     times = np.cumsum([len(piece) for piece in pieces])[:-1] / RATE * 2.0 ** (-cents / 1200)
     related = [relation(one, other) for one, other in itertools.pairwise(keys)]
-    return moved(np.concatenate(pieces), cents / 100), times.tolist(), related
+    return transposed(np.concatenate(pieces), cents / 100), times.tolist(), related
 
 
 def detect(model: KeyModel, samples: Samples, overlap: float) -> KeyEstimate:

@@ -4,9 +4,9 @@ Three measurements, each with its reference in the same run:
 
 1. a second run over 100,000 recordings that were analyzed before: seconds and peak memory (limits: 60 s and 300 MB);
 2. 1,000 tagged MP3 files, checked again by ``stone tag --write-tags``: files per second (limit: 500);
-3. writing a key to a FLAC file of 200 MB with padding, compared with one copy of it: as it is, flushed to the disk, and
-   also renamed over the file, which is the minimum for a writer that never leaves half a file. The file is in memory
-   before each; the ratios are medians over the rounds.
+3. writing a key to a FLAC file of 200 MB with padding, compared with copying it: without a flush, flushed to the disk,
+   and also renamed over the file, which is the minimum for a writer that never leaves a partial file. The file is in
+   the page cache before each; the ratios are medians over the rounds.
 
 Everything is in a temporary folder, with its own journal and cache.
 """
@@ -37,7 +37,7 @@ from stonecli.tags import remove_key, write_key
 from stonecli.tags.undo.journal import UndoJournal
 
 STONE = [sys.executable, "-c", "from stonecli.cli.main import run; run()"]
-FOLDER_SIZE = 1000  # files in a folder of the made-up library
+FOLDER_SIZE = 1000  # files per folder of the generated library
 FLAC_BYTES = 200e6
 
 
@@ -70,12 +70,12 @@ def second_run(folder: Path, count: int) -> None:
     estimate = detect_key(song, model)
     content = song.read_bytes()
     cache = ResultCache()
-    cache._database.row("PRAGMA synchronous = OFF")  # only while it is filled here
+    cache._database.row("PRAGMA synchronous = OFF")  # only while it is filled
     print(f"1. making {count} files and their results ...", flush=True)
     for number in range(count):
         path = folder / "library" / f"{number // FOLDER_SIZE:03}" / f"Artist {number % 97} - Title {number}.mp3"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content + b"TAG" + f"{number:0125}".encode())  # an ID3v1 tag makes each its own recording
+        path.write_bytes(content + b"TAG" + f"{number:0125}".encode())  # the ID3v1 tag makes each a different recording
         identity = hash_content(path)
         if identity is None:
             raise SystemExit(f"{path}: no identity")
@@ -86,9 +86,9 @@ def second_run(folder: Path, count: int) -> None:
     empty, _, _ = run_stone("tag", "--device", "cpu", song)
     seconds, megabytes, last = run_stone("tag", "--device", "cpu", folder / "library")
     print(f"   second run: {seconds:.1f} s, {count / seconds:.0f} files/s, peak {megabytes:.0f} MB ({last})")
-    print(f"   of which the start of the program: {empty:.1f} s")
+    print(f"   of this, one file takes {empty:.1f} s (the start of the program)")
     size = (cache.path.stat().st_size) / 1e6
-    print(f"   the cache: {size:.0f} MB, {size * 1e6 / count:.0f} bytes per recording")
+    print(f"   size of the cache: {size:.0f} MB, {size * 1e6 / count:.0f} bytes per recording")
 
 
 def recheck(folder: Path, count: int = 1000) -> None:
@@ -102,7 +102,7 @@ def recheck(folder: Path, count: int = 1000) -> None:
     empty, _, _ = run_stone("tag", "--device", "cpu", folder / "one.mp3", "--write-tags")
     seconds, megabytes, last = run_stone("tag", "--device", "cpu", library, "--write-tags")
     print(f"2. {count} tagged MP3 files re-checked in {seconds:.1f} s, {count / seconds:.0f} files/s ({last})")
-    print(f"   with the start of the program, which for one file takes {empty:.1f} s; peak {megabytes:.0f} MB")
+    print(f"   of this, one file takes {empty:.1f} s (the start of the program); peak {megabytes:.0f} MB")
 
 
 def large_flac(folder: Path, rounds: int = 15) -> None:
@@ -129,20 +129,20 @@ def large_flac(folder: Path, rounds: int = 15) -> None:
 
     def tagged() -> None:
         if not write_key(path, Key.parse("8A"), journal=run):
-            raise SystemExit("nothing was written")
+            raise SystemExit("the key was not written")
 
-    ways = {
+    actions = {
         "copied": plain,
         "copied and flushed": flushed,
-        "copied, flushed, put in its place": replacing,
+        "copied, flushed and renamed": replacing,
         "tagged": tagged,
     }
-    walls: dict[str, list[float]] = {name: [] for name in ways}
-    processors: dict[str, list[float]] = {name: [] for name in ways}
+    walls: dict[str, list[float]] = {name: [] for name in actions}
+    processors: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
-        for name, act in ways.items():
+        for name, act in actions.items():
             copy.unlink(missing_ok=True)
-            path.read_bytes()  # in memory, as after listening
+            path.read_bytes()  # now in the page cache, as after an analysis
             os.sync()
             start, busy = time.perf_counter(), time.process_time()
             act()
@@ -150,22 +150,22 @@ def large_flac(folder: Path, rounds: int = 15) -> None:
             processors[name].append(time.process_time() - busy)
             if act is tagged:
                 remove_key(path)
-    print(f"3. FLAC of {path.stat().st_size / 1e6:.0f} MB with padding, in turns, median (fastest) of {rounds}:")
-    for name in ways:
+    print(f"3. FLAC of {path.stat().st_size / 1e6:.0f} MB with padding, alternating, median (fastest) of {rounds}:")
+    for name in actions:
         wall, processor = statistics.median(walls[name]), statistics.median(processors[name])
         ratio = statistics.median(ours / other for ours, other in zip(walls["tagged"], walls[name], strict=True))
-        times = f"{wall:.3f} ({min(walls[name]):.3f}) s, {processor:.3f} s of processor time"
-        print(f"   {name:33} {times}; tagged: {ratio:.2f} times")
+        times = f"{wall:.3f} ({min(walls[name]):.3f}) s, {processor:.3f} s of CPU time"
+        print(f"   {name:28} {times}; tagging takes {ratio:.2f} times as long")
 
 
 def main() -> None:
-    """Run the three, or those that are named."""
+    """Run all three measurements, or that of ``--only``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=100_000, help="of the library of the first measurement")
+    parser.add_argument("--files", type=int, default=100_000, help="size of the library of the first measurement")
     parser.add_argument(
-        "--folder", type=Path, help="to work in; 2 GB have to be free (else the system's temporary one)"
+        "--folder", type=Path, help="folder for the files, with 2 GB of free space (default: a temporary one)"
     )
-    parser.add_argument("--only", type=int, choices=(1, 2, 3), help="measure one")
+    parser.add_argument("--only", type=int, choices=(1, 2, 3), help="run only this measurement")
     files = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stone-benchmark-", dir=files.folder) as name:
         folder = Path(name)

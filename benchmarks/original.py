@@ -1,4 +1,4 @@
-"""Print numbers of the original code beside ours: ``python benchmarks/original.py``, a table in Markdown.
+"""Print numbers of the original code and of stone as a Markdown table: ``python benchmarks/original.py``.
 
 The original numbers are the golden values of the tests (``tests/train/golden_values``): losses with gradients,
 schedules, network, transform and windows of inference. ``--published FOLDER`` adds the published checkpoints, from a
@@ -43,7 +43,7 @@ WINDOWS: dict[str, tuple[float, dict[str, Any]]] = {
 
 
 def row(name: str, original: float | Array, ours: float | Array) -> Row:
-    """The largest value of each by absolute value, and the largest difference relative to the original's."""
+    """A row with the original's value of largest magnitude, ours at its index, and the maximum relative difference."""
     theirs, mine = np.atleast_1d(np.asarray(original, np.float64)), np.atleast_1d(np.asarray(ours, np.float64))
     if theirs.shape != mine.shape:
         raise ValueError(f"{name}: {theirs.shape} and {mine.shape}")
@@ -54,7 +54,7 @@ def row(name: str, original: float | Array, ours: float | Array) -> Row:
 
 
 def losses() -> Iterator[Row]:
-    """The terms of each objective, and its gradient by the logits."""
+    """The terms of each objective, and its gradient with respect to the logits."""
     values = test_losses_golden.GOLDEN
     for case in test_losses_golden.CASES:
         logits = torch.from_numpy(values[f"{case}/logits"]).requires_grad_()
@@ -79,7 +79,7 @@ def schedules() -> Iterator[Row]:
 
 
 def networks() -> Iterator[Row]:
-    """Transform, probabilities and norms of the gradients of both networks, with weights by formula."""
+    """The VQT, and probabilities and gradient norms of both networks with weights computed by a formula."""
     sound = torch.from_numpy(golden.audio()[None, : 15 * golden.RATE])
     with torch.inference_mode():
         yield row("VQT of 15 s", golden.GOLDEN["vqt"], VQT().eval()(sound)[0, :, ::8].numpy())
@@ -103,7 +103,7 @@ def networks() -> Iterator[Row]:
 
 
 def inference(folder: Path) -> Iterator[Row]:
-    """The windows of a recording as ``stone analyze --last-window drop`` splits and analyzes them."""
+    """Probabilities of the windows of a recording as by ``stone analyze --last-window drop``."""
     majors = [Key((9 + index) % 12, "major") for index in range(12)]
     for classes in golden.CONFIGS:
         network = golden.network(classes)

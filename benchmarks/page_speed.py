@@ -42,7 +42,7 @@ SEARCH = (
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the median times of each step as a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tracks", type=int, default=20_000, help="number of tracks")
     parser.add_argument("--runs", type=int, default=5, help="times that each step is measured")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def generated_tracks(count: int) -> list[dict[str, Any]]:
-    """The page data of ``count`` tracks with random keys, tempi and tunings; a fifth of them change key."""
+    """The page data of ``count`` tracks with random keys, tempos and tunings; a fifth of them change key."""
     random = np.random.default_rng(0)
     tracks = []
     for number in range(count):

@@ -42,7 +42,7 @@ SECONDS = 60.0
 CENTS = tuple(range(-50, 51, 10))
 SEMITONES = tuple(range(-5, 7))
 NO_KEY_COUNT = 40  # of each kind
-LIKELY = 0.5  # confidence from which on the key is likelier than all others together; steps, rain and engines are below
+LIKELY = 0.5  # from this confidence on, the key is more probable than all others together
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,14 +54,14 @@ def middle(path: Path) -> Floats:
     return samples[start : start + round(SECONDS * RATE)]
 
 
-def moved(samples: Floats, semitones: float) -> Floats:
-    """The samples played faster, so that they sound ``semitones`` higher."""
+def transposed(samples: Floats, semitones: float) -> Floats:
+    """The samples transposed up by ``semitones`` by playing them faster."""
     result: Floats = soxr.resample(samples, RATE * 2.0 ** (semitones / 12.0), RATE, quality="HQ")
     return result
 
 
-def band(samples: Floats, low: float, high: float) -> Floats:
-    """The samples in the band of a telephone: nothing outside ``low`` to ``high`` Hz."""
+def band_limited(samples: Floats, low: float, high: float) -> Floats:
+    """The samples, band-limited to ``low`` to ``high`` Hz."""
     spectrum = np.fft.rfft(samples)
     hertz = np.fft.rfftfreq(len(samples), 1.0 / RATE)
     spectrum[(hertz < low) | (hertz > high)] = 0
@@ -111,11 +111,13 @@ def wrapped(cents: float) -> float:
 
 
 def main() -> None:
-    """Print the numbers for what the command line says."""
+    """Print the results for the recordings on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, help="CSV with the columns path and key")
     parser.add_argument("--music", type=Path, help="folder of other music")
-    parser.add_argument("--tracks", type=int, default=60, help="how many of them, spread over the folder")
+    parser.add_argument(
+        "--tracks", type=int, default=60, help="number of tracks of --music, at regular intervals (default: 60)"
+    )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -152,10 +154,10 @@ def main() -> None:
 
 
 def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Path) -> dict[str, object]:
-    """Accuracy (where there is a label) and agreement with the untouched recording, for each change."""
+    """Accuracy (if labeled), and agreement with the answer for the unchanged recording, for each change."""
     changes: dict[str, Callable[[Floats], KeyEstimate]] = {
         "MP3 64 kbit/s": lambda samples: detect_as_mp3(samples, model, folder),
-        "300 to 3400 Hz": lambda samples: detect(band(samples, 300.0, 3400.0), model, folder),
+        "300 to 3400 Hz": lambda samples: detect(band_limited(samples, 300.0, 3400.0), model, folder),
         "-30 dB": lambda samples: detect(samples * np.float32(10**-1.5), model, folder),
     }
     right: dict[str, list[float]] = {}
@@ -163,7 +165,7 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
     same_likely: dict[str, list[bool]] = {}
     points: dict[str, list[float]] = {}
     errors: list[float] = []
-    refused: list[str] = []
+    rejected: list[str] = []
     for path, label in tracks:
         try:
             samples = middle(path)
@@ -172,11 +174,13 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
             continue
         plain = detect(samples, model, folder)
         if plain.key is None:
-            refused.append(path.name)
-        answers = {"untouched": (plain, 0)}
-        answers |= {f"{cents:+d} cents": (detect(moved(samples, cents / 100), model, folder), 0) for cents in CENTS}
+            rejected.append(path.name)
+        answers = {"unchanged": (plain, 0)}
         answers |= {
-            f"{steps:+d} semitones": (detect(moved(samples, steps), model, folder), steps) for steps in SEMITONES
+            f"{cents:+d} cents": (detect(transposed(samples, cents / 100), model, folder), 0) for cents in CENTS
+        }
+        answers |= {
+            f"{steps:+d} semitones": (detect(transposed(samples, steps), model, folder), steps) for steps in SEMITONES
         }
         answers |= {name: (change(samples), 0) for name, change in changes.items()}
         for cents in CENTS:
@@ -184,7 +188,7 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
             if plain.tuning_cents is not None and estimate.tuning_cents is not None:
                 errors.append(abs(wrapped(estimate.tuning_cents - plain.tuning_cents - cents)))
         for name, (estimate, steps) in answers.items():
-            # A recording that is nearer to the next semitone after the change is named by that.
+            # If the changed recording is nearer to another semitone, that one is the right answer.
             offset = 0
             if name.endswith("cents") and plain.tuning_cents is not None:
                 offset = round((plain.tuning_cents + int(name.split()[0])) / 100)
@@ -197,10 +201,10 @@ def _changed(tracks: list[tuple[Path, Key | None]], model: KeyModel, folder: Pat
                 right.setdefault(name, []).append(estimate.key == label.transposed(shift))
                 points.setdefault(name, []).append(mirex_score(label.transposed(shift), estimate.key))
     return {
-        "refused a key": refused,  # look whether they have one
+        "rejected": rejected,
         "tuning error in cents (median, 95th percentile)": [float(np.quantile(errors, q)) for q in (0.5, 0.95)],
-        "same answer as untouched": _means(same),
-        f"of those at least {LIKELY} sure": _means(same_likely),
+        "same answer as unchanged": _means(same),
+        f"the same, of answers with a confidence of at least {LIKELY}": _means(same_likely),
         "right": _means(right),
         "MIREX": _means(points),
     }

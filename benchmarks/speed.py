@@ -5,7 +5,7 @@ each:
 
 - ``decode``: decoding alone, with soundfile (M4A: ffmpeg as a process, because soundfile cannot read it),
 - ``stone``: ``detect_key``, built-in model,
-- ``essentia``: its KeyExtractor after its MonoLoader (its wheel ends the process on Opus, which is therefore left out),
+- ``essentia``: its KeyExtractor after its MonoLoader (without Opus, on which its wheel crashes),
 - ``librosa``: ``load``, ``chroma_stft`` and Krumhansl's profiles.
 
 Prints the median CPU time per file, including child processes, and its ratio to ``decode``. Then prints the parts of
@@ -281,7 +281,7 @@ def split(path: Path, key_model: KeyModel, rounds: int) -> dict[str, float]:
 
 
 def start_stone(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    """``stone`` as a process of its own, with as many threads as it wants."""
+    """Start ``stone`` as a separate process, without the limit of one thread."""
     environment = {key: value for key, value in os.environ.items() if key not in THREADS}
     command = [*STONE, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -307,7 +307,7 @@ def run_stone(*arguments: str | Path) -> tuple[float, float, float]:
 def cores(song: Path, folder: Path, rounds: int, device: str) -> dict[str, Any]:
     """Wall seconds of ``stone tag --write-tags`` with one job, with one per core, and as one program per core.
 
-    The last is the best that the cores can do, also if the machine has other work.
+    The last is the maximum for the cores, also while the machine runs other programs.
     """
     count, jobs = 24, default_jobs()
     shares = [folder / "cores" / str(share) for share in range(jobs)]
@@ -334,7 +334,7 @@ def cores(song: Path, folder: Path, rounds: int, device: str) -> dict[str, Any]:
         "wall": found,
         "cpu": {name: statistics.median(values) for name, values in cpu.items()},
         "gain": found["one job"] / found["all cores"],
-        "of_the_best": found["as programs"] / found["all cores"],
+        "share_of_maximum": found["as programs"] / found["all cores"],
     }
 
 
@@ -398,10 +398,10 @@ def short_files(folder: Path, count: int, key_model: KeyModel) -> dict[str, Any]
 
 
 def start_up(folder: Path, other: Path | None, rounds: int = 15) -> dict[str, dict[str, float]]:
-    """CPU seconds of the start of the program and of what it is compared with, taking turns: minimum, median, ratio.
+    """Minimum and median CPU seconds of starting stone and of reference commands, alternating, and a ratio.
 
-    The ratio, to the bare import of three libraries, is the median of those of each turn. Modules are compiled before,
-    as pip does when it installs them. ``other`` is another installation of stone, such as the download.
+    The ratio is the median over the rounds of that to the bare import of three libraries. Modules are compiled before,
+    as by pip. ``other`` is another installation of stone, such as the standalone program.
     """
     one = folder / "one.wav"
     soundfile.write(one, 0.3 * np.sin(2 * np.pi * 220 * np.arange(44100) / 44100), 44100)
@@ -423,7 +423,7 @@ def start_up(folder: Path, other: Path | None, rounds: int = 15) -> dict[str, di
         commands["other stone analyze, 1 s"] = [str(other), *analyze[len(STONE) :]]
     without = {*THREADS, "PYTHONDONTWRITEBYTECODE"}
     environment = {name: value for name, value in os.environ.items() if name not in without}
-    environment |= {"ORT_DISABLE_TELEMETRY": "1"}  # for the bare import, too: stone has it off
+    environment |= {"ORT_DISABLE_TELEMETRY": "1"}  # for the bare import, too: stone disables it
     environment |= {"PYTHONPYCACHEPREFIX": str(folder / "compiled"), "STONE_CONFIG_DIR": str(folder / "no-config")}
     times: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
@@ -434,7 +434,7 @@ def start_up(folder: Path, other: Path | None, rounds: int = 15) -> dict[str, di
                 times[name].append(cpu_seconds() - before)
     return {
         name: {
-            "least": min(values),
+            "min": min(values),
             "median": statistics.median(values),
             "ratio": statistics.median(a / b for a, b in zip(values, times[bare], strict=True)),
         }
@@ -442,11 +442,11 @@ def start_up(folder: Path, other: Path | None, rounds: int = 15) -> dict[str, di
     }
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- command line -----------------------------------------------------------------------------------------------------
 
 
 def machine() -> str:
-    """The processor and what is installed, in one line."""
+    """The processor and the versions of Python and onnxruntime, in one line."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     name = found[1] if found else platform.processor()
@@ -457,20 +457,20 @@ def machine() -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, print it, write it."""
+    """Print the measurements that the options select, and write them to ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="*", choices=FORMATS, default=["mp3", "v0", "flac", "m4a", "opus"])
     parser.add_argument("--lengths", nargs="*", choices=LENGTHS, default=["30s", "4min"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--cores", action="store_true", help="throughput with all cores as well")
-    parser.add_argument("--batches", action="store_true", help="windows per second by the size of batches")
-    parser.add_argument("--files", type=int, default=0, metavar="N", help="the engine with N files of one second")
-    parser.add_argument("--memory", action="store_true", help="peak memory of 2-hour files")
-    parser.add_argument("--start", action="store_true", help="the start of the program")
-    parser.add_argument("--other", type=Path, metavar="STONE", help="with --start, another installation as well")
+    parser.add_argument("--cores", action="store_true", help="also measure all cores")
+    parser.add_argument("--batches", action="store_true", help="also measure windows per second by batch size")
+    parser.add_argument("--files", type=int, default=0, metavar="N", help="also measure N files of one second")
+    parser.add_argument("--memory", action="store_true", help="also measure the peak memory of 2-hour files")
+    parser.add_argument("--start", action="store_true", help="also measure the start of the program")
+    parser.add_argument("--other", type=Path, metavar="STONE", help="with --start, also measure this installation")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--folder", type=Path, help="for the files that are made, to keep them (else temporary)")
+    parser.add_argument("--folder", type=Path, help="folder to keep the encoded files in (default: a temporary one)")
     options = parser.parse_args()
     try:
         key_model = KeyModel(device=options.device)
@@ -486,7 +486,7 @@ def main() -> None:
         render(minute)
         competitors = tools(key_model)
         if options.formats and options.lengths:
-            print(f"\n{'CPU s a file (of decode)':26}" + "".join(f"{name:>16}" for name in competitors))
+            print(f"\n{'CPU s per file (of decode)':26}" + "".join(f"{name:>16}" for name in competitors))
         for length in options.lengths:
             for kind in options.formats:
                 found = measure(encode(minute, folder, kind, length), LENGTHS[length], competitors, options.rounds)
@@ -504,7 +504,10 @@ def main() -> None:
                     f"{found['files']} files, {measured}: "
                     + ", ".join(f"{k} {v:.1f} s" for k, v in found[measured].items())
                 )
-            print(f"gain of {found['jobs']} cores {found['gain']:.2f}, of what is possible {found['of_the_best']:.2f}")
+            print(
+                f"{found['jobs']} cores are {found['gain']:.2f} times as fast as one, "
+                f"{found['share_of_maximum']:.2f} of the maximum"
+            )
         if options.batches:
             results["batches"] = found = batches(options.device)
             print("windows per second by batch: " + ", ".join(f"{size}: {rate:.0f}" for size, rate in found.items()))
@@ -522,7 +525,7 @@ def main() -> None:
         if options.start:
             results["start"] = found = start_up(folder, options.other)
             for name, of in found.items():
-                print(f"{name:40}{1000 * of['least']:6.0f} ms, median {1000 * of['median']:4.0f}, {of['ratio']:.2f}")
+                print(f"{name:40}{1000 * of['min']:6.0f} ms, median {1000 * of['median']:4.0f}, {of['ratio']:.2f}")
     if options.json:
         with atomic_text_file(options.json) as file:
             json.dump(results, file, indent=1)

@@ -1,14 +1,14 @@
-"""Accuracy and cost of tempo estimation: stone beside librosa, aubio and Essentia.
+"""Measure accuracy and cost of tempo estimation by stone, librosa, aubio and Essentia.
 
     python benchmarks/tempo.py LABELS.csv [--tool stone --tool librosa ...] [--renderings 60] [--cost SONG.mp3]
 
 LABELS.csv has the columns ``path`` and ``tempo`` (beats per minute), and optionally ``genre``; rows without a tempo are
-skipped. Accuracy 1 is the share of tempi within 4 % of the true one, Accuracy 2 that of tempi within 4 % of it or of
-two or three times, a half or a third of it. ``--renderings`` renders steady electronic music with a tempo that is known
-exactly, half of it as loops that are cut to whole samples and joined, and counts tempi within 0.1 beats per minute at
-any octave. ``--cost`` measures the CPU time of a recording: decoding alone, with the key, with key and tempo; it
-depends on the sample rate. librosa is in the extra ``train``; aubio and Essentia are in no extra: pip install aubio
-essentia.
+skipped. Accuracy 1 is the share of tempos within 4 % of the true one, Accuracy 2 that of tempos within 4 % of it or of
+two or three times, a half or a third of it (Gouyon et al. 2006). ``--renderings`` renders electronic music at a
+constant tempo that is known exactly, half of it as loops that are cut to whole samples and repeated, and counts tempos
+within 0.1 beats per minute in any octave. ``--cost`` measures the CPU time of a recording: decoding alone, with the
+key, with key and tempo; it depends on the sample rate. librosa is in the extra ``train``; install the others with pip
+install aubio essentia.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def librosa_tempo(path: Path) -> float | None:
 
 
 def aubio_tempo(path: Path) -> float | None:
-    """The tempo by the beats of aubio: 60 s over the median distance of two."""
+    """The tempo by the beats of aubio: 60 s divided by the median interval between beats."""
     import aubio
 
     tracker = aubio.tempo("default", 1024, 512, 44100)
@@ -92,7 +92,7 @@ TOOLS: dict[str, Tool] = {
 }
 
 
-def read_tempi(labels: Path) -> list[tuple[Path, float, str]]:
+def read_tempos(labels: Path) -> list[tuple[Path, float, str]]:
     """Path, true tempo and genre of each row with a tempo."""
     with labels.open(encoding="utf-8", newline="") as file:
         return [
@@ -104,14 +104,14 @@ def read_tempi(labels: Path) -> list[tuple[Path, float, str]]:
 
 def measure(name: str, tracks: Sequence[tuple[Path, float, str]]) -> None:
     """Print the scores of a tool, overall and by genre."""
-    begin = time.process_time()
+    start = time.process_time()
     hits: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for path, true, genre in tracks:
         bpm = TOOLS[name](path)
         hit = is_same_tempo(bpm, true), is_same_tempo(bpm, true, FACTORS)
         for group in ("all", genre):
             hits[group].append(hit)
-    seconds = time.process_time() - begin
+    seconds = time.process_time() - start
     for group, found in hits.items():
         first, second = (100.0 * float(np.mean([hit[i] for hit in found])) for i in (0, 1))
         spent = f"   {seconds:.0f} s of CPU time" if group == "all" else ""
@@ -149,7 +149,7 @@ def joined_loop(samples: npt.NDArray[np.float32], rate: int, bpm: float) -> tupl
 
 
 def measure_renderings(name: str, tracks: Sequence[tuple[Path, float, str]]) -> None:
-    """Print the share of tempi within 0.1 beats per minute at any octave, by kind."""
+    """Print the share of tempos within 0.1 beats per minute in any octave, by kind."""
     exact: dict[str, list[bool]] = defaultdict(list)
     for path, true, kind in tracks:
         bpm = TOOLS[name](path)
@@ -159,7 +159,7 @@ def measure_renderings(name: str, tracks: Sequence[tuple[Path, float, str]]) -> 
 
 
 def measure_cost(path: Path) -> None:
-    """Print the CPU time of a file that soundfile reads, best of several alternating runs."""
+    """Print the minimum CPU time of several alternating runs on a file, which soundfile has to be able to read."""
     model = default_model("cpu")
 
     def decode() -> None:
@@ -174,16 +174,16 @@ def measure_cost(path: Path) -> None:
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(REPEATS):
         for name, run in runs.items():
-            begin = time.process_time()
+            start = time.process_time()
             run()
-            best[name] = min(best[name], time.process_time() - begin)
+            best[name] = min(best[name], time.process_time() - start)
     print(path.name)
     for name, seconds in best.items():
         print(f"{name:14} {seconds:.3f} s of CPU time, {seconds / best['decoding']:.2f} times decoding")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code after running the command."""
+    """Print the measurements on the command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", type=Path, nargs="?")
     parser.add_argument("--tool", action="append", choices=list(TOOLS), help="default: all")
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     tools = options.tool or list(TOOLS)
     if options.labels is not None:
-        tracks = read_tempi(options.labels)
+        tracks = read_tempos(options.labels)
         for name in tools:
             measure(name, tracks)
     with tempfile.TemporaryDirectory() as folder:

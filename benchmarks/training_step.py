@@ -1,9 +1,9 @@
 """Measure a step of ``stone train``, and the share of the network in it: ``python benchmarks/training_step.py``.
 
-Tracks are drawn into a separate feature cache, so neither music nor decoding is needed. Every part of a step is timed
-in the loop: waiting for the batch, moving it to the device and cropping its views, forward, loss and backward,
-optimizer and clipping, average of weights. The share outside the network is everything but forward, loss and backward.
-Prints medians over the steps, because the machine may be shared.
+The tracks are random features in a temporary folder, so neither music nor decoding is needed. Every part of a step is
+timed: waiting for the batch, moving it to the device and cropping its views, forward, loss and backward, optimizer and
+clipping, moving average of the weights. The share outside the network is all but forward, loss and backward. Prints
+medians over the steps, because the machine may be shared.
 
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml
     python benchmarks/training_step.py --config train/configs/laptop_ks.toml --no-channels-last
@@ -38,7 +38,7 @@ WARM_UP = 2  # steps that are not counted
 
 
 def draw_tracks(folder: Path, count: int, minutes: float, config: TrainConfig, labeled: bool) -> list[Track]:
-    """Tracks of noise; what a step costs does not depend on what is in them."""
+    """``count`` tracks of random features, stored in ``folder``; the cost of a step does not depend on the content."""
     rng = np.random.default_rng(0)
     frames = int(minutes * 60 * config.vqt.sample_rate / config.vqt.hop_length)
     tracks = []
@@ -50,7 +50,7 @@ def draw_tracks(folder: Path, count: int, minutes: float, config: TrainConfig, l
 
 
 class Clock:
-    """Seconds of each named part, a list entry a step."""
+    """Measures the seconds of each named part, with one list entry per step."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -58,7 +58,7 @@ class Clock:
         self._open: dict[str, float] = {}
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, whose calls count as ``name``."""
+        """``function``, with the time of its calls added to the part ``name``."""
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
             started = self._now()
@@ -70,7 +70,7 @@ class Clock:
         return wrapped
 
     def close_step(self) -> None:
-        """End a step: it has the time since the last call."""
+        """End a step: append the time of each part since the last call."""
         for name, seconds in self._open.items():
             self.parts.setdefault(name, []).append(seconds)
         self._open.clear()
@@ -84,7 +84,7 @@ class Clock:
 def measure(
     config: TrainConfig, steps: int, labels: str, channels_last: bool, device: torch.device, precision: str = "auto"
 ) -> dict[str, Any]:
-    """Times of ``steps`` steps of training as ``stone train`` does them."""
+    """Medians over ``steps`` training steps of ``stone train``, after two that are not counted."""
     with tempfile.TemporaryDirectory() as folder:
         unlabeled = draw_tracks(Path(folder), 12, 3.0, config, labeled=False) if labels != "all" else []
         labeled = draw_tracks(Path(folder), 12, 3.0, config, labeled=True) if labels != "none" else []
@@ -95,7 +95,7 @@ def measure(
         stream = run.new_stream()
         wait = clock.timed("batch", lambda: next(stream))
         ChromaNet.scores = clock.timed("forward", ChromaNet.scores)  # type: ignore[method-assign]
-        run.update_average = clock.timed("average of weights", run.update_average)  # type: ignore[method-assign]
+        run.update_average = clock.timed("moving average", run.update_average)  # type: ignore[method-assign]
         run.optimizer.step = clock.timed("optimizer", run.optimizer.step)  # type: ignore[method-assign]
         Batch.to = clock.timed("to device", Batch.to)  # type: ignore[method-assign]
         loop.view_inputs = clock.timed("views", loop.view_inputs)  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def measure(
 
 
 class Usage(NamedTuple):
-    """Of this process so far; zeros where the system does not tell (Windows)."""
+    """CPU time, page faults and peak memory of this process; the last two are 0 on Windows."""
 
     seconds: float
     faults: int
@@ -146,7 +146,7 @@ class Usage(NamedTuple):
 
 
 def usage() -> Usage:
-    """CPU time, page faults and peak memory up to now."""
+    """The usage of this process until now."""
     try:
         import resource
     except ImportError:
@@ -157,14 +157,14 @@ def usage() -> Usage:
 
 
 MODES = {
-    "whole batch, as before": ["--micro-batch", "1000000", "--no-keep-memory"],
+    "whole batch": ["--micro-batch", "1000000", "--no-keep-memory"],
     "micro-batches": ["--no-keep-memory"],
-    "micro-batches, memory kept": [],
+    "micro-batches, freed memory kept": [],
 }
 
 
 def compare(arguments: list[str]) -> list[dict[str, Any]]:
-    """The results of each of ``MODES``, in a process of its own."""
+    """The results of each of ``MODES``, measured in separate processes."""
     found = []
     for name, more in MODES.items():
         command = [sys.executable, __file__, "--json", "--steps", "1", *more]
@@ -175,26 +175,30 @@ def compare(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Print the measurements of one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=CONFIGS / "laptop_ks.toml")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--labels", choices=["none", "half", "all"], default="none", help="batches with labels")
+    parser.add_argument(
+        "--labels", choices=["none", "half", "all"], default="none", help="share of batches with labels"
+    )
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--micro-batch", type=int, help="windows at once")
+    parser.add_argument("--micro-batch", type=int, help="windows per micro-batch (default: data.micro_batch)")
     parser.add_argument("--keep-memory", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="on CUDA")
-    parser.add_argument("--compare", action="store_true", help="before and after micro-batches")
-    parser.add_argument("--json", action="store_true", help="one object on one line")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="precision on a GPU (default: auto)"
+    )
+    parser.add_argument("--compare", action="store_true", help="compare with and without micro-batches")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on one line")
     options = parser.parse_args()
     if options.compare:
         for result in compare(sys.argv[1:]):
             print(
-                f"{result['mode']:28} {result['cpu_seconds']:6.1f} CPU s a step, "
+                f"{result['mode']:32} {result['cpu_seconds']:6.1f} CPU s per step, "
                 f"{result['page_faults'] / 1e6:5.2f} million page faults, {result['peak_gigabytes']:5.2f} GB"
             )
         return
@@ -214,11 +218,13 @@ def main() -> None:
     if options.json:
         print(json.dumps({"config": str(options.config)} | result))
         return
-    print(f"{options.config.name}: {result['windows_per_second']:.1f} windows/s, {result['step_seconds']:.3f} s a step")
+    print(
+        f"{options.config.name}: {result['windows_per_second']:.1f} windows/s, {result['step_seconds']:.3f} s per step"
+    )
     for name, seconds in sorted(result["parts_seconds"].items(), key=lambda item: -item[1]):
         print(f"  {name:20} {1000 * seconds:9.2f} ms  {seconds / result['step_seconds']:7.2%}")
     print(f"outside the network: {result['share_outside_network']:.1%}")
-    print(f"peak memory: {result['peak_gigabytes']:.2f} GB, {result['micro_batch']} windows at once")
+    print(f"peak memory: {result['peak_gigabytes']:.2f} GB, {result['micro_batch']} windows per micro-batch")
 
 
 if __name__ == "__main__":

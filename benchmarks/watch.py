@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measured(count: int) -> tuple[float, float, float, float]:
-    """Seconds to the first and to the last result, CPU seconds of the process, and seconds that ending it takes."""
+    """Seconds to the first and to the last result, CPU seconds of the process, and seconds from SIGTERM to its end."""
     with tempfile.TemporaryDirectory(prefix="stone-watch-") as name:
         folder = Path(name) / "in"
         folder.mkdir()
@@ -54,14 +54,14 @@ def measured(count: int) -> tuple[float, float, float, float]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
             assert process.stdout is not None  # noqa: S101 (for mypy)
             assert process.stderr is not None  # noqa: S101
-            process.stderr.readline()  # it is watching
-            begin = time.monotonic()
+            process.stderr.readline()  # printed when it watches
+            start = time.monotonic()
             copier = threading.Thread(target=copy, args=(folder, count))
             copier.start()
             times = []
             for _ in range(count):
                 process.stdout.readline()
-                times.append(time.monotonic() - begin)
+                times.append(time.monotonic() - start)
             copier.join()
             sent = time.monotonic()
             process.send_signal(signal.SIGTERM)

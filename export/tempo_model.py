@@ -1,4 +1,4 @@
-"""Tempo checkpoint -> self-describing ONNX file, compared with PyTorch before it is kept.
+"""Exports a tempo checkpoint to a self-describing ONNX file, after comparing its outputs with PyTorch.
 
 python -m stonecli_export.tempo_model CHECKPOINT.pt MODEL.onnx
 """
@@ -48,7 +48,7 @@ TRAINED_ON = (
 
 
 def build_tempo_model(networks: Sequence[TempoNet], sha256: str) -> onnx.ModelProto:
-    """The graph: periodicity [1, CHANNELS, len(TEMPI)] to the mean logits [1, LAST - FIRST + 1] of the networks."""
+    """The ONNX model: periodicity [1, CHANNELS, len(TEMPI)] -> mean logits of the networks [1, LAST - FIRST + 1]."""
     build = GraphBuilder()
     x = build.op("MaxPool", INPUT, kernel_shape=[3], strides=[POOL], pads=[1, 1])
     logits = [_branch(build, x, network, number) for number, network in enumerate(networks)]
@@ -85,7 +85,7 @@ def build_tempo_model(networks: Sequence[TempoNet], sha256: str) -> onnx.ModelPr
 
 
 def _branch(build: GraphBuilder, x: str, network: TempoNet, number: int) -> str:
-    """Logits of one network, [1, LAST - FIRST + 1]."""
+    """Nodes for the logits of one network, [1, LAST - FIRST + 1]."""
 
     def weight(values: torch.Tensor, name: str) -> str:
         return build.constant(values.detach().numpy(), f"{name}_{number}")
@@ -108,10 +108,10 @@ def _branch(build: GraphBuilder, x: str, network: TempoNet, number: int) -> str:
 
 
 def export_tempo_model(checkpoint: Path, path: Path) -> None:
-    """Write the model file.
+    """Write the model of a tempo checkpoint to ``path``, atomically.
 
     Raises:
-        StoneError: ONNX Runtime and PyTorch do not agree; nothing was written.
+        StoneError: the outputs of ONNX Runtime and PyTorch differ; nothing was written.
         OSError: a file cannot be read or written.
     """
     networks = load_networks(checkpoint)
@@ -123,7 +123,7 @@ def export_tempo_model(checkpoint: Path, path: Path) -> None:
         expected = torch.stack([network(inputs)[0] for network in networks]).mean(dim=0).numpy()
     difference = float(np.abs(model.logits(values) - expected).max())
     if not difference <= TOLERANCE:
-        raise StoneError(f"ONNX Runtime differs from PyTorch by {difference:.2g}")
+        raise StoneError(f"the outputs of ONNX Runtime and PyTorch differ by {difference:.2g}")
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
@@ -131,8 +131,8 @@ def export_tempo_model(checkpoint: Path, path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Exit code after running the command."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_export.tempo_model", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of stonecli_train.tempo.fit")
+    parser.add_argument("model", type=Path, help="write the model to this file")
     options = parser.parse_args(arguments)
     try:
         export_tempo_model(options.checkpoint, options.model)

@@ -1,9 +1,10 @@
-"""Train the tempo network on rendered and sketched music.
+"""Trains the tempo network on rendered and sketched music.
 
     python -m stonecli_train.tempo.fit --renderings FOLDER --sketches 7000 --corpus FOLDER --out tempo.pt
 
-A track may be counted at half or double its tempo, and people do. So the target is not one tempo: half and double have
-a share that depends on how usual such tempi are. The tempo axis is shifted at random, which is a change of tempo.
+Listeners may perceive half or double the tempo of a track. So the target is a distribution: half and double the tempo
+have a share that depends on how common such tempos are. Augmentation shifts the logarithmic tempo axis at random, which
+is a change of tempo.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from stonecli_train.tempo.network import FIRST, LAST, STEPS, TempoNet, TempoNetC
 from stonecli_train.tempo.render import SECONDS, SKETCH_SOURCES, Renderer, settings_of
 from stonecli_train.tempo.sketch import sketch
 
-USUAL_BPM, USUAL_OCTAVES = 120.0, 0.5  # center and standard deviation of usual tempi
-OCTAVE_SHARE = 0.2  # weight of half and double beside the tempo of the score, if they were as usual
-TARGET_STEPS = 0.7  # standard deviation of the target, in steps of the grid
-MAX_SHIFT = 4  # steps
+USUAL_BPM, USUAL_OCTAVES = 120.0, 0.5  # center and standard deviation of the prior over tempos
+OCTAVE_SHARE = 0.2  # weight of half and double the tempo relative to the tempo itself, before the prior
+TARGET_STEPS = 0.7  # standard deviation of a peak of the target, in steps of the grid
+MAX_SHIFT = 4  # maximum shift of the tempo axis, in steps
 _INPUT_NOISE = 0.1
 _BATCH = 32
 
@@ -46,28 +47,28 @@ class Examples:
     """Training examples.
 
     Attributes:
-        inputs: float32 [examples, CHANNELS, len(GRID)], pooled periodicity.
-        tempi: float64 [examples] in beats per minute; 0 for none.
+        inputs: pooled periodicity, float32 [examples, CHANNELS, len(GRID)].
+        tempi: tempos in beats per minute, float64 [examples]; 0 for no tempo.
     """
 
     inputs: Floats
     tempi: npt.NDArray[np.float64]
 
     def repeated(self, times: int) -> Examples:
-        """Every example ``times`` times."""
+        """The examples, each repeated ``times`` times."""
         return Examples(np.tile(self.inputs, (times, 1, 1)), np.tile(self.tempi, times))
 
     def joined(self, other: Examples) -> Examples:
-        """These examples and those of ``other``."""
+        """These examples, followed by those of ``other``."""
         return Examples(np.concatenate([self.inputs, other.inputs]), np.concatenate([self.tempi, other.tempi]))
 
 
 def read_renderings(folder: Path) -> Examples:
-    """The examples that ``stonecli_train.tempo.render`` has written.
+    """The examples in a folder of ``stonecli_train.tempo.render``.
 
     Raises:
-        StoneError: there are none.
-        OSError: they cannot be read.
+        StoneError: the folder has no renderings.
+        OSError: a file cannot be read.
     """
     inputs, tempi = [], []
     for path in sorted(folder.glob("*.npz")):
@@ -75,15 +76,15 @@ def read_renderings(folder: Path) -> Examples:
             inputs.append(_pooled(periodicity(novelty(file["levels"]), float(file["frame_rate"]))))
             tempi.append(float(file["bpm"]))
     if not inputs:
-        raise StoneError(f"{folder}: no renderings; python -m stonecli_train.tempo.render makes them")
+        raise StoneError(f"{folder}: no renderings; make them with python -m stonecli_train.tempo.render")
     return Examples(np.stack(inputs), np.array(tempi))
 
 
 def draw_sketches(renderer: Renderer, count: int) -> Examples:
-    """``count`` examples that are sketched, not rendered.
+    """``count`` sketched examples (``stonecli_train.tempo.sketch``).
 
     Raises:
-        StoneError: nothing that was drawn makes an example.
+        StoneError: no drawn excerpt is usable.
     """
     inputs, tempi = [], []
     for number in range(count):
@@ -98,7 +99,7 @@ def _pooled(values: Floats) -> Floats:
 
 
 def targets(tempi: npt.NDArray[np.float64]) -> Tensor:
-    """Probability of each tempo of the grid, and of none: float32 [examples, LAST - FIRST + 1]."""
+    """Target probabilities of the tempos of the grid and of "no tempo", float32 [examples, LAST - FIRST + 1]."""
     out = np.zeros((len(tempi), LAST - FIRST + 1), dtype=np.float32)
     has_tempo = tempi > 0.0
     for octave, share in ((-1, OCTAVE_SHARE), (0, 1.0), (1, OCTAVE_SHARE)):
@@ -111,7 +112,7 @@ def targets(tempi: npt.NDArray[np.float64]) -> Tensor:
 
 
 def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) -> TempoNet:
-    """A trained network."""
+    """A network trained on ``examples``, in evaluation mode; deterministic for a ``seed``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     mean, deviation = (
@@ -137,7 +138,7 @@ def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) ->
 
 
 def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> tuple[Tensor, npt.NDArray[np.float64]]:
-    """A batch at other tempi and with noise."""
+    """A batch with randomly changed tempos and noise: inputs, and tempos in beats per minute."""
     chosen = rng.integers(0, len(examples.tempi), _BATCH)
     shifts = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, _BATCH)
     inputs = shifted(examples.inputs[chosen], shifts)
@@ -146,17 +147,17 @@ def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> t
 
 
 def shifted(values: Floats, steps: npt.NDArray[np.int64]) -> Floats:
-    """[rows, channels, n] with the values of each row ``steps`` [rows] up the tempo axis; the ends are repeated."""
+    """``values`` [rows, channels, n] with each row shifted up the tempo axis by its ``steps``, repeating the ends."""
     index = np.clip(np.arange(values.shape[-1]) - steps[:, None], 0, values.shape[-1] - 1)
     moved: Floats = np.take_along_axis(values, index[:, None, :], axis=2)
     return moved
 
 
 def save_networks(networks: Sequence[TempoNet], path: Path) -> None:
-    """Write the networks, whose logits are averaged, to a checkpoint.
+    """Write networks to a checkpoint, atomically.
 
     Raises:
-        OSError: it cannot be written; an older file is unchanged.
+        OSError: the file cannot be written; an older file is unchanged.
     """
     content = [{"config": asdict(network.config), "weights": network.state_dict()} for network in networks]
     with atomic_file(path, durable=True) as temporary, temporary.open("wb") as file:
@@ -164,10 +165,10 @@ def save_networks(networks: Sequence[TempoNet], path: Path) -> None:
 
 
 def load_networks(path: Path) -> list[TempoNet]:
-    """The networks of a checkpoint.
+    """The networks of a checkpoint, in evaluation mode.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     networks = []
     for item in torch.load(path, weights_only=True):
@@ -181,14 +182,16 @@ def main(arguments: Sequence[str]) -> int:
     """Exit code after running the command."""
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.tempo.fit", description=__doc__.split("\n")[0])
     parser.add_argument("--renderings", type=Path, required=True, help="folder of stonecli_train.tempo.render")
-    parser.add_argument("--repeat", type=int, default=5, help="how often each rendering counts beside a sketch")
-    parser.add_argument("--sketches", type=int, default=7000, help="examples to sketch")
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions of each rendering (default: 5)")
+    parser.add_argument("--sketches", type=int, default=7000, help="number of sketched examples (default: 7000)")
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
     parser.add_argument("--grooves", type=Path, help="the Groove MIDI Dataset (default: CORPUS/groove)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--networks", type=int, default=3, help="networks whose logits are averaged")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1, help="random seed of the sketches (default: 1)")
+    parser.add_argument(
+        "--networks", type=int, default=3, help="number of networks, whose logits are averaged (default: 3)"
+    )
+    parser.add_argument("--epochs", type=int, default=4, help="number of epochs (default: 4)")
+    parser.add_argument("--out", type=Path, required=True, help="write the checkpoint to this file")
     options = parser.parse_args(arguments)
     try:
         grooves = read_grooves(options.grooves or options.corpus / FOLDER)

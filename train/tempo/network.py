@@ -1,8 +1,8 @@
-"""The tempo network: from periodicity on a logarithmic tempo axis to the probability of each tempo.
+"""The tempo network: from periodicity on a logarithmic tempo axis to the logits of each tempo.
 
-Both layers look at every tempo in the same way, together with its multiples and fractions, so a track that is played
-faster by some factor gives the same output, shifted. This is the equivariance that STONE uses for transpositions.
-Only the prior depends on the absolute tempo: which of several metrical levels people call the beat.
+Both layers are convolutions over the tempo axis whose taps are the multiples and fractions of a tempo. So a track that
+is played faster gives the same output, shifted: the equivariance that STONE has for transpositions. Only a learned bias
+depends on the absolute tempo: the prior of which metrical level listeners perceive as the beat.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPI
 
-POOL = 2  # steps of the periodicity per step of the network
+POOL = 2  # steps of the periodicity axis per step of the network
 GRID: npt.NDArray[np.float64] = TEMPI[::POOL]
 STEPS = STEPS_PER_OCTAVE // POOL  # per octave
 SLOWEST, FASTEST = 40.0, 250.0  # beats per minute; range of the output
@@ -32,9 +32,9 @@ def _offsets(ratios: Sequence[float]) -> tuple[int, ...]:
 
 INPUT_OFFSETS = _offsets((1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6, 8))
 HIDDEN_OFFSETS = _offsets((1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3))
-MARGIN = max(HIDDEN_OFFSETS)  # of hidden values beyond the range of the output
+MARGIN = max(HIDDEN_OFFSETS)  # number of hidden values beyond each end of the output range
 PADDING = max(INPUT_OFFSETS) + MARGIN
-_KNOTS = 8  # of the learned bias over the absolute tempo
+_KNOTS = 8  # number of knots of the learned bias over the absolute tempo
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class TempoNetConfig:
 
 
 class TempoNet(nn.Module):
-    """Logits of the tempi and of "no tempo".
+    """Logits of the tempos and of "no tempo".
 
     Args:
-        config: its size.
-        mean, deviation: float32 [CHANNELS, 1] of the pooled periodicity, for its standardization.
+        config: size of the network.
+        mean, deviation: mean and standard deviation of the pooled periodicity, float32 [CHANNELS, 1], which standardize
+            the input.
     """
 
     mean: Tensor
@@ -80,7 +81,7 @@ class TempoNet(nn.Module):
         self.register_buffer("deviation", torch.ones(CHANNELS, 1) if deviation is None else deviation)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Logits [batch, LAST - FIRST + 1], the last one for no tempo, of :func:`pooled` periodicity."""
+        """Logits for :func:`pooled` periodicity, [batch, LAST - FIRST + 1], the last one for "no tempo"."""
         x = nn.functional.pad((pooled - self.mean) / self.deviation, (PADDING, PADDING))
         start, length = PADDING + FIRST - MARGIN, LAST - FIRST + 2 * MARGIN
         x = torch.cat([x[..., start + offset : start + offset + length] for offset in INPUT_OFFSETS], dim=1)
@@ -92,5 +93,5 @@ class TempoNet(nn.Module):
 
 
 def pooled(periodicity: Tensor) -> Tensor:
-    """Periodicity [batch, CHANNELS, len(TEMPI)] at every second tempo: the largest of it and its neighbors."""
+    """Max-pooled periodicity: [batch, CHANNELS, len(TEMPI)] -> [batch, CHANNELS, len(GRID)]."""
     return nn.functional.max_pool1d(periodicity, 3, POOL, padding=1)

@@ -1,11 +1,11 @@
-"""Music with an exactly known tempo, rendered for the tempo network.
+"""Renders music with an exactly known tempo, for the tempo network.
 
     python -m stonecli_train.tempo.render --corpus FOLDER --out FOLDER --count 3000 --seed 1
 
-writes for each excerpt ``SEED_NUMBER.npz`` with the band levels (``stonecli.tempo.novelty``), the frame rate, the tempo
-and the style. Most excerpts are arrangements of ``stonecli_train.corpus``; in many of them, the drums are those of a
-human drummer (``stonecli_train.corpus.grooves``). Noise, speech and music whose tempo wanders have the tempo 0: none.
-An excerpt depends only on seed and number, so a run can be interrupted and repeated.
+This writes ``SEED_NUMBER.npz`` for each excerpt, with the band levels (``stonecli.tempo.novelty``), the frame rate, the
+tempo and the style. Most excerpts are arrangements of ``stonecli_train.corpus``, many with the drums of a human drummer
+(``stonecli_train.corpus.grooves``). Noise, speech and rubato have the tempo 0, which means no tempo. An excerpt depends
+on the seed and its number only, so a run can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ SOURCES: dict[str, float] = {
 }  # fmt: skip
 SKETCH_SOURCES: dict[str, float] = {songs.SOURCE: 0.4, GENERATED: 0.25, "cocopops": 0.2, "jazz_standards": 0.15}
 _KINDS: dict[str, float] = {"music": 0.82, "drums": 0.06, "rubato": 0.06, "keyless": 0.06}
-_GROOVE_SHARE = 0.6  # of the excerpts with drums, if there is a groove of about their tempo
-_GROOVE_RANGE = 0.2  # octaves that the tempo of a groove is changed by at most
-_RUBATO = 0.35  # standard deviation of the wandering tempo, in octaves
+_GROOVE_SHARE = 0.6  # share of the excerpts with drums that get a groove, if there is one of about their tempo
+_GROOVE_RANGE = 0.2  # maximum change of the tempo of a groove, in octaves
+_RUBATO = 0.35  # standard deviation of the tempo in rubato, in octaves
 _ATTEMPTS = 12
 
 Floats = npt.NDArray[np.float32]
@@ -54,9 +54,9 @@ class TempoExcerpt:
     """A rendered excerpt.
 
     Attributes:
-        bpm: its tempo; 0 for none.
-        style: name.
-        samples: mono float32 at ``RATE``.
+        bpm: tempo in beats per minute; 0 for no tempo.
+        style: name of the style.
+        samples: mono float32 [samples] at ``RATE``.
     """
 
     bpm: float
@@ -69,9 +69,9 @@ class Renderer:
     """Draws and renders excerpts.
 
     Attributes:
-        library: of the arrangements.
-        grooves: of the drummers; may be empty.
-        settings: soundfonts, instruments, seed and whether held-out timbres and pieces are used.
+        library: passages of the corpora.
+        grooves: performances of drummers; may be empty.
+        settings: soundfonts, instruments, seed, and whether to use held-out timbres and pieces.
     """
 
     library: Library
@@ -79,19 +79,19 @@ class Renderer:
     settings: Settings
 
     def render(self, number: int) -> TempoExcerpt:
-        """Excerpt ``number``.
+        """Render excerpt ``number``.
 
         Raises:
-            StoneError: nothing that was drawn can be rendered.
+            StoneError: no attempt gave a usable excerpt.
             OSError: a program cannot be started.
         """
         return self._attempt(number, self._render)
 
     def draw(self, number: int, sources: Mapping[str, float]) -> Drawn:
-        """The random generator, parts, tempo and style of excerpt ``number``, not rendered; never noise or speech.
+        """Random generator, parts, tempo and style of excerpt ``number``, without rendering; never noise or speech.
 
         Raises:
-            StoneError: nothing that was drawn makes an excerpt.
+            StoneError: no attempt gave a usable excerpt.
         """
         return self._attempt(number, lambda rng: self._draw(rng, sources, _draw_kind(rng, without="keyless")))
 
@@ -104,7 +104,7 @@ class Renderer:
                 raise
             except (StoneError, ValueError) as error:
                 reason = error
-        raise StoneError(f"excerpt {number}: nothing to draw after {_ATTEMPTS} attempts: {reason}")
+        raise StoneError(f"excerpt {number}: no usable excerpt after {_ATTEMPTS} attempts: {reason}")
 
     def _render(self, rng: np.random.Generator) -> TempoExcerpt:
         kind = _draw_kind(rng)
@@ -134,7 +134,7 @@ class Renderer:
     def _with_groove(
         self, rng: np.random.Generator, parts: tuple[Part, ...], bpm: float, beats_per_bar: int
     ) -> tuple[Part, ...]:
-        """The parts, often with the drums of a human drummer."""
+        """The parts, in _GROOVE_SHARE of the cases with the drums of a human drummer."""
         near = [
             groove for groove in self.grooves
             if groove.beats_per_bar == beats_per_bar and abs(np.log2(groove.bpm / bpm)) < _GROOVE_RANGE
@@ -161,7 +161,7 @@ def _draw_kind(rng: np.random.Generator, without: str = "") -> str:
 
 
 def settings_of(seed: int, held_out: bool = False, instruments: Path | None = None) -> Settings:
-    """The settings of a run."""
+    """Settings of a run for the tempo network."""
     return Settings((), SECONDS, seed, held_out, instruments=instruments)
 
 
@@ -170,7 +170,7 @@ def _performed(rng: np.random.Generator, groove: Groove, bpm: float) -> tuple[To
 
 
 def _wandering(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Times in the score and when they are played, in seconds: a tempo that wanders, as of a free introduction."""
+    """Random rubato, as in a free introduction: times in the score, and when they are played, in seconds."""
     score = np.arange(0.0, 3.0 * SECONDS, 0.05)
     knots = np.arange(0.0, score[-1] + 3.0, float(rng.uniform(0.8, 2.0)))
     rate = 2.0 ** np.interp(score, knots, rng.normal(0.0, _RUBATO, len(knots)))
@@ -183,7 +183,7 @@ def _warped(part: Part, score: npt.NDArray[np.float64], played: npt.NDArray[np.f
 
 
 def save_excerpt(excerpt: TempoExcerpt, path: Path) -> None:
-    """Write the band levels, frame rate, tempo and style to an npz file."""
+    """Write band levels, frame rate, tempo and style of an excerpt to an .npz file, atomically."""
     levels = BandLevels(RATE)
     levels.add(excerpt.samples)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
@@ -191,7 +191,7 @@ def save_excerpt(excerpt: TempoExcerpt, path: Path) -> None:
 
 
 def render_all(renderer: Renderer, out: Path, numbers: Sequence[int]) -> Iterator[Path]:
-    """The files of the excerpts, in order; those that exist are kept.
+    """Render the excerpts that do not exist yet; yields the path of each excerpt in order.
 
     Raises:
         StoneError, OSError: an excerpt cannot be rendered or written.
@@ -210,17 +210,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m stonecli_train.tempo.render", description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder with a folder or zip for each corpus")
     parser.add_argument("--grooves", type=Path, help="the Groove MIDI Dataset (default: CORPUS/groove)")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--start", type=int, default=0, help="number of the first excerpt")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--held-out", action="store_true", help="use what training never uses")
-    parser.add_argument("--instruments", type=Path, help="folder of stonecli_train.corpus.instruments")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the renderings")
+    parser.add_argument("--count", type=int, required=True, help="number of excerpts")
+    parser.add_argument("--start", type=int, default=0, help="number of the first excerpt (default: 0)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    parser.add_argument("--held-out", action="store_true", help="use material that training never uses")
+    parser.add_argument("--instruments", type=Path, help="folder of stonecli_train.corpus.instruments (default: none)")
     options = parser.parse_args(arguments)
     settings = settings_of(options.seed, options.held_out, options.instruments)
     try:
         fluidsynth.check_installed(settings.held_out)
-        grooves = read_grooves(options.grooves or options.corpus / FOLDER)  # first, because the library takes a minute
+        grooves = read_grooves(
+            options.grooves or options.corpus / FOLDER
+        )  # first: errors are cheaper before the library is read
         library = Library.load(options.corpus, list(SOURCES), settings.held_out, None, Counter())
         grooves = [groove for number, groove in enumerate(grooves) if (number % 10 == 0) == settings.held_out]
         numbers = range(options.start, options.start + options.count)

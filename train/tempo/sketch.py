@@ -1,8 +1,8 @@
-"""Band levels of an arrangement without rendering it: many more rhythms per minute of computing.
+"""Sketches the band levels of an arrangement without rendering it, which is much faster.
 
-Each tone adds power to the bands of its harmonics, each drum hit to the bands of its kind, with an attack and a decay
-that are drawn per part. Noise and the fluctuation of real spectra are added, then the levels are compressed. The
-timbres are crude, but the onsets are where the rendered music would have them.
+Each tone adds power to the bands of its harmonics, and each drum hit to the bands of its drum, with a random attack and
+decay per part. Then noise and random fluctuations are added, and the levels are compressed. The timbres are crude, but
+the onsets are those of the rendered music.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from stonecli_train.corpus.arrange import Part, Tone
 _EDGES = np.geomspace(LOWEST, HIGHEST, BANDS + 2)
 _CENTERS = _EDGES[1:-1]
 _HARMONICS = np.arange(1, 13)
-_GAINS = {"drums": 1.0, "bass": 0.5, "sung": 0.4, "spoken": 0.4}  # amplitude beside 0.25 for the others
+_GAINS = {"drums": 1.0, "bass": 0.5, "sung": 0.4, "spoken": 0.4}  # amplitude by role; 0.25 for the others
 
 Levels = npt.NDArray[np.float16]
 _Array = npt.NDArray[np.float64]
 
 
 def sketch(rng: np.random.Generator, parts: Sequence[Part], seconds: float) -> Levels:
-    """Logarithm (base 10) of the power in each band, float16 [frames, BANDS], as ``BandLevels`` has it.
+    """Logarithm (base 10) of the power in each band, float16 [frames, BANDS], as from ``BandLevels``.
 
     Args:
-        rng: draws the sound of each part.
-        parts: in seconds.
-        seconds: of the result.
+        rng: random generator of the excerpt.
+        parts: parts of the arrangement, in seconds.
+        seconds: length of the result.
     """
     frames = round(seconds * FRAME_RATE)
     power = np.zeros((frames, BANDS))
@@ -97,7 +97,7 @@ def _add_tones(rng: np.random.Generator, power: _Array, part: Part, gain: float)
 
 
 def _add(power: _Array, start: float, bands: _Array, attack: float, decay: float, duration: float) -> None:
-    """Add a tone: a rise of ``attack`` seconds, then an exponential decay up to its end, and a short release."""
+    """Add a tone to ``power``: an attack of ``attack`` seconds, an exponential decay, and a short release."""
     first = int(start * FRAME_RATE)
     last = min(len(power), first + int((duration + 0.1) * FRAME_RATE) + 2)
     if first >= last:
