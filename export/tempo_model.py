@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from stonecli._version import __version__
 from stonecli.errors import StoneError
 from stonecli.tempo.model import FORMAT_VERSION, INPUT, METADATA_KEY, OUTPUT, TempoModel
-from stonecli.tempo.periodicity import CHANNELS, TEMPI
+from stonecli.tempo.periodicity import CHANNELS, TEMPOS
 from stonecli.util.atomic_file import atomic_file
 from stonecli_export.graph_builder import GraphBuilder
 from stonecli_train.checkpoint import file_sha256
@@ -31,7 +31,7 @@ from stonecli_train.tempo.network import (
     INPUT_OFFSETS,
     LAST,
     MARGIN,
-    OUTPUT_TEMPI,
+    OUTPUT_TEMPOS,
     PADDING,
     POOL,
     STEPS,
@@ -48,7 +48,7 @@ TRAINED_ON = (
 
 
 def build_tempo_model(networks: Sequence[TempoNet], sha256: str) -> onnx.ModelProto:
-    """The ONNX model: periodicity [1, CHANNELS, len(TEMPI)] -> mean logits of the networks [1, LAST - FIRST + 1]."""
+    """The ONNX model: periodicity [1, CHANNELS, len(TEMPOS)] -> mean logits of the networks [1, LAST - FIRST + 1]."""
     build = GraphBuilder()
     x = build.op("MaxPool", INPUT, kernel_shape=[3], strides=[POOL], pads=[1, 1])
     logits = [_branch(build, x, network, number) for number, network in enumerate(networks)]
@@ -59,7 +59,7 @@ def build_tempo_model(networks: Sequence[TempoNet], sha256: str) -> onnx.ModelPr
     graph = helper.make_graph(
         build.nodes,
         "tempo",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, CHANNELS, len(TEMPI)])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [1, CHANNELS, len(TEMPOS)])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [1, LAST - FIRST + 1])],
         list(build.initializers.values()),
     )
@@ -72,9 +72,9 @@ def build_tempo_model(networks: Sequence[TempoNet], sha256: str) -> onnx.ModelPr
     )
     info = {
         "version": FORMAT_VERSION,
-        "slowest_bpm": float(OUTPUT_TEMPI[0]),
+        "slowest_bpm": float(OUTPUT_TEMPOS[0]),
         "steps_per_octave": STEPS,
-        "tempi": len(OUTPUT_TEMPI),
+        "tempi": len(OUTPUT_TEMPOS),
         "license": "MIT",
         "trained_on": TRAINED_ON,
         "checkpoint_sha256": sha256,
@@ -102,9 +102,9 @@ def _branch(build: GraphBuilder, x: str, network: TempoNet, number: int) -> str:
     x = build.op("Relu", layer(build.op("Concat", *rows, axis=1), network.first, "first"))
     rows = [build.slice(x, 2, MARGIN + offset, MARGIN + offset + LAST - FIRST) for offset in HIDDEN_OFFSETS]
     x = build.op("Relu", layer(build.op("Concat", *rows, axis=1), network.second, "second"))
-    tempi = build.op("Add", layer(x, network.tempo, "tempo"), weight(network.hats @ network.bias, "absolute_tempo"))
+    tempos = build.op("Add", layer(x, network.tempo, "tempo"), weight(network.hats @ network.bias, "absolute_tempo"))
     none = layer(build.op("ReduceMax", x, axes=[2], keepdims=1), network.none, "none")
-    return build.reshape(build.op("Concat", tempi, none, axis=2), [1, -1])
+    return build.reshape(build.op("Concat", tempos, none, axis=2), [1, -1])
 
 
 def export_tempo_model(checkpoint: Path, path: Path) -> None:
@@ -117,7 +117,7 @@ def export_tempo_model(checkpoint: Path, path: Path) -> None:
     networks = load_networks(checkpoint)
     content = build_tempo_model(networks, file_sha256(checkpoint)).SerializeToString()
     model = TempoModel(content)
-    values = np.random.default_rng(0).random((CHANNELS, len(TEMPI)), dtype=np.float32)
+    values = np.random.default_rng(0).random((CHANNELS, len(TEMPOS)), dtype=np.float32)
     with torch.no_grad():
         inputs = pooled(torch.tensor(values)[None])
         expected = torch.stack([network(inputs)[0] for network in networks]).mean(dim=0).numpy()

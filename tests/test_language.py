@@ -20,7 +20,13 @@ WORDS = {
     r"hears?|heard|hearing|hearable|listen(s|ed|ing)? to": "detect, analyze, estimate",
     r"nought": "zero",
     r"anew": "again",
-    r"steadiness": "equivariance",
+    r"steadiness|steadier": "equivariance",
+    r"tempi": "tempos",
+    r"metres?": "meter",
+    r"lessons?": "pseudo-labels",
+    r"already there|there already": "already exists, already rendered",
+    r"(?:is|are) to come": "not yet run, not yet written",
+    r"nothing to \w+ after": "a whole sentence with the remedy",
     r"kicked|kicks": "perturbed",
     r"wherein|whereof|thereof": "a plain clause",
     r"taken? back|takes back|taking back": "undo, undone",
@@ -31,6 +37,7 @@ WORDS = {
     r"ha(s|ve) to be had|as (is|are) those": "a plain clause",
     r"\w*neighbour\w*|\w*colour\w*|\w*behaviour\w*|favour\w*": "American spelling",
     r"labell\w+|normalis\w+|recognis\w+|organis\w+|initialis\w+|summaris\w+": "American spelling",
+    r"harmonis\w+|equalis\w+|standardis\w+|quantis\w+|synchronis\w+": "American spelling",
     r"analysed|analysing|analyser|centred?|synthesis(ed|ing)": "American spelling",
 }
 IDENTIFIERS = {
@@ -47,10 +54,15 @@ NAMES = re.compile(
     r"`?tests/\S+::\S+"  # names of tests
     r"|least_confidence|least_segment|sharpness\w*"  # names in model files and configurations of format 1
     r"|`kicks`|_?KICKS|\bkicks\b"  # kick drums
+    r'|"tempi"|"lessons"'  # in tempo models and in configurations of old versions
 )
 
-# A docstring or comment that starts so is half a sentence: its subject is missing.
-FRAGMENT = re.compile(r'^(?:# (?:--- )?|""")(?:[Ww]hat|[Ww]hatever|[Ww]hoever|[Ww]hose)\b(?!.*\?)')
+# A docstring or comment that starts so is half a sentence: its subject is missing. So is a description of an argument
+# such as "rate: of the samples".
+FRAGMENT = re.compile(
+    r'^(?:# (?:--- )?|""")(?:[Ww]hat|[Ww]hatever|[Ww]hoever|[Ww]hose)\b(?!.*\?)'
+    r"|^[a-z_]+(?:, [a-z_]+)*: (?:of|by which|in which) (?!.*[=()])"
+)
 
 
 def texts() -> list[Path]:
@@ -141,12 +153,18 @@ class TestWords:
             "no encoder is at hand",
             "the device is not there",
             "after the normalisation",
+            "TEMPI = (90, 120)",
+            "the metre of the tune",
+            "it is there already",
         ],
     )
     def test_a_private_word_is_found(self, line: str) -> None:
         assert private_words(line)
 
-    @pytest.mark.parametrize("line", ["# What is found", '"""What the tests share.', '"""Whatever its age.'])
+    @pytest.mark.parametrize(
+        "line",
+        ["# What is found", '"""What the tests share.', '"""Whatever its age.', "rate: of the samples", "x, y: of it"],
+    )
     def test_half_a_sentence_is_found(self, line: str) -> None:
         assert fragments(line)
 

@@ -33,7 +33,7 @@ FORBIDDEN = re.compile(
     r"|mak(e|es) no sense|obeyed|heeded|nowhere|let go|by surprise|ones own"
     r"|stands? (as|for)|(not|nobody) there|taken out"
     r"|so many|what(ever)?|whichever|however many|colours?|neighbours?|behaviours?|licences?"
-    r"|(recogn|normal|optim|organ|synthes|initial)is(e|ed|es|er|ing|ation)"
+    r"|(recogn|normal|optim|organ|synthes|initial|harmon|equal)is(e|ed|es|er|ing|ation)|tempi|metres?|steadier"
 )
 MAX_CHARACTERS = 60
 

@@ -68,7 +68,7 @@ class Calibration:
     """Result of :func:`calibrate`.
 
     Attributes:
-        temperature: by which the logits are divided.
+        temperature: divisor of the logits.
         rejection_threshold: rejection threshold of the largest mean probability over the windows.
         error: expected calibration error on the tracks with a key, 0..1.
         no_key_rejected: share of the tracks without a key below ``rejection_threshold``; None if there are none.

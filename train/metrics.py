@@ -47,7 +47,7 @@ def score_network(network: ChromaNet, tracks: Sequence[Track], config: TrainConf
     At most MAX_TRACKS tracks with a key are scored, always the same ones.
 
     Args:
-        network: in evaluation mode, on ``device``.
+        network: the network, in evaluation mode and on ``device``.
         tracks: validation tracks; those without a key are ignored.
         config: configuration of the run.
         device: device of the network.

@@ -43,7 +43,7 @@ class MicroBatches:
     """Scores of all windows of a step, and the backpropagation of their gradient to the weights.
 
     Args:
-        network: in training mode.
+        network: the network, in training mode.
         inputs: float32 [windows, 1, bins, frames], the windows of this process.
         size: number of windows in a micro-batch.
         processes: the processes that share the batch; drop path draws for all of them.

@@ -46,7 +46,7 @@ class AnalysisScreen:
         as_json: print one JSON object per file instead of text.
         quiet: print only errors.
         per_window: print every window, too.
-        bpm_range: tempi are halved or doubled into this range; None: they are shown as estimated.
+        bpm_range: tempos are halved or doubled into this range; None: they are shown as estimated.
     """
 
     def __init__(

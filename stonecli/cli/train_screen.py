@@ -19,11 +19,11 @@ _REPORT_SECONDS = 30.0
 
 
 class TrainScreen(Watcher):
-    """Standard output for the run, standard error for the data.
+    """Prints the progress of the run to standard output, and that of preparing the data to standard error.
 
     Args:
-        steps: per epoch.
-        epochs: of the run.
+        steps: number of steps per epoch.
+        epochs: number of epochs of the run.
     """
 
     def __init__(self, steps: int, epochs: int) -> None:

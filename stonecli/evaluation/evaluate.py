@@ -55,7 +55,7 @@ class Evaluation:
     """The scores of all tracks and of their groups.
 
     Attributes:
-        overall: scores of all tracks with a key label; the count is 0 if there are only tempi.
+        overall: scores of all tracks with a key label; the count is 0 if there are only tempos.
         genres, sources: scores by name, "" for tracks without one; empty if no track has one.
         confusion: from :func:`stonecli.evaluation.metrics.confusion_matrix`.
         tempo: scores of the tempos; None if no label has one.

@@ -157,7 +157,7 @@ def read_labels(path: Path, playlist_name: str | None = None) -> tuple[list[Labe
 
     Raises:
         LabelsError: a column is missing, there are no tracks, a line has no path, no label or no valid key or tempo,
-            or a track has two keys or two tempi.
+            or a track has two keys or two tempos.
         OSError: the file cannot be read.
     """
     if is_crate(path):
@@ -300,8 +300,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
         OSError: the file cannot be written; an existing file is unchanged.
     """
     found = list(predictions)
-    has_tempi = any(one.track.tempo is not None for one in found)
-    columns = (*PREDICTION_COLUMNS, *TEMPO_COLUMNS) if has_tempi else PREDICTION_COLUMNS
+    has_tempos = any(one.track.tempo is not None for one in found)
+    columns = (*PREDICTION_COLUMNS, *TEMPO_COLUMNS) if has_tempos else PREDICTION_COLUMNS
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(columns))
         for one in found:

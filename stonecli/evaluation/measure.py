@@ -62,7 +62,7 @@ class Measurement:
     """The answers of a model on labeled tracks, and their scores.
 
     Attributes:
-        predictions: of the tracks that were reached, in their order.
+        predictions: predictions for the tracks that were reached, in their order.
         evaluation: the scores; None if no track could be analyzed.
         comparison: the comparison with the other model; None if no track has an answer from both.
         failed: number of failed analyses, those of the other model included.

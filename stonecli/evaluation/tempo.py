@@ -21,7 +21,7 @@ class TempoScores:
 
     Attributes:
         count: number of tracks with a true tempo.
-        accuracy_1: share of tempi within 4 % of the true one.
+        accuracy_1: share of tempos within 4 % of the true one.
         accuracy_2: the same, also for two and three times, half and a third of it.
         no_tempo: number of tracks without an estimated tempo; they count as wrong.
     """

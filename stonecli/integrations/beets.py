@@ -1,4 +1,4 @@
-"""The beets plugin: detects keys, and with ``bpm: yes`` tempi, on import and with ``beet stone`` (docs/beets.md).
+"""The beets plugin: detects keys, and with ``bpm: yes`` tempos, on import and with ``beet stone`` (docs/beets.md).
 
 On import, beets writes the files with all their fields. ``beet stone`` writes them itself, as ``stone tag`` does: only
 key and tempo, with an atomic replacement, and recorded for ``stone undo``. Both follow the same rules for the fields.
@@ -63,7 +63,7 @@ class Settings:
         model: path of a model file; None for the built-in model.
         jobs: number of files analyzed in parallel.
         bpm: whether the tempo is estimated, too.
-        bpm_range: lowest and highest tempo that tempi are halved or doubled into; None for those that are estimated.
+        bpm_range: lowest and highest tempo that tempos are halved or doubled into; None for those that are estimated.
     """
 
     rules: tuple[FieldRule, ...]

@@ -65,7 +65,7 @@ def read_crate(path: Path, playlist_name: str | None = None) -> Iterator[CrateEn
 
     Args:
         path: a playlist or a collection, see :func:`is_crate`.
-        playlist_name: of a collection, only the playlist with this name, in any case; a name that several playlists
+        playlist_name: only the playlist of the collection with this name, in any case; a name that several playlists
             have is written with its folders, ``Clubs/Saturday``. None for the whole collection. Playlists in files of
             their own are always read whole.
 

@@ -276,7 +276,7 @@ def lower_bound(costs: Floats, cost: float) -> float:
 
     Args:
         costs: float32 [n, n].
-        cost: of a known tour, for the step size.
+        cost: cost of a known tour, for the step size.
     """
     count = len(costs)
     costs_to = np.ascontiguousarray(costs.T)

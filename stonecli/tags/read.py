@@ -34,19 +34,19 @@ class Snapshot:
         followers: the plain keys in followers, fields such as ``KEY`` that are updated but never created.
         also: the texts of all other fields that are read for a key, by precedence; followers are among them.
         texts: comment, grouping, title and tempo, as far as they exist.
-        tempi: the texts of all tempo fields, by precedence; only the first of the first field is ever written.
+        tempos: the texts of all tempo fields, by precedence; only the first of the first field is ever written.
     """
 
     keys: tuple[str, ...]
     followers: tuple[str, ...]
     also: tuple[str, ...]
     texts: Mapping[Field, str]
-    tempi: tuple[str, ...] = ()
+    tempos: tuple[str, ...] = ()
 
     @property
     def bpm_text(self) -> str | None:
         """Raw text of the first tempo that does not mean "no tempo", or else of the first one."""
-        return next((text for text in self.tempi if not says_no_tempo(text)), next(iter(self.tempi), None))
+        return next((text for text in self.tempos if not says_no_tempo(text)), next(iter(self.tempos), None))
 
     @property
     def text(self) -> str | None:
@@ -65,7 +65,7 @@ class Snapshot:
             self,
             followers=(*self.followers, *_plain(other.keys), *other.followers),
             also=(*self.also, *other.keys, *other.also),
-            tempi=(*self.tempi, *other.tempi),
+            tempos=(*self.tempos, *other.tempos),
         )
 
     def with_changes(self, changes: Changes) -> Snapshot:
@@ -79,7 +79,7 @@ class Snapshot:
                 keys, followers = (key,), (key,) * len(followers)
         texts: dict[Field, str | None] = {**self.texts, **changes}
         left: dict[Field, str] = {field: text for field, text in texts.items() if field != "key" and text}
-        return replace(self, keys=keys, followers=followers, also=(), texts=left, tempi=())
+        return replace(self, keys=keys, followers=followers, also=(), texts=left, tempos=())
 
 
 def read_key(path: Source) -> Key | None:
@@ -107,7 +107,7 @@ def read_tags(path: Source) -> KeyTags:
 
 def bpm_in(tags: Any, family: TagFamily) -> float | None:
     """The first valid tempo in tags that mutagen has read, in beats per minute; None if there is none."""
-    return next((bpm for text in _READERS[family](tags).tempi if (bpm := parse_bpm(text)) is not None), None)
+    return next((bpm for text in _READERS[family](tags).tempos if (bpm := parse_bpm(text)) is not None), None)
 
 
 @contextmanager
@@ -192,8 +192,8 @@ def _read_id3(tags: Any) -> Snapshot:
         "bpm": [text for frame in tags.getall("TBPM") for text in frame.text],
     }
     keys = tuple(text for frame in tags.getall("TKEY") for text in frame.text)
-    tempi = [text for name in _OTHER_TEMPI for description, text in described if description == name.upper()]
-    return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts), _filled([*texts["bpm"], *tempi]))
+    tempos = [text for name in _OTHER_TEMPOS for description, text in described if description == name.upper()]
+    return Snapshot(keys, _plain(named), (*named, *blocks), _first(texts), _filled([*texts["bpm"], *tempos]))
 
 
 def _read_vorbis(tags: Any) -> Snapshot:
@@ -207,8 +207,8 @@ def _read_vorbis(tags: Any) -> Snapshot:
         "title": values("title"),
         "bpm": values("bpm"),
     }
-    tempi = [*texts["bpm"], *(text for name in _OTHER_TEMPI if name != "bpm" for text in values(name))]
-    return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts), _filled(tempi))
+    tempos = [*texts["bpm"], *(text for name in _OTHER_TEMPOS if name != "bpm" for text in values(name))]
+    return Snapshot(tuple(values("initialkey")), _plain(also), also, _first(texts), _filled(tempos))
 
 
 def _read_mp4(tags: Any) -> Snapshot:
@@ -220,8 +220,8 @@ def _read_mp4(tags: Any) -> Snapshot:
 
     names: dict[Field, str] = {"comment": "\xa9cmt", "grouping": "\xa9grp", "title": "\xa9nam", "bpm": "tmpo"}
     texts = _first({field: list(tags.get(name, [])) for field, name in names.items()})
-    tempi = [*tags.get("tmpo", []), *(text for name in _OTHER_TEMPI for text in free_form(name))]
-    return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts, _filled(tempi))
+    tempos = [*tags.get("tmpo", []), *(text for name in _OTHER_TEMPOS for text in free_form(name))]
+    return Snapshot(free_form("initialkey"), _plain(free_form("key")), free_form("key"), texts, _filled(tempos))
 
 
 def _read_apev2(tags: Any) -> Snapshot:
@@ -230,8 +230,8 @@ def _read_apev2(tags: Any) -> Snapshot:
         return str(value).split("\0") if value is not None and value.kind == 0 else []
 
     texts: dict[Field, list[str]] = {name: values(name) for name in ("comment", "grouping", "title", "bpm")}
-    tempi = _filled(text for name in _OTHER_TEMPI for text in values(name))
-    return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts), tempi)
+    tempos = _filled(text for name in _OTHER_TEMPOS for text in values(name))
+    return Snapshot(tuple(values("INITIALKEY")), _plain(values("KEY")), tuple(values("KEY")), _first(texts), tempos)
 
 
 def _read_asf(tags: Any) -> Snapshot:
@@ -246,8 +246,8 @@ def _read_asf(tags: Any) -> Snapshot:
     }
     texts = _first({field: values(name) for field, name in names.items()})
     also = values("INITIALKEY")
-    tempi = _filled(text for name in (names["bpm"], *_OTHER_TEMPI) for text in values(name))
-    return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts, tempi)
+    tempos = _filled(text for name in (names["bpm"], *_OTHER_TEMPOS) for text in values(name))
+    return Snapshot(tuple(values("WM/InitialKey")), _plain(also), tuple(also), texts, tempos)
 
 
 def _plain(texts: Iterable[str]) -> tuple[str, ...]:
@@ -263,7 +263,7 @@ def _filled(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(str(value) for value in values if str(value))
 
 
-_OTHER_TEMPI = ("bpm", "tempo", "fbpm")  # free-form fields that programs write instead of the usual one
+_OTHER_TEMPOS = ("bpm", "tempo", "fbpm")  # free-form fields that programs write instead of the usual one
 _ID3_OPTIONS = {"translate": False, "load_v1": False}
 _READERS: dict[TagFamily, Callable[[Any], Snapshot]] = {
     "id3": _read_id3,

@@ -1,7 +1,7 @@
 """The tempo as the text of a tag, as DJ programs write and read it, and back.
 
 A tempo within 0.05 of a whole number is written as that number, because most music is produced at one, and the
-estimate is not exact enough to tell. Other tempi have two decimals, as in rekordbox and Traktor. The ``tmpo`` atom of
+estimate is not exact enough to tell. Other tempos have two decimals, as in rekordbox and Traktor. The ``tmpo`` atom of
 MP4 holds a whole number only.
 """
 

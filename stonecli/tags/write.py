@@ -214,7 +214,7 @@ def _update(
             if sniff(copy) != container or not is_same_audio(file, copy, container, verified):
                 raise TagError("the audio of the copy differs from the file")
             # A tag that holds nothing else may have been removed; then the other tags of the file are compared.
-            found = (replace(snapshot(copy, container, as_new=as_new), also=(), tempi=()) for as_new in (False, True))
+            found = (replace(snapshot(copy, container, as_new=as_new), also=(), tempos=()) for as_new in (False, True))
             if now.with_changes(changes) not in found:
                 raise TagError("the tags of the copy do not read back as written")
 

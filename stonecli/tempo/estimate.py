@@ -22,7 +22,7 @@ from stonecli.tempo.novelty import BandLevels, loudness, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 7  # increase it with every change that alters tempi: it invalidates those in the result cache
+TEMPO_VERSION = 7  # increase it with every change that alters tempos: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempos that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
@@ -34,7 +34,7 @@ CONFIDENCE_WEIGHT = 0.5  # of the confidence in it
 MIN_EVIDENCE = 0.9  # no tempo is reported with less
 SHORT_SECONDS, SHORT_WEIGHT = 16.0, 1.5  # shorter ones need more evidence: noise, too, has a pulse for a moment
 STEADY = 0.7  # stability from which on a recording keeps its tempo
-TOLERANCE = 0.04  # two tempi that differ by less are the same
+TOLERANCE = 0.04  # two tempos that differ by less are the same
 SILENCE = -9.0  # log10 of the power in a band; about that of -80 dB
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ class TempoMeter:
     """Reads the blocks of a recording as they pass by, and estimates its tempo at the end.
 
     Args:
-        rate: of the samples in Hz.
+        rate: sample rate in Hz.
         model: the tempo model; None for the built-in one.
     """
 
@@ -110,11 +110,11 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
         return NONE
     onsets = novelty(levels, loud)
     logits = model.logits(periodicity(onsets, frame_rate)).astype(np.float64)
-    octaves = np.log2(model.tempi / USUAL_BPM) / USUAL_OCTAVES
+    octaves = np.log2(model.tempos / USUAL_BPM) / USUAL_OCTAVES
     scores = LOGIT_WEIGHT * logits[:-1] - 0.5 * octaves**2
-    rough = float(model.tempi[scores.argmax()])
+    rough = float(model.tempos[scores.argmax()])
     pulse = refine_tempo(onsets, frame_rate, rough)
-    confidence = _near(_softmax(SHARPNESS * scores), model.tempi, pulse.bpm)
+    confidence = _near(_softmax(SHARPNESS * scores), model.tempos, pulse.bpm)
     doubt = float(logits[-1] - logits[:-1].max())
     evidence = math.log(max(pulse.clarity, 1e-9)) - DOUBT_WEIGHT * doubt + CONFIDENCE_WEIGHT * confidence
     shortness = max(0.0, math.log(SHORT_SECONDS * frame_rate / len(levels)))
@@ -122,12 +122,12 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
         return NONE
     bonuses = BACKBEAT_WEIGHT * np.tanh(backbeat(onsets, frame_rate, pulse.bpm) / CLEAR_BACKBEAT)
     for octave, bonus in zip(OCTAVES, bonuses - bonuses.min(), strict=True):
-        scores[_is_near(model.tempi, octave * rough)] += bonus
-    best = float(model.tempi[scores.argmax()])
+        scores[_is_near(model.tempos, octave * rough)] += bonus
+    best = float(model.tempos[scores.argmax()])
     if max(best, rough) > 1.5 * min(best, rough):  # another octave
         pulse = refine_tempo(onsets, frame_rate, best)
     probabilities = _softmax(SHARPNESS * scores)
-    near = {tempo: _near(probabilities, model.tempi, tempo) for tempo in (pulse.bpm, 2.0 * pulse.bpm, pulse.bpm / 2.0)}
+    near = {tempo: _near(probabilities, model.tempos, tempo) for tempo in (pulse.bpm, 2.0 * pulse.bpm, pulse.bpm / 2.0)}
     alternative = max((2.0 * pulse.bpm, pulse.bpm / 2.0), key=lambda tempo: near[tempo])
     return TempoEstimate(pulse.bpm, min(1.0, near[pulse.bpm]), alternative, pulse.stability)
 
@@ -138,12 +138,12 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return shares
 
 
-def _near(probabilities: npt.NDArray[np.float64], tempi: npt.NDArray[np.float64], bpm: float) -> float:
+def _near(probabilities: npt.NDArray[np.float64], tempos: npt.NDArray[np.float64], bpm: float) -> float:
     """Probability of the tempos within the tolerance of ``bpm``."""
-    return float(probabilities[_is_near(tempi, bpm)].sum())
+    return float(probabilities[_is_near(tempos, bpm)].sum())
 
 
-def _is_near(tempi: npt.NDArray[np.float64], bpm: float) -> npt.NDArray[np.bool_]:
+def _is_near(tempos: npt.NDArray[np.float64], bpm: float) -> npt.NDArray[np.bool_]:
     """Which tempos are within the tolerance of ``bpm``."""
-    near: npt.NDArray[np.bool_] = np.abs(tempi / bpm - 1.0) <= TOLERANCE
+    near: npt.NDArray[np.bool_] = np.abs(tempos / bpm - 1.0) <= TOLERANCE
     return near

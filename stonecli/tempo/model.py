@@ -27,7 +27,7 @@ class TempoModel:
         content: bytes of the file; None for the built-in model.
 
     Attributes:
-        tempi: float64 [n], beats per minute of the logits but the last, which stands for no tempo.
+        tempos: float64 [n], beats per minute of the logits but the last, which stands for no tempo.
 
     Raises:
         ModelError: it is not a tempo model.
@@ -41,7 +41,7 @@ class TempoModel:
             if info["version"] != FORMAT_VERSION:
                 raise ModelError("a tempo model of another version")
             steps = np.arange(info["tempi"]) / info["steps_per_octave"]
-            self.tempi: npt.NDArray[np.float64] = info["slowest_bpm"] * 2.0**steps
+            self.tempos: npt.NDArray[np.float64] = info["slowest_bpm"] * 2.0**steps
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("not a tempo model: no stone metadata") from error
 

@@ -33,7 +33,7 @@ class BandLevels:
     """Collects the band levels of a recording, block by block.
 
     Args:
-        rate: of the samples in Hz.
+        rate: sample rate in Hz.
 
     Attributes:
         frame_rate: frames per second.

@@ -1,6 +1,6 @@
 """Onset novelty to periodicity on a logarithmic tempo axis, where a change of tempo is a shift.
 
-Two functions with opposite ambiguities are sampled at the same tempi: the autocorrelation is high at fractions of the
+Two functions with opposite ambiguities are sampled at the same tempos: the autocorrelation is high at fractions of the
 tempo, the Fourier spectrum at its multiples. The correlations between bands tell which metrical level the kick and the
 snare alternate at.
 """
@@ -14,18 +14,18 @@ from stonecli.tempo.novelty import GROUPS
 
 STEPS_PER_OCTAVE = 48
 LOWEST_BPM, OCTAVES = 10.0, 7
-TEMPI = LOWEST_BPM * 2.0 ** (np.arange(STEPS_PER_OCTAVE * OCTAVES + 1) / STEPS_PER_OCTAVE)  # beats per minute
+TEMPOS = LOWEST_BPM * 2.0 ** (np.arange(STEPS_PER_OCTAVE * OCTAVES + 1) / STEPS_PER_OCTAVE)  # beats per minute
 PAIRS = tuple((first, second) for first in range(len(GROUPS)) for second in range(first, len(GROUPS)))
 CHANNELS = len(PAIRS) + len(GROUPS)
 WINDOW_SECONDS = 12.0
 _TRANSFORM = 4096  # frames; a window is about a quarter of it, so the correlation does not wrap around
-_MAX_LAG_SECONDS = 6.2  # two of the slowest tempi fit a window
+_MAX_LAG_SECONDS = 6.2  # two of the slowest tempos fit a window
 
 Floats = npt.NDArray[np.float32]
 
 
 def periodicity(novelty: Floats, frame_rate: float) -> Floats:
-    """Mean correlation and spectrum of the novelty in windows of 12 s: float32 [CHANNELS, len(TEMPI)].
+    """Mean correlation and spectrum of the novelty in windows of 12 s: float32 [CHANNELS, len(TEMPOS)].
 
     Args:
         novelty: float32 [frames, bands].
@@ -56,7 +56,7 @@ def periodicity(novelty: Floats, frame_rate: float) -> Floats:
     shape = np.fft.irfft(np.abs(np.fft.rfft(taper, _TRANSFORM)) ** 2)[:lags]
     correlation /= np.maximum(shape / shape[0], 0.05)
     magnitude = np.sqrt(power / count / size)
-    lag, bins = 60.0 / TEMPI * frame_rate, TEMPI / 60.0 / frame_rate * _TRANSFORM
+    lag, bins = 60.0 / TEMPOS * frame_rate, TEMPOS / 60.0 / frame_rate * _TRANSFORM
     rows = [np.interp(lag, np.arange(lags), row) for row in correlation]
     rows += [np.interp(bins, np.arange(_TRANSFORM // 2 + 1), row) for row in magnitude]
     return np.stack(rows).astype(np.float32)

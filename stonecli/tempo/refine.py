@@ -5,7 +5,7 @@ length of the excerpt: in a minute, the fourth subdivision is resolved to a quar
 position of the peak is known to a hundredth. Chunks of a minute are summed as power, so that a break that shifts the
 beat does not matter.
 
-Chunks of 12 s tell whether there is a pulse at all: music has much more power at its tempo than at other tempi, speech
+Chunks of 12 s tell whether there is a pulse at all: music has much more power at its tempo than at other tempos, speech
 and music without a steady beat have not.
 
 Segments of 6 s tell whether the tempo is steady. With a free tempo, the spectrum of the whole recording has a highest
@@ -28,9 +28,9 @@ SEGMENT_TOLERANCE = 0.02  # share of the tempo by which the one of a segment tha
 SEARCH = 0.04  # share of the tempo by which the exact one may differ from the rough one
 STEP_BPM = 0.01
 SUBDIVISIONS = (1, 2, 3, 4, 6, 8)  # spectral peaks per beat that are summed
-OTHER_TEMPI = np.geomspace(55.0, 220.0, 65)  # two octaves, whose median power is that of no pulse
-_SHORT_STEP = 10  # tempi; the peaks of short chunks are wide
-_SEGMENT_STEPS = 65  # tempi that are tried per segment
+OTHER_TEMPOS = np.geomspace(55.0, 220.0, 65)  # two octaves, whose median power is that of no pulse
+_SHORT_STEP = 10  # tempos; the peaks of short chunks are wide
+_SEGMENT_STEPS = 65  # tempos that are tried per segment
 _BATCH = 16  # chunks per transform
 _OVERSAMPLING = 3  # at least, of the spectrum by padding, so that cubic interpolation finds the peak
 
@@ -43,7 +43,7 @@ class Pulse(NamedTuple):
     Attributes:
         bpm: the exact tempo in beats per minute.
         stability: 0 to 1; 1 if the tempo never changes, and all segments of 6 s have it.
-        clarity: power at the tempo divided by that at other tempi, both in chunks of 12 s; about 1 without a pulse.
+        clarity: power at the tempo divided by that at other tempos, both in chunks of 12 s; about 1 without a pulse.
     """
 
     bpm: float
@@ -60,13 +60,13 @@ def refine_tempo(novelty: Floats, frame_rate: float, bpm: float) -> Pulse:
         bpm: rough tempo, within 4 %.
     """
     onsets = novelty.mean(axis=1)
-    tempi = np.arange(bpm * (1.0 - SEARCH), bpm * (1.0 + SEARCH), STEP_BPM)
+    tempos = np.arange(bpm * (1.0 - SEARCH), bpm * (1.0 + SEARCH), STEP_BPM)
     long, short = _Chunks(onsets, frame_rate, CHUNK_SECONDS), _Chunks(onsets, frame_rate, SHORT_SECONDS)
-    power = long.pulse_power(long.mean(), tempi)
-    best = float(tempi[power.argmax()])
+    power = long.pulse_power(long.mean(), tempos)
+    best = float(tempos[power.argmax()])
     mean = short.mean()
-    peak = max(float(short.pulse_power(mean, tempi[::_SHORT_STEP]).max()), 1e-12)
-    clarity = peak / max(float(np.median(short.pulse_power(mean, OTHER_TEMPI))), 1e-12)
+    peak = max(float(short.pulse_power(mean, tempos[::_SHORT_STEP]).max()), 1e-12)
+    clarity = peak / max(float(np.median(short.pulse_power(mean, OTHER_TEMPOS))), 1e-12)
     stability = min(float(power.max()) / peak, _agreement(_Chunks(onsets, frame_rate, SEGMENT_SECONDS), best))
     return Pulse(best, stability, clarity)
 
@@ -117,17 +117,17 @@ class _Chunks:
         total: Floats = sum((powers.sum(axis=0) for powers in self.powers()), np.zeros(1, dtype=np.float32))
         return total / np.float32(len(self._starts))
 
-    def pulse_power(self, powers: Floats, tempi: npt.NDArray[np.float64]) -> Floats:
+    def pulse_power(self, powers: Floats, tempos: npt.NDArray[np.float64]) -> Floats:
         """Sum of the power at the subdivisions of each tempo in beats per minute.
 
         Args:
             powers: float32 [..., bins].
-            tempi: float64 [tempi].
+            tempos: float64 [tempos].
 
         Returns:
-            float32 [..., tempi].
+            float32 [..., tempos].
         """
-        bins = np.multiply.outer(SUBDIVISIONS, tempi * self._bins_per_bpm)
+        bins = np.multiply.outer(SUBDIVISIONS, tempos * self._bins_per_bpm)
         pulse: Floats = _interpolated(powers, bins).sum(axis=-2)
         return pulse
 

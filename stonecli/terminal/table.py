@@ -68,7 +68,7 @@ class TagTable:
         self._roots = [root for root in roots if isinstance(root, Path)]
         self._notation = notation
         self._counts: Counter[str] = Counter()
-        self._new_keys = self._new_tempi = 0  # that a preview shows
+        self._new_keys = self._new_tempos = 0  # that a preview shows
         self._from_collection = self._other_keys = 0
         self._is_terminal = console.is_terminal
         if self._is_terminal:
@@ -109,7 +109,7 @@ class TagTable:
         self._counts[result.status] += 1
         self._count_origin(result)
         gets_tempo = self._bpm and result.bpm is not None and result.bpm != parse_bpm(result.old_bpm_text or "")
-        self._new_tempi += gets_tempo
+        self._new_tempos += gets_tempo
         self._new_keys += result.status in _NEW_KEYS
         analysis = result.estimate if result.estimate is not None and result.status not in _KEPT else None
         new = result.key if analysis is not None or result.status in _HAS_NEW_KEY else None
@@ -144,8 +144,8 @@ class TagTable:
         if errors:
             parts.append(f"{errors} failed")
         line = Text(", ".join(parts) or "no new files")  # all files are in the output of an earlier run
-        if not write and (self._new_keys or self._new_tempi):
-            what = " and ".join((["keys"] if self._new_keys else []) + (["tempos"] if self._new_tempi else []))
+        if not write and (self._new_keys or self._new_tempos):
+            what = " and ".join((["keys"] if self._new_keys else []) + (["tempos"] if self._new_tempos else []))
             line.append(f"; no file was changed, add --write-tags to write the {what}")
         elif not write and self._counts["removable"]:
             line.append("; no file was changed, add --write-tags to remove the keys")

@@ -1,4 +1,4 @@
-"""A crate of ten recordings: stone writes keys and tempi and sorts it; other programs read what was written."""
+"""A crate of ten recordings: stone writes keys and tempos and sorts it; other programs read what was written."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_stone_mixes_the_crate_by_key_and_tempo(crate: Crate) -> None:
     assert found == {container: ("tag", bpm) for container, (_, _, bpm) in CRATE.items()}
 
 
-def test_mutagen_reads_the_tempi(crate: Crate) -> None:
+def test_mutagen_reads_the_tempos(crate: Crate) -> None:
     for container, path in crate.files.items():
         value = mutagen.File(path).tags[FIELDS.get(path.suffix[1:], "TBPM")]
         value = getattr(value, "text", value)
         assert str(value[0] if isinstance(value, list) else value) == f"{CRATE[container][2]:.0f}", container
 
 
-def test_ffprobe_reads_the_tempi(crate: Crate) -> None:
+def test_ffprobe_reads_the_tempos(crate: Crate) -> None:
     if not shutil.which("ffprobe"):
         pytest.skip("ffprobe is not installed")
     for container, path in crate.files.items():
@@ -86,7 +86,7 @@ def test_ffprobe_reads_the_tempi(crate: Crate) -> None:
             assert [tags[name] for name in names] == [f"{CRATE[container][2]:.0f}"], container
 
 
-def test_pyrekordbox_reads_keys_and_tempi(crate: Crate) -> None:
+def test_pyrekordbox_reads_keys_and_tempos(crate: Crate) -> None:
     read = pytest.importorskip("pyrekordbox.rbxml").RekordboxXml(crate.collection)
     found = {Path(track["Location"]).name: (track["Tonality"], track["AverageBpm"]) for track in read.get_tracks()}
     assert found == {path.name: CRATE[container][1:] for container, path in crate.files.items()}

@@ -55,14 +55,14 @@ def _hand_made(rows: int = 2, **changes: Any) -> Checkpoint:
             parameter.zero_()
         down: Any = network.time_downsampling_blocks[0]
         block: Any = network.convnext_blocks[0]
-        down.conv.weight.fill_(1.0)  # only what stands out by one standard deviation passes the gelu
+        down.conv.weight.fill_(1.0)  # only values more than one standard deviation above the mean pass the GELU
         down.conv.bias.fill_(-2.0)
         for mode, degrees in enumerate(PROFILES):
             profile = np.array(degrees) - np.mean(degrees)
             profile /= np.linalg.norm(profile)
             steps = [profile[step % 12] * (1 - abs(step) / 12) for step in range(-11, 12)]
             block.dwconv.weight[mode, 0, :, 11] = torch.tensor(steps)
-            # gelu(z) - gelu(-z) = z: the match goes through as it is.
+            # gelu(z) - gelu(-z) = z: the match is not changed.
             block.pwconv1.weight[mode, mode], block.pwconv1.weight[mode + 2, mode] = 1, -1
             block.pwconv2.weight[mode, mode], block.pwconv2.weight[mode, mode + 2] = 1, -1
         block.gamma.fill_(3.0)

@@ -86,7 +86,7 @@ def session(model: Any) -> onnxruntime.InferenceSession:
 def test_onnx_and_pytorch_agree_for_every_batch_and_length(case: dict[str, Any]) -> None:
     checkpoint = random_checkpoint(**case)
     model = build_model(checkpoint)
-    check_onnx(model.SerializeToString())  # else the tool would refuse the model
+    check_onnx(model.SerializeToString())  # otherwise stone would refuse the model
     runtime, network = session(model), AudioNetwork(checkpoint).eval()
     least = checkpoint.minimum_samples
     for batch, extra in ((1, 0), (2, 1), (3, 511), (5, 40_001), (1, 100_000)):
@@ -99,12 +99,12 @@ def test_onnx_and_pytorch_agree_for_every_batch_and_length(case: dict[str, Any])
         np.testing.assert_allclose(answer, expected, atol=1e-4)
         assert np.ptp(expected, axis=1).min() > 1e-3  # where all is equal anything would agree
         if batch > 1:
-            assert np.abs(expected[0] - expected[1]).max() > 1e-4  # and the items are told apart
+            assert np.abs(expected[0] - expected[1]).max() > 1e-4  # so the items have different answers
 
 
 @pytest.mark.parametrize("name", ["published, plain", "published, affine"])
 @pytest.mark.parametrize("level", [0.0, 1e-30, 1e4])
-def test_silence_and_thunder(name: str, level: float) -> None:
+def test_silence_and_very_loud_audio(name: str, level: float) -> None:
     checkpoint = random_checkpoint(**CASES[name])
     audio = np.float32(level) * sound(2, checkpoint.minimum_samples)
     with torch.inference_mode():
@@ -162,7 +162,7 @@ def test_the_model_file_follows_the_contract(rows: int) -> None:
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
     assert OPSET >= 17
-    assert {node.domain for node in model.graph.node} == {""}  # nothing that another runtime does not know
+    assert {node.domain for node in model.graph.node} == {""}  # only standard operators, which every runtime has
     assert not any(item.external_data or item.data_location for item in model.graph.initializer)
     inputs = {item.name: item.type.tensor_type for item in model.graph.input}
     outputs = {item.name: item.type.tensor_type for item in model.graph.output}

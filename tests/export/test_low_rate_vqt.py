@@ -61,7 +61,7 @@ def decibels(power: Floats) -> Floats:
 
 
 @pytest.mark.parametrize("n_bins", [84, 72, 60])
-def test_it_is_the_transform_but_for_hundredths_of_a_decibel(n_bins: int) -> None:
+def test_it_equals_the_transform_within_hundredths_of_a_decibel(n_bins: int) -> None:
     audio = music(12.0)
     with torch.inference_mode():
         expected = VQT().magnitude(torch.from_numpy(audio[None]))[0, :n_bins].numpy().T
@@ -76,7 +76,7 @@ def test_it_is_the_transform_but_for_hundredths_of_a_decibel(n_bins: int) -> Non
 
 
 @pytest.mark.parametrize("samples", [VQT_11.min_samples, 16640, 16895, 16896, 40_001])
-def test_frames_are_counted_as_by_the_transform(samples: int) -> None:
+def test_it_has_as_many_frames_as_the_transform(samples: int) -> None:
     batch = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
     found = power_of(batch)
     assert found.shape == (2, samples // 256 + 1, 84)

@@ -212,7 +212,7 @@ def test_the_runtime_detects_every_key(own: ExportReport, key: Key) -> None:
 
 
 @pytest.mark.parametrize("tonic", range(12))
-def test_a_model_of_signatures_names_a_key(own_ks: ExportReport, tonic: int) -> None:
+def test_a_model_with_12_classes_detects_a_key(own_ks: ExportReport, tonic: int) -> None:
     model = KeyModel(own_ks.path, device="cpu")
     assert model.info.train_type == "ks"
     assert model.info.circle_type == 7
@@ -342,7 +342,7 @@ def not_so_far(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("something slow has started")
 
 
-def test_a_recording_that_is_missing_is_noticed_first(
+def test_a_missing_recording_is_reported_before_the_export(
     hand_made_file: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "find_class_order", not_so_far)
@@ -351,7 +351,7 @@ def test_a_recording_that_is_missing_is_noticed_first(
     assert_untouched(target)
 
 
-# --- failures on the way ----------------------------------------------------------------------------------------------
+# --- failures during the run ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("quick")
@@ -394,7 +394,7 @@ def raise_broken(*args: Any, **kwargs: Any) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "stonecli_export.onnx_file.KeyModel"])
-def test_after_a_failure_the_older_model_is_whole(
+def test_after_a_failure_the_old_model_is_unchanged(
     hand_made_file: Path, target: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     monkeypatch.setattr(step, raise_broken)
@@ -418,7 +418,7 @@ def test_the_checkpoint_is_never_replaced_by_the_model(
     assert checkpoint.read_bytes() == content
 
 
-def test_a_folder_as_target_is_noticed_first(
+def test_a_folder_as_target_is_reported_before_the_export(
     hand_made_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "find_class_order", not_so_far)

@@ -31,7 +31,7 @@ def signature_name(key: Key) -> str:
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 7.7, 15.0])
 @pytest.mark.parametrize("timbre", [0, 1, 2])
-def test_the_fork_has_the_length_asked_for_and_peak_one(seconds: float, timbre: int) -> None:
+def test_the_fork_has_the_given_length_and_peak_one(seconds: float, timbre: int) -> None:
     audio = play_key(Key(2, "minor"), timbre, seconds, 22050)
     assert audio.shape == (round(seconds * 22050),)
     assert audio.dtype == np.float32
@@ -65,7 +65,7 @@ def test_the_registers_and_timbres_differ() -> None:
         assert np.corrcoef(spectra[a], spectra[b])[0, 1] < 0.9
 
 
-# --- predictions: fake models that know which clip they are given -----------------------------------------------------
+# --- predictions of fake models that recognize the track --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_random_answers_are_refused(rows: int, seed: int) -> None:
         find_class_order(lambda audio: random.dirichlet(np.ones(12 * rows), len(audio)), rows, SECONDS, RATE, None)
 
 
-def test_an_order_that_barely_leads_is_refused(listener: Callable[..., Any]) -> None:
+def test_an_ambiguous_order_is_refused(listener: Callable[..., Any]) -> None:
     """Always right, but the fifth above is nearly as probable: not enough evidence."""
     order = order_of(((0, "major"), (0, "minor")))
     right, fifth = listener(order, 0.5), listener([key.transposed(-7) for key in order], 0.5)

@@ -146,7 +146,7 @@ def test_a_checkpoint_of_the_lab_is_recognized(read: Callable[[Any], Checkpoint]
     assert checkpoint.network()
 
 
-def test_another_hop_is_not_passed_over(read: Callable[[Any], Checkpoint]) -> None:
+def test_another_hop_length_is_read(read: Callable[[Any], Checkpoint]) -> None:
     assert read(published_content(gin=("HarmonicVQT.hop_length = 256",))).vqt.hop_length == 256
 
 

@@ -17,7 +17,7 @@ from stonecli_train.augment import augmented, band_limited  # noqa: E402
     bins=st.integers(12, 110),
     level=st.sampled_from([0, 100, 255]),
 )
-def test_shape_and_type_stay(seed: int, frames: int, bins: int, level: int) -> None:
+def test_augmentation_keeps_shape_and_type(seed: int, frames: int, bins: int, level: int) -> None:
     segment = np.full((frames, bins), level, np.uint8)
     for change in (augmented, band_limited):
         changed = change(segment, np.random.default_rng(seed))
@@ -34,7 +34,7 @@ def test_it_is_a_function_of_its_generator() -> None:
     assert (one != segment).any()
 
 
-def test_pitches_stay_where_they_are() -> None:
+def test_augmentation_keeps_the_pitches() -> None:
     """Over many draws, the bins of a chord stay as prominent relative to their neighbors."""
     segment = np.full((200, 99), 60, np.uint8)
     notes = np.array([27, 31, 34, 39, 43, 46])
@@ -47,7 +47,7 @@ def test_pitches_stay_where_they_are() -> None:
     assert np.median(contrast) > 80
 
 
-def test_another_recording_gives_its_sound_but_not_its_pitches() -> None:
+def test_another_recording_changes_timbre_but_not_pitches() -> None:
     segment = np.full((200, 99), 60, np.uint8)
     notes, theirs = np.array([27, 31, 34, 39, 43, 46]), np.array([25, 29, 33, 37, 41, 48])
     segment[:, notes] = 220
@@ -79,7 +79,7 @@ def test_every_kind_of_change_occurs() -> None:
     assert max(middle) > 135
 
 
-def test_a_narrow_band_stays_as_it_is_and_the_rest_is_dimmed() -> None:
+def test_a_band_limit_attenuates_the_other_bins() -> None:
     segment = np.random.default_rng(0).integers(0, 256, (50, 99)).astype(np.uint8)
     lost = []
     for seed in range(100):

@@ -1,4 +1,4 @@
-"""Auxiliary heads: targets from annotations, losses that fall, and nothing of them in what is exported."""
+"""Auxiliary heads: targets from annotations, losses that fall, and exports without the heads."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ def test_a_batch_carries_the_scores_of_its_segments(scored: TrainConfig, songs: 
         assert np.mean(loudest[: len(score)] == score[:, 0]) > 0.9
     bare = StepDataset([], songs, without(scored), (1,))[0]
     assert not bare.is_scored
-    assert torch.equal(bare.first, batch.first)  # auxiliary losses change nothing of what is drawn
+    assert torch.equal(bare.first, batch.first)  # auxiliary losses do not change the segments that are drawn
 
 
 def without(config: TrainConfig) -> TrainConfig:
     return override(config, loss__score_weight=0.0, loss__style_weight=0.0)
 
 
-def test_tracks_without_a_score_count_for_nothing(scored: TrainConfig, songs: list[Track]) -> None:
+def test_tracks_without_a_score_have_no_auxiliary_loss(scored: TrainConfig, songs: list[Track]) -> None:
     bare = [replace(track, style=UNKNOWN_STYLE) for track in songs]
     for track in bare:
         track.features.with_suffix(SCORE).unlink()
@@ -148,6 +148,6 @@ def test_styles_come_from_the_labels(tmp_path: Path) -> None:
     assert read_styles(tmp_path / "bare.csv") == {}
 
 
-def test_a_batch_without_scores_is_empty_there() -> None:
+def test_a_batch_without_scores_has_no_targets() -> None:
     empty = torch.empty(0)
     assert not Batch(empty, empty, empty, empty).is_scored

@@ -22,7 +22,7 @@ from tests.train.fixture_types import MakeConfig
 
 
 def drawn(count: int, scale: float, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
-    """Logits of one window each, and keys drawn from the probabilities that they stand for at ``scale`` 1."""
+    """Logits of one window each, scaled by ``scale``, and keys drawn from the softmax of the unscaled logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0.0, 2.0, (count, 24)).astype(np.float32)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -65,7 +65,7 @@ def test_probabilities_near_chance_are_always_rejected() -> None:
     assert found.no_key_rejected == 1.0
 
 
-def test_a_temperature_that_is_given_is_taken() -> None:
+def test_a_given_temperature_is_used() -> None:
     logits, indices = drawn(300, 1.0)
     found, other = calibrate(logits, indices), calibrate(logits, indices, 2.0)
     assert other.temperature == 2.0
@@ -78,7 +78,7 @@ def test_without_any_key() -> None:
 
 
 def recordings(count: int, spread: float, seed: int = 0) -> list[np.ndarray]:
-    """Logits of twelve windows each: of the recording's key, and what every window has of its own, ``spread`` wide."""
+    """Logits of twelve windows per recording: those of its key, plus noise per window with deviation ``spread``."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):

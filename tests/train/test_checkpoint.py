@@ -109,7 +109,7 @@ def test_train_type(rows: int, train_type: str) -> None:
     assert checkpoint(chromanet=replace(SMALL, rows=rows)).train_type == train_type  # type: ignore[arg-type]
 
 
-def test_minimum_samples_leave_the_network_a_frame() -> None:
+def test_minimum_samples_are_one_frame_of_the_network() -> None:
     assert Checkpoint(ChromaNetConfig(), {}).minimum_samples == 127 * 512
     assert Checkpoint(ChromaNetConfig(), {}, frames_averaged=4).minimum_samples == 511 * 512
     assert checkpoint().minimum_samples == VQTConfig().min_samples > 3 * 512  # four frames the transform cannot make
@@ -147,7 +147,7 @@ def half_save(content: Any, file: io.BufferedWriter, **kwargs: Any) -> None:
         ("pathlib.Path.chmod", raise_broken),
     ],
 )
-def test_after_a_failure_the_old_file_is_whole(
+def test_after_a_failure_the_old_file_is_unchanged(
     saved: Path, monkeypatch: pytest.MonkeyPatch, target: str, fault: Any
 ) -> None:
     before = saved.read_bytes()
@@ -161,7 +161,7 @@ def test_after_a_failure_the_old_file_is_whole(
     assert load_checkpoint(saved).trained_on == "something else"
 
 
-def test_the_data_is_on_the_disk_before_it_takes_the_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_is_flushed_before_the_file_is_renamed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, rename = os.fsync, Path.replace
 
@@ -327,7 +327,7 @@ def test_a_missing_file_or_a_folder_is_an_os_error(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-# --- nothing runs -----------------------------------------------------------------------------------------------------
+# --- malicious files --------------------------------------------------------------------------------------------------
 
 
 class Call:
@@ -478,7 +478,7 @@ def test_a_float64_of_numpy_is_a_plain_number(tmp_path: Path, value: float, modu
     assert struct.pack("d", loaded) == struct.pack("d", value)
 
 
-def test_a_big_endian_float64_is_read_so(tmp_path: Path) -> None:
+def test_a_big_endian_float64_is_read(tmp_path: Path) -> None:
     number = np.array([1.25], dtype=">f8")
     data = pickle.dumps({"loss": Call(np.float64(1).__reduce__()[0], number.dtype, number.tobytes())}, protocol=2)
     assert load_untrusted(with_pickle(tmp_path / "x.pt", data)) == {"loss": 1.25}

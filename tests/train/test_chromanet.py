@@ -152,8 +152,8 @@ def test_the_network_equals_a_plain_computation(rows: int, normalization: str, f
 
 @pytest.mark.parametrize("frames", [8, 11, 15])
 @pytest.mark.parametrize("dense", [1, 2, 3])
-def test_dense_blocks_hold_the_result_of_every_shift(dense: int, frames: int) -> None:
-    """Without norms (they see all frames) and in the middle (edges are replicated), it is every shift by itself."""
+def test_dense_blocks_compute_the_result_of_every_shift(dense: int, frames: int) -> None:
+    """They are compared without norms, which depend on all frames, and without the edges, which are replicated."""
     shape: dict[str, Any] = {"n_bins": 24, "out_channels": (3, 4, 2), "kernels": (1, 1, 1)}
     network, other = random_network(**shape), random_network(dense_blocks=dense, **shape)
     for each in (network, other):
@@ -187,7 +187,7 @@ def test_a_gated_network_equals_a_plain_computation(head: int, statistics: Liter
     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
-def test_behind_a_closed_gate_all_keys_are_alike() -> None:
+def test_with_a_closed_gate_all_keys_are_equally_probable() -> None:
     network = random_network(gate_channels=3, **SMALL)
     assert network.gate is not None
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_the_answer_is_a_distribution(seed: int, frames: int, batch: int, rows: 
 
 
 def melody(shift: int) -> Any:
-    """Features with notes in the middle bins only, moved up by ``shift`` bins; nothing reaches the edges."""
+    """Features with notes in the middle bins only, moved up by ``shift`` bins; the edges stay empty."""
     x = torch.full((1, 1, 84, 140), -0.5)
     x[:, :, 32 + shift : 44 + shift] = torch.randn(1, 1, 12, 140, generator=torch.Generator().manual_seed(5))
     return x
@@ -286,7 +286,7 @@ def test_peak_normalization_has_no_effect(normalization: str) -> None:
         torch.testing.assert_close(network(x + 0.4), network(x), atol=1e-4, rtol=0)
 
 
-def test_items_of_a_batch_know_nothing_of_each_other_in_use() -> None:
+def test_items_of_a_batch_are_independent_in_evaluation() -> None:
     network = random_network(6)
     x = torch.randn(3, 1, 84, 150)
     with torch.inference_mode():
@@ -319,7 +319,7 @@ def test_the_gradient_reaches_every_parameter(head: int) -> None:
 # --- stochastic depth -------------------------------------------------------------------------------------------------
 
 
-def test_in_use_no_path_is_dropped() -> None:
+def test_in_evaluation_no_path_is_dropped() -> None:
     with_drop, without = random_network(8, drop_path=0.9, **SMALL), random_network(8, drop_path=0.0, **SMALL)
     x = torch.randn(2, 1, 24, 8)
     with torch.inference_mode():

@@ -135,7 +135,7 @@ def test_every_shipped_file_states_its_values(path: Path) -> None:
             assert config[table][key] == value, f"{table}.{key}"
 
 
-def test_an_empty_file_means_consistent_defaults(written: Any) -> None:
+def test_an_empty_file_has_consistent_defaults(written: Any) -> None:
     assert load_config(written("[network]\nrows = 1\n")) == TrainConfig(network=ChromaNetConfig(rows=1))
 
 
@@ -147,7 +147,7 @@ def test_the_originals_gin_files_are_read(text: str, name: str, written: Any) ->
     assert load_config(written(text, "original.GIN")) == paper(name)
 
 
-def test_gin_values_count(written: Any) -> None:
+def test_gin_values_override_the_defaults(written: Any) -> None:
     text = KS_MODE_GIN.replace("duration = 15", "duration = 20").replace(
         "[7, 7, 7, 7, 7, 5, 5]", "[3, 3, 3, 3, 3, 3, 3]"
     )
@@ -170,7 +170,7 @@ clip_gradients.clip_grad = 1.0
 
 
 @pytest.mark.parametrize("mode_first", [False, True])
-def test_skeys_weights_in_gin_mean_skey(mode_first: bool, written: Any) -> None:
+def test_skeys_weights_in_gin_select_skey(mode_first: bool, written: Any) -> None:
     line = "src.stone24.stone_loss.CrossPowerSpectralDensityLoss.weights = [1, 1.7, 2]\n"
     config = load_config(written(KS_MODE_GIN + line if mode_first else line + KS_MODE_GIN, "a.gin"))
     assert (config.loss.name, config.loss.skey_weights) == ("skey", (1.0, 1.7, 2.0))
@@ -296,7 +296,7 @@ def test_override_checks(changes: dict[str, Any]) -> None:
         override(default_config("ks"), **changes)
 
 
-def test_it_survives_json() -> None:
+def test_it_can_be_saved_as_json() -> None:
     config = default_config("skey")
     assert config_from_dict(json.loads(json.dumps(config.as_dict()))) == config
 

@@ -54,7 +54,7 @@ def cache(tmp_path: Path) -> FeatureCache:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are decoded, as they are."""
+    """A list to which the path of every decoded file is added."""
     seen: list[Path] = []
 
     def read(path: Path, sample_rate: int) -> Samples:
@@ -101,7 +101,7 @@ def test_other_hops_join_without_a_seam(hop: int, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_seam_test_would_see_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With pieces that are cut without a margin the features differ where they meet."""
+    """Features of chunks without a margin differ at their boundaries."""
     samples = tones(10.0)
     parts = [track_features(piece, VQTConfig(), False)[:215] for piece in np.split(samples[: 2 * 215 * 512], 2)]
     assert np.abs(np.concatenate(parts) - at_once(samples, VQTConfig())[:430])[205:225].max() > 1
@@ -114,12 +114,12 @@ def test_the_scale_is_80_decibels_below_the_loudest_bin() -> None:
     time_ = np.arange(3 * RATE) / RATE
     two = (np.sin(2 * np.pi * 110 * time_) + 0.001 * np.sin(2 * np.pi * 440 * time_)).astype(np.float32)
     middle = track_features(two, VQTConfig(), corrects_tuning=False)[60]
-    # 1/1000 of the amplitude is 30 dB of 10 log10 |x|, 3/8 of the scale; octaves weigh alike but for their kernels.
+    # 1/1000 of the amplitude is 30 dB of 10 log10 |x|, 3/8 of the scale; octaves have nearly equal weights.
     assert middle[24] == 255
     assert 255 - middle[48] == pytest.approx(30 / 80 * 255, abs=12)
 
 
-def test_loudness_is_immaterial() -> None:
+def test_features_do_not_depend_on_loudness() -> None:
     samples = tones(3.0)
     quiet = track_features(samples * np.float32(0.01), VQTConfig(), corrects_tuning=False)
     assert np.abs(quiet.astype(int) - track_features(samples, VQTConfig(), corrects_tuning=False)).max() <= 1
@@ -185,13 +185,11 @@ def test_a_changed_file_gets_a_new_entry(cache: FeatureCache, recording: Path, d
 @pytest.mark.parametrize(
     "other", [{"corrects_tuning": True}, {"vqt": VQTConfig(n_bins=98)}, {"vqt": VQTConfig(fmin=28)}]
 )
-def test_another_transform_gets_an_entry_of_its_own(
-    cache: FeatureCache, recording: Path, other: dict[str, Any]
-) -> None:
+def test_another_transform_gets_a_separate_entry(cache: FeatureCache, recording: Path, other: dict[str, Any]) -> None:
     assert replace(cache, **other).entry(recording) != cache.entry(recording)
 
 
-def test_two_files_of_one_name_are_two(cache: FeatureCache, recording: Path, tmp_path: Path) -> None:
+def test_two_files_with_the_same_name_have_two_entries(cache: FeatureCache, recording: Path, tmp_path: Path) -> None:
     copy = tmp_path / "song.wav"
     copy.write_bytes(recording.read_bytes())
     status = recording.stat()
@@ -279,8 +277,8 @@ while True:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
-    """A process is killed in the midst of writing, ten times at most: never is a half entry where a whole one goes."""
+def test_a_killed_writer_leaves_no_partial_entry(tmp_path: Path) -> None:
+    """A process is killed while it writes, up to ten times: the cache never contains a partial entry."""
     for attempt in range(10):
         folder = tmp_path / str(attempt)
         folder.mkdir()
@@ -299,7 +297,7 @@ def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
     pytest.fail("the writer was never caught in the midst of writing")
 
 
-def test_features_are_their_own_entry(tmp_path: Path) -> None:
+def test_feature_files_are_not_cached_again(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache", VQTConfig())
     path = tmp_path / "rendered.npy"
     np.save(path, np.zeros((50, 99), dtype=np.uint8))

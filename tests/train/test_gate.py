@@ -34,7 +34,7 @@ from stonecli_train.gate import (
 
 @pytest.fixture(autouse=True)
 def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These kinds are told apart sooner than real ones."""
+    """These classes are easier to separate than real ones."""
     monkeypatch.setattr("stonecli_train.gate.STEPS", 500)
 
 
@@ -46,7 +46,7 @@ def levels(count: int, middle: float, seed: int) -> Levels:
     return Levels(rows(count, middle, seed), rows(0, 0.0, 0))
 
 
-def test_it_tells_one_kind_from_the_other_on_others_of_the_kind() -> None:
+def test_the_gate_generalizes_to_held_out_sounds() -> None:
     gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
     with torch.inference_mode():
         tonal, keyless = (gate(torch.from_numpy(rows(500, middle, 2)))[:, 0] for middle in (2.0, -2.0))
@@ -54,13 +54,13 @@ def test_it_tells_one_kind_from_the_other_on_others_of_the_kind() -> None:
     assert (keyless < 0.5).float().mean() > 0.99
 
 
-def test_where_kinds_are_alike_music_passes() -> None:
+def test_if_both_classes_are_alike_music_passes() -> None:
     found = fit(levels(5000, 0.3, 0), levels(5000, -0.3, 1))
     assert found.passed == pytest.approx(0.999, abs=0.0005)
     assert 0.01 < found.blocked < 0.6
 
 
-def test_a_gate_is_open_or_shut() -> None:
+def test_a_gate_is_nearly_binary() -> None:
     gate = fit(levels(3000, 2.0, 0), levels(100, -2.0, 1)).gate
     with torch.inference_mode():
         opened = gate(torch.from_numpy(np.concatenate([rows(500, 2.0, 2), rows(500, -2.0, 3)])))
@@ -68,23 +68,23 @@ def test_a_gate_is_open_or_shut() -> None:
 
 
 def test_the_gate_learns_from_pieces_and_is_set_by_windows() -> None:
-    apart = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float32)  # pieces differ where windows do not
-    tonal = Levels(rows(500, 2.0, 0), rows(300, 0.0, 1) + 2 * apart)
-    keyless = Levels(rows(100, -2.0, 2), np.concatenate([rows(300, 0.0, 3) - 2 * apart, rows(30, 2.0, 4)]))
+    direction = np.array([1, 1, 1, 1, -1, -1, -1, -1], dtype=np.float32)  # in which the classes of pieces differ
+    tonal = Levels(rows(500, 2.0, 0), rows(300, 0.0, 1) + 2 * direction)
+    keyless = Levels(rows(100, -2.0, 2), np.concatenate([rows(300, 0.0, 3) - 2 * direction, rows(30, 2.0, 4)]))
     found = fit(tonal, keyless)
     assert found.passed >= 0.998
     assert found.blocked > 0.98
     without = fit(Levels(tonal.windows, rows(0, 0, 0)), Levels(keyless.windows, rows(0, 0, 0))).gate
     with torch.inference_mode():
-        passed = found.gate(torch.from_numpy(rows(500, 0.0, 5) + 2 * apart))[:, 0] > 0.5
-        opened = found.gate(torch.from_numpy(rows(500, 0.0, 6) - 2 * apart))[:, 0] > 0.5
-        guessed = without(torch.from_numpy(rows(500, 0.0, 5) + 2 * apart))[:, 0] > 0.5
+        passed = found.gate(torch.from_numpy(rows(500, 0.0, 5) + 2 * direction))[:, 0] > 0.5
+        opened = found.gate(torch.from_numpy(rows(500, 0.0, 6) - 2 * direction))[:, 0] > 0.5
+        guessed = without(torch.from_numpy(rows(500, 0.0, 5) + 2 * direction))[:, 0] > 0.5
     assert passed.float().mean() > 0.98
     assert opened.float().mean() < 0.02
     assert guessed.float().mean() < 0.9
 
 
-def test_pieces_lie_inside_their_track_and_fit_a_window(tiny_checkpoint: Checkpoint) -> None:
+def test_pieces_are_inside_their_track_and_fit_a_window(tiny_checkpoint: Checkpoint) -> None:
     random = np.random.default_rng(0)
     window = window_frames(tiny_checkpoint)
     shortest = window_frames(replace(tiny_checkpoint, window_seconds=SHORTEST_SECONDS))
@@ -96,7 +96,7 @@ def test_pieces_lie_inside_their_track_and_fit_a_window(tiny_checkpoint: Checkpo
             assert all(piece.dtype == np.uint8 and piece.shape[1:] == track.shape[1:] for piece in changed)
 
 
-def test_a_fit_repeats_and_does_not_advance_the_generator() -> None:
+def test_a_fit_is_reproducible_and_keeps_the_generator_state() -> None:
     torch.manual_seed(5)
     drawn = float(torch.rand(1))
     torch.manual_seed(5)
@@ -106,7 +106,7 @@ def test_a_fit_repeats_and_does_not_advance_the_generator() -> None:
 
 
 @pytest.mark.parametrize("kinds", [(0, 5), (5, 0)])
-def test_one_kind_alone(kinds: tuple[int, int]) -> None:
+def test_a_single_class_is_an_error(kinds: tuple[int, int]) -> None:
     with pytest.raises(StoneError, match="with a key and tracks without"):
         fit(levels(kinds[0], 0.0, 0), levels(kinds[1], 0.0, 0))
 
@@ -190,7 +190,7 @@ def test_the_command(tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest
     assert "without one" in capsys.readouterr().err
 
 
-def test_levels_are_one_row_a_window(tiny_checkpoint: Checkpoint) -> None:
+def test_levels_have_one_row_per_window(tiny_checkpoint: Checkpoint) -> None:
     network: Any = tiny_checkpoint.network()
     found, most = window_levels(network, tiny_checkpoint, sound(tiny_checkpoint, True, 700, 0))
     assert found.shape[1] == STATISTICS * sum(tiny_checkpoint.chromanet.out_channels)
@@ -200,7 +200,7 @@ def test_levels_are_one_row_a_window(tiny_checkpoint: Checkpoint) -> None:
     assert with_gate(tiny_checkpoint, gate).network().gate is not None
 
 
-def test_a_gate_is_not_trained(tmp_path: Path) -> None:
+def test_a_gate_in_a_configuration_is_refused(tmp_path: Path) -> None:
     network = '[network]\nrows = 2\nnormalization = "plain"\ngate_channels = 4\n'
     (tmp_path / "a.toml").write_text(network + '[loss]\nname = "skey"\n')
     with pytest.raises(ConfigError, match="gate_channels"):

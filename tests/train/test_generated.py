@@ -27,7 +27,7 @@ def test_excerpts_and_their_labels(tmp_path: Path) -> None:
     assert seen == [(done, 5) for done in range(1, 6)]
 
 
-def test_only_missing_files_are_made(tmp_path: Path) -> None:
+def test_only_missing_files_are_generated(tmp_path: Path) -> None:
     labels = generate(tmp_path, VQTConfig(), count=4, seconds=2.0)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     content = labels.read_text()
@@ -41,7 +41,7 @@ def test_only_missing_files_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None], ids=["empty", "header", "cut"])
-def test_damaged_files_are_made_again(tmp_path: Path, damage: bytes | None) -> None:
+def test_damaged_files_are_generated_again(tmp_path: Path, damage: bytes | None) -> None:
     generate(tmp_path, VQTConfig(), count=2, seconds=2.0)
     (path,) = tmp_path.glob("00001_*.npy")
     content = path.read_bytes()

@@ -234,7 +234,7 @@ def test_validation_repeats_and_uses_its_own_tracks(start: Any, tiny_config: Con
 def test_labels_decide_which_checkpoint_is_best(
     start: Any, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With labels the score decides, not the loss; without, the loss."""
+    """With labels it is the one with the best score, without labels that with the lowest loss."""
     falling, rising = iter([3.0, 2.0, 1.0]), iter([0.1, 0.5, 0.4])
     run = start(tiny_config("semi_tone", optimizer__epochs=3, optimizer__train_steps=1), data="mixed")
     monkeypatch.setattr(Run, "validate", lambda self: {"total": next(falling)})
@@ -295,7 +295,7 @@ Run(config_from_dict(config), folder, tracks[:6], [], tracks[6:], [], torch.devi
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_resumes_bit_for_bit(make_tracks: Any, tiny_config: Config, tmp_path: Path) -> None:
-    """20 steps straight equal 10, a SIGKILL to the process at work, and 10 more."""
+    """20 steps without a break equal 10 steps, a SIGKILL, and 10 more."""
     tracks = make_tracks(tmp_path / "features", 8, labeled=False)
     tracks.sort(key=lambda track: track.features)
     config = tiny_config("skey", optimizer__epochs=2, optimizer__train_steps=10, network__drop_path=0.3)
@@ -377,7 +377,7 @@ def test_another_objective_under_the_same_name(start: Any, tiny_config: Config) 
         start(tiny_config("cross_entropy"), data="labeled").train()
 
 
-def test_a_checkpoint_that_is_only_for_use_is_not_resumed(start: Any, tiny_config: Config) -> None:
+def test_a_checkpoint_without_optimizer_state_is_not_resumed(start: Any, tiny_config: Config) -> None:
     run = start(tiny_config())
     run.train()
     save_checkpoint(replace(load_checkpoint(run.folder / "last.pt"), state={}), run.folder / "last.pt")
@@ -397,7 +397,7 @@ def trained(start: Any, tiny_config: Config) -> Checkpoint:
     return replace(made, chromanet=calibrated, state={})
 
 
-def test_it_starts_from_the_weights_of_a_model(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+def test_fine_tuning_starts_from_the_weights_of_a_model(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     longer = tiny_config("cross_entropy", optimizer__lr=1e-12, input__window_seconds=2.0)
     assert longer.input.window_seconds != trained.window_seconds
     run = start(longer, data="mixed", start=trained)
@@ -420,7 +420,7 @@ def test_a_run_continues_with_dense_blocks(start: Any, tiny_config: Config, trai
     assert any(not torch.equal(value, trained.weights[name]) for name, value in made.weights.items())
 
 
-def test_it_begins_once(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+def test_a_resumed_run_ignores_the_initial_model(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     config = tiny_config("cross_entropy", optimizer__epochs=2)
     straight = start(config, "straight", data="labeled", start=trained)
     straight.train()
@@ -432,7 +432,7 @@ def test_it_begins_once(start: Any, tiny_config: Config, trained: Checkpoint) ->
     assert_same_checkpoint(straight.folder / "last.pt", stopped.folder / "last.pt")
 
 
-def test_models_that_it_cannot_begin_with(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
+def test_models_that_cannot_initialize_a_run(start: Any, tiny_config: Config, trained: Checkpoint) -> None:
     assert trained.classes is not None
     other = tiny_config("cross_entropy", input__frames_averaged=2)
     with pytest.raises(TrainError, match="another architecture than the configuration"):
@@ -586,7 +586,7 @@ def test_it_saves_within_long_epochs(start: Any, tiny_config: Config, monkeypatc
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def test_labels_teach_it_keys(start: Any, tiny_config: Config) -> None:
+def test_labeled_training_learns_keys(start: Any, tiny_config: Config) -> None:
     """On drawn tracks in 24 keys; validation tracks are others, in the same keys."""
     settings = {"optimizer__epochs": 1, "optimizer__train_steps": 30, "optimizer__lr": 0.02, "data__batch_size": 32}
     run = start(tiny_config("cross_entropy", loss__smoothing=0.0, **settings), data="labeled")
@@ -609,7 +609,7 @@ def test_the_mean_teacher_trains_on_music_without_labels(start: Any, tiny_config
 
 
 @pytest.mark.parametrize("circle", [1, 7])
-def test_music_alone_teaches_it_signatures(
+def test_self_supervised_training_learns_signatures(
     circle: int, start: Any, tiny_config: Config, make_tracks: Any, tmp_path: Path
 ) -> None:
     """Without labels, the order of the outputs is arbitrary: predictions are compared up to a rotation."""

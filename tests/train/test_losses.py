@@ -55,7 +55,7 @@ def random_views(seed: int = 0, classes: int = 24) -> Views:
 
 @CIRCLES
 @pytest.mark.parametrize("place", range(12))
-def test_a_one_hot_ksp_lies_on_the_circle(circle: int, place: int) -> None:
+def test_a_one_hot_ksp_is_on_the_circle(circle: int, place: int) -> None:
     point = cmath.exp(2j * math.pi * circle * place / 12)
     assert dft(hot(place), circle)[0].tolist() == pytest.approx([point.real, point.imag], abs=1e-6)
 
@@ -64,13 +64,13 @@ def test_neighbors_on_the_circles() -> None:
     # Circle 7: a fifth (7 steps) turns by 7 * 7 / 12 = 4 + 1/12 turns, that is 30 degrees; a semitone by 210 degrees.
     assert dft(hot(7), 7)[0].tolist() == pytest.approx([math.sqrt(3) / 2, 0.5], abs=1e-6)
     assert dft(hot(1), 7)[0].tolist() == pytest.approx([-math.sqrt(3) / 2, -0.5], abs=1e-6)
-    # Circle 1: the other way round.
+    # Circle 1: the opposite.
     assert dft(hot(1), 1)[0].tolist() == pytest.approx([math.sqrt(3) / 2, 0.5], abs=1e-6)
     assert dft(hot(7), 1)[0].tolist() == pytest.approx([-math.sqrt(3) / 2, -0.5], abs=1e-6)
 
 
 @CIRCLES
-def test_a_flat_ksp_and_two_opposite_peaks_lie_in_the_middle(circle: int) -> None:
+def test_a_flat_ksp_and_two_opposite_peaks_are_at_the_origin(circle: int) -> None:
     assert dft(torch.full((1, 12), 1 / 12), circle)[0].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert dft(0.5 * hot(2) + 0.5 * hot(8), circle)[0].tolist() == pytest.approx([0, 0], abs=1e-6)
 
@@ -93,7 +93,7 @@ def test_other_circles_are_refused(circle: int) -> None:
 
 @CIRCLES
 @pytest.mark.parametrize("shift", [0, *SHIFTS])
-def test_it_vanishes_for_a_consistent_pair(circle: int, shift: int) -> None:
+def test_the_loss_is_zero_for_a_consistent_pair(circle: int, shift: int) -> None:
     below = torch.arange(12)
     first, second = hot(*((below + shift) % 12).tolist()), hot(*below.tolist())
     assert cpsd_loss(first, second, torch.full((12,), shift), circle).item() == pytest.approx(0, abs=1e-10)
@@ -101,7 +101,7 @@ def test_it_vanishes_for_a_consistent_pair(circle: int, shift: int) -> None:
 
 @CIRCLES
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_the_wrong_sign_of_a_shift_costs(circle: int, shift: int) -> None:
+def test_the_wrong_sign_of_a_shift_has_a_loss(circle: int, shift: int) -> None:
     # |e^{i a} - e^{-i a}|^2 = 4 sin^2 a with a = 2 pi circle shift / 12; it vanishes at the tritone alone, where up is
     # down.
     loss = cpsd_loss(hot(-shift % 12), hot(0), torch.tensor([shift]), circle).item()
@@ -110,7 +110,7 @@ def test_the_wrong_sign_of_a_shift_costs(circle: int, shift: int) -> None:
 
 
 @CIRCLES
-def test_flat_ksps_cost_one(circle: int) -> None:
+def test_the_loss_of_flat_ksps_is_one(circle: int) -> None:
     flat = torch.full((3, 12), 1 / 12)
     assert cpsd_loss(flat, flat, torch.tensor([0, 5, -7]), circle).item() == pytest.approx(1, abs=1e-6)
     assert cpsd_loss(flat, hot(0, 1, 2), torch.tensor([0, 5, -7]), circle).item() == pytest.approx(1, abs=1e-6)
@@ -120,7 +120,7 @@ def test_flat_ksps_cost_one(circle: int) -> None:
     ("circle", "steps", "degrees"),
     [(7, 7, 30), (7, 5, 30), (7, 1, 150), (7, 6, 180), (1, 1, 30), (1, 11, 30), (1, 7, 150), (1, 6, 180)],
 )
-def test_how_much_being_off_costs(circle: int, steps: int, degrees: int) -> None:
+def test_the_loss_of_each_distance(circle: int, steps: int, degrees: int) -> None:
     # |1 - e^{i a}|^2 = 2 - 2 cos a: 0.268 at 30 degrees, 3.732 at 150, 4 at 180.
     loss = cpsd_loss(hot(steps), hot(0), torch.tensor([0]), circle).item()
     assert loss == pytest.approx(2 - 2 * math.cos(math.radians(degrees)), abs=1e-6)
@@ -420,7 +420,7 @@ def test_soft_cross_entropy_by_hand() -> None:
     assert soft_cross_entropy(logits, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(math.log(4))
 
 
-# --- they teach -------------------------------------------------------------------------------------------------------
+# --- learning ---------------------------------------------------------------------------------------------------------
 
 
 class Turner(nn.Module):
@@ -436,7 +436,7 @@ class Turner(nn.Module):
 
 
 @CIRCLES
-def test_both_circles_teach_a_network(circle: int) -> None:
+def test_a_network_learns_on_both_circles(circle: int) -> None:
     """From nothing, on scales with noise in all keys: the loss falls far below the 3 of a flat answer, and the answer
     moves with the key."""
     torch.manual_seed(0)

@@ -45,7 +45,7 @@ def terms_of(case: str, logits: Tensor) -> dict[str, Tensor]:
     return batch_loss(logits.reshape(3, len(shift), -1), chroma, batch, config_of(case))
 
 
-def test_every_model_is_there() -> None:
+def test_golden_values_exist_for_every_model() -> None:
     assert {case.split("/")[0] for case in CASES} == set(CONFIGS)
     assert "skey/soft/7/1-1.7-1" in CASES
 

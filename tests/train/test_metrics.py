@@ -23,13 +23,13 @@ Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
 
 
-class Listener(nn.Module):
-    """Answers with the key whose index stands in the loudness of the track, moved by what ``wrong`` says."""
+class FakeNetwork(nn.Module):
+    """Reads the index of a key from the level of a track, and answers with ``wrong`` of this key."""
 
     def __init__(self, config: TrainConfig, wrong: Callable[[Key], Key] = lambda key: key) -> None:
         super().__init__()
         self.wrong = wrong
-        self.places = {
+        self.indices = {
             Key.parse(part): index for index, name in enumerate(class_names(config)) for part in name.split("/")
         }
         self.windows: list[int] = []
@@ -37,8 +37,8 @@ class Listener(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.windows.append(len(x))
         indices = (x.flatten(1).mean(1) * 255 / 10).round().long().tolist()
-        positions = [self.places[self.wrong(Key.from_index(index))] for index in indices]
-        return nn.functional.one_hot(torch.tensor(positions), max(self.places.values()) + 1).float()
+        positions = [self.indices[self.wrong(Key.from_index(index))] for index in indices]
+        return nn.functional.one_hot(torch.tensor(positions), max(self.indices.values()) + 1).float()
 
 
 def loud_tracks(folder: Path, frames: int = 300) -> list[Track]:
@@ -72,31 +72,31 @@ def test_scores(
     tmp_path: Path,
 ) -> None:
     config = tiny_config(loss)
-    got = score_network(Listener(config, wrong), loud_tracks(tmp_path), config, CPU)  # type: ignore[arg-type]
+    got = score_network(FakeNetwork(config, wrong), loud_tracks(tmp_path), config, CPU)  # type: ignore[arg-type]
     assert (got.mirex, got.accuracy, got.signature, got.ksea) == pytest.approx((mirex, accuracy, signature, ksea))
     assert got.tracks == 24
     for row, key in enumerate(CIRCLE):
         assert got.confusion[row].nonzero()[0].tolist() == [CIRCLE.index(wrong(key))]
 
 
-def test_twelve_classes_are_taken_for_major_keys(tiny_config: Config, tmp_path: Path) -> None:
+def test_twelve_classes_count_as_major_keys(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config("stone")
-    got = score_network(Listener(config), loud_tracks(tmp_path), config, CPU)  # type: ignore[arg-type]
+    got = score_network(FakeNetwork(config), loud_tracks(tmp_path), config, CPU)  # type: ignore[arg-type]
     # The 12 minor keys are detected as their relatives: 0.3 points each.
     assert (got.signature, got.ksea, got.accuracy, got.mirex) == pytest.approx((1, 1, 0.5, 0.65))
 
 
-def test_tracks_without_a_label_do_not_count(tiny_config: Config, tmp_path: Path) -> None:
+def test_tracks_without_a_label_are_not_scored(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config("semi_tone")
     tracks = loud_tracks(tmp_path)
     mixed = [tracks[0], Track(tracks[1].features), tracks[2]]
-    assert score_network(Listener(config), mixed, config, CPU).tracks == 2  # type: ignore[arg-type]
+    assert score_network(FakeNetwork(config), mixed, config, CPU).tracks == 2  # type: ignore[arg-type]
 
 
-def test_of_many_tracks_some_are_scored_spread_over_all(tiny_config: Config, tmp_path: Path) -> None:
+def test_of_many_tracks_some_at_regular_intervals_are_scored(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config("semi_tone")
     tracks = [track for track in loud_tracks(tmp_path) for _ in range(30)]
-    got = score_network(Listener(config), tracks, config, CPU)  # type: ignore[arg-type]
+    got = score_network(FakeNetwork(config), tracks, config, CPU)  # type: ignore[arg-type]
     assert got.tracks == MAX_TRACKS < len(tracks)
     assert got.confusion.sum(axis=1).min() >= MAX_TRACKS // 24  # each key as often
 
@@ -108,7 +108,7 @@ def test_windows_are_spread_over_the_track(frames: int, windows: int, tiny_confi
     config = tiny_config("semi_tone")
     assert config.segment_frames == 65
     np.save(tmp_path / "a.npy", np.full((frames, 99), 50, np.uint8))
-    listener = Listener(config)
+    listener = FakeNetwork(config)
     track_profile(listener, Track(tmp_path / "a.npy"), config, CPU)  # type: ignore[arg-type]
     assert listener.windows == [windows]
 

@@ -68,7 +68,7 @@ def test_gradients_are_those_of_the_whole_batch(case: str, size: int, step: Any)
         torch.testing.assert_close(micro_buffers[name], buffer, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_are_put_together() -> None:
+def test_micro_batches_are_concatenated() -> None:
     rows = torch.arange(7.0)[:, None]
     sizes: list[int] = []
 
@@ -80,7 +80,7 @@ def test_parts_are_put_together() -> None:
     assert sizes == [3, 3, 1]
 
 
-def test_the_size_depends_on_how_long_windows_are() -> None:
+def test_the_size_depends_on_the_length_of_the_windows() -> None:
     published = default_config("ks")
     assert micro_batch_size(published, CPU) == 24
     assert micro_batch_size(load_config(FOLDER / "laptop_ks.toml"), CPU) == 99

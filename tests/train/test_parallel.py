@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 CASES = {"stone": "unlabeled", "semi_tone": "mixed", "skey": "unlabeled", "cross_entropy": "mixed"}
 
-# Under torchrun: every case of argv[1], then a run that the second process alone is asked to stop.
+# Under torchrun: every case of argv[1], then a run that only the second process is told to stop.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_two_processes_train_as_one_does(loss: str, together: Any, tiny_config: 
     first, second, third, fourth = parts[loss]
     config = config_of(loss, tiny_config)
     run = Run(config, tmp_path / "alone", first, second, third, fourth, CPU, watchers=[losses])
-    # A constant added to all scores changes nothing: its gradient is rounding alone, which Adam would blow up.
+    # A constant added to all scores changes nothing: its gradient is only rounding error, which Adam would amplify.
     run.network.get_parameter("classifier.bias").register_hook(torch.zeros_like)
     run.train()
     for rank in range(2):
@@ -131,7 +131,7 @@ def test_two_processes_train_as_one_does(loss: str, together: Any, tiny_config: 
             assert seen == [pytest.approx(terms, abs=1e-5) for terms in losses.values]
         for name, value in run.network.state_dict().items():
             torch.testing.assert_close(torch.tensor(state[name]).to(value.dtype), value, atol=1e-5, rtol=1e-4)
-        # Adam forgives gradients that are a constant factor off; here they are compared themselves, without clipping.
+        # Adam hides a constant factor of the gradients, so the gradients themselves are compared, without clipping.
         for name, parameter in run.network.named_parameters():
             torch.testing.assert_close(torch.tensor(gradients[name]), parameter.grad, atol=1e-5, rtol=1e-3)
     alone, other = (load_checkpoint(path / "best.pt") for path in (run.folder, folder / loss))
@@ -142,8 +142,8 @@ def test_two_processes_train_as_one_does(loss: str, together: Any, tiny_config: 
         torch.testing.assert_close(other.weights[name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_all_stop_where_one_is_asked_to(together: Any) -> None:
-    """A Ctrl-C may reach one process a step before the other: neither may wait for the other for ever."""
+def test_all_processes_stop_at_the_same_step(together: Any) -> None:
+    """A Ctrl-C may reach one process a step before the other; then neither may wait forever."""
     folder, _ = together
     steps = [json.loads((folder / f"stopped.{rank}.json").read_text())[1] for rank in range(2)]
     assert steps == [3, 3]
@@ -190,7 +190,7 @@ def test_each_process_decodes_its_share(tmp_path: Path, music: Any) -> None:
     assert answers[0][1] == " ".join(f"{number}.wav" for number in range(5))
 
 
-# --- alone ------------------------------------------------------------------------------------------------------------
+# --- a single process -------------------------------------------------------------------------------------------------
 
 
 def test_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:

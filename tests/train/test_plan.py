@@ -41,14 +41,14 @@ def test_steps_and_windows_of_a_run(run: Run) -> None:
     assert advice(plan, run.config) == ""
 
 
-def test_planning_changes_nothing(run: Run) -> None:
+def test_planning_leaves_the_network_unchanged(run: Run) -> None:
     before = {name: value.clone() for name, value in run.network.state_dict().items()}
     estimate_plan(run)
     assert all(torch.equal(value, before[name]) for name, value in run.network.state_dict().items())
     assert all(parameter.grad is None for parameter in run.network.parameters())
 
 
-def test_a_published_set_up_on_a_cpu_is_told_of_a_smaller_one() -> None:
+def test_a_smaller_configuration_is_suggested_on_a_cpu() -> None:
     days = Plan(51_200, 384, 300.0, 1.9, "cpu")
     assert str(days) == "plan: 51,200 steps of 384 windows, about 300 hours and 1.9 GB of memory"
     for name in ("ks", "ks_mode", "skey"):

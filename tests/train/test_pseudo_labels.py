@@ -54,7 +54,7 @@ def test_teachers_detect_the_key_of_each_chunk(
 ) -> None:
     pseudo_labels = TeacherEnsemble(checkpoints, FRAMES, tmp_path / "cache").pseudo_labels(save("a.npy", features))
     assert pseudo_labels.starts[0] == 0
-    assert pseudo_labels.starts[-1] == len(features) - FRAMES  # nothing is left out
+    assert pseudo_labels.starts[-1] == len(features) - FRAMES  # up to the end of the track
     np.testing.assert_allclose(pseudo_labels.keys.sum(axis=1), 1.0, atol=1e-5)
     predicted = [Key.from_index(int(index)) for index in pseudo_labels.keys.argmax(axis=1)]
     assert predicted[0] == Key.parse("E minor")
@@ -84,7 +84,7 @@ def test_labels_are_cached_and_damaged_ones_recomputed(
     assert np.array_equal(first.keys, again.keys)
     entry.write_bytes(entry.read_bytes()[:200])
     assert np.array_equal(first.keys, TeacherEnsemble(checkpoints[:1], FRAMES, cache).pseudo_labels(path).keys)
-    TeacherEnsemble(checkpoints[-1:], FRAMES, cache).pseudo_labels(path)  # other networks say something else
+    TeacherEnsemble(checkpoints[-1:], FRAMES, cache).pseudo_labels(path)  # another ensemble has other answers
     assert len(list(cache.iterdir())) == 2
 
 
@@ -97,7 +97,7 @@ def test_a_recording_shorter_than_a_chunk_has_no_label(
     assert (pseudo_labels.starts.shape, pseudo_labels.keys.shape) == ((0,), (0, 24))
 
 
-def test_who_cannot_teach(checkpoints: list[Checkpoint], tmp_path: Path) -> None:
+def test_unsuitable_teachers_are_refused(checkpoints: list[Checkpoint], tmp_path: Path) -> None:
     one = checkpoints[0]
     with pytest.raises(StoneError, match="no teacher checkpoints"):
         TeacherEnsemble([], FRAMES, tmp_path)
@@ -126,7 +126,7 @@ def probabilities_of(**probabilities: float) -> npt.NDArray[np.float32]:
 
 
 def test_pseudo_labels_agree_if_the_chroma_has_the_same_mode() -> None:
-    """C major and A minor: what counts is which of the two tonics is louder."""
+    """For C major and A minor, the louder of the two tonics decides."""
     rows = np.stack(
         [
             probabilities_of(C=0.7, Am=0.2, G=0.1),
@@ -144,7 +144,7 @@ def test_pseudo_labels_agree_if_the_chroma_has_the_same_mode() -> None:
     assert (rejected.starts.shape, rejected.keys.shape) == ((0,), (0, KEYS))
 
 
-def test_the_mode_of_the_chroma_counts_as_much_as_the_teachers() -> None:
+def test_the_chroma_weighs_as_much_as_the_teachers() -> None:
     given = PseudoLabels(np.array([0]), probabilities_of(Eb=0.55, Cm=0.45)[None])
     weak, strong = (confirmed_by_chroma(given, tones({3: 240, 0: level}), 50, 84).keys[0] for level in (238, 120))
     assert weak.argmax() == strong.argmax() == Key.parse("Eb major").index

@@ -1,4 +1,4 @@
-"""Recipes: what they need, which steps run, and the tiny one from nothing to a scored model."""
+"""Recipes: their requirements, the steps that run, and the tiny recipe from an empty folder to a scored model."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def options(module: str, command: str) -> set[str]:
 
 @pytest.mark.parametrize("recipe", [RECIPE, TINY, TEMPO], ids=["built-in", "tiny", "tempo"])
 def test_every_step_finds_its_inputs(recipe: Path) -> None:
-    """Modules, options and configurations exist, and an earlier step makes what a later one reads."""
+    """Modules, options and configurations exist, and every input is an output of an earlier step."""
     steps = read_recipe(recipe).steps
     made: set[str] = set()
     for step in steps:
@@ -405,7 +405,7 @@ def test_one_minute_is_singular(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of about 45 CPU seconds; a busy machine takes minutes
-def test_the_tiny_recipe_goes_from_nothing_to_a_scored_model(
+def test_the_tiny_recipe_makes_and_scores_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The same command as for the built-in model: render, train, gate, calibrate, export, score."""

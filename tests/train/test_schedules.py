@@ -30,7 +30,7 @@ def test_the_published_schedules(name: str, step: int) -> None:
     assert (learning_rate(step, config), weight_decay(step, config)) == pytest.approx(PUBLISHED[step], rel=1e-9)
 
 
-def test_another_end_of_the_cosine_is_honored() -> None:
+def test_the_cosine_can_end_at_another_epoch() -> None:
     """The original's with 110 epochs of 8 steps, 3 epochs of warm-up and n_epochs_cosine = 60."""
     config = OptimizerConfig(epochs=110, train_steps=8, lr=1e-3, min_lr=5e-8, warmup_epochs=3, cosine_epochs=60)
     expected = {23: 1e-3, 24: 1e-3, 100: 0.0009330160512571249, 479: 6.186551617420061e-08, 480: 5e-8, 879: 5e-8}
@@ -87,7 +87,7 @@ def test_weight_decay_at_known_steps() -> None:
 
 @pytest.mark.parametrize(("rows", "norm"), [(1, "affine"), (2, "plain")])
 def test_biases_and_vectors_do_not_decay(rows: int, norm: str) -> None:
-    """With gradients of zero AdamW does nothing but decay: w - lr * decay * w."""
+    """With gradients of zero, AdamW only decays the weights: w - lr * decay * w."""
     network = ChromaNet(ChromaNetConfig(rows=rows, normalization=norm))  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""One call trains a model: what ``stone train`` runs."""
+"""``stonecli_train.train``: the function behind ``stone train``."""
 
 from __future__ import annotations
 

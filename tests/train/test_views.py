@@ -40,12 +40,12 @@ from stonecli_train.views import (  # noqa: E402
 
 Config = Callable[..., TrainConfig]
 LOSSES = ["stone", "semi_tone", "skey", "cross_entropy"]
-LARGE_LOGIT = 60.0  # a logit that leaves nothing for the others
+LARGE_LOGIT = 60.0  # makes all other probabilities zero
 EVERY_SHIFT = [(plain, other) for plain in range(16) for other in range(16) if 0 < abs(plain - other) <= 11]
 
 
 def batch_of(labels: list[int], shifts: list[tuple[int, int]]) -> Batch:
-    """A batch with labels, or without where there are none, whose segments are not looked at."""
+    """A batch with the given labels; without any, it is unlabeled. Its segments are not used."""
     rows = torch.zeros(len(shifts), 1, 99, dtype=torch.uint8)
     return Batch(
         rows,
@@ -118,7 +118,7 @@ def test_pseudo_labels_are_cross_entropy_on_one_view(tiny_config: Config) -> Non
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -> None:
+def test_class_names_have_the_order_of_the_labels(loss: str, tiny_config: Config) -> None:
     config = tiny_config(loss)
     names = class_names(config)
     labels = torch.arange(24)
@@ -131,7 +131,7 @@ def test_names_of_outputs_are_where_labels_are(loss: str, tiny_config: Config) -
 
 @settings(max_examples=200, deadline=None)
 @given(loss=st.sampled_from(LOSSES), label=st.integers(0, 23), shift=st.integers(0, 15), more=st.integers(-15, 15))
-def test_positions_move_with_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
+def test_positions_are_shifted_by_the_crop(tiny_config: Config, loss: str, label: int, shift: int, more: int) -> None:
     """Cropping n bins more sounds n semitones lower: the index is that of the key n semitones below."""
     config = tiny_config(loss)
 
@@ -180,7 +180,7 @@ def test_soft_labels_share_as_mirex_scores(label: int, tiny_config: Config) -> N
 
 @pytest.mark.parametrize("circle", [1, 7])
 @pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
-def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
+def test_right_answers_at_both_crops_have_no_loss(loss: str, circle: int, tiny_config: Config) -> None:
     """Labeled: confident logits at the label's index for the plain and the transposed crop."""
     config = tiny_config(loss, loss__circle=circle)
     shifts = EVERY_SHIFT
@@ -199,7 +199,7 @@ def test_right_answers_at_both_crops_cost_nothing(loss: str, circle: int, tiny_c
 
 @pytest.mark.parametrize("circle", [1, 7])
 @pytest.mark.parametrize("loss", ["stone", "semi_tone", "skey"])
-def test_views_that_are_transposed_as_their_crops_cost_nothing(loss: str, circle: int, tiny_config: Config) -> None:
+def test_answers_transposed_as_their_crops_have_no_loss(loss: str, circle: int, tiny_config: Config) -> None:
     """Unlabeled: the network predicts a key d semitones lower if d more bins are cropped."""
     config = tiny_config(loss, loss__circle=circle)
     batch = batch_of([], EVERY_SHIFT)
@@ -259,8 +259,8 @@ def test_the_settings_reach_the_losses(tiny_config: Config) -> None:
     assert skey["total"] == pytest.approx(2 * skey["key"] + 1.5 * 3 * skey["mode"] + 20 * 5 * skey["balance"])
 
 
-def test_cross_entropy_asks_unlabeled_tracks_to_agree(tiny_config: Config) -> None:
-    """Answers that are right for one key at all three views cost nothing, a mode that changes does."""
+def test_cross_entropy_on_unlabeled_tracks_compares_views(tiny_config: Config) -> None:
+    """The loss is zero if all three views agree on one key, and positive if the mode differs."""
     config = tiny_config("cross_entropy", loss__unlabeled_weight=2.0)
     shifts = EVERY_SHIFT
     for label in (0, 4, 12, 19):
@@ -294,7 +294,7 @@ def test_a_student_that_follows_the_teacher_has_no_loss(rows: list[tuple[int, in
     assert mean_teacher_loss(torch.stack([teacher, teacher, wrong]), torch.tensor(shifts), 0.5) > 10.0
 
 
-def test_an_unsure_teacher_teaches_nothing() -> None:
+def test_a_teacher_with_low_confidence_is_ignored() -> None:
     shifts = torch.tensor([3, 3])
     sure, asked = teacher_and_student_logits([0, 5], [3, 3])
     flat = torch.zeros_like(sure)
@@ -387,7 +387,7 @@ def test_the_tonics_that_skey_compares_are_a_setting(tiny_config: Config) -> Non
     assert mode("scale") == pytest.approx(3 * 80 * 3 / 4, rel=1e-3)
 
 
-def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_features: Any) -> None:
+def test_skeys_pseudo_labels_find_the_mode_of_synthetic_tracks(tiny_config: Config, draw_features: Any) -> None:
     """With a KSP that has the signature right but for a constant, pseudo-labels tell C major from A minor and so on."""
     config = tiny_config("skey", input__frames_averaged=1)
     labels = torch.arange(24)
@@ -405,7 +405,7 @@ def test_skey_reads_the_modes_off_drawn_tracks(tiny_config: Config, draw_feature
         assert mode_pseudo_labels(rotated, offset).tolist() == [1.0] * 12 + [0.0] * 12
 
 
-def test_without_a_key_every_class_is_as_likely(tiny_config: Any) -> None:
+def test_the_target_without_a_key_is_uniform(tiny_config: Any) -> None:
     config = tiny_config("cross_entropy")
     labels, shifts = torch.tensor([3, NO_KEY_INDEX]), torch.tensor([0, 5])
     profiles = label_profiles(labels, shifts, config)

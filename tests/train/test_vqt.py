@@ -117,19 +117,19 @@ def test_a_semitone_up_is_one_bin_up(vqt: VQT, fundamental_bin: int) -> None:
 
 @given(exponent=st.integers(-12, 12))
 @settings(max_examples=15, deadline=None)
-def test_louder_is_a_constant_more(exponent: int) -> None:
+def test_a_gain_adds_a_constant(exponent: int) -> None:
     vqt, audio, gain = VQT(), noise(30_000), 2.0**exponent
     shift = 10 * np.log10(gain) / 80
     np.testing.assert_allclose(run(vqt, np.float32(gain) * audio), run(vqt, audio) + shift, atol=1e-5)
 
 
-def test_below_the_clamp_there_is_nothing(vqt: VQT) -> None:
+def test_magnitudes_below_the_clamp_are_equal(vqt: VQT) -> None:
     silence = run(vqt, np.zeros(20_000, np.float32))
     assert silence == pytest.approx(1 - 100 / 80)  # 1e-10 is -100 dB
     np.testing.assert_array_equal(run(vqt, np.float32(1e-20) * noise(20_000)), silence)
 
 
-def test_eighty_decibels_below_the_loudest_bin_is_the_floor(vqt: VQT) -> None:
+def test_the_floor_is_80_decibels_below_the_loudest_bin(vqt: VQT) -> None:
     audio = np.concatenate([tones([440.0]), np.zeros(40_000, np.float32)])
     for gain in (1.0, 64.0):
         answer = run(vqt, np.float32(gain) * audio)[0]
@@ -138,13 +138,13 @@ def test_eighty_decibels_below_the_loudest_bin_is_the_floor(vqt: VQT) -> None:
         assert (answer == answer.min()).mean() < 0.9
 
 
-def test_the_floor_is_each_items_own(vqt: VQT) -> None:
+def test_each_item_has_its_own_floor(vqt: VQT) -> None:
     audio = np.concatenate([tones([440.0]), np.zeros(40_000, np.float32)])
     answer = run(vqt, np.stack([audio, np.float32(1 / 1024) * audio]))
     np.testing.assert_allclose(answer.min((1, 2)), answer.max((1, 2)) - 1, atol=1e-6)
 
 
-def test_items_of_a_batch_know_nothing_of_each_other(vqt: VQT) -> None:
+def test_items_of_a_batch_are_independent(vqt: VQT) -> None:
     batch = np.stack([noise(25_001, seed) * gain for seed, gain in enumerate([1, 1e-3, 30, 0.2])]).astype(np.float32)
     together = run(vqt, batch)
     for item, answer in zip(batch, together, strict=True):
@@ -211,7 +211,7 @@ def test_the_gradient_reaches_the_audio(vqt: VQT) -> None:
     assert (audio.grad != 0).float().mean() > 0.99
 
 
-def test_there_is_nothing_to_train_and_nothing_to_save(vqt: VQT) -> None:
+def test_the_transform_has_no_parameters_and_no_state(vqt: VQT) -> None:
     assert not list(vqt.parameters())
     assert not vqt.state_dict()
 
@@ -226,7 +226,7 @@ def test_kernels_are_normalized_windows() -> None:
         assert abs(np.vdot(kernel, wave)) == pytest.approx(1)
 
 
-def test_the_lowpass_lets_half_the_band_through() -> None:
+def test_the_lowpass_passes_half_the_band() -> None:
     taps = lowpass_filter()
     assert len(taps) == LOWPASS_TAPS
     np.testing.assert_allclose(taps, taps[::-1], atol=1e-12)  # linear phase

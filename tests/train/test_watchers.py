@@ -127,7 +127,7 @@ def test_tensorboard_without_labels(tmp_path: Path, network: ChromaNet, tiny_con
     assert not [tag for tag in events.Tags()["scalars"] if tag.startswith("scores")]
 
 
-def test_the_circle_shows_where_the_transform_puts_each_track(
+def test_the_circle_shows_the_dft_of_each_track(
     tmp_path: Path, network: ChromaNet, tiny_config: Config, make_tracks: Any
 ) -> None:
     config = tiny_config("semi_tone", loss__circle=1)
@@ -141,7 +141,7 @@ def test_the_circle_shows_where_the_transform_puts_each_track(
     assert "hsv" in points.get_cmap().name
 
 
-def test_a_resumed_run_does_not_double_steps(tmp_path: Path, network: ChromaNet, tiny_config: Config) -> None:
+def test_a_resumed_run_logs_each_step_once(tmp_path: Path, network: ChromaNet, tiny_config: Config) -> None:
     """A run that crashed at step 5 is resumed at step 3, which was saved."""
     for start, end in ((0, 5), (3, 7)):
         started = int(time.time())
@@ -156,7 +156,7 @@ def test_a_resumed_run_does_not_double_steps(tmp_path: Path, network: ChromaNet,
     assert values == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 33.0), (4, 34.0), (5, 35.0), (6, 36.0)]
 
 
-def test_the_lines_of_epochs_that_come_again_are_removed(tmp_path: Path, network: ChromaNet) -> None:
+def test_the_lines_of_repeated_epochs_are_removed(tmp_path: Path, network: ChromaNet) -> None:
     log = CsvLog(tmp_path / "log.csv")
     for epoch in (1, 2, 3):
         log.on_epoch(report(epoch, labeled=False), network)

@@ -1,4 +1,4 @@
-"""Worker processes: they make the same batches, and end with the process that started them, whatever ends it."""
+"""Worker processes: they make the same batches, and exit with the process that started them in all cases."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class TestTheStream:
         assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
         assert same(alone[0], dataset[4])
 
-    def test_ends_its_workers_when_it_is_closed(self, dataset: StepDataset) -> None:
+    def test_stops_its_workers_when_it_is_closed(self, dataset: StepDataset) -> None:
         stream = batch_stream(dataset, 0, 2)
         next(stream)
         assert len(workers()) == 2
         stream.close()
         assert workers() == []
 
-    def test_tells_the_error_of_a_worker_in_one_line(self, dataset: StepDataset, tracks: list[Track]) -> None:
+    def test_reports_the_error_of_a_worker_in_one_line(self, dataset: StepDataset, tracks: list[Track]) -> None:
         for track in tracks:
             track.features.unlink()
         with pytest.raises(WorkerError) as failed:
@@ -126,7 +126,7 @@ SCRIPT = """
 
 @pytest.fixture
 def script(tmp_path: Path, tracks: list[Track]) -> list[str]:
-    """The command of a process that has two workers, then does what its last argument says."""
+    """The command of a process that starts two workers and then runs the code of its last argument."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     return [sys.executable, str(tmp_path / "script.py"), str(tracks[0].features.parent)]
 

@@ -99,7 +99,7 @@ class Excerpt:
 
     Attributes:
         passage: starts at beat 0.
-        parts: of the arrangement.
+        parts: parts of the arrangement.
         style: its name.
         bpm: quarter notes per minute.
     """

@@ -48,19 +48,19 @@ class Examples:
 
     Attributes:
         inputs: pooled periodicity, float32 [examples, CHANNELS, len(GRID)].
-        tempi: tempos in beats per minute, float64 [examples]; 0 for no tempo.
+        tempos: tempos in beats per minute, float64 [examples]; 0 for no tempo.
     """
 
     inputs: Floats
-    tempi: npt.NDArray[np.float64]
+    tempos: npt.NDArray[np.float64]
 
     def repeated(self, times: int) -> Examples:
         """The examples, each repeated ``times`` times."""
-        return Examples(np.tile(self.inputs, (times, 1, 1)), np.tile(self.tempi, times))
+        return Examples(np.tile(self.inputs, (times, 1, 1)), np.tile(self.tempos, times))
 
     def joined(self, other: Examples) -> Examples:
         """These examples, followed by those of ``other``."""
-        return Examples(np.concatenate([self.inputs, other.inputs]), np.concatenate([self.tempi, other.tempi]))
+        return Examples(np.concatenate([self.inputs, other.inputs]), np.concatenate([self.tempos, other.tempos]))
 
 
 def read_renderings(folder: Path) -> Examples:
@@ -70,14 +70,14 @@ def read_renderings(folder: Path) -> Examples:
         StoneError: the folder has no renderings.
         OSError: a file cannot be read.
     """
-    inputs, tempi = [], []
+    inputs, tempos = [], []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
             inputs.append(_pooled(periodicity(novelty(file["levels"]), float(file["frame_rate"]))))
-            tempi.append(float(file["bpm"]))
+            tempos.append(float(file["bpm"]))
     if not inputs:
         raise StoneError(f"{folder}: no renderings; make them with python -m stonecli_train.tempo.render")
-    return Examples(np.stack(inputs), np.array(tempi))
+    return Examples(np.stack(inputs), np.array(tempos))
 
 
 def draw_sketches(renderer: Renderer, count: int) -> Examples:
@@ -86,24 +86,24 @@ def draw_sketches(renderer: Renderer, count: int) -> Examples:
     Raises:
         StoneError: no drawn excerpt is usable.
     """
-    inputs, tempi = [], []
+    inputs, tempos = [], []
     for number in range(count):
         rng, parts, bpm, _ = renderer.draw(number, SKETCH_SOURCES)
         inputs.append(_pooled(periodicity(novelty(sketch(rng, parts, SECONDS)), FRAME_RATE)))
-        tempi.append(bpm)
-    return Examples(np.stack(inputs), np.array(tempi))
+        tempos.append(bpm)
+    return Examples(np.stack(inputs), np.array(tempos))
 
 
 def _pooled(values: Floats) -> Floats:
     return pooled(torch.tensor(values)[None])[0].numpy()
 
 
-def targets(tempi: npt.NDArray[np.float64]) -> Tensor:
+def targets(tempos: npt.NDArray[np.float64]) -> Tensor:
     """Target probabilities of the tempos of the grid and of "no tempo", float32 [examples, LAST - FIRST + 1]."""
-    out = np.zeros((len(tempi), LAST - FIRST + 1), dtype=np.float32)
-    has_tempo = tempi > 0.0
+    out = np.zeros((len(tempos), LAST - FIRST + 1), dtype=np.float32)
+    has_tempo = tempos > 0.0
     for octave, share in ((-1, OCTAVE_SHARE), (0, 1.0), (1, OCTAVE_SHARE)):
-        bpm = tempi[has_tempo] * 2.0**octave
+        bpm = tempos[has_tempo] * 2.0**octave
         distance = (np.arange(FIRST, LAST) - STEPS * np.log2(bpm / LOWEST_BPM)[:, None]) / TARGET_STEPS
         usual = np.exp(-0.5 * (np.log2(bpm / USUAL_BPM) / USUAL_OCTAVES) ** 2)
         out[has_tempo, :-1] += share * usual[:, None] * np.exp(-0.5 * distance**2)
@@ -123,13 +123,13 @@ def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) ->
         )
     )
     network = TempoNet(config, mean, deviation)
-    steps = epochs * len(examples.tempi) // _BATCH
+    steps = epochs * len(examples.tempos) // _BATCH
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1)
     network.train()
     for _ in range(steps):
-        inputs, tempi = _batch(examples, rng, deviation.numpy())
-        loss = -(targets(tempi) * torch.log_softmax(network(inputs), dim=1)).sum(dim=1).mean()
+        inputs, tempos = _batch(examples, rng, deviation.numpy())
+        loss = -(targets(tempos) * torch.log_softmax(network(inputs), dim=1)).sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -139,11 +139,11 @@ def train(examples: Examples, config: TempoNetConfig, epochs: int, seed: int) ->
 
 def _batch(examples: Examples, rng: np.random.Generator, deviation: Floats) -> tuple[Tensor, npt.NDArray[np.float64]]:
     """A batch with randomly changed tempos and noise: inputs, and tempos in beats per minute."""
-    chosen = rng.integers(0, len(examples.tempi), _BATCH)
+    chosen = rng.integers(0, len(examples.tempos), _BATCH)
     shifts = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, _BATCH)
     inputs = shifted(examples.inputs[chosen], shifts)
     noise = _INPUT_NOISE * deviation * rng.standard_normal(inputs.shape, dtype=np.float32)
-    return torch.tensor(inputs + noise), examples.tempi[chosen] * 2.0 ** (shifts / STEPS)
+    return torch.tensor(inputs + noise), examples.tempos[chosen] * 2.0 ** (shifts / STEPS)
 
 
 def shifted(values: Floats, steps: npt.NDArray[np.int64]) -> Floats:

@@ -15,15 +15,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPI
+from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPOS
 
 POOL = 2  # steps of the periodicity axis per step of the network
-GRID: npt.NDArray[np.float64] = TEMPI[::POOL]
+GRID: npt.NDArray[np.float64] = TEMPOS[::POOL]
 STEPS = STEPS_PER_OCTAVE // POOL  # per octave
 SLOWEST, FASTEST = 40.0, 250.0  # beats per minute; range of the output
 FIRST = int(np.searchsorted(GRID, SLOWEST * 0.999))
 LAST = int(np.searchsorted(GRID, FASTEST))
-OUTPUT_TEMPI: npt.NDArray[np.float64] = GRID[FIRST:LAST]
+OUTPUT_TEMPOS: npt.NDArray[np.float64] = GRID[FIRST:LAST]
 
 
 def _offsets(ratios: Sequence[float]) -> tuple[int, ...]:
@@ -88,10 +88,10 @@ class TempoNet(nn.Module):
         x = torch.relu(self.first(self.dropout(x.transpose(1, 2)))).transpose(1, 2)
         x = torch.cat([x[..., MARGIN + o : MARGIN + o + LAST - FIRST] for o in HIDDEN_OFFSETS], dim=1)
         x = torch.relu(self.second(self.dropout(x.transpose(1, 2))))
-        tempi = self.tempo(x)[..., 0] + self.hats @ self.bias
-        return torch.cat([tempi, self.none(x.amax(dim=1))], dim=1)
+        tempos = self.tempo(x)[..., 0] + self.hats @ self.bias
+        return torch.cat([tempos, self.none(x.amax(dim=1))], dim=1)
 
 
 def pooled(periodicity: Tensor) -> Tensor:
-    """Max-pooled periodicity: [batch, CHANNELS, len(TEMPI)] -> [batch, CHANNELS, len(GRID)]."""
+    """Max-pooled periodicity: [batch, CHANNELS, len(TEMPOS)] -> [batch, CHANNELS, len(GRID)]."""
     return nn.functional.max_pool1d(periodicity, 3, POOL, padding=1)

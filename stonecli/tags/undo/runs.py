@@ -56,8 +56,8 @@ def undo_run(number: int | None = None, *, preserve_mtime: bool = False) -> list
     """Undo a run, and return the result for each file that it changed; empty if nothing is left to undo.
 
     Args:
-        number: of the run; None for the last one. If the last run was undone already, nothing happens: older runs are
-            only undone by number.
+        number: number of the run; None for the last one. If the last run was undone already, nothing happens: older
+            runs are only undone by number.
         preserve_mtime: whether the files keep their modification time.
 
     Raises:

@@ -159,7 +159,7 @@ def test_an_export_of_rekordbox_is_not_replaced(
 
 
 class TestRekordboxOutput:
-    def test_the_collection_comes_out_with_keys_and_tempi(
+    def test_the_collection_comes_out_with_keys_and_tempos(
         self, invoke: Invoke, collection: Path, crate: Path, tmp_path: Path
     ) -> None:
         for name in ("a b.flac",):
@@ -172,7 +172,7 @@ class TestRekordboxOutput:
         assert (tmp_path / "out.xml").read_text() == expected
         assert collection.read_text() == before
         invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
-        assert (tmp_path / "out.xml").read_text() == expected  # with its tempi
+        assert (tmp_path / "out.xml").read_text() == expected  # with its tempos
         collection.write_text(before.replace("99.00", ""))
         invoke("tag", collection, "--bpm", "--rekordbox", tmp_path / "out.xml")
         assert 'AverageBpm="120.00"' in (tmp_path / "out.xml").read_text()

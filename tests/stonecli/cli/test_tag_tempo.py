@@ -208,7 +208,7 @@ class TestCache:
         invoke("tag", path)
         assert json.loads(invoke("tag", "--bpm", "--json", path).stdout)["bpm"] == BPM
 
-    def test_tempi_are_not_counted_as_results(self, invoke: Invoke, groove: Callable[[str], Path]) -> None:
+    def test_tempos_are_not_counted_as_results(self, invoke: Invoke, groove: Callable[[str], Path]) -> None:
         invoke("tag", "--bpm", groove("flac"))
         assert ": 1 results" in invoke("cache").stdout
 
@@ -260,7 +260,7 @@ class TestOutputs:
         record = json.loads(invoke("analyze", "--bpm-range", "60-110", "--json", path).stdout)
         assert (record["bpm"], round(record["tempo"]["bpm"])) == (62.0, 124)
 
-    def test_ndjson_without_tempi_is_not_continued_with_bpm(self, tmp_path: Path) -> None:
+    def test_ndjson_without_tempos_is_not_continued_with_bpm(self, tmp_path: Path) -> None:
         path = tmp_path / "out.ndjson"
         for bpm in (True, False):
             with results_at(path, bpm=bpm) as results:
@@ -276,13 +276,13 @@ class TestOutputs:
         path = groove("flac")
         before = path.read_bytes()
 
-        def tempi(*options: str) -> Any:
+        def tempos(*options: str) -> Any:
             result = json.loads(invoke("mix", "--json", *options, path.parent).stdout)
             return [track["bpm"] for track in result["tracks"]]
 
-        assert tempi() == [None]
-        assert tempi("--bpm") == [BPM]
-        assert tempi("--bpm-range", "60-110") == [62.0]
+        assert tempos() == [None]
+        assert tempos("--bpm") == [BPM]
+        assert tempos("--bpm-range", "60-110") == [62.0]
         assert path.read_bytes() == before
 
 

@@ -239,7 +239,7 @@ def test_a_list_without_end_on_standard_input(
     assert process.stdin is not None
     process.stdin.write(f"{folder}/00.flac\n{folder}/01.flac\n".encode())
     process.stdin.flush()
-    wait_until(lambda: lines_in(output) == 2)  # though more is to come
+    wait_until(lambda: lines_in(output) == 2)  # before the others are done
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -1,4 +1,4 @@
-"""Scores of tempi, and the tempo column of the labels."""
+"""Scores of tempos, and the tempo column of the labels."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_word_instead_of_a_tempo_is_an_error(tmp_path: Path) -> None:
         read_labels(tmp_path / "labels.csv")
 
 
-def test_stone_evaluate_prints_and_saves_the_tempi(invoke: Invoke, music: MakeMusic, tmp_path: Path) -> None:
+def test_stone_evaluate_prints_and_saves_the_tempos(invoke: Invoke, music: MakeMusic, tmp_path: Path) -> None:
     samples = music("D minor", rate=22050)
     samples = 0.4 * samples + 0.6 * drum_loop(124.0, len(samples) / 22050, 22050)[: len(samples)]
     soundfile.write(tmp_path / "a.wav", samples, 22050)
@@ -82,7 +82,7 @@ def test_stone_evaluate_prints_and_saves_the_tempi(invoke: Invoke, music: MakeMu
 
 
 @pytest.mark.parametrize("column", ["tempo", "bpm", "BPM"])
-def test_a_file_of_tempi_alone_is_scored(invoke: Invoke, music: MakeMusic, tmp_path: Path, column: str) -> None:
+def test_a_file_of_tempos_alone_is_scored(invoke: Invoke, music: MakeMusic, tmp_path: Path, column: str) -> None:
     samples = music("D minor", rate=22050)
     samples = 0.4 * samples + 0.6 * drum_loop(124.0, len(samples) / 22050, 22050)[: len(samples)]
     soundfile.write(tmp_path / "a.wav", samples, 22050)
@@ -96,7 +96,7 @@ def test_a_file_of_tempi_alone_is_scored(invoke: Invoke, music: MakeMusic, tmp_p
     assert (record["tempo"]["accuracy_1"]["value"], record["overall"]["count"]) == (1.0, 0)
 
 
-def test_keys_and_tempi_may_be_of_different_tracks(tmp_path: Path) -> None:
+def test_keys_and_tempos_may_be_of_different_tracks(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,key,bpm\na.wav,Am,0\nb.wav,,128\n", encoding="utf-8")
     tracks, _ = read_labels(tmp_path / "labels.csv")
     assert [(track.key, track.tempo) for track in tracks] == [(A_MINOR, None), (None, 128.0)]

@@ -171,7 +171,7 @@ def test_the_keys_of_the_collection_are_compared(invoke: Invoke, foreign: Path, 
 
 
 @pytest.mark.usefixtures("no_analysis")
-def test_keys_and_tempi_of_the_collection_are_mixed(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
+def test_keys_and_tempos_of_the_collection_are_mixed(invoke: Invoke, song: CopySong, tmp_path: Path) -> None:
     keys = {"a": ("Abm", "120.00"), "b": ("1m", "121.00"), "c": ("D#min", "122.50")}
     files = {song("wav 16 bit", name): texts for name, texts in keys.items()}
     tracks = {file: {"Tonality": key, "AverageBpm": bpm} for file, (key, bpm) in files.items()}

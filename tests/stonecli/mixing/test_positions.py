@@ -14,7 +14,7 @@ from stonecli.mixing.transitions import Track, cost_matrix
 
 
 def crate(count: int, seed: int) -> npt.NDArray[np.float32]:
-    """Costs of tracks with random keys, tunings and tempi."""
+    """Costs of tracks with random keys, tunings and tempos."""
     random = np.random.default_rng(seed)
     return cost_matrix(
         [

@@ -372,7 +372,7 @@ def test_the_status_filters(compared: Any) -> None:
     assert choose(compared, "status", "kept") == set(RELATIONS)
 
 
-def test_a_range_of_tempi(compared: Any) -> None:
+def test_a_range_of_tempos(compared: Any) -> None:
     low, high = compared.find_element("id", "low"), compared.find_element("id", "high")
     low.send_keys("101,5")
     assert names(compared) == ["Em", "Dm", "A", "Bbm"]  # the track without a tempo is not in any range

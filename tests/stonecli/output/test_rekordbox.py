@@ -180,7 +180,7 @@ class TestUpdate:
         update_rekordbox(tmp_path / "in.xml", tmp_path / "out.xml", self.entries(tmp_path)[1:], "camelot")
         assert 'Tonality="3B"/>' in (tmp_path / "out.xml").read_text()
 
-    def test_keys_and_tempi_of_the_collection_are_kept(self, source: Path, tmp_path: Path) -> None:
+    def test_keys_and_tempos_of_the_collection_are_kept(self, source: Path, tmp_path: Path) -> None:
         update_rekordbox(source, tmp_path / "out.xml", self.entries(tmp_path), "camelot", bpm=True)
         tracks = rbxml.RekordboxXml(tmp_path / "out.xml").get_tracks()
         assert [track["Tonality"] for track in tracks] == ["Abm", "11A", "8A"]

@@ -1,4 +1,4 @@
-"""Folding and rounding of tempi."""
+"""Folding and rounding of tempos."""
 
 from __future__ import annotations
 

@@ -10,23 +10,23 @@ import pytest
 from stonecli.errors import ModelError
 from stonecli.model.session import built_in_path
 from stonecli.tempo.model import FILE_NAME, TempoModel, default_tempo_model
-from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPI
+from stonecli.tempo.periodicity import CHANNELS, STEPS_PER_OCTAVE, TEMPOS
 
 
 def test_the_file_is_small() -> None:
     assert len((resources.files("stonecli.tempo") / FILE_NAME).read_bytes()) < 1_000_000
 
 
-def test_it_describes_its_tempi() -> None:
-    tempi = default_tempo_model().tempi
-    assert 35.0 < tempi[0] < 45.0
-    assert 230.0 < tempi[-1] < 260.0
-    assert np.isin(tempi.round(6), TEMPI.round(6)).all()
+def test_it_describes_its_tempos() -> None:
+    tempos = default_tempo_model().tempos
+    assert 35.0 < tempos[0] < 45.0
+    assert 230.0 < tempos[-1] < 260.0
+    assert np.isin(tempos.round(6), TEMPOS.round(6)).all()
 
 
 def test_a_shift_of_the_input_shifts_the_output() -> None:
-    """Equivariance: only the learned preference for some tempi depends on the absolute tempo."""
-    values = np.zeros((CHANNELS, len(TEMPI)), dtype=np.float32)
+    """Equivariance: only the learned preference for some tempos depends on the absolute tempo."""
+    values = np.zeros((CHANNELS, len(TEMPOS)), dtype=np.float32)
     values[:, ::STEPS_PER_OCTAVE] = 0.5
     steps = 4
     model = default_tempo_model()

@@ -155,7 +155,7 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
 
 
 @pytest.mark.parametrize(
-    ("tempi", "what"),
+    ("tempos", "what"),
     [
         ([("no key", 124.0, None), ("kept", 99.0, "99")], "tempos"),
         ([("unreadable key", 124.0, None)], "tempos"),
@@ -166,12 +166,12 @@ def test_the_summary_has_counts_and_the_next_step(result: Callable[..., TagResul
         ([("incomplete", 99.0, "99")], "keys"),
     ],
 )
-def test_the_next_step_names_tempi(
-    result: Callable[..., TagResult], tempi: list[tuple[Status, float | None, str | None]], what: str
+def test_the_next_step_names_tempos(
+    result: Callable[..., TagResult], tempos: list[tuple[Status, float | None, str | None]], what: str
 ) -> None:
     out = console(terminal=True)
     table = TagTable(out, [], "camelot", bpm=True)
-    for status, bpm, old in tempi:
+    for status, bpm, old in tempos:
         table.row(replace(result("a", status), bpm=bpm, old_bpm_text=old))
     table.summary(0, write=False)
     last = without_color(text_of(out)).splitlines()[-1]

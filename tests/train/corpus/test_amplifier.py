@@ -26,7 +26,7 @@ def test_an_amplifier_adds_harmonics_at_the_same_level_and_pitch() -> None:
         spectrum = np.abs(np.fft.rfft(out))
         harmonics = spectrum[[int(2 * 220 * number) for number in (3, 5, 7)]]
         assert harmonics.min() > 0.01 * spectrum.max()
-        between = spectrum.copy()  # holds what was folded back
+        between = spectrum.copy()  # contains the aliases
         for number in range(60):
             index = 440 * number
             between[max(0, index - 30) : index + 31] = 0.0

@@ -55,7 +55,7 @@ def test_every_style_plays_in_range_in_time_and_in_its_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["house", "rock", "jazz", "classical_piano", "hiphop"])
-def test_an_arrangement_moves_with_its_key(name: str) -> None:
+def test_an_arrangement_is_transposed_with_its_key(name: str) -> None:
     passage = draw_loop(rng(5), STYLES[name].loops, "minor", 60.0, held_out=False).excerpt(0.0, 48.0)
     here = pitch_classes(arrange(rng(3), passage, STYLES[name], 110.0))
     shares = [
@@ -67,7 +67,7 @@ def test_an_arrangement_moves_with_its_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(LAYERS))
-def test_layers_follow_the_chords_in_any_metre(name: str) -> None:
+def test_layers_follow_the_chords_in_any_meter(name: str) -> None:
     chords = tuple(Chord(3.0 * index, 3.0, root, (0, 4, 7), root) for index, root in enumerate((0, 5, 7, 0) * 3))
     passage = Passage(((0.0, C),), 36.0, "t", "t", chords, beats_per_bar=3, bar_start=2.0)
     for seed in range(3):
@@ -123,7 +123,7 @@ def test_melodies_riffs_and_hooks_define_key_and_mode(mode: Mode) -> None:
     assert np.mean(thirds) > 0.8
 
 
-def test_a_tune_gets_chords_that_hold_its_notes() -> None:
+def test_a_tune_gets_chords_that_contain_its_notes() -> None:
     pitches = (60, 64, 67, 64, 65, 69, 72, 69, 67, 71, 74, 71, 60, 64, 67, 72)
     tune = Passage(
         ((0.0, C),), 16.0, "t", "t", melody=tuple(Note(float(index), 1.0, pitch) for index, pitch in enumerate(pitches))
@@ -131,7 +131,7 @@ def test_a_tune_gets_chords_that_hold_its_notes() -> None:
     assert [chord.root for chord in harmonized(tune, rng(0)).chords] == [0, 5, 7, 0]
 
 
-def test_drums_keep_to_the_metre_and_end_in_time() -> None:
+def test_drums_follow_the_meter_and_end_in_time() -> None:
     for pattern in DRUMS:
         for bar in (3, 4):
             hits = draw_drums(rng(1), pattern, 30.0, bar, 1.0)

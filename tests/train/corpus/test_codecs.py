@@ -34,7 +34,7 @@ def test_codecs_preserve_length_and_tuning(name: str, kilobits: int) -> None:
 
 
 @pytest.mark.parametrize("name", list(CODECS))
-def test_the_lower_the_rate_the_worse(name: str) -> None:
+def test_lower_bit_rates_have_larger_errors(name: str) -> None:
     noise = np.random.default_rng(1).standard_normal(4 * RATE).astype(np.float32) * 0.2
     spectra = []
     for kilobits in (CODECS[name].kilobits[0], CODECS[name].kilobits[-1]):
@@ -50,7 +50,7 @@ def test_all_codecs_are_drawn() -> None:
     assert all(kilobits in CODECS[name].kilobits for name, kilobits in drawn)
 
 
-def test_an_encoder_that_fails_is_one_line() -> None:
+def test_the_error_of_an_encoder_is_one_line() -> None:
     with pytest.raises(StoneError, match="ffmpeg failed") as caught:
         coded(MUSIC, RATE, "mp3", -1)
     assert "Traceback" not in str(caught.value)

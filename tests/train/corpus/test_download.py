@@ -77,7 +77,7 @@ def test_paths_are_those_inside_the_corpus_folder(host: tuple[str, Path], tmp_pa
         assert len(file.namelist()) == 1 + 3 * 909
 
 
-def test_a_corpus_that_is_there_is_not_downloaded(tmp_path: Path) -> None:
+def test_an_existing_corpus_is_not_downloaded(tmp_path: Path) -> None:
     (tmp_path / "pop909").mkdir()
     (tmp_path / "cocopops.zip").touch()
     for source in ("pop909", "cocopops"):

@@ -65,7 +65,7 @@ def test_silence_stays_silence() -> None:
         assert not apply_effects(rng(seed), silence, RATE, chain).any()
 
 
-def test_nothing_done_is_nothing_but_the_level() -> None:
+def test_without_effects_only_the_level_changes() -> None:
     out = apply_effects(rng(), MUSIC, RATE, Effects(level_db=-6.0))
     assert np.allclose(out, MUSIC * 0.9 / np.abs(MUSIC).max() * 10 ** (-6 / 20), atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_filters_remove_their_bands() -> None:
         assert 20 * np.log10(boosted[2 * hertz] / boosted[2 * aside]) > 5.0
 
 
-def test_compressor_and_limiter_make_loud_and_quiet_more_alike() -> None:
+def test_compressor_and_limiter_reduce_the_dynamic_range() -> None:
     tone = np.sin(2 * np.pi * 440 * TIME).astype(np.float32)
     tone[:RATE] *= 0.1
 
@@ -117,7 +117,7 @@ def test_compressor_and_limiter_make_loud_and_quiet_more_alike() -> None:
     assert contrast(Effects(limited_db=14.0)) > 0.25
 
 
-def test_limiter_clipping_and_tape_take_the_peaks_away() -> None:
+def test_limiter_clipping_and_tape_reduce_the_crest_factor() -> None:
     drums = rng(2).standard_normal(4 * RATE) * np.exp(-(np.arange(4 * RATE) % (RATE // 2)) / 2000)
     plain = crest_db(apply_effects(rng(), drums.astype(np.float32), RATE, Effects()))
     for chain in (Effects(limited_db=12.0), Effects(clipped_db=6.0), Effects(saturation_db=12.0)):
@@ -132,7 +132,7 @@ def test_saturation_and_clipping_add_odd_harmonics() -> None:
         assert spectrum[1400] < 1e-3 * spectrum[880]  # and nothing between
 
 
-def test_the_sampler_has_few_levels_and_no_treble() -> None:
+def test_the_low_resolution_sampler_has_few_levels_and_no_treble() -> None:
     out = apply_effects(rng(), MUSIC, RATE, Effects(bits=6.0))
     assert len(np.unique(out)) <= 2**7 + 1
     noise = rng(1).standard_normal(5 * RATE).astype(np.float32)
@@ -141,7 +141,7 @@ def test_the_sampler_has_few_levels_and_no_treble() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0])
-def test_noise_has_the_level_and_the_slope_asked_for(slope: float) -> None:
+def test_noise_has_the_given_level_and_slope(slope: float) -> None:
     plain = apply_effects(rng(), MUSIC, RATE, Effects())
     noisy = apply_effects(rng(), MUSIC, RATE, Effects(noise_db=20.0, noise_slope=slope))
     rest = noisy / (np.dot(noisy, plain) / np.dot(plain, plain)) - plain
@@ -161,7 +161,7 @@ def test_crackle_and_hum_have_their_frequencies() -> None:
     assert max(spectrum[500], spectrum[600]) > 20 * np.median(spectrum[450:650])
 
 
-def test_a_room_rings_after_the_sound() -> None:
+def test_a_room_adds_reverberation() -> None:
     click = np.zeros(2 * RATE, dtype=np.float32)
     click[100:200] = 1.0
     out = apply_effects(rng(), click, RATE, Effects(room=0.5, wet_db=0.0))
@@ -170,7 +170,7 @@ def test_a_room_rings_after_the_sound() -> None:
     assert np.abs(out[:90]).max() < 1e-3
 
 
-def test_styles_are_mastered_as_their_records_are() -> None:
+def test_modern_styles_are_limited_and_old_ones_crackle() -> None:
     assert set(STYLES) >= OLD | LOUD
     assert not OLD & LOUD
     many = {style: [draw_effects(rng(seed), style) for seed in range(300)] for style in ("house", "jazz")}

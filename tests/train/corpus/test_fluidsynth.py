@@ -50,7 +50,7 @@ def test_the_midi_file_plays_the_parts_one_after_another() -> None:
     assert [message.program for message in file.tracks[0] if message.type == "program_change"] == [0, 0, 30]
 
 
-def test_there_is_room_for_more_parts_than_channels() -> None:
+def test_more_parts_than_midi_channels_are_rendered() -> None:
     assert midi_file(PARTS[:1] * 20, 5.0).startswith(b"MThd")
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_is_not_a_module_stays_unchanged(tmp_path: Path) -> None:
     assert _rendered(module) == module
 
 
-def test_music_in_a_zip_lies_beside_it(tmp_path: Path) -> None:
+def test_music_in_a_zip_is_unpacked_next_to_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "public.zip", "w") as archive:
         archive.writestr("audio/music/one.ogg", b"one")
         archive.writestr("../../outside/two.ogg", b"two")
@@ -72,7 +72,7 @@ def test_a_damaged_zip_is_skipped(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["broken.zip"]
 
 
-def test_without_apt_it_ends_at_once(
+def test_without_apt_the_command_fails_immediately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -33,7 +33,7 @@ def test_tempo_and_meter_are_in_the_name() -> None:
     assert {tone.pitch for tone in groove.tones} == {42}
 
 
-def test_played_at_another_tempo_it_fills_the_time() -> None:
+def test_a_performance_at_another_tempo_fills_the_excerpt() -> None:
     groove = read_groove("1_funk_80_beat_4-4.mid", performance(17))
     assert groove is not None
     tones = groove.played(120.0, 20.0, first_bar=1)
@@ -41,7 +41,7 @@ def test_played_at_another_tempo_it_fills_the_time() -> None:
     assert starts == pytest.approx([0.5 * beat for beat in range(40)])
 
 
-def test_a_short_one_is_left_out(tmp_path: Path) -> None:
+def test_a_short_performance_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "1_rock_100_beat_4-4.mid").write_bytes(performance(4))
     (tmp_path / "2_rock_100_beat_4-4.mid").write_bytes(performance(33))
     (tmp_path / "3_rock_100_fill_4-4.mid").write_bytes(performance(33))

@@ -13,7 +13,7 @@ def test_note_names_of_all_corpora(name: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "H", "C!", "Cis"])
-def test_invalid_notes_are_refused(name: str) -> None:
+def test_invalid_notes_are_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="not a note"):
         pitch_class(name)
 

@@ -78,7 +78,7 @@ def test_a_missing_preset_is_an_error(tmp_path: Path) -> None:
                 lmms.play(Preset("x", "x", "x", path), (60,), 0.1, 0.1)
 
 
-def test_drums_and_arpeggios_are_not_tried() -> None:
+def test_drums_and_arpeggios_are_skipped() -> None:
     presets = wanted_presets()
     if not presets:
         pytest.skip("no presets are installed")

@@ -1,4 +1,4 @@
-"""Excerpts without a key: each kind sounds, is the same again, and none is tonal the way music is."""
+"""Excerpts without a key: each kind is audible, reproducible and less tonal than music."""
 
 from __future__ import annotations
 

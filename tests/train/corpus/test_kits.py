@@ -70,7 +70,7 @@ def test_every_drum_that_is_drawn_has_a_sound() -> None:
     for seed in range(20):
         drawn |= {note.pitch for note in draw_percussion(np.random.default_rng(seed), 16, 4, 0.0)}
     assert drawn <= set(SOUND_OF)
-    for sound in set(SOUND_OF.values()) - {"kick", "snare"}:  # all lead to what each kit has
+    for sound in set(SOUND_OF.values()) - {"kick", "snare"}:  # all are replaced by sounds that each kit has
         reached: set[str] = set()
         queue = [sound]
         while queue:

@@ -74,7 +74,7 @@ def test_a_silent_part_adds_nothing_and_a_silent_mix_is_silent() -> None:
 
 @pytest.mark.parametrize("role", ["bass", "chords", "lead", "sung", "voice"])
 @pytest.mark.parametrize("program", [4, 27, 90])
-def test_no_strip_moves_the_pitch(role: Role, program: int) -> None:
+def test_no_strip_changes_the_pitch(role: Role, program: int) -> None:
     moved = []
     for seed in range(8):
         strip = draw_strip(rng(seed), part(role, program))
@@ -124,7 +124,7 @@ def test_the_mix_has_the_levels_that_were_drawn(monkeypatch: pytest.MonkeyPatch)
         assert 20 * np.log10(spectrum[2000] / spectrum[880]) == pytest.approx(-20.0, abs=8.0)  # rooms color it
 
 
-def test_ducking_falls_at_each_kick_and_comes_back() -> None:
+def test_ducking_lowers_the_level_at_each_kick() -> None:
     gain = ducked_gain([0.5, 1.0, 1.5, 99.0], 2 * RATE, RATE, 0.8, 0.1)
     assert gain.shape == (2 * RATE,)
     assert np.allclose(gain[: RATE // 2 - 10], 1.0, atol=1e-3)
@@ -170,14 +170,14 @@ def test_a_larger_room_rings_for_longer() -> None:
     assert tails[1] > 5 * tails[0]
 
 
-def test_levels_of_a_part_with_rests_are_of_where_it_sounds() -> None:
+def test_levels_of_a_part_are_measured_without_its_rests() -> None:
     half = MUSIC.copy()
     half[len(half) // 2 :] = 0.0
     assert active_rms(half, RATE) == pytest.approx(active_rms(MUSIC, RATE), rel=0.15)
     assert rms(half) < 0.8 * rms(MUSIC)
 
 
-def test_the_groups_of_styles_and_programs_are_there() -> None:
+def test_the_groups_of_styles_and_programs_exist() -> None:
     groups = (
         mixing.DRUMS_IN_FRONT, mixing.DRUMS_BEHIND, mixing.CHORDS_BEHIND, mixing.GUITARS_IN_FRONT, mixing.DUCKED,
         mixing.ACOUSTIC,

@@ -118,7 +118,7 @@ def test_excerpts_are_songs_with_the_parts_of_mma() -> None:
 
 
 @needs_mma
-def test_charts_of_the_corpora_that_are_there_are_accompanied(tmp_path: Path) -> None:
+def test_charts_of_installed_corpora_are_accompanied(tmp_path: Path) -> None:
     pytest.importorskip("mido")
     assert Library.load(tmp_path, ["mma"], False, ["pop"], Counter()).draw(np.random.default_rng(0), "mma", 10.0)
     cadence = tuple(

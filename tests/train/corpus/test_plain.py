@@ -1,4 +1,4 @@
-"""Music from numpy alone: the same every time, in the key that it says, without the extra ``corpus``."""
+"""Music from numpy alone: reproducible, in the key of its label, without the extra ``corpus``."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_run_is_resumable_and_parallel_runs_give_the_same(tmp_path: Path) -> N
         assert np.array_equal(found, np.load(tmp_path / "b" / row["path"]))
 
 
-def test_failures_are_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_failures_are_counted_and_the_run_continues(tmp_path: Path) -> None:
     settings = Settings((("cocopops", 0.5), ("styles", 0.5)), seconds=4.0, soundfonts=False)
     counts = render_all(Library({}), settings, tmp_path, range(6), report=lambda line: None)
     assert counts[RENDERED] >= 1
@@ -187,10 +187,10 @@ def test_missing_soundfonts_are_reported_first(
 
 @pytest.mark.skipif(not fluidsynth.is_installed(), reason="FluidSynth or its soundfonts are not installed")
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_fluidsynth_that_does_not_play_ends_the_run(
+def test_a_fluidsynth_that_fails_ends_the_run(
     jobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without that, what needs no soundfont would be rendered, and nothing else."""
+    """Otherwise, only excerpts without soundfonts would be rendered."""
     program = tmp_path / "bin" / "fluidsynth"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho no soundfont >&2\nexit 1\n")
@@ -201,7 +201,7 @@ def test_a_fluidsynth_that_does_not_play_ends_the_run(
     assert one_line(capsys).startswith("excerpt 0: FluidSynth failed: no soundfont")
 
 
-def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--out", str(tmp_path / "out"), "--count", "1", "--no-soundfonts"]
     assert main(["--source", "pop909", "--corpus", str(tmp_path), *arguments]) == 1
     assert "pop909" in capsys.readouterr().err
@@ -214,9 +214,7 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     [("--seconds", value) for value in ("0", "-3", "1", "nan", "inf", "1e9", "long")]
     + [("--count", "0"), ("--jobs", "0"), ("--seed", "-1"), ("--start", "-1"), ("--jobs", "two")],
 )
-def test_numbers_that_nothing_can_be_made_of(
-    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbers_out_of_range(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--source", "styles", "--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1", option, value])
     assert ended.value.code == 2
@@ -229,7 +227,7 @@ def test_numbers_that_nothing_can_be_made_of(
 
 
 @pytest.mark.parametrize("source", ["styles", "keyless"])
-def test_the_shortest_excerpts_come_to_an_end(source: str, tmp_path: Path) -> None:
+def test_the_shortest_excerpts_can_be_rendered(source: str, tmp_path: Path) -> None:
     arguments = ["--source", source, "--no-soundfonts", "--out", str(tmp_path), "--count", "4", "--seconds", "1.01"]
     assert main(arguments) == 0
 
@@ -241,7 +239,7 @@ def test_a_folder_that_cannot_be_created(tmp_path: Path, capsys: pytest.CaptureF
         assert one_line(capsys).startswith(f"{out}: ")
 
 
-def test_another_source_at_the_same_seed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_source_with_the_same_seed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--no-soundfonts", "--seconds", "4", "--out", str(tmp_path), "--count", "2"]
     assert main(["--source", "styles", *arguments]) == 0
     assert main(["--source", "keyless", *arguments]) == 1
@@ -252,7 +250,7 @@ def test_another_source_at_the_same_seed_is_refused(tmp_path: Path, capsys: pyte
     assert main(["--source", "styles", *arguments]) == 0  # excerpts of the same source can be resumed
 
 
-def test_a_mix_is_known_by_the_sources_of_its_excerpts(tmp_path: Path) -> None:
+def test_a_mix_is_recognized_by_its_sources(tmp_path: Path) -> None:
     mixed = Settings((("cocopops", 0.5), ("styles", 0.5)), seconds=4.0, soundfonts=False)
     render_all(library(), mixed, tmp_path, range(6), report=lambda line: None)
     assert {row["source"] for row in rows(tmp_path)} == {"cocopops", "styles"}
@@ -262,7 +260,7 @@ def test_a_mix_is_known_by_the_sources_of_its_excerpts(tmp_path: Path) -> None:
             check_sources(other, tmp_path, range(6))
 
 
-def test_a_mix_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mix_without_sources_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--no-soundfonts", "--out", str(tmp_path / "a"), "--count", "1"]
     assert main(["--source", "pop909", "--without", "pop909", *arguments]) == 1
     assert "excludes all sources of --source pop909" in one_line(capsys)
@@ -331,7 +329,7 @@ def test_without_the_extra_the_error_tells_how_to_install_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_workers_end_when_the_command_is_killed(tmp_path: Path, start_process: StartProcess) -> None:
+def test_workers_exit_when_the_command_is_killed(tmp_path: Path, start_process: StartProcess) -> None:
     arguments = ["--source", "styles", "--no-soundfonts", "--seconds", "3", "--count", "1000", "--jobs", "2"]
     process = start_process(
         [sys.executable, "-m", "stonecli_train.corpus.render", *arguments, "--out", str(tmp_path / "out")]

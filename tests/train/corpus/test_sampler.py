@@ -74,7 +74,7 @@ def sampled(folder: Path) -> Sampler:
 
 @pytest.mark.parametrize("pitch", [36, 37, 38, 47, 61, 66, 83])
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 7.0])
-def test_a_tone_is_in_tune_and_as_long_as_asked(sampled: Sampler, pitch: int, seconds: float) -> None:
+def test_a_tone_has_its_pitch_and_duration(sampled: Sampler, pitch: int, seconds: float) -> None:
     tone = tone_of(sampled.families["organ"][0], pitch, seconds, 0.1)
     assert len(tone) == pytest.approx((seconds + 0.1) * RATE, abs=2)
     assert 100 * abs(pitch_of(tone[RATE // 20 : int(seconds * RATE)][-RATE // 2 :], RATE)[0] - pitch) < 5
@@ -90,7 +90,7 @@ def test_decaying_notes_are_not_looped(sampled: Sampler) -> None:
     assert np.abs(tone[:4000]).max() > 5 * np.abs(tone[-8000:]).max()
 
 
-def test_tones_are_mixed_in_by_velocity_and_always_the_same(sampled: Sampler) -> None:
+def test_tones_are_mixed_by_velocity_and_reproducible(sampled: Sampler) -> None:
     tones = (Tone(0.2, 0.3, 60, 110), Tone(1.0, 0.3, 60, 40), Tone(1.9, 5.0, 64, 90), Tone(9.0, 1.0, 60, 90))
     instrument = sampled.families["organ"][0]
     first, again = (play_tones(np.random.default_rng(3), tones, instrument, 2 * RATE) for _ in range(2))
@@ -111,7 +111,7 @@ def test_instruments_suit_the_part(sampled: Sampler) -> None:
     assert sampled.draw_instrument(rng, Part("lead", middle, program=73)) is None  # no flute
 
 
-def test_held_out_presets_and_kits_are_apart(folder: Path, sampled: Sampler) -> None:
+def test_held_out_presets_and_kits_are_disjoint(folder: Path, sampled: Sampler) -> None:
     assert set(load_sampler(folder, True).families) == {"bass"}
     assert load_sampler(folder, True).kits == ()
     assert set(sampled.families) == {"organ", "guitar"}

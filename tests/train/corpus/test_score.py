@@ -54,7 +54,7 @@ def test_an_excerpt_at_a_change_of_key_has_the_new_one() -> None:
     assert passage().excerpt(12.0, 8.0).keys == ((0.0, G),)
 
 
-def test_transposition_moves_everything_alike() -> None:
+def test_transposition_shifts_all_pitches() -> None:
     moved = passage().transposed(-3)
     assert moved.keys == ((0.0, Key(9, "major")), (12.0, Key(4, "major")))
     assert [(chord.root, chord.bass) for chord in moved.chords] == [(9, 9), (4, 8)]
@@ -69,7 +69,7 @@ def test_a_scale_is_diatonic_and_a_foreign_note_is_not() -> None:
     assert diatonic_share(histogram, C) == 0.5
 
 
-def test_profiles_tell_keys_apart_in_all_transpositions() -> None:
+def test_profiles_separate_keys_in_all_transpositions() -> None:
     minor = np.zeros(12)
     minor[[0, 2, 3, 5, 7, 8, 11]] = (5, 2, 3, 2, 4, 2, 1)
     for tonic in range(12):
@@ -79,7 +79,7 @@ def test_profiles_tell_keys_apart_in_all_transpositions() -> None:
         assert not agrees_with_notes(np.roll(minor, tonic), Key((tonic + 6) % 12, "major"))
 
 
-def test_files_come_from_folders_and_from_zips_alike(tmp_path: Path) -> None:
+def test_files_are_read_from_folders_and_zips(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "a.txt").write_bytes(b"one")

@@ -1,4 +1,4 @@
-"""Songs: their sections, keys, modes by style, and what is annotated of them."""
+"""Songs: their sections, keys, modes by style, and annotations."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_band_plays_every_song(seed: int) -> None:
     assert all(part.tones for part in parts)
 
 
-def test_frames_know_chord_bass_and_melody() -> None:
+def test_frames_are_annotated_with_chord_bass_and_melody() -> None:
     chords = (Chord(0.0, 2.0, 9, (0, 3, 7), 9), Chord(2.0, 2.0, 5, (0, 4, 7, 11), 9), Chord(4.0, 4.0, 0, (0, 7), 0))
     parts = (
         Part("chords", (Tone(0.0, 3.0, 57, 90),)),

@@ -53,7 +53,7 @@ def test_high_notes_do_not_alias() -> None:
     assert below < 0.01 * spectrum.max()
 
 
-def test_tones_start_when_they_should_and_the_rest_is_cut_off() -> None:
+def test_tones_start_in_time_and_are_truncated() -> None:
     tones = (Tone(0.5, 0.3, 60, 100), Tone(0.95, 2.0, 64, 100), Tone(5.0, 1.0, 60, 100))
     sound = play_tones(tones, timbre("organ"), RATE, RATE)
     assert len(sound) == RATE

@@ -16,7 +16,7 @@ MUSIC = pitch_fork.play_key(Key(0, "major"), 0, 10.0, RATE)
 
 
 @pytest.mark.parametrize("cents", [-46.0, -20.0, 0.0, 7.0, 35.0, 46.0])
-def test_detuning_moves_the_tuning_by_the_given_cents(cents: float) -> None:
+def test_detuning_changes_the_tuning_by_the_given_cents(cents: float) -> None:
     moved = detuned(MUSIC, RATE, cents)
     assert abs(len(moved) - len(MUSIC) / 2 ** (cents / 1200)) < 2
     measured = cents_of(frame_peaks(moved, RATE).resultant)
@@ -25,7 +25,7 @@ def test_detuning_moves_the_tuning_by_the_given_cents(cents: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_wow_moves_the_pitch_up_and_down_and_not_on_average(seed: int) -> None:
+def test_wow_varies_the_pitch_around_its_mean(seed: int) -> None:
     tone = np.sin(2 * np.pi * 1000.0 * np.arange(20 * RATE) / RATE).astype(np.float32)
     out = wavering(np.random.default_rng(seed), tone, RATE, 15.0)
     assert out.shape == tone.shape

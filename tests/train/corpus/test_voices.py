@@ -28,19 +28,19 @@ def test_a_singer_is_in_tune_and_rests_in_rests(seed: int) -> None:
     assert np.abs(voice[: RATE // 10]).max() < 0.05 * np.abs(voice).max()
     assert np.abs(voice[-RATE:]).max() < 0.05 * np.abs(voice).max()
     assert abs(cents_of(frame_peaks(voice, RATE).resultant) or 0.0) < 40
-    for tone in tones[1:]:  # in the middle of a note: what it slid from is past
+    for tone in tones[1:]:  # in the middle of a note, after the glide
         start = int((tone.start + 0.4) * RATE)
         measured, _ = pitch_of(voice[start : start + RATE // 4], RATE)
         assert abs((measured - tone.pitch + 6) % 12 - 6) < 0.8
 
 
-def test_nothing_to_sing_is_silence() -> None:
+def test_without_tones_a_singer_is_silent() -> None:
     assert not sing(np.random.default_rng(0), (), RATE, RATE).any()
     assert not sing(np.random.default_rng(0), (Tone(5.0, 1.0, 60, 100),), RATE, RATE).any()
     assert len(sing(np.random.default_rng(0), (Tone(0.9, 5.0, 60, 100),), RATE, RATE)) == RATE
 
 
-def test_blue_thirds_touch_nothing_but_the_third() -> None:
+def test_blue_thirds_change_only_the_third() -> None:
     rng = np.random.default_rng(0)
     blue = with_blue_thirds(rng, TUNE, C_MAJOR, 1.0)
     assert {note.pitch for note in blue if note.pitch not in (63, 64)} == {60, 62, 65, 67, 69, 71, 72}

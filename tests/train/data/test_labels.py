@@ -74,7 +74,7 @@ class TestReadLabels:
             read_labels(labels(text))
 
     def test_a_file_listed_twice_counts_once(self, labels: Any, tmp_path: Path) -> None:
-        """Else it could be a track of training and another of validation."""
+        """Otherwise it could be used for both training and validation."""
         assert read_labels(labels("path,key\na.wav,C\n./a.wav,8B\n")) == [(tmp_path / "a.wav", Key(0, "major"))]
 
     @pytest.mark.skipif(sys.platform == "win32", reason="names there are text")

@@ -18,7 +18,7 @@ from stonecli_train.data import (
 class TestTwoStarts:
     @settings(max_examples=500, deadline=None)
     @given(length=st.integers(1, 400), frames=st.integers(1, 100), seed=st.integers(0, 10_000))
-    def test_two_segments_lie_in_the_track_and_apart(self, length: int, frames: int, seed: int) -> None:
+    def test_two_segments_are_in_the_track_and_disjoint(self, length: int, frames: int, seed: int) -> None:
         starts = two_starts(length, frames, np.random.default_rng(seed))
         early, late = sorted(starts)
         assert early >= 0
@@ -56,7 +56,7 @@ class TestShifts:
 class TestCut:
     @settings(max_examples=100, deadline=None)
     @given(length=st.integers(1, 60), frames=st.integers(1, 50), start=st.integers(0, 70))
-    def test_a_cut_is_as_long_as_asked(self, length: int, frames: int, start: int) -> None:
+    def test_a_segment_has_the_given_length(self, length: int, frames: int, start: int) -> None:
         features = np.arange(length, dtype=np.uint8)[:, None] * np.ones((1, 4), np.uint8)
         start = min(start, max(0, length - frames))
         segment = cut(features, start, frames)

@@ -40,7 +40,7 @@ class TestSplit:
 
 class TestTracksWithoutAKey:
     def test_the_split_of_a_seed_is_stable(self) -> None:
-        """A run that is resumed must not learn from what it was validated with."""
+        """A resumed run must not train on tracks that were used for validation."""
         for tracks, expected in (
             (labeled(20, 0), ["0", "2", "6", "13", "14"]),
             (labeled(14, 6), ["0", "2", "6", "13", "n0"]),

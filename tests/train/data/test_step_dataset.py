@@ -103,7 +103,7 @@ class TestBatches:
         assert config.shortest_frames <= min(lengths) < max(lengths) <= config.segment_frames
         assert len(lengths) > 10
 
-    def test_a_batch_has_to_be_divisible(self, datasets: Any) -> None:
+    def test_a_batch_size_must_be_divisible(self, datasets: Any) -> None:
         with pytest.raises(DataError, match=r"must be a multiple of the number of processes \(3\), not 8"):
             datasets(count=3)
 
@@ -147,7 +147,7 @@ class TestBatches:
             assert track == other_track
             assert abs(start - other_start) >= len(first)
 
-    def test_unlabeled_batches_can_be_few(self, datasets: Any) -> None:
+    def test_unlabeled_batches_can_be_rare(self, datasets: Any) -> None:
         few = datasets("mixed", data__unlabeled_every=4)
         assert [few[step].is_labeled for step in range(9)] == [False, True, True, True] * 2 + [False]
 
@@ -160,9 +160,7 @@ class TestBatches:
 
 
 class TestKeys:
-    def test_modes_are_balanced_on_demand(
-        self, make_tracks: MakeTracks, tiny_config: MakeConfig, tmp_path: Path
-    ) -> None:
+    def test_modes_can_be_balanced(self, make_tracks: MakeTracks, tiny_config: MakeConfig, tmp_path: Path) -> None:
         tracks = make_tracks(tmp_path, 24, labeled=True, frames=140)
         few = [track for track in tracks if track.key and (track.key.mode == "major" or track.key.tonic == 0)]
 
@@ -245,12 +243,12 @@ class TestAugmentation:
             assert not torch.equal(plain.first, changed.first)
             assert plain.is_labeled or not torch.equal(plain.second, changed.second)
 
-    def test_segments_are_played_faster_and_more_slowly_on_demand(
+    def test_segments_can_be_time_stretched(
         self, datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("stonecli_train.data.step_dataset.augmented", lambda segment, *_: segment)
         for number in range(24):
-            frames = np.arange(200, dtype=np.uint8)[:, None]  # each frame says its number
+            frames = np.arange(200, dtype=np.uint8)[:, None]  # each frame contains its number
             np.save(tmp_path / "l" / f"{number}.npy", np.repeat(frames, 99, axis=1))
         plain = datasets("labeled", data__batch_size=64, data__augment=True)[0].first[:, :, 0].int()
         assert (plain.diff(dim=1) == 1).all()

@@ -68,10 +68,10 @@ class TestCollectTracks:
         assert [track.key for track in labeled] == [Key(0, "major"), Key(9, "minor")]
         assert [track.features for track in unlabeled] == [cache.entry(music / "0.wav"), cache.entry(music / "2.wav")]
 
-    @pytest.mark.parametrize("there", [True, False])
-    def test_nothing_to_train_on(self, there: bool, cache: FeatureCache, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_a_folder_without_audio_is_an_error(self, exists: bool, cache: FeatureCache, tmp_path: Path) -> None:
         folder = tmp_path / "music"
-        if there:
+        if exists:
             folder.mkdir()
             (folder / "cover.jpg").touch()
         with pytest.raises(DataError, match=r"no audio to train on in .*music"):

@@ -66,7 +66,7 @@ class TestShapes:
         with pytest.raises(DataError, match=message):
             WaveformTracks([item], tiny_config())[0]
 
-    def test_waveforms_travel_to_workers(self, tiny_config: MakeConfig) -> None:
+    def test_waveforms_can_be_pickled_for_workers(self, tiny_config: MakeConfig) -> None:
         dataset = WaveformTracks([waveforms(2, 2)], tiny_config())
         assert same(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stonecli.errors import StoneError
-from stonecli.tempo.periodicity import CHANNELS, TEMPI
+from stonecli.tempo.periodicity import CHANNELS, TEMPOS
 from stonecli_train.tempo.fit import (
     Examples,
     load_networks,
@@ -20,7 +20,7 @@ from stonecli_train.tempo.fit import (
     targets,
     train,
 )
-from stonecli_train.tempo.network import FIRST, GRID, LAST, OUTPUT_TEMPI, TempoNet, TempoNetConfig, pooled
+from stonecli_train.tempo.network import FIRST, GRID, LAST, OUTPUT_TEMPOS, TempoNet, TempoNetConfig, pooled
 from tests.fixture_types import LimitFileSize
 
 SMALL = TempoNetConfig(hidden=8, dropout=0.0)
@@ -44,12 +44,12 @@ class TestTargets:
         assert targets(np.array([0.0]))[0, -1] == 1.0
 
     def test_the_true_tempo_is_the_most_probable_one(self) -> None:
-        best = OUTPUT_TEMPI[targets(np.array([100.0, 128.0]))[:, :-1].argmax(dim=1).numpy()]
+        best = OUTPUT_TEMPOS[targets(np.array([100.0, 128.0]))[:, :-1].argmax(dim=1).numpy()]
         assert best == pytest.approx([100.0, 128.0], rel=0.02)
 
     def test_double_a_slow_tempo_is_more_probable_than_half_of_it(self) -> None:
         target = targets(np.array([85.0]))[0, :-1].numpy()
-        double, half = (target[np.abs(OUTPUT_TEMPI - bpm).argmin()] for bpm in (170.0, 42.5))
+        double, half = (target[np.abs(OUTPUT_TEMPOS - bpm).argmin()] for bpm in (170.0, 42.5))
         assert double > 10.0 * half
 
 
@@ -72,20 +72,20 @@ def test_the_network_is_equivariant() -> None:
 
 def test_training_finds_a_peak_in_the_input() -> None:
     rng = np.random.default_rng(0)
-    tempi = 2.0 ** rng.uniform(np.log2(80.0), np.log2(160.0), 200)
-    inputs = rng.normal(0.0, 0.1, (len(tempi), CHANNELS, len(GRID))).astype(np.float32)
-    for row, bpm in enumerate(tempi):
+    tempos = 2.0 ** rng.uniform(np.log2(80.0), np.log2(160.0), 200)
+    inputs = rng.normal(0.0, 0.1, (len(tempos), CHANNELS, len(GRID))).astype(np.float32)
+    for row, bpm in enumerate(tempos):
         inputs[row, :, np.abs(GRID - bpm).argmin()] += 2.0
-    network = train(Examples(inputs, tempi), SMALL, epochs=12, seed=0)
+    network = train(Examples(inputs, tempos), SMALL, epochs=12, seed=0)
     with torch.no_grad():
-        found = OUTPUT_TEMPI[network(torch.tensor(inputs))[:, :-1].argmax(dim=1).numpy()]
-    assert (np.abs(found / tempi - 1.0) < 0.04).mean() > 0.9
+        found = OUTPUT_TEMPOS[network(torch.tensor(inputs))[:, :-1].argmax(dim=1).numpy()]
+    assert (np.abs(found / tempos - 1.0) < 0.04).mean() > 0.9
 
 
-def test_networks_survive_a_checkpoint(tmp_path: Path) -> None:
+def test_saved_networks_load_unchanged(tmp_path: Path) -> None:
     networks = [TempoNet(SMALL).eval(), TempoNet(TempoNetConfig(hidden=4)).eval()]
     save_networks(networks, tmp_path / "tempo.pt")
-    values = pooled(torch.rand(1, CHANNELS, len(TEMPI)))
+    values = pooled(torch.rand(1, CHANNELS, len(TEMPOS)))
     with torch.no_grad():
         for before, after in zip(networks, load_networks(tmp_path / "tempo.pt"), strict=True):
             assert torch.equal(before(values), after(values))
@@ -97,7 +97,7 @@ def test_a_folder_without_renderings_is_an_error(tmp_path: Path) -> None:
         read_renderings(tmp_path)
 
 
-def test_missing_performances_are_named_before_all_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_performances_are_reported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--renderings", str(tmp_path), "--corpus", str(tmp_path), "--out", str(tmp_path / "tempo.pt")]
     assert main(options) == 1
     assert str(tmp_path / "groove.zip") in capsys.readouterr().err

@@ -34,9 +34,9 @@ def test_an_excerpt_depends_only_on_seed_and_number() -> None:
 
 def test_most_excerpts_have_a_tempo_and_some_have_none() -> None:
     drawn = [renderer().draw(number, {GENERATED: 1.0}) for number in range(60)]
-    tempi = np.array([bpm for _, _, bpm, _ in drawn])
-    assert 0 < (tempi == 0.0).sum() < 15
-    assert ((tempi[tempi > 0.0] > 40.0) & (tempi[tempi > 0.0] < 220.0)).all()
+    tempos = np.array([bpm for _, _, bpm, _ in drawn])
+    assert 0 < (tempos == 0.0).sum() < 15
+    assert ((tempos[tempos > 0.0] > 40.0) & (tempos[tempos > 0.0] < 220.0)).all()
     assert Counter(style for *_, style in drawn)["drums"] > 0
 
 

@@ -39,7 +39,7 @@ def test_tones_are_louder_than_silence() -> None:
     assert inside > levels[: round(1.5 * FRAME_RATE)].mean() + 0.5
 
 
-def test_the_built_in_model_has_the_tempi_of_the_network() -> None:
-    from stonecli_train.tempo.network import OUTPUT_TEMPI
+def test_the_built_in_model_has_the_tempos_of_the_network() -> None:
+    from stonecli_train.tempo.network import OUTPUT_TEMPOS
 
-    assert np.allclose(default_tempo_model().tempi, OUTPUT_TEMPI)
+    assert np.allclose(default_tempo_model().tempos, OUTPUT_TEMPOS)
