@@ -1,11 +1,12 @@
-"""Averages the weights of checkpoints of one run.
+"""Averages the weights of checkpoints with the same architecture.
 
     python -m stonecli_train.average A.pt B.pt --out MEAN.pt
 
 A checkpoint that is given twice has twice the weight.
 
 The weights of one run are in one flat region of the loss, and their mean is closer to its center (Izmailov et al.,
-*Averaging Weights Leads to Wider Optima and Better Generalization*, UAI 2018).
+*Averaging Weights Leads to Wider Optima and Better Generalization*, UAI 2018). The same holds for runs that were
+fine-tuned from one checkpoint (Wortsman et al., *Model soups*, ICML 2022), but not for runs from random weights.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         "--window-seconds", type=float, help="window length of the model in seconds (default: that of the training)"
     )
     parser.add_argument(
-        "--dense-blocks", type=int, help="number of last blocks that skip no frame (default: that of the training)"
+        "--dense-blocks", type=int, help="number of blocks at the end with stride 1 (default: that of the training)"
     )
     parser.add_argument(
         "--temperature", type=float, help="temperature of the softmax (default: the one that fits the renderings best)"

@@ -1,4 +1,4 @@
-"""The training loop: batches, loss, optimizer step, average of the weights, validation, checkpoints."""
+"""The training loop: batches, loss, optimizer step, moving average of the weights, validation, checkpoints."""
 
 from __future__ import annotations
 

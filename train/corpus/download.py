@@ -1,4 +1,4 @@
-"""Download the corpora of scores from their repositories, each at a fixed commit.
+"""Downloads the corpora of scores from their repositories, each at a fixed commit.
 
     python -m stonecli_train.corpus.download FOLDER --source pop909 --source cocopops
 

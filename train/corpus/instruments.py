@@ -1,10 +1,10 @@
-"""Samples synthesizers and drum kits, for ``stonecli_train.corpus.render --instruments``.
+"""Samples synthesizers and drum kits for renderings with --instruments.
 
     python -m stonecli_train.corpus.instruments OUT --jobs 1
 
 This writes ``HASH.npy`` (int16 [notes, samples]) for each preset that plays in tune, ``kit_NAME.npy`` (int16 [samples])
 for each kit, a metadata file ``.json`` for each of them, and ``index.json`` with all metadata. Run the same command
-again to resume an interrupted run.
+again to resume an interrupted run. ``stonecli_train.corpus.render --instruments OUT`` uses the samples.
 """
 
 from __future__ import annotations
