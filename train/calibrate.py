@@ -5,7 +5,8 @@
 Held-out renderings (``stonecli_train.corpus.render --held-out``) give two parameters. One is the temperature at which
 the confidence, pooled over a track's windows, matches the accuracy (temperature scaling: Guo et al., *On Calibration
 of Modern Neural Networks*, ICML 2017, section 4.2). The other is the rejection threshold for "no key", from the
-renderings without a key. Neither changes the most likely key of a window.
+renderings without a key; at most one unlabeled recording in a hundred may be below it. Neither changes the most likely
+key of a window.
 
 Training draws major and minor equally often (``data.balance_modes``), unlike music libraries. ``--major-odds`` gives
 the prior odds of major in the intended library; ``stonecli.detection.pooling`` applies them once per recording.
@@ -56,7 +57,8 @@ RUNS_PER_RECORDING = 6  # of each length
 OTHERS = 4  # minimum number of other windows to compare with
 MAX_WINDOWS = 50  # maximum per recording
 MIN_PROBABILITY = 1e-6  # lower limit of a probability, so that the logarithmic score stays finite
-MAX_REJECTED = 0.001  # maximum share of renderings with a key to reject; recordings reach about ten times that
+MAX_REJECTED = 0.001  # maximum share of renderings with a key to reject
+MAX_RECORDINGS_REJECTED = 0.01  # of unlabeled recordings: they are less certain than renderings, and some have no key
 MIN_CONFIDENCE = 1.2  # times the uniform probability: an answer below that is always rejected
 MAX_NO_KEY_REJECTED = 0.96  # maximum share rejected of the tracks without a key: more would reject more music
 
@@ -193,13 +195,19 @@ def fit_exponents(recordings: Iterable[Floats], temperature: float) -> Exponents
     return Exponents(round(best[0], 2), round(best[1], 2), float(right.mean()), error)
 
 
-def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperature: float | None = None) -> Calibration:
+def calibrate(
+    logits: Sequence[Floats],
+    classes: Sequence[int | None],
+    temperature: float | None = None,
+    recordings: Sequence[Floats] = (),
+) -> Calibration:
     """Find the temperature with the lowest Brier score, and the rejection threshold for it.
 
     Args:
         logits: logits of the windows of each track, float32 [windows, classes].
         classes: class index of each track's key; None for a track without a key.
         temperature: the temperature to use; None for the one with the lowest Brier score.
+        recordings: logits of the windows of unlabeled recordings, of which nearly all must stay above the threshold.
 
     Raises:
         StoneError: no track has a key.
@@ -221,11 +229,13 @@ def calibrate(logits: Sequence[Floats], classes: Sequence[int | None], temperatu
     if not without_key:
         return Calibration(temperature, 0.0, error, None)
     no_key_means = _mean_probabilities(without_key, temperature)
-    threshold = min(
+    limits = [
         float(np.quantile(_mean_probabilities(tonal, temperature), MAX_REJECTED)),
         float(np.quantile(no_key_means, MAX_NO_KEY_REJECTED, method="higher")),
-    )
-    threshold = max(threshold, MIN_CONFIDENCE / without_key[0].shape[1])
+    ]
+    if recordings:
+        limits.append(float(np.quantile(_mean_probabilities(recordings, temperature), MAX_RECORDINGS_REJECTED)))
+    threshold = max(min(limits), MIN_CONFIDENCE / without_key[0].shape[1])
     return Calibration(temperature, threshold, error, float((no_key_means < threshold).mean()))
 
 
@@ -238,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         "--recordings",
         type=Path,
         metavar="FOLDER",
-        help="cached features (.npy) of unlabeled recordings, to fit the posterior exponent (default: exponent 1)",
+        help="cached features (.npy) of unlabeled recordings, for the posterior exponent and the rejection threshold",
     )
     parser.add_argument(
         "--window-seconds", type=float, help="window length of the model in seconds (default: that of the training)"
@@ -273,9 +283,10 @@ def main(arguments: Sequence[str]) -> int:
         labels = labeled_features(options.labels, bins)
         features = recorded_features(options.recordings, bins) if options.recordings else []
         logits = [window_logits(checkpoint, load_features(path, bins)) for path, _ in labels]
-        calibration = calibrate(logits, [order.index(key) if key else None for _, key in labels], options.temperature)
+        classes = [order.index(key) if key else None for _, key in labels]
+        recordings = [window_logits(checkpoint, load_first_windows(path, checkpoint)) for path in features]
+        calibration = calibrate(logits, classes, options.temperature, recordings)
         unchanged = Exponents(1.0, 0.0, float("nan"), float("nan"))
-        recordings = (window_logits(checkpoint, load_first_windows(path, checkpoint)) for path in features)
         exponents = fit_exponents(recordings, calibration.temperature) if options.recordings else unchanged
         save_checkpoint(
             replace(

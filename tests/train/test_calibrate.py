@@ -57,6 +57,19 @@ def test_sound_without_a_key_does_not_raise_the_threshold() -> None:
     assert (confidence < found.rejection_threshold).mean() <= 1 / 500
 
 
+def test_nearly_all_recordings_stay_above_the_threshold() -> None:
+    logits, indices = drawn(500, 3.0)
+    sure = [rows * 3 for rows in logits]  # as renderings are
+    no_key = [np.random.default_rng(seed).normal(0.0, 1.5, (2, 24)).astype(np.float32) for seed in range(50)]
+    unsure = [np.random.default_rng(seed).normal(0.0, 1.5, (1, 24)).astype(np.float32) for seed in range(100, 300)]
+    labels = [*indices, *[None] * 50]
+    alone, both = (calibrate([*sure, *no_key], labels, 1.0, recordings) for recordings in ([], unsure))
+    rejected = [(confidences(unsure, 1.0)[0] < found.rejection_threshold).mean() for found in (alone, both)]
+    assert rejected[0] > 0.5
+    assert rejected[1] <= 0.01
+    assert 1.2 / 24 <= both.rejection_threshold < alone.rejection_threshold
+
+
 def test_probabilities_near_chance_are_always_rejected() -> None:
     logits, indices = drawn(500, 3.0)
     flat = [np.random.default_rng(seed).normal(0.0, 0.1, (2, 24)).astype(np.float32) for seed in range(50)]
