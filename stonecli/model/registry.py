@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RECORD_VERSION = 1
 MAX_RECORD = 64 << 10
-BUILT_IN = "stone_7"
+BUILT_IN = "stone_8"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NOT_ON_WINDOWS = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
 _MAX_AGE = 24 * 3600.0  # seconds after which files of interrupted runs are removed

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 Floats = npt.NDArray[np.float32]
 
-DEFAULT_MODEL = "stone_7.onnx"
+DEFAULT_MODEL = "stone_8.onnx"
 MAX_MODEL_BYTES = 64 << 20
 MAX_MEMORY = 4 << 30  # bytes for all models of the process; the built-in model takes a fiftieth
 MAX_CONSTANT = 64 << 20  # bytes per constant that is folded when a model is loaded

@@ -31,7 +31,7 @@ def load_script(path: Path) -> Any:
 
 
 development_set = load_script(ROOT / "benchmarks" / "development_set.py")
-CHECKPOINT = ROOT / "checkpoints" / "stone_7.pt"
+CHECKPOINT = ROOT / "checkpoints" / "stone_8.pt"
 
 
 def test_points_rise_with_the_probability_of_the_right_key() -> None:

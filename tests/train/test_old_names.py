@@ -28,7 +28,7 @@ keyless_share = 0.2
 [optimiser]
 epochs = 7
 """
-CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_7.pt"
+CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_8.pt"
 
 
 def test_a_configuration_with_old_names_is_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from stonecli_train.features import track_features  # noqa: E402
 from stonecli_train.pseudo_labels import KEYS, PseudoLabels, TeacherEnsemble, confirmed_by_chroma  # noqa: E402
 from stonecli_train.vqt import VQTConfig  # noqa: E402
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_7.pt"
+CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "stone_8.pt"
 FRAMES = 646  # 15 s
 Save = Callable[[str, npt.NDArray[np.uint8]], Path]
 

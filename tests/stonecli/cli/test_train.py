@@ -197,7 +197,7 @@ class TestTeachers:
     def test_teachers_analyze_the_music_first(
         self, recordings: Path, train_arguments: Any, invoke: Any, tmp_path: Path
     ) -> None:
-        own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_7.pt"
+        own = Path(__file__).resolve().parents[3] / "checkpoints" / "stone_8.pt"
         text = (recordings / "semi_tone.toml").read_text().replace('name = "semi_tone"', 'name = "cross_entropy"')
         text = text.replace("frames_averaged = 4", "frames_averaged = 4\ncorrects_tuning = true")
         (recordings / "pseudo_labels.toml").write_text(

@@ -227,7 +227,7 @@ def test_another_model_is_sent_and_loaded_once(
 def _loaded_models() -> set[int]:
     from stonecli.cluster import worker
 
-    return {id(model) for (sha, _), model in worker._models.items() if model.name != "stone_7.onnx"}
+    return {id(model) for (sha, _), model in worker._models.items() if model.name != "stone_8.onnx"}
 
 
 def test_a_list_without_end_on_standard_input(

@@ -35,7 +35,7 @@ def test_the_record_of_an_estimate(estimate_of: EstimateOf, key_model: KeyModel)
         {"start": 0.0, "end": 15.0, "key": AM, "confidence": 0.8},
         {"start": 15.0, "end": 30.0, "key": {"musical": "C", "camelot": "8B", "open_key": "1d"}, "confidence": 0.8},
     ]
-    assert record["model"] == f"stone_7.onnx@{key_model.sha256[:12]}"
+    assert record["model"] == f"stone_8.onnx@{key_model.sha256[:12]}"
     assert record["error"] is None
 
 

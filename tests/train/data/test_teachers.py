@@ -17,7 +17,7 @@ from tests.train.fixture_types import MakeConfig, MakeTracks
 
 class TestWithPseudoLabels:
     def test_tracks_get_pseudo_labels(self, tmp_path: Path, make_tracks: MakeTracks, tiny_config: MakeConfig) -> None:
-        checkpoint = load_checkpoint(Path(__file__).resolve().parents[3] / "checkpoints" / "stone_7.pt")
+        checkpoint = load_checkpoint(Path(__file__).resolve().parents[3] / "checkpoints" / "stone_8.pt")
         tracks = make_tracks(tmp_path / "u", 3, labeled=False, frames=700)
         said: list[str] = []
         teachers = TeacherEnsemble([checkpoint], 600, tmp_path / "cache")
