@@ -22,12 +22,14 @@ from stonecli.tempo.novelty import BandLevels, loudness, novelty
 from stonecli.tempo.periodicity import periodicity
 from stonecli.tempo.refine import refine_tempo
 
-TEMPO_VERSION = 7  # increase it with every change that alters tempos: it invalidates those in the result cache
+TEMPO_VERSION = 8  # increase it with every change that alters tempos: it invalidates those in the result cache
 MIN_SECONDS = 4.0  # shorter recordings have no tempo
 USUAL_BPM, USUAL_OCTAVES = 120.0, 0.4  # center and standard deviation of the tempos that people call the beat
 LOGIT_WEIGHT = 0.4  # of the network beside that
 BACKBEAT_WEIGHT = 1.25  # of the alternation of kick and snare beside both
 CLEAR_BACKBEAT = 0.05  # alternation beyond which more of it says little more
+# Faster tempos do not gain by it. In reggaeton and dancehall, from 90 BPM on, kick and snare alternate on the eighths.
+MAX_BACKBEAT_BPM = 179.0
 SHARPNESS = 2.2  # posterior exponent of the confidence
 DOUBT_WEIGHT = 0.1  # of the logit of "no tempo" in the evidence of a beat
 CONFIDENCE_WEIGHT = 0.5  # of the confidence in it
@@ -122,7 +124,8 @@ def estimate_tempo(levels: npt.NDArray[np.float16], frame_rate: float, model: Te
         return NONE
     bonuses = BACKBEAT_WEIGHT * np.tanh(backbeat(onsets, frame_rate, pulse.bpm) / CLEAR_BACKBEAT)
     for octave, bonus in zip(OCTAVES, bonuses - bonuses.min(), strict=True):
-        scores[_is_near(model.tempos, octave * rough)] += bonus
+        if octave <= 1.0 or octave * pulse.bpm <= MAX_BACKBEAT_BPM:
+            scores[_is_near(model.tempos, octave * rough)] += bonus
     best = float(model.tempos[scores.argmax()])
     if max(best, rough) > 1.5 * min(best, rough):  # another octave
         pulse = refine_tempo(onsets, frame_rate, best)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,18 @@ Floats = npt.NDArray[np.float32]
 
 def drum_loop(bpm: float, seconds: float, rate: int = RATE) -> Floats:
     """Kick on one and three, snare on two and four, hi-hat on every eighth: mono, float32 [seconds * rate]."""
+    return _loop(bpm, seconds, rate, kicks=(0, 8), snares=(4, 12), hats=range(0, 16, 2))
+
+
+def dembow(bpm: float, seconds: float, rate: int = RATE) -> Floats:
+    """The rhythm of reggaeton: kick on every beat, snare on the sixteenths 3, 6, 11, 14: float32 [seconds * rate]."""
+    return _loop(bpm, seconds, rate, kicks=(0, 4, 8, 12), snares=(3, 6, 11, 14), hats=range(0, 16, 2))
+
+
+def _loop(
+    bpm: float, seconds: float, rate: int, *, kicks: Container[int], snares: Container[int], hats: Container[int]
+) -> Floats:
+    """A bar of 16 sixteenths, repeated, with the sixteenths of each drum."""
     rng = np.random.default_rng(0)
     count = round(seconds * rate)
     out = np.zeros(count + rate)
@@ -19,11 +33,11 @@ def drum_loop(bpm: float, seconds: float, rate: int = RATE) -> Floats:
     kick = np.sin(2.0 * np.pi * 60.0 * time) * np.exp(-20.0 * time)
     snare = 0.6 * rng.standard_normal(len(time)) * np.exp(-25.0 * time)
     hat = 0.3 * np.diff(rng.standard_normal(len(time) + 1)) * np.exp(-80.0 * time)
-    for eighth in range(int(seconds * bpm / 30.0) + 1):
-        start = round(eighth * 30.0 / bpm * rate)
-        hit = hat + (kick if eighth % 4 == 0 else snare if eighth % 4 == 2 else 0.0)
-        if start < count:
-            out[start : start + len(hit)] += hit
+    for sixteenth in range(2 * (int(seconds * bpm / 30.0) + 1)):
+        start = round(sixteenth * 15.0 / bpm * rate)
+        for hit, when in ((hat, hats), (kick, kicks), (snare, snares)):
+            if start < count and sixteenth % 16 in when:
+                out[start : start + len(hit)] += hit
     return (0.4 * out[:count]).astype(np.float32)
 
 

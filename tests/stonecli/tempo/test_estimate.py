@@ -14,6 +14,7 @@ import soundfile
 from stonecli.tempo.estimate import MIN_SECONDS, TempoEstimate, TempoMeter
 from tests.stonecli.tempo.sounds import (
     RATE,
+    dembow,
     drum_loop,
     held_chord,
     mains_hum,
@@ -56,6 +57,10 @@ class TestDrumLoop:
     @pytest.mark.parametrize("bpm", [75.0, 80.0, 170.0, 178.0])
     def test_kick_and_snare_tell_the_octave(self, bpm: float) -> None:
         assert tempo_of(drum_loop(bpm, 30.0)).bpm == pytest.approx(bpm, abs=0.1)
+
+    @pytest.mark.parametrize("bpm", [91.0, 95.0, 100.0])
+    def test_the_snare_between_beats_does_not_double_the_tempo(self, bpm: float) -> None:
+        assert tempo_of(dembow(bpm, 30.0)).bpm == pytest.approx(bpm, abs=0.1)
 
     @pytest.mark.parametrize("rate", [8000, 12_000, 16_000, 22_050, 44_100])
     def test_the_sample_rate_does_not_matter(self, rate: int) -> None:
