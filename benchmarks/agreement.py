@@ -1,8 +1,8 @@
 """Compare the fast analysis with the reference: ``python benchmarks/agreement.py CHECKPOINT FOLDER...``.
 
 Analyzes every music file twice: as ``stone`` does, and by the reference path (soxr HQ to 22.05 kHz, the VQT that the
-network was trained with, soxr MQ for the tuning). Prints how many keys are equal, and by how much the probabilities
-differ. Needs the extra ``train``.
+network was trained with, soxr MQ for the tuning). Prints the share of equal keys, and the differences of the
+probabilities. Needs the extra ``train``.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ _OPEN, _STATUS = ("open", "openat", "openat2"), ("stat", "lstat", "newfstatat", 
 
 
 def main() -> None:
-    """Print a table."""
+    """Print the numbers of calls as a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--show", action="store_true", help="print the calls, too")
+    parser.add_argument("--show", action="store_true", help="also print the calls")
     arguments = parser.parse_args()
     if not shutil.which("strace"):
         raise SystemExit("strace is not installed")
@@ -38,12 +38,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             path = make_song(folder, suffix)
-            for run in ("first", "key is there", "cached result"):
+            for run in ("first", "key exists", "cached result"):
                 extra = ["--overwrite", "--notation", "openkey"] if run == "cached result" else []
                 before = path.stat().st_ino
                 calls = calls_on(path, folder, extra)
-                if (path.stat().st_ino != before) != (run != "key is there"):
-                    raise SystemExit(f"{run} run: the file was written where it should not, or the other way round")
+                if (path.stat().st_ino != before) != (run != "key exists"):
+                    expected = "should not have been" if run == "key exists" else "was not"
+                    raise SystemExit(f"run {run!r}: the file {expected} written")
                 opened, status_read = counts(calls)
                 print(f"{suffix:6} {run:14} {opened:6} {status_read:12}")
                 if arguments.show:
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def make_song(folder: Path, suffix: str) -> Path:
-    """A file of 32 s in A minor: Am, Dm, E, Am, with overtones."""
+    """Path of a new file of 32 s in A minor: Am, Dm, E, Am, with overtones."""
     time = np.arange(2 * RATE) / RATE
     chords = [
         sum(
@@ -70,14 +71,14 @@ def make_song(folder: Path, suffix: str) -> Path:
 
 
 def counts(calls: list[re.Match[str]]) -> tuple[int, int]:
-    """How many of the calls open the file, and how many read its status."""
+    """The numbers of calls that open the file and that read its status."""
     return sum(call["call"] in _OPEN for call in calls), sum(call["call"] in _STATUS for call in calls)
 
 
 def calls_on(path: Path, folder: Path, options: list[str]) -> list[re.Match[str]]:
     """The successful calls of ``stone tag --write-tags`` that name the file; those on an open descriptor do not count.
 
-    The program's own folders and the log of strace are made in ``folder``.
+    The state, cache, config and data folders of stone and the log of strace are in ``folder``.
     """
     log = folder / "strace"
     state = {f"STONE_{name}_DIR": str(folder / name.lower()) for name in ("STATE", "CACHE", "CONFIG", "DATA")}

@@ -42,7 +42,7 @@ FLAC_BYTES = 200e6
 
 
 def run_stone(*arguments: str | Path) -> tuple[float, float, str]:
-    """Seconds, peak memory in MB, and the last line of ``stone`` run as a process of its own."""
+    """Run ``stone`` in a separate process; its seconds, its peak memory in MB, and its last line."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen([*STONE, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT)

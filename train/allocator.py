@@ -13,7 +13,7 @@ import platform
 # Parameters of mallopt(3), by number, in the order in which they must be set.
 _SETTINGS = {
     -8: 1,  # M_ARENA_MAX: all threads share the freed memory
-    -4: 0,  # M_MMAP_MAX: no tensor gets a mapping of its own
+    -4: 0,  # M_MMAP_MAX: no tensor gets a separate mapping
     -1: -1,  # M_TRIM_THRESHOLD: no memory is returned to the system
     -2: 64 << 20,  # M_TOP_PAD: grow in steps of 64 MB
 }

@@ -123,7 +123,7 @@ def read_track(path: Path, sample_rate: int) -> Samples:
 
 
 def track_features(samples: Samples, config: VQTConfig, corrects_tuning: bool) -> Features:
-    """Log-VQT of a whole track, uint8 [frames, bins]: 255 is its loudest bin, 0 lies 80 dB below.
+    """Log-VQT of a whole track, uint8 [frames, bins]: 255 is its loudest bin, 0 is 80 dB below.
 
     Raises:
         AudioError: the track is silent.

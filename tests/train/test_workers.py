@@ -91,12 +91,12 @@ class TestTheStream:
     def test_a_stopped_worker_does_not_delay_the_last_step(
         self, size: int, tracks: list[Track], tiny_config: MakeConfig
     ) -> None:
-        """Of the larger batches, the pipe holds a part only: the worker is stopped while it sends one."""
+        """A larger batch does not fit into the pipe, so the worker is stopped while it sends one."""
         dataset = StepDataset(tracks, [], tiny_config(data__batch_size=size), (1,))
         stops: list[bool] = []
         stream = batch_stream(dataset, 0, 1, stop=lambda: bool(stops))
         batches = [next(stream)]
-        time.sleep(0.5)  # it has made the next batches, and waits for room
+        time.sleep(0.5)  # it has made the next batches, and waits until the pipe is read
         os.kill(workers()[0].pid, signal.SIGSTOP)
         stops.append(True)
         batches += itertools.islice(stream, 5)
