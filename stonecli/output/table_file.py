@@ -21,7 +21,7 @@ from stonecli.util.csv_text import csv_cells, csv_line
 class OutputFile:
     """A context manager with :meth:`write`; its exit replaces the file, or, after an error, only creates it.
 
-    After an error without any records, no file is created either.
+    No file is created after an error without any records, nor if a record could not be written.
 
     Args:
         path: .csv, .json (one array) or .ndjson (one object per line).
@@ -41,6 +41,7 @@ class OutputFile:
             raise ValueError(f"--output must end in {', '.join(TABLE_SUFFIXES)}, not {path.suffix or 'nothing'!r}")
         self._path = path
         self._count = 0
+        self._is_incomplete = False  # a row was not written
         self.is_unfinished = False
         self._columns = (*CSV_COLUMNS, *BPM_COLUMNS) if bpm else CSV_COLUMNS
 
@@ -53,29 +54,34 @@ class OutputFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one record of ``records.tag_record``."""
-        with naming(self._path):
-            if self._format == ".csv":
-                self._file.write(csv_line(csv_cells(tag_row(record), self._columns)))
-            elif self._format == ".ndjson":
-                self._file.write(json.dumps(record) + "\n")
-            elif self._format == ".json":
-                self._file.write(("[\n" if self._count == 0 else ",\n") + json.dumps(record))
+        try:
+            with naming(self._path):
+                self._file.write(self._text(record))
+        except OSError:
+            self._is_incomplete = True
+            raise
         self._count += 1
+
+    def _text(self, record: dict[str, Any]) -> str:
+        if self._format == ".csv":
+            return csv_line(csv_cells(tag_row(record), self._columns))
+        if self._format == ".ndjson":
+            return json.dumps(record) + "\n"
+        return ("[\n" if self._count == 0 else ",\n") + json.dumps(record)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_incomplete = isinstance(error, OSError) and error.filename == str(self._path)  # a row was not written
         try:
             with naming(self._path), self._file:
                 if self._format == ".json":
                     self._file.write("\n]\n" if self._count else "[]\n")
         except OSError:
-            is_incomplete = True
+            self._is_incomplete = True
             raise
         finally:
-            self.is_unfinished |= is_incomplete or error is not None
-            if is_incomplete or (self.is_unfinished and (not self._count or self._path.exists())):
+            self.is_unfinished |= self._is_incomplete or error is not None
+            if self._is_incomplete or (self.is_unfinished and (not self._count or self._path.exists())):
                 self._temporary.unlink()
             else:
                 publish(self._temporary, self._path)

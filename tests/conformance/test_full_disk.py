@@ -36,3 +36,18 @@ def test_a_full_disk_leaves_no_empty_file(
     assert result.returncode == 1, result.stderr
     assert "file too large" in result.stderr
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("table", ["keys.csv", "keys.json", "keys.ndjson"])
+def test_a_disk_that_fills_up_leaves_no_cut_table(
+    stone_command: list[str], song: CopySong, tmp_path: Path, table: str
+) -> None:
+    missing = "".join(f"{number}.mp3\n" for number in range(500))  # more rows than a buffer
+    (tmp_path / "set.m3u8").write_text(f"{tagged(song('flac'), initialkey='Am')}\n{missing}")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [*FULL, *stone_command, "tag", str(tmp_path / "set.m3u8"), "--output", str(out / table)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.endswith(f"{table}: file too large\n")
+    assert not [*out.iterdir()]
