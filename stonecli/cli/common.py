@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, ca
 
 if TYPE_CHECKING:
     from io import BufferedReader
+    from typing import TextIO
 
     from rich.console import Console
 
@@ -303,6 +304,8 @@ def silence_native_stderr() -> None:
     except (OSError, ValueError, AttributeError):
         return
     from stonecli.audio.native_stderr import stop_redirecting
+    from stonecli.cli.streams import UnbrokenStream
 
     stop_redirecting()
-    sys.stderr = open(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123
+    stream = open(ours, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115, PTH123
+    sys.stderr = cast("TextIO", UnbrokenStream(stream))

@@ -7,10 +7,10 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, cast
+from typing import IO, TYPE_CHECKING, Literal, TextIO, cast
 
 from stonecli.cli.common import error_console, fail
-from stonecli.cli.start import discard_output
+from stonecli.cli.streams import UnbrokenStream
 from stonecli.library.crates import NAMED_IN
 
 if TYPE_CHECKING:
@@ -168,34 +168,6 @@ def _is_file(stream: IO[str]) -> bool:
     return stat.S_ISREG(status.st_mode) or os.path.samestat(status, os.stat(os.devnull))  # noqa: PTH116
 
 
-class _Unbroken:
-    """Standard output whose errors do not stop the run; after the first error, output goes to the null device."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.error: OSError | None = None
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._discard(error)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._discard(error)
-
-    def _discard(self, error: OSError) -> None:
-        self.error = self.error or error
-        discard_output(self._stream.fileno())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 @contextmanager
 def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
     """While open, and if ``wanted``, errors of standard output do not stop the run, so all tags are written.
@@ -207,7 +179,7 @@ def unbroken_output(*, wanted: bool = True) -> Iterator[None]:
         yield
         return
     before = sys.stdout
-    output = _Unbroken(before)
+    output = UnbrokenStream(before)
     sys.stdout = cast("TextIO", output)
     try:
         yield

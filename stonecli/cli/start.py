@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import TextIO, cast
 
 from stonecli.cli.help import COMMANDS, help_request, program_help, version_line
+from stonecli.cli.streams import UnbrokenStream, discard_output
 from stonecli.terminal.symbols import replace_missing_symbols
 
 ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thread per file, several files at a time
@@ -15,6 +17,7 @@ ANALYZING = frozenset({"tag", "watch", "analyze", "mix", "evaluate"})  # one thr
 def run() -> None:
     """Entry point of the installed command. Errors of standard output end it with at most one line."""
     open_closed_streams()
+    sys.stderr = cast("TextIO", UnbrokenStream(sys.stderr))  # a message that cannot be printed must not stop the work
     try:
         try:
             _answer()
@@ -56,13 +59,6 @@ def _discard_unprinted() -> None:
         sys.stdout.flush()
     except OSError:
         discard_output(sys.stdout.fileno())
-
-
-def discard_output(descriptor: int) -> None:
-    """Redirect a file descriptor, including buffered output, to the null device."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)
 
 
 def _answer() -> None:

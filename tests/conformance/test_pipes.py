@@ -130,3 +130,15 @@ class TestReaderThatLeaves:
         assert (result.returncode, result.stderr.count("\n")) == (1, 1)
         assert result.stderr.startswith("stone: standard output: no space left on device; ")
         assert [read_tags(path).text for path in sorted(folder.iterdir())] == ["7A"] * 6
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"], ids=["closed", "full"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_messages_that_cannot_be_printed_stop_nothing(stone_command: list[str], folder: Path, stderr: str) -> None:
+    (folder / "0.mp3").write_bytes(b"no music")
+    command = [*stone_command, "tag", str(folder), "--write-tags", "--jobs", "1"]
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stderr}', "sh", *command], stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+    assert result.returncode == 1
+    assert [read_tags(path).text for path in sorted(folder.iterdir())[1:]] == ["7A"] * 5
