@@ -29,7 +29,7 @@ _MEMORY = 1 << 30  # bytes of address space, on systems that can limit another p
 @contextmanager
 def running(command: list[str]) -> Iterator[tuple[DecoderOutput, DecoderLog]]:
     """A running decoder process; it is killed if the block ends early."""
-    with _interrupts_blocked():
+    with _end_signals_blocked():
         process = subprocess.Popen(  # noqa: S603 (no shell; no path can be taken for an option)
             command,
             stdin=subprocess.DEVNULL,
@@ -192,16 +192,16 @@ class DecoderLog:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT: in child processes started inside for good, in this thread until the end of the block.
+def _end_signals_blocked() -> Iterator[None]:
+    """Block the signals that ask to end: in this thread until the end of the block, in the child processes for good.
 
-    The child gets its own session only after the fork. A Ctrl-C in between would end it, and its file would look
-    damaged.
+    The child gets its own session only after the fork, and a service manager signals every process of a service. A
+    decoder that ends would make its file look damaged.
     """
     if sys.platform == "win32":  # no signal masks
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

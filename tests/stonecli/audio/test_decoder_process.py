@@ -14,6 +14,7 @@ import pytest
 
 from stonecli.audio.decode import open_audio, read_audio
 from stonecli.errors import AudioError
+from stonecli.jobs import END_SIGNALS
 from tests.fixture_types import Encode, Samples
 from tests.tones import RATE, assert_is_the_tone, decoded, low_rate, tone
 
@@ -32,19 +33,20 @@ def running_ffmpegs() -> list[int]:
 
 
 class TestSignals:
-    """Ctrl-C in the terminal must not end the decoder: half a file would look complete."""
+    """A signal that asks stone to end must not end the decoder: half a file would look complete, or damaged."""
 
     @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-    def test_an_interrupt_sent_to_the_decoder_does_nothing(self, tmp_path: Path, encode: Encode) -> None:
-        """It would, between its start and that of its session (tests/stonecli/cli/test_tag_process.py met it once)."""
+    @pytest.mark.parametrize("end", END_SIGNALS)
+    def test_signals_sent_to_the_decoder_do_nothing(self, tmp_path: Path, encode: Encode, end: int) -> None:
+        """They would, between its start and that of its session, or when a service manager ends all processes."""
         path = encode(tone(seconds=120), 44100, "m4a alac", tmp_path / "a")
         blocks = read_audio(path, RATE)
         first = next(blocks)
         (child,) = running_ffmpegs()
-        os.kill(child, signal.SIGINT)
+        os.kill(child, end)
         assert_is_the_tone(np.concatenate([first, *blocks]), 120)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert signal.SIGINT not in blocked
+        assert end not in blocked
 
     def test_ctrl_c_does_not_reach_the_decoder(
         self, tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch
