@@ -176,13 +176,13 @@ def _web_page(url: Url, deadline: float) -> Iterator[tuple[Any, int | None]]:
 @contextmanager
 def _stored_file(url: Url, _deadline: float) -> Iterator[tuple[Any, int | None]]:
     """The recording in a storage of fsspec as a file, and its declared size or None."""
-    files, path = _file_system(url)
+    files, path, _ = _file_system(url)
     with files.open(path, "rb", block_size=_BLOCK) as source:
         yield source, getattr(source, "size", None)
 
 
-def _file_system(url: Url) -> tuple[Any, str]:
-    """The file system of a URL, and the name in it."""
+def _file_system(url: Url) -> tuple[Any, str, bool]:
+    """The file system of a URL, the name in it, and whether the URL says where the file system is, as ``ftp://host/``."""
     if url.protocol in _LAYERS or _CHAIN.search(url.text):
         raise StorageError(NO_CHAIN)
     try:
@@ -191,24 +191,32 @@ def _file_system(url: Url) -> tuple[Any, str]:
         raise StorageError(f"this URL needs a package; {how_to_install('cluster')}") from None
     try:
         kind = fsspec.get_filesystem_class(url.protocol)
-        files = fsspec.filesystem(url.protocol, use_listings_cache=False)
+        where = kind._get_kwargs_from_urls(url.text)
+        files = fsspec.filesystem(url.protocol, use_listings_cache=False, **where)
     except ImportError as error:
         raise StorageError(f"{url.protocol}:// needs a package: {_reason(error)}") from error
     except ValueError as error:
-        raise StorageError(f"{url.protocol}:// is not known") from error
-    return files, str(kind._strip_protocol(url.text))
+        known = "give https://, s3:// or another storage of fsspec"
+        raise StorageError(f"{url.protocol}:// is not known; {known}") from error
+    except TypeError as error:  # the constructor needs arguments that the URL and the configuration of fsspec lack
+        raise StorageError(f"{url.protocol}:// needs settings in the configuration of fsspec: {error}") from error
+    return files, str(kind._strip_protocol(url.text)), bool(where)
 
 
 def _listing(list_names: Callable[[Any, str], Iterator[str]]) -> Callable[[Url], Iterator[tuple[Url, str]]]:
     """``Storage.list_files`` for a file system of fsspec; ``list_names`` has the names below a folder of it."""
 
     def list_files(url: Url) -> Iterator[tuple[Url, str]]:
-        files, path = _file_system(url)
+        files, path, has_place = _file_system(url)
         if not files.isdir(path):
             yield url, ""
             return
         for name in list_names(files, path):
-            yield Url(name if "://" in name else files.unstrip_protocol(name)), name.removeprefix(path)
+            below = name.removeprefix(path)
+            if has_place:  # names lack the host
+                yield Url(f"{url.text.rstrip('/')}/{below.lstrip('/')}"), below
+            else:
+                yield Url(name if "://" in name else files.unstrip_protocol(name)), below
 
     return list_files
 

@@ -145,7 +145,47 @@ def test_a_url_with_a_music_suffix_is_not_requested() -> None:
 def test_a_location_that_cannot_be_searched_is_an_error(s3: Any) -> None:
     ((_, error),) = found("s3://no-such-bucket/folder/")
     assert error is not None or found("s3://no-such-bucket/folder/") == [("s3://no-such-bucket/folder/", None)]
-    assert found("nonsense://x/") == [("nonsense://x/", "nonsense:// is not known")]
+    (unknown,) = found("nonsense://x/")
+    assert unknown[1] == "nonsense:// is not known; give https://, s3:// or another storage of fsspec"
+
+
+@pytest.fixture
+def ftp(tmp_path: Path) -> Iterator[str]:
+    """The URL of an FTP server with ``a.mp3`` and ``sub/b c.flac``, without a slash at the end."""
+    handlers = pytest.importorskip("pyftpdlib.handlers")
+    authorizers, servers = (pytest.importorskip(f"pyftpdlib.{name}") for name in ("authorizers", "servers"))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.mp3").write_bytes(b"one")
+    (tmp_path / "sub" / "b c.flac").write_bytes(b"two")
+    authorizer = authorizers.DummyAuthorizer()
+    authorizer.add_anonymous(str(tmp_path))
+    handler = type("Handler", (handlers.FTPHandler,), {"authorizer": authorizer})
+    server = servers.ThreadedFTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.05, "blocking": True})
+    thread.start()
+    yield "ftp://{}:{}".format(*server.socket.getsockname())
+    server.close_all()
+    thread.join()
+
+
+def test_a_url_says_which_server_has_the_files(ftp: str) -> None:
+    assert found(f"{ftp}/") == [(f"{ftp}/a.mp3", None), (f"{ftp}/sub/b c.flac", None)]
+    assert found(f"{ftp}/sub") == [(f"{ftp}/sub/b c.flac", None)]
+    with fetched(Url(f"{ftp}/sub/b c.flac")) as path:
+        assert path.read_bytes() == b"two"
+        assert path.suffix == ".flac"
+
+
+def test_a_storage_without_its_settings_is_named() -> None:
+    class Incomplete(fsspec.AbstractFileSystem):  # type: ignore[misc,name-defined,unused-ignore]
+        def __init__(self, account: str, **options: object) -> None:
+            super().__init__(**options)
+
+    fsspec.register_implementation("incomplete", Incomplete, clobber=True)
+    ((_, error),) = found("incomplete://music/")
+    assert error is not None
+    assert error.startswith("incomplete:// needs settings in the configuration of fsspec: ")
+    assert "account" in error
 
 
 @pytest.mark.parametrize("path", ["/", "", "/music/", "/music/?C=N;O=D"])
