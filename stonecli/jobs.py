@@ -156,24 +156,10 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def signals_as_ctrl_c() -> Iterator[None]:
-    """While open, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that the work can clean up.
-
-    Signals that the program ignores, such as SIGHUP under nohup, stay ignored.
-    """
-    before = {number: handler for number in END_SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def stopped_by_signals(work: Stoppable) -> Iterator[list[int]]:
+def stopped_by_signals(work: Stoppable | None = None) -> Iterator[list[int]]:
     """While open, Ctrl-C (SIGINT), SIGTERM and SIGHUP stop ``work``; a second signal interrupts at once.
+
+    Without ``work``, they only fill the list, which a loop looks at between its files.
 
     Signals that the program was told to ignore (as by nohup) stay ignored. In a thread other than the main one nothing
     is installed, because Python handles signals only there.
@@ -193,7 +179,8 @@ def stopped_by_signals(work: Stoppable) -> Iterator[list[int]]:
     def stop(number: int, frame: object) -> None:
         received.append(number)
         restore()
-        work.stop()
+        if work is not None:
+            work.stop()
 
     for number in before:
         signal.signal(number, stop)

@@ -70,7 +70,7 @@ def undo(
     check_quiet(as_json=as_json, quiet=quiet)
     mode = OutputMode(as_json, quiet)
 
-    from stonecli.jobs import signals_as_ctrl_c
+    from stonecli.jobs import stopped_by_signals
     from stonecli.tags.undo.journal import UndoJournal
     from stonecli.tags.undo.worker_journals import collect
 
@@ -83,8 +83,8 @@ def undo(
         chosen = _chosen(journal, run)
         again = f"stone undo{' --preserve-mtime' if preserve_mtime else ''} {chosen.number}"
         try:
-            with signals_as_ctrl_c(), unbroken_output(wanted=not dry_run):
-                failed = _undo(journal, chosen, again, mode, preserve_mtime=preserve_mtime, dry_run=dry_run)
+            with stopped_by_signals() as signals, unbroken_output(wanted=not dry_run):
+                failed = _undo(journal, chosen, again, mode, signals, preserve_mtime=preserve_mtime, dry_run=dry_run)
         except KeyboardInterrupt:
             fail(f"interrupted; to undo the rest: {again}", EXIT_INTERRUPTED)
         if failed:
@@ -113,8 +113,21 @@ def _chosen(journal: UndoJournal, number: int | None) -> Run:
     return fail(f"choose a run, for example: stone undo {others[0].number}", EXIT_USAGE)
 
 
-def _undo(journal: UndoJournal, run: Run, again: str, mode: OutputMode, *, preserve_mtime: bool, dry_run: bool) -> int:
-    """Undo the run and show each file. Returns the number of files that could not be restored."""
+def _undo(
+    journal: UndoJournal,
+    run: Run,
+    again: str,
+    mode: OutputMode,
+    signals: Sequence[int],
+    *,
+    preserve_mtime: bool,
+    dry_run: bool,
+) -> int:
+    """Undo the run and show each file. Returns the number of files that could not be restored.
+
+    Raises:
+        KeyboardInterrupt: one of ``signals`` arrived; the file that was being restored is done.
+    """
     from stonecli.tags.undo.runs import undo_files
 
     out, err = output_console(), error_console()
@@ -137,6 +150,8 @@ def _undo(journal: UndoJournal, run: Run, again: str, mode: OutputMode, *, prese
 
             failed += 1
             err.print(error_text(undone.path, undone.error), soft_wrap=True)
+        if signals:
+            raise KeyboardInterrupt
     if shows_text:
         _sum_up(journal, run, again, restored, failed, dry_run)
     return failed

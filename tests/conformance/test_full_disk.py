@@ -49,5 +49,5 @@ def test_a_disk_that_fills_up_leaves_no_cut_table(
     command = [*FULL, *stone_command, "tag", str(tmp_path / "set.m3u8"), "--output", str(out / table)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1, result.stderr
-    assert result.stderr.endswith(f"{table}: file too large\n")
+    assert f"{table}: file too large\n" in result.stderr
     assert not [*out.iterdir()]
