@@ -149,9 +149,10 @@ def test_ctrl_c_just_after_the_rename_of_an_undo(lying_stone: Stone, stone: Ston
     result = lying_stone("interrupt", "undo")
     assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == "stone: interrupted; to undo the rest: stone undo 1"
+    assert result.stdout.splitlines() == [f"{paths[1]}\trestored"]  # it finishes the file that it has begun
     assert [path.read_bytes() == content for path, content in zip(paths, contents, strict=True)] == [False, True]
     result = stone("undo")
-    assert result.stdout.splitlines() == [f"{path}\trestored" for path in reversed(paths)]
+    assert result.stdout.splitlines() == [f"{paths[0]}\trestored"]
     assert [path.read_bytes() for path in paths] == contents
     assert stone("undo", "--list").stdout.splitlines()[1].split("\t")[3:5] == ["2", "2"]
 
