@@ -211,7 +211,7 @@ def mix(
         on_done: called for each processed file as soon as it is done, for a progress bar.
         on_result: called with the outcome of each file, in the calling thread. Files that fail or have no key are not
             in the mix.
-        on_warning: called with one line if the result cache cannot be used; the run goes on without it.
+        on_warning: called with one line if the result cache cannot be used; the run continues without it.
 
     Raises:
         ValueError: a track that is named does not exist, cannot be read or has no key; one track has two positions, or

@@ -53,7 +53,7 @@ def tag_library(
         on_done: called for each processed file as soon as it is done, for a progress bar.
         on_result: called with the outcome of each file in the order in which they were found, in the calling thread.
             An outcome has ``item`` (the path or URL), ``result`` and ``error``: one line, or None.
-        on_warning: called with one line if the result cache cannot be used; the run goes on without it.
+        on_warning: called with one line if the result cache cannot be used; the run continues without it.
         playlist_name: only this playlist of each rekordbox XML; None for the whole collection.
 
     Returns:
